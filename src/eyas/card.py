@@ -1,0 +1,109 @@
+"""Lineage: a `card.json` in every artefact says what its bytes are and what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from eyas.errors import UserError
+from eyas.files import read_json, write_json
+
+CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an artefact is and where it comes from.
+
+    Attributes:
+        kind: "dataset", "run", "search" or "bundle".
+        version: Eyas's version that wrote it.
+        files: relative path of each file that counts -> SHA-256 of its bytes.
+        parents: for each artefact it was made from: {"kind", "path", "sha256"}.
+        recipe: how it was made, free-form JSON.
+        created: ISO 8601 time, UTC.
+    """
+
+    kind: str
+    version: str
+    files: dict[str, str]
+    parents: list[dict[str, str]]
+    recipe: dict[str, Any]
+    created: str
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash of the artefact: of its files' names and hashes, in order of names."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.files.items()):
+            digest.update(f"{name}\0{value}\n".encode())
+        return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of the file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_card(
+    folder: Path, kind: str, files: Iterable[str], *, version: str, created: str,
+    parents: Iterable[dict[str, str]] = (), recipe: dict[str, Any] | None = None,
+) -> Card:
+    """Hash `files` (relative to `folder`), write `card.json` there and return the card."""
+    hashes = {name: hash_file(folder / name) for name in sorted(files)}
+    card = Card(kind, version, hashes, list(parents), recipe or {}, created)
+    write_json(folder / CARD, {**asdict(card), "sha256": card.sha256})
+    return card
+
+
+def read_card(folder: Path) -> Card:
+    """Return the card of the artefact in `folder`.
+
+    Raises:
+        UserError: there is no card, or it is not one.
+    """
+    fields = read_json(folder / CARD)
+    try:
+        fields.pop("sha256", None)
+        return Card(**fields)
+    except (TypeError, AttributeError):
+        raise UserError("card.json is not a card of Eyas.", where=str(folder / CARD)) from None
+
+
+def verify_card(folder: Path) -> Card:
+    """Return the card if every file it names still has the bytes it had.
+
+    Raises:
+        UserError: a file is missing or its bytes were changed.
+    """
+    card = read_card(folder)
+    for name, expected in card.files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"The card names a file outside its folder: {name}.", where=str(folder / CARD))
+        if not path.is_file():
+            raise UserError(f"{name} is missing.", where=str(folder), fix="make the artefact again")
+        if hash_file(path) != expected:
+            raise UserError(
+                f"{name} was changed after it was made: its SHA-256 is not the card's.",
+                where=str(path),
+                fix="make the artefact again, or restore the file",
+            )
+    return card
+
+
+def lineage(folder: Path) -> Iterator[tuple[int, Path, Card]]:
+    """Yield (depth, folder, card) of the artefact and of each ancestor that can be found, depth first."""
+    stack = [(0, folder)]
+    while stack:
+        depth, current = stack.pop()
+        card = read_card(current)
+        yield depth, current, card
+        for parent in reversed(card.parents):
+            path = Path(parent.get("path", ""))
+            if (path / CARD).is_file():
+                stack.append((depth + 1, path))

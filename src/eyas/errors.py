@@ -1,0 +1,46 @@
+"""The one error that Eyas raises for what a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user gave can't be used; says what, what was expected, where, and how to mend it.
+
+    Args:
+        problem: what was given and why it can't be used, one sentence.
+        expected: what would have been fine.
+        where: the file, field or argument it concerns.
+        fix: what to do about it, as an instruction or a command.
+    """
+
+    def __init__(self, problem: str, *, expected: str = "", where: str = "", fix: str = "") -> None:
+        self.problem = problem
+        self.expected = expected
+        self.where = where
+        self.fix = fix
+        super().__init__(self.__str__())
+
+    def __str__(self) -> str:
+        """Return the parts that are set, a line each."""
+        lines = [self.problem]
+        lines += [f"  where:    {self.where}"] if self.where else []
+        lines += [f"  expected: {self.expected}"] if self.expected else []
+        lines += [f"  to mend:  {self.fix}"] if self.fix else []
+        return "\n".join(lines)
+
+
+def suggest(given: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the known name nearest to the given one, or "" when none is near."""
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def missing_extra(package: str, extra: str) -> UserError:
+    """Return the error for a package that only an optional extra installs."""
+    return UserError(
+        f"This needs the package '{package}', which is not installed.",
+        fix=f'pip install "eyas[{extra}]"',
+    )

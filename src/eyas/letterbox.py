@@ -1,0 +1,76 @@
+"""Resize and pad a picture to a network's input, and map boxes there and back. Training and inference share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from eyas.types import FloatArray, InputSpec, UInt8Array
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a picture lies in the network's frame: x' = x * scale_x + left, y' = y * scale_y + top.
+
+    Attributes:
+        scale_x, scale_y: network pixels a picture pixel (they differ by rounding only).
+        left, top: the first column and row that the picture covers.
+        width, height: the picture's size in the frame, in network pixels.
+    """
+
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def place(height: int, width: int, spec: InputSpec) -> Placement:
+    """Return where a picture of `height` x `width` goes in the frame of `spec`."""
+    ratio = min((spec.height - spec.margin) / height, (spec.width - spec.margin) / width)
+    new_width = max(1, round(width * ratio))
+    new_height = max(1, round(height * ratio))
+    centred = spec.pad_mode == "center"
+    left = (spec.width - new_width) // 2 if centred else 0
+    top = (spec.height - new_height) // 2 if centred else 0
+    return Placement(new_width / width, new_height / height, left, top, new_width, new_height)
+
+
+def letterbox(image: UInt8Array, spec: InputSpec, out: UInt8Array | None = None) -> tuple[UInt8Array, Placement]:
+    """Return the picture resized and padded, uint8 [spec.height, spec.width, 3], and its placement.
+
+    Args:
+        image: uint8 [H, W, 3].
+        spec: the input contract.
+        out: an array of the right shape to write into (a slot of a batch); a new one if None.
+    """
+    placed = place(image.shape[0], image.shape[1], spec)
+    if out is None:
+        out = np.empty((spec.height, spec.width, 3), np.uint8)
+    left, top, right, bottom = placed.left, placed.top, placed.left + placed.width, placed.top + placed.height
+    out[:top], out[bottom:] = spec.pad_value, spec.pad_value
+    out[top:bottom, :left], out[top:bottom, right:] = spec.pad_value, spec.pad_value
+    inner = out[top:bottom, left:right]
+    if image.shape[:2] == (placed.height, placed.width):
+        inner[...] = image
+    else:
+        # Area averaging keeps small objects alive when a picture shrinks by more than two; linear is faster below.
+        shrinks = placed.scale_x < 0.5
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        cv2.resize(image, (placed.width, placed.height), dst=inner, interpolation=method)
+    return out, placed
+
+
+def to_frame(boxes: FloatArray, placed: Placement) -> FloatArray:
+    """Return picture boxes [M, 4] in network pixels."""
+    scale = np.array([placed.scale_x, placed.scale_y] * 2, np.float32)
+    return np.asarray(boxes * scale + np.array([placed.left, placed.top] * 2, np.float32), dtype=np.float32)
+
+
+def from_frame(boxes: FloatArray, placed: Placement) -> FloatArray:
+    """Return network boxes [M, 4] in picture pixels (not clipped)."""
+    scale = np.array([placed.scale_x, placed.scale_y] * 2, np.float32)
+    return np.asarray((boxes - np.array([placed.left, placed.top] * 2, np.float32)) / scale, dtype=np.float32)

@@ -1,0 +1,179 @@
+"""The shared data types: frozen dataclasses of arrays, and the input contract of a model.
+
+Conventions that hold everywhere in Eyas: boxes are float32 xyxy in pixels of the picture they belong to (x to the
+right, y down, a box covers [x0, x1) by [y0, y1)); pictures are uint8 RGB, height x width x 3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from eyas.errors import UserError, suggest
+
+UInt8Array = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+PadMode = Literal["center", "bottom_right"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture with its truth.
+
+    Attributes:
+        image: uint8 [H, W, 3], RGB.
+        boxes: float32 [M, 4], xyxy pixels of `image`.
+        labels: int64 [M], index into the dataset's classes.
+        crowd: bool [M], True for a box that stands for a crowd (never trained on, ignored in evaluation).
+    """
+
+    image: UInt8Array
+    boxes: FloatArray
+    labels: IntArray
+    crowd: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best score first.
+
+    Attributes:
+        boxes: float32 [M, 4], xyxy pixels of the original picture.
+        scores: float32 [M], in 0..1, falling.
+        labels: int64 [M], index into `classes`.
+        classes: the class names of the model.
+        height, width: size of the original picture in pixels.
+    """
+
+    boxes: FloatArray
+    scores: FloatArray
+    labels: IntArray
+    classes: tuple[str, ...]
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        """Return how many objects were found."""
+        return len(self.scores)
+
+    def __getitem__(self, index: slice | IntArray | npt.NDArray[np.bool_]) -> Detections:
+        """Return the detections that a slice, a mask or an index array picks."""
+        return dataclasses.replace(
+            self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index]
+        )
+
+    def __iter__(self) -> Iterator[tuple[FloatArray, float, str]]:
+        """Yield (box, score, class name) of each object."""
+        for box, score, label in zip(self.boxes, self.scores, self.labels, strict=True):
+            yield box, float(score), self.classes[int(label)]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a raw prediction must pass to be a detection.
+
+    Attributes:
+        confidence: least score.
+        iou: of two boxes of one class that overlap more than this, the one with the lower score is dropped.
+        candidates: how many (box, class) pairs enter non-maximum suppression at most.
+        max_detections: how many detections a picture may have at most.
+    """
+
+    confidence: float = 0.25
+    iou: float = 0.7
+    candidates: int = 1000
+    max_detections: int = 300
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        for name in ("confidence", "iou"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(
+                    f"The {name} threshold is {getattr(self, name)}.", expected="a number from 0 to 1", where=name
+                )
+
+
+DETECT = Thresholds()
+EVALUATE = Thresholds(confidence=0.01)  # low, so that the whole precision-recall curve is seen
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a picture becomes the network's input; training and inference both read this and nothing else.
+
+    A picture is resized so that it fits into `content` (aspect ratio kept, `content` <= the network's size), then
+    padded with `pad_value` to `height` x `width`. YOLO-NAS: content 636 in 640, centred, 114.
+
+    Attributes:
+        height, width: the network's input size in pixels, multiples of 32.
+        margin: pixels left free over both sides together on the limiting side (YOLO-NAS: 640 - 636 = 4).
+        pad_mode: where the picture lies in the padded frame.
+        pad_value: grey level of the padding.
+        scale: the factor from uint8 to the network's float input (it is applied inside the graph).
+    """
+
+    height: int = 640
+    width: int = 640
+    margin: int = 4
+    pad_mode: PadMode = "center"
+    pad_value: int = 114
+    scale: float = 1.0 / 255.0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no network of the family can take."""
+        for name in ("height", "width"):
+            size = getattr(self, name)
+            if size < 32 or size % 32:
+                raise UserError(
+                    f"The input {name} is {size}.",
+                    expected="a multiple of 32, at least 32 (the network halves its input five times)",
+                    fix=f"use {max(32, round(size / 32) * 32)}",
+                )
+        if self.pad_mode not in ("center", "bottom_right"):
+            raise UserError(f"Unknown pad_mode '{self.pad_mode}'.", expected="center or bottom_right")
+        if not 0 <= self.margin < min(self.height, self.width):
+            raise UserError(f"The margin is {self.margin}.", expected="a number from 0 to below the input size")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> InputSpec:
+        """Return the spec that `to_dict` wrote; an unknown field is refused."""
+        return cls(**checked_fields(cls, fields, "input"))
+
+
+def checked_fields(cls: type, fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return `fields` if each is a field of the dataclass `cls`; else raise a UserError with the nearest name."""
+    known = [f.name for f in dataclasses.fields(cls)]
+    for name in fields:
+        if name not in known:
+            raise UserError(
+                f"Unknown field '{name}'{suggest(name, known)}.", where=where, expected="one of " + ", ".join(known)
+            )
+    return dict(fields)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What `config.json` of a run holds: all that is needed to build the network and feed it.
+
+    Attributes:
+        model: the model's kind and spec, as `{"kind": "yolo_nas", "name": "n", "spec": {...}}`.
+        classes: class names, in label order.
+        input: the input contract.
+        thresholds: what `detect` uses unless told otherwise.
+    """
+
+    model: dict[str, Any]
+    classes: tuple[str, ...]
+    input: InputSpec = field(default_factory=InputSpec)
+    thresholds: Thresholds = DETECT
