@@ -1,0 +1,62 @@
+"""`eyas lineage FOLDER`: the chain from an artefact back to the pictures, each link checked against its hashes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from eyas.card import CARD, Card, lineage, verify_card
+from eyas.errors import UserError
+
+HELP = "Show what a run or bundle was made from, and check that no byte of the chain was changed since."
+EXAMPLES: tuple[str, ...] = ("eyas lineage runs/quickstart",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("folder", type=Path, help="the folder of a run, a bundle or a data set that has a card.json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the chain; return 1 if anything in it was changed, else 0."""
+    if not args.folder.is_dir():
+        raise UserError(f"There is no folder {args.folder}.", expected=f"an artefact's folder, with a {CARD}")
+    changed = False
+    expected: dict[Path, str] = {}  # folder -> the hash its child says it had
+    for depth, folder, card in lineage(args.folder):
+        fault = check(folder, card, expected.get(folder.resolve(), ""))
+        changed = changed or bool(fault)
+        print(describe(depth, folder, card, fault or "unchanged"))
+        for parent in card.parents:
+            path = Path(parent.get("path", ""))
+            expected[path.resolve()] = parent.get("sha256", "")
+            if not (path / CARD).is_file():
+                print(f"{'   ' * depth}└─ {parent.get('kind', 'artefact')} {path}: not here, can't be checked")
+    return 1 if changed else 0
+
+
+def check(folder: Path, card: Card, expected: str) -> str:
+    """Return what is wrong with the artefact, "" when nothing is.
+
+    Args:
+        folder: where it lies.
+        card: its card.
+        expected: the hash that what was made from it recorded, "" when nothing recorded one.
+    """
+    try:
+        verify_card(folder)
+    except UserError as error:
+        return f"CHANGED: {error.problem}"
+    if expected and expected != card.sha256:
+        return f"CHANGED: made again since; what came of it was made from {expected[:12]}"
+    return ""
+
+
+def describe(depth: int, folder: Path, card: Card, state: str) -> str:
+    """Return the two lines that show one artefact of the chain."""
+    indent = "   " * depth
+    branch = f"{'   ' * (depth - 1)}└─ " if depth else ""
+    return (
+        f"{branch}{card.kind} {folder}\n"
+        f"{indent}   {card.sha256[:12]}  {card.created}  eyas {card.version}  {len(card.files)} files  {state}"
+    )

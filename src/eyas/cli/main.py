@@ -1,0 +1,201 @@
+"""The command `eyas`: finds the verb, imports its module only, and turns errors into messages and exit codes.
+
+A verb is a module `eyas.cli.VERB` with `HELP` (one line), `EXAMPLES` (command lines), `add_arguments(parser)` and
+`run(args) -> exit code`. A row in `VERBS` makes it known.
+
+Exit codes: 0 done; 1 done, and something is wrong with what was looked at; 2 what was given can't be used;
+130 interrupted from the keyboard; 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from eyas.errors import UserError, missing_extra, suggest
+
+# Verb -> (module, one line). Help is printed from this table: no verb's module is imported for it.
+VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "quickstart": ("eyas.cli.quickstart", "the whole way on made-up pictures: train, evaluate, detect"),
+        "data": ("eyas.cli.data", "check, convert, split, pack and show a data set"),
+        "train": ("eyas.cli.train", "train a detector on a data set"),
+        "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
+        "detect": ("eyas.cli.detect", "find objects in pictures, videos or a camera's stream"),
+        "lineage": ("eyas.cli.lineage", "show what an artefact was made from, and check that nothing was changed"),
+    }
+)
+
+# Package that only an extra installs -> that extra.
+EXTRAS: Mapping[str, str] = MappingProxyType(
+    {
+        "torch": "train",
+        "lightning": "train",
+        "safetensors": "train",
+        "hotcoco": "train",
+        "jsonargparse": "train",
+        "matplotlib": "train",
+        "yaml": "train",
+        "openvino": "openvino",
+        "supervision": "notebook",
+    }
+)
+
+# What the operating system refuses for the user's reasons, not for ours.
+_USER_ERRNOS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb's module gives: its help, its examples, its arguments and its work."""
+
+    help: str
+    examples: tuple[str, ...]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises a UserError, with the nearest known option where one was mistyped."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)  # an abbreviation changes its meaning when an option is added
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as a UserError."""
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        options = re.findall(r"--[a-z][\w.-]*", self.format_help())
+        near = suggest(unknown[1].partition("=")[0], options) if unknown else ""
+        raise UserError(f"{message}{near}", fix=f"see '{self.prog} --help'")
+
+
+def load_verb(name: str) -> Verb:
+    """Return the verb, importing its module.
+
+    Raises:
+        UserError: there is no such verb (the nearest one is suggested).
+    """
+    if name not in VERBS:
+        raise UserError(
+            f"Unknown command '{name}'{suggest(name, VERBS)}.",
+            expected="one of " + ", ".join(VERBS),
+            fix="see 'eyas --help'",
+        )
+    module = vars(import_module(VERBS[name][0]))
+    return Verb(module["HELP"], tuple(module["EXAMPLES"]), module["add_arguments"], module["run"])
+
+
+def verb_parser(name: str, verb: Verb) -> argparse.ArgumentParser:
+    """Return the parser of one verb: description, options, examples."""
+    examples = "\n".join(f"  {line}" for line in verb.examples)
+    parser = Parser(prog=f"eyas {name}", description=verb.help, epilog=f"examples:\n{examples}")
+    verb.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the Python traceback of an error")
+    return parser
+
+
+def overview() -> str:
+    """Return what `eyas --help` prints."""
+    width = max(map(len, VERBS))
+    rows = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in VERBS.items())
+    return (
+        "usage: eyas [--help] [--version] [--debug] COMMAND ...\n\n"
+        "Real-time object detectors made for the device they run on.\n\n"
+        f"commands:\n{rows}\n\n"
+        "options:\n"
+        "  -h, --help  this text; 'eyas COMMAND --help' tells more of one command\n"
+        "  --version   the version\n"
+        "  --debug     show the Python traceback of an error\n\n"
+        "A first try, offline and in a few minutes:  eyas quickstart"
+    )
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Do what the command line says and return the exit code; errors are raised."""
+    rest = list(arguments)
+    while rest and rest[0] == "--debug":
+        rest.pop(0)
+    if not rest or rest[0] in ("-h", "--help", "help"):
+        if rest[:1] == ["help"] and len(rest) > 1:
+            return dispatch([rest[1], "--help"])
+        print(overview())
+        return 0
+    if rest[0] in ("--version", "-V"):
+        from importlib.metadata import version
+
+        print(f"eyas {version('eyas')}")
+        return 0
+    if rest[0].startswith("-"):
+        raise UserError(
+            f"Unknown option '{rest[0]}'{suggest(rest[0], ('--help', '--version', '--debug'))}.",
+            expected="a command first, then its options",
+            fix="see 'eyas --help'",
+        )
+    verb = load_verb(rest[0])
+    return verb.run(verb_parser(rest[0], verb).parse_args(rest[1:]))
+
+
+def _report(message: str, debug: bool) -> None:
+    """Print an error to stderr, red on a terminal, after its traceback if that was asked for."""
+    if debug:
+        traceback.print_exc()
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    print(f"\033[31m{message}\033[0m" if colour else message, file=sys.stderr)
+
+
+def _debug_wanted(arguments: Sequence[str]) -> bool:
+    """Return whether `--debug` stands among the arguments, before a `--`."""
+    given = list(arguments)
+    return "--debug" in (given[: given.index("--")] if "--" in given else given)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: what follows the program's name; None takes it from `sys.argv`.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    debug = _debug_wanted(given)
+    try:
+        code = dispatch(given)
+        sys.stdout.flush()  # so that a reader that went away is noticed here and not at exit
+        return code
+    except UserError as error:
+        _report(str(error), debug)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        _report(str(missing_extra(package, EXTRAS[package])), debug)
+        return 2
+    except KeyboardInterrupt:
+        _report("Interrupted.", debug)
+        return 130
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more when it ends; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno not in _USER_ERRNOS:
+            raise
+        _report(str(UserError(f"{error.strerror}.", where=str(error.filename or ""))), debug)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
