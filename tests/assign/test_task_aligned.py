@@ -1,0 +1,112 @@
+"""The assigner's rules, on hand-made cases and against a slow per-object reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eyas.assign import TaskAlignedSettings, task_aligned
+from eyas.tensor_boxes import iou
+
+
+def grid(size: int, stride: int) -> torch.Tensor:
+    axis = (torch.arange(size) + 0.5) * stride
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=-1)
+
+
+def random_case(seed: int, batch: int = 3, classes: int = 4):
+    generator = torch.Generator().manual_seed(seed)
+    centres = grid(8, 8)
+    counts = torch.randint(0, 6, (batch,), generator=generator)
+    total = int(counts.sum())
+    top_left = torch.rand(total, 2, generator=generator) * 40
+    truth = torch.cat([top_left, top_left + 4 + torch.rand(total, 2, generator=generator) * 30], dim=-1)
+    labels = torch.randint(0, classes, (total,), generator=generator)
+    scores = torch.rand(batch, 64, classes, generator=generator)
+    distances = 2 + torch.rand(batch, 64, 4, generator=generator) * 20
+    boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
+    return scores, boxes, centres, truth, labels, counts
+
+
+def reference(scores, boxes, centres, truth, labels, counts, settings):
+    """The same rules, one object at a time."""
+    batch, anchors, _ = scores.shape
+    quality = torch.zeros(batch, anchors)
+    index = torch.full((batch, anchors), -1)
+    start = 0
+    for picture, count in enumerate(counts.tolist()):
+        takers = [[] for _ in range(anchors)]
+        metrics, overlaps = {}, {}
+        for row in range(start, start + count):
+            overlap = iou(truth[row], boxes[picture])
+            inside = ((centres > truth[row, :2]) & (centres < truth[row, 2:])).all(dim=-1)
+            metric = scores[picture, :, labels[row]] ** settings.alpha * overlap**settings.beta * inside
+            for anchor in metric.topk(settings.top_k).indices.tolist():
+                if inside[anchor]:
+                    takers[anchor].append(row)
+            metrics[row], overlaps[row] = metric, overlap
+        for anchor, rows in enumerate(takers):
+            if rows:
+                index[picture, anchor] = max(rows, key=lambda r: (float(overlaps[r][anchor]), -r))
+        for row in range(start, start + count):
+            mine = index[picture] == row
+            if mine.any():
+                best = metrics[row][mine].max()
+                quality[picture, mine] = metrics[row][mine] / (best + 1e-9) * overlaps[row][mine].max()
+        start += count
+    return index, quality
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equals_the_per_object_reference(seed: int) -> None:
+    case = random_case(seed)
+    settings = TaskAlignedSettings(top_k=5)
+    index, quality = reference(*case, settings)
+    assigned = task_aligned(*case, settings)
+    assert torch.equal(assigned.positive, index >= 0)
+    assert torch.equal(assigned.object_index[assigned.positive], index[index >= 0])
+    torch.testing.assert_close(assigned.quality, quality)
+
+
+def test_positives_lie_inside_their_object_and_number_at_most_top_k() -> None:
+    scores, boxes, centres, truth, labels, counts = random_case(3)
+    assigned = task_aligned(scores, boxes, centres, truth, labels, counts, TaskAlignedSettings(top_k=4))
+    picture, anchor = assigned.positive.nonzero(as_tuple=True)
+    own = truth[assigned.object_index[picture, anchor]]
+    assert bool(((centres[anchor] > own[:, :2]) & (centres[anchor] < own[:, 2:])).all())
+    taken = torch.bincount(assigned.object_index[picture, anchor])
+    assert int(taken.max()) <= 4
+
+
+def test_best_anchor_of_an_object_gets_its_best_iou_as_target() -> None:
+    centres = grid(4, 8)
+    truth = torch.tensor([[0.0, 0.0, 32.0, 32.0]])
+    boxes = truth.expand(1, 16, 4).clone()
+    boxes[0, 5] = torch.tensor([0.0, 0.0, 32.0, 16.0])  # IoU 0.5
+    assigned = task_aligned(
+        torch.full((1, 16, 1), 0.5), boxes, centres, truth, torch.tensor([0]), torch.tensor([1]),
+        TaskAlignedSettings(top_k=16),
+    )  # fmt: skip
+    assert float(assigned.quality.max()) == pytest.approx(1.0, abs=1e-5)
+    assert float(assigned.quality[0, 5]) == pytest.approx(0.5**6, rel=1e-4)
+
+
+def test_duplicated_truth_trains_each_anchor_once() -> None:
+    centres = grid(4, 8)
+    truth = torch.tensor([[0.0, 0.0, 32.0, 32.0]] * 2)
+    boxes = truth[:1].expand(1, 16, 4)
+    assigned = task_aligned(
+        torch.full((1, 16, 1), 0.5), boxes, centres, truth, torch.tensor([0, 0]), torch.tensor([2]),
+    )  # fmt: skip
+    assert set(assigned.object_index[assigned.positive].tolist()) == {0}
+    assert float(assigned.quality.max()) <= 1.0 + 1e-5
+
+
+def test_pictures_without_objects_get_nothing() -> None:
+    scores, boxes, centres, _, _, _ = random_case(1)
+    nothing = task_aligned(
+        scores, boxes, centres, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    )
+    assert not nothing.positive.any()
+    assert float(nothing.quality.sum()) == 0.0
