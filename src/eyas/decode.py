@@ -1,0 +1,215 @@
+"""Picture files to pixels: JPEG by simplejpeg, everything else by OpenCV, always uint8 RGB, upright.
+
+What is made of the less usual kinds:
+
+- 16-bit pictures are scaled to 8 bits (65535 becomes 255), grey ones get three equal channels, palettes are looked up;
+- transparent pixels are blended over white, which is what a browser or a labelling tool shows;
+- CMYK and YCCK JPEGs become RGB by the plain product of ink coverages (no colour profile);
+- the EXIF orientation of JPEG, PNG, WebP and TIFF is applied, so boxes drawn in a viewer fit;
+- of an animation the first frame is taken;
+- a truncated or damaged file is refused, never half-decoded to grey.
+"""
+
+from __future__ import annotations
+
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from eyas.errors import UserError
+from eyas.picture_header import PictureHeader, parse_header
+from eyas.types import UInt8Array
+
+MAX_PIXELS = 178_956_970  # 512 MiB of RGB, the size from which Pillow refuses too
+
+# Oddities of a JPEG stream that change no pixel; every other complaint of the decoder means lost pixels.
+_HARMLESS = ("extraneous bytes", "Unknown Adobe color transform", "Invalid SOS parameters")
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, where: str = "") -> UInt8Array:
+    """Return the picture in `data` as uint8 RGB [H, W, 3], upright.
+
+    Args:
+        data: the bytes of a picture file.
+        max_pixels: a picture with more pixels is refused before it is decoded.
+        where: the file's name, for the error.
+
+    Raises:
+        UserError: the bytes are empty, truncated, damaged, no picture, or the picture is too large.
+    """
+    header = parse_header(data)
+    if header is not None:
+        _check_pixels(header.height, header.width, max_pixels, where)
+    if data[:2] == b"\xff\xd8":
+        if header is None:
+            raise _damaged("its header is incomplete", where)
+        image = _decode_jpeg(data, header, where)
+    else:
+        image = _decode_other(data, where)
+        _check_pixels(image.shape[0], image.shape[1], max_pixels, where)
+    # OpenCV has applied a TIFF's orientation already.
+    if header is not None and header.orientation != 1 and header.kind != "tiff":
+        image = _upright(image, header.orientation)
+    return image
+
+
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
+    """Return the picture in the file as uint8 RGB [H, W, 3], upright; see `decode` for the rules and errors."""
+    return decode(read_bytes(path), max_pixels=max_pixels, where=str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return the file's bytes; a file that is missing or can't be opened is a UserError."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"The picture can't be read: {error.strerror}.", where=str(path)) from None
+
+
+def image_size(data: bytes, *, where: str = "") -> tuple[int, int]:
+    """Return the (height, width) that `decode` would return, from the header alone.
+
+    Args:
+        data: a picture file's bytes.
+        where: the file's name, for the error.
+
+    Raises:
+        UserError: no JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or JPEG 2000 header was found.
+    """
+    header = parse_header(data)
+    if header is None:
+        raise _no_picture(data, where)
+    return header.size
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Return the (height, width) of a picture file; of a large file only the header's pages are read."""
+    try:
+        with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            header = parse_header(data)
+    except (OSError, ValueError):  # missing or empty: told properly below
+        header = None
+    if header is None:
+        image = read_image(path)  # a kind that only OpenCV knows
+        return image.shape[0], image.shape[1]
+    return header.size
+
+
+def _check_pixels(height: int, width: int, max_pixels: int, where: str) -> None:
+    """Refuse a picture with more than `max_pixels` pixels, or none."""
+    if height < 1 or width < 1:
+        raise UserError(f"The picture's header says {width} x {height} pixels.", where=where)
+    if height * width > max_pixels:
+        raise UserError(
+            f"The picture has {width} x {height} = {height * width / 1e6:.0f} million pixels.",
+            expected=f"at most {max_pixels / 1e6:.0f} million (a guard against running out of memory)",
+            where=where,
+            fix=f"shrink or tile the picture, or raise the cap: max_pixels={height * width}",
+        )
+
+
+def _no_picture(data: bytes, where: str) -> UserError:
+    """Return the error for bytes that no decoder takes."""
+    problem = "The file is not a picture that can be read, or it is damaged." if data else "The file is empty."
+    return UserError(
+        problem,
+        expected="a complete JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or JPEG 2000 file",
+        where=where,
+        fix="replace the file, or delete it and its labels",
+    )
+
+
+def _damaged(complaint: str, where: str) -> UserError:
+    """Return the error for a picture whose data end early or make no sense."""
+    return UserError(
+        f"The picture is truncated or damaged: {complaint}.",
+        expected="a complete file",
+        where=where,
+        fix="copy the file again from its source, or delete it and its labels",
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- pixels
+
+
+def _decode_jpeg(data: bytes, header: PictureHeader, where: str) -> UInt8Array:
+    """Return the JPEG's pixels as stored (not yet upright)."""
+    wanted = "CMYK" if header.channels == 4 else "RGB"
+    try:
+        try:
+            pixels: UInt8Array = simplejpeg.decode_jpeg(data, wanted)
+        except ValueError as error:
+            if not any(oddity in str(error) for oddity in _HARMLESS):
+                raise
+            pixels = simplejpeg.decode_jpeg(data, wanted, strict=False)
+    except (ValueError, KeyError) as error:  # KeyError: a colour space that the decoder can't name
+        raise _damaged(str(error), where) from None
+    return _cmyk_to_rgb(pixels, inverted=header.adobe) if wanted == "CMYK" else pixels
+
+
+def _cmyk_to_rgb(cmyk: UInt8Array, *, inverted: bool) -> UInt8Array:
+    """Return RGB = (1 - C)(1 - K), ...; Adobe's files store the complements (`inverted`)."""
+    light = cmyk if inverted else 255 - cmyk
+    product = light[..., :3].astype(np.uint16) * light[..., 3:]
+    return ((product + 127) // 255).astype(np.uint8)
+
+
+def _decode_other(data: bytes, where: str) -> UInt8Array:
+    """Return the pixels as OpenCV decodes them, made RGB and 8 bits deep."""
+    if not data:
+        raise _no_picture(data, where)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a broken file is told of once, by our own error
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise _damaged(str(error.err), where) from None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if pixels is None:
+        raise _no_picture(data, where)
+    return _to_rgb(_to_8_bits(pixels, where))
+
+
+def _to_8_bits(pixels: npt.NDArray[np.generic], where: str) -> UInt8Array:
+    """Return 8-bit values; 65535 becomes 255."""
+    if pixels.dtype == np.uint8:
+        return np.asarray(pixels, np.uint8)
+    if pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    raise UserError(
+        f"The picture's pixels are {pixels.dtype} numbers.",
+        expected="8 or 16 bits a channel, unsigned",
+        where=where,
+        fix="convert it to an 8-bit PNG with the contrast you want",
+    )
+
+
+def _to_rgb(pixels: UInt8Array) -> UInt8Array:
+    """Return RGB from grey [H, W], grey with alpha [H, W, 2], BGR [H, W, 3] or BGRA [H, W, 4]; alpha over white."""
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if channels == 1:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8)
+    if channels == 3:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    alpha = pixels[..., -1:]
+    colour = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB) if channels == 4 else np.repeat(pixels[..., :1], 3, axis=2)
+    if int(alpha.min()) == 255:
+        return np.asarray(colour, np.uint8)
+    blended = colour.astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16))
+    return ((blended + 127) // 255).astype(np.uint8)
+
+
+def _upright(image: UInt8Array, orientation: int) -> UInt8Array:
+    """Return the picture turned as its EXIF orientation (2..8) asks."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
