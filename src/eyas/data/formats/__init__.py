@@ -1,0 +1,104 @@
+"""Datasets on disk: which format a root is of, its splits, and reading one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from eyas.data.formats.coco import COCO
+from eyas.data.formats.found import Format, Found, pick, plain_names
+from eyas.data.index import DatasetIndex
+from eyas.errors import UserError, suggest
+
+FORMATS: Mapping[str, Format] = MappingProxyType({f.name: f for f in (COCO,)})
+
+
+def find_format(root: Path | str, format: str | None = None) -> tuple[Format, tuple[Found, ...]]:  # noqa: A002
+    """Return the one format that `root` is of and the splits found.
+
+    Args:
+        root: a dataset's folder, one COCO .json file or a data.yaml.
+        format: its name if the user says it; else every format looks for its files.
+
+    Raises:
+        UserError: nothing there, no format fits or several do; says what was found.
+    """
+    path = Path(root)
+    if not path.exists():
+        raise UserError(f"There is no {path}.", expected="a dataset's folder, a COCO .json file or a data.yaml")
+    if format is not None and format not in FORMATS:
+        raise UserError(
+            f"Unknown format '{format}'{suggest(format, FORMATS)}.", expected="one of " + ", ".join(FORMATS)
+        )
+    wanted = [FORMATS[format]] if format else list(FORMATS.values())
+    fitting = [(f, found) for f in wanted if (found := f.sniff(path))]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        lines = [f"{f.name}: {', '.join(sorted({_relative(s.source, path) for s in found}))}" for f, found in fitting]
+        raise UserError(
+            "The folder could be a dataset of more than one format. Found " + "; ".join(lines) + ".",
+            where=str(path),
+            fix=f"say which with the format option ({' or '.join(f.name for f, _ in fitting)}), or move one away",
+        )
+    raise UserError(
+        f"No dataset was found{' in the format ' + format if format else ''}. {_listing(path)}",
+        where=str(path),
+        expected="; ".join(f.title for f in wanted),
+    )
+
+
+def find_splits(root: Path | str, format: str | None = None) -> tuple[str, ...]:  # noqa: A002
+    """Return the plain names of the dataset's splits ("train", "val", ...)."""
+    return tuple(plain_names(find_format(root, format)[1]))
+
+
+def load_dataset(root: Path | str, split: str | None = None, *, format: str | None = None) -> DatasetIndex:  # noqa: A002
+    """Return the index of one split of the dataset in `root`.
+
+    Args:
+        root: a dataset's folder, one COCO .json file or a data.yaml.
+        split: its name; "val", "valid" and "validation" are one. None is fine when there is only one.
+        format: "coco", "yolo" or "voc" when the folder alone does not say.
+
+    Raises:
+        UserError: the root, the split or the annotations can't be used.
+    """
+    found_format, found = find_format(root, format)
+    return found_format.read(pick(found, split, str(root)))
+
+
+def load_splits(root: Path | str, *, format: str | None = None) -> dict[str, DatasetIndex]:  # noqa: A002
+    """Return the indexes of all splits by plain name.
+
+    Raises:
+        UserError: something can't be used, or the splits differ in their classes.
+    """
+    found_format, found = find_format(root, format)
+    splits = {name: dataclasses.replace(found_format.read(f), split=name) for name, f in plain_names(found).items()}
+    first = next(iter(splits.values()))
+    for name, index in splits.items():
+        if index.classes != first.classes:
+            raise UserError(
+                f"The splits '{first.split}' and '{name}' have different classes: {', '.join(first.classes)} against "
+                f"{', '.join(index.classes)}.",
+                where=str(root),
+                expected="the same classes in the same order in every split",
+            )
+    return splits
+
+
+def _relative(path: Path, root: Path) -> str:
+    """Return the path below the root, or its name."""
+    return path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else path.name
+
+
+def _listing(path: Path) -> str:
+    """Return a sentence about what lies in the folder instead of a dataset."""
+    if path.is_file():
+        return f"{path.name} is neither a COCO .json file nor a data.yaml."
+    names = sorted(p.name + ("/" if p.is_dir() else "") for p in path.iterdir())
+    rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"The folder holds {', '.join(names[:8])}{rest}." if names else "The folder is empty."

@@ -1,0 +1,264 @@
+"""The columnar index of one split of a dataset: a few dense arrays, no Python object for a picture or an annotation.
+
+A million annotations take about 40 MB, forked loader workers share the pages, and a subset is a few array operations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from eyas.errors import UserError, suggest
+from eyas.types import FloatArray, IntArray
+
+BoolArray = npt.NDArray[np.bool_]
+SizeArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class FileTable:
+    """The paths of the pictures as one block of bytes, so that a million of them are two arrays.
+
+    Attributes:
+        root: the folder that relative names start from.
+        text: uint8 [T], the UTF-8 names one after another, relative to `root` where they lie below it.
+        offsets: int64 [N + 1], name i is text[offsets[i]:offsets[i + 1]].
+    """
+
+    root: Path
+    text: npt.NDArray[np.uint8]
+    offsets: IntArray
+
+    @classmethod
+    def build(cls, root: Path, names: Iterable[str]) -> FileTable:
+        """Return the table of `names`, each relative to `root` or absolute."""
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        lengths = np.fromiter((len(name) for name in encoded), np.int64, len(encoded))
+        text = np.frombuffer(b"".join(encoded), np.uint8)
+        return cls(root, text, offsets_of(lengths))
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self.offsets) - 1
+
+    def name(self, index: int) -> str:
+        """Return the name of file `index`, relative to `root` (absolute where it lies elsewhere)."""
+        start, stop = self.offsets[index], self.offsets[index + 1]
+        return self.text[start:stop].tobytes().decode("utf-8", "surrogateescape")
+
+    def path(self, index: int) -> Path:
+        """Return the path of file `index`."""
+        return self.root / self.name(index)
+
+    def __iter__(self) -> Iterator[Path]:
+        """Yield the path of each file in order."""
+        return (self.path(i) for i in range(len(self)))
+
+    def take(self, indices: IntArray) -> FileTable:
+        """Return the table of the files that `indices` picks, in that order."""
+        return FileTable.build(self.root, (self.name(int(i)) for i in indices))
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetIndex:
+    """One split: N pictures, M boxes, C classes. Boxes stand as the source has them, faults included.
+
+    Attributes:
+        root: the dataset's folder.
+        split: its name, "train", "val", ...
+        classes: C class names, in label order.
+        files: the N pictures' paths.
+        sizes: int32 [N, 2], (height, width) in pixels, (0, 0) where unknown.
+        image_ids: int64 [N], COCO's ids, or 1..N where the format has none.
+        offsets: int64 [N + 1], picture i's boxes are the rows offsets[i]:offsets[i + 1].
+        boxes: float32 [M, 4], xyxy pixels of the picture.
+        labels: int64 [M], 0..C-1.
+        crowd: bool [M], True for a box that stands for a crowd.
+        areas: float32 [M], the object's area where the format gives it (COCO), else the box's.
+        category_ids: C ids of the classes in the source (COCO), else 1..C.
+    """
+
+    root: Path
+    split: str
+    classes: tuple[str, ...]
+    files: FileTable
+    sizes: SizeArray
+    image_ids: IntArray
+    offsets: IntArray
+    boxes: FloatArray
+    labels: IntArray
+    crowd: BoolArray
+    areas: FloatArray
+    category_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the columns fit together; a mismatch is a fault of the code that built them."""
+        pictures, rows = len(self.files), len(self.boxes)
+        assert self.sizes.shape == (pictures, 2) and self.image_ids.shape == (pictures,)
+        assert self.offsets.shape == (pictures + 1,) and int(self.offsets[-1]) == rows
+        assert self.boxes.shape == (rows, 4) and self.labels.shape == self.crowd.shape == self.areas.shape == (rows,)
+        assert len(self.category_ids) == len(self.classes)
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.files)
+
+    def path(self, index: int) -> Path:
+        """Return the path of picture `index`."""
+        return self.files.path(index)
+
+    def rows(self, index: int) -> slice:
+        """Return the rows of picture `index` in the columns of boxes."""
+        return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+    def truth(self, index: int) -> tuple[FloatArray, IntArray, BoolArray]:
+        """Return (boxes float32 [m, 4], labels int64 [m], crowd bool [m]) of picture `index`; views, no copies."""
+        rows = self.rows(index)
+        return self.boxes[rows], self.labels[rows], self.crowd[rows]
+
+    def picture_of_row(self) -> IntArray:
+        """Return int64 [M]: the index of the picture that each box belongs to."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
+
+    def subset(self, indices: Sequence[int] | IntArray) -> DatasetIndex:
+        """Return the index of the pictures that `indices` picks, in that order; classes stay as they are."""
+        picked = np.asarray(indices, dtype=np.int64)
+        lengths = np.diff(self.offsets)[picked]
+        offsets = offsets_of(lengths)
+        rows = np.arange(int(offsets[-1])) + np.repeat(self.offsets[picked] - offsets[:-1], lengths)
+        return dataclasses.replace(
+            self,
+            files=self.files.take(picked),
+            sizes=self.sizes[picked],
+            image_ids=self.image_ids[picked],
+            offsets=offsets,
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            crowd=self.crowd[rows],
+            areas=self.areas[rows],
+        )
+
+    def keep_rows(self, mask: BoolArray) -> DatasetIndex:
+        """Return the index with only the boxes where `mask` (bool [M]) is True; every picture stays."""
+        lengths = np.bincount(self.picture_of_row()[mask], minlength=len(self)).astype(np.int64)
+        return dataclasses.replace(
+            self,
+            offsets=offsets_of(lengths),
+            boxes=self.boxes[mask],
+            labels=self.labels[mask],
+            crowd=self.crowd[mask],
+            areas=self.areas[mask],
+        )
+
+    def with_classes(self, classes: Sequence[str], *, drop: bool = False) -> DatasetIndex:
+        """Return the index with its labels renumbered, by name, to the order of `classes`.
+
+        Args:
+            classes: the class names wanted, for example those of a trained model.
+            drop: leave out boxes of a class that is not among `classes`, instead of refusing them.
+
+        Raises:
+            UserError: a box has a class that is not among `classes`, or the two have no class in common.
+        """
+        wanted = tuple(classes)
+        if wanted == self.classes:
+            return self
+        place = {name: i for i, name in enumerate(wanted)}
+        lookup = np.array([place.get(name, -1) for name in self.classes] or [-1], dtype=np.int64)
+        source_ids = dict(zip(self.classes, self.category_ids, strict=True))
+        used = np.unique(self.labels)
+        strange = [self.classes[int(i)] for i in used if lookup[i] < 0]
+        if strange and (not drop or len(strange) == len(used)):
+            raise UserError(
+                f"The split '{self.split}' has boxes of classes that are not wanted: {shorten(strange)}"
+                f"{suggest(strange[0], wanted)}.",
+                expected="classes among " + shorten(wanted, 8),
+                where=str(self.root),
+                fix="use a dataset with the same class names",
+            )
+        labels = lookup[self.labels]
+        kept = self.keep_rows(labels >= 0)
+        spare = max(source_ids.values(), default=0)
+        ids = tuple(source_ids.get(name, spare + 1 + i) for i, name in enumerate(wanted))
+        return dataclasses.replace(kept, classes=wanted, labels=labels[labels >= 0], category_ids=ids)
+
+
+def offsets_of(lengths: npt.NDArray[np.integer]) -> IntArray:
+    """Return int64 [N + 1] offsets of N runs with the given lengths."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def build_index(
+    *,
+    root: Path,
+    split: str,
+    classes: Sequence[str],
+    names: Sequence[str],
+    sizes: npt.ArrayLike,
+    pictures: npt.ArrayLike,
+    boxes: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    crowd: npt.ArrayLike | None = None,
+    areas: npt.ArrayLike | None = None,
+    image_ids: npt.ArrayLike | None = None,
+    category_ids: Sequence[int] | None = None,
+) -> DatasetIndex:
+    """Return the index made from columns in any order of rows.
+
+    Args:
+        root: the dataset's folder.
+        split: the split's name.
+        classes: class names in label order.
+        names: the N pictures, relative to `root` or absolute.
+        sizes: [N, 2] (height, width), zeros where unknown.
+        pictures: [M], the picture that each box belongs to; rows of one picture keep their order.
+        boxes: [M, 4] xyxy pixels.
+        labels: [M].
+        crowd: [M], False if None.
+        areas: [M], NaN where unknown; the boxes' own areas there and if None.
+        image_ids: [N], 1..N if None.
+        category_ids: [C], 1..C if None.
+    """
+    picture_column = np.asarray(pictures, dtype=np.int64)
+    order = np.argsort(picture_column, kind="stable")
+    box_column = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[order]
+    own_areas = np.prod(np.maximum(box_column[:, 2:] - box_column[:, :2], 0), axis=1)
+    given = np.full(len(order), np.nan) if areas is None else np.asarray(areas, dtype=np.float64)[order]
+    flags = np.zeros(len(order), bool) if crowd is None else np.asarray(crowd, dtype=bool)[order]
+    return DatasetIndex(
+        root=root,
+        split=split,
+        classes=tuple(classes),
+        files=FileTable.build(root, names),
+        sizes=np.asarray(sizes, dtype=np.int32).reshape(-1, 2),
+        image_ids=np.arange(1, len(names) + 1) if image_ids is None else np.asarray(image_ids, dtype=np.int64),
+        offsets=offsets_of(np.bincount(picture_column, minlength=len(names))),
+        boxes=box_column.astype(np.float32),
+        labels=np.asarray(labels, dtype=np.int64)[order],
+        crowd=flags,
+        areas=np.where(np.isfinite(given), given, own_areas).astype(np.float32),
+        category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(classes) + 1)),
+    )
+
+
+def shorten(names: Sequence[object], limit: int = 5) -> str:
+    """Return the first names joined by commas, and how many more there are."""
+    rest = len(names) - limit
+    return ", ".join(str(name) for name in names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def check_class_names(classes: Sequence[str], where: str) -> None:
+    """Raise a UserError when there is no class, a name is empty or a name stands twice."""
+    if not classes:
+        raise UserError("The dataset names no class.", where=where, expected="at least one class name")
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise UserError(f"Class names stand twice: {shorten(twice)}.", where=where, expected="each name once")
+    if any(not name.strip() for name in classes):
+        raise UserError("A class name is empty.", where=where, expected="a name for every class")
