@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eyas.assign import TaskAlignedSettings, task_aligned
+from eyas.assign.settings import TaskAlignedSettings
+from eyas.assign.task_aligned import task_aligned
 from eyas.tensor_boxes import iou
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eyas.losses import detection_loss
+from eyas.losses.detection import detection_loss
 
 STRIDES = (8, 16, 32)
 

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyas.losses import distribution_focal, giou_loss, varifocal
+from eyas.losses.distribution import distribution_focal
+from eyas.losses.giou import giou_loss
+from eyas.losses.varifocal import varifocal
 
 
 def test_varifocal_positive_is_cross_entropy_weighed_by_its_target() -> None:

@@ -5,28 +5,13 @@ Feng et al., "TOOD: Task-aligned One-stage Object Detection", ICCV 2021 (arXiv 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from eyas.assign.settings import TaskAlignedSettings
 from eyas.tensor_boxes import EPSILON, iou
-
-
-@dataclass(frozen=True)
-class TaskAlignedSettings:
-    """The constants of the assigner.
-
-    Attributes:
-        top_k: how many anchor points an object may take at most.
-        alpha: exponent of the class score in the alignment metric.
-        beta: exponent of the IoU in the alignment metric.
-    """
-
-    top_k: int = 13
-    alpha: float = 1.0
-    beta: float = 6.0
 
 
 class Assignment(NamedTuple):

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from eyas.assign import TaskAlignedSettings, task_aligned
+from eyas.assign.task_aligned import task_aligned
 from eyas.losses.distribution import distribution_focal
 from eyas.losses.giou import giou_loss
+from eyas.losses.settings import LossSettings
 from eyas.losses.varifocal import varifocal
 from eyas.tensor_boxes import boxes_from_bins
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """Weights of the terms and constants of the assigner; the defaults are YOLO-NAS's.
-
-    Attributes:
-        class_weight, iou_weight, dfl_weight: factors of the three terms in the total.
-        assigner: the constants of task-aligned assignment.
-    """
-
-    class_weight: float = 1.0
-    iou_weight: float = 2.5
-    dfl_weight: float = 0.5
-    assigner: TaskAlignedSettings = field(default_factory=TaskAlignedSettings)
 
 
 def detection_loss(
