@@ -1,0 +1,22 @@
+"""The loss's constants, apart from the code so that a recipe can be read without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from eyas.assign.settings import TaskAlignedSettings
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the terms and constants of the assigner; the defaults are YOLO-NAS's.
+
+    Attributes:
+        class_weight, iou_weight, dfl_weight: factors of the three terms in the total.
+        assigner: the constants of task-aligned assignment.
+    """
+
+    class_weight: float = 1.0
+    iou_weight: float = 2.5
+    dfl_weight: float = 0.5
+    assigner: TaskAlignedSettings = field(default_factory=TaskAlignedSettings)
