@@ -15,14 +15,14 @@ BN_MOMENTUM = 0.03
 
 
 def make_activation(kind: Activation) -> nn.Module:
-    """Return the activation; in place where that is safe after a BatchNorm, which does not keep its output."""
+    """Return the activation. ReLU works in place: it and the BatchNorm before it need no input of it kept."""
     match kind:
         case "relu":
             return nn.ReLU(inplace=True)
         case "silu":
-            return nn.SiLU(inplace=True)
+            return nn.SiLU()
         case "hardswish":
-            return nn.Hardswish(inplace=True)
+            return nn.Hardswish()
         case "identity":
             return nn.Identity()
         case _:
