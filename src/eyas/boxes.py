@@ -58,7 +58,7 @@ def pairwise_iou(first: FloatArray, second: FloatArray) -> FloatArray:
 def nms(
     boxes: FloatArray, scores: FloatArray, labels: IntArray, iou: float, max_detections: int
 ) -> npt.NDArray[np.intp]:
-    """Greedy class-wise non-maximum suppression.
+    """Greedy class-wise non-maximum suppression, in its plainest form: the reference for `eyas.runtime.nms`.
 
     Args:
         boxes: float32 [N, 4], xyxy.
@@ -73,10 +73,8 @@ def nms(
     order = np.argsort(-scores, kind="stable")
     if not len(order):
         return order
-    # Boxes of different classes are moved apart, so one pass serves all classes.
-    span = float(np.abs(boxes).max()) * 2 + 2
-    moved = boxes[order].astype(np.float64) + (labels[order].astype(np.float64) * span)[:, None]
-    x0, y0, x1, y1 = moved.T.copy()
+    x0, y0, x1, y1 = boxes[order].astype(np.float64).T.copy()
+    sorted_labels = labels[order]
     areas = np.maximum(x1 - x0, 0) * np.maximum(y1 - y0, 0)
     alive = np.ones(len(order), dtype=bool)
     kept: list[int] = []
@@ -90,5 +88,5 @@ def nms(
         width = np.minimum(x1[i], x1[rest]) - np.maximum(x0[i], x0[rest])
         height = np.minimum(y1[i], y1[rest]) - np.maximum(y0[i], y0[rest])
         overlap = np.maximum(width, 0) * np.maximum(height, 0)
-        alive[rest] &= overlap <= iou * (areas[i] + areas[rest] - overlap)
+        alive[rest] &= (overlap <= iou * (areas[i] + areas[rest] - overlap)) | (sorted_labels[rest] != sorted_labels[i])
     return order[kept]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 PadMode = Literal["center", "bottom_right"]
+Suppression = Literal["class_wise", "class_agnostic", "soft"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,7 @@ class Detections:
 
     def __getitem__(self, index: slice | IntArray | npt.NDArray[np.bool_]) -> Detections:
         """Return the detections that a slice, a mask or an index array picks."""
-        return dataclasses.replace(
-            self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index]
-        )
+        return dataclasses.replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index])
 
     def __iter__(self) -> Iterator[tuple[FloatArray, float, str]]:
         """Yield (box, score, class name) of each object."""
@@ -84,15 +83,28 @@ class Thresholds:
         iou: of two boxes of one class that overlap more than this, the one with the lower score is dropped.
         candidates: how many (box, class) pairs enter non-maximum suppression at most.
         max_detections: how many detections a picture may have at most.
+        suppression: which boxes a better one drops: overlapping ones of its class ("class_wise"), of any class
+            ("class_agnostic"), or none: overlapping ones of its class lose score instead ("soft", `iou` is not used).
+        soft_sigma: for "soft", a score is multiplied by exp(-IoU² / sigma) (Bodla et al., 2017).
     """
 
     confidence: float = 0.25
     iou: float = 0.7
     candidates: int = 1000
     max_detections: int = 300
+    suppression: Suppression = "class_wise"
+    soft_sigma: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
+        if self.suppression not in get_args(Suppression):
+            raise UserError(
+                f"Unknown suppression '{self.suppression}'{suggest(self.suppression, get_args(Suppression))}.",
+                expected="one of " + ", ".join(get_args(Suppression)),
+            )
+        for name in ("candidates", "max_detections", "soft_sigma"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} is {getattr(self, name)}.", expected="a number above 0", where=name)
         for name in ("confidence", "iou"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(
