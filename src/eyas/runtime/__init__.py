@@ -1,0 +1,1 @@
+"""Running a detector: sessions, preprocessing, suppression, pictures and videos in, detections out. No torch here."""
