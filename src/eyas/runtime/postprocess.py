@@ -69,4 +69,5 @@ def _candidates(scores: FloatArray, confidence: float, limit: int, only: IntArra
     above = values > least
     ties = np.flatnonzero(values == least)[: limit - int(above.sum())]
     above[ties] = True
-    return pairs[above]
+    chosen: npt.NDArray[np.int64] = pairs[above]
+    return chosen
