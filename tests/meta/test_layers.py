@@ -20,7 +20,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "data": BASE,
     "models": BASE | {"tensor_boxes"},
     "assign": frozenset({"types", "boxes", "errors", "tensor_boxes"}),
-    "losses": frozenset({"types", "boxes", "errors", "tensor_boxes"}),
+    "losses": frozenset({"types", "boxes", "errors", "tensor_boxes", "assign"}),
     "runtime": BASE,
     "evaluate": BASE | {"data", "runtime"},
     "train": BASE | {"tensor_boxes", "data", "models", "assign", "losses", "evaluate", "runtime"},
