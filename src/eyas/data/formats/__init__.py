@@ -9,10 +9,12 @@ from types import MappingProxyType
 
 from eyas.data.formats.coco import COCO
 from eyas.data.formats.found import Format, Found, pick, plain_names
+from eyas.data.formats.voc import VOC
+from eyas.data.formats.yolo import YOLO
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError, suggest
 
-FORMATS: Mapping[str, Format] = MappingProxyType({f.name: f for f in (COCO,)})
+FORMATS: Mapping[str, Format] = MappingProxyType({f.name: f for f in (COCO, YOLO, VOC)})
 
 
 def find_format(root: Path | str, format: str | None = None) -> tuple[Format, tuple[Found, ...]]:  # noqa: A002

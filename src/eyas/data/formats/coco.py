@@ -214,6 +214,19 @@ def to_coco(index: DatasetIndex, folder: Path | None = None) -> dict[str, Any]:
     return {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
 
 
+def strays(found: Found) -> tuple[Path, ...]:
+    """Return no file: a COCO file that lists a missing picture shows in the index itself."""
+    del found
+    return ()
+
+
 COCO = Format(
-    "coco", "COCO JSON (annotations/instances_*.json or */_annotations.coco.json)", sniff, read, write, pictures
+    name="coco",
+    title="COCO JSON (annotations/instances_*.json or */_annotations.coco.json)",
+    sniff=sniff,
+    read=read,
+    write=write,
+    pictures=pictures,
+    strays=strays,
+    has_crowd=True,
 )

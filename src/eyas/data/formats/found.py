@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eyas.data.index import DatasetIndex, shorten
+import numpy as np
+
+from eyas.data.index import DatasetIndex, SizeArray, shorten
+from eyas.decode import read_size
 from eyas.errors import UserError, suggest
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"})
@@ -40,6 +45,8 @@ class Format:
         read: one of those splits -> its index; raises UserError for rubbish.
         write: (splits whose pictures already lie in `pictures(out, split)`, out) -> writes the annotations.
         pictures: (out, split) -> the folder that the format wants the split's pictures in.
+        strays: split -> label files there that belong to no picture.
+        has_crowd: whether the format can say that a box stands for a crowd.
     """
 
     name: str
@@ -48,6 +55,8 @@ class Format:
     read: Callable[[Found], DatasetIndex]
     write: Callable[[Sequence[DatasetIndex], Path], None]
     pictures: Callable[[Path, str], Path]
+    strays: Callable[[Found], tuple[Path, ...]]
+    has_crowd: bool
 
 
 def canonical(split: str) -> str:
@@ -97,6 +106,33 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the pictures below the folder in order of name; hidden files are left out."""
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in files if not name.startswith(".") and is_picture(Path(name))]
+    return sorted(found)
+
+
+def read_sizes(paths: Sequence[Path]) -> SizeArray:
+    """Return int32 [N, 2], the (height, width) from each picture's header; (0, 0) and one warning for broken ones."""
+    sizes = np.zeros((len(paths), 2), np.int32)
+    broken = []
+    for i, path in enumerate(paths):
+        try:
+            sizes[i] = read_size(path)
+        except UserError:
+            broken.append(path)
+    if broken:
+        warnings.warn(
+            f"{len(broken)} of {len(paths)} pictures can't be read; their boxes are left out: "
+            f"{shorten(broken, 3)}. 'eyas data check' tells more.",
+            stacklevel=2,
+        )
+    return sizes
+
+
 def relative_name(path: Path, root: Path) -> str:
     """Return the path relative to `root` with forward slashes, or absolute when it lies elsewhere."""
     try:
@@ -108,9 +144,10 @@ def relative_name(path: Path, root: Path) -> str:
 class Problems:
     """Collects faults of an annotation file, so that one message names the first few and counts the rest."""
 
-    def __init__(self, where: Path | str, limit: int = 5) -> None:
-        """Collect for the file `where`; `limit` faults are spelled out."""
+    def __init__(self, where: Path, what: str = "", limit: int = 5) -> None:
+        """Collect for the file or folder `where`, called `what` (its name if ""); `limit` faults are spelled out."""
         self.where = where
+        self.what = what or where.name
         self.limit = limit
         self.lines: list[str] = []
         self.count = 0
@@ -124,22 +161,16 @@ class Problems:
     def raise_any(self, expected: str = "") -> None:
         """Raise a UserError when a fault was noted."""
         if self.count:
-            name = Path(self.where).name
-            many = f"{self.count} faults" if self.count > 1 else "a fault"
             raise UserError(
-                f"{name} has {many}: {shorten_lines(self.lines, self.count)}",
+                f"{self.what}: {f'{self.count} faults' if self.count > 1 else 'a fault'}. {self._text()}",
                 expected=expected,
                 where=str(self.where),
-                fix="correct the file, or export it again",
+                fix="correct it, or export the dataset again",
             )
 
-
-def shorten_lines(lines: Sequence[str], count: int) -> str:
-    """Return one line as it is; several indented under each other, with the number of those left out."""
-    if count == 1:
-        return lines[0]
-    rest = [f"and {count - len(lines)} more"] if count > len(lines) else []
-    return "".join(f"\n    {line}" for line in [*lines, *rest])
-
-
-__all__ = ["Format", "Found", "Problems", "canonical", "is_picture", "pick", "plain_names", "relative_name", "shorten"]
+    def _text(self) -> str:
+        """Return one fault as it is; several indented under each other, with the number of those left out."""
+        if self.count == 1:
+            return self.lines[0]
+        rest = [f"and {self.count - len(self.lines)} more"] if self.count > len(self.lines) else []
+        return "".join(f"\n    {line}" for line in [*self.lines, *rest])

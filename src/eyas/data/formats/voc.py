@@ -1,0 +1,216 @@
+"""Pascal VOC: one XML file a picture, corners in whole pixels counted from 1, both ends inside the box.
+
+Read from any of these:
+    root/JPEGImages, root/Annotations/*.xml and root/ImageSets/Main/SPLIT.txt
+    root/images with root/annotations/*.xml (or the names above without ImageSets): one split, "all"
+    root/SPLIT/*.xml beside their pictures (Roboflow's export), or root/*.xml: one split, "all"
+A classes.txt in the root fixes the order of the classes; without one they are those of all XML files, sorted.
+"Difficult" objects are read and written as crowds: neither is trained on, and neither counts in evaluation.
+Written as the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from eyas.data.formats.found import (
+    Format,
+    Found,
+    Problems,
+    canonical,
+    list_pictures,
+    read_sizes,
+    relative_name,
+)
+from eyas.data.formats.voc_xml import Annotation, looks_like_voc, parse_xml
+from eyas.data.index import DatasetIndex, build_index, check_class_names, shorten
+from eyas.errors import UserError
+from eyas.files import write_text
+
+_ANNOTATIONS = ("Annotations", "annotations", "labels")
+_PICTURES = ("JPEGImages", "images", "Images")
+_CLASSES = "classes.txt"
+
+
+def sniff(root: Path) -> tuple[Found, ...]:
+    """Return the splits that lie in `root` as Pascal VOC."""
+    if not root.is_dir():
+        return ()
+    annotations = _annotation_folder(root)
+    if annotations:
+        sets = _image_sets(root)
+        return tuple(Found(s.stem, s, root) for s in sets) if sets else (Found("all", annotations, root),)
+    beside = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in _ANNOTATIONS and _has_voc(p)]
+    if beside:
+        return tuple(Found(folder.name, folder, root) for folder in beside)
+    return (Found("all", root, root),) if _has_voc(root) else ()
+
+
+def _has_voc(folder: Path) -> bool:
+    """Return whether the folder's first XML file is a VOC annotation."""
+    first = next(iter(sorted(folder.glob("*.xml"))), None)
+    return first is not None and looks_like_voc(first)
+
+
+def _annotation_folder(root: Path) -> Path | None:
+    """Return the root's folder of VOC annotations, None if it has none."""
+    return next((root / name for name in _ANNOTATIONS if _has_voc(root / name)), None)
+
+
+def _image_sets(root: Path) -> list[Path]:
+    """Return the lists that are splits: not a class's own lists (two columns), not "trainval" beside train and val."""
+    lists = []
+    for path in sorted((root / "ImageSets" / "Main").glob("*.txt")):
+        with path.open(encoding="utf-8") as file:
+            first = next((line for line in file if line.strip()), "")
+        if len(first.split()) == 1:
+            lists.append(path)
+    names = {path.stem for path in lists}
+    return [path for path in lists if path.stem != "trainval" or not {"train", "val"} <= names]
+
+
+def read(found: Found) -> DatasetIndex:
+    """Return the index of one split.
+
+    Raises:
+        UserError: an XML file is missing or malformed; the first few are named.
+    """
+    problems = Problems(found.source, "the annotations")
+    pairs = _pairs(found)
+    parsed = {xml: parse_xml(xml, problems) for _, xml in pairs if xml is not None}
+    classes = _classes(found, parsed, problems)
+    problems.raise_any("VOC XML with a name and xmin, ymin, xmax, ymax for each object")
+    place = {name: i for i, name in enumerate(classes)}
+    unknown = sorted({o.name for a in parsed.values() for o in a.objects} - place.keys())
+    if unknown:
+        raise UserError(f"{_CLASSES} lacks the classes {shorten(unknown)}.", where=str(found.root / _CLASSES))
+    rows = [(i, o) for i, (_, xml) in enumerate(pairs) if xml is not None for o in parsed[xml].objects]
+    boxes = np.array([o.box for _, o in rows], np.float64).reshape(-1, 4)
+    # From "pixel 1 to pixel n, both inside" to edges; tools that count from 0 write a 0, which stays at the edge.
+    boxes[:, :2] = np.where(boxes[:, :2] < 1, np.minimum(boxes[:, :2], 0), boxes[:, :2] - 1)
+    sizes = np.array([parsed[xml].size if xml is not None else (0, 0) for _, xml in pairs], np.int32)
+    unsized = np.flatnonzero((sizes <= 0).any(axis=1))
+    sizes[unsized] = read_sizes([pairs[i][0] for i in unsized])
+    return build_index(
+        root=found.root,
+        split=canonical(found.split),
+        classes=classes,
+        names=[relative_name(picture, found.root) for picture, _ in pairs],
+        sizes=sizes,
+        pictures=[i for i, _ in rows],
+        boxes=boxes,
+        labels=[place[o.name] for _, o in rows],
+        crowd=[o.difficult for _, o in rows],
+    )
+
+
+def _pairs(found: Found) -> list[tuple[Path, Path | None]]:
+    """Return (picture, its XML file) of the split in order; None for a background picture without XML."""
+    annotations = _annotation_folder(found.root)
+    if found.source.is_file() and annotations:
+        folder = _picture_folder(found.root)
+        stems = [line.split()[0] for line in found.source.read_text(encoding="utf-8").splitlines() if line.strip()]
+        known = {path.stem: path for path in list_pictures(folder)}
+        missing = [stem for stem in stems if not (annotations / f"{stem}.xml").is_file()]
+        if missing:
+            raise UserError(
+                f"{found.source.name} lists {len(missing)} pictures without an XML file: {shorten(missing)}.",
+                where=str(found.source),
+                expected=f"a file such as {annotations / missing[0]}.xml for each",
+            )
+        return [(known.get(stem, folder / f"{stem}.jpg"), annotations / f"{stem}.xml") for stem in stems]
+    flat = found.source != annotations
+    folder = found.source if flat else _picture_folder(found.root)
+    known = {path.stem: path for path in list_pictures(folder) if not flat or path.parent == folder}
+    files = {path.stem: path for path in sorted(found.source.glob("*.xml"))}
+    stems = sorted(known.keys() | files.keys())
+    return [(known.get(stem, folder / f"{stem}.jpg"), files.get(stem)) for stem in stems]
+
+
+def _picture_folder(root: Path) -> Path:
+    """Return the folder of the pictures beside the annotations."""
+    for folder in (root / name for name in _PICTURES):
+        if folder.is_dir():
+            return folder
+    return root
+
+
+def _classes(found: Found, parsed: dict[Path, Annotation], problems: Problems) -> list[str]:
+    """Return the class names: those of classes.txt, else of all XML files of the dataset, sorted."""
+    listed = found.root / _CLASSES
+    if listed.is_file():
+        classes = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    else:
+        others = {xml for split in sniff(found.root) for _, xml in _pairs(split) if xml is not None} - parsed.keys()
+        every: Iterable[Annotation] = [*parsed.values(), *(parse_xml(xml, problems) for xml in sorted(others))]
+        classes = sorted({o.name for annotation in every for o in annotation.objects})
+    problems.raise_any("VOC XML with a name and xmin, ymin, xmax, ymax for each object")
+    check_class_names(classes, str(listed if listed.is_file() else found.source))
+    return classes
+
+
+def strays(found: Found) -> tuple[Path, ...]:
+    """Return the XML files of the split whose picture is not there."""
+    return tuple(xml for picture, xml in _pairs(found) if xml is not None and not picture.is_file())
+
+
+def pictures(out: Path, split: str) -> Path:
+    """Return the folder that the pictures of every split go to."""
+    del split
+    return out / "JPEGImages"
+
+
+def write(splits: Sequence[DatasetIndex], out: Path) -> None:
+    """Write Annotations/*.xml, ImageSets/Main/SPLIT.txt and classes.txt; boxes are rounded and cut to the frame."""
+    folder = out / "Annotations"
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in splits:
+        stems = []
+        for number in range(len(index)):
+            path = index.path(number)
+            stems.append(path.stem)
+            (folder / f"{path.stem}.xml").write_text(_xml(index, number, path), encoding="utf-8")
+        write_text(out / "ImageSets" / "Main" / f"{index.split}.txt", "".join(f"{stem}\n" for stem in stems))
+    write_text(out / _CLASSES, "".join(f"{name}\n" for name in splits[0].classes))
+
+
+def _xml(index: DatasetIndex, number: int, path: Path) -> str:
+    """Return the XML of one picture."""
+    height, width = (int(side) for side in index.sizes[number])
+    lines = [
+        "<annotation>",
+        f"  <folder>{escape(path.parent.name)}</folder>",
+        f"  <filename>{escape(path.name)}</filename>",
+        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
+        "  <segmented>0</segmented>",
+    ]
+    for box, label, crowd in zip(*index.truth(number), strict=True):
+        x0, y0, x1, y1 = (float(v) for v in np.clip(box, 0, [width, height, width, height]))
+        if not (x1 > x0 and y1 > y0):
+            continue
+        left, top = min(round(x0), width - 1), min(round(y0), height - 1)
+        right, bottom = max(round(x1), left + 1), max(round(y1), top + 1)
+        lines += [
+            f"  <object><name>{escape(index.classes[label])}</name><pose>Unspecified</pose><truncated>0</truncated>"
+            f"<difficult>{int(crowd)}</difficult>",
+            f"    <bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin>"
+            f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox>",
+            "  </object>",
+        ]
+    return "\n".join([*lines, "</annotation>", ""])
+
+
+VOC = Format(
+    name="voc",
+    title="Pascal VOC (Annotations/*.xml with JPEGImages, or XML files beside the pictures)",
+    sniff=sniff,
+    read=read,
+    write=write,
+    pictures=pictures,
+    strays=strays,
+    has_crowd=True,
+)
