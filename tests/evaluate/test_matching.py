@@ -62,7 +62,7 @@ def test_recall_agrees_with_the_metric_engine(seed: int) -> None:
     recall = hit[:-1] / boxes[:-1]
     # COCO's precision is above 0 at exactly those recall points that the recall at IoU .50 reaches.
     precision = evaluate_predictions(index, found).precision50[:-1]
-    reached = (RECALL_POINTS <= recall[:, None]) & (recall[:, None] > 0)
+    reached = (recall[:, None] >= RECALL_POINTS) & (recall[:, None] > 0)
     assert np.array_equal(precision > 0, reached)
     assert len(set(matches.truth[matches.truth >= 0].tolist())) == (matches.truth >= 0).sum()  # one claim an object
 
