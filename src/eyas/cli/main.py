@@ -45,8 +45,6 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "jsonargparse": "train",
         "matplotlib": "train",
         "yaml": "train",
-        "openvino": "openvino",
-        "supervision": "notebook",
     }
 )
 
@@ -170,6 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     debug = _debug_wanted(given)
+    # Waiting threads that spin make every other process on the machine crawl, and then their own.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = dispatch(given)
         sys.stdout.flush()  # so that a reader that went away is noticed here and not at exit

@@ -1,0 +1,228 @@
+"""The detector: pictures in, detections out, whatever engine runs the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeAlias, overload
+
+import numpy as np
+
+from eyas.decode import MAX_PIXELS, decode, read_image
+from eyas.errors import UserError, suggest
+from eyas.runtime.postprocess import select
+from eyas.runtime.preprocess import Preprocessor, checked_image
+from eyas.runtime.sessions.base import Session
+from eyas.runtime.sources import Frame, Source
+from eyas.types import DETECT, Detections, InputSpec, IntArray, Thresholds, UInt8Array
+
+Image: TypeAlias = str | Path | bytes | UInt8Array
+
+
+class Detector:
+    """A network, its classes and its input contract, ready for use from any number of threads.
+
+    `eyas.load` makes one; it works as a context manager, which frees the engine at the end.
+
+    Args:
+        session: the engine with the network.
+        classes: class names in label order.
+        input_spec: how pictures become the network's input.
+        thresholds: what a prediction must pass unless a call says otherwise.
+        max_pixels: pictures with more pixels are refused before they are decoded.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        classes: Sequence[str],
+        input_spec: InputSpec,
+        thresholds: Thresholds = DETECT,
+        *,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.classes = tuple(classes)
+        self.input = input_spec
+        self.thresholds = thresholds
+        self.max_pixels = max_pixels
+        self._session = session
+        self._preprocess = Preprocessor(input_spec)
+        self._closed = False
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str too; the first overload is meant
+        self,
+        images: Image,
+        *,
+        confidence: float | None = ...,
+        iou: float | None = ...,
+        classes: Sequence[str] | None = ...,
+        batch: int = ...,
+    ) -> Detections: ...
+
+    @overload
+    def __call__(
+        self,
+        images: Sequence[Image],
+        *,
+        confidence: float | None = ...,
+        iou: float | None = ...,
+        classes: Sequence[str] | None = ...,
+        batch: int = ...,
+    ) -> list[Detections]: ...
+
+    def __call__(
+        self,
+        images: Image | Sequence[Image],
+        *,
+        confidence: float | None = None,
+        iou: float | None = None,
+        classes: Sequence[str] | None = None,
+        batch: int = 8,
+    ) -> Detections | list[Detections]:
+        """Return the detections of one picture, or of each picture of a list.
+
+        Args:
+            images: a path, a picture file's bytes, or uint8 [H, W, 3] RGB; or a list of these.
+            confidence, iou: thresholds for this call, in place of the detector's.
+            classes: names of the only classes wanted.
+            batch: how many pictures of a list go through the network at once.
+
+        Raises:
+            UserError: a picture can't be read, a class is unknown, a threshold is out of range.
+        """
+        thresholds = self.limits(confidence, iou)
+        only = self.labels_of(classes)
+        if isinstance(images, str | Path | bytes | np.ndarray):
+            return self.predict([self.read(images)], thresholds, only)[0]
+        if batch < 1:
+            raise UserError(f"The batch is {batch}.", expected="at least 1", where="batch")
+        found: list[Detections] = []
+        for start in range(0, len(images), batch):
+            found += self.predict([self.read(image) for image in images[start : start + batch]], thresholds, only)
+        return found
+
+    def predict(
+        self, images: Sequence[UInt8Array], thresholds: Thresholds, only: IntArray | None = None
+    ) -> list[Detections]:
+        """Return the detections of each picture; all go through the network as one batch.
+
+        Args:
+            images: uint8 [H, W, 3], RGB, at least one.
+            thresholds: what a prediction must pass.
+            only: the labels wanted; None means all.
+        """
+        if self._closed:
+            raise UserError("The detector was closed.", fix="load it again, or use it inside its 'with' block")
+        batch, placements = self._preprocess(images)
+        boxes, scores = self._session.run(batch)
+        return [
+            select(boxes[i], scores[i], placements[i], image.shape[0], image.shape[1], self.classes, thresholds, only)
+            for i, image in enumerate(images)
+        ]
+
+    def stream(
+        self,
+        source: Source,
+        *,
+        confidence: float | None = None,
+        iou: float | None = None,
+        classes: Sequence[str] | None = None,
+        batch: int = 1,
+        drop: bool | None = None,
+        draw: bool = False,
+        on_problem: Callable[[str, UserError], None] | None = None,
+    ) -> Iterator[tuple[Frame, Detections]]:
+        """Yield (frame, detections) of everything in the source, in order, while the next frames are made ready.
+
+        Reading and decoding, inference, and drawing run in a thread each; a few frames wait between them at most.
+
+        Args:
+            source: a picture, folder, glob, video, camera number, stream address or array, or a list of these.
+            confidence, iou, classes: as for a call.
+            batch: how many frames go through the network at once.
+            drop: True: when inference is slower than the source, the oldest waiting frame is dropped (the gaps show
+                in `frame.index`); False: the source waits; None: drop for cameras and network streams, else wait.
+            draw: whether to draw the detections into a copy of the picture, `frame.drawn`.
+            on_problem: called with (what, error) for a picture that can't be read and a video that breaks off;
+                None warns instead, and raises if nothing at all could be read.
+
+        Raises:
+            UserError: nothing was found at the source, or a camera stopped; whatever came before has been yielded.
+        """
+        from eyas.runtime.stream import StreamSettings, run_stream
+
+        settings = StreamSettings(self.limits(confidence, iou), self.labels_of(classes), batch, drop, draw)
+        return run_stream(self, source, settings, on_problem)
+
+    def read(self, image: Image) -> UInt8Array:
+        """Return the picture as uint8 [H, W, 3] RGB, from whatever stands for it.
+
+        Raises:
+            UserError: it can't be read, or an array is of another type or shape.
+        """
+        if isinstance(image, bytes):
+            return decode(image, max_pixels=self.max_pixels)
+        if isinstance(image, str | Path):
+            return read_image(image, max_pixels=self.max_pixels)
+        return checked_image(image)
+
+    def limits(self, confidence: float | None = None, iou: float | None = None) -> Thresholds:
+        """Return the detector's thresholds with those given in their place."""
+        return dataclasses.replace(
+            self.thresholds,
+            confidence=self.thresholds.confidence if confidence is None else confidence,
+            iou=self.thresholds.iou if iou is None else iou,
+        )
+
+    def labels_of(self, classes: Sequence[str] | None) -> IntArray | None:
+        """Return the labels of the class names, sorted; None for None.
+
+        Raises:
+            UserError: the model has no such class (the nearest one is suggested).
+        """
+        if classes is None:
+            return None
+        for name in [classes] if isinstance(classes, str) else classes:
+            if name not in self.classes:
+                raise UserError(
+                    f"The model has no class '{name}'{suggest(name, self.classes)}.",
+                    where="classes",
+                    expected="some of " + _shortened(self.classes),
+                )
+        names = {classes} if isinstance(classes, str) else set(classes)
+        return np.array([label for label, name in enumerate(self.classes) if name in names], np.int64)
+
+    def describe(self) -> str:
+        """Return what a person wants to know of this detector, a few lines."""
+        limits = self.thresholds
+        return (
+            f"engine:     {self._session.description}\n"
+            f"input:      {self.input.width} x {self.input.height} RGB, longest side fitted, padded\n"
+            f"classes:    {len(self.classes)}: {_shortened(self.classes)}\n"
+            f"thresholds: confidence {limits.confidence:g}, IoU {limits.iou:g} ({limits.suppression}), "
+            f"at most {limits.max_detections} detections"
+        )
+
+    def close(self) -> None:
+        """Free the engine. Closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._session.close()
+
+    def __enter__(self) -> Detector:
+        """Return the detector itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the detector."""
+        self.close()
+
+
+def _shortened(names: Sequence[str], most: int = 12) -> str:
+    """Return the names in one line, the first few if they are many."""
+    return ", ".join(names[:most]) + (f", … and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,245 @@
+"""Where pictures come from: files, folders, globs, videos, cameras, network streams, arrays, and lists of these."""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+
+from eyas.decode import MAX_PIXELS, read_image
+from eyas.errors import UserError, suggest
+from eyas.runtime.preprocess import checked_image
+from eyas.types import UInt8Array
+
+Source: TypeAlias = str | Path | int | UInt8Array | Sequence[str | Path | int | UInt8Array]
+
+PICTURE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif", ".jp2",
+    ".pbm", ".pgm", ".ppm", ".pnm",
+})  # fmt: skip
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv",
+})  # fmt: skip
+_ADDRESSES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "srt://")
+_USUAL_FPS = 25.0  # of a video that doesn't say
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file; `name` is where it lies below the folder that was given."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video file; `name` as for a picture."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Live:
+    """A camera's number or a network stream's address: it doesn't wait for us, and its end is not planned."""
+
+    address: int | str
+    name: str
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A picture that is already an array, uint8 [H, W, 3], RGB."""
+
+    image: UInt8Array
+    name: str
+
+
+Item: TypeAlias = Picture | Video | Live | Pixels
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture on its way: a file's, or one of a video or camera.
+
+    Attributes:
+        image: uint8 [H, W, 3], RGB.
+        item: where it came from.
+        index: the frame's number in its video or camera, from 0; gaps are frames that were dropped.
+        fps: frames a second of the video or camera, 0 for a picture.
+        drawn: a copy of `image` with the detections drawn, if that was asked for.
+    """
+
+    image: UInt8Array
+    item: Item
+    index: int = 0
+    fps: float = 0.0
+    drawn: UInt8Array | None = None
+
+
+def expand(source: Source) -> list[Item]:
+    """Return everything that the source stands for, in order; folders are searched to their depths.
+
+    Raises:
+        UserError: a path is missing, a folder has no pictures or videos, a glob matches none, or nothing was given.
+    """
+    items: list[Item] = []
+    for one in source if isinstance(source, Sequence) and not isinstance(source, str) else [source]:
+        if isinstance(one, np.ndarray):
+            items.append(Pixels(checked_image(one), f"array_{len(items):06d}.png"))
+        elif isinstance(one, int):
+            items.append(Live(one, f"camera_{one}"))
+        else:
+            items += _expand_path(str(one))
+    if not items:
+        raise UserError("No source was given.", expected="pictures, folders, globs, videos or a camera's number")
+    return items
+
+
+def frames(item: Item, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
+    """Yield the pictures of one item, in order.
+
+    Raises:
+        UserError: it can't be read, or, after the frames before, it breaks off.
+    """
+    if isinstance(item, Pixels):
+        yield Frame(item.image, item)
+    elif isinstance(item, Picture):
+        yield Frame(read_image(item.path, max_pixels=max_pixels), item)
+    else:
+        yield from _captured(item)
+
+
+def count_frames(items: Sequence[Item]) -> int | None:
+    """Return how many frames there will be, for a progress bar; None if that can't be known."""
+    total = 0
+    for item in items:
+        if isinstance(item, Live):
+            return None
+        if isinstance(item, Video):
+            capture = cv2.VideoCapture(str(item.path))
+            num = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            capture.release()
+            if num <= 0:
+                return None
+            total += num
+        else:
+            total += 1
+    return total
+
+
+def _expand_path(text: str) -> list[Item]:
+    """Return what a path, glob, address or camera's number stands for."""
+    path = Path(text)
+    if path.is_dir():
+        found = _search(path)
+        if not found:
+            raise UserError(f"There are no pictures or videos in the folder {text}.", expected=_kinds())
+        return found
+    if path.is_file():
+        return [_file(path, path.name)]
+    if text.isdecimal():
+        return [Live(int(text), f"camera_{text}")]
+    if text.lower().startswith(_ADDRESSES):
+        return [Live(text, "stream")]
+    if glob.has_magic(text):
+        return _expand_glob(text)
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(
+        f"There is no file or folder {text}{suggest(path.name, beside)}.",
+        expected="a picture, a video, a folder, a glob in quotes, or a camera's number",
+    )
+
+
+def _expand_glob(pattern: str) -> list[Item]:
+    """Return the pictures and videos that the pattern matches; matching folders are searched."""
+    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (absolute too)
+    items: list[Item] = []
+    for match in matches:
+        if match.is_dir() and "**" not in pattern:
+            items += _search(match)
+        elif match.is_file() and _known(match):
+            items.append(_file(match, match.name))
+    if not items:
+        others = f"; of the {len(matches)} files that it matches none is one" if matches else ""
+        raise UserError(f"The pattern {pattern} matches no picture or video{others}.", expected=_kinds())
+    return items
+
+
+def _search(folder: Path) -> list[Item]:
+    """Return the pictures and videos below the folder, by name; hidden files are left out."""
+    found = (path for path in folder.rglob("*") if _known(path) and path.is_file())
+    inside = ((path, path.relative_to(folder)) for path in sorted(found))
+    return [_file(path, name.as_posix()) for path, name in inside if not any(p.startswith(".") for p in name.parts)]
+
+
+def _known(path: Path) -> bool:
+    """Return whether the file's name says that it is a picture or a video."""
+    return path.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES
+
+
+def _file(path: Path, name: str) -> Item:
+    """Return the item for a file; one with a strange name is tried as a picture."""
+    return Video(path, name) if path.suffix.lower() in VIDEO_SUFFIXES else Picture(path, name)
+
+
+def _kinds() -> str:
+    """Return the file names that are looked for, as text."""
+    return "files ending in " + ", ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
+
+
+def _captured(item: Video | Live) -> Iterator[Frame]:
+    """Yield the frames of a video or camera."""
+    address = str(item.path) if isinstance(item, Video) else item.address
+    capture = cv2.VideoCapture(address)
+    try:
+        if not capture.isOpened():
+            raise _not_opened(item)
+        fps = float(capture.get(cv2.CAP_PROP_FPS))
+        fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else _USUAL_FPS
+        expected = capture.get(cv2.CAP_PROP_FRAME_COUNT) if isinstance(item, Video) else math.inf
+        index = 0
+        while True:
+            good, image = capture.read()
+            if not good:
+                break
+            yield Frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), item, index, fps)
+            index += 1
+        _check_end(item, index, expected)
+    finally:
+        capture.release()
+
+
+def _not_opened(item: Video | Live) -> UserError:
+    """Return the error for a video or camera that gives nothing."""
+    if isinstance(item, Video):
+        return UserError(
+            "The video can't be opened: it is damaged, or of a kind that OpenCV's FFmpeg doesn't know.",
+            where=str(item.path),
+            fix="play it in a video player; convert it with: ffmpeg -i IN -c:v libx264 OUT.mp4",
+        )
+    camera = isinstance(item.address, int)
+    return UserError(
+        f"The {'camera' if camera else 'stream'} {item.address} can't be opened.",
+        expected="a camera that is plugged in and that no other program uses" if camera else "an address that answers",
+    )
+
+
+def _check_end(item: Video | Live, read: int, expected: float) -> None:
+    """Raise a UserError if a video ended before the frames that it announced, or a camera at all."""
+    if isinstance(item, Live):
+        raise UserError(f"{item.name} stopped giving pictures after {read} frames.", where=str(item.address))
+    # Containers count a little wrong, so a few frames less are no fault.
+    if read == 0 or read < expected - max(2.0, 0.02 * expected):
+        raise UserError(
+            f"The video breaks off after {read} of {expected:.0f} frames.",
+            where=str(item.path),
+            fix="copy the file again from its source; the frames before the break were used",
+        )

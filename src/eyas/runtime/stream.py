@@ -1,0 +1,191 @@
+"""The pipeline behind `Detector.stream`: reading, inference and drawing in a thread each, frames in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from eyas.errors import UserError
+from eyas.runtime.annotate import annotate
+from eyas.runtime.channel import Channel, Closed
+from eyas.runtime.sources import Frame, Item, Live, Source, expand, frames
+from eyas.types import Detections, IntArray, Thresholds
+
+if TYPE_CHECKING:
+    from eyas.runtime.detector import Detector
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How a stream is run; the fields are `Detector.stream`'s arguments, resolved."""
+
+    thresholds: Thresholds
+    only: IntArray | None = None
+    batch: int = 1
+    drop: bool | None = None
+    draw: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an empty batch."""
+        if self.batch < 1:
+            raise UserError(f"The batch is {self.batch}.", expected="at least 1", where="batch")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that went wrong on the way, passed along in its place among the frames.
+
+    Attributes:
+        item: what was being read; None for a fault of a later stage.
+        error: what happened.
+    """
+
+    item: Item | None
+    error: BaseException
+
+
+Found: TypeAlias = tuple[Frame, Detections]
+OnProblem: TypeAlias = Callable[[str, UserError], None]
+
+
+def run_stream(
+    detector: Detector, source: Source, settings: StreamSettings, on_problem: OnProblem | None
+) -> Iterator[Found]:
+    """Return the stream's iterator; the source is resolved at once, so a missing file is told before the first frame.
+
+    Args:
+        detector: does the work.
+        source: see `Detector.stream`.
+        settings: how to run.
+        on_problem: see `Detector.stream`.
+    """
+    return _consume(detector, expand(source), settings, on_problem)
+
+
+def _consume(
+    detector: Detector, items: Sequence[Item], settings: StreamSettings, on_problem: OnProblem | None
+) -> Iterator[Found]:
+    """Start the threads, yield what comes out, and end them however the caller leaves."""
+    capacity = max(2, settings.batch)
+    read: Channel[Frame | Problem] = Channel(capacity)
+    found: Channel[Found | Problem] = Channel(capacity)
+    drawn: Channel[Found | Problem] = Channel(capacity)
+    stages: list[tuple[Callable[..., None], tuple[Any, ...], Channel[Any] | None, Channel[Any]]] = [
+        (_read, (items, settings.drop, detector.max_pixels, read), None, read),
+        (_infer, (detector, settings, read, found), read, found),
+    ]
+    stages += [(_draw, (found, drawn), found, drawn)] if settings.draw else []
+    threads = [threading.Thread(target=_work, args=stage, daemon=True) for stage in stages]
+    for thread in threads:
+        thread.start()
+    try:
+        yield from _report(drawn if settings.draw else found, on_problem)
+    finally:
+        for channel in (read, found, drawn):
+            channel.cancel()
+        for thread in threads:
+            thread.join(timeout=5.0)  # a camera's driver may hang for longer than anyone wants to wait
+
+
+def _report(results: Channel[Found | Problem], on_problem: OnProblem | None) -> Iterator[Found]:
+    """Yield results; tell problems, and raise those that nobody was given to tell to."""
+    first: UserError | None = None
+    anything = False
+    while True:
+        try:
+            entry = results.get()
+        except Closed:
+            break
+        if not isinstance(entry, Problem):
+            anything = True
+            yield entry
+        elif entry.item is None or not isinstance(entry.error, UserError):
+            raise entry.error
+        elif on_problem is not None:
+            on_problem(entry.item.name, entry.error)
+        elif isinstance(entry.item, Live):
+            raise entry.error
+        else:
+            first = first or entry.error
+            warnings.warn(f"{entry.item.name} was skipped: {entry.error}", stacklevel=3)
+    if first is not None and not anything:
+        raise first
+
+
+def _work(
+    stage: Callable[..., None], arguments: tuple[Any, ...], inbox: Channel[Any] | None, outbox: Channel[Any]
+) -> None:
+    """Run a stage in its thread; whatever it raises goes down the line to the caller."""
+    try:
+        stage(*arguments)
+    except Closed:
+        pass
+    except BaseException as error:
+        with suppress(Closed):
+            outbox.put(Problem(None, error))
+    finally:
+        outbox.finish()
+        if inbox is not None:
+            inbox.cancel()
+
+
+def _read(items: Sequence[Item], drop: bool | None, max_pixels: int, outbox: Channel[Frame | Problem]) -> None:
+    """Decode the items one after another."""
+    for item in items:
+        stale = isinstance(item, Live) if drop is None else drop
+        droppable = partial(_is_frame_of, item) if stale else None
+        try:
+            for frame in frames(item, max_pixels):
+                outbox.put(frame, droppable)
+        except UserError as error:
+            outbox.put(Problem(item, error))
+
+
+def _is_frame_of(item: Item, entry: Frame | Problem) -> bool:
+    """Return whether the entry is a frame of that item."""
+    return isinstance(entry, Frame) and entry.item is item
+
+
+def _infer(
+    detector: Detector, settings: StreamSettings, inbox: Channel[Frame | Problem], outbox: Channel[Found | Problem]
+) -> None:
+    """Detect in batches; a live source never waits for a batch to be full."""
+    waiting: list[Frame] = []
+
+    def flush() -> None:
+        if waiting:
+            found = detector.predict([frame.image for frame in waiting], settings.thresholds, settings.only)
+            for pair in zip(waiting, found, strict=True):
+                outbox.put(pair)
+            waiting.clear()
+
+    while True:
+        try:
+            entry = inbox.get()
+        except Closed:
+            break
+        if isinstance(entry, Problem):
+            flush()
+            outbox.put(entry)
+            continue
+        waiting.append(entry)
+        hurry = isinstance(entry.item, Live) and not inbox.waiting()
+        if hurry or len(waiting) >= settings.batch:
+            flush()
+    flush()
+
+
+def _draw(inbox: Channel[Found | Problem], outbox: Channel[Found | Problem]) -> None:
+    """Draw the detections into a copy of each frame."""
+    while True:
+        entry = inbox.get()
+        if not isinstance(entry, Problem):
+            frame, detections = entry
+            entry = dataclasses.replace(frame, drawn=annotate(frame.image, detections)), detections
+        outbox.put(entry)
