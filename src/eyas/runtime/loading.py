@@ -29,6 +29,7 @@ def load(
     session: str = "auto",
     device: str = "auto",
     thresholds: Thresholds | None = None,
+    size: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Detector:
     """Return a detector of the trained run in a folder.
@@ -38,6 +39,7 @@ def load(
         session: the engine, "torch", or "auto" for the best one.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
         thresholds: what a prediction must pass; None takes the run's own.
+        size: the network's input side in pixels, a multiple of 32; None takes the size it was trained with.
         max_pixels: pictures with more pixels are refused before they are decoded.
 
     Raises:
@@ -54,6 +56,8 @@ def load(
         warnings.warn(f"{folder} has no {CARD}: its weights could not be checked for changes.", stacklevel=2)
     if thresholds is not None:
         config = replace(config, thresholds=thresholds)
+    if size is not None:
+        config = replace(config, input=replace(config.input, height=size, width=size))
     opener = RUN_SESSIONS[_session_name(session)]
     return Detector(
         opener(folder, config, device), config.classes, config.input, config.thresholds, max_pixels=max_pixels
