@@ -30,12 +30,14 @@ MAX_PIXELS = 178_956_970  # 512 MiB of RGB, the size from which Pillow refuses t
 _HARMLESS = ("extraneous bytes", "Unknown Adobe color transform", "Invalid SOS parameters")
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, where: str = "") -> UInt8Array:
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shrink: int = 1, where: str = "") -> UInt8Array:
     """Return the picture in `data` as uint8 RGB [H, W, 3], upright.
 
     Args:
         data: the bytes of a picture file.
         max_pixels: a picture with more pixels is refused before it is decoded.
+        shrink: the picture may be returned 2, 4 or 8 times smaller (sides rounded up), but not more than `shrink`
+            times: a JPEG is then decoded at that size, which is quicker. 1 asks for the very pixels.
         where: the file's name, for the error.
 
     Raises:
@@ -47,10 +49,11 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, where: str = "") -> UIn
     if data[:2] == b"\xff\xd8":
         if header is None:
             raise _damaged("its header is incomplete", where)
-        image = _decode_jpeg(data, header, where)
+        image = _decode_jpeg(data, header, shrink, where)
     else:
         image = _decode_other(data, where)
         _check_pixels(image.shape[0], image.shape[1], max_pixels, where)
+        image = _shrunk(image, shrink)
     # OpenCV has applied a TIFF's orientation already.
     if header is not None and header.orientation != 1 and header.kind != "tiff":
         image = _upright(image, header.orientation)
@@ -136,16 +139,32 @@ def _damaged(complaint: str, where: str) -> UserError:
 # ---------------------------------------------------------------------------------------------------------- pixels
 
 
-def _decode_jpeg(data: bytes, header: PictureHeader, where: str) -> UInt8Array:
-    """Return the JPEG's pixels as stored (not yet upright)."""
+def _power(shrink: int) -> int:
+    """Return the greatest of 1, 2, 4 and 8 that is at most `shrink`."""
+    return int(min(8, 1 << (max(1, shrink).bit_length() - 1)))
+
+
+def _shrunk(image: UInt8Array, shrink: int) -> UInt8Array:
+    """Return the picture averaged over squares of 2, 4 or 8 pixels, its sides rounded up as a JPEG decoder does."""
+    factor = _power(shrink)
+    if factor == 1:
+        return image
+    size = (-(-image.shape[1] // factor), -(-image.shape[0] // factor))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _decode_jpeg(data: bytes, header: PictureHeader, shrink: int, where: str) -> UInt8Array:
+    """Return the JPEG's pixels as stored (not yet upright), 1, 2, 4 or 8 times smaller."""
+    factor = _power(shrink)
+    options = {"min_height": -(-header.height // factor), "min_width": -(-header.width // factor)} if factor > 1 else {}
     wanted = "CMYK" if header.channels == 4 else "RGB"
     try:
         try:
-            pixels: UInt8Array = simplejpeg.decode_jpeg(data, wanted)
+            pixels: UInt8Array = simplejpeg.decode_jpeg(data, wanted, **options)
         except ValueError as error:
             if not any(oddity in str(error) for oddity in _HARMLESS):
                 raise
-            pixels = simplejpeg.decode_jpeg(data, wanted, strict=False)
+            pixels = simplejpeg.decode_jpeg(data, wanted, strict=False, **options)
     except (ValueError, KeyError) as error:  # KeyError: a colour space that the decoder can't name
         raise _damaged(str(error), where) from None
     return _cmyk_to_rgb(pixels, inverted=header.adobe) if wanted == "CMYK" else pixels

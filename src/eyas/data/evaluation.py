@@ -1,0 +1,87 @@
+"""Makes evaluation batches: pictures letterboxed exactly as in deployment, in the order of the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+from eyas import letterbox
+from eyas.data.augment import placement_row
+from eyas.data.batch import Batch
+from eyas.data.index import DatasetIndex
+from eyas.decode import read_image
+from eyas.errors import UserError
+from eyas.types import InputSpec, UInt8Array
+
+
+class EvaluationBatches:
+    """The batches of a data set in order, cut among ranks: rank r has batches r, r + world_size, ...
+
+    Args:
+        index: the pictures.
+        spec: the network's input.
+        batch_size: pictures in a batch; the last one may have fewer.
+        rank, world_size: this process among those that evaluate together.
+
+    Raises:
+        UserError: no pictures, or a batch size below 1.
+    """
+
+    def __init__(
+        self, index: DatasetIndex, spec: InputSpec, batch_size: int, *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"The batch size is {batch_size}.", expected="at least 1", where="batch_size")
+        if not len(index):
+            raise UserError("There are no pictures to evaluate.", where=str(index.root))
+        self.index = index
+        self.spec = spec
+        self.batch_size = batch_size
+        self.starts = range(rank * batch_size, len(index), batch_size * world_size)
+
+    def __len__(self) -> int:
+        """Return the number of batches of this rank."""
+        return len(self.starts)
+
+    def batches(self, _: int, numbers: Iterable[int]) -> Iterator[Batch]:
+        """Yield this rank's batches with these numbers (the epoch does not matter)."""
+        for number in numbers:
+            start = self.starts[number]
+            yield self._batch(range(start, min(start + self.batch_size, len(self.index))))
+
+    def _batch(self, indices: range) -> Batch:
+        """Make one batch."""
+        images = np.empty((len(indices), self.spec.height, self.spec.width, 3), np.uint8)
+        placements = np.zeros((len(indices), 6), np.float32)
+        boxes, labels, sizes, skipped = [], [], [], []
+        for row, index in enumerate(indices):
+            try:
+                image = read_image(self.index.path(index))
+            except UserError:
+                image = self._blank(index)
+                skipped.append(index)
+            placed = letterbox.letterbox(image, self.spec, out=images[row])[1]
+            truth, classes, crowd = self.index.truth(index)
+            placements[row] = placement_row(placed)
+            boxes.append(letterbox.to_frame(truth[~crowd], placed))
+            labels.append(classes[~crowd])
+            sizes.append(image.shape[:2])
+        return Batch(
+            images=torch.from_numpy(images),
+            boxes=torch.from_numpy(np.concatenate(boxes)),
+            labels=torch.from_numpy(np.concatenate(labels)),
+            counts=torch.tensor([len(one) for one in boxes]),
+            indices=torch.tensor(indices),
+            placements=torch.from_numpy(placements),
+            sizes=torch.tensor(sizes),
+            skipped=torch.tensor(skipped, dtype=torch.int64),
+        )
+
+    def _blank(self, index: int) -> UInt8Array:
+        """Return a grey picture of the size that the index knows, for one that can't be read."""
+        height, width = (int(side) for side in self.index.sizes[index])
+        if height < 1 or width < 1 or height * width > 1 << 26:
+            height, width = self.spec.height, self.spec.width
+        return np.full((height, width, 3), self.spec.pad_value, np.uint8)

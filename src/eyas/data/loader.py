@@ -1,0 +1,304 @@
+"""The loaders of training and evaluation pictures: worker processes, exact resume, broken pictures.
+
+`train_loader` gives augmented batches in the order of `EpochBatches`; `eval_loader` gives letterboxed pictures in the
+order of the data set. The batches are the same for every number of workers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from eyas.data.augment import Augmenter
+from eyas.data.batch import Batch
+from eyas.data.cache import CacheKind, PictureCache
+from eyas.data.evaluation import EvaluationBatches
+from eyas.data.index import DatasetIndex
+from eyas.data.pictures import Pictures
+from eyas.data.policy import AugmentPolicy
+from eyas.data.sampler import EpochBatches
+from eyas.data.skipped import SkippedPictures
+from eyas.types import InputSpec
+
+Task = tuple[int, tuple[int, ...]]  # an epoch and the numbers of the batches to make in it
+Maker = Callable[[int, tuple[int, ...]], Iterator[Batch]]
+
+
+class _Worker(Dataset[list[Batch]]):
+    """What runs in a worker process: a task in, its batches out."""
+
+    def __init__(self, make: Maker) -> None:
+        self.make = make
+
+    def __getitem__(self, task: Task) -> list[Batch]:
+        """Return the batches of a task."""
+        return list(self.make(*task))
+
+
+class _Tasks(Sampler[Task]):
+    """The tasks of the coming epoch; set anew before each."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+
+    def __iter__(self) -> Iterator[Task]:
+        """Yield the tasks in order."""
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        """Return the number of tasks."""
+        return len(self.tasks)
+
+
+class _Pipe:
+    """Runs tasks in worker processes, or here when there are none, and gives their batches in order."""
+
+    def __init__(self, make: Maker, workers: int, pin_memory: bool) -> None:
+        self.make = make
+        self.pin_memory = pin_memory
+        self.tasks = _Tasks()
+        self.loader: DataLoader[list[Batch]] | None = None
+        if workers:
+            self.loader = DataLoader(
+                _Worker(make),
+                sampler=self.tasks,
+                batch_size=None,
+                num_workers=workers,
+                collate_fn=_same,
+                pin_memory=pin_memory,
+                worker_init_fn=_one_thread,
+                persistent_workers=True,
+                # Forked workers share the index and the caches with this process instead of copying them.
+                multiprocessing_context="fork" if sys.platform == "linux" else None,
+            )
+
+    def run(self, tasks: list[Task]) -> Iterator[Batch]:
+        """Yield the batches of the tasks."""
+        if self.loader is None:
+            for task in tasks:
+                for batch in self.make(*task):
+                    yield batch.pin_memory() if self.pin_memory else batch
+            return
+        self.tasks.tasks = tasks
+        for made in self.loader:
+            yield from made
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self.loader is not None:
+            self.loader._iterator = None
+
+
+def _same(batches: list[Batch]) -> list[Batch]:
+    """Return the argument: batches are made whole in the workers."""
+    return batches
+
+
+def _one_thread(_: int) -> None:
+    """Keep a worker to one thread, and away from OpenCV's threads, which do not survive a fork."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+class TrainLoader:
+    """Augmented training batches, resumable at any batch.
+
+    Made by `train_loader`. `len(loader)` is the number of batches of an epoch on this rank. Each iteration gives what
+    is left of the current epoch (all of it, except right after `load_state_dict`); when it has been read to its end the
+    next epoch is the current one. Lightning calls `sampler.set_epoch`, `state_dict` and `load_state_dict` by itself.
+
+    Attributes:
+        sampler: the order of the pictures and the place in it.
+        skipped: the pictures that could not be read so far.
+    """
+
+    def __init__(self, augmenter: Augmenter, skipped: SkippedPictures, workers: int, pin_memory: bool) -> None:
+        self.sampler = augmenter.order
+        self.skipped = skipped
+        self._pictures = augmenter.pictures
+        self._pipe = _Pipe(augmenter.batches, workers, pin_memory)
+        self._resuming = False
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures in a batch of this rank."""
+        return self.sampler.batch_size
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make `epoch` the current one; the place in it is kept if it is the current one already."""
+        self.sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the current epoch.
+
+        Raises:
+            UserError: more than 1 % of the pictures can't be read.
+        """
+        self._pictures.cache.fill(self._pictures.pixels)
+        order = self.sampler
+        if not self._resuming:
+            order.consumed = 0
+        self._resuming = False
+        epoch = order.epoch
+        for batch in self._pipe.run(self._tasks()):
+            self.skipped.note(batch.skipped.tolist())
+            # Counted before the trainer has it: a state saved while it is worked on goes on with the next one.
+            order.consumed += 1
+            yield batch
+        order.set_epoch(epoch + 1)
+
+    def _tasks(self) -> list[Task]:
+        """Return the tasks of the rest of the epoch: batches that share their pictures are made together."""
+        order = self.sampler
+        starts = range(order.consumed - order.consumed % order.span, len(order), order.span)
+        spans = (range(max(start, order.consumed), min(start + order.span, len(order))) for start in starts)
+        return [(order.epoch, tuple(numbers)) for numbers in spans]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place after the last batch that was given out, and the broken pictures met, as plain numbers."""
+        return {**self.sampler.state_dict(), "skipped": sorted(self.skipped.known)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batch at which `state_dict` was called.
+
+        Raises:
+            UserError: the data set, the seed or the global batch size is another one.
+        """
+        self.sampler.load_state_dict(state)
+        self.skipped.known.update(state["skipped"])
+        self._resuming = True
+
+    def close(self) -> None:
+        """End the worker processes; iterating starts them again."""
+        self._pipe.close()
+
+
+class EvalLoader:
+    """Letterboxed pictures in the order of the data set; made by `eval_loader`.
+
+    Attributes:
+        skipped: the pictures that could not be read so far.
+    """
+
+    def __init__(self, batches: EvaluationBatches, skipped: SkippedPictures, workers: int, pin_memory: bool) -> None:
+        self.skipped = skipped
+        self._batches = batches
+        self._pipe = _Pipe(batches.batches, workers, pin_memory)
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures in a batch, but for the last one."""
+        return self._batches.batch_size
+
+    def __len__(self) -> int:
+        """Return the number of batches of this rank."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches.
+
+        Raises:
+            UserError: more than 1 % of the pictures can't be read.
+        """
+        for batch in self._pipe.run([(0, (number,)) for number in range(len(self._batches))]):
+            self.skipped.note(batch.skipped.tolist())
+            yield batch
+
+    def close(self) -> None:
+        """End the worker processes; iterating starts them again."""
+        self._pipe.close()
+
+
+def train_loader(
+    index: DatasetIndex,
+    input_spec: InputSpec,
+    policy: AugmentPolicy,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    workers: int = 0,
+    close_at_epoch: int | None = None,
+    closing_policy: AugmentPolicy | None = None,
+    cache: CacheKind = "none",
+    rank: int = 0,
+    world_size: int = 1,
+    drop_last: bool = True,
+    pin_memory: bool = False,
+) -> TrainLoader:
+    """Return the loader of augmented training batches.
+
+    Args:
+        index: the training pictures.
+        input_spec: the network's input.
+        policy: the augmentations.
+        batch_size: pictures in a batch of this rank.
+        seed: every seed gives another order and other augmentations.
+        workers: worker processes; 0 makes the batches in this one.
+        close_at_epoch: from this epoch on (counted from 0) `closing_policy` is used.
+        closing_policy: policy of the last epochs; `policy.closing()` (no mosaic, no mixup) if None.
+        cache: what is kept in memory, see `eyas.data.cache.PictureCache`.
+        rank, world_size: this process among those that train together; a global batch holds the same pictures
+            whatever their number.
+        drop_last: drop the incomplete last batch of an epoch; else it is filled from the start of the order.
+        pin_memory: give batches in page-locked memory.
+
+    Raises:
+        UserError: no pictures, or an argument that makes no sense.
+    """
+    closing = policy.closing() if closing_policy is None else closing_policy
+    policies = (policy, closing) if close_at_epoch is not None else (policy,)
+    exact = not all(one.moves for one in policies)
+    max_scale = None if exact else max(one.scale[1] for one in policies)
+    order = EpochBatches(len(index), batch_size, seed, drop_last=drop_last, rank=rank, world_size=world_size)
+    pictures = Pictures(index, input_spec, max_scale, PictureCache(index, cache))
+    augmenter = Augmenter(pictures, order, input_spec, _PolicySwitch(policy, closing, close_at_epoch))
+    return TrainLoader(augmenter, SkippedPictures(index), workers, pin_memory)
+
+
+def eval_loader(
+    index: DatasetIndex,
+    input_spec: InputSpec,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> EvalLoader:
+    """Return the loader of evaluation pictures: exactly `letterbox(read_image(path), input_spec)`, in order.
+
+    The last batch may be smaller. A picture that can't be read becomes a plain grey one (nothing is found in it) and
+    is named in `skipped`. Of several ranks, rank r has the batches r, r + world_size, ...
+
+    Args:
+        index: the pictures.
+        input_spec: the network's input.
+        batch_size: pictures in a batch.
+        workers: worker processes; 0 makes the batches in this one.
+        rank, world_size: this process among those that evaluate together.
+        pin_memory: give batches in page-locked memory.
+    """
+    batches = EvaluationBatches(index, input_spec, batch_size, rank=rank, world_size=world_size)
+    return EvalLoader(batches, SkippedPictures(index), workers, pin_memory)
+
+
+class _PolicySwitch:
+    """The policy of an epoch: one up to an epoch, another from there on."""
+
+    def __init__(self, policy: AugmentPolicy, closing: AugmentPolicy, close_at_epoch: int | None) -> None:
+        self.policy = policy
+        self.closing = closing
+        self.close_at_epoch = close_at_epoch
+
+    def __call__(self, epoch: int) -> AugmentPolicy:
+        """Return the policy of `epoch`."""
+        return self.closing if self.close_at_epoch is not None and epoch >= self.close_at_epoch else self.policy
