@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from pathlib import Path
 
 # Before torch, OpenCV or matplotlib are imported: small tensors gain nothing from threads, and workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A loaded machine is slow, which is no fault of the code; and a failure must come back when it is run again.
 settings.register_profile("eyas", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("eyas")
+
+# Fields of a recipe that make training a matter of seconds; what is learned does not matter.
+SHORT = {"trainer.max_steps": 2, "trainer.epochs": 1, "data.workers": 0, "trainer.preflight": False}
+
+
+@pytest.fixture(scope="session")
+def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the manual's examples speak of; copy it before anything is written into it.
+
+    data/shapes (COCO, splits train and val), runs/quickstart (really trained on it, for two steps), street.jpg,
+    pictures/*.jpg and clip.mp4.
+    """
+    import eyas
+    from eyas.data.shapes import make_shapes
+
+    folder = tmp_path_factory.mktemp("example")
+    with contextlib.chdir(folder):
+        make_shapes("data/shapes", train=12, val=6, size=128)
+        eyas.train("data/shapes", recipe="quick", out="runs/quickstart", size=64, batch=4, overrides=SHORT)
+        pictures = sorted(Path("data/shapes/val").glob("*.jpg"))
+        Path("pictures").mkdir()
+        for path in pictures[:3]:
+            shutil.copy(path, "pictures")
+        shutil.copy(pictures[-1], "street.jpg")
+        write_clip(Path("clip.mp4"), pictures)
+    return folder
+
+
+def write_clip(path: Path, pictures: list[Path]) -> None:
+    """Write the pictures as a video of 128 x 96 pixels, two frames each."""
+    import cv2
+
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (128, 96))
+    for picture in pictures:
+        frame = cv2.resize(cv2.imread(str(picture)), (128, 96))
+        video.write(frame)
+        video.write(frame)
+    video.release()

@@ -1,0 +1,61 @@
+"""Every example that `eyas VERB --help` shows is run, in a folder that has what the examples speak of."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+from eyas.cli.main import VERBS, load_verb, main, verb_parser
+
+# What is added to an example so that it takes seconds: the last value of an option counts. A person leaves it out.
+QUICK: Mapping[str, str] = {
+    "train": "--trainer.max_steps 2 --trainer.epochs 1 --data.size 64 --data.batch_size 4 --data.workers 0",
+    "quickstart": "--epochs 1 --train 16 --val 4",
+}
+UNCHANGED = ("--resume", "--print-recipe")  # a command with one of these takes no fields, or trains nothing
+
+
+def shortened(example: str) -> list[str]:
+    """Return the example's words after `eyas`, with what makes it quick."""
+    words = shlex.split(example)[1:]
+    return words if set(words) & set(UNCHANGED) else words + shlex.split(QUICK.get(words[0], ""))
+
+
+def failures(examples: Iterable[str]) -> list[str]:
+    """Run the examples one after the other in the current folder and return those that did not exit with 0."""
+    return [f"{example}: exit {code}" for example in examples if (code := main(shortened(example)))]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_examples_run(
+    verb: str, example_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All in one copy of the folder and in order, since an example may use what the one before it made."""
+    folder = shutil.copytree(example_folder, tmp_path / "folder")
+    monkeypatch.chdir(folder)
+    failed = failures(load_verb(verb).examples)
+    out, err = capfd.readouterr()
+    assert not failed, f"{failed}\n{out}\n{err}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_examples_of_the_verb(verb: str) -> None:
+    loaded = load_verb(verb)
+    assert loaded.examples, f"'eyas {verb}' has no example"
+    assert [line for line in loaded.examples if shlex.split(line)[:2] != ["eyas", verb]] == []
+    assert [line for line in loaded.examples if line not in verb_parser(verb, loaded).format_help()] == []
+
+
+def test_a_failing_example_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert failures(["eyas --version", "eyas lineage gone"]) == ["eyas lineage gone: exit 2"]
+
+
+def test_the_prepared_folder_has_what_examples_speak_of(example_folder: Path) -> None:
+    for name in ("runs/quickstart/model.safetensors", "runs/quickstart/card.json", "street.jpg", "clip.mp4"):
+        assert (example_folder / name).stat().st_size > 0, name
+    assert len(list((example_folder / "pictures").glob("*.jpg"))) == 3
