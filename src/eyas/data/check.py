@@ -1,0 +1,138 @@
+"""Checking a dataset for what ruins training or flatters evaluation, before either has cost anything."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from eyas.data.box_checks import check_boxes
+from eyas.data.findings import Finding, Report, finding
+from eyas.data.formats import find_format, load_splits
+from eyas.data.formats.found import Format, Found
+from eyas.data.index import DatasetIndex
+from eyas.data.phash import near_pairs
+from eyas.data.scan import MISSING, Scan, scan_pictures
+from eyas.data.statistics import SplitStatistics, split_statistics
+
+_FEW_BOXES = 10
+
+
+def check_dataset(
+    root: Path | str,
+    *,
+    format: str | None = None,  # noqa: A002
+    train_size: int = 640,
+    workers: int | None = None,
+) -> Report:
+    """Return what is wrong with the dataset; every picture is decoded.
+
+    Args:
+        root: the dataset.
+        format: its format, when the folder alone does not say.
+        train_size: the network's input size in pixels, for telling box sizes.
+        workers: threads that decode; one a core if None.
+
+    Raises:
+        UserError: the dataset can't be read at all: no known format, malformed annotations, unknown classes.
+    """
+    dataset_format, found = find_format(root, format)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken pictures are told of in the report
+        splits = load_splits(root, format=format)
+    scans = _scan(splits, workers)
+    statistics = {name: split_statistics(index, train_size, scans[name].sizes) for name, index in splits.items()}
+    findings: list[Finding] = []
+    for name, index in splits.items():
+        findings += _check_files(index, scans[name])
+        known = np.where(scans[name].sizes > 0, scans[name].sizes, index.sizes)
+        findings += check_boxes(index, known)
+    findings += _check_copies(splits, scans)
+    findings += _check_strays(dataset_format, found)
+    findings += _check_balance(statistics)
+    findings.sort(key=lambda each: each.level != "error")
+    classes = next(iter(splits.values())).classes
+    return Report(Path(root), dataset_format.name, classes, train_size, statistics, tuple(findings))
+
+
+def _scan(splits: Mapping[str, DatasetIndex], workers: int | None) -> dict[str, Scan]:
+    """Decode the pictures of all splits behind one progress bar."""
+    scan = scan_pictures([path for index in splits.values() for path in index.files], workers=workers)
+    scans, start = {}, 0
+    for name, index in splits.items():
+        part = slice(start, start + len(index))
+        scans[name] = Scan(scan.faults[part], scan.sizes[part], scan.bits[part], scan.thumbnails[part])
+        start += len(index)
+    return scans
+
+
+def _check_files(index: DatasetIndex, scan: Scan) -> list[Finding]:
+    """Return pictures that are missing, can't be decoded, or have another size than the annotations say."""
+    names = [index.files.name(i) for i in range(len(index))]
+    missing = [name for name, fault in zip(names, scan.faults, strict=True) if fault == MISSING]
+    broken = [f"{name}: {fault}" for name, fault in zip(names, scan.faults, strict=True) if fault not in ("", MISSING)]
+    both_known = (scan.sizes > 0).all(axis=1) & (index.sizes > 0).all(axis=1)
+    differ = np.flatnonzero(both_known & (scan.sizes != index.sizes).any(axis=1))
+    told = []
+    for i in differ:
+        (height, width), (said_height, said_width) = scan.sizes[i], index.sizes[i]
+        turned = (
+            " (turned: the labels ignore its EXIF orientation)" if (height, width) == (said_width, said_height) else ""
+        )
+        told.append(f"{names[i]}: is {width}x{height}, annotated as {said_width}x{said_height}{turned}")
+    return [
+        *finding("error", "missing picture", index.split, "The annotations name it, but there is no file.", missing),
+        *finding("error", "unreadable picture", index.split, "It can't be decoded.", broken),
+        *finding("error", "wrong picture size", index.split, "Its boxes belong to a picture of another size.", told),
+    ]
+
+
+def _check_copies(splits: Mapping[str, DatasetIndex], scans: Mapping[str, Scan]) -> list[Finding]:
+    """Return near-duplicates: errors across splits, because evaluation then measures memory; warnings within one."""
+    owners = [(name, i) for name, index in splits.items() for i in range(len(index)) if not scans[name].faults[i]]
+    if not owners:
+        return []
+    bits = np.array([scans[name].bits[i] for name, i in owners], np.uint64)
+    thumbnails = np.stack([scans[name].thumbnails[i] for name, i in owners])
+    found: dict[tuple[str, str], list[str]] = {}
+    for first, second in near_pairs(bits, thumbnails):
+        (one, i), (other, j) = owners[first], owners[second]
+        text = f"{splits[one].files.name(i)} and {splits[other].files.name(j)}"
+        found.setdefault((one, other), []).append(text)
+    findings = []
+    for (one, other), texts in found.items():
+        if one == other:
+            meaning = "Two pictures of one split are nearly the same."
+            findings += finding("warning", "picture twice", one, meaning, texts)
+        else:
+            meaning = "A picture stands in both splits, nearly the same: the second measures memory."
+            findings += finding("error", "leak", f"{one} and {other}", meaning, texts)
+    return findings
+
+
+def _check_strays(dataset_format: Format, found: tuple[Found, ...]) -> list[Finding]:
+    """Return label files that belong to no picture."""
+    findings = []
+    for each in found:
+        strays = [path.relative_to(each.root).as_posix() if path.is_relative_to(each.root) else str(path)
+                  for path in dataset_format.strays(each)]  # fmt: skip
+        meaning = "A label file without its picture is never used."
+        findings += finding("warning", "stray label file", each.split, meaning, strays)
+    return findings
+
+
+def _check_balance(statistics: Mapping[str, SplitStatistics]) -> list[Finding]:
+    """Return classes that a split has no or hardly any boxes of, and training splits that are mostly background."""
+    findings = []
+    for name, numbers in statistics.items():
+        none = [each for each, count in numbers.class_boxes.items() if count == 0]
+        few = [f"{each}: {count}" for each, count in numbers.class_boxes.items() if 0 < count < _FEW_BOXES]
+        level_meaning = "No box of the class is in the split."
+        findings += finding("warning", "class without boxes", name, level_meaning, none)
+        findings += finding("warning", "rare class", name, f"Fewer than {_FEW_BOXES} boxes of the class.", few)
+        if numbers.background > numbers.pictures / 2:
+            text = f"{numbers.background} of {numbers.pictures} pictures"
+            findings += finding("warning", "mostly background", name, "Most pictures have no box.", [text])
+    return findings

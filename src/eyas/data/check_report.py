@@ -1,0 +1,113 @@
+"""Printing a dataset check for a person to read."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from eyas.data.findings import Finding, Report
+
+_MOST_CLASSES = 40
+_EXAMPLES = 3
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the splits, the classes, the box sizes and the findings."""
+    console.print(f"[bold]{escape(str(report.root))}[/]: {report.format}, {len(report.classes)} classes")
+    console.print(_split_table(report))
+    console.print(_class_table(report))
+    console.print(_size_table(report))
+    for finding in report.findings:
+        _print_finding(finding, console)
+    errors = sum(1 for finding in report.findings if finding.level == "error")
+    warnings = len(report.findings) - errors
+    if errors:
+        console.print(f"[bold red]{_count(errors, 'kind')} of errors[/], {_count(warnings, 'kind')} of warnings")
+    elif warnings:
+        console.print(f"[bold yellow]No errors[/], {_count(warnings, 'kind')} of warnings")
+    else:
+        console.print("[bold green]No faults found.[/]")
+
+
+def _count(number: int, noun: str) -> str:
+    """Return "1 kind", "2 kinds"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _table(title: str, *columns: str) -> Table:
+    """Return an empty table; all columns but the first hold numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    return table
+
+
+def _split_table(report: Report) -> Table:
+    """Return pictures and boxes of each split."""
+    table = _table("Splits", "split", "pictures", "no boxes", "boxes", "a picture", "at most", "crowds", "longest side")
+    for name, numbers in report.splits.items():
+        low, middle, high = numbers.picture_sizes
+        table.add_row(
+            escape(name),
+            f"{numbers.pictures:,}",
+            f"{numbers.background:,}",
+            f"{numbers.boxes:,}",
+            f"{numbers.boxes / max(numbers.pictures, 1):.1f}",
+            str(numbers.most_boxes),
+            f"{numbers.crowds:,}",
+            f"{middle} px" if low == high else f"{low}..{middle}..{high} px",
+        )
+    return table
+
+
+def _class_table(report: Report) -> Table:
+    """Return boxes and pictures of each class in each split, most frequent first."""
+    columns = [text for name in report.splits for text in (f"{escape(name)} boxes", "pictures")]
+    table = _table("Classes", "class", *columns, "")
+    first = next(iter(report.splits.values()))
+    order = sorted(report.classes, key=lambda name: -first.class_boxes[name])
+    most = max([1, *first.class_boxes.values()])
+    half = _MOST_CLASSES // 2
+    shown = order if len(order) <= _MOST_CLASSES else [*order[:half], "", *order[-half:]]
+    for name in shown:
+        if not name:
+            table.add_row(f"... {len(order) - _MOST_CLASSES} more ...")
+            continue
+        cells = [
+            f"{count:,}"
+            for numbers in report.splits.values()
+            for count in (numbers.class_boxes[name], numbers.class_pictures[name])
+        ]
+        bar = "█" * round(24 * first.class_boxes[name] / most)
+        table.add_row(escape(name), *cells, f"[cyan]{bar:<24}[/]")
+    return table
+
+
+def _size_table(report: Report) -> Table:
+    """Return how many boxes are small, medium and large, as they are and at the training size."""
+    title = f"Box sizes (COCO's limits: 32 and 96 px; at {report.train_size} px after resizing)"
+    table = _table(title, "split", "small", "medium", "large", "side 5%", "half", "95%", "below 4 px")
+    for name, numbers in report.splits.items():
+        total = max(numbers.boxes, 1)
+        table.add_row(f"{escape(name)}, as it is", *(f"{count / total:.0%}" for count in numbers.sizes))
+        low, _, middle, _, high = numbers.side_percentiles
+        shares = (f"{count / total:.0%}" for count in numbers.train_sizes)
+        sides = (f"{value:.0f} px" for value in (low, middle, high))
+        table.add_row(f"{escape(name)}, at {report.train_size} px", *shares, *sides, f"{numbers.tiny:,}")
+    return table
+
+
+def _print_finding(finding: Finding, console: Console) -> None:
+    """Print one finding with its first examples."""
+    colour = "red" if finding.level == "error" else "yellow"
+    console.print(
+        f"[bold {colour}]{finding.level}[/] [bold]{finding.kind}[/] in {escape(finding.split)}: "
+        f"{finding.count:,}. {escape(finding.meaning)}",
+        highlight=False,
+    )
+    for example in finding.examples[:_EXAMPLES]:
+        console.print(f"    {escape(example)}", highlight=False)
+    if finding.count > _EXAMPLES:
+        console.print(f"    ... and {finding.count - _EXAMPLES:,} more", style="dim")
