@@ -48,10 +48,20 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# What the operating system refuses for the user's reasons, not for ours.
-_USER_ERRNOS = frozenset(
-    {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+# What the libraries below us read once, when they are loaded; set here since the program, not the package, decides.
+_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads that spin make the machine crawl, and then their own program
+        "OPENCV_FFMPEG_LOGLEVEL": "-8",  # a broken video is told of once, by us, and not a line a block
+        "OPENCV_LOG_LEVEL": "SILENT",
+    }
 )
+
+# What the operating system refuses for the user's reasons, not for ours.
+_USER_ERRNOS = frozenset({
+    errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
+    errno.EEXIST,
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -168,8 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     debug = _debug_wanted(given)
-    # Waiting threads that spin make every other process on the machine crawl, and then their own.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         code = dispatch(given)
         sys.stdout.flush()  # so that a reader that went away is noticed here and not at exit

@@ -17,8 +17,6 @@ from eyas.errors import UserError, suggest
 from eyas.runtime.preprocess import checked_image
 from eyas.types import UInt8Array
 
-Source: TypeAlias = str | Path | int | UInt8Array | Sequence[str | Path | int | UInt8Array]
-
 PICTURE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif", ".jp2",
     ".pbm", ".pgm", ".ppm", ".pnm",
@@ -63,6 +61,8 @@ class Pixels:
 
 
 Item: TypeAlias = Picture | Video | Live | Pixels
+OneSource: TypeAlias = str | Path | int | UInt8Array | Item
+Source: TypeAlias = OneSource | Sequence[OneSource]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,9 @@ def expand(source: Source) -> list[Item]:
     """
     items: list[Item] = []
     for one in source if isinstance(source, Sequence) and not isinstance(source, str) else [source]:
-        if isinstance(one, np.ndarray):
+        if isinstance(one, Item):
+            items.append(one)
+        elif isinstance(one, np.ndarray):
             items.append(Pixels(checked_image(one), f"array_{len(items):06d}.png"))
         elif isinstance(one, int):
             items.append(Live(one, f"camera_{one}"))

@@ -1,0 +1,129 @@
+"""`eyas detect RUN SOURCE...`: find objects in pictures, videos or a camera's stream, and leave pictures and files."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from eyas.decode import MAX_PIXELS
+from eyas.errors import UserError
+
+if TYPE_CHECKING:
+    from eyas.runtime.detect import Report
+    from eyas.runtime.sources import Frame
+    from eyas.types import Detections
+
+HELP = "Find objects in pictures, videos or a camera's stream with a trained run."
+EXAMPLES: tuple[str, ...] = (
+    "eyas detect runs/quickstart street.jpg",
+    "eyas detect runs/quickstart pictures/ street.jpg --out found --conf 0.4 --save-json results.json --save-txt",
+    "eyas detect runs/quickstart clip.mp4 --no-pictures --save-json results.json",
+    "eyas detect runs/quickstart 'data/shapes/val/*.jpg' --save-json results.json "
+    "--like data/shapes/annotations/instances_val.json",
+)
+ROWS = 20  # sources in the table that is printed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add = parser.add_argument
+    add("model", metavar="RUN", help="the folder of a trained run")
+    add("source", metavar="SOURCE", nargs="+",
+        help="pictures, folders (searched to their depths), globs, videos, camera numbers, rtsp://")  # fmt: skip
+    add("--out", default="detections", metavar="DIR", help="where everything is written (default: %(default)s)")
+    add("--conf", type=float, metavar="X", help="least score, 0 to 1 (default: the run's)")
+    add("--iou", type=float, metavar="X", help="overlap above which the weaker box of a class is dropped (the run's)")
+    add("--classes", metavar="A,B", help="only these classes, comma-separated")
+    add("--save-json", nargs="?", const="results.json", metavar="FILE",
+        help="write COCO results; a bare name goes into --out (default name: results.json)")  # fmt: skip
+    add("--like", metavar="FILE", help="take image and category ids for --save-json from this COCO annotation file")
+    add("--save-txt", action="store_true", help="write YOLO txt files, with scores, into DIR/labels")
+    add("--no-pictures", action="store_true", help="write no annotated pictures and videos")
+    add("--batch", type=int, default=1, metavar="N", help="pictures that go through the network at once (default: 1)")
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
+        help="skip pictures with more pixels than this (default: %(default)s)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Detect, show progress, print what was found; return 1 if nothing could be read, else 0."""
+    if args.like and not args.save_json:
+        raise UserError("--like only says which ids --save-json uses.", fix="add --save-json results.json")
+    report = _detect(args)
+    print_report(report)
+    return 0 if report.results else 1
+
+
+def _detect(args: argparse.Namespace) -> Report:
+    """Call the library, with a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from eyas.runtime.detect import detect
+    from eyas.runtime.sources import count_frames, expand
+
+    items = expand(args.source)
+    columns = (TextColumn("detecting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("detecting", total=count_frames(items))
+        return detect(
+            args.model,
+            items,
+            out=args.out,
+            confidence=args.conf,
+            iou=args.iou,
+            classes=None if args.classes is None else [name.strip() for name in args.classes.split(",")],
+            save_pictures=not args.no_pictures,
+            save_json=args.save_json,
+            like=args.like,
+            save_txt=args.save_txt,
+            batch=args.batch,
+            device=args.device,
+            max_pixels=args.max_pixels,
+            on_frame=_advance(lambda: bar.advance(task)),
+        )
+
+
+def _advance(step: Callable[[], None]) -> Callable[[Frame, Detections], None]:
+    """Return a frame callback that takes one step of the bar."""
+    return lambda _frame, _detections: step()
+
+
+def print_report(report: Report) -> None:
+    """Print a row for each source, what was skipped and why, and where things lie."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table("source", "frames", "objects", "of which", box=None, header_style="bold", pad_edge=False)
+    for result in report.results[:ROWS]:
+        total = sum(result.counts.values())
+        table.add_row(escape(result.name), str(result.frames), str(total), escape(counted(result.counts)))
+    hidden = report.results[ROWS:]
+    if hidden:
+        rest = sum((result.counts for result in hidden), Counter[str]())
+        frames = sum(result.frames for result in hidden)
+        table.add_row(f"{len(hidden)} more", str(frames), str(rest.total()), escape(counted(rest)))
+    if report.results:
+        console.print(table)
+    for name, problem in report.problems:
+        console.print(f"[yellow]not all of {escape(name)} could be used:[/] {escape(problem)}")
+    if report.problems:
+        console.print(f"{len(report.problems)} of the sources had problems.")
+    if not report.results:
+        console.print("[red]Nothing could be read.[/]")
+        return
+    if any(result.written for result in report.results):
+        console.print(f"pictures: {escape(str(report.folder))}")
+    if report.json is not None:
+        console.print(f"results:  {escape(str(report.json))}")
+    if report.labels is not None:
+        console.print(f"labels:   {escape(str(report.labels))}")
+
+
+def counted(counts: Counter[str]) -> str:
+    """Return "3 circle, 1 star", the most frequent first."""
+    return ", ".join(f"{num} {name}" for name, num in counts.most_common())

@@ -1,0 +1,196 @@
+"""What `detect` leaves on disk: annotated pictures and videos, a COCO results file, YOLO txt files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from eyas.errors import UserError
+from eyas.files import read_json
+from eyas.runtime.convert import to_coco, to_yolo_txt
+from eyas.runtime.sources import Frame, Item, Live, Video
+from eyas.types import Detections, UInt8Array
+
+JPEG_QUALITY = 92
+_LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff", ".webp"})
+_JPEGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+
+
+class Names:
+    """Gives every source a file name of its own below one folder, though two sources may have equal names.
+
+    Args:
+        folder: where the files go.
+        sources: files that must not be overwritten.
+    """
+
+    def __init__(self, folder: Path, sources: frozenset[Path] = frozenset()) -> None:
+        self._folder = folder
+        self._sources = sources
+        self._taken: set[str] = set()
+
+    def path(self, item: Item, suffix: str) -> Path:
+        """Return where the file for the item goes; call it once an item.
+
+        Raises:
+            UserError: that is a source itself.
+        """
+        name = PurePosixPath(item.name)
+        chosen = name.with_name(name.stem + suffix)
+        number = 2
+        while str(chosen).lower() in self._taken:  # some file systems take "A.jpg" and "a.jpg" for one
+            chosen = name.with_name(f"{name.stem}-{number}{suffix}")
+            number += 1
+        self._taken.add(str(chosen).lower())
+        path = self._folder / chosen
+        if path.resolve() in self._sources:
+            raise UserError(
+                f"What is written for {item.name} would overwrite a source.",
+                where=str(path),
+                fix="choose another folder with --out",
+            )
+        return path
+
+
+def out_suffix(item: Item) -> str:
+    """Return the suffix of the annotated copy: the source's own where we can write that kind, else .jpg or .mp4."""
+    if isinstance(item, Video | Live):
+        return ".mp4"
+    suffix = PurePosixPath(item.name).suffix
+    return suffix if suffix.lower() in _LOSSLESS | _JPEGS else f"{suffix}.jpg"
+
+
+def write_picture(path: Path, image: UInt8Array) -> None:
+    """Write uint8 RGB [H, W, 3] to `path`, as the kind that its suffix says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() in _JPEGS:
+        data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=JPEG_QUALITY)
+    else:
+        done, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        assert done, path.suffix
+        data = encoded.tobytes()
+    path.write_bytes(data)
+
+
+class VideoFile:
+    """An MP4 that grows by a frame at a time; it gets its name when it is closed, so a half-written one is never met.
+
+    Args:
+        path: where it goes in the end.
+        fps: frames a second.
+        height, width: its size; frames of another size are resized.
+    """
+
+    def __init__(self, path: Path, fps: float, height: int, width: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._size = (width, height)
+        self._temporary = path.with_name(f".{path.stem}.part.mp4")
+        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
+        self._writer = cv2.VideoWriter(str(self._temporary), fourcc, fps, self._size)
+        if not self._writer.isOpened():
+            raise UserError(f"A video of {width} x {height} pixels can't be written here.", where=str(path))
+
+    def write(self, image: UInt8Array) -> None:
+        """Add a frame, uint8 RGB [H, W, 3]."""
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        if (bgr.shape[1], bgr.shape[0]) != self._size:
+            bgr = cv2.resize(bgr, self._size)
+        self._writer.write(bgr)
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        self._writer.release()
+        self._temporary.replace(self._path)
+
+
+class CocoFile:
+    """A COCO results file that is written as the detections come, so that a long video needs no memory.
+
+    Entries carry "file_name" (and "frame" for videos) beside COCO's own fields, which readers of results ignore.
+
+    Args:
+        path: where it goes; it appears when it is closed.
+        classes: the model's class names.
+        like: a COCO annotation file whose image and category ids are to be used; None numbers from 1.
+
+    Raises:
+        UserError: the annotation file can't be read, or lacks a class of the model.
+    """
+
+    def __init__(self, path: Path, classes: tuple[str, ...], like: Path | None = None) -> None:
+        self._image_ids: Mapping[str, int] = {}
+        self._category_ids: list[int] | None = None
+        if like is not None:
+            self._image_ids, self._category_ids = read_ids(like, classes)
+        self._like = like
+        self._count = 0
+        self._separator = "[\n"
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = path.with_name(f".{path.name}.part")
+        self._file: TextIO = self._temporary.open("w", encoding="utf-8")
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """Add the detections of one frame.
+
+        Raises:
+            UserError: the picture is not in the annotation file that the ids are taken from.
+        """
+        self._count += 1
+        about: dict[str, Any] = {"file_name": frame.item.name}
+        if isinstance(frame.item, Video | Live):
+            about["frame"] = frame.index
+        for entry in to_coco(detections, self._image_id(frame.item), self._category_ids):
+            self._file.write(self._separator + json.dumps({**entry, **about}, ensure_ascii=False))
+            self._separator = ",\n"
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
+        self._file.close()
+        self._temporary.replace(self._path)
+
+    def _image_id(self, item: Item) -> int:
+        if self._like is None:
+            return self._count
+        key = self._image_ids.get(item.name, self._image_ids.get(PurePosixPath(item.name).name))
+        if key is None:
+            raise UserError(f"{item.name} is not among the images of the annotation file.", where=str(self._like))
+        return key
+
+
+def read_ids(annotations: Path, classes: tuple[str, ...]) -> tuple[Mapping[str, int], list[int]]:
+    """Return (file name -> image id, the category id of each class) of a COCO annotation file.
+
+    Raises:
+        UserError: it can't be read, is no annotation file, or lacks a class.
+    """
+    fields = read_json(annotations)
+    try:
+        images = {str(image["file_name"]): int(image["id"]) for image in fields["images"]}
+        categories = {str(category["name"]): int(category["id"]) for category in fields["categories"]}
+    except (KeyError, TypeError):
+        raise UserError("This is not a COCO annotation file.", where=str(annotations)) from None
+    missing = [name for name in classes if name not in categories]
+    if missing:
+        raise UserError(
+            f"The annotation file has no category for the model's class '{missing[0]}'.",
+            where=str(annotations),
+            expected="every class of the model",
+        )
+    return images, [categories[name] for name in classes]
+
+
+def write_yolo(path: Path, frame: Frame, detections: Detections) -> None:
+    """Write YOLO's lines to `path`, NAME.txt; for a frame of a video, to NAME/000123.txt."""
+    if isinstance(frame.item, Video | Live):
+        path = path.with_suffix("") / f"{frame.index:06d}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_yolo_txt(detections), encoding="utf-8")
