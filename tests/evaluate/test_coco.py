@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_cases import found_of, random_case, truth_of
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from tests.evaluate.cases import found_of, random_case, truth_of
 
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_cases import found_of, random_case, truth_of
+from tests.evaluate.cases import found_of, random_case, truth_of
 
 from eyas.evaluate.confidence import THRESHOLDS, ConfidenceCurves, best_threshold, confidence_curves
 from eyas.evaluate.matching import match_predictions
@@ -57,6 +57,7 @@ def test_best_threshold_is_the_middle_of_the_best_range() -> None:
     f1[700] = 0.9
     assert best_threshold(f1) == pytest.approx(0.7)
     assert best_threshold(np.ones(1001)) == pytest.approx(0.5)
+    assert math.isnan(best_threshold(np.zeros(1001)))  # nothing is right anywhere: no threshold is best
 
 
 def test_crowded_predictions_do_not_cost_precision() -> None:
@@ -84,3 +85,4 @@ def test_no_predictions() -> None:
     index = truth_of([(0, 0, A)], 1)
     curves = confidence_curves(index, Predictions.empty(), match_predictions(index, Predictions.empty()))
     assert curves.mean_f1.max() == 0.0 and curves.at(0.25)[1:] == (0.0, 0.0) and math.isnan(curves.at(0.25)[0])
+    assert math.isnan(curves.best) and all(map(math.isnan, curves.at(curves.best)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_cases import found_of, random_case, truth_of
+from tests.evaluate.cases import found_of, random_case, truth_of
 
 from eyas.evaluate.coco import RECALL_POINTS, evaluate_predictions
 from eyas.evaluate.matching import confusion_matrix, errors_per_picture, greedy_match, match_predictions

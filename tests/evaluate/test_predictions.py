@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from evaluation_cases import random_case
+from tests.evaluate.cases import random_case
 
 from eyas.evaluate.coco import evaluate_predictions
 from eyas.evaluate.predictions import Predictions, PredictionsBuilder

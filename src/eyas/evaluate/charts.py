@@ -51,12 +51,13 @@ def plot_f1(result: CocoResult, curves: ConfidenceCurves, path: Path) -> None:
     axes.plot(THRESHOLDS, _mean_of_defined(curves.precision), color=QUIET_COLOR, linestyle="--", label="mean precision")
     axes.plot(THRESHOLDS, _mean_of_defined(curves.recall), color=QUIET_COLOR, linestyle=":", label="mean recall")
     axes.plot(THRESHOLDS, curves.mean_f1, color=MEAN_COLOR, linewidth=3, label="mean F1")
-    axes.axvline(curves.best, color=ACCENT_COLOR, linewidth=1.2)
-    axes.plot([curves.best], [best_f1], "o", color=ACCENT_COLOR, markersize=7, label=f"best F1 {best_f1:.3f}")
-    unit_axes(axes, "confidence threshold", "F1, precision, recall")
-    title = (
-        f"Best threshold {curves.best:.2f}: F1 {best_f1:.2f}, precision {precision:.2f}, recall {recall:.2f} (IoU 0.50)"
-    )
+    if np.isnan(curves.best):
+        title = "No detection is right at any threshold (IoU 0.50)"
+    else:
+        title = f"Best threshold {curves.best:.2f}: F1 {best_f1:.2f}, precision {precision:.2f}, recall {recall:.2f}"
+        axes.axvline(curves.best, color=ACCENT_COLOR, linewidth=1.2)
+        axes.plot([curves.best], [best_f1], "o", color=ACCENT_COLOR, markersize=7, label=f"best F1 {best_f1:.3f}")
+    unit_axes(axes, "confidence threshold", "F1, precision, recall (IoU 0.50)")
     axes.set_title(title, loc="left", fontsize=11)
     _legend(axes, "class (best F1)" if len(order) <= MAX_LEGEND else f"thin lines: {len(order)} classes")
     save(figure, path)

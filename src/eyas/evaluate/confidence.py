@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,9 @@ class ConfidenceCurves:
     Attributes:
         precision, recall, f1: float64 [C, T].
         mean_f1: float64 [T], mean over the classes that have truth.
-        best: the threshold with the best mean F1; the middle, where a range of thresholds is equally good.
-        class_best: float64 [C], the same for each class alone, NaN for a class without truth.
+        best: the threshold with the best mean F1; the middle, where a range of thresholds is equally good; NaN when
+            no detection is right at any threshold.
+        class_best: float64 [C], the same for each class alone.
     """
 
     precision: Float64Array
@@ -37,7 +39,12 @@ class ConfidenceCurves:
     class_best: Float64Array
 
     def at(self, threshold: float) -> tuple[float, float, float]:
-        """Return precision, recall and F1 at `threshold`, each the mean over the classes where it is defined."""
+        """Return precision, recall and F1 at `threshold`, each the mean over the classes where it is defined.
+
+        NaN where it is for none, and for a threshold of NaN.
+        """
+        if math.isnan(threshold):
+            return math.nan, math.nan, math.nan
         column = int(np.abs(THRESHOLDS - threshold).argmin())
         precision, recall, f1 = (_mean(curve[:, column]) for curve in (self.precision, self.recall, self.f1))
         return precision, recall, f1
@@ -58,16 +65,18 @@ def confidence_curves(index: DatasetIndex, predictions: Predictions, matches: Ma
     recall = right / boxes[:, None]
     f1 = 2 * right / (counted + boxes[:, None])  # 2 TP / (2 TP + FP + FN)
     mean_f1 = np.asarray(f1[~np.isnan(boxes)].mean(axis=0))
-    class_best = np.array([np.nan if np.isnan(row[0]) else best_threshold(row) for row in f1])
+    class_best = np.array([best_threshold(row) for row in f1])
     return ConfidenceCurves(precision, recall, f1, mean_f1, best_threshold(mean_f1), class_best)
 
 
 def best_threshold(f1: Float64Array) -> float:
-    """Return the threshold where `f1` [T] is greatest: the middle of the first range where it is."""
+    """Return the threshold where `f1` [T] is greatest: the middle of the first range where it is; NaN if all is 0."""
     first = int(f1.argmax())
+    if not f1[first] > 0:
+        return float("nan")
     falls = np.flatnonzero(f1[first:] < f1[first] - 1e-12)
     last = first + int(falls[0]) - 1 if len(falls) else len(f1) - 1
-    return float(THRESHOLDS[(first + last) // 2])
+    return round(float(THRESHOLDS[(first + last) // 2]), 3)
 
 
 def _passing(predictions: Predictions, mask: npt.NDArray[np.bool_], num_classes: int) -> Float64Array:

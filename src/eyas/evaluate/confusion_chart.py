@@ -22,7 +22,7 @@ def plot_confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...], conf
         confidence: the threshold that was used, for the title.
         path: the PNG to write.
     """
-    shown = _shown(matrix)
+    shown = shown_rows(matrix)
     counts = matrix[np.ix_(shown, shown)]
     sums = matrix[shown].sum(axis=1)
     share = counts / np.maximum(sums, 1)[:, None]
@@ -56,7 +56,7 @@ def plot_confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...], conf
     save(figure, path)
 
 
-def _shown(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+def shown_rows(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
     """Return the rows to draw: all of them, or the classes with the most errors, and the background."""
     num_classes = len(matrix) - 1
     if num_classes <= MAX_CLASSES:

@@ -17,7 +17,8 @@ h1 { font-size: 26px; margin: 8px 0 4px; } h2 { font-size: 19px; margin: 36px 0 
 section, .numbers div { background: #fff; border: 1px solid #dfe4ea; border-radius: 8px; }
 section { padding: 16px 18px; overflow-x: auto; }
 .numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: 10px; }
-.numbers div { padding: 10px 12px; } .numbers b { display: block; font-size: 22px; } .numbers b.main { color: #1b5fa8; }
+.numbers div { padding: 10px 12px; } .numbers b { display: block; font-size: 22px; }
+.numbers div:first-child b { color: #1b5fa8; }
 .numbers small, .quiet { color: #66727f; } .numbers small { line-height: 1.3; display: block; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 8px 0; }
 dt { color: #66727f; } dd { margin: 0; overflow-wrap: anywhere; }
@@ -48,8 +49,7 @@ def html_page(
         pictures: (heading, explanation, PNG file) of each chart.
     """
     numbers = "".join(
-        f"<div><small>{escape(name)}</small><b{' class=main' if name == 'AP' else ''}>{cell(result.metrics[name])}</b>"
-        f"<small>{escape(meaning)}</small></div>"
+        f"<div><small>{escape(name)}</small><b>{cell(result.metrics[name])}</b><small>{escape(meaning)}</small></div>"
         for name, meaning in zip(METRICS, MEANINGS, strict=True)
     )
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())

@@ -72,14 +72,12 @@ def predict_dataset(
     Args:
         detector: called with lists of up to `batch` pictures.
         index: the pictures.
-        batch: pictures a call.
+        batch: pictures a call, at least 1.
         progress: show a progress bar on stderr.
 
     Raises:
-        UserError: `batch` is no positive number, or not one picture could be read.
+        UserError: not one picture could be read.
     """
-    if batch < 1:
-        raise UserError(f"The batch size is {batch}.", expected="a whole number from 1")
     builder = PredictionsBuilder()
     unreadable: list[tuple[int, str]] = []
     resized: list[int] = []

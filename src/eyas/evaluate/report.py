@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ import numpy.typing as npt
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 from eyas.evaluate.charts import plot_f1, plot_per_class, plot_precision_recall, plot_sizes
-from eyas.evaluate.coco import CocoResult, check_truth, evaluate_predictions
+from eyas.evaluate.coco import CocoResult, check_truth, evaluate_predictions, finite
 from eyas.evaluate.confidence import ConfidenceCurves, confidence_curves
 from eyas.evaluate.confusion_chart import plot_confusion
 from eyas.evaluate.matching import Matches, confusion_matrix, match_predictions
 from eyas.evaluate.page import html_page
 from eyas.evaluate.predicting import DetectsBatches, PredictionRun, predict_dataset
 from eyas.evaluate.predictions import Predictions
-from eyas.evaluate.tables import class_csv, class_rows
+from eyas.evaluate.tables import Row, class_csv, class_rows
 from eyas.evaluate.worst import WorstPicture, draw_worst, worst_pictures
 from eyas.files import atomic_path, write_json, write_text
 
@@ -79,6 +79,25 @@ class Subject:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation.
+
+    Attributes:
+        result: the COCO numbers.
+        folder: where the report lies.
+        rows: the table of classes, each row by `eyas.evaluate.tables.CLASS_COLUMNS`.
+        warnings: sentences that must be read with the numbers.
+        best_confidence: the threshold with the best mean F1 at IoU .50; NaN when no detection is right.
+    """
+
+    result: CocoResult
+    folder: Path
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...]
+    best_confidence: float
+
+
 def analyse(index: DatasetIndex, predictions: Predictions, confidence: float = CONFIDENCE) -> Analysis:
     """Return all that a report shows; pure arithmetic, a second or two for 5,000 pictures."""
     result = evaluate_predictions(index, predictions)
@@ -102,8 +121,8 @@ def evaluate_detector(
     confidence: float = CONFIDENCE,
     batch: int = 8,
     progress: bool = False,
-) -> CocoResult:
-    """Run the detector over the data set, write the report folder and return the COCO numbers.
+) -> Evaluation:
+    """Run the detector over the data set and write the report folder.
 
     Args:
         detector: called with lists of pictures. Its thresholds must be low (`eyas.types.EVALUATE`), and its labels in
@@ -118,14 +137,24 @@ def evaluate_detector(
     Raises:
         UserError: nothing to evaluate on, no readable picture, or a folder that can't be written.
     """
-    if not 0.0 <= confidence <= 1.0:
-        raise UserError(f"The confidence threshold is {confidence}.", expected="a number from 0 to 1")
+    check_numbers(confidence, batch)
     check_truth(index)
     make_folder(out)
     run = predict_dataset(detector, index, batch=batch, progress=progress)
     analysis = analyse(index, run.predictions, confidence)
-    write_report(out, index, run, analysis, subject or Subject())
-    return analysis.result
+    told = subject or Subject()
+    warnings = (*told.warnings, *run.warnings(index))
+    rows = class_rows(analysis.result, analysis.curves, confidence)
+    write_report(out, index, run, analysis, replace(told, warnings=warnings), rows)
+    return Evaluation(analysis.result, out, rows, warnings, analysis.curves.best)
+
+
+def check_numbers(confidence: float, batch: int) -> None:
+    """Raise a UserError for a confidence threshold or a batch size that makes no sense."""
+    if not 0.0 <= confidence <= 1.0:
+        raise UserError(f"The confidence threshold is {confidence}.", expected="a number from 0 to 1")
+    if batch < 1:
+        raise UserError(f"The batch size is {batch}.", expected="a whole number from 1")
 
 
 def make_folder(folder: Path) -> None:
@@ -136,11 +165,11 @@ def make_folder(folder: Path) -> None:
         raise UserError("The report can't be written there: a file is in the way.", where=str(folder)) from None
 
 
-def write_report(out: Path, index: DatasetIndex, run: PredictionRun, analysis: Analysis, subject: Subject) -> None:
+def write_report(
+    out: Path, index: DatasetIndex, run: PredictionRun, analysis: Analysis, subject: Subject, rows: Sequence[Row]
+) -> None:
     """Write every file of the report into the folder `out`."""
     result, curves, confidence = analysis.result, analysis.curves, analysis.confidence
-    warnings = (*subject.warnings, *run.warnings(index))
-    rows = class_rows(result, curves, confidence)
     write_text(out / CLASSES_FILE, class_csv(rows))
     write_detections(out / DETECTIONS_FILE, index, run.predictions)
     plot_precision_recall(result, out / "precision_recall.png")
@@ -157,24 +186,19 @@ def write_report(out: Path, index: DatasetIndex, run: PredictionRun, analysis: A
         "detecting": f"{1000 * run.seconds / len(index):.1f} ms a picture, from pixels to detections",
     }
     charts = [(*_CHARTS[name], out / name) for name in _CHARTS]
-    write_text(out / PAGE_FILE, html_page(subject.title, facts, result, rows, warnings, charts))
-    write_json(out / METRICS_FILE, report_fields(index, run, analysis, rows, subject, warnings))
+    write_text(out / PAGE_FILE, html_page(subject.title, facts, result, rows, subject.warnings, charts))
+    write_json(out / METRICS_FILE, report_fields(index, run, analysis, subject, rows))
 
 
 def report_fields(
-    index: DatasetIndex,
-    run: PredictionRun,
-    analysis: Analysis,
-    rows: Sequence[Mapping[str, object]],
-    subject: Subject,
-    warnings: Sequence[str],
+    index: DatasetIndex, run: PredictionRun, analysis: Analysis, subject: Subject, rows: Sequence[Row]
 ) -> dict[str, Any]:
     """Return every number of the report, ready for JSON."""
     fields = analysis.result.to_dict()
     return {
         "subject": {"title": subject.title, **subject.facts},
         "dataset": {"root": str(index.root), "split": index.split, "classes": list(index.classes)},
-        "warnings": list(warnings),
+        "warnings": list(subject.warnings),
         **{name: fields[name] for name in ("metrics", "counts")},
         "per_class": [dict(row) for row in rows],
         "at_confidence": _operating_point(analysis.curves, analysis.confidence),
@@ -213,5 +237,5 @@ def write_detections(path: Path, index: DatasetIndex, predictions: Predictions) 
 
 def _operating_point(curves: ConfidenceCurves, confidence: float) -> dict[str, float | None]:
     """Return the mean precision, recall and F1 over the classes at a threshold."""
-    values = (None if np.isnan(value) else float(value) for value in curves.at(confidence))
-    return {"confidence": confidence, **dict(zip(("precision", "recall", "F1"), values, strict=True))}
+    values = (finite(value) for value in (confidence, *curves.at(confidence)))
+    return dict(zip(("confidence", "precision", "recall", "F1"), values, strict=True))

@@ -67,7 +67,7 @@ def class_csv(rows: Sequence[Row]) -> str:
 
 
 def cell(value: object) -> str:
-    """Return what a person reads: three decimals, thousands apart, "-" for an undefined number."""
+    """Return what a person reads: three decimals, thousands apart, a dash for an undefined number."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, float):
