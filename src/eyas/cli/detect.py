@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eyas.runtime.sources import Frame
     from eyas.types import Detections
 
-HELP = "Find objects in pictures, videos or a camera's stream with a trained run."
+HELP = "find objects in pictures, videos or a camera's stream"
 EXAMPLES: tuple[str, ...] = (
     "eyas detect runs/quickstart street.jpg",
     "eyas detect runs/quickstart pictures/ street.jpg --out found --conf 0.4 --save-json results.json --save-txt",
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--save-txt", action="store_true", help="write YOLO txt files, with scores, into DIR/labels")
     add("--no-pictures", action="store_true", help="write no annotated pictures and videos")
     add("--batch", type=int, default=1, metavar="N", help="pictures that go through the network at once (default: 1)")
+    add("--size", type=int, metavar="PIXELS", help="side of the network's input, a multiple of 32 (default: the run's)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
         help="skip pictures with more pixels than this (default: %(default)s)")  # fmt: skip
@@ -81,6 +82,7 @@ def _detect(args: argparse.Namespace) -> Report:
             save_txt=args.save_txt,
             batch=args.batch,
             device=args.device,
+            size=args.size,
             max_pixels=args.max_pixels,
             on_frame=_advance(lambda: bar.advance(task)),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from eyas.card import CARD, Card, lineage, verify_card
 from eyas.errors import UserError
 
-HELP = "Show what a run or bundle was made from, and check that no byte of the chain was changed since."
+HELP = "show what an artefact was made from, and check that nothing was changed"
 EXAMPLES: tuple[str, ...] = ("eyas lineage runs/quickstart",)
 
 

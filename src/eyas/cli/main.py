@@ -109,7 +109,8 @@ def load_verb(name: str) -> Verb:
 def verb_parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     """Return the parser of one verb: description, options, examples."""
     examples = "\n".join(f"  {line}" for line in verb.examples)
-    parser = Parser(prog=f"eyas {name}", description=verb.help, epilog=f"examples:\n{examples}")
+    description = f"{verb.help[:1].upper()}{verb.help[1:].rstrip('.')}."
+    parser = Parser(prog=f"eyas {name}", description=description, epilog=f"examples:\n{examples}")
     verb.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the Python traceback of an error")
     return parser

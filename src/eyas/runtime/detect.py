@@ -95,6 +95,7 @@ def detect(
     save_txt: bool = False,
     batch: int = 1,
     device: str = "auto",
+    size: int | None = None,
     max_pixels: int = MAX_PIXELS,
     on_frame: Callable[[Frame, Detections], None] | None = None,
 ) -> Report:
@@ -111,6 +112,7 @@ def detect(
         save_txt: whether to write YOLO txt files into `out`/labels.
         batch: how many pictures go through the network at once.
         device: "cpu", "cuda" or "auto"; only used when `model` is a folder.
+        size: side of the network's input in pixels, None for the run's own; only used when `model` is a folder.
         max_pixels: pictures with more pixels are skipped; only used when `model` is a folder.
         on_frame: called after each frame, for a progress bar.
 
@@ -127,7 +129,7 @@ def detect(
         if isinstance(model, Detector):
             detector = model
         else:
-            detector = stack.enter_context(load(model, device=device, max_pixels=max_pixels))
+            detector = stack.enter_context(load(model, device=device, size=size, max_pixels=max_pixels))
         writer = stack.enter_context(_Writer(output, paths, detector.classes))
         found = detector.stream(
             items,

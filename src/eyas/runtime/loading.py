@@ -40,10 +40,12 @@ def load(
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
         thresholds: what a prediction must pass; None takes the run's own.
         size: the network's input side in pixels, a multiple of 32; None takes the size it was trained with.
+        size: side of the network's square input in pixels, a multiple of 32; None takes the run's own.
         max_pixels: pictures with more pixels are refused before they are decoded.
 
     Raises:
-        UserError: the folder is missing, is no run, its bytes were changed, or the engine or device is not here.
+        UserError: the folder is missing, is no run, its bytes were changed, the engine or device is not here,
+            or the size is not one that the network takes.
     """
     folder = Path(path)
     if not folder.exists():
@@ -56,6 +58,8 @@ def load(
         warnings.warn(f"{folder} has no {CARD}: its weights could not be checked for changes.", stacklevel=2)
     if thresholds is not None:
         config = replace(config, thresholds=thresholds)
+    if size is not None:
+        config = replace(config, input=replace(config.input, height=size, width=size))
     if size is not None:
         config = replace(config, input=replace(config.input, height=size, width=size))
     opener = RUN_SESSIONS[_session_name(session)]
