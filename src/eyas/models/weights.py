@@ -1,0 +1,169 @@
+"""Weights on disk (safetensors), loading them with errors that name the tensors, and giving a head other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from eyas.errors import UserError
+from eyas.files import atomic_path
+from eyas.models.fuse import fuse_blocks, fused
+from eyas.models.layers import QARepVGG
+
+Net = TypeVar("Net", bound=nn.Module)
+State = Mapping[str, Tensor]
+
+CLASS_PREDICTION = ".cls_pred."  # the tensors whose rows are classes
+SHOWN = 5  # how many names an error lists
+
+
+def save_model(net: nn.Module, path: Path) -> None:
+    """Write the network's state dict to `path` atomically, as safetensors.
+
+    Raises:
+        UserError: the disk is full; what stood at `path` before is untouched.
+    """
+    # safetensors wants plain memory order; channels_last is a way to compute, not a property of the weights.
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(safetensors.torch.save(state, {"format": "pt"}))
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, on the CPU.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path.name}.", where=str(path.parent)) from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path.name} can't be read as safetensors: {error}.",
+            where=str(path),
+            expected="a file that Eyas or another tool wrote as safetensors",
+        ) from None
+
+
+def load_model(path: Path, net: Net) -> Net:
+    """Return the network with the weights of the safetensors file at `path`; see `load_state`."""
+    return load_state(read_state(path), net, str(path))
+
+
+def load_state(state: State, net: Net, where: str = "weights") -> Net:
+    """Return the network with these weights.
+
+    Args:
+        state: the weights, of the network as it is trained or of a fused one.
+        net: a network of the same spec and number of classes, as it is trained. Weights of that form are loaded into
+            it, and it is returned; weights of a fused network come back in a fused copy.
+        where: what an error names as the place.
+
+    Raises:
+        UserError: tensors are missing, of another shape, or unknown; the first few are named.
+    """
+    target = _in_form_of(state, net)
+    check_state(state, target, where)
+    target.load_state_dict(dict(state))
+    return target
+
+
+def _in_form_of(state: State, net: Net) -> Net:
+    """Return the net, or a copy fused as far as the one that the weights come from."""
+    if not any(name.endswith(".running_mean") for name in state):
+        return fused(net)
+    has_blocks = any(isinstance(module, QARepVGG) for module in net.modules())
+    if has_blocks and not any(".branch_3x3." in name for name in state):
+        return fuse_blocks(net)
+    return net
+
+
+def check_state(state: State, net: nn.Module, where: str) -> None:
+    """Raise a UserError unless the weights have exactly the network's names and shapes."""
+    own = net.state_dict()
+    wrong = [
+        f"{name} is {_shape(state[name])}, not {_shape(own[name])}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    for problem, names in (
+        ("tensors have another shape", wrong),
+        ("tensors are missing", [name for name in own if name not in state]),
+        ("tensors are unknown", [name for name in state if name not in own]),
+    ):
+        if names:
+            raise UserError(
+                f"The weights don't fit the model: {len(names)} {problem}: {_first(names)}.",
+                where=where,
+                expected=f"the {len(own)} tensors of this model",
+                fix="use the model's size and classes that the weights were made with",
+            )
+
+
+def transfer(state: State, from_classes: Sequence[str], to_classes: Sequence[str], net: nn.Module) -> tuple[str, ...]:
+    """Load weights that were trained on other classes; return the names of the classes that kept their rows.
+
+    Everything is loaded as it is but the class predictions: a class that both sides have, whatever its place, keeps its
+    weights and bias, a new one keeps the net's own initialization. Names are compared without regard to case and to
+    spaces, underscores and hyphens ("traffic light" is "Traffic_Light").
+
+    Args:
+        state: weights of a network as it is trained, of the net's spec, for `from_classes`.
+        from_classes: class names, in label order, of the weights.
+        to_classes: class names, in label order, of the net.
+        net: changed in place.
+
+    Raises:
+        UserError: tensors don't fit, or the number of names is not the number of rows.
+    """
+    own = net.state_dict()
+    _check_names(state, from_classes, "the weights")
+    _check_names(own, to_classes, "the model")
+    source = {_plain(name): row for row, name in enumerate(from_classes)}
+    pairs = [(row, source[_plain(name)]) for row, name in enumerate(to_classes) if _plain(name) in source]
+    merged = dict(state)
+    for name, tensor in own.items():
+        if CLASS_PREDICTION in name and name in state:
+            rows = tensor.clone()
+            if state[name].shape[1:] != rows.shape[1:]:
+                continue  # a model of another size: the check below says so
+            for to_row, from_row in pairs:
+                rows[to_row] = state[name][from_row]
+            merged[name] = rows
+    check_state(merged, net, "weights")
+    net.load_state_dict(merged)
+    return tuple(to_classes[row] for row, _ in pairs)
+
+
+def _check_names(state: State, classes: Sequence[str], whose: str) -> None:
+    """Raise a UserError unless there are as many names as rows in each class prediction."""
+    for name, tensor in state.items():
+        if CLASS_PREDICTION in name and len(tensor) != len(classes):
+            raise UserError(
+                f"{len(classes)} class names were given for {whose}, which tell {len(tensor)} classes apart.",
+                where=name,
+            )
+
+
+def _plain(name: str) -> str:
+    """Return the class name as it is compared."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _shape(tensor: Tensor) -> str:
+    """Return the shape as people write it."""
+    return "x".join(map(str, tensor.shape)) or "a scalar"
+
+
+def _first(names: Iterable[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    every = list(names)
+    rest = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+    return ", ".join(every[:SHOWN]) + rest
