@@ -56,34 +56,20 @@ def open_run(folder: Path, config: RunConfig, device: str = "auto") -> TorchSess
         UserError: the weights are missing or don't fit the model, or the device is not here.
         ModuleNotFoundError: torch is not installed.
     """
-    from eyas.models import zoo
+    from eyas.models import weights, zoo
     from eyas.models.decode import Deployed
     from eyas.models.fuse import fused
 
     place = pick_device(device)
     net = zoo.build_described(config.model, len(config.classes))
-    load_weights(folder / WEIGHTS, net)
-    return TorchSession(Deployed(fused(net), config.input, config.thresholds.candidates), place)
-
-
-def load_weights(path: Path, net: nn.Module) -> None:
-    """Read the weights into the network.
-
-    Raises:
-        UserError: the file is missing, is no safetensors file, or its weights are not the network's.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
+    if not (folder / WEIGHTS).is_file():
         raise UserError(
-            f"The run has no {path.name}: its training has not got to the end of an epoch.", where=str(path)
+            f"The run has no {WEIGHTS}: its training stopped before the end of the first epoch.",
+            where=str(folder),
+            fix=f"eyas train --resume {folder}",
         )
-    try:
-        net.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        first = "; ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise UserError(f"The weights can't be used: {first}", where=str(path), fix="train the run again") from None
+    net = weights.load_model(folder / WEIGHTS, net)
+    return TorchSession(Deployed(fused(net), config.input, config.thresholds.candidates), place)
 
 
 def pick_device(device: str) -> torch.device:
