@@ -112,7 +112,7 @@ def grid(
     gap: int = 6,
     background: Colour = (24, 26, 30),
 ) -> UInt8Array:
-    """Return one picture with the tiles in rows, each centred in a cell as large as the largest tile.
+    """Return one picture with the tiles in rows, each in a cell as large as the largest tile.
 
     Args:
         tiles: uint8 [h, w, 3] pictures of any sizes.
@@ -132,7 +132,8 @@ def grid(
     sheet = np.full((rows * step_y + gap, across * step_x + gap, 3), background, np.uint8)
     for i, tile in enumerate(tiles):
         top, left = gap + i // across * step_y, gap + i % across * step_x
-        down, right = (cell_height - tile.shape[0]) // 2, (cell_width - tile.shape[1]) // 2
+        # A low tile stands on its caption.
+        down, right = (cell_height - tile.shape[0]) // (1 if captions else 2), (cell_width - tile.shape[1]) // 2
         sheet[top + down : top + down + tile.shape[0], left + right : left + right + tile.shape[1]] = tile
         if captions:
             text = cut_text(captions[i], size, cell_width - 4)

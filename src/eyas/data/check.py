@@ -57,6 +57,15 @@ def check_dataset(
     return Report(Path(root), dataset_format.name, classes, train_size, statistics, tuple(findings))
 
 
+def dataset_numbers(root: Path | str, *, format: str | None = None, train_size: int = 640) -> Report:  # noqa: A002
+    """Return the numbers of the dataset as a report without findings; no picture is decoded."""
+    dataset_format, _ = find_format(root, format)
+    splits = load_splits(root, format=format)
+    statistics = {name: split_statistics(index, train_size) for name, index in splits.items()}
+    classes = next(iter(splits.values())).classes
+    return Report(Path(root), dataset_format.name, classes, train_size, statistics, ())
+
+
 def _scan(splits: Mapping[str, DatasetIndex], workers: int | None) -> dict[str, Scan]:
     """Decode the pictures of all splits behind one progress bar."""
     scan = scan_pictures([path for index in splits.values() for path in index.files], workers=workers)

@@ -11,14 +11,20 @@ from eyas.data.findings import Finding, Report
 
 _MOST_CLASSES = 40
 _EXAMPLES = 3
+_BAR = 16  # characters of the longest bar
 
 
-def print_report(report: Report, console: Console) -> None:
-    """Print the splits, the classes, the box sizes and the findings."""
+def print_numbers(report: Report, console: Console) -> None:
+    """Print the splits, the classes and the box sizes."""
     console.print(f"[bold]{escape(str(report.root))}[/]: {report.format}, {len(report.classes)} classes")
     console.print(_split_table(report))
     console.print(_class_table(report))
     console.print(_size_table(report))
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the numbers, then the findings, errors first."""
+    print_numbers(report, console)
     for finding in report.findings:
         _print_finding(finding, console)
     errors = sum(1 for finding in report.findings if finding.level == "error")
@@ -46,7 +52,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def _split_table(report: Report) -> Table:
     """Return pictures and boxes of each split."""
-    table = _table("Splits", "split", "pictures", "no boxes", "boxes", "a picture", "at most", "crowds", "longest side")
+    table = _table("Splits", "split", "pictures", "no boxes", "boxes", "mean", "most", "crowds", "longest side")
     for name, numbers in report.splits.items():
         low, middle, high = numbers.picture_sizes
         table.add_row(
@@ -64,8 +70,8 @@ def _split_table(report: Report) -> Table:
 
 def _class_table(report: Report) -> Table:
     """Return boxes and pictures of each class in each split, most frequent first."""
-    columns = [text for name in report.splits for text in (f"{escape(name)} boxes", "pictures")]
-    table = _table("Classes", "class", *columns, "")
+    table = _table("Classes: boxes / pictures that have one", "class", *map(escape, report.splits))
+    table.add_column("", min_width=_BAR, no_wrap=True)
     first = next(iter(report.splits.values()))
     order = sorted(report.classes, key=lambda name: -first.class_boxes[name])
     most = max([1, *first.class_boxes.values()])
@@ -76,26 +82,23 @@ def _class_table(report: Report) -> Table:
             table.add_row(f"... {len(order) - _MOST_CLASSES} more ...")
             continue
         cells = [
-            f"{count:,}"
-            for numbers in report.splits.values()
-            for count in (numbers.class_boxes[name], numbers.class_pictures[name])
+            f"{numbers.class_boxes[name]:,} / {numbers.class_pictures[name]:,}" for numbers in report.splits.values()
         ]
-        bar = "█" * round(24 * first.class_boxes[name] / most)
-        table.add_row(escape(name), *cells, f"[cyan]{bar:<24}[/]")
+        table.add_row(escape(name), *cells, f"[cyan]{'█' * round(_BAR * first.class_boxes[name] / most)}[/]")
     return table
 
 
 def _size_table(report: Report) -> Table:
     """Return how many boxes are small, medium and large, as they are and at the training size."""
     title = f"Box sizes (COCO's limits: 32 and 96 px; at {report.train_size} px after resizing)"
-    table = _table(title, "split", "small", "medium", "large", "side 5%", "half", "95%", "below 4 px")
+    table = _table(title, "split", "scale", "small", "medium", "large", "side 5%", "half", "95%", "< 4 px")
     for name, numbers in report.splits.items():
         total = max(numbers.boxes, 1)
-        table.add_row(f"{escape(name)}, as it is", *(f"{count / total:.0%}" for count in numbers.sizes))
+        table.add_row(escape(name), "as is", *(f"{count / total:.0%}" for count in numbers.sizes))
         low, _, middle, _, high = numbers.side_percentiles
         shares = (f"{count / total:.0%}" for count in numbers.train_sizes)
         sides = (f"{value:.0f} px" for value in (low, middle, high))
-        table.add_row(f"{escape(name)}, at {report.train_size} px", *shares, *sides, f"{numbers.tiny:,}")
+        table.add_row("", f"{report.train_size} px", *shares, *sides, f"{numbers.tiny:,}")
     return table
 
 

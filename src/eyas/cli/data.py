@@ -1,0 +1,219 @@
+"""`eyas data VERB`: check, convert, split, pack, show, describe and make data sets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+HELP = (
+    "Check, convert, split, pack, show and describe data sets in COCO, YOLO or Pascal VOC form; make a synthetic one."
+)
+EXAMPLES: tuple[str, ...] = (
+    "eyas data info data/shapes",
+    "eyas data check data/shapes --json check.json",
+    "eyas data show data/shapes --split val --out sheet.png --count 9",
+    "eyas data convert data/shapes data/shapes-yolo --to yolo",
+    "eyas data split data/shapes data/shapes-split --val 0.2 --test 0.1 --seed 1",
+    "eyas data pack data/shapes data/shapes-packed --size 256",
+    "eyas data shapes data/shapes-small --train 40 --val 10 --size 160",
+)
+_FORMATS = ("coco", "yolo", "voc")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a sub-command for each piece of work."""
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (line, add, _) in COMMANDS.items():
+        examples = "\n".join(f"  {example}" for example in EXAMPLES if example.startswith(f"eyas data {name} "))
+        command = commands.add_parser(name, help=line, description=line, epilog=f"examples:\n{examples}")
+        add(command)
+        command.add_argument("--debug", action="store_true", help="show the Python traceback of an error")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the sub-command's work and return the exit code: 1 when a check found errors."""
+    return COMMANDS[args.command][2](args)
+
+
+def _add_root(parser: argparse.ArgumentParser) -> None:
+    """Add the dataset and its format."""
+    parser.add_argument("root", metavar="ROOT", type=Path, help="the data set: a folder, a COCO .json or a data.yaml")
+    parser.add_argument("--format", choices=_FORMATS, help="its format, when the folder alone does not say")
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    """Add the folder to write to."""
+    parser.add_argument("out", metavar="OUT", type=Path, help="the new data set: a new or an empty folder")
+
+
+def _add_size(parser: argparse.ArgumentParser) -> None:
+    """Add the training size."""
+    parser.add_argument("--size", type=int, default=640, help="training size in pixels, for box sizes (default: 640)")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_root(parser)
+    _add_size(parser)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write everything as JSON")
+
+
+def _check(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from eyas.data.check import check_dataset
+    from eyas.data.check_report import print_report
+    from eyas.files import write_json
+
+    report = check_dataset(args.root, format=args.format, train_size=args.size)
+    if args.json:
+        write_json(args.json, report.to_dict())
+    print_report(report, Console(highlight=False))
+    return 1 if report.has_errors else 0
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    _add_root(parser)
+    _add_size(parser)
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON, and nothing else, to stdout")
+
+
+def _info(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from eyas.data.check import dataset_numbers
+    from eyas.data.check_report import print_numbers
+
+    report = dataset_numbers(args.root, format=args.format, train_size=args.size)
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_numbers(report, Console(highlight=False))
+    return 0
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    _add_root(parser)
+    parser.add_argument("--split", default="val", help="the split to show (default: val)")
+    parser.add_argument("--out", metavar="FILE", type=Path, default=Path("sheet.png"), help="the PNG to write")
+    parser.add_argument("--count", metavar="N", type=int, default=16, help="number of pictures (default: 16)")
+    parser.add_argument("--columns", metavar="N", type=int, default=0, help="pictures a row (default: about square)")
+    parser.add_argument("--side", metavar="PIXELS", type=int, default=400, help="longest side of each (default: 400)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed shows other pictures (default: 0)")
+
+
+def _show(args: argparse.Namespace) -> int:
+    from eyas.data.formats import load_dataset
+    from eyas.data.show import dataset_sheet, write_png
+
+    index = load_dataset(args.root, args.split, format=args.format)
+    sheet = dataset_sheet(index, count=args.count, seed=args.seed, columns=args.columns, side=args.side)
+    write_png(sheet, args.out)
+    print(f"{min(args.count, len(index))} of {len(index)} pictures of '{index.split}': {args.out}")
+    return 0
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    _add_root(parser)
+    _add_out(parser)
+    parser.add_argument("--to", choices=_FORMATS, required=True, help="the new format")
+    parser.add_argument("--link", action="store_true", help="hard-link the pictures instead of copying them")
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from eyas.data.convert import convert
+
+    done = convert(args.root, args.out, args.to, link_pictures=args.link, format=args.format)
+    _print_splits(done.pictures, done.boxes)
+    lost = done.losses
+    for count, text in (
+        (lost.crowds, "crowd boxes left out: the format can't tell them from objects"),
+        (lost.empty, "boxes without area inside the picture left out"),
+        (lost.cut, "boxes cut at the picture's edge"),
+    ):
+        if count:
+            print(f"  {count:,} {text}")
+    print(f"written as {args.to}: {args.out}")
+    return 0
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    _add_root(parser)
+    _add_out(parser)
+    parser.add_argument("--val", metavar="SHARE", type=float, default=0.2, help="share for validation (default: 0.2)")
+    parser.add_argument("--test", metavar="SHARE", type=float, default=0.0, help="share for testing (default: none)")
+    parser.add_argument(
+        "--group",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep pictures that are nearly the same in one split; decodes every picture (default: yes)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed splits otherwise (default: 0)")
+    parser.add_argument("--link", action="store_true", help="hard-link the pictures instead of copying them")
+
+
+def _split(args: argparse.Namespace) -> int:
+    from eyas.data.split import SplitSettings, split_dataset
+
+    settings = SplitSettings(args.val, args.test, args.group, args.seed, args.link)
+    splits = split_dataset(args.root, args.out, settings, format=args.format)
+    _print_splits({name: len(s) for name, s in splits.items()}, {name: len(s.boxes) for name, s in splits.items()})
+    print(f"written: {args.out}")
+    return 0
+
+
+def _add_pack(parser: argparse.ArgumentParser) -> None:
+    _add_root(parser)
+    _add_out(parser)
+    parser.add_argument("--size", type=int, default=640, help="longest side of the pictures in pixels (default: 640)")
+    parser.add_argument("--quality", metavar="1..100", type=int, default=90, help="of the JPEGs (default: 90)")
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from eyas.data.pack import pack_dataset
+
+    done = pack_dataset(args.root, args.out, size=args.size, quality=args.quality, format=args.format)
+    before, after = done.bytes_before / 1e6, done.bytes_after / 1e6
+    resumed = f", {done.resumed:,} of them earlier" if done.resumed else ""
+    print(f"{done.pictures:,} pictures{resumed}: {before:,.1f} MB before, {after:,.1f} MB after")
+    print(f"written as coco: {args.out}")
+    return 0
+
+
+def _add_shapes(parser: argparse.ArgumentParser) -> None:
+    _add_out(parser)
+    parser.add_argument("--train", metavar="N", type=int, default=400, help="training pictures (default: 400)")
+    parser.add_argument("--val", metavar="N", type=int, default=100, help="validation pictures (default: 100)")
+    parser.add_argument("--size", type=int, default=320, help="width of the pictures in pixels (default: 320)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes other pictures (default: 0)")
+
+
+def _shapes(args: argparse.Namespace) -> int:
+    from eyas.data.shapes import make_shapes
+
+    make_shapes(args.out, train=args.train, val=args.val, size=args.size, seed=args.seed)
+    print(f"{args.train} training and {args.val} validation pictures: {args.out}")
+    return 0
+
+
+def _print_splits(pictures: Mapping[str, int], boxes: Mapping[str, int]) -> None:
+    """Print a line a split."""
+    for name, count in pictures.items():
+        print(f"  {name}: {count:,} pictures, {boxes[name]:,} boxes")
+
+
+# Sub-command -> (its line of help, adds its arguments, does its work).
+_Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+COMMANDS: Mapping[str, _Command] = MappingProxyType(
+    {
+        "check": ("find what ruins training: exit 1 on errors, 0 on warnings alone", _add_check, _check),
+        "info": ("print splits, classes and box sizes, without decoding", _add_info, _info),
+        "show": ("draw a contact sheet of pictures with their boxes", _add_show, _show),
+        "convert": ("write the data set in another format", _add_convert, _convert),
+        "split": ("split anew: classes spread evenly, near-duplicates together", _add_split, _split),
+        "pack": ("re-encode the pictures at the training size, which loads faster", _add_pack, _pack),
+        "shapes": ("make a synthetic data set of coloured shapes", _add_shapes, _shapes),
+    }
+)
