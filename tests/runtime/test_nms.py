@@ -31,7 +31,7 @@ def cases(draw: st.DrawFn) -> Case:
     return draw(sides), draw(scores), draw(labels)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(cases(), st.sampled_from([0.0, 0.25, 1 / 3, 0.5, 0.7, 1.0]), st.integers(1, 50))
 def test_equal_to_the_plain_reference(case: Case, iou: float, limit: int) -> None:
     np.testing.assert_array_equal(nms(*case, iou, limit), plain_nms(*case, iou, limit))
