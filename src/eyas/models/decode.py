@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from eyas.models.output import HeadOutput
+from eyas.tensor_boxes import boxes_from_bins
 from eyas.types import InputSpec
 
 
-def distances(box_logits: Tensor, reg_max: int) -> Tensor:
-    """Return the expected distances to the left, top, right, bottom side in strides: [..., 4].
-
-    Args:
-        box_logits: [..., 4 * (reg_max + 1)], the bins of each side.
-        reg_max: the last bin.
-    """
-    bins = torch.arange(reg_max + 1, dtype=torch.float32, device=box_logits.device)
-    sides = box_logits.float().reshape(*box_logits.shape[:-1], 4, reg_max + 1)
-    return torch.matmul(sides.softmax(-1), bins)
-
-
-def boxes_from_distances(anchor_points: Tensor, strides: Tensor, distance: Tensor) -> Tensor:
-    """Return xyxy boxes [..., 4] in network pixels.
-
-    Args:
-        anchor_points: [..., 2], (x, y) in strides.
-        strides: [..., 1], pixels.
-        distance: [..., 4], to the left, top, right, bottom side, in strides.
-    """
-    left_top, right_bottom = distance.chunk(2, -1)
-    return torch.cat([anchor_points - left_top, anchor_points + right_bottom], -1) * strides
-
-
 def decode_boxes(output: HeadOutput, reg_max: int) -> Tensor:
-    """Return the box of every anchor: float32 [B, A, 4], xyxy in network pixels, not clipped."""
-    return boxes_from_distances(output.anchor_points, output.strides, distances(output.box_logits, reg_max))
+    """Return the box of every anchor: float32 [B, A, 4], xyxy in network pixels, not clipped.
+
+    Args:
+        output: what the network returned.
+        reg_max: the last bin of its distances, in strides.
+    """
+    return _decode(output.box_logits, output.anchor_points, output.strides, reg_max)
+
+
+def _decode(box_logits: Tensor, anchor_points: Tensor, strides: Tensor, reg_max: int) -> Tensor:
+    """Return the boxes [..., 4] in network pixels of logits [..., 4 * (reg_max + 1)] at the points [..., 2]."""
+    sides = box_logits.float().reshape(*box_logits.shape[:-1], 4, reg_max + 1)
+    return boxes_from_bins(sides, anchor_points) * strides
 
 
 class Deployed(nn.Module):
@@ -64,13 +51,14 @@ class Deployed(nn.Module):
             of `candidates` and the number of anchors.
         """
         output: HeadOutput = self.net(images.permute(0, 3, 1, 2).float() * self.scale)
-        kept = torch.sym_min(self.candidates, output.anchor_points.shape[0])  # type: ignore[no-untyped-call]
+        # A slice takes the smaller of two lengths in a way that tracing and export both understand.
+        kept = output.anchor_points[: self.candidates].shape[0]
         reg_max = output.box_logits.shape[-1] // 4 - 1
         # Only what is kept is decoded: the softmax over the bins of all anchors would cost more than the selection.
         best = output.class_logits.amax(-1).topk(kept, dim=1).indices
         points, strides = output.anchor_points[best], output.strides[best]
-        distance = distances(_rows(output.box_logits, best), reg_max)
-        return boxes_from_distances(points, strides, distance), _rows(output.class_logits, best).sigmoid()
+        boxes = _decode(_rows(output.box_logits, best), points, strides, reg_max)
+        return boxes, _rows(output.class_logits, best).sigmoid()
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:
