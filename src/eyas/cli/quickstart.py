@@ -1,0 +1,63 @@
+"""`eyas quickstart`: the whole way on made-up pictures, offline, in a few minutes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "the whole way on made-up pictures: train, evaluate, detect"
+EXAMPLES = (
+    "eyas quickstart",
+    "eyas quickstart --out try --epochs 2 --train 48 --val 16",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where to write and how long to train."""
+    parser.add_argument("--out", type=Path, default=Path("quickstart"), metavar="DIR", help="default: quickstart")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the pictures (default {EPOCHS})")
+    parser.add_argument("--train", type=int, default=TRAIN, help=f"training pictures to make (default {TRAIN})")
+    parser.add_argument("--val", type=int, default=VAL, help=f"validation pictures to make (default {VAL})")
+
+
+EPOCHS, TRAIN, VAL = 12, 480, 96
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make pictures, train, evaluate, detect, and say what came of it."""
+    from rich.console import Console
+
+    from eyas.data.shapes import make_shapes
+    from eyas.errors import UserError
+    from eyas.evaluate import evaluate
+    from eyas.runtime.detect import detect
+    from eyas.train import train
+
+    out: Path = args.out
+    run_folder, data = out / "run", out / "shapes"
+    if run_folder.exists():
+        raise UserError(f"{run_folder} exists already.", fix=f"choose another --out, or remove {out}")
+    console = Console()
+    console.rule(f"1/4  making {args.train} training and {args.val} validation pictures")
+    make_shapes(data, train=args.train, val=args.val, size=256, seed=0)
+    console.rule("2/4  training a pico detector from random weights")
+    train(data, recipe="quick", out=run_folder, epochs=args.epochs)
+    console.rule("3/4  evaluating it on the validation pictures, which it was not trained on")
+    result = evaluate(run_folder, data, split="val", out=out / "report")
+    console.rule("4/4  detecting")
+    detect(run_folder, [data / "val"], out=out / "detections", limit=16)
+    console.rule("done")
+    console.print(
+        f"AP {result.ap:.3f}, AP50 {result.ap50:.3f} on {result.num_images} pictures\n\n"
+        f"look at   {out / 'detections'}  pictures with what was found\n"
+        f"          {run_folder / 'results.png'}  loss and AP over time\n"
+        f"          {out / 'report' / 'index.html'}  where it is right and wrong\n\n"
+        "now with pictures of your own (COCO, YOLO or Pascal VOC):\n"
+        "  eyas data check path/to/dataset\n"
+        "  eyas train --data path/to/dataset --model n --size 320 --out runs/mine\n"
+        "  eyas evaluate runs/mine --data path/to/dataset\n"
+        "  eyas detect runs/mine path/to/pictures",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0

@@ -1,0 +1,81 @@
+"""`eyas train`: a labelled folder of pictures becomes a run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+HELP = "train a detector on a data set"
+EXAMPLES = (
+    "eyas train --data data/shapes --recipe quick --out runs/first",
+    "eyas train --data data/shapes --model n --size 320 --epochs 2 --batch 8",
+    "eyas train --data data/shapes --weights runs/quickstart --model p --size 256 --epochs 2 --optim.lr 5e-4",
+    "eyas train --data data/shapes --recipe quick --trainer.epochs 2 --augment.mosaic 0.5 --out runs/mosaic",
+    "eyas train --resume runs/first",
+    "eyas train --recipe scratch --print-recipe",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the everyday options, and one for each field of the recipe."""
+    from eyas.train.recipe import Recipe, dotted_fields
+
+    parser.add_argument("--data", metavar="ROOT", help="dataset: a COCO, YOLO or Pascal VOC folder")
+    parser.add_argument("--recipe", default="", help="scratch, finetune, yolo_nas_coco or quick")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one below runs/)")
+    parser.add_argument("--model", metavar="NAME", help="p, n, s, m or l: from under 1 to 42 million parameters")
+    parser.add_argument("--weights", metavar="RUN", help="start from a run, .safetensors or YOLO-NAS checkpoint")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="input side, a multiple of 32")
+    parser.add_argument("--epochs", type=int, help="passes over the pictures")
+    parser.add_argument("--batch", type=int, metavar="PICTURES", help="pictures a step")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON of recipe fields, as in recipe.json")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run, exactly where it stopped")
+    parser.add_argument("--print-recipe", action="store_true", help="print the resolved recipe as YAML and stop")
+    group = parser.add_argument_group(
+        "recipe fields", "override any field; defaults shown are those of 'scratch', a recipe may set others"
+    )
+    for name, value in dotted_fields(Recipe()).items():
+        group.add_argument(f"--{name}", dest=f"field:{name}", metavar="VALUE", help=f"default: {value}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Resolve the recipe and train, or resume."""
+    import yaml
+
+    from eyas.errors import UserError
+    from eyas.train.fit import fit, resume
+    from eyas.train.override import override, read_config
+    from eyas.train.recipes import named
+
+    if args.resume is not None:
+        ignored = [f"--{name}" for name in ("data", "recipe", "out", "model", "weights", "size", "batch", "config")
+                   if getattr(args, name)]  # fmt: skip
+        ignored += [f"--{key.removeprefix('field:')}" for key in given_fields(args)]
+        if ignored:
+            raise UserError(
+                f"--resume goes on with the run's own recipe; {', '.join(ignored)} can't be changed.",
+                fix=f"leave them out, or start a new run with --weights {args.resume}",
+            )
+        print(resume(args.resume, epochs=args.epochs))
+        return 0
+    recipe = named(args.recipe or ("finetune" if args.weights else "scratch"))
+    changes: dict[str, Any] = read_config(args.config) if args.config else {}
+    short = {
+        "data.root": args.data, "model.name": args.model, "model.weights": args.weights, "data.size": args.size,
+        "trainer.epochs": args.epochs, "data.batch_size": args.batch,
+    }  # fmt: skip
+    changes |= {name: value for name, value in short.items() if value is not None}
+    changes |= {key.removeprefix("field:"): yaml.safe_load(value) for key, value in given_fields(args).items()}
+    recipe = override(recipe, changes)
+    if args.print_recipe:
+        print(yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False), end="")
+        return 0
+    print(fit(recipe, args.out))
+    return 0
+
+
+def given_fields(args: argparse.Namespace) -> dict[str, str]:
+    """Return the recipe fields that stand on the command line, by their names in the namespace."""
+    return {key: value for key, value in vars(args).items() if key.startswith("field:") and value is not None}

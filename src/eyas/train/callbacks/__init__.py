@@ -1,0 +1,1 @@
+"""What watches a run: progress, tables, pictures, saved states, reasons to stop."""

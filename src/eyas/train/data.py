@@ -1,0 +1,137 @@
+"""The LightningDataModule: the two splits of a dataset, fed as the recipe says."""
+
+from __future__ import annotations
+
+import os
+
+import lightning as L
+import numpy as np
+import torch
+
+from eyas.data.batch import Batch
+from eyas.data.formats import load_dataset
+from eyas.data.index import DatasetIndex
+from eyas.data.loader import EvalLoader, TrainLoader, eval_loader, train_loader
+from eyas.data.policy import AugmentPolicy
+from eyas.errors import UserError
+from eyas.train.recipe import DataRecipe
+
+
+class DetectionData(L.LightningDataModule):
+    """Loads a dataset and feeds it: augmented batches to train on, letterboxed ones to evaluate.
+
+    Args:
+        recipe: root, splits, size, batch.
+        augment: the augmentation policy; the default if None.
+        epochs: epochs of the run.
+        close_epochs: the last epochs go without mosaic and mixup.
+        seed: fixes order and augmentation.
+
+    Attributes:
+        train_index, val_index: the splits.
+    """
+
+    def __init__(
+        self,
+        recipe: DataRecipe,
+        augment: AugmentPolicy | None = None,
+        *,
+        epochs: int = 100,
+        close_epochs: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.augment = augment or AugmentPolicy()
+        self.epochs = epochs
+        self.close_epochs = close_epochs
+        self.seed = seed
+        self.train_index, self.val_index = load_splits(recipe)
+        self.loader: TrainLoader | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names, in label order."""
+        return self.train_index.classes
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the loader of augmented batches; its state makes a run resumable in the middle of an epoch."""
+        trainer = self.trainer
+        self.loader = train_loader(
+            self.train_index,
+            self.recipe.input_spec(),
+            self.augment,
+            batch_size=self.recipe.batch_size,
+            seed=self.seed,
+            workers=pick_workers(self.recipe.workers),
+            close_at_epoch=self.epochs - self.close_epochs if self.close_epochs else None,
+            cache=self.recipe.cache,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            pin_memory=torch.cuda.is_available(),
+        )
+        return self.loader
+
+    def val_dataloader(self) -> EvalLoader:
+        """Return the loader of letterboxed pictures, in order."""
+        trainer = self.trainer
+        return eval_loader(
+            self.val_index,
+            self.recipe.input_spec(),
+            batch_size=self.recipe.batch_size,
+            workers=pick_workers(self.recipe.workers),
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def trial_batch(self, count: int, epoch: int) -> Batch:
+        """Return the first pictures that have boxes as one augmented batch of an epoch, made in this process."""
+        labelled = np.flatnonzero(np.diff(self.train_index.offsets) > 0)[:count]
+        loader = train_loader(
+            self.train_index.subset(labelled), self.recipe.input_spec(), self.augment,
+            batch_size=len(labelled), seed=self.seed,
+        )  # fmt: skip
+        loader.set_epoch(epoch)
+        return next(iter(loader))
+
+
+def load_splits(recipe: DataRecipe) -> tuple[DatasetIndex, DatasetIndex]:
+    """Return the training and the validation split, labels of both in the order of the first's classes.
+
+    Raises:
+        UserError: no dataset is given, it can't be read, it is empty, or the splits' classes differ.
+    """
+    if not recipe.root:
+        raise UserError("No dataset is given.", fix="eyas train --data path/to/dataset", where="data.root")
+    train = load_dataset(recipe.root, recipe.train)
+    val = load_dataset(recipe.root, recipe.val)
+    if set(val.classes) - set(train.classes):
+        raise UserError(
+            "The validation split has classes that the training split lacks: "
+            + ", ".join(sorted(set(val.classes) - set(train.classes))),
+            where=recipe.root,
+            fix="give both splits the same list of classes",
+        )
+    for index, split in ((train, recipe.train), (val, recipe.val)):
+        if len(index) == 0 or len(index.boxes) == 0:
+            raise UserError(
+                f"The split '{split}' has {len(index)} pictures and {len(index.boxes)} boxes.",
+                expected="at least one picture with a box",
+                where=recipe.root,
+            )
+    if len(train) < recipe.batch_size:
+        raise UserError(
+            f"The batch has {recipe.batch_size} pictures, the training split only {len(train)}.",
+            where="data.batch_size",
+            fix=f"--batch {max(1, len(train) // 2)}",
+        )
+    return train, val.with_classes(train.classes)
+
+
+def pick_workers(wanted: int) -> int:
+    """Return the number of loader processes: the wanted one; for -1 one less than there are cores, 1 to 16."""
+    if wanted >= 0:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, max(1, cores - 1))

@@ -1,0 +1,124 @@
+"""The run folder: claimed before the first step, finished with a card after the last."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import eyas
+from eyas import runfolder
+from eyas.card import CARD, hash_file, write_card
+from eyas.data.index import DatasetIndex
+from eyas.errors import UserError
+from eyas.files import write_json
+from eyas.models.zoo import describe
+from eyas.train.data import DetectionData
+from eyas.train.network import resolve_spec
+from eyas.train.recipe import Recipe
+from eyas.types import RunConfig
+
+PACKAGES = ("eyas", "torch", "lightning", "numpy", "opencv-python-headless", "simplejpeg", "hotcoco", "safetensors")
+
+
+def free_folder(recipe: Recipe, out: Path | None) -> Path:
+    """Return the folder of a new run, made.
+
+    Raises:
+        UserError: the wanted folder holds something already.
+    """
+    if out is not None:
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(
+                f"The folder {out} is not empty.",
+                fix=f"choose another --out, or go on with that run: eyas train --resume {out}",
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    stem = Path("runs") / f"{Path(recipe.data.root).stem or 'run'}-{recipe.name}"
+    for number in range(1, 10_000):
+        folder = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise UserError("There are ten thousand runs of this name.", where=str(stem), fix="give --out")
+
+
+def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: str) -> None:
+    """Write what is known before the first step: config, recipe, environment."""
+    name_or_spec = resolve_spec(recipe.model)
+    config = RunConfig(model=describe(name_or_spec), classes=data.classes, input=recipe.data.input_spec())
+    runfolder.write_config(folder, config)
+    write_json(folder / runfolder.RECIPE, recipe.to_dict())
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = ""
+    write_json(
+        folder / runfolder.ENVIRONMENT,
+        {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "precision": precision,
+            "versions": versions,
+        },
+    )
+
+
+def finish_run(folder: Path, recipe: Recipe, data: DetectionData, *, stopped: str) -> None:
+    """Make the run usable and write its card: without any evaluated weights, the last ones are the run's."""
+    if not (folder / runfolder.WEIGHTS).is_file() and (folder / runfolder.LAST_WEIGHTS).is_file():
+        shutil.copyfile(folder / runfolder.LAST_WEIGHTS, folder / runfolder.WEIGHTS)
+    files = [name for name in (runfolder.CONFIG, runfolder.RECIPE, runfolder.WEIGHTS) if (folder / name).is_file()]
+    write_card(
+        folder,
+        "run",
+        files,
+        version=eyas.__version__,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        parents=parents(recipe, data),
+        recipe={**recipe.to_dict(), "stopped": stopped},
+    )
+
+
+def parents(recipe: Recipe, data: DetectionData) -> list[dict[str, str]]:
+    """Return what the run was made from: the dataset, by the hash of its index, and the weights it started from."""
+    found = [
+        {"kind": "dataset", "path": str(Path(recipe.data.root).resolve()), "sha256": fingerprint(index), "split": name}
+        for name, index in ((recipe.data.train, data.train_index), (recipe.data.val, data.val_index))
+    ]
+    if recipe.model.weights:
+        path = Path(recipe.model.weights)
+        weights = path / runfolder.WEIGHTS if path.is_dir() else path
+        kind = "run" if (path / CARD).is_file() else "weights"
+        found.append({"kind": kind, "path": str(path.resolve()), "sha256": hash_file(weights)})
+    return found
+
+
+def fingerprint(index: DatasetIndex) -> str:
+    """Return a SHA-256 of a split: names and sizes of the files, classes, boxes, labels.
+
+    The pictures' bytes are not read: hashing a large dataset at each run would take longer than a short run.
+    """
+    digest = hashlib.sha256("\0".join(index.classes).encode())
+    digest.update(index.files.text.tobytes())
+    for path in index.files:
+        digest.update((path.stat().st_size if path.is_file() else -1).to_bytes(8, "little", signed=True))
+    for column in (index.offsets, index.boxes, index.labels, index.crowd):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""Overriding a recipe's fields from a file and the command line, each value checked against the field's type."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from eyas.errors import UserError, suggest
+from eyas.train.recipe import Recipe, dotted_fields
+
+
+def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with fields replaced: `override(scratch(), {"optim.lr": 1e-3, "model.name": "s"})`.
+
+    Raises:
+        UserError: a field is unknown (the nearest is suggested) or a value has the wrong type.
+    """
+    fields = dotted_fields(recipe)
+    for name in changes:
+        if name not in fields:
+            leaf = name.rsplit(".", 1)[-1]
+            by_leaf = [known for known in fields if known.endswith(f".{leaf}")]
+            near = f" (did you mean '{by_leaf[0]}'?)" if by_leaf else suggest(name, fields)
+            raise UserError(
+                f"The recipe has no field '{name}'{near}.",
+                expected="a field that 'eyas train --help' lists",
+                where=name,
+            )
+    if not changes:
+        return recipe
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe, None)
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            parsed = parser.parse_object(nest({**fields, **changes}))
+            return _build(parser, parsed)
+    except (ArgumentError, TypeError, ValueError) as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        text = str(error) or messages.getvalue()
+        raise UserError(
+            f"A recipe value has the wrong type: {text}", expected="the types of 'eyas train --help'"
+        ) from None
+
+
+def _build(parser: ArgumentParser, parsed: Any) -> Recipe:
+    """Return the recipe that the checked values make."""
+    return Recipe(**dict(vars(parser.instantiate_classes(parsed))))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the dotted fields that a YAML or JSON file of nested recipe fields sets.
+
+    Raises:
+        UserError: there is no such file, or it holds no mapping.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.", where="--config")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no valid YAML: {error}", where="--config") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no mapping.", expected="nested fields, as in recipe.json", where="--config")
+    return flatten(content)
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {"optim": {"lr": 1}} as {"optim.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"optim.lr": 1} as {"optim": {"lr": 1}}."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[leaf] = value
+    return nested

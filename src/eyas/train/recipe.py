@@ -1,0 +1,183 @@
+"""A training run as a tree of frozen dataclasses: what `recipe.json` holds and what the command line overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from eyas.data.policy import AugmentPolicy
+from eyas.errors import UserError
+from eyas.losses.settings import LossSettings
+from eyas.types import InputSpec
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """Which network.
+
+    Attributes:
+        name: a row of the model zoo: p, n, s, m or l; "auto" takes the weights' own model, or n without weights.
+        spec: a JSON file with a model spec (a search writes such files); overrides `name`.
+        weights: a run's folder, a .safetensors file or a public YOLO-NAS checkpoint to start from. The head's rows of
+            classes that both sides know are kept, the others start anew.
+    """
+
+    name: str = "auto"
+    spec: str | None = None
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Which pictures, and how they are fed.
+
+    Attributes:
+        root: the dataset's folder (COCO, YOLO or Pascal VOC), or its .json or .yaml file.
+        train, val: names of the splits.
+        size: the network's input side in pixels, a multiple of 32.
+        margin: pixels left free on the limiting side; YOLO-NAS resizes to 636 in 640.
+        batch_size: pictures a step and process.
+        workers: loader processes; -1 chooses by the number of cores.
+        cache: what is kept in memory: "jpeg" the files' bytes, "decoded" the pixels (small sets only), "none" nothing.
+    """
+
+    root: str = ""
+    train: str = "train"
+    val: str = "val"
+    size: int = 640
+    margin: int = 4
+    batch_size: int = 16
+    workers: int = -1
+    cache: Literal["none", "jpeg", "decoded"] = "none"
+
+    def input_spec(self) -> InputSpec:
+        """Return the input contract that these settings mean."""
+        return InputSpec(height=self.size, width=self.size, margin=self.margin)
+
+
+@dataclass(frozen=True)
+class OptimRecipe:
+    """AdamW and its schedule: linear warm-up, then half a cosine.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: on kernels only.
+        beta1, beta2: Adam's averages.
+        clip_norm: the gradient's norm is cut to this; 0 leaves it.
+        accumulate: batches whose gradients are added before a step.
+        warmup_steps: optimizer steps of the warm-up.
+        warmup_factor: factor on lr at the first step.
+        final_factor: factor on lr at the end.
+        ema: ceiling of the weight average's decay.
+    """
+
+    lr: float = 2e-3
+    weight_decay: float = 0.03
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip_norm: float = 10.0
+    accumulate: int = 1
+    warmup_steps: int = 200
+    warmup_factor: float = 1e-3
+    final_factor: float = 0.01
+    ema: float = 0.9997
+
+
+@dataclass(frozen=True)
+class TrainerRecipe:
+    """How long, on what, and how the run is watched.
+
+    Attributes:
+        epochs: passes over the training pictures.
+        max_steps: stop after this many optimizer steps, whatever the epochs; 0 for no limit. The schedule spans
+            whichever ends first.
+        close_epochs: the last epochs see single pictures, without mosaic and mixup.
+        seed: fixes the initial weights, the order of pictures and every augmentation.
+        accelerator: auto, cuda, mps or cpu.
+        devices: processes, one a GPU.
+        precision: auto, 32-true, bf16-mixed or 16-mixed.
+        channels_last: the memory layout of convolutions; faster on GPUs with tensor cores and on most CPUs.
+        compile: run the network through torch.compile.
+        val_every: epochs between evaluations; the last epoch is always evaluated.
+        patience: stop when AP has not risen for this many evaluations; 0 never stops early.
+        sheets: pictures on the contact sheet of predictions against truth made at each evaluation; 0 for none.
+        save_minutes: minutes between saved states within an epoch (one is saved at each epoch's end anyway).
+        preflight: check labels, loss balance, augmentation, learning and memory before the first step.
+    """
+
+    epochs: int = 100
+    max_steps: int = 0
+    close_epochs: int = 10
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    val_every: int = 1
+    patience: int = 0
+    sheets: int = 8
+    save_minutes: float = 10.0
+    preflight: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run, whole.
+
+    Attributes:
+        name: the named recipe that it began as.
+        model, data, augment, optim, loss, trainer: its parts.
+    """
+
+    name: str = "scratch"
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    augment: AugmentPolicy = field(default_factory=AugmentPolicy)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    loss: LossSettings = field(default_factory=LossSettings)
+    trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
+
+    def __post_init__(self) -> None:
+        """Refuse values that can't work, before anything expensive starts."""
+        checks: dict[str, tuple[float, float]] = {
+            "data.batch_size": (self.data.batch_size, 1),
+            "optim.accumulate": (self.optim.accumulate, 1),
+            "trainer.epochs": (self.trainer.epochs, 1),
+            "trainer.max_steps": (self.trainer.max_steps, 0),
+            "trainer.val_every": (self.trainer.val_every, 1),
+            "trainer.devices": (self.trainer.devices, 1),
+        }
+        for name, (value, least) in checks.items():
+            if value < least:
+                raise UserError(f"{name} is {value}.", expected=f"at least {least}", where=name)
+        if self.optim.lr <= 0:
+            raise UserError(f"optim.lr is {self.optim.lr}.", expected="a learning rate above 0", where="optim.lr")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def dotted_fields(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return every leaf of a tree of dataclasses as {"optim.lr": 0.002, ...}."""
+    leaves: dict[str, Any] = {}
+    for entry in dataclasses.fields(value):
+        inner = getattr(value, entry.name)
+        name = f"{prefix}{entry.name}"
+        if dataclasses.is_dataclass(inner):
+            leaves |= dotted_fields(inner, f"{name}.")
+        else:
+            leaves[name] = inner
+    return leaves
+
+
+def evolve(recipe: Recipe, **parts: Mapping[str, Any] | str) -> Recipe:
+    """Return the recipe with fields of its parts replaced: `evolve(r, optim={"lr": 1e-3}, name="mine")`."""
+    changed: dict[str, Any] = {
+        name: dataclasses.replace(getattr(recipe, name), **value) if isinstance(value, Mapping) else value
+        for name, value in parts.items()
+    }
+    return dataclasses.replace(recipe, **changed)

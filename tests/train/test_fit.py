@@ -1,0 +1,218 @@
+"""Whole runs: what they leave behind, that they repeat, resume, stop and fail as they should."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eyas import runfolder
+from eyas.card import verify_card
+from eyas.decode import read_image
+from eyas.errors import UserError
+from eyas.files import atomic_path
+from eyas.runfolder import read_config
+from eyas.train.callbacks.save import Saver, Stopper
+from eyas.train.fit import fit, make_trainer, resume
+from eyas.train.module import DetectionModule, DivergedError
+from eyas.train.recipe import Recipe, evolve
+
+from .conftest import quiet
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two weight files hold the same tensors, bit for bit."""
+    one, other = load_file(first), load_file(second)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_folder_is_complete(finished: Path, tiny: Recipe) -> None:
+    config = read_config(finished)
+    assert config.input == tiny.data.input_spec() and config.model["name"] == "yolo_nas_p"
+    card = verify_card(finished)
+    assert set(card.files) == {"config.json", "model.safetensors", "recipe.json"}
+    assert [parent["kind"] for parent in card.parents] == ["dataset", "dataset"]
+    epochs = rows(finished / runfolder.METRICS)
+    assert [row["epoch"] for row in epochs] == ["1", "2", "3"] and epochs[-1]["step"] == "12"
+    assert all(0 <= float(row["AP"]) <= 1 and float(row["loss"]) > 0 for row in epochs)
+    assert float(epochs[-1]["seconds"]) > float(epochs[0]["seconds"]) > 0
+    for name in ("results.png", "pictures/epoch_001.jpg", "pictures/epoch_003.jpg"):
+        assert read_image(finished / name).std() > 5  # something is drawn
+    assert "torch" in (finished / runfolder.ENVIRONMENT).read_text()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    tiny: Recipe, finished: Path, tmp_path: Path
+) -> None:
+    again = fit(tiny, tmp_path / "again", console=quiet())
+    assert same_weights(again / runfolder.LAST_WEIGHTS, finished / runfolder.LAST_WEIGHTS)
+    other = fit(evolve(tiny, trainer={"seed": 1}), tmp_path / "other", console=quiet())
+    assert not same_weights(other / runfolder.LAST_WEIGHTS, finished / runfolder.LAST_WEIGHTS)
+
+
+class AskAt(L.Callback):
+    """Presses Ctrl-C, really, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_in_mid_epoch_then_resume_is_bit_identical(
+    tiny: Recipe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    recipe = evolve(tiny, data={"workers": workers})
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "eyas.train.fit.make_trainer",
+            lambda recipe, folder, callbacks: make_trainer(recipe, folder, [AskAt(6), *callbacks]),
+        )
+        console = quiet()
+        folder = fit(recipe, tmp_path / "run", console=console)
+    assert "--resume" in console.file.getvalue()
+    assert len(rows(folder / runfolder.METRICS)) == 1  # stopped in the middle of the second epoch
+    assert (folder / runfolder.WEIGHTS).is_file() and verify_card(folder)  # a usable run already
+    resume(folder, console=quiet())
+    assert [row["step"] for row in rows(folder / runfolder.METRICS)] == ["4", "8", "12"]
+    assert same_weights(folder / runfolder.LAST_WEIGHTS, finished / runfolder.LAST_WEIGHTS)
+    assert same_weights(folder / runfolder.WEIGHTS, finished / runfolder.WEIGHTS)
+
+
+def test_early_stopping_ends_a_run_that_no_longer_rises(tiny: Recipe, tmp_path: Path) -> None:
+    recipe = evolve(tiny, trainer={"epochs": 30, "patience": 2, "sheets": 0}, optim={"lr": 1e-12})
+    console = quiet()
+    folder = fit(recipe, tmp_path / "run", console=console)
+    assert len(rows(folder / runfolder.METRICS)) == 3  # the first, and two that were no better
+    assert "stopped early" in console.file.getvalue()
+
+
+def test_max_steps_ends_the_run_within_an_epoch_and_leaves_a_usable_one(tiny: Recipe, tmp_path: Path) -> None:
+    folder = fit(evolve(tiny, trainer={"max_steps": 6}), tmp_path / "run", console=quiet())
+    assert verify_card(folder) and len(rows(folder / runfolder.METRICS)) >= 1
+    state = torch.load(folder / runfolder.CHECKPOINT, weights_only=True)
+    assert state["global_step"] == 6
+
+
+def test_a_loss_that_is_no_number_names_term_and_pictures(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eyas.train import module
+
+    calls = []
+
+    def poisoned(*args: Any) -> dict[str, torch.Tensor]:
+        terms = batch_loss(*args)
+        calls.append(1)
+        return {**terms, "dfl": terms["dfl"] * float("nan")} if len(calls) == 3 else terms
+
+    batch_loss = module.batch_loss
+    monkeypatch.setattr(module, "batch_loss", poisoned)
+    with pytest.raises(DivergedError) as caught:
+        fit(tiny, tmp_path / "run", console=quiet())
+    assert "term dfl at step 2" in str(caught.value) and str(caught.value).count(".jpg") == 6
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = []
+    save = L.Trainer.save_checkpoint
+
+    def full(self: L.Trainer, path: Path, *args: Any, **kwargs: Any) -> None:
+        saves.append(path)
+        if len(saves) == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", full)
+    with pytest.raises(UserError, match="disk is full"):
+        fit(tiny, tmp_path / "run", console=quiet())
+    state = torch.load(tmp_path / "run" / runfolder.CHECKPOINT, weights_only=True)
+    assert state["global_step"] == 4  # the first epoch's, whole
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    monkeypatch.undo()
+    resume(tmp_path / "run", console=quiet())
+    assert rows(tmp_path / "run" / runfolder.METRICS)[-1]["step"] == "12"
+
+
+def test_refusals_before_anything_is_made(tiny: Recipe, finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not empty"):
+        fit(tiny, finished, console=quiet())
+    with pytest.raises(UserError, match="can't be resumed"):
+        resume(tmp_path, console=quiet())
+    with pytest.raises(UserError, match="keeps its length"):
+        resume(finished, console=quiet(), epochs=5)
+    with pytest.raises(UserError, match="There is no model 'x'"):
+        fit(evolve(tiny, model={"name": "x"}), tmp_path / "a", console=quiet())
+    with pytest.raises(UserError, match="multiple of 32"):
+        fit(evolve(tiny, data={"size": 100}), tmp_path / "b", console=quiet())
+    with pytest.raises(UserError, match="No dataset"):
+        fit(evolve(tiny, data={"root": ""}), tmp_path / "c", console=quiet())
+    with pytest.raises(UserError, match="The batch has 64"):
+        fit(evolve(tiny, data={"batch_size": 64}), tmp_path / "d", console=quiet())
+    with pytest.raises(UserError, match="not available"):
+        fit(evolve(tiny, trainer={"accelerator": "tpu"}), tmp_path / "e", console=quiet())
+
+
+def test_finetuning_starts_from_the_run(tiny: Recipe, finished: Path, tmp_path: Path) -> None:
+    recipe = evolve(tiny, model={"weights": str(finished)}, optim={"lr": 1e-12}, trainer={"epochs": 1})
+    folder = fit(recipe, tmp_path / "run", console=quiet())
+    before, after = load_file(finished / runfolder.WEIGHTS), load_file(folder / runfolder.WEIGHTS)
+    weights = [name for name in before if name.endswith("conv.weight")]
+    assert weights and all(torch.allclose(before[n], after[n], atol=1e-6) for n in weights)
+    kinds = [parent["kind"] for parent in verify_card(folder).parents]
+    assert kinds == ["dataset", "dataset", "run"]
+
+
+def test_callbacks_of_ones_own_trainer(tiny: Recipe, tmp_path: Path) -> None:
+    """The module and the datamodule work with a plain Trainer."""
+    from eyas.models.zoo import build
+    from eyas.train.data import DetectionData
+
+    data = DetectionData(tiny.data, tiny.augment, epochs=1)
+    module = DetectionModule(build("p", len(data.classes)), data.classes, tiny.data.input_spec())
+    trainer = L.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == 4
+    assert 0 <= float(trainer.callback_metrics["val/AP"]) <= 1
+    assert np.isfinite(float(trainer.callback_metrics["train/loss"]))
+
+
+def test_the_saver_and_the_stopper_carry_their_state() -> None:
+    saver = Saver(Path("run"))
+    saver.load_state_dict({"best": 0.5, "best_epoch": 3})
+    assert saver.state_dict() == {"best": 0.5, "best_epoch": 3}
+    stopper = Stopper(saver, 2)
+    stopper.load_state_dict({"since_best": 1})
+    assert stopper.state_dict() == {"since_best": 1}
+
+
+def test_atomic_path_leaves_the_old_file_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="x"), atomic_path(path) as temporary:
+        temporary.write_text("new")
+        raise ValueError("x")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
