@@ -104,6 +104,13 @@ def page_commands(mention: bool) -> list[tuple[str, str]]:
     return [(name, line) for name, page in zip(IDS, PAGES, strict=True) for line in find(page.read_text("utf-8"))]
 
 
+def unknown_targets(text: str) -> list[str]:
+    """Return the targets of `make ...` in the page's shell code that the Makefile does not have."""
+    named = re.findall(r"^\s*make (\w+)", "\n".join(fences(text, "", "sh", "bash", "console")), flags=re.M)
+    known = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+    return [name for name in named if name not in known]
+
+
 def missing_names(code: str) -> list[str]:
     """Return what the Python code of a page imports from Eyas, or takes as `eyas.NAME`, that does not exist."""
     tree = ast.parse(code)
@@ -130,6 +137,11 @@ def test_code_that_is_named_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_python_of_the_page_names_what_exists(page: Path) -> None:
     assert [name for code in fences(page.read_text(encoding="utf-8"), "python") for name in missing_names(code)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_make_targets_exist(page: Path) -> None:
+    assert unknown_targets(page.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(("page", "command"), page_commands(mention=False))
@@ -163,6 +175,10 @@ def test_missing_paths_are_found() -> None:
         "gone.py",
         "src/eyas/gone/",
     ]
+
+
+def test_unknown_targets_are_found() -> None:
+    assert unknown_targets("```sh\nmake test\nmake coffee  # strong\n```\nmake tea") == ["coffee"]
 
 
 def test_commands_are_found() -> None:
