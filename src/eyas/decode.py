@@ -30,7 +30,9 @@ MAX_PIXELS = 178_956_970  # 512 MiB of RGB, the size from which Pillow refuses t
 _HARMLESS = ("extraneous bytes", "Unknown Adobe color transform", "Invalid SOS parameters")
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shrink: int = 1, where: str = "") -> UInt8Array:
+def decode(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, shrink: int = 1, fast: bool = False, where: str = ""
+) -> UInt8Array:
     """Return the picture in `data` as uint8 RGB [H, W, 3], upright.
 
     Args:
@@ -38,6 +40,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shrink: int = 1, where:
         max_pixels: a picture with more pixels is refused before it is decoded.
         shrink: the picture may be returned 2, 4 or 8 times smaller (sides rounded up), but not more than `shrink`
             times: a JPEG is then decoded at that size, which is quicker. 1 asks for the very pixels.
+        fast: decode a JPEG with the quicker transform and colour interpolation: an eighth less time, values off by two
+            of 255 on average. For training; evaluation and deployment leave it off.
         where: the file's name, for the error.
 
     Raises:
@@ -49,7 +53,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shrink: int = 1, where:
     if data[:2] == b"\xff\xd8":
         if header is None:
             raise _damaged("its header is incomplete", where)
-        image = _decode_jpeg(data, header, shrink, where)
+        image = _decode_jpeg(data, header, shrink, fast, where)
     else:
         image = _decode_other(data, where)
         _check_pixels(image.shape[0], image.shape[1], max_pixels, where)
@@ -153,10 +157,12 @@ def _shrunk(image: UInt8Array, shrink: int) -> UInt8Array:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _decode_jpeg(data: bytes, header: PictureHeader, shrink: int, where: str) -> UInt8Array:
+def _decode_jpeg(data: bytes, header: PictureHeader, shrink: int, fast: bool, where: str) -> UInt8Array:
     """Return the JPEG's pixels as stored (not yet upright), 1, 2, 4 or 8 times smaller."""
     factor = _power(shrink)
-    options = {"min_height": -(-header.height // factor), "min_width": -(-header.width // factor)} if factor > 1 else {}
+    options: dict[str, int] = {"fastdct": fast, "fastupsample": fast}
+    if factor > 1:
+        options |= {"min_height": -(-header.height // factor), "min_width": -(-header.width // factor)}
     wanted = "CMYK" if header.channels == 4 else "RGB"
     try:
         try:

@@ -140,27 +140,26 @@ def _pair(x: float, y: float) -> FloatArray:
 def in_sight(
     boxes: FloatArray,
     labels: IntArray,
-    height: int,
-    width: int,
+    frames: FloatArray,
     *,
     min_size: float,
     min_area: float,
     min_visible: float,
 ) -> tuple[FloatArray, IntArray]:
-    """Return the boxes clipped to the rectangle, and their labels, without those of which too little is left.
+    """Return the boxes clipped to what is seen of them, and their labels, without those of which too little is left.
 
     Args:
-        boxes: float32 [m, 4], xyxy pixels of the rectangle.
+        boxes: float32 [m, 4], xyxy.
         labels: int64 [m].
-        height, width: the rectangle's size.
+        frames: float32 [m, 4] or [1, 4], the rectangle (xyxy) in which each box can be seen.
         min_size: least width and height after clipping, in pixels.
         min_area: least area after clipping, in square pixels.
         min_visible: least part of the area that must be left by clipping.
     """
-    limit = np.array([width, height, width, height], np.float32)
-    clipped = np.minimum(np.maximum(boxes, 0), limit)
+    corners = frames[:, :2]
+    clipped = np.minimum(np.maximum(boxes, np.concatenate([corners, corners], axis=1)), np.tile(frames[:, 2:], 2))
     sides = clipped[:, 2:] - clipped[:, :2]
     area = sides[:, 0] * sides[:, 1]
     whole = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept = (sides.min(axis=1, initial=np.inf) >= min_size) & (area >= min_area) & (area >= min_visible * whole)
+    kept = (sides[:, 0] >= min_size) & (sides[:, 1] >= min_size) & (area >= min_area) & (area >= min_visible * whole)
     return clipped[kept], labels[kept]

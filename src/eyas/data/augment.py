@@ -13,10 +13,10 @@ import torch
 
 from eyas import letterbox
 from eyas.data import colour
-from eyas.data.batch import Batch
+from eyas.data.batch import Batch, new_images
 from eyas.data.flip import flip
 from eyas.data.mixup import Truth, mixup
-from eyas.data.mosaic import alone, kept, mosaic
+from eyas.data.mosaic import alone, frame, kept, mosaic
 from eyas.data.pictures import Pictures, Source
 from eyas.data.policy import AugmentPolicy
 from eyas.data.sampler import EpochBatches
@@ -44,31 +44,37 @@ class Augmenter:
         self.spec = spec
         self.policy_of = policy_of
         self._broken: set[int] = set()
+        self._pools = (-1, -1)
         self._scratch = np.empty((spec.height, spec.width, 3), np.uint8)
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Iterator[Batch]:
         """Yield this rank's part of the batches with these numbers in the epoch."""
         policy = self.policy_of(epoch)
         for number in numbers:
+            # Other pools follow: the pictures of these will not be wanted again.
+            if (pools := (epoch, number // self.order.span)) != self._pools:
+                self.pictures.forget()
+                self._pools = pools
             yield self._batch(epoch, number, policy)
 
     def _batch(self, epoch: int, number: int, policy: AugmentPolicy) -> Batch:
         """Make one batch."""
         positions = self.order.positions(number)
-        images = np.empty((len(positions), self.spec.height, self.spec.width, 3), np.uint8)
+        images = new_images(len(positions), self.spec)
+        pixels = images.numpy()
         placements = np.zeros((len(positions), 6), np.float32)
         skipped: set[int] = set()
         truths, indices, sizes = [], [], []
         for row, position in enumerate(positions.tolist()):
             index, source = self._source(epoch, position, skipped)
             rng = self._rng(epoch, position)
-            truths.append(self._sample(source, images[row], epoch, position, policy, rng, skipped))
+            truths.append(self._sample(source, pixels[row], epoch, position, policy, rng, skipped))
             indices.append(index)
             sizes.append(source.size)
             if not (policy.moves or policy.flip):
                 placements[row] = placement_row(letterbox.place(*source.size, self.spec))
         return Batch(
-            images=torch.from_numpy(images),
+            images=images,
             boxes=torch.from_numpy(np.concatenate([boxes for boxes, _ in truths])),
             labels=torch.from_numpy(np.concatenate([labels for _, labels in truths])),
             counts=torch.tensor([len(boxes) for boxes, _ in truths]),
@@ -105,7 +111,7 @@ class Augmenter:
             truth = alone(source, canvas, policy, pad, rng)
         else:
             placed = letterbox.letterbox(source.image, self.spec, out=canvas)[1]
-            truth = kept(letterbox.to_frame(source.boxes, placed), source.labels, canvas, policy)
+            truth = kept(letterbox.to_frame(source.boxes, placed), source.labels, frame(canvas), policy)
         if rng.random() < policy.mixup:
             other = alone(partner(), self._scratch, policy, pad, rng)
             truth = mixup(canvas, truth, self._scratch, other, rng)

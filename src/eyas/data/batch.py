@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from eyas.types import InputSpec
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,16 @@ class Batch:
 def _from_arrays(images: Tensor, *arrays: Any) -> Batch:
     """Return the batch that `Batch.__reduce__` took apart."""
     return Batch(images, *(torch.from_numpy(array) for array in arrays))
+
+
+def new_images(count: int, spec: InputSpec) -> Tensor:
+    """Return room for the pictures of a batch, uint8 [count, H, W, 3]; in a loader's worker it is shared memory.
+
+    Elsewhere the batch would be copied into shared memory on its way to the trainer.
+    """
+    shape = (count, spec.height, spec.width, 3)
+    if get_worker_info() is None:
+        return torch.from_numpy(np.empty(shape, np.uint8))  # numpy asks for huge pages, torch does not
+    # The call that torch's own collate function makes.
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

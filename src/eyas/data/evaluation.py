@@ -9,7 +9,7 @@ import torch
 
 from eyas import letterbox
 from eyas.data.augment import placement_row
-from eyas.data.batch import Batch
+from eyas.data.batch import Batch, new_images
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.errors import UserError
@@ -53,7 +53,8 @@ class EvaluationBatches:
 
     def _batch(self, indices: range) -> Batch:
         """Make one batch."""
-        images = np.empty((len(indices), self.spec.height, self.spec.width, 3), np.uint8)
+        images = new_images(len(indices), self.spec)
+        pixels = images.numpy()
         placements = np.zeros((len(indices), 6), np.float32)
         boxes, labels, sizes, skipped = [], [], [], []
         for row, index in enumerate(indices):
@@ -62,14 +63,14 @@ class EvaluationBatches:
             except UserError:
                 image = self._blank(index)
                 skipped.append(index)
-            placed = letterbox.letterbox(image, self.spec, out=images[row])[1]
+            placed = letterbox.letterbox(image, self.spec, out=pixels[row])[1]
             truth, classes, crowd = self.index.truth(index)
             placements[row] = placement_row(placed)
             boxes.append(letterbox.to_frame(truth[~crowd], placed))
             labels.append(classes[~crowd])
             sizes.append(image.shape[:2])
         return Batch(
-            images=torch.from_numpy(images),
+            images=images,
             boxes=torch.from_numpy(np.concatenate(boxes)),
             labels=torch.from_numpy(np.concatenate(labels)),
             counts=torch.tensor([len(one) for one in boxes]),

@@ -36,14 +36,13 @@ def mosaic(
     """
     height, width = canvas.shape[:2]
     canvas[...] = pad_value
-    x, y = round(width * rng.uniform(*_MIDDLE)), round(height * rng.uniform(*_MIDDLE))
+    middle = rng.uniform(*_MIDDLE, 2)
+    x, y = round(width * middle[0]), round(height * middle[1])
     quadrants = ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height))
-    boxes, labels = [], []
-    for quadrant, number in zip(quadrants, rng.permutation(4), strict=True):
-        found = into(sources[number], quadrant, canvas, policy, pad_value, rng)
-        boxes.append(found[0])
-        labels.append(found[1])
-    return np.concatenate(boxes), np.concatenate(labels)
+    chosen = [sources[number] for number in rng.permutation(4)]
+    boxes = [into(one, place, canvas, policy, pad_value, rng) for one, place in zip(chosen, quadrants, strict=True)]
+    frames = np.repeat(np.array(quadrants, np.float32), [len(one) for one in boxes], axis=0)
+    return kept(np.concatenate(boxes), np.concatenate([one.labels for one in chosen]), frames, policy)
 
 
 def into(
@@ -53,17 +52,20 @@ def into(
     policy: AugmentPolicy,
     pad_value: int,
     rng: np.random.Generator,
-) -> tuple[FloatArray, IntArray]:
-    """Draw a picture at a random size into a rectangle (x0, y0, x1, y1) of the canvas, moved as far as it has room."""
+) -> FloatArray:
+    """Draw a picture at a random size into a rectangle (x0, y0, x1, y1) of the canvas, moved as far as it has room.
+
+    Returns its boxes, float32 [m, 4], in pixels of the canvas, not clipped.
+    """
     left, top, right, bottom = rectangle
-    part = canvas[top:bottom, left:right]
     height, width = source.image.shape[:2]
+    draws = rng.random(3)
     # The same size range as for a picture alone: a factor on what fits the whole canvas.
-    scale = min(canvas.shape[0] / height, canvas.shape[1] / width) * rng.uniform(*policy.scale)
+    scale = _scale(source, canvas, policy, draws[0])
     room_x, room_y = right - left - width * scale, bottom - top - height * scale
-    move = Move(scale, room_x * rng.random(), room_y * rng.random(), *turn(policy, rng))
-    boxes, labels = kept(paste(source, move, part, pad_value), source.labels, part, policy)
-    return boxes + np.array([left, top, left, top], np.float32), labels
+    move = Move(scale, room_x * draws[1], room_y * draws[2], *_turn(policy, rng))
+    boxes = paste(source, move, canvas[top:bottom, left:right], pad_value)
+    return boxes + np.array([left, top, left, top], np.float32)
 
 
 def alone(
@@ -72,29 +74,40 @@ def alone(
     """Draw one picture at a random size near the middle of the canvas; returns as `mosaic` does."""
     canvas[...] = pad_value
     height, width = source.image.shape[:2]
-    scale = min(canvas.shape[0] / height, canvas.shape[1] / width) * rng.uniform(*policy.scale)
-    shift = policy.translate * rng.uniform(-1, 1, 2)
-    left = (canvas.shape[1] - width * scale) / 2 + float(shift[0]) * canvas.shape[1]
-    top = (canvas.shape[0] - height * scale) / 2 + float(shift[1]) * canvas.shape[0]
-    move = Move(scale, left, top, *turn(policy, rng))
-    return kept(paste(source, move, canvas, pad_value), source.labels, canvas, policy)
+    draws = rng.random(3)
+    scale = _scale(source, canvas, policy, draws[0])
+    left = (canvas.shape[1] - width * scale) / 2 + policy.translate * (2 * draws[1] - 1) * canvas.shape[1]
+    top = (canvas.shape[0] - height * scale) / 2 + policy.translate * (2 * draws[2] - 1) * canvas.shape[0]
+    move = Move(scale, left, top, *_turn(policy, rng))
+    return kept(paste(source, move, canvas, pad_value), source.labels, frame(canvas), policy)
 
 
-def turn(policy: AugmentPolicy, rng: np.random.Generator) -> tuple[float, float]:
-    """Return a random rotation and slant in degrees."""
-    if not (policy.degrees or policy.shear):
-        return 0.0, 0.0
-    return policy.degrees * rng.uniform(-1, 1), policy.shear * rng.uniform(-1, 1)
+def frame(canvas: UInt8Array) -> FloatArray:
+    """Return the whole canvas as a rectangle, float32 [1, 4]."""
+    return np.array([[0, 0, canvas.shape[1], canvas.shape[0]]], np.float32)
 
 
-def kept(boxes: FloatArray, labels: IntArray, part: UInt8Array, policy: AugmentPolicy) -> tuple[FloatArray, IntArray]:
-    """Return the boxes clipped to the part of the canvas, without those of which the policy says too little is left."""
+def kept(boxes: FloatArray, labels: IntArray, frames: FloatArray, policy: AugmentPolicy) -> tuple[FloatArray, IntArray]:
+    """Return the boxes clipped to their frames, without those of which the policy says too little is left."""
     return in_sight(
         boxes,
         labels,
-        part.shape[0],
-        part.shape[1],
+        frames,
         min_size=policy.min_size,
         min_area=policy.min_area,
         min_visible=policy.min_visible,
     )
+
+
+def _scale(source: Source, canvas: UInt8Array, policy: AugmentPolicy, draw: float) -> float:
+    """Return canvas pixels a picture pixel: what fits the picture into the canvas, times a factor of the policy."""
+    low, high = policy.scale
+    height, width = source.image.shape[:2]
+    return float(min(canvas.shape[0] / height, canvas.shape[1] / width) * (low + (high - low) * draw))
+
+
+def _turn(policy: AugmentPolicy, rng: np.random.Generator) -> tuple[float, float]:
+    """Return a random rotation and slant in degrees."""
+    if not (policy.degrees or policy.shear):
+        return 0.0, 0.0
+    return policy.degrees * rng.uniform(-1, 1), policy.shear * rng.uniform(-1, 1)

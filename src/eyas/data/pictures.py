@@ -96,6 +96,11 @@ class Pictures:
             self._memo_bytes -= self._memo.popitem(last=False)[1].nbytes()
         return source
 
+    def forget(self) -> None:
+        """Forget all pictures."""
+        self._memo.clear()
+        self._memo_bytes = 0
+
     def pixels(self, index: int) -> tuple[UInt8Array, tuple[int, int]]:
         """Return the decoded picture, perhaps shrunk, and its original (height, width); a broken one is a UserError."""
         data = self.cache.read(index)
@@ -105,7 +110,7 @@ class Pictures:
             height, width = header.size
             fit = min(self.spec.height / max(height, 1), self.spec.width / max(width, 1))
             shrink = max(1, int(1 / (fit * self.max_scale)))
-        image = decode.decode(data, shrink=shrink, where=str(self.path(index)))
+        image = decode.decode(data, shrink=shrink, fast=self.max_scale is not None, where=str(self.path(index)))
         return image, header.size if header is not None else (image.shape[0], image.shape[1])
 
     def _read(self, index: int) -> Source:

@@ -31,6 +31,12 @@ class EpochBatches:
         rank, world_size: this process among those that train together.
         shuffle: False keeps the data set's order in every epoch.
 
+    Attributes:
+        epoch: the current epoch, from 0.
+        consumed: batches of it that the trainer has had.
+        global_batch: pictures in a batch of all ranks together.
+        span: how many batches in a row share their pools, so that one worker should make them together.
+
     Raises:
         UserError: no pictures, or a batch size, seed or rank that makes no sense.
     """
@@ -60,15 +66,12 @@ class EpochBatches:
         self.drop_last = drop_last
         self.rank = rank
         self.world_size = world_size
+        self.global_batch = batch_size * world_size
+        self.span = -(-POOL // self.global_batch)
         self.shuffle = shuffle
         self.epoch = 0
-        self.consumed = 0  # batches of this epoch that the trainer has had
+        self.consumed = 0
         self._orders: dict[int, IntArray] = {}  # the last epoch's order, made once
-
-    @property
-    def global_batch(self) -> int:
-        """Pictures in a batch of all ranks together."""
-        return self.batch_size * self.world_size
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch (the same on every rank)."""
@@ -91,11 +94,6 @@ class EpochBatches:
     def index_at(self, epoch: int, position: int) -> int:
         """Return the picture at a place in the epoch's order; past its end the order begins again."""
         return int(self.order(epoch)[position % self.num_samples])
-
-    @property
-    def span(self) -> int:
-        """How many batches in a row share their pools, so that one worker should make them together."""
-        return -(-POOL // self.global_batch)
 
     def pool(self, position: int) -> tuple[int, int, int, int]:
         """Return the pool that a place in the order takes its partners from: (first batch, batches, slot, slots).
