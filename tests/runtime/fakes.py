@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,6 +13,9 @@ import simplejpeg
 
 from eyas.runtime.detector import Detector
 from eyas.types import FloatArray, InputSpec, RunConfig, Thresholds, UInt8Array
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CLASSES = ("red", "blue")
 SPEC = InputSpec(64, 96, margin=0)
@@ -88,16 +92,35 @@ def write_video(path: Path, num: int = 12, height: int = 64, width: int = 96, fp
 
 def write_run(folder: Path, classes: tuple[str, ...] = CLASSES, size: int = 64) -> Path:
     """Write a run with the smallest network, random weights; return the folder."""
-    import torch
-
     from eyas.card import write_card
     from eyas.models import weights, zoo
     from eyas.runfolder import CONFIG, WEIGHTS, write_config
 
-    torch.manual_seed(0)
     folder.mkdir(parents=True)
     config = RunConfig(zoo.describe("p"), classes, InputSpec(size, size), Thresholds(confidence=0.001))
     write_config(folder, config)
-    weights.save_model(zoo.build("p", len(classes)), folder / WEIGHTS)
+    weights.save_model(random_net(len(classes)), folder / WEIGHTS)
     write_card(folder, "run", [CONFIG, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
     return folder
+
+
+def random_net(num_classes: int) -> nn.Module:
+    """Return the smallest network, untrained, but with scores and boxes that depend on the picture."""
+    import torch
+    from torch import nn
+
+    from eyas.models import zoo
+
+    torch.manual_seed(0)
+    net = zoo.build("p", num_classes)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "_pred." in name:
+                parameter += 0.1 * torch.randn_like(parameter)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the running statistics become the mean over what is seen now
+        net.train()
+        for _ in range(4):
+            net(torch.rand(4, 3, 64, 64))
+    return net.eval()
