@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
@@ -117,19 +117,20 @@ class CocoFile:
 
     Args:
         path: where it goes; it appears when it is closed.
+        items: all that will come.
         classes: the model's class names.
         like: a COCO annotation file whose image and category ids are to be used; None numbers from 1.
 
     Raises:
-        UserError: the annotation file can't be read, or lacks a class of the model.
+        UserError: the annotation file can't be read, or lacks a class of the model or one of the items.
     """
 
-    def __init__(self, path: Path, classes: tuple[str, ...], like: Path | None = None) -> None:
-        self._image_ids: Mapping[str, int] = {}
+    def __init__(self, path: Path, items: Sequence[Item], classes: tuple[str, ...], like: Path | None = None) -> None:
+        self._image_ids: Mapping[int, int] | None = None
         self._category_ids: list[int] | None = None
         if like is not None:
-            self._image_ids, self._category_ids = read_ids(like, classes)
-        self._like = like
+            ids, self._category_ids = read_ids(like, classes)
+            self._image_ids = {id(item): _image_id(item, ids, like) for item in items}
         self._count = 0
         self._separator = "[\n"
         self._path = path
@@ -138,16 +139,13 @@ class CocoFile:
         self._file: TextIO = self._temporary.open("w", encoding="utf-8")
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        """Add the detections of one frame.
-
-        Raises:
-            UserError: the picture is not in the annotation file that the ids are taken from.
-        """
+        """Add the detections of one frame."""
         self._count += 1
         about: dict[str, Any] = {"file_name": frame.item.name}
         if isinstance(frame.item, Video | Live):
             about["frame"] = frame.index
-        for entry in to_coco(detections, self._image_id(frame.item), self._category_ids):
+        image_id = self._count if self._image_ids is None else self._image_ids[id(frame.item)]
+        for entry in to_coco(detections, image_id, self._category_ids):
             self._file.write(self._separator + json.dumps({**entry, **about}, ensure_ascii=False))
             self._separator = ",\n"
 
@@ -157,13 +155,13 @@ class CocoFile:
         self._file.close()
         self._temporary.replace(self._path)
 
-    def _image_id(self, item: Item) -> int:
-        if self._like is None:
-            return self._count
-        key = self._image_ids.get(item.name, self._image_ids.get(PurePosixPath(item.name).name))
-        if key is None:
-            raise UserError(f"{item.name} is not among the images of the annotation file.", where=str(self._like))
-        return key
+
+def _image_id(item: Item, ids: Mapping[str, int], like: Path) -> int:
+    """Return the item's image id: that of its path below the folder given, else of its bare file name."""
+    found = ids.get(item.name, ids.get(PurePosixPath(item.name).name))
+    if found is None:
+        raise UserError(f"{item.name} is not among the images of the annotation file.", where=str(like))
+    return found
 
 
 def read_ids(annotations: Path, classes: tuple[str, ...]) -> tuple[Mapping[str, int], list[int]]:

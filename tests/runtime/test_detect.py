@@ -1,0 +1,222 @@
+"""What `detect` leaves on disk: names, pictures, videos, COCO results, YOLO txt; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tests.runtime.fakes import RED, colour_detector, picture, write_jpeg, write_video
+
+from eyas.decode import read_image
+from eyas.errors import UserError
+from eyas.runtime import detect as detect_module
+from eyas.runtime.annotate import annotate
+from eyas.runtime.convert import from_yolo_txt
+from eyas.runtime.detect import Report, detect
+from eyas.runtime.sources import Source
+
+
+def run(source: Source, out: Path, **options: object) -> Report:
+    """Detect coloured rectangles."""
+    return detect(colour_detector()[0], source, out=out, **options)  # type: ignore[arg-type]
+
+
+def files(folder: Path) -> list[str]:
+    """Return the names of all files below the folder."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_annotated_pictures_keep_their_names(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.JPEG", "deep/a.jpg"):
+        write_jpeg(tmp_path / "in" / name)
+    for name in ("c.png", "d.bmp", "e.webp", "f.tiff"):
+        cv2.imwrite(str(tmp_path / "in" / name), picture()[..., ::-1])
+    report = run(tmp_path / "in", tmp_path / "out")
+    assert files(tmp_path / "out") == ["a.jpg", "b.JPEG", "c.png", "d.bmp", "deep/a.jpg", "e.webp", "f.tiff"]
+    assert [result.name for result in report.results] == files(tmp_path / "out")
+    assert report.counts == {"red": 7} and not report.problems
+    for path in (tmp_path / "out").rglob("*.*"):
+        drawn = read_image(path)
+        assert drawn.shape == (64, 96, 3)
+        assert np.abs(drawn[25, 25].astype(int) - RED).max() < 40  # still RGB
+        assert np.abs(drawn.astype(int) - picture()).max() > 60  # and a box was drawn
+
+
+def test_kinds_that_we_do_not_write_become_jpegs(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.ppm"), picture())
+    run([tmp_path / "a.ppm", picture()], tmp_path / "out")
+    assert files(tmp_path / "out") == ["a.ppm.jpg", "array_000001.png"]
+
+
+def test_equal_names_from_different_folders_both_stay(tmp_path: Path) -> None:
+    for folder in ("one", "two", "three"):
+        write_jpeg(tmp_path / folder / "a.jpg")
+    write_jpeg(tmp_path / "three" / "A.jpg")
+    report = run([tmp_path / "one", tmp_path / "two" / "a.jpg", tmp_path / "three"], tmp_path / "out", save_txt=True)
+    assert files(tmp_path / "out") == [
+        "A-3.jpg", "a-2.jpg", "a-4.jpg", "a.jpg", "labels/A-3.txt", "labels/a-2.txt", "labels/a-4.txt", "labels/a.txt",
+    ]  # fmt: skip
+    assert len({result.written for result in report.results}) == 4
+
+
+def test_txt_files_of_pictures_that_differ_in_their_suffix_only(tmp_path: Path) -> None:
+    write_jpeg(tmp_path / "in" / "a.jpg")
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), picture(red=None))
+    run(tmp_path / "in", tmp_path / "out", save_txt=True, save_pictures=False)
+    assert files(tmp_path / "out") == ["labels/a-2.txt", "labels/a.txt"]
+    assert (tmp_path / "out/labels/a-2.txt").read_text() == ""
+    found = from_yolo_txt((tmp_path / "out/labels/a.txt").read_text(), ("red", "blue"), 64, 96)
+    np.testing.assert_allclose(found.boxes, [[10, 10, 40, 30]], atol=1.01)
+
+
+def test_a_video_in_a_video_out(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi", num=10, fps=7.0)
+    report = run(clip, tmp_path / "out", save_txt=True, save_json="r.json", batch=3)
+    assert report.results[0].frames == 10 and report.counts == {"red": 10}
+    assert files(tmp_path / "out") == ["clip.mp4", *(f"labels/clip/{i:06d}.txt" for i in range(10)), "r.json"]
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == 7.0 and capture.get(cv2.CAP_PROP_FRAME_COUNT) == 10
+    good, frame = capture.read()
+    assert good and frame.shape == (64, 96, 3)
+    entries = json.loads((tmp_path / "out" / "r.json").read_text())
+    assert [entry["frame"] for entry in entries] == list(range(10))
+    assert [entry["image_id"] for entry in entries] == list(range(1, 11))
+
+
+def test_a_video_of_odd_size(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi", num=4, height=65, width=97)
+    run(clip, tmp_path / "out")
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+
+
+def test_a_video_that_breaks_off_leaves_what_came_before(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.avi", num=40).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    report = run([tmp_path / "cut.avi", write_jpeg(tmp_path / "a.jpg")], tmp_path / "out")
+    frames = report.results[0].frames
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "cut.mp4"))
+    assert 5 < frames < 40 and capture.get(cv2.CAP_PROP_FRAME_COUNT) == frames
+    assert report.problems[0][0] == "cut.avi" and f"after {frames} of 40" in report.problems[0][1]
+    assert report.results[1].name == "a.jpg"
+
+
+def test_an_interrupted_video_is_kept(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi", num=30)
+    seen = 0
+
+    def interrupt(frame: object, found: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(clip, tmp_path / "out", save_json="r.json", on_frame=interrupt)
+    assert files(tmp_path / "out") == ["clip.mp4", "r.json"]
+    assert cv2.VideoCapture(str(tmp_path / "out/clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert len(json.loads((tmp_path / "out/r.json").read_text())) == 5
+
+
+def test_coco_results_number_the_pictures(tmp_path: Path) -> None:
+    write_jpeg(tmp_path / "a.jpg", picture(red=None))
+    write_jpeg(tmp_path / "b.jpg")
+    report = run([tmp_path / "a.jpg", tmp_path / "b.jpg"], tmp_path / "out", save_json=tmp_path / "x" / "r.json")
+    assert report.json == tmp_path / "x" / "r.json"
+    [entry] = json.loads((tmp_path / "x" / "r.json").read_text())
+    assert (entry["image_id"], entry["category_id"], entry["file_name"]) == (2, 1, "b.jpg")
+    np.testing.assert_allclose(entry["bbox"], [10, 10, 30, 20], atol=1.01)
+
+
+def test_nothing_found_is_an_empty_list(tmp_path: Path) -> None:
+    run(picture(red=None), tmp_path / "out", save_json="r.json", save_pictures=False)
+    assert json.loads((tmp_path / "out" / "r.json").read_text()) == []
+
+
+@pytest.fixture
+def annotations(tmp_path: Path) -> Path:
+    """A COCO annotation file of a.jpg and deep/b.jpg; "blue" comes first there."""
+    path = tmp_path / "truth.json"
+    images = [{"id": 41, "file_name": "a.jpg"}, {"id": 42, "file_name": "deep/b.jpg"}]
+    categories = [{"id": 8, "name": "blue"}, {"id": 9, "name": "red"}, {"id": 10, "name": "green"}]
+    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": []}))
+    return path
+
+
+def test_coco_results_take_the_ids_of_an_annotation_file(tmp_path: Path, annotations: Path) -> None:
+    write_jpeg(tmp_path / "in" / "a.jpg")
+    write_jpeg(tmp_path / "in" / "deep" / "b.jpg")
+    run(tmp_path / "in", tmp_path / "out", save_json="r.json", like=annotations)
+    entries = json.loads((tmp_path / "out" / "r.json").read_text())
+    assert [(entry["image_id"], entry["category_id"]) for entry in entries] == [(41, 9), (42, 9)]
+
+
+def test_annotation_files_that_do_not_fit(tmp_path: Path, annotations: Path) -> None:
+    with pytest.raises(UserError, match=r"c\.jpg is not among the images"):
+        run(write_jpeg(tmp_path / "c.jpg"), tmp_path / "out", save_json="r.json", like=annotations)
+    assert files(tmp_path / "out") == []
+    annotations.write_text('{"images": [], "categories": [{"id": 1, "name": "red"}]}')
+    with pytest.raises(UserError, match="no category for the model's class 'blue'"):
+        run(picture(), tmp_path / "out", save_json="r.json", like=annotations)
+    annotations.write_text("[]")
+    with pytest.raises(UserError, match="not a COCO annotation file"):
+        run(picture(), tmp_path / "out", save_json="r.json", like=annotations)
+
+
+def test_sources_are_never_overwritten(tmp_path: Path) -> None:
+    path = write_jpeg(tmp_path / "in" / "a.jpg")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="would overwrite a source"):
+        run(tmp_path / "in", tmp_path / "in")
+    with pytest.raises(UserError, match="would overwrite a source"):
+        run(path, tmp_path / "in")
+    assert path.read_bytes() == before
+
+
+def test_what_an_earlier_run_left_is_not_looked_at_again(tmp_path: Path) -> None:
+    write_jpeg(tmp_path / "a.jpg")
+    assert len(run(tmp_path, tmp_path / "detections").results) == 1
+    assert len(run(tmp_path, tmp_path / "detections").results) == 1
+    assert len(run(tmp_path / "detections", tmp_path / "other").results) == 1
+    (tmp_path / "a.jpg").unlink()
+    (tmp_path / "other" / "a.jpg").unlink()
+    with pytest.raises(UserError, match="nothing at the source but what lies in the output"):
+        run(tmp_path, tmp_path / "detections")
+
+
+def test_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match="is a file"):
+        run(picture(), tmp_path / "out")
+
+
+def test_everything_that_can_be_checked_is_checked_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detect_module, "load", lambda *_, **__: pytest.fail("loaded"))
+    path = write_jpeg(tmp_path / "in" / "a.jpg")
+    for source, out in ((tmp_path / "nowhere", tmp_path / "out"), (path, tmp_path / "in")):
+        with pytest.raises(UserError):
+            detect("runs/none", source, out=out)
+
+
+def test_unreadable_pictures_are_skipped_and_told(tmp_path: Path) -> None:
+    good = write_jpeg(tmp_path / "good.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(good[: len(good) // 2])
+    (tmp_path / "empty.png").touch()
+    report = run(tmp_path, tmp_path / "out")
+    assert [result.name for result in report.results] == ["good.jpg"]
+    assert [name for name, _ in report.problems] == ["cut.jpg", "empty.png"]
+    assert files(tmp_path / "out") == ["good.jpg"]
+
+
+def test_annotating_leaves_the_picture_alone() -> None:
+    image = picture()
+    found = colour_detector()[0](image)
+    drawn = annotate(image, found)
+    np.testing.assert_array_equal(image, picture())
+    assert (drawn != image).any()
+    np.testing.assert_array_equal(annotate(image, found[:0]), image)
