@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eyas.data.index import DatasetIndex, FileTable, offsets_of
+from eyas.data.file_table import FileTable, offsets_of
+from eyas.data.index import DatasetIndex
 
 
 def concatenate(splits: Sequence[DatasetIndex], split: str) -> DatasetIndex:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from eyas.data.file_table import FileTable
 from eyas.data.formats.found import Format, read_sizes
-from eyas.data.index import DatasetIndex, FileTable, shorten
+from eyas.data.index import DatasetIndex, shorten
 from eyas.data.progress import track
 from eyas.errors import UserError
 
