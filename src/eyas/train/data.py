@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -48,6 +49,7 @@ class DetectionData(L.LightningDataModule):
         self.seed = seed
         self.train_index, self.val_index = load_splits(recipe)
         self.loader: TrainLoader | None = None
+        self._resume_from: dict[str, Any] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,7 +72,22 @@ class DetectionData(L.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
             pin_memory=torch.cuda.is_available(),
         )
+        if self._resume_from is not None:
+            self.loader.load_state_dict(self._resume_from)
+            self._resume_from = None
         return self.loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where in the epoch training is.
+
+        Lightning saves the loader's state too, but restores it only if the loader was not made before the saved state
+        is read, and planning the learning rate makes it: a run would silently begin its epoch again.
+        """
+        return {"loader": self.loader.state_dict() if self.loader is not None else None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Make the next training loader go on where the saved one was."""
+        self._resume_from = state_dict["loader"]
 
     def val_dataloader(self) -> EvalLoader:
         """Return the loader of letterboxed pictures, in order."""

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import eyas
 from eyas import runfolder
 from eyas.card import CARD, hash_file, write_card
 from eyas.data.index import DatasetIndex
@@ -89,7 +88,7 @@ def finish_run(folder: Path, recipe: Recipe, data: DetectionData, *, stopped: st
         folder,
         "run",
         files,
-        version=eyas.__version__,
+        version=importlib.metadata.version("eyas"),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         parents=parents(recipe, data),
         recipe={**recipe.to_dict(), "stopped": stopped},
