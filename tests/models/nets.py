@@ -48,6 +48,6 @@ def with_random_statistics(net: Net, seed: int = 0) -> Net:
     for name, parameter in net.named_parameters():
         if name.endswith("alpha"):
             nn.init.uniform_(parameter, 0.5, 1, generator=generator)
-        if name.endswith("reg_pred.weight"):
-            nn.init.normal_(parameter, 0, 0.05, generator=generator)
+        if name.endswith("_pred.weight"):
+            nn.init.normal_(parameter, 0, 0.1, generator=generator)
     return net.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from eyas.models.output import HeadOutput
@@ -51,14 +52,21 @@ class Deployed(nn.Module):
             of `candidates` and the number of anchors.
         """
         output: HeadOutput = self.net(images.permute(0, 3, 1, 2).float() * self.scale)
-        # A slice takes the smaller of two lengths in a way that tracing and export both understand.
-        kept = output.anchor_points[: self.candidates].shape[0]
+        kept = _num_kept(output.anchor_points, self.candidates)
         reg_max = output.box_logits.shape[-1] // 4 - 1
         # Only what is kept is decoded: the softmax over the bins of all anchors would cost more than the selection.
         best = output.class_logits.amax(-1).topk(kept, dim=1).indices
         points, strides = output.anchor_points[best], output.strides[best]
         boxes = _decode(_rows(output.box_logits, best), points, strides, reg_max)
         return boxes, _rows(output.class_logits, best).sigmoid()
+
+
+def _num_kept(points: Tensor, candidates: int) -> int:
+    """Return the smaller of the number of points and `candidates`, without fixing the former in an exported graph."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return points[:candidates].shape[0]  # there, a length is a tensor, which sym_min does not take
+    kept: int = torch.sym_min(candidates, points.shape[0])  # type: ignore[no-untyped-call]
+    return kept
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:

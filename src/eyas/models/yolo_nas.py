@@ -14,6 +14,9 @@ from eyas.models.spec import StageSpec, YoloNasSpec
 __all__ = ["STRIDES", "YoloNas", "YoloNasSpec", "anchors"]
 
 STRIDES = (8, 16, 32)
+# Untrained distances: bins that fall like this mean 3 strides, a box of 6, as objects mostly are; equal bins would
+# mean a box of 16 strides, which hardly overlaps anything, and task-aligned assignment would start from noise.
+BIN_SLOPE = math.log(4 / 3)
 PRIOR = 0.01  # what an untrained net says of each class (RetinaNet, arXiv 1708.02002): the first losses stay finite
 
 
@@ -239,3 +242,6 @@ def initialize(net: nn.Module) -> None:
             nn.init.normal_(module.cls_pred.weight, std=0.01)
             nn.init.constant_(module.cls_pred.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
             nn.init.zeros_(module.reg_pred.weight)
+            with torch.no_grad():
+                bins = torch.arange(module.reg_pred.out_channels // 4, dtype=torch.float32)
+                module.reg_pred.bias.copy_((-BIN_SLOPE * bins).repeat(4))  # type: ignore[union-attr]
