@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from eyas.decode import MAX_PIXELS
 from eyas.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,15 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=1, metavar="N", help="pictures that go through the network at once (default: 1)")
     add("--size", type=int, metavar="PIXELS", help="side of the network's input, a multiple of 32 (default: the run's)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
-    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
-        help="skip pictures with more pixels than this (default: %(default)s)")  # fmt: skip
+    add("--max-pixels", type=int, metavar="N", help="skip pictures with more pixels than this (default: 179 million)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Detect, show progress, print what was found; return 1 if nothing could be read, else 0."""
     if args.like and not args.save_json:
         raise UserError("--like only says which ids --save-json uses.", fix="add --save-json results.json")
-    report = _detect(args)
+    try:
+        report = _detect(args)
+    except KeyboardInterrupt:
+        print(f"Interrupted; what was done until then lies in {args.out}", file=sys.stderr)
+        return 130
     print_report(report)
     return 0 if report.results else 1
 
@@ -62,12 +65,14 @@ def _detect(args: argparse.Namespace) -> Report:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from eyas.decode import MAX_PIXELS
     from eyas.runtime.detect import detect
     from eyas.runtime.sources import count_frames, expand
 
     items = expand(args.source)
     columns = (TextColumn("detecting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("detecting", total=count_frames(items))
         return detect(
             args.model,
@@ -83,7 +88,7 @@ def _detect(args: argparse.Namespace) -> Report:
             batch=args.batch,
             device=args.device,
             size=args.size,
-            max_pixels=args.max_pixels,
+            max_pixels=MAX_PIXELS if args.max_pixels is None else args.max_pixels,
             on_frame=_advance(lambda: bar.advance(task)),
         )
 
@@ -114,7 +119,8 @@ def print_report(report: Report) -> None:
     for name, problem in report.problems:
         console.print(f"[yellow]not all of {escape(name)} could be used:[/] {escape(problem)}")
     if report.problems:
-        console.print(f"{len(report.problems)} of the sources had problems.")
+        whole = len(report.results) + sum(name not in {r.name for r in report.results} for name, _ in report.problems)
+        console.print(f"[yellow]{len(report.problems)} of {whole} sources had problems.[/]")
     if not report.results:
         console.print("[red]Nothing could be read.[/]")
         return

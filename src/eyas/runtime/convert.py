@@ -11,7 +11,7 @@ import numpy as np
 
 from eyas.boxes import cxcywh_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
 from eyas.errors import UserError
-from eyas.types import Detections
+from eyas.types import Detections, FloatArray
 
 if TYPE_CHECKING:
     import supervision  # type: ignore[import-not-found, unused-ignore]  # optional
@@ -48,14 +48,16 @@ def to_dict(detections: Detections) -> dict[str, Any]:
         "width": detections.width,
         "classes": list(detections.classes),
         "detections": [
-            {"box": [round(float(side), 2) for side in box], "score": round(score, 6), "class": name}
-            for box, score, name in detections
+            {"box": box, "score": score, "class": detections.classes[label]}
+            for box, score, label in zip(
+                decimals(detections.boxes), decimals(detections.scores), detections.labels.tolist(), strict=True
+            )
         ],
     }
 
 
 def from_dict(fields: Mapping[str, Any]) -> Detections:
-    """Return what `to_dict` wrote (boxes to a hundredth of a pixel).
+    """Return what `to_dict` wrote, unchanged.
 
     Raises:
         UserError: a field is missing, or a class is not among the classes.
@@ -92,16 +94,16 @@ def to_coco(detections: Detections, image_id: int, category_ids: Sequence[int] |
         category_ids: the id of each class there; None counts from 1.
     """
     ids = range(1, len(detections.classes) + 1) if category_ids is None else category_ids
-    boxes = xyxy_to_xywh(detections.boxes)
+    boxes, scores = decimals(xyxy_to_xywh(detections.boxes)), decimals(detections.scores)
     return [
-        {
-            "image_id": image_id,
-            "category_id": int(ids[int(label)]),
-            "bbox": [round(float(side), 3) for side in box],
-            "score": round(float(score), 6),
-        }
-        for box, score, label in zip(boxes, detections.scores, detections.labels, strict=True)
+        {"image_id": image_id, "category_id": int(ids[label]), "bbox": box, "score": score}
+        for box, score, label in zip(boxes, scores, detections.labels.tolist(), strict=True)
     ]
+
+
+def decimals(values: FloatArray) -> list[Any]:
+    """Return (nested) lists of the shortest decimals that are the same float32: 0.9, not 0.8999999761581421."""
+    return np.asarray(values.astype(str).astype(np.float64)).tolist()  # type: ignore[no-any-return]
 
 
 def from_coco(

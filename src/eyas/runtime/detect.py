@@ -83,6 +83,8 @@ def detect(
             written would overwrite a source.
     """
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file.", expected="a folder, new or existing", where="out")
     items = _without(expand(source), folder)
     output = Output(folder, save_pictures, _beside(save_json, folder), Path(like) if like else None, save_txt)
     paths = plan(items, output)

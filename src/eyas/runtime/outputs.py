@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from eyas.errors import UserError
 from eyas.runtime.sources import Frame, Item, Live, Picture, Video
 from eyas.runtime.writers import CocoFile, Names, VideoFile, out_suffix, write_picture, write_yolo
 from eyas.types import Detections
@@ -64,10 +63,8 @@ def plan(items: Sequence[Item], output: Output) -> dict[int, Paths]:
     """Make the output folder and return the paths for each item, by the item's `id`.
 
     Raises:
-        UserError: the folder can't be made, or something would overwrite a source.
+        UserError: something would overwrite a source.
     """
-    if output.folder.exists() and not output.folder.is_dir():
-        raise UserError(f"{output.folder} is a file.", expected="a folder, new or existing", where="out")
     output.folder.mkdir(parents=True, exist_ok=True)
     sources = frozenset(item.path.resolve() for item in items if isinstance(item, Picture | Video))
     pictures, labels = Names(output.folder, sources), Names(output.folder / LABELS, sources)

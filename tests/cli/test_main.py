@@ -1,0 +1,242 @@
+"""The command line's frame: lazy verbs, help, suggestions, messages without tracebacks, exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import eyas
+from eyas.cli import main as main_module
+from eyas.cli.main import VERBS, Verb, load_verb, main
+from eyas.errors import UserError
+
+Fake = Callable[[Callable[[], int]], None]
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Put a verb that calls the given function in every verb's place."""
+
+    def install(work: Callable[[], int]) -> None:
+        fake = Verb("do it", ("eyas train",), lambda _: None, lambda _: work())
+        monkeypatch.setattr(main_module, "load_verb", lambda _: fake)
+
+    return install
+
+
+def raising(error: BaseException) -> Callable[[], int]:
+    """Return a function that raises the error."""
+
+    def work() -> int:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"], ["--debug", "--help"]])
+def test_the_overview_lists_every_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    for name, (_, line) in VERBS.items():
+        assert f"  {name} " in text and line in text
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["-V"]])
+def test_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"eyas {eyas.__version__}\n"
+
+
+@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("order", [lambda name: [name, "--help"], lambda name: ["help", name]])
+def test_help_of_a_verb_has_options_and_examples(
+    name: str, order: Callable[[str], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(order(name))
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    known = load_verb(name)
+    assert known.help.rstrip(".").lower() in " ".join(text.lower().split())
+    assert known.examples and all(example.startswith(f"eyas {name} ") or example == f"eyas {name}"
+                                  for example in known.examples)  # fmt: skip
+    assert "examples:" in text and known.examples[0] in text and "--debug" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "Unknown command 'trian' (did you mean 'train'?)"),
+        (["xyzzy"], "Unknown command 'xyzzy'."),
+        (["help", "detct"], "Unknown command 'detct' (did you mean 'detect'?)"),
+        (["--versoin"], "Unknown option '--versoin' (did you mean '--version'?)"),
+        (["detect", "run", "a.jpg", "--confi", "1"], "unrecognized arguments: --confi 1 (did you mean '--conf'?)"),
+        (["detect", "run"], "the following arguments are required: SOURCE"),
+        (["detect", "run", "a.jpg", "--conf", "much"], "invalid float value: 'much'"),
+    ],
+)
+def test_what_is_mistyped_is_told_with_the_nearest_known(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err and not captured.out
+
+
+def test_the_verb_s_exit_code_is_ours(verb: Fake) -> None:
+    verb(lambda: 1)
+    assert main(["train"]) == 1
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["--debug", "train"], ["train", "--debug"]])
+def test_a_user_error_is_told_without_a_traceback_unless_asked(
+    verb: Fake, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(raising(UserError("It is broken.", fix="mend it")))
+    assert main(arguments) == 2
+    text = capsys.readouterr().err
+    assert "It is broken.\n  to mend:  mend it" in text
+    assert ("Traceback" in text) == ("--debug" in arguments)
+    assert "\033" not in text  # no terminal, no colour
+
+
+def test_errors_are_red_on_a_terminal(
+    verb: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    verb(raising(UserError("It is broken.")))
+    main(["train"])
+    assert capsys.readouterr().err == "\033[31mIt is broken.\033[0m\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    main(["train"])
+    assert capsys.readouterr().err == "It is broken.\n"
+
+
+@pytest.mark.parametrize("package", ["torch", "lightning", "hotcoco", "matplotlib.pyplot"])
+def test_a_missing_extra_names_the_command_that_installs_it(
+    verb: Fake, package: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(raising(ModuleNotFoundError(f"No module named '{package}'", name=package)))
+    assert main(["train"]) == 2
+    text = capsys.readouterr().err
+    assert f"'{package.partition('.')[0]}'" in text and 'pip install "eyas[train]"' in text
+
+
+def test_a_missing_module_of_our_own_is_no_fault_of_the_user(verb: Fake) -> None:
+    verb(raising(ModuleNotFoundError("No module named 'eyas.nothing'", name="eyas.nothing")))
+    with pytest.raises(ModuleNotFoundError):
+        main(["train"])
+
+
+def test_an_interrupt(verb: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    verb(raising(KeyboardInterrupt()))
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_what_the_system_refuses_is_told_with_the_path(verb: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    verb(raising(PermissionError(errno.EACCES, "Permission denied", "/some/file")))
+    assert main(["train"]) == 2
+    assert "Permission denied." in (text := capsys.readouterr().err) and "/some/file" in text
+    verb(raising(OSError(errno.ENOSPC, "No space left on device")))
+    assert main(["train"]) == 2
+
+
+def test_our_own_mistakes_keep_their_traceback(verb: Fake) -> None:
+    verb(raising(ValueError("a mistake of ours")))
+    with pytest.raises(ValueError, match="mistake"):
+        main(["train"])
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell command with `$EYAS` standing for the program."""
+    environment = {**os.environ, "EYAS": f"{sys.executable} -m eyas"}
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = shell("$EYAS train --help | true; echo ${PIPESTATUS[0]}")
+    assert done.stdout in ("0\n", "141\n") and done.stderr == ""
+
+
+def test_python_m_eyas_exits_with_the_code() -> None:
+    assert shell("$EYAS nonsense").returncode == 2
+    assert "commands:" in shell("$EYAS").stdout
+
+
+HEAVY = (
+    "torch",
+    "lightning",
+    "matplotlib",
+    "openvino",
+    "onnxruntime",
+    "hotcoco",
+    "jsonargparse",
+    "rich",
+    "numpy",
+    "cv2",
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import eyas", set()),
+        ("import eyas.cli.main", set()),
+        ("from eyas.cli.main import main; main(['--help']); main(['--version'])", set()),
+        ("import eyas.runtime, eyas.runtime.detect, eyas.runtime.convert; import eyas; eyas.load; eyas.detect",
+         {"numpy", "cv2"}),
+        ("from eyas.cli.main import main\ntry: main(['detect', '--help'])\nexcept SystemExit: pass", set()),
+    ],
+)  # fmt: skip
+def test_what_an_import_brings_with_it(code: str, allowed: set[str]) -> None:
+    code += f"\nimport sys; print('LOADED', *(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert set(done.stdout.splitlines()[-1].split()[1:]) <= allowed
+
+
+def test_import_and_help_are_quick() -> None:
+    """Limits of 0.15 and 0.4 s, as the fastest of three and less the bare interpreter, for loaded machines."""
+
+    def fastest(*arguments: str) -> float:
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], capture_output=True, timeout=60, check=True)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    bare = fastest("-c", "pass")
+    assert fastest("-c", "import eyas") - bare < 0.15
+    assert fastest("-m", "eyas", "--help") - bare < 0.4
+
+
+def test_the_public_names_are_what_they_say() -> None:
+    from eyas.errors import UserError as DefinedThere
+    from eyas.runtime.loading import load
+
+    assert eyas.load is load and eyas.UserError is DefinedThere
+    assert set(eyas.__all__) <= set(dir(eyas))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        eyas.nothing  # noqa: B018
+
+
+def test_a_subpackage_named_like_a_verb_is_the_verb_too(tmp_path: Path) -> None:
+    import eyas.evaluate.run
+    import eyas.train.recipe
+
+    with pytest.raises(UserError):
+        eyas.train(tmp_path / "nowhere", recipe="quick", out=tmp_path / "run")
+    with pytest.raises(UserError):
+        eyas.evaluate(tmp_path / "nowhere", tmp_path)
+    assert eyas.train.recipe.Recipe and eyas.evaluate.run.evaluate_run
