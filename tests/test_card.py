@@ -1,0 +1,97 @@
+"""Cards: a changed, missing or smuggled file is refused; the chain of ancestors is walked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eyas.card import CARD, Card, hash_file, lineage, read_card, verify_card, write_card
+from eyas.errors import UserError
+
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # SHA-256 of "abc", FIPS 180-4's example
+
+
+def artefact(folder: Path, *, parents: tuple[dict[str, str], ...] = ()) -> Card:
+    """Write two files and their card."""
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.txt").write_text("abc")
+    (folder / "deep" / "b.txt").write_text("b")
+    return write_card(
+        folder, "run", ["deep/b.txt", "a.txt"], version="1", created="now", parents=parents, recipe={"lr": 0.1}
+    )
+
+
+def test_a_card_holds_the_hashes_and_is_read_back(tmp_path: Path) -> None:
+    card = artefact(tmp_path / "x")
+    assert card.files["a.txt"] == ABC == hash_file(tmp_path / "x" / "a.txt")
+    assert read_card(tmp_path / "x") == card == verify_card(tmp_path / "x")
+    assert card.recipe == {"lr": 0.1} and list(card.files) == ["a.txt", "deep/b.txt"]
+    assert json.loads((tmp_path / "x" / CARD).read_text())["sha256"] == card.sha256
+
+
+def test_the_hash_of_the_artefact_depends_on_names_and_bytes_alone(tmp_path: Path) -> None:
+    card = artefact(tmp_path / "x")
+    same = Card("bundle", "2", dict(reversed(card.files.items())), [], {}, "later")
+    assert same.sha256 == card.sha256
+    renamed = Card("run", "1", {"c.txt": ABC, "deep/b.txt": card.files["deep/b.txt"]}, [], {}, "now")
+    changed = Card("run", "1", {**card.files, "a.txt": "0" * 64}, [], {}, "now")
+    assert len({card.sha256, renamed.sha256, changed.sha256}) == 3
+
+
+def test_a_changed_file(tmp_path: Path) -> None:
+    artefact(tmp_path / "x")
+    (tmp_path / "x" / "deep" / "b.txt").write_text("B")
+    with pytest.raises(UserError, match=r"deep/b\.txt was changed"):
+        verify_card(tmp_path / "x")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    artefact(tmp_path / "x")
+    (tmp_path / "x" / "a.txt").unlink()
+    with pytest.raises(UserError, match=r"a\.txt is missing"):
+        verify_card(tmp_path / "x")
+
+
+def test_a_file_that_no_card_names_is_no_matter(tmp_path: Path) -> None:
+    artefact(tmp_path / "x")
+    (tmp_path / "x" / "notes.txt").touch()
+    assert verify_card(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "deep/../../outside.txt", "/etc/hostname"])
+def test_a_card_that_names_a_file_outside(tmp_path: Path, name: str) -> None:
+    artefact(tmp_path / "x")
+    (tmp_path / "outside.txt").write_text("abc")
+    fields = json.loads((tmp_path / "x" / CARD).read_text())
+    (tmp_path / "x" / CARD).write_text(json.dumps({**fields, "files": {name: ABC}}))
+    with pytest.raises(UserError, match="outside its folder"):
+        verify_card(tmp_path / "x")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"kind": "run"}', '{"kind": "run", "more": 1}'])
+def test_what_is_no_card(tmp_path: Path, text: str) -> None:
+    (tmp_path / CARD).write_text(text)
+    with pytest.raises(UserError, match="not a card"):
+        read_card(tmp_path)
+
+
+def test_no_card_and_rubbish(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file card\.json"):
+        read_card(tmp_path)
+    (tmp_path / CARD).write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_card(tmp_path)
+
+
+def test_the_ancestors_depth_first(tmp_path: Path) -> None:
+    def entry(name: str) -> dict[str, str]:
+        return {"kind": "run", "path": str(tmp_path / name), "sha256": ""}
+
+    artefact(tmp_path / "oldest")
+    artefact(tmp_path / "left", parents=(entry("oldest"),))
+    artefact(tmp_path / "right")
+    artefact(tmp_path / "child", parents=(entry("left"), entry("gone"), entry("right")))
+    walked = [(depth, folder.name) for depth, folder, _ in lineage(tmp_path / "child")]
+    assert walked == [(0, "child"), (1, "left"), (2, "oldest"), (1, "right")]
