@@ -54,7 +54,7 @@ def reference(scores, boxes, centres, truth, labels, counts, settings):
             mine = index[picture] == row
             if mine.any():
                 best = metrics[row][mine].max()
-                quality[picture, mine] = metrics[row][mine] / (best + 1e-9) * overlaps[row][mine].max()
+                quality[picture, mine] = metrics[row][mine] / best.clamp(min=1e-38) * overlaps[row][mine].max()
         start += count
     return index, quality
 
@@ -111,3 +111,13 @@ def test_pictures_without_objects_get_nothing() -> None:
     )
     assert not nothing.positive.any()
     assert float(nothing.quality.sum()) == 0.0
+
+
+def test_an_object_that_nothing_overlaps_well_still_asks_for_its_best_iou() -> None:
+    """At the start of training IoU^6 is far below any epsilon that one would add; the target must not fade with it."""
+    centres = grid(8, 8)
+    truth = torch.tensor([[18.0, 18.0, 23.0, 23.0]])
+    distance = 30.0
+    boxes = torch.cat([centres - distance, centres + distance], dim=-1)[None]  # IoU 25 / 3600
+    assigned = task_aligned(torch.full((1, 64, 1), 0.01), boxes, centres, truth, torch.tensor([0]), torch.tensor([1]))
+    assert float(assigned.quality.max()) == pytest.approx(25 / 3600, rel=1e-3)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eyas.assign.settings import TaskAlignedSettings
-from eyas.tensor_boxes import EPSILON, iou
+from eyas.tensor_boxes import iou
 
 
 class Assignment(NamedTuple):
@@ -73,7 +73,8 @@ def task_aligned(
     metric = metric * taken
     best_metric = metric.amax(dim=1, keepdim=True)
     best_overlap = (overlap * taken).amax(dim=1, keepdim=True)
-    quality = metric / (best_metric + EPSILON) * best_overlap
+    # The divisor is only kept from being 0: IoU^6 of an untrained net is tiny, and any larger constant would drown it.
+    quality = metric / best_metric.clamp(min=torch.finfo(metric.dtype).tiny) * best_overlap
 
     # After settling, an anchor point has at most one object, so sums over a picture's objects pick that object's value.
     zeros = torch.zeros(batch, anchors, device=scores.device, dtype=quality.dtype)
