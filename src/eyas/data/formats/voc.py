@@ -34,6 +34,7 @@ from eyas.files import write_text
 _ANNOTATIONS = ("Annotations", "annotations", "labels")
 _PICTURES = ("JPEGImages", "images", "Images")
 _CLASSES = "classes.txt"
+_LOOKED_AT = 20  # XML files of a folder, to tell whether it holds VOC annotations
 
 
 def sniff(root: Path) -> tuple[Found, ...]:
@@ -51,9 +52,8 @@ def sniff(root: Path) -> tuple[Found, ...]:
 
 
 def _has_voc(folder: Path) -> bool:
-    """Return whether the folder's first XML file is a VOC annotation."""
-    first = next(iter(sorted(folder.glob("*.xml"))), None)
-    return first is not None and looks_like_voc(first)
+    """Return whether any of the folder's first XML files is a VOC annotation."""
+    return any(looks_like_voc(path) for path in sorted(folder.glob("*.xml"))[:_LOOKED_AT])
 
 
 def _annotation_folder(root: Path) -> Path | None:
