@@ -23,6 +23,7 @@ from eyas.types import FloatArray, UInt8Array
 CLASSES = ("circle", "square", "triangle", "star", "cross")
 _SETTINGS = "shapes.json"
 _SHIFT = 4  # cv2 draws with this many fractional bits
+_FINE = 4  # shapes are drawn this much larger, and shrunk
 _QUALITY = 92
 
 Points = npt.NDArray[np.float64]
@@ -53,7 +54,7 @@ def make_shapes(root: Path | str, *, train: int = 400, val: int = 100, size: int
         UserError: the folder holds something else, or a number is out of range.
     """
     folder = Path(root)
-    settings = {"train": train, "val": val, "size": size, "seed": seed, "revision": 1}
+    settings = {"train": train, "val": val, "size": size, "seed": seed, "revision": 2}
     if min(train, val) < 1 or not 64 <= size <= 4096:
         raise UserError(
             f"Can't make {train} training and {val} validation pictures of {size} pixels.",
@@ -175,11 +176,28 @@ def _draw_shape(rng: np.random.Generator, image: UInt8Array, points: Points) -> 
     colour = rng.uniform(0, 255, 3)
     while np.abs(colour - under).sum() < 110:
         colour = rng.uniform(0, 255, 3)
-    fixed = np.round(points * 2**_SHIFT).astype(np.int32)
-    cv2.fillPoly(image, [fixed], colour.tolist(), cv2.LINE_AA, _SHIFT)
+    _fill(image, points, colour)
     if rng.random() < 0.3:
-        inner = np.round(((points - points.mean(axis=0)) * 0.72 + points.mean(axis=0)) * 2**_SHIFT).astype(np.int32)
-        cv2.fillPoly(image, [inner], rng.uniform(0, 255, 3).tolist(), cv2.LINE_AA, _SHIFT)
+        centre = points.mean(axis=0)
+        _fill(image, (points - centre) * 0.72 + centre, rng.uniform(0, 255, 3))
+
+
+def _fill(image: UInt8Array, points: Points, colour: Points) -> None:
+    """Fill the outline, which lies inside the picture, with smooth edges and not a pixel wider than it is.
+
+    OpenCV's own smooth polygons grow by most of a pixel, which would make every box too small.
+    """
+    left, top = np.floor(points.min(axis=0)).astype(int) - 1
+    right, bottom = np.ceil(points.max(axis=0)).astype(int) + 1
+    left, top = max(left, 0), max(top, 0)
+    patch = image[top:bottom, left:right]
+    height, width = patch.shape[:2]
+    fine = np.zeros((height * _FINE, width * _FINE), np.float32)
+    # Half a pixel off: OpenCV's whole numbers are the centres of pixels, ours their corners.
+    inside = np.round((points - [left, top]) * _FINE - 0.5).astype(np.int32)
+    cv2.fillPoly(fine, [inside], 1.0)
+    cover = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)[..., None]
+    patch[...] = np.round(patch * (1 - cover) + colour.astype(np.float32) * cover)
 
 
 def _draw_distractor(rng: np.random.Generator, image: UInt8Array) -> None:
