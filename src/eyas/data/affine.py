@@ -49,9 +49,12 @@ def paste(source: Source, move: Move, canvas: UInt8Array, pad_value: int) -> Flo
     return _resize(source, move, canvas)
 
 
-def _level(scale: float) -> int:
+def _level(source: Source, scale: float) -> int:
     """Return how often a picture is to be halved first so that the rest of the way down is by less than two."""
-    return max(0, math.ceil(-math.log2(scale)) - 1) if scale < 0.5 else 0
+    if scale >= 0.5:
+        return 0
+    possible = int(min(source.image.shape[:2])).bit_length() - 1
+    return min(math.ceil(-math.log2(scale)) - 1, possible)
 
 
 def _resize(source: Source, move: Move, canvas: UInt8Array) -> FloatArray:
@@ -60,7 +63,7 @@ def _resize(source: Source, move: Move, canvas: UInt8Array) -> FloatArray:
     The part has whole pixels on both sides, so its scale is off by less than a pixel over the part; the boxes follow
     the scale that was really used.
     """
-    number = _level(move.scale)
+    number = _level(source, move.scale)
     image = source.level(number)
     across = _axis(image.shape[1], move.scale * 2**number, move.left, canvas.shape[1])
     down = _axis(image.shape[0], move.scale * 2**number, move.top, canvas.shape[0])
@@ -96,7 +99,7 @@ def _axis(size: int, scale: float, start: float, room: int) -> tuple[int, int, i
 def _warp(source: Source, move: Move, canvas: UInt8Array, pad_value: int) -> FloatArray:
     """Turn and slant the picture into its place."""
     matrix = _matrix(source, move)
-    number = _level(move.scale)
+    number = _level(source, move.scale)
     image = source.level(number)
     # OpenCV counts from pixel centres, boxes from pixel edges.
     down = np.array([[2.0**number, 0, 0], [0, 2.0**number, 0], [0, 0, 1]]) @ _shift(0.5, 0.5)

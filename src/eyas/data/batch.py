@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 from eyas.types import InputSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """N pictures of one size with their M boxes.
 

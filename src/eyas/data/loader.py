@@ -106,66 +106,62 @@ def _one_thread(_: int) -> None:
 
 
 class TrainLoader:
-    """Augmented training batches, resumable at any batch.
+    """Augmented training batches: a stream that goes on where it was left, in this process or after a restart.
 
     Made by `train_loader`. `len(loader)` is the number of batches of an epoch on this rank. Each iteration gives what
-    is left of the current epoch (all of it, except right after `load_state_dict`); when it has been read to its end the
-    next epoch is the current one. Lightning calls `sampler.set_epoch`, `state_dict` and `load_state_dict` by itself.
+    is left of the current epoch, or the next epoch when nothing is left. An iteration that is broken off has consumed
+    what it gave; `set_epoch` rewinds. Lightning saves and loads the state by itself; it is kept from setting epochs,
+    because it counts an epoch that a time or step limit cut short as done, and then resumes into the wrong one.
 
     Attributes:
-        sampler: the order of the pictures and the place in it.
+        order: the order of the pictures, and the place in it (`order.epoch`, `order.consumed`).
         skipped: the pictures that could not be read so far.
     """
 
     def __init__(self, augmenter: Augmenter, skipped: SkippedPictures, workers: int, pin_memory: bool) -> None:
-        self.sampler = augmenter.order
+        self.order = augmenter.order
         self.skipped = skipped
         self._pictures = augmenter.pictures
         self._pipe = _Pipe(augmenter.batches, workers, pin_memory)
-        self._resuming = False
 
     @property
     def batch_size(self) -> int:
         """Pictures in a batch of this rank."""
-        return self.sampler.batch_size
+        return self.order.batch_size
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return len(self.sampler)
+        return len(self.order)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the current one; the place in it is kept if it is the current one already."""
-        self.sampler.set_epoch(epoch)
+        """Go to the start of an epoch."""
+        self.order.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches of the current epoch.
+        """Yield the batches that are left of the current epoch, or those of the next one.
 
         Raises:
             UserError: more than 1 % of the pictures can't be read.
         """
         self._pictures.cache.fill(self._pictures.pixels)
-        order = self.sampler
-        if not self._resuming:
-            order.consumed = 0
-        self._resuming = False
-        epoch = order.epoch
+        if self.order.consumed >= len(self.order):
+            self.order.set_epoch(self.order.epoch + 1)
         for batch in self._pipe.run(self._tasks()):
             self.skipped.note(batch.skipped.tolist())
             # Counted before the trainer has it: a state saved while it is worked on goes on with the next one.
-            order.consumed += 1
+            self.order.consumed += 1
             yield batch
-        order.set_epoch(epoch + 1)
 
     def _tasks(self) -> list[Task]:
         """Return the tasks of the rest of the epoch: batches that share their pictures are made together."""
-        order = self.sampler
+        order = self.order
         starts = range(order.consumed - order.consumed % order.span, len(order), order.span)
         spans = (range(max(start, order.consumed), min(start + order.span, len(order))) for start in starts)
         return [(order.epoch, tuple(numbers)) for numbers in spans]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place after the last batch that was given out, and the broken pictures met, as plain numbers."""
-        return {**self.sampler.state_dict(), "skipped": sorted(self.skipped.known)}
+        return {**self.order.state_dict(), "skipped": sorted(self.skipped.known)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batch at which `state_dict` was called.
@@ -173,9 +169,8 @@ class TrainLoader:
         Raises:
             UserError: the data set, the seed or the global batch size is another one.
         """
-        self.sampler.load_state_dict(state)
+        self.order.load_state_dict(state)
         self.skipped.known.update(state["skipped"])
-        self._resuming = True
 
     def close(self) -> None:
         """End the worker processes; iterating starts them again."""

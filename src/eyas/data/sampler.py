@@ -130,9 +130,8 @@ class EpochBatches:
             yield order[self.positions(batch) % self.num_samples]
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; the current epoch's progress is kept when it is that one already."""
-        if epoch != self.epoch:
-            self.epoch, self.consumed = epoch, 0
+        """Go to the start of an epoch."""
+        self.epoch, self.consumed = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on at the next batch, as plain numbers."""

@@ -1,0 +1,84 @@
+"""Small data sets and pictures that the tests of loading share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from eyas.data.index import DatasetIndex, FileTable
+from eyas.data.pictures import Source
+from eyas.types import FloatArray, UInt8Array
+
+
+def textured(seed: int, height: int = 60, width: int = 80) -> UInt8Array:
+    """Return a smooth random picture."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def dataset(
+    folder: Path, num: int, *, same: bool = False, sizes: Sequence[tuple[int, int]] = ((60, 80),)
+) -> DatasetIndex:
+    """Write `num` JPEGs of the given sizes in turn and return their index, two boxes and one crowd each.
+
+    Args:
+        folder: where the pictures go.
+        num: how many.
+        same: all pictures are one and the same.
+        sizes: (height, width) of the pictures.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names, boxes, shapes = [], [], []
+    for i in range(num):
+        height, width = sizes[i % len(sizes)]
+        picture = textured(0 if same else i, height, width)
+        names.append(f"{i:04d}.jpg")
+        (folder / names[-1]).write_bytes(simplejpeg.encode_jpeg(picture, quality=90))
+        rng = np.random.default_rng(0 if same else i)
+        corner = rng.uniform(0, 0.4, (3, 2))
+        boxes.append(
+            np.concatenate([corner, corner + rng.uniform(0.3, 0.5, (3, 2))], axis=1) * np.tile([width, height], 2)
+        )
+        shapes.append((height, width))
+    return index_of(folder, names, np.concatenate(boxes).astype(np.float32), shapes, boxes_each=3)
+
+
+def index_of(
+    folder: Path, names: Sequence[str], boxes: FloatArray, shapes: Sequence[tuple[int, int]], boxes_each: int
+) -> DatasetIndex:
+    """Return an index with the same number of boxes for each picture, the third of each (if any) a crowd."""
+    place = np.arange(len(boxes)) % max(boxes_each, 1)
+    return DatasetIndex(
+        root=folder,
+        split="train",
+        classes=("a", "b", "c"),
+        files=FileTable.build(folder, names),
+        sizes=np.array(shapes, np.int32).reshape(-1, 2),
+        image_ids=np.arange(len(names)),
+        offsets=np.arange(len(names) + 1) * boxes_each,
+        boxes=boxes,
+        labels=place % 3,
+        crowd=place == 2,
+        areas=np.zeros(len(boxes), np.float32),
+        category_ids=(1, 2, 3),
+    )
+
+
+def rectangle(
+    box: tuple[int, int, int, int], height: int, width: int, colour: tuple[int, int, int] = (255, 255, 255)
+) -> Source:
+    """Return a black picture with one rectangle, which is its only box."""
+    image = np.zeros((height, width, 3), np.uint8)
+    x0, y0, x1, y1 = box
+    image[y0:y1, x0:x1] = colour
+    return Source(image, np.array([box], np.float32), np.array([0]), (height, width))
+
+
+def extent(mask: np.ndarray) -> FloatArray:
+    """Return the box (xyxy, pixel edges) around the True pixels of a mask [H, W] that has some."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)

@@ -1,0 +1,322 @@
+"""The loaders: the same batches for all workers, ranks and interruptions; broken pictures are named and replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.data.scenes import dataset
+
+from eyas import decode, letterbox
+from eyas.data import cache as cache_module
+from eyas.data.augment import Augmenter
+from eyas.data.batch import Batch
+from eyas.data.cache import CacheKind
+from eyas.data.index import DatasetIndex
+from eyas.data.loader import TrainLoader, eval_loader, train_loader
+from eyas.data.policy import AugmentPolicy
+from eyas.errors import UserError
+from eyas.types import InputSpec
+
+SPEC = InputSpec(64, 64, margin=0)
+POLICY = AugmentPolicy(mixup=0.5, swap=0.2, gamma=0.2, min_area=4.0)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
+    """Return 43 pictures of three shapes, one larger than four times the frame."""
+    return dataset(tmp_path_factory.mktemp("pictures"), 43, sizes=((60, 80), (90, 50), (300, 400)))
+
+
+def loader_of(index: DatasetIndex, *, batch_size: int = 4, workers: int = 0, **options: object) -> TrainLoader:
+    """Return a training loader with the tests' policy."""
+    return train_loader(index, SPEC, POLICY, batch_size=batch_size, seed=5, workers=workers, **options)  # type: ignore[arg-type]
+
+
+def same(one: Batch, other: Batch) -> bool:
+    """Return whether two batches are equal to the last bit."""
+    return all(torch.equal(a, b) for a, b in zip(one.tensors(), other.tensors(), strict=True))
+
+
+def all_same(ones: list[Batch], others: list[Batch]) -> bool:
+    """Return whether two epochs are equal to the last bit."""
+    return len(ones) == len(others) and all(same(a, b) for a, b in zip(ones, others, strict=True))
+
+
+@pytest.fixture(scope="module")
+def epochs(index: DatasetIndex) -> list[list[Batch]]:
+    """Return two epochs made without workers: what all other ways must give too."""
+    loader = loader_of(index)
+    return [list(loader), list(loader)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_do_not_depend_on_the_number_of_workers(
+    index: DatasetIndex, epochs: list[list[Batch]], workers: int
+) -> None:
+    loader = loader_of(index, workers=workers)
+    assert all_same(list(loader), epochs[0])
+    assert all_same(list(loader), epochs[1])
+    loader.close()
+
+
+def test_batches_have_the_promised_form(epochs: list[list[Batch]]) -> None:
+    assert len(epochs[0]) == 10
+    for batch in epochs[0]:
+        assert batch.images.shape == (4, 64, 64, 3)
+        assert batch.images.dtype == torch.uint8 and batch.boxes.dtype == torch.float32
+        assert all(t.dtype == torch.int64 for t in (batch.labels, batch.counts, batch.indices, batch.sizes))
+        assert len(batch.boxes) == len(batch.labels) == int(batch.counts.sum())
+        assert (batch.boxes >= 0).all() and (batch.boxes <= 64).all()
+        assert (batch.boxes[:, 2:] - batch.boxes[:, :2] >= POLICY.min_size).all()
+        assert set(batch.labels.tolist()) <= {0, 1}  # 2 is always a crowd
+        assert not batch.placements.any()
+    assert sum(len(batch.boxes) for batch in epochs[0]) > 80
+
+
+def test_every_sample_and_epoch_has_random_numbers_of_its_own(tmp_path: Path) -> None:
+    # Forty times the same picture: whatever differs comes from the random numbers.
+    copies = dataset(tmp_path, 40, same=True)
+    loader = loader_of(copies, batch_size=8, workers=2)
+    first, second = ([image.numpy().tobytes() for batch in loader for image in batch.images] for _ in range(2))
+    loader.close()
+    assert len(first) == 40
+    assert len({*first, *second}) == 80
+    other = train_loader(copies, SPEC, POLICY, batch_size=8, seed=6)
+    assert not {image.numpy().tobytes() for batch in other for image in batch.images} & {*first, *second}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [0, 3, 7, 10])
+def test_resume_in_mid_epoch_gives_the_remaining_batches(
+    index: DatasetIndex, epochs: list[list[Batch]], workers: int, stop: int
+) -> None:
+    loader = loader_of(index, workers=workers)
+    batches = iter(loader)
+    for _ in range(stop):
+        next(batches)
+    state = loader.state_dict()  # the workers are ahead by some batches: these don't count
+    loader.close()
+    resumed = loader_of(index, workers=2 - workers)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict()["consumed"] == stop % 10
+    assert all_same(list(resumed), epochs[0][stop:] if stop < 10 else epochs[1])
+    if stop < 10:
+        assert all_same(list(resumed), epochs[1])  # and the next epoch is whole
+    resumed.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_that_was_broken_off_goes_on_unless_it_is_rewound(
+    index: DatasetIndex, epochs: list[list[Batch]], workers: int
+) -> None:
+    loader = loader_of(index, workers=workers)
+    for _ in zip(range(3), loader, strict=False):
+        pass
+    assert all_same(list(loader), epochs[0][3:])
+    assert all_same(list(loader), epochs[1])
+    loader.set_epoch(0)
+    assert all_same(list(loader), epochs[0])
+    loader.close()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "decoded"])
+def test_caches_change_nothing(index: DatasetIndex, epochs: list[list[Batch]], kind: CacheKind) -> None:
+    loader = loader_of(index, cache=kind, workers=1)
+    assert all_same(list(loader), epochs[0])
+    loader.close()
+
+
+def test_cached_files_are_not_read_again(tmp_path: Path) -> None:
+    small = dataset(tmp_path, 8)
+    loader = loader_of(small, cache="jpeg")
+    first = list(loader)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    loader.set_epoch(0)
+    assert all_same(list(loader), first)
+
+
+def test_a_cache_that_does_not_fit_is_refused(index: DatasetIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "available_memory", lambda: 1000)
+    two = index.subset(np.tile(np.arange(43), 12))  # more than one block of pictures
+    with pytest.raises(UserError, match="does not fit into memory") as error:
+        list(loader_of(two, cache="decoded"))
+    assert "cache=jpeg" in error.value.fix
+    with pytest.raises(UserError, match="Unknown cache"):
+        loader_of(index, cache="disk")
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_together_make_the_same_samples(index: DatasetIndex, epochs: list[list[Batch]], world_size: int) -> None:
+    ranks = [
+        list(loader_of(index, batch_size=4 // world_size, rank=r, world_size=world_size)) for r in range(world_size)
+    ]
+    for number, batch in enumerate(epochs[0]):
+        parts = [rank[number] for rank in ranks]
+        assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+        assert torch.equal(torch.cat([part.boxes for part in parts]), batch.boxes)
+
+
+def test_policy_changes_at_the_closing_epoch(index: DatasetIndex) -> None:
+    closed = loader_of(index, close_at_epoch=1)
+    plain = train_loader(index, SPEC, POLICY.closing(), batch_size=4, seed=5)
+    first, second = list(closed), list(closed)
+    expected_first, expected_second = list(plain), list(plain)
+    assert not all_same(first, expected_first)
+    assert all_same(second, expected_second)
+    own = loader_of(index, close_at_epoch=0, closing_policy=AugmentPolicy.none())
+    assert next(iter(own)).placements.any(dim=1).all()  # plain letterbox: no picture is augmented
+
+
+def test_without_augmentation_training_sees_what_evaluation_sees(index: DatasetIndex) -> None:
+    none = train_loader(index, SPEC, AugmentPolicy.none(), batch_size=4, seed=1)
+    seen = {}
+    for batch in eval_loader(index, SPEC, batch_size=8):
+        for row, i in enumerate(batch.indices.tolist()):
+            seen[i] = (batch.images[row], batch.truth(row), batch.placements[row], batch.sizes[row])
+    for batch in none:
+        for row, i in enumerate(batch.indices.tolist()):
+            image, (boxes, labels), placement, size = seen[i]
+            assert torch.equal(batch.images[row], image)
+            assert torch.allclose(batch.truth(row)[0], boxes, atol=1e-3)
+            assert torch.equal(batch.truth(row)[1], labels)
+            assert torch.equal(batch.placements[row], placement) and torch.equal(batch.sizes[row], size)
+
+
+def test_fewer_pictures_than_a_batch_fill_it(tmp_path: Path) -> None:
+    loader = loader_of(dataset(tmp_path, 3), batch_size=8)
+    (batch,) = list(loader)
+    assert sorted(np.bincount(batch.indices).tolist()) == [2, 3, 3]
+    assert len({image.numpy().tobytes() for image in batch.images}) == 8  # repeated, but augmented anew
+
+
+def test_large_jpegs_are_decoded_small_and_boxes_follow(tmp_path: Path) -> None:
+    large = dataset(tmp_path, 1, sizes=((1201, 1603),))
+    policy = dataclasses.replace(AugmentPolicy.none(), scale=(0.9, 0.9))
+    loader = train_loader(large, SPEC, policy, batch_size=1)
+    assert isinstance(loader._pipe.make.__self__, Augmenter)  # type: ignore[attr-defined]
+    source = loader._pipe.make.__self__.pictures.get(0)  # type: ignore[attr-defined]
+    assert source.image.shape == (151, 201, 3)
+    assert source.size == (1201, 1603)
+    truth = large.truth(0)[0][:2]
+    assert np.allclose(source.boxes / [201, 151, 201, 151], truth / [1603, 1201, 1603, 1201], atol=1e-5)
+    assert next(iter(loader)).sizes.tolist() == [[1201, 1603]]
+
+
+# ------------------------------------------------------------------------------------------------- broken pictures
+
+
+def broken_dataset(folder: Path, num: int, broken: list[int]) -> DatasetIndex:
+    """Return a data set of which some files are truncated, empty or missing."""
+    made = dataset(folder, num)
+    for turn, i in enumerate(broken):
+        path = made.path(i)
+        if turn % 3 == 2:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[: 300 * (turn % 3)])
+    return made
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_picture_is_named_once_and_replaced(tmp_path: Path, workers: int) -> None:
+    index = broken_dataset(tmp_path, 120, [17])
+    loader = loader_of(index, batch_size=8, workers=workers)
+    with pytest.warns(UserWarning, match="can't be read") as caught:
+        epochs = [list(loader), list(loader)]
+    loader.close()
+    assert [str(index.path(17)) in str(warning.message) for warning in caught] == [True]
+    assert loader.skipped.paths() == (index.path(17),)
+    assert "1 of 120" in loader.skipped.summary()
+    for number, epoch in enumerate(epochs):
+        assert [len(batch) for batch in epoch] == [8] * 15
+        used = [i for batch in epoch for i in batch.indices.tolist()]
+        assert 17 not in used and len(set(used)) == 119
+        order = loader.order.order(number).tolist()
+        assert used[order.index(17)] == order[(order.index(17) + 1) % 120]
+        assert any(17 in batch.skipped for batch in epoch)
+
+
+def test_the_stand_in_is_the_same_for_all_workers_and_after_resume(tmp_path: Path) -> None:
+    index = broken_dataset(tmp_path, 120, [17])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        alone = list(loader_of(index, batch_size=8))
+        shared = loader_of(index, batch_size=8, workers=2)
+        assert all_same(list(shared), alone)
+        shared.close()
+        stopped = loader_of(index, batch_size=8)
+        for _ in zip(range(14), stopped, strict=False):
+            pass
+    resumed = loader_of(index, batch_size=8)
+    resumed.load_state_dict(stopped.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # told of before the interruption, so not again
+        assert all_same(list(resumed), alone[14:])
+    assert "1 of 120" in resumed.skipped.summary()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_more_than_one_percent_broken_stops_with_the_list(tmp_path: Path, workers: int) -> None:
+    index = broken_dataset(tmp_path, 120, [3, 50, 99])
+    loader = loader_of(index, batch_size=8, workers=workers)
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="2 of 120 pictures can't be read") as error:
+        list(loader)
+    loader.close()
+    assert sum(str(index.path(i)) in str(error.value) for i in (3, 50, 99)) >= 2
+    assert "eyas data check" in error.value.fix
+
+
+def test_nothing_but_broken_pictures_is_an_error(tmp_path: Path) -> None:
+    index = broken_dataset(tmp_path, 4, [0, 1, 2, 3])
+    with pytest.raises(UserError, match="can't be read"):
+        list(loader_of(index))
+
+
+# ------------------------------------------------------------------------------------------------------ evaluation
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_pixels_are_those_of_deployment(index: DatasetIndex, workers: int) -> None:
+    loader = eval_loader(index, SPEC, batch_size=8, workers=workers)
+    batches = list(loader)
+    loader.close()
+    assert len(batches) == len(loader) == 6
+    assert [len(batch) for batch in batches] == [8, 8, 8, 8, 8, 3]
+    assert [i for batch in batches for i in batch.indices.tolist()] == list(range(43))
+    for batch in batches:
+        for row, i in enumerate(batch.indices.tolist()):
+            image = decode.read_image(index.path(i))
+            expected, placed = letterbox.letterbox(image, SPEC)
+            assert np.array_equal(batch.images[row].numpy(), expected)
+            assert tuple(batch.sizes[row].tolist()) == image.shape[:2]
+            numbers = batch.placements[row].numpy()
+            assert numbers.tolist() == pytest.approx(dataclasses.astuple(placed))
+            again = letterbox.Placement(*numbers[:2].tolist(), *numbers[2:].astype(int).tolist())
+            truth, labels, crowd = index.truth(i)
+            boxes, found = batch.truth(row)
+            assert np.allclose(letterbox.from_frame(boxes.numpy(), again), truth[~crowd], atol=1e-2)
+            assert found.tolist() == labels[~crowd].tolist()
+
+
+def test_ranks_share_the_evaluation_batches(index: DatasetIndex) -> None:
+    parts = [list(eval_loader(index, SPEC, batch_size=4, rank=rank, world_size=3)) for rank in range(3)]
+    seen = sorted(i for part in parts for batch in part for i in batch.indices.tolist())
+    assert seen == list(range(43))
+    assert [len(part) for part in parts] == [4, 4, 3]
+
+
+def test_a_broken_picture_in_evaluation_is_grey_and_named(tmp_path: Path) -> None:
+    index = broken_dataset(tmp_path, 101, [9])
+    loader = eval_loader(index, SPEC, batch_size=10)
+    with pytest.warns(UserWarning, match="0009.jpg"):
+        batches = list(loader)
+    assert batches[0].skipped.tolist() == [9]
+    assert (batches[0].images[9] == SPEC.pad_value).all()
+    assert batches[0].sizes[9].tolist() == [60, 80]
+    assert len(loader.skipped.paths()) == 1
