@@ -20,6 +20,9 @@ def test_check_exits_0_on_warnings_and_1_on_errors(tmp_path: Path, capsys: pytes
     assert main(["data", "check", str(root), "--json", str(tmp_path / "check.json")]) == 0
     assert "warning rare class in train" in capsys.readouterr().out
     assert json.loads((tmp_path / "check.json").read_text())["errors"] is False
+    assert main(["data", "check", str(root), "--chart", str(tmp_path / "check.png")]) == 0
+    capsys.readouterr()
+    assert read_image(tmp_path / "check.png").std() > 20
     (root / "train" / "a.jpg").write_bytes(b"")
     assert main(["data", "check", str(root), "--json", str(tmp_path / "check.json")]) == 1
     assert "error unreadable picture in train" in capsys.readouterr().out

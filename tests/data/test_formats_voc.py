@@ -8,6 +8,8 @@ import pytest
 from tests.data.cases import voc_root, voc_xml, write_jpeg
 
 from eyas.data.formats import find_splits, load_dataset
+from eyas.data.formats.found import Problems
+from eyas.data.formats.voc_xml import VocObject, parse_xml
 from eyas.errors import UserError
 
 
@@ -114,3 +116,13 @@ def test_other_xml_is_no_voc(tmp_path: Path) -> None:
     (tmp_path / "annotations.xml").write_text("<annotations><image/></annotations>")
     with pytest.raises(UserError, match="No dataset was found"):
         load_dataset(tmp_path)
+
+
+def test_parse_xml_collects_what_it_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.xml"
+    path.write_text(voc_xml("x.jpg", [("cat", (1, 2, 3, 4)), ("", (1, 1, 2, 2))]).replace("<width>40", "<width>wide"))
+    problems = Problems(path)
+    annotation = parse_xml(path, problems)
+    assert annotation.objects == (VocObject("cat", (1, 2, 3, 4), False),)
+    assert annotation.size == (30, 0)
+    assert problems.count == 1

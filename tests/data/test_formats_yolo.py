@@ -8,6 +8,9 @@ import pytest
 from tests.data.cases import write_jpeg, yolo_root
 
 from eyas.data.formats import find_splits, load_dataset
+from eyas.data.formats.found import Problems
+from eyas.data.formats.yolo_rows import parse_rows
+from eyas.data.formats.yolo_yaml import find_yaml, read_yaml
 from eyas.errors import UserError
 
 
@@ -203,3 +206,21 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     (root / "images" / "train" / "a.jpg").unlink()
     with pytest.raises(UserError, match="has no picture"):
         load_dataset(root, "train")
+
+
+def test_parse_rows_goes_on_after_a_fault(tmp_path: Path) -> None:
+    problems = Problems(tmp_path)
+    rows = parse_rows(b"1 0.5 0.5 1 1\r\nx\n0 0.25 0.25 0.5 0.5", tmp_path / "a.txt", 2, False, problems)
+    assert rows == [(1, (0, 0, 1, 1)), (0, (0, 0, 0.5, 0.5))]
+    assert problems.count == 1
+
+
+def test_other_keys_of_a_yaml_are_no_splits(tmp_path: Path) -> None:
+    root = yolo_root(tmp_path)
+    write_yaml(
+        root,
+        "path: .\ntrain: images/train\nval_seen: images/val\nextra: images/val\nauthor: me\ndownload: images/val\n"
+        "roboflow: {workspace: x}\nnames: [a]\n",
+    )
+    assert find_yaml(root) == root / "data.yaml"
+    assert set(read_yaml(root / "data.yaml").splits) == {"train", "val_seen", "extra"}

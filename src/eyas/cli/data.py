@@ -13,7 +13,7 @@ HELP = (
 )
 EXAMPLES: tuple[str, ...] = (
     "eyas data info data/shapes",
-    "eyas data check data/shapes --json check.json",
+    "eyas data check data/shapes --json check.json --chart check.png",
     "eyas data show data/shapes --split val --out sheet.png --count 9",
     "eyas data convert data/shapes data/shapes-yolo --to yolo",
     "eyas data split data/shapes data/shapes-split --val 0.2 --test 0.1 --seed 1",
@@ -58,6 +58,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     _add_root(parser)
     _add_size(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write everything as JSON")
+    parser.add_argument("--chart", metavar="FILE", type=Path, help="also draw classes, box sizes and places as a PNG")
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -70,6 +71,11 @@ def _check(args: argparse.Namespace) -> int:
     report = check_dataset(args.root, format=args.format, train_size=args.size)
     if args.json:
         write_json(args.json, report.to_dict())
+    if args.chart:
+        from eyas.data.check_chart import write_chart
+        from eyas.data.formats import load_splits
+
+        write_chart(load_splits(args.root, format=args.format), args.size, args.chart)
     print_report(report, Console(highlight=False))
     return 1 if report.has_errors else 0
 
