@@ -213,3 +213,28 @@ def test_real_20000_square_jpeg_is_refused_quickly() -> None:
 def test_float_tiff_is_refused() -> None:
     with pytest.raises(UserError, match="float32"):
         decode.decode(encode(PICTURE.convert("F"), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("shrink", "factor"), [(1, 1), (2, 2), (3, 2), (7, 4), (8, 8), (100, 8)])
+def test_shrunk_pictures_are_the_picture_made_smaller(kind: str, shrink: int, factor: int) -> None:
+    data = encode(Image.fromarray(texture(121, 163)), kind)
+    small = decode.decode(data, shrink=shrink)
+    assert small.shape == (-(-121 // factor), -(-163 // factor), 3)
+    whole = decode.decode(data)[: 121 // factor * factor, : 163 // factor * factor].astype(float)
+    rows, columns = 121 // factor, 163 // factor
+    means = whole.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3))
+    assert np.abs(small[:rows, :columns] - means).mean() < 3
+    assert decode.shrink_factor(shrink) == factor
+
+
+def test_shrinking_minds_the_orientation() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(PICTURE, "JPEG", exif=exif)
+    assert decode.decode(data, shrink=2).shape == (40, 30, 3)
+
+
+def test_fast_decoding_is_nearly_the_same() -> None:
+    data = encode(PICTURE, "JPEG", quality=92)
+    assert np.abs(decode.decode(data, fast=True).astype(int) - decode.decode(data)).mean() < 3

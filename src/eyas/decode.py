@@ -38,8 +38,9 @@ def decode(
     Args:
         data: the bytes of a picture file.
         max_pixels: a picture with more pixels is refused before it is decoded.
-        shrink: the picture may be returned 2, 4 or 8 times smaller (sides rounded up), but not more than `shrink`
-            times: a JPEG is then decoded at that size, which is quicker. 1 asks for the very pixels.
+        shrink: the picture is returned `shrink_factor(shrink)` times smaller, each pixel the mean of a square (sides
+            are rounded up; the last pixel then covers a part of a square). A JPEG is decoded at that size, which is
+            quicker. 1 asks for the very pixels.
         fast: decode a JPEG with the quicker transform and colour interpolation: an eighth less time, values off by two
             of 255 on average. For training; evaluation and deployment leave it off.
         where: the file's name, for the error.
@@ -143,23 +144,26 @@ def _damaged(complaint: str, where: str) -> UserError:
 # ---------------------------------------------------------------------------------------------------------- pixels
 
 
-def _power(shrink: int) -> int:
-    """Return the greatest of 1, 2, 4 and 8 that is at most `shrink`."""
+def shrink_factor(shrink: int) -> int:
+    """Return the greatest of 1, 2, 4 and 8 that is at most `shrink`: how much smaller `decode` makes a picture."""
     return int(min(8, 1 << (max(1, shrink).bit_length() - 1)))
 
 
 def _shrunk(image: UInt8Array, shrink: int) -> UInt8Array:
-    """Return the picture averaged over squares of 2, 4 or 8 pixels, its sides rounded up as a JPEG decoder does."""
-    factor = _power(shrink)
+    """Return the picture averaged over squares of 2, 4 or 8 pixels; squares over the edge repeat the last pixel."""
+    factor = shrink_factor(shrink)
     if factor == 1:
         return image
-    size = (-(-image.shape[1] // factor), -(-image.shape[0] // factor))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    height, width = -(-image.shape[0] // factor), -(-image.shape[1] // factor)
+    below, right = height * factor - image.shape[0], width * factor - image.shape[1]
+    if below or right:
+        image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _decode_jpeg(data: bytes, header: PictureHeader, shrink: int, fast: bool, where: str) -> UInt8Array:
     """Return the JPEG's pixels as stored (not yet upright), 1, 2, 4 or 8 times smaller."""
-    factor = _power(shrink)
+    factor = shrink_factor(shrink)
     options: dict[str, int] = {"fastdct": fast, "fastupsample": fast}
     if factor > 1:
         options |= {"min_height": -(-header.height // factor), "min_width": -(-header.width // factor)}

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
+import shutil
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
-from tests.data.scenes import dataset
+from tests.data.scenes import dataset, extent, index_of
 
 from eyas import decode, letterbox
 from eyas.data import cache as cache_module
-from eyas.data.augment import Augmenter
 from eyas.data.batch import Batch
-from eyas.data.cache import CacheKind
+from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.index import DatasetIndex
 from eyas.data.loader import TrainLoader, eval_loader, train_loader
+from eyas.data.pictures import Pictures
+from eyas.data.pipe import tasks_ahead
 from eyas.data.policy import AugmentPolicy
 from eyas.errors import UserError
 from eyas.types import InputSpec
@@ -196,16 +200,58 @@ def test_fewer_pictures_than_a_batch_fill_it(tmp_path: Path) -> None:
 
 
 def test_large_jpegs_are_decoded_small_and_boxes_follow(tmp_path: Path) -> None:
-    large = dataset(tmp_path, 1, sizes=((1201, 1603),))
-    policy = dataclasses.replace(AugmentPolicy.none(), scale=(0.9, 0.9))
-    loader = train_loader(large, SPEC, policy, batch_size=1)
-    assert isinstance(loader._pipe.make.__self__, Augmenter)  # type: ignore[attr-defined]
-    source = loader._pipe.make.__self__.pictures.get(0)  # type: ignore[attr-defined]
-    assert source.image.shape == (151, 201, 3)
+    image = np.zeros((1201, 1603, 3), np.uint8)
+    box = [300, 200, 900, 700]
+    image[200:700, 300:900] = 255
+    (tmp_path / "0.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=95))
+    large = index_of(tmp_path, ["0.jpg"], np.array([box], np.float32), [(1201, 1603)], boxes_each=1)
+    pictures = Pictures(large, SPEC, 1.5, PictureCache(large))
+    source = pictures.get(0)
+    assert source.image.shape == (151, 201, 3)  # an eighth
     assert source.size == (1201, 1603)
-    truth = large.truth(0)[0][:2]
-    assert np.allclose(source.boxes / [201, 151, 201, 151], truth / [1603, 1201, 1603, 1201], atol=1e-5)
-    assert next(iter(loader)).sizes.tolist() == [[1201, 1603]]
+    assert np.abs(extent(source.image[..., 0] > 127) - source.boxes[0]).max() <= 1
+    assert pictures.get(0) is source
+    pictures.forget()
+    assert pictures.get(0) is not source
+    policy = dataclasses.replace(AugmentPolicy.none(), scale=(0.9, 0.9))
+    batch = next(iter(train_loader(large, SPEC, policy, batch_size=1)))
+    assert batch.sizes.tolist() == [[1201, 1603]]
+    assert np.abs(extent(batch.images[0, ..., 0].numpy() > 200) - batch.boxes[0].numpy()).max() <= 1.5
+
+
+def test_bad_boxes_do_not_reach_the_trainer(tmp_path: Path) -> None:
+    made = dataset(tmp_path, 1)
+    boxes = np.array([[10, 10, 40, 40], [np.nan, 0, 9, 9], [30, 30, 20, 40], [-20, 10, 30, 90], [200, 0, 220, 9]])
+    bad = index_of(tmp_path, ["0000.jpg"], boxes.astype(np.float32), [(60, 80)], boxes_each=5)
+    bad = dataclasses.replace(bad, crowd=np.zeros(5, bool))
+    source = Pictures(bad, SPEC, None, PictureCache(made)).get(0)
+    assert source.boxes.tolist() == [[10, 10, 40, 40], [0, 10, 30, 60]]
+
+
+def test_workers_hold_no_more_than_half_of_the_shared_memory(
+    index: DatasetIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert tasks_ahead(2, free // 20, tmp_path) == 2
+    assert tasks_ahead(2, free // 6, tmp_path) == 1
+    with pytest.raises(UserError, match="shared memory") as error:
+        tasks_ahead(2, free, tmp_path)
+    assert "--shm-size" in error.value.fix
+    assert tasks_ahead(2, free, tmp_path / "none") == 2
+    # What the loader asks for: 8 batches of 4 share their pictures.
+    asked: list[int] = []
+    monkeypatch.setattr("eyas.data.pipe.tasks_ahead", lambda _, task_bytes: asked.append(task_bytes) or 1)
+    loader_of(index, workers=1)
+    eval_loader(index, SPEC, batch_size=4, workers=1)
+    assert asked == [8 * 4 * 64 * 64 * 3, 4 * 64 * 64 * 3]
+
+
+def test_what_a_worker_needs_can_be_sent_to_it(index: DatasetIndex, epochs: list[list[Batch]]) -> None:
+    # Where processes can't be forked (macOS, Windows) everything is pickled.
+    loader = loader_of(index, cache="decoded")
+    loader._pictures.cache.fill(loader._pictures.decode)
+    make = pickle.loads(pickle.dumps(loader._pipe.make))
+    assert all_same(list(make(1, range(10))), epochs[1])
 
 
 # ------------------------------------------------------------------------------------------------- broken pictures

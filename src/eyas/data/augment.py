@@ -57,6 +57,10 @@ class Augmenter:
                 self._pools = pools
             yield self._batch(epoch, number, policy)
 
+    def batch_bytes(self) -> int:
+        """Return how much memory the pictures of a batch take."""
+        return self.order.batch_size * self.spec.height * self.spec.width * 3
+
     def _batch(self, epoch: int, number: int, policy: AugmentPolicy) -> Batch:
         """Make one batch."""
         positions = self.order.positions(number)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,20 @@ from eyas.types import UInt8Array
 
 T = TypeVar("T")
 CacheKind = Literal["none", "jpeg", "decoded"]
-Decoded = tuple[UInt8Array, tuple[int, int]]  # pixels and the original (height, width)
+
+
+class Decoded(NamedTuple):
+    """A decoded picture.
+
+    Attributes:
+        image: uint8 [h, w, 3], RGB.
+        size: (height, width) of the original.
+        factor: how many pixels of the original, across and down, one of `image` stands for.
+    """
+
+    image: UInt8Array
+    size: tuple[int, int]
+    factor: int
 
 
 class PictureCache:
@@ -69,13 +82,13 @@ class PictureCache:
         return kept.tobytes() if kept is not None else read_bytes(self.index.path(index))
 
     def pixels(self, index: int) -> Decoded | None:
-        """Return the decoded picture and its original (height, width) if they are kept."""
+        """Return the decoded picture if it is kept."""
         return self._decoded.get(index)
 
     def nbytes(self) -> int:
         """Return how much memory is held."""
         files = sum(data.nbytes for data in self._files.values())
-        return files + sum(image.nbytes for image, _ in self._decoded.values())
+        return files + sum(decoded.image.nbytes for decoded in self._decoded.values())
 
     def _try_read(self, index: int) -> UInt8Array | None:
         """Return the file as an array (numbers in it can't be touched by reference counts), None if it is missing."""

@@ -51,6 +51,10 @@ class EvaluationBatches:
             start = self.starts[number]
             yield self._batch(range(start, min(start + self.batch_size, len(self.index))))
 
+    def batch_bytes(self) -> int:
+        """Return how much memory the pictures of a batch take."""
+        return self.batch_size * self.spec.height * self.spec.width * 3
+
     def _batch(self, indices: range) -> Batch:
         """Make one batch."""
         images = new_images(len(indices), self.spec)

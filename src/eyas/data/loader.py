@@ -6,13 +6,8 @@ order of the data set. The batches are the same for every number of workers.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-
-import cv2
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eyas.data.augment import Augmenter
 from eyas.data.batch import Batch
@@ -20,89 +15,11 @@ from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.evaluation import EvaluationBatches
 from eyas.data.index import DatasetIndex
 from eyas.data.pictures import Pictures
+from eyas.data.pipe import Pipe, Task
 from eyas.data.policy import AugmentPolicy
 from eyas.data.sampler import EpochBatches
 from eyas.data.skipped import SkippedPictures
 from eyas.types import InputSpec
-
-Task = tuple[int, tuple[int, ...]]  # an epoch and the numbers of the batches to make in it
-Maker = Callable[[int, tuple[int, ...]], Iterator[Batch]]
-
-
-class _Worker(Dataset[list[Batch]]):
-    """What runs in a worker process: a task in, its batches out."""
-
-    def __init__(self, make: Maker) -> None:
-        self.make = make
-
-    def __getitem__(self, task: Task) -> list[Batch]:
-        """Return the batches of a task."""
-        return list(self.make(*task))
-
-
-class _Tasks(Sampler[Task]):
-    """The tasks of the coming epoch; set anew before each."""
-
-    def __init__(self) -> None:
-        self.tasks: list[Task] = []
-
-    def __iter__(self) -> Iterator[Task]:
-        """Yield the tasks in order."""
-        return iter(self.tasks)
-
-    def __len__(self) -> int:
-        """Return the number of tasks."""
-        return len(self.tasks)
-
-
-class _Pipe:
-    """Runs tasks in worker processes, or here when there are none, and gives their batches in order."""
-
-    def __init__(self, make: Maker, workers: int, pin_memory: bool) -> None:
-        self.make = make
-        self.pin_memory = pin_memory
-        self.tasks = _Tasks()
-        self.loader: DataLoader[list[Batch]] | None = None
-        if workers:
-            self.loader = DataLoader(
-                _Worker(make),
-                sampler=self.tasks,
-                batch_size=None,
-                num_workers=workers,
-                collate_fn=_same,
-                pin_memory=pin_memory,
-                worker_init_fn=_one_thread,
-                persistent_workers=True,
-                # Forked workers share the index and the caches with this process instead of copying them.
-                multiprocessing_context="fork" if sys.platform == "linux" else None,
-            )
-
-    def run(self, tasks: list[Task]) -> Iterator[Batch]:
-        """Yield the batches of the tasks."""
-        if self.loader is None:
-            for task in tasks:
-                for batch in self.make(*task):
-                    yield batch.pin_memory() if self.pin_memory else batch
-            return
-        self.tasks.tasks = tasks
-        for made in self.loader:
-            yield from made
-
-    def close(self) -> None:
-        """End the worker processes."""
-        if self.loader is not None:
-            self.loader._iterator = None
-
-
-def _same(batches: list[Batch]) -> list[Batch]:
-    """Return the argument: batches are made whole in the workers."""
-    return batches
-
-
-def _one_thread(_: int) -> None:
-    """Keep a worker to one thread, and away from OpenCV's threads, which do not survive a fork."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
 
 
 class TrainLoader:
@@ -122,7 +39,7 @@ class TrainLoader:
         self.order = augmenter.order
         self.skipped = skipped
         self._pictures = augmenter.pictures
-        self._pipe = _Pipe(augmenter.batches, workers, pin_memory)
+        self._pipe = Pipe(augmenter.batches, workers, pin_memory, augmenter.order.span * augmenter.batch_bytes())
 
     @property
     def batch_size(self) -> int:
@@ -143,7 +60,7 @@ class TrainLoader:
         Raises:
             UserError: more than 1 % of the pictures can't be read.
         """
-        self._pictures.cache.fill(self._pictures.pixels)
+        self._pictures.cache.fill(self._pictures.decode)
         if self.order.consumed >= len(self.order):
             self.order.set_epoch(self.order.epoch + 1)
         for batch in self._pipe.run(self._tasks()):
@@ -187,7 +104,7 @@ class EvalLoader:
     def __init__(self, batches: EvaluationBatches, skipped: SkippedPictures, workers: int, pin_memory: bool) -> None:
         self.skipped = skipped
         self._batches = batches
-        self._pipe = _Pipe(batches.batches, workers, pin_memory)
+        self._pipe = Pipe(batches.batches, workers, pin_memory, batches.batch_bytes())
 
     @property
     def batch_size(self) -> int:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from eyas import decode
-from eyas.data.cache import PictureCache
+from eyas.data.cache import Decoded, PictureCache
 from eyas.data.index import DatasetIndex
 from eyas.picture_header import parse_header
 from eyas.types import FloatArray, InputSpec, IntArray, UInt8Array
@@ -101,8 +101,8 @@ class Pictures:
         self._memo.clear()
         self._memo_bytes = 0
 
-    def pixels(self, index: int) -> tuple[UInt8Array, tuple[int, int]]:
-        """Return the decoded picture, perhaps shrunk, and its original (height, width); a broken one is a UserError."""
+    def decode(self, index: int) -> Decoded:
+        """Return the pixels of picture `index`, read anew; a broken one is a UserError."""
         data = self.cache.read(index)
         header = parse_header(data)
         shrink = 1
@@ -111,15 +111,15 @@ class Pictures:
             fit = min(self.spec.height / max(height, 1), self.spec.width / max(width, 1))
             shrink = max(1, int(1 / (fit * self.max_scale)))
         image = decode.decode(data, shrink=shrink, fast=self.max_scale is not None, where=str(self.path(index)))
-        return image, header.size if header is not None else (image.shape[0], image.shape[1])
+        size = header.size if header is not None else (image.shape[0], image.shape[1])
+        return Decoded(image, size, decode.shrink_factor(shrink))
 
     def _read(self, index: int) -> Source:
         """Decode a picture and bring its boxes to the pixels it has been decoded to."""
-        image, (height, width) = self.cache.pixels(index) or self.pixels(index)
+        image, (height, width), factor = self.cache.pixels(index) or self.decode(index)
         boxes, labels, crowd = self.index.truth(index)
         kept = ~crowd & np.isfinite(boxes).all(axis=1)
         limit = np.array([width, height, width, height], np.float32)
-        ratio = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
-        boxes = np.clip(boxes[kept], 0, limit) * ratio
+        boxes = np.asarray(np.clip(boxes[kept], 0, limit) / factor, np.float32)
         solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return Source(image, np.asarray(boxes[solid], np.float32), labels[kept][solid], (height, width))
+        return Source(image, boxes[solid], labels[kept][solid], (height, width))
