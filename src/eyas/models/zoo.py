@@ -38,22 +38,30 @@ def _neck(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> tupl
     )
 
 
+# P and N are made for CPUs: the features of strides 2 and 4, which cost most of the time and few of the parameters, are
+# narrow and of plain convolutions; the parameters are at stride 32.
 SPECS: Mapping[str, YoloNasSpec] = MappingProxyType({
     "yolo_nas_p": YoloNasSpec(
         stem_width=16,
-        stages=(StageSpec(24, 1, 12), StageSpec(48, 1, 24), StageSpec(96, 2, 40), StageSpec(160, 1, 48)),
-        context_hidden=64,
-        context_width=128,
-        neck=_neck((48, 32, 48, 96), ((1, 24), (1, 24), (1, 24), (1, 32))),
-        head_widths=(32, 40, 48),
+        stages=(
+            StageSpec(16, 1, 8, block="conv"), StageSpec(32, 1, 16), StageSpec(64, 2, 32), StageSpec(160, 1, 80),
+        ),
+        context_hidden=80,
+        context_width=160,
+        neck=_neck((48, 32, 48, 96), ((1, 32), (1, 16), (1, 32), (1, 48))),
+        head_widths=(32, 48, 80),
+        stem_block="conv",
     ),
     "yolo_nas_n": YoloNasSpec(
         stem_width=16,
-        stages=(StageSpec(32, 1, 16), StageSpec(64, 2, 32), StageSpec(144, 3, 64), StageSpec(288, 1, 96)),
+        stages=(
+            StageSpec(24, 1, 8, block="conv"), StageSpec(48, 2, 24), StageSpec(96, 3, 48), StageSpec(256, 2, 128),
+        ),
         context_hidden=128,
         context_width=256,
-        neck=_neck((96, 64, 96, 160), ((1, 48), (1, 40), (1, 48), (1, 64))),
-        head_widths=(56, 72, 96),
+        neck=_neck((64, 40, 64, 160), ((1, 48), (1, 24), (1, 48), (1, 96))),
+        head_widths=(40, 64, 112),
+        stem_block="conv",
     ),
     "yolo_nas_s": _reference(
         (32, 64, 96, 192), (False, False, False, False), ((2, 64), (2, 48), (2, 64), (2, 64)), (64, 128, 256)
