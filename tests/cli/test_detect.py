@@ -73,6 +73,8 @@ def test_thresholds_classes_and_another_folder(folder: Path) -> None:
     assert {entry["category_id"] for entry in results("--classes", "blue")} == {2}
     assert len(results("--classes", "red, blue")) == len(everything)
     assert len(results("--iou", "0.1")) < len(everything)
+    assert len(results("--nms", "class_agnostic")) < len(everything)
+    assert results("--nms", "soft")[0] == everything[0] and results("--nms", "soft")[1:] != everything[1:]
     assert results("--size", "96") != everything
 
 

@@ -14,7 +14,7 @@ from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.runtime.outputs import LABELS, Output, OutputWriter, Result, plan
 from eyas.runtime.sources import Frame, Item, Picture, Source, Video, expand
-from eyas.types import Detections
+from eyas.types import Detections, Suppression
 
 DEFAULT_FOLDER = "detections"
 
@@ -50,6 +50,7 @@ def detect(
     out: str | Path = DEFAULT_FOLDER,
     confidence: float | None = None,
     iou: float | None = None,
+    suppression: Suppression | None = None,
     classes: Sequence[str] | None = None,
     save_pictures: bool = True,
     save_json: str | Path | None = None,
@@ -67,7 +68,7 @@ def detect(
         model: a run's folder, or a detector.
         source: a picture, folder, glob, video, camera number, stream address or array, or a list of these.
         out: the folder for what is written; annotated copies keep their sources' names below it.
-        confidence, iou, classes: what a prediction must pass; None takes the run's own, and all classes.
+        confidence, iou, suppression, classes: what a prediction must pass; None takes the run's own, and all classes.
         save_pictures: whether to write annotated pictures and videos.
         save_json: where to write COCO results; a bare name goes into `out`.
         like: a COCO annotation file whose image and category ids the results are to use.
@@ -99,6 +100,7 @@ def detect(
             items,
             confidence=confidence,
             iou=iou,
+            suppression=suppression,
             classes=classes,
             batch=batch,
             draw=save_pictures,

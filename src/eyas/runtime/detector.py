@@ -16,7 +16,7 @@ from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import Preprocessor, checked_image
 from eyas.runtime.sessions.base import Session
 from eyas.runtime.sources import Frame, Source
-from eyas.types import DETECT, Detections, InputSpec, IntArray, Thresholds, UInt8Array
+from eyas.types import DETECT, Detections, InputSpec, IntArray, Suppression, Thresholds, UInt8Array
 
 Image: TypeAlias = str | Path | bytes | UInt8Array
 
@@ -58,6 +58,7 @@ class Detector:
         *,
         confidence: float | None = ...,
         iou: float | None = ...,
+        suppression: Suppression | None = ...,
         classes: Sequence[str] | None = ...,
         batch: int = ...,
     ) -> Detections: ...
@@ -69,6 +70,7 @@ class Detector:
         *,
         confidence: float | None = ...,
         iou: float | None = ...,
+        suppression: Suppression | None = ...,
         classes: Sequence[str] | None = ...,
         batch: int = ...,
     ) -> list[Detections]: ...
@@ -79,6 +81,7 @@ class Detector:
         *,
         confidence: float | None = None,
         iou: float | None = None,
+        suppression: Suppression | None = None,
         classes: Sequence[str] | None = None,
         batch: int = 8,
     ) -> Detections | list[Detections]:
@@ -86,14 +89,14 @@ class Detector:
 
         Args:
             images: a path, a picture file's bytes, or uint8 [H, W, 3] RGB; or a list of these.
-            confidence, iou: thresholds for this call, in place of the detector's.
+            confidence, iou, suppression: thresholds for this call, in place of the detector's.
             classes: names of the only classes wanted.
             batch: how many pictures of a list go through the network at once.
 
         Raises:
             UserError: a picture can't be read, a class is unknown, a threshold is out of range.
         """
-        thresholds = self.limits(confidence, iou)
+        thresholds = self.limits(confidence, iou, suppression)
         only = self.labels_of(classes)
         if isinstance(images, str | Path | bytes | np.ndarray):
             return self.predict([self.read(images)], thresholds, only)[0]
@@ -129,6 +132,7 @@ class Detector:
         *,
         confidence: float | None = None,
         iou: float | None = None,
+        suppression: Suppression | None = None,
         classes: Sequence[str] | None = None,
         batch: int = 1,
         drop: bool | None = None,
@@ -141,7 +145,7 @@ class Detector:
 
         Args:
             source: a picture, folder, glob, video, camera number, stream address or array, or a list of these.
-            confidence, iou, classes: as for a call.
+            confidence, iou, suppression, classes: as for a call.
             batch: how many frames go through the network at once.
             drop: True: when inference is slower than the source, the oldest waiting frame is dropped (the gaps show
                 in `frame.index`); False: the source waits; None: drop for cameras and network streams, else wait.
@@ -154,7 +158,7 @@ class Detector:
         """
         from eyas.runtime.stream import StreamSettings, run_stream
 
-        settings = StreamSettings(self.limits(confidence, iou), self.labels_of(classes), batch, drop, draw)
+        settings = StreamSettings(self.limits(confidence, iou, suppression), self.labels_of(classes), batch, drop, draw)
         return run_stream(self, source, settings, on_problem)
 
     def read(self, image: Image) -> UInt8Array:
@@ -169,12 +173,15 @@ class Detector:
             return read_image(image, max_pixels=self.max_pixels)
         return checked_image(image)
 
-    def limits(self, confidence: float | None = None, iou: float | None = None) -> Thresholds:
+    def limits(
+        self, confidence: float | None = None, iou: float | None = None, suppression: Suppression | None = None
+    ) -> Thresholds:
         """Return the detector's thresholds with those given in their place."""
         return dataclasses.replace(
             self.thresholds,
             confidence=self.thresholds.confidence if confidence is None else confidence,
             iou=self.thresholds.iou if iou is None else iou,
+            suppression=suppression or self.thresholds.suppression,
         )
 
     def labels_of(self, classes: Sequence[str] | None) -> IntArray | None:
