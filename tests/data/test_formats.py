@@ -58,6 +58,22 @@ def test_no_format_is_refused_with_what_lies_there(tmp_path: Path) -> None:
         find_format(yolo_root(tmp_path / "y"), "coco")
 
 
+def test_what_usually_helps_is_said(tmp_path: Path) -> None:
+    def fix_for(root: Path) -> str:
+        with pytest.raises(UserError) as caught:
+            find_format(root)
+        return caught.value.fix
+
+    write_json(tmp_path / "json" / "labels.json", {})
+    assert fix_for(tmp_path / "json") == f"give the COCO file itself, for example {tmp_path / 'json' / 'labels.json'}"
+    (yolo_root(tmp_path / "yolo") / "data.yaml").unlink()
+    assert "need a data.yaml" in fix_for(tmp_path / "yolo")
+    voc_root(tmp_path / "outer" / "VOC2007")
+    assert fix_for(tmp_path / "outer") == f"give the folder inside: {tmp_path / 'outer' / 'VOC2007'}"
+    (tmp_path / "empty").mkdir()
+    assert fix_for(tmp_path / "empty") == ""
+
+
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
     with pytest.raises(UserError, match="did you mean 'train'") as caught:

@@ -43,6 +43,24 @@ def test_another_object_on_the_same_background_is_another_picture() -> None:
     assert pairs_of(image, changed) == []
 
 
+def test_many_copies_give_a_tree_of_pairs() -> None:
+    prints = [fingerprint(scene(i % 2)) for i in range(300)]
+    bits = np.array([p.bits for p in prints], np.uint64)
+    pairs = list(near_pairs(bits, np.stack([p.thumbnail for p in prints])))
+    assert len(pairs) == 298
+    assert all(i < j for i, j in pairs)
+    assert groups(300, iter(pairs)) == [list(range(0, 300, 2)), list(range(1, 300, 2))]
+
+
+def test_a_chain_of_small_changes_is_one_group() -> None:
+    """The ends differ too much from each other, but each is near its neighbour."""
+    base = fingerprint(scene(0))
+    thumbnails = np.stack([np.clip(base.thumbnail.astype(int) + 2 * i, 0, 255) for i in (0, 3, 1, 2)]).astype(np.uint8)
+    pairs = list(near_pairs(np.full(4, base.bits, np.uint64), thumbnails))
+    assert (0, 1) not in pairs
+    assert groups(4, iter(pairs)) == [[0, 1, 2, 3]]
+
+
 def test_groups_join_chains() -> None:
     assert groups(6, iter([(4, 1), (1, 2), (5, 4)])) == [[0], [1, 2, 4, 5], [3]]
     assert groups(2, iter([])) == [[0], [1]]

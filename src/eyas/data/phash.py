@@ -46,17 +46,27 @@ def fingerprint(image: UInt8Array) -> Fingerprint:
 
 
 def near_pairs(bits: Hashes, thumbnails: UInt8Array) -> Iterator[tuple[int, int]]:
-    """Yield (i, j), i < j, of pictures that are nearly the same.
+    """Yield (i, j), i < j, that tie pictures which are nearly the same: a tree for each group of them, not all pairs.
+
+    So a thousand equal frames of a video give 999 pairs and not half a million.
 
     Args:
         bits: uint64 [N], the hashes.
         thumbnails: uint8 [N, 24, 24].
     """
-    for i in range(len(bits) - 1):
-        distance = np.bitwise_count(bits[i + 1 :] ^ bits[i])
-        for j in np.flatnonzero(distance <= HASH_BITS) + i + 1:
-            if _same(thumbnails[i], thumbnails[j]):
-                yield i, int(j)
+    free = np.ones(len(bits), bool)
+    for start in range(len(bits)):
+        waiting = [start] if free[start] else []
+        free[start] = False
+        while waiting:
+            member = waiting.pop()
+            # Whatever lies before `start` has a group already, or was compared with everything and has none.
+            close = np.bitwise_count(bits[start:] ^ bits[member]) <= HASH_BITS
+            near = np.flatnonzero(close & free[start:]) + start
+            for other in near[_same(thumbnails[near], thumbnails[member])].tolist():
+                free[other] = False
+                waiting.append(other)
+                yield min(member, other), max(member, other)
 
 
 def groups(count: int, pairs: Iterator[tuple[int, int]]) -> list[list[int]]:
@@ -78,7 +88,8 @@ def groups(count: int, pairs: Iterator[tuple[int, int]]) -> list[list[int]]:
     return list(members.values())
 
 
-def _same(first: UInt8Array, second: UInt8Array) -> bool:
-    """Return whether two thumbnails show the same picture."""
-    difference = np.abs(first.astype(np.float32) - second.astype(np.float32))
-    return bool(difference.mean() <= MEAN_DIFFERENCE and difference.max() <= WORST_DIFFERENCE)
+def _same(some: UInt8Array, one: UInt8Array) -> npt.NDArray[np.bool_]:
+    """Return which of the thumbnails [K, 24, 24] show the same picture as `one` [24, 24]: bool [K]."""
+    difference = np.abs(some.astype(np.float32) - one.astype(np.float32))
+    close = difference.mean(axis=(1, 2)) <= MEAN_DIFFERENCE
+    return np.asarray(close & (difference.max(axis=(1, 2), initial=0) <= WORST_DIFFERENCE))

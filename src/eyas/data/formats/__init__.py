@@ -49,6 +49,7 @@ def find_format(root: Path | str, format: str | None = None) -> tuple[Format, tu
         f"No dataset was found{' in the format ' + format if format else ''}. {_listing(path)}",
         where=str(path),
         expected="; ".join(f.title for f in wanted),
+        fix=_hint(path),
     )
 
 
@@ -95,6 +96,18 @@ def load_splits(root: Path | str, *, format: str | None = None) -> dict[str, Dat
 def _relative(path: Path, root: Path) -> str:
     """Return the path below the root, or its name."""
     return path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else path.name
+
+
+def _hint(path: Path) -> str:
+    """Return what usually helps when a folder is not recognised, "" when nothing comes to mind."""
+    if path.is_file():
+        return ""
+    if any(path.glob("*.json")):
+        return f"give the COCO file itself, for example {sorted(path.glob('*.json'))[0]}"
+    if (path / "labels").is_dir() or any(path.glob("*/labels")):
+        return "YOLO labels need a data.yaml that names the splits and the classes"
+    inner = next((p for p in sorted(path.iterdir()) if p.is_dir() and any(f.sniff(p) for f in FORMATS.values())), None)
+    return f"give the folder inside: {inner}" if inner else ""
 
 
 def _listing(path: Path) -> str:
