@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--conf", type=float, metavar="X", help="least score, 0 to 1 (default: the run's)")
     add("--iou", type=float, metavar="X", help="overlap above which the weaker box of a class is dropped (the run's)")
     add("--nms", choices=("class_wise", "class_agnostic", "soft"),
-        help="a better box drops those of its class, of any class, or lowers their scores (default: the run's)")  # fmt: skip
+        help="a better box drops those of its class, of any class, or lowers scores (default: the run's)")  # fmt: skip
     add("--classes", metavar="A,B", help="only these classes, comma-separated")
     add("--save-json", nargs="?", const="results.json", metavar="FILE",
         help="write COCO results; a bare name goes into --out (default name: results.json)")  # fmt: skip
