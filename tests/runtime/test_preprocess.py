@@ -61,3 +61,15 @@ def test_the_array_is_kept_and_a_thread_has_its_own() -> None:
 def test_what_is_no_picture_is_refused_with_the_way_to_convert_it(image: UInt8Array) -> None:
     with pytest.raises(UserError, match=r"uint8 array \[height, width, 3\]"):
         checked_image(image)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (481, 641), (1080, 1920), (350, 350), (20, 900), (3, 1400)])
+@pytest.mark.parametrize("phase", [0, 1, 5])
+def test_every_pixel_counts_when_a_picture_shrinks(size: tuple[int, int], phase: int) -> None:
+    # One bright column in eight: sampling would see none of them, or too many.
+    image = np.zeros((*size, 3), np.uint8)
+    image[:, phase::8] = 240
+    spec = InputSpec(64, 64, margin=0)
+    batch, [placed] = Preprocessor(spec)([image])
+    inner = batch[0, placed.top : placed.top + placed.height, placed.left : placed.left + placed.width]
+    assert abs(float(inner.mean()) - 30) < 4
