@@ -318,10 +318,15 @@ def test_more_than_one_percent_broken_stops_with_the_list(tmp_path: Path, worker
     assert "eyas data check" in error.value.fix
 
 
-def test_nothing_but_broken_pictures_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_but_broken_pictures_is_a_plain_error(tmp_path: Path, workers: int) -> None:
     index = broken_dataset(tmp_path, 4, [0, 1, 2, 3])
-    with pytest.raises(UserError, match="can't be read"):
-        list(loader_of(index))
+    loader = loader_of(index, workers=workers)
+    with pytest.raises(UserError, match="4 pictures one after another can't be read") as error:
+        list(loader)
+    loader.close()
+    assert "Traceback" not in str(error.value)
+    assert error.value.fix == "check the data set: eyas data check"
 
 
 # ------------------------------------------------------------------------------------------------------ evaluation

@@ -142,10 +142,11 @@ class Augmenter:
                     last = error
             skipped.add(index)
         raise UserError(
-            f"{len(skipped)} pictures in a row can't be read.",
+            f"{len(skipped)} pictures one after another can't be read"
+            + (f"; of the last one: {last.problem}" if last is not None else "."),
             where=str(self.pictures.path(index)),
-            fix="check the data set (eyas data check)",
-        ) from last
+            fix="check the data set: eyas data check",
+        )
 
 
 def placement_row(placed: letterbox.Placement) -> FloatArray:

@@ -18,15 +18,21 @@ Task = tuple[int, tuple[int, ...]]  # an epoch and the numbers of the batches to
 Maker = Callable[[int, tuple[int, ...]], Iterator[Batch]]
 
 
-class _Worker(Dataset[list[Batch]]):
-    """What runs in a worker process: a task in, its batches out."""
+Made = list[Batch] | UserError
+
+
+class _Worker(Dataset[Made]):
+    """What runs in a worker process: a task in, its batches out, or what the user must mend first."""
 
     def __init__(self, make: Maker) -> None:
         self.make = make
 
-    def __getitem__(self, task: Task) -> list[Batch]:
-        """Return the batches of a task."""
-        return list(self.make(*task))
+    def __getitem__(self, task: Task) -> Made:
+        """Return the batches of a task; an error is returned too, for torch would wrap it in a traceback."""
+        try:
+            return list(self.make(*task))
+        except UserError as error:
+            return error
 
 
 class _Tasks(Sampler[Task]):
@@ -61,7 +67,7 @@ class Pipe:
         self.make = make
         self.pin_memory = pin_memory
         self.tasks = _Tasks()
-        self.loader: DataLoader[list[Batch]] | None = None
+        self.loader: DataLoader[Made] | None = None
         if workers:
             self.loader = DataLoader(
                 _Worker(make),
@@ -86,6 +92,8 @@ class Pipe:
             return
         self.tasks.tasks = tasks
         for made in self.loader:
+            if isinstance(made, UserError):
+                raise made
             yield from made
 
     def close(self) -> None:
@@ -94,7 +102,7 @@ class Pipe:
             self.loader._iterator = None
 
 
-def _same(batches: list[Batch]) -> list[Batch]:
+def _same(batches: Made) -> Made:
     """Return the argument: batches are made whole in the workers."""
     return batches
 
