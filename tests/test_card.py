@@ -95,3 +95,12 @@ def test_the_ancestors_depth_first(tmp_path: Path) -> None:
     artefact(tmp_path / "child", parents=(entry("left"), entry("gone"), entry("right")))
     walked = [(depth, folder.name) for depth, folder, _ in lineage(tmp_path / "child")]
     assert walked == [(0, "child"), (1, "left"), (2, "oldest"), (1, "right")]
+
+
+def test_a_folder_that_was_used_again_ends_the_walk(tmp_path: Path) -> None:
+    def entry(name: str) -> dict[str, str]:
+        return {"kind": "run", "path": str(tmp_path / name), "sha256": ""}
+
+    artefact(tmp_path / "one", parents=(entry("two"), entry("one")))
+    artefact(tmp_path / "two", parents=(entry("one"),))
+    assert [folder.name for _, folder, _ in lineage(tmp_path / "one")] == ["one", "two"]

@@ -50,8 +50,14 @@ def hash_file(path: Path) -> str:
 
 
 def write_card(
-    folder: Path, kind: str, files: Iterable[str], *, version: str, created: str,
-    parents: Iterable[dict[str, str]] = (), recipe: dict[str, Any] | None = None,
+    folder: Path,
+    kind: str,
+    files: Iterable[str],
+    *,
+    version: str,
+    created: str,
+    parents: Iterable[dict[str, str]] = (),
+    recipe: dict[str, Any] | None = None,
 ) -> Card:
     """Hash `files` (relative to `folder`), write `card.json` there and return the card."""
     hashes = {name: hash_file(folder / name) for name in sorted(files)}
@@ -97,13 +103,17 @@ def verify_card(folder: Path) -> Card:
 
 
 def lineage(folder: Path) -> Iterator[tuple[int, Path, Card]]:
-    """Yield (depth, folder, card) of the artefact and of each ancestor that can be found, depth first."""
-    stack = [(0, folder)]
+    """Yield (depth, folder, card) of the artefact and of each ancestor that can be found, depth first.
+
+    A folder that was used again, so that it is its own ancestor by name, is not entered twice on one path.
+    """
+    stack: list[tuple[Path, ...]] = [(folder,)]
     while stack:
-        depth, current = stack.pop()
-        card = read_card(current)
-        yield depth, current, card
+        trail = stack.pop()
+        card = read_card(trail[-1])
+        yield len(trail) - 1, trail[-1], card
+        above = {path.resolve() for path in trail}
         for parent in reversed(card.parents):
             path = Path(parent.get("path", ""))
-            if (path / CARD).is_file():
-                stack.append((depth + 1, path))
+            if (path / CARD).is_file() and path.resolve() not in above:
+                stack.append((*trail, path))
