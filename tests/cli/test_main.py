@@ -206,7 +206,7 @@ def test_what_an_import_brings_with_it(code: str, allowed: set[str]) -> None:
 
 
 def test_import_and_help_are_quick() -> None:
-    """Limits of 0.15 and 0.4 s, as processor time less the bare interpreter's, so that a loaded machine is no matter."""
+    """At most 0.15 and 0.4 s of processor time above the bare interpreter's: a loaded machine is no matter."""
 
     def seconds(*arguments: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
