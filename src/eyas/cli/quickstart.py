@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 HELP = "the whole way on made-up pictures: train, evaluate, detect"
+EPOCHS, TRAIN, VAL = 12, 480, 96
+SHOWN = 16  # pictures that are detected on and drawn
 EXAMPLES = (
     "eyas quickstart",
     "eyas quickstart --out try --epochs 2 --train 48 --val 16",
@@ -18,9 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the pictures (default {EPOCHS})")
     parser.add_argument("--train", type=int, default=TRAIN, help=f"training pictures to make (default {TRAIN})")
     parser.add_argument("--val", type=int, default=VAL, help=f"validation pictures to make (default {VAL})")
-
-
-EPOCHS, TRAIN, VAL = 12, 480, 96
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     console.rule("2/4  training a pico detector from random weights")
     train(data, recipe="quick", out=run_folder, epochs=args.epochs)
     console.rule("3/4  evaluating it on the validation pictures, which it was not trained on")
-    result = evaluate(run_folder, data, split="val", out=out / "report")
+    result = evaluate(run_folder, data, split="val", out=out / "report", progress=True)
     console.rule("4/4  detecting")
-    detect(run_folder, [data / "val"], out=out / "detections", limit=16)
+    detect(run_folder, sorted((data / "val").glob("*.jpg"))[:SHOWN], out=out / "detections")
     console.rule("done")
     console.print(
         f"AP {result.ap:.3f}, AP50 {result.ap50:.3f} on {result.num_images} pictures\n\n"

@@ -85,10 +85,10 @@ def _run(recipe: Recipe, folder: Path, console: Console, *, resume: bool) -> Pat
     )
     net, notes = make_network(recipe.model, data.classes)
     for note in notes:
-        console.print(note)
+        say(console, note)
     if recipe.trainer.preflight and not resume:
         for finding in preflight(recipe, data, net):
-            console.print(f"[green]ok[/green] {finding.check}: {finding.text}", highlight=False)
+            say(console, f"ok  {finding.check}: {finding.text}")
     module = DetectionModule(
         prepare(net, channels_last=recipe.trainer.channels_last, compiled=recipe.trainer.compile),
         data.classes,
@@ -104,7 +104,7 @@ def _run(recipe: Recipe, folder: Path, console: Console, *, resume: bool) -> Pat
         trainer = make_trainer(recipe, folder, callbacks)
     if trainer.is_global_zero:
         write_start(folder, recipe, data, trainer.precision)
-        console.print(f"training into {folder}", highlight=False)
+        say(console, f"training into {folder}")
     checkpoint = str(folder / runfolder.CHECKPOINT) if resume else None
     torch.manual_seed(recipe.trainer.seed)
     with _gentle_interrupt(stopper, console), _quiet_lightning(), contextlib.suppress(StopRunError):
@@ -178,9 +178,14 @@ def _quiet_lightning() -> Iterator[None]:
 def _say_end(console: Console, folder: Path, saver: Saver, stopper: Stopper, data: DetectionData) -> None:
     """Print how the run ended and what can be done with it."""
     if data.loader is not None and data.loader.skipped.known:
-        console.print(data.loader.skipped.summary(), style="yellow")
+        say(console, data.loader.skipped.summary(), style="yellow")
     if stopper.reason == "interrupted":
-        console.print(f"interrupted; go on with:  eyas train --resume {folder}", highlight=False)
+        say(console, f"interrupted; go on with:  eyas train --resume {folder}")
         return
     why = f" (stopped early: {stopper.reason})" if stopper.reason else ""
-    console.print(f"best AP {saver.best:.4f} at epoch {saver.best_epoch}{why}; curves: {folder / 'results.png'}")
+    say(console, f"best AP {saver.best:.4f} at epoch {saver.best_epoch}{why}; curves: {folder / 'results.png'}")
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print one line as it is: no wrapping, so that paths and commands can be copied, and no markup in file names."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

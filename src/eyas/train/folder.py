@@ -28,7 +28,7 @@ PACKAGES = ("eyas", "torch", "lightning", "numpy", "opencv-python-headless", "si
 
 
 def free_folder(recipe: Recipe, out: Path | None) -> Path:
-    """Return the folder of a new run, made.
+    """Return the folder that a new run is to have; it is made when training begins.
 
     Raises:
         UserError: the wanted folder holds something already.
@@ -39,16 +39,12 @@ def free_folder(recipe: Recipe, out: Path | None) -> Path:
                 f"The folder {out} is not empty.",
                 fix=f"choose another --out, or go on with that run: eyas train --resume {out}",
             )
-        out.mkdir(parents=True, exist_ok=True)
         return out
     stem = Path("runs") / f"{Path(recipe.data.root).stem or 'run'}-{recipe.name}"
     for number in range(1, 10_000):
         folder = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
-        try:
-            folder.mkdir(parents=True)
+        if not folder.exists():
             return folder
-        except FileExistsError:
-            continue
     raise UserError("There are ten thousand runs of this name.", where=str(stem), fix="give --out")
 
 

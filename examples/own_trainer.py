@@ -1,0 +1,20 @@
+"""Bring your own Lightning Trainer: Eyas's module and datamodule with your callbacks, loggers and strategy.
+
+    python examples/own_trainer.py data/shapes
+"""
+
+import sys
+
+import lightning as L
+
+from eyas.models.zoo import build
+from eyas.train.data import DetectionData
+from eyas.train.module import DetectionModule
+from eyas.train.recipe import DataRecipe
+
+recipe = DataRecipe(root=sys.argv[1], size=256, batch_size=8)
+data = DetectionData(recipe, epochs=2)
+model = DetectionModule(build("p", len(data.classes)), data.classes, recipe.input_spec())
+trainer = L.Trainer(max_epochs=2, use_distributed_sampler=False, num_sanity_val_steps=0, logger=False)
+trainer.fit(model, data)
+print(trainer.callback_metrics["val/AP"])

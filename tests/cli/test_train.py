@@ -1,0 +1,79 @@
+"""`eyas train` from the command line: recipes, overrides, resume, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eyas.cli.main import main
+from eyas.data.shapes import make_shapes
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shapes(tmp_path_factory.mktemp("data") / "shapes", train=12, val=4, size=96, seed=2)
+
+
+TINY = ["--recipe", "quick", "--size", "64", "--batch", "4", "--data.workers", "0", "--trainer.preflight", "false"]
+
+
+def test_trains_with_overrides_and_prints_the_folder(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "recipe.yaml"
+    config.write_text("optim: {lr: 0.5}\naugment: {flip: 0.25}\n")
+    out = tmp_path / "run"
+    arguments = [*TINY, "--data", str(shapes), "--epochs", "1", "--config", str(config), "--optim.lr", "1e-3"]
+    assert main(["train", *arguments, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert recipe["optim"]["lr"] == 1e-3  # the command line wins over the file
+    assert recipe["augment"]["flip"] == 0.25 and recipe["data"]["size"] == 64 and recipe["name"] == "quick"
+    assert main(["train", "--resume", str(out), "--epochs", "3"]) == 2
+    assert main(["train", "--resume", str(out), "--optim.lr", "1"]) == 2
+    errors = capsys.readouterr().err
+    assert "keeps its length" in errors and "--optim.lr can't be changed" in errors
+
+
+def test_a_new_folder_is_found_when_none_is_given(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [*TINY, "--data", str(shapes), "--trainer.max_steps", "1"]
+    assert main(["train", *arguments]) == 0
+    assert main(["train", *arguments]) == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["shapes-quick", "shapes-quick-2"]
+
+
+def test_prints_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--recipe", "yolo_nas_coco", "--trainer.devices", "2", "--print-recipe"]) == 0
+    recipe = yaml.safe_load(capsys.readouterr().out)
+    assert recipe["trainer"]["devices"] == 2 and recipe["optim"]["lr"] == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "."], ""),
+        (["--recipe", "scrach"], "did you mean 'scratch'"),
+        (["--optim.lrr", "1"], "did you mean '--optim.lr'"),
+        (["--model", "nn", "--data", "x"], ""),
+        (["--config", "none.yaml"], "no file none.yaml"),
+    ],
+)
+def test_wrong_input_is_explained(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error and len(error) > 20
+    assert not (tmp_path / "runs").exists()  # nothing is left behind by a run that never began
