@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import os
 import signal
@@ -96,12 +97,23 @@ def test_ctrl_c_in_mid_epoch_then_resume_is_bit_identical(
     assert same_weights(folder / runfolder.WEIGHTS, finished / runfolder.WEIGHTS)
 
 
-def test_early_stopping_ends_a_run_that_no_longer_rises(tiny: Recipe, tmp_path: Path) -> None:
-    recipe = evolve(tiny, trainer={"epochs": 30, "patience": 2, "sheets": 0}, optim={"lr": 1e-12})
+def test_early_stopping_ends_a_run_that_no_longer_rises(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eyas.train import module
+
+    aps = iter([0.1, 0.3, 0.2, 0.3, 0.5])
+    measure = module.evaluate_predictions
+
+    def staged(*args: Any) -> Any:
+        result = measure(*args)
+        return dataclasses.replace(result, metrics={**result.metrics, "AP": next(aps)})
+
+    monkeypatch.setattr(module, "evaluate_predictions", staged)
     console = quiet()
-    folder = fit(recipe, tmp_path / "run", console=console)
-    assert len(rows(folder / runfolder.METRICS)) == 3  # the first, and two that were no better
-    assert "stopped early" in console.file.getvalue()
+    folder = fit(evolve(tiny, trainer={"epochs": 30, "patience": 2, "sheets": 0}), tmp_path / "run", console=console)
+    assert [float(row["AP"]) for row in rows(folder / runfolder.METRICS)] == [0.1, 0.3, 0.2, 0.3]
+    assert "stopped early" in console.file.getvalue() and "best AP 0.3000 at epoch 2" in console.file.getvalue()
 
 
 def test_max_steps_ends_the_run_within_an_epoch_and_leaves_a_usable_one(tiny: Recipe, tmp_path: Path) -> None:
