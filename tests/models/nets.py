@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TypeVar
 
 import torch
 from torch import nn
 
+from eyas.models import zoo
 from eyas.models.spec import StageSpec, YoloNasSpec
+from eyas.models.yolo_nas import YoloNas
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -33,6 +36,13 @@ IRREGULAR = YoloNasSpec(
     activation="hardswish",
     reg_max=9,
 )
+
+
+@cache
+def meta_net(name: str) -> YoloNas:
+    """Return the named net of 80 classes without memory, for names, shapes and counting; don't change it."""
+    with torch.device("meta"):
+        return zoo.build(name, 80)
 
 
 def with_random_statistics(net: Net, seed: int = 0) -> Net:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.models.nets import IRREGULAR, with_random_statistics
+from tests.models.nets import IRREGULAR, meta_net, with_random_statistics
 from tests.models.reference import ROWS, reference_shapes
 from torch import Tensor, nn
 
@@ -34,8 +34,7 @@ def test_fused_nets_have_the_same_outputs(model: str | YoloNasSpec) -> None:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_block_fused_tensors_are_exactly_the_published_ones(name: str) -> None:
-    with torch.device("meta"):
-        state = fuse_blocks(zoo.build(name, 80)).state_dict()
+    state = fuse_blocks(meta_net(name)).state_dict()
     assert len(state) == {"yolo_nas_s": 440, "yolo_nas_m": 458, "yolo_nas_l": 512}[name]
     assert {key: tuple(tensor.shape) for key, tensor in state.items()} == reference_shapes(name, fused=True)
 

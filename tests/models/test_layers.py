@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from tests.models.nets import with_random_statistics
+from tests.models.nets import meta_net, with_random_statistics
 from torch import nn
 from torch.nn import functional
 
@@ -39,9 +39,7 @@ def test_training_in_channels_last_leaves_the_heap_whole() -> None:
 
 @pytest.mark.parametrize("name", zoo.SPECS)
 def test_no_layer_is_of_the_kind_that_corrupts_the_heap(name: str) -> None:
-    with torch.device("meta"):
-        net = zoo.build(name, 2)
-    convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    convolutions = [module for module in meta_net(name).modules() if isinstance(module, nn.Conv2d)]
     assert len(convolutions) > 50
     assert not [module for module in convolutions if module.kernel_size == (1, 1) and module.stride != (1, 1)]
 
