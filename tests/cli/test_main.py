@@ -150,6 +150,17 @@ def test_what_the_system_refuses_is_told_with_the_path(verb: Fake, capsys: pytes
     assert main(["train"]) == 2
 
 
+def test_a_warning_is_one_line_without_a_place_in_the_code() -> None:
+    code = (
+        "import warnings; from eyas.cli import main as m; m.dispatch = lambda _: warnings.warn('it is late') or 0\n"
+        "m.main(['train']); warnings.simplefilter('always'); warnings.warn('old', DeprecationWarning)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    first, second = done.stderr.splitlines()
+    assert first == "warning: it is late"
+    assert second.endswith("DeprecationWarning: old")
+
+
 def test_our_own_mistakes_keep_their_traceback(verb: Fake) -> None:
     verb(raising(ValueError("a mistake of ours")))
     with pytest.raises(ValueError, match="mistake"):

@@ -120,7 +120,7 @@ def print_report(report: Report) -> None:
     if report.results:
         console.print(table)
     for name, problem in report.problems:
-        console.print(f"[yellow]not all of {escape(name)} could be used:[/] {escape(problem)}")
+        console.print(f"[yellow]not all of {escape(name)} could be used:[/] {escape(problem)}", soft_wrap=True)
     if report.problems:
         whole = len(report.results) + sum(name not in {r.name for r in report.results} for name, _ in report.problems)
         console.print(f"[yellow]{len(report.problems)} of {whole} sources had problems.[/]")
@@ -128,11 +128,11 @@ def print_report(report: Report) -> None:
         console.print("[red]Nothing could be read.[/]")
         return
     if any(result.written for result in report.results):
-        console.print(f"pictures: {escape(str(report.folder))}")
+        console.print(f"pictures: {escape(str(report.folder))}", soft_wrap=True)
     if report.json is not None:
-        console.print(f"results:  {escape(str(report.json))}")
+        console.print(f"results:  {escape(str(report.json))}", soft_wrap=True)
     if report.labels is not None:
-        console.print(f"labels:   {escape(str(report.labels))}")
+        console.print(f"labels:   {escape(str(report.labels))}", soft_wrap=True)
 
 
 def counted(counts: Counter[str]) -> str:

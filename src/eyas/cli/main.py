@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -171,6 +172,15 @@ def _debug_wanted(arguments: Sequence[str]) -> bool:
     return "--debug" in (given[: given.index("--")] if "--" in given else given)
 
 
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return a warning as a line for the user; the place in the code matters to programmers only."""
+    if issubclass(category, UserWarning):
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n" + (f"  {line}\n" if line else "")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -179,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     debug = _debug_wanted(given)
+    warnings.formatwarning = _format_warning
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
