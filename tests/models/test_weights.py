@@ -119,6 +119,12 @@ def test_transfer_between_the_same_classes_in_another_order_gives_the_same_score
         torch.testing.assert_close(other(IMAGES).class_logits, net(IMAGES).class_logits[..., [2, 0, 1]])
 
 
+@pytest.mark.parametrize("fuse", [fused, fuse_blocks])
+def test_transfer_refuses_a_fused_network(net: YoloNas, fuse: Callable[[YoloNas], YoloNas]) -> None:
+    with pytest.raises(UserError, match="can't be trained further"):
+        transfer(fuse(net).state_dict(), ("a", "b", "c"), ("a",), zoo.build("p", 1))
+
+
 def test_transfer_refuses_what_does_not_fit(net: YoloNas) -> None:
     with pytest.raises(UserError, match="2 class names were given for the weights"):
         transfer(net.state_dict(), ("a", "b"), ("a",), zoo.build("p", 1))

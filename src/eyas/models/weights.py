@@ -77,12 +77,16 @@ def load_state(state: State, net: Net, where: str = "weights") -> Net:
 
 def _in_form_of(state: State, net: Net) -> Net:
     """Return the net, or a copy fused as far as the one that the weights come from."""
-    if not any(name.endswith(".running_mean") for name in state):
-        return fused(net)
+    if not _is_fused(state, net):
+        return net
+    return fuse_blocks(net) if any(name.endswith(".running_mean") for name in state) else fused(net)
+
+
+def _is_fused(state: State, net: nn.Module) -> bool:
+    """Return whether the weights are of a network without its BatchNorms, or without its blocks' branches."""
     has_blocks = any(isinstance(module, QARepVGG) for module in net.modules())
-    if has_blocks and not any(".branch_3x3." in name for name in state):
-        return fuse_blocks(net)
-    return net
+    without_branches = has_blocks and not any(".branch_3x3." in name for name in state)
+    return without_branches or not any(name.endswith(".running_mean") for name in state)
 
 
 def check_state(state: State, net: nn.Module, where: str) -> None:
@@ -121,8 +125,14 @@ def transfer(state: State, from_classes: Sequence[str], to_classes: Sequence[str
         net: changed in place.
 
     Raises:
-        UserError: tensors don't fit, or the number of names is not the number of rows.
+        UserError: the weights are fused, tensors don't fit, or the number of names is not the number of rows.
     """
+    if _is_fused(state, net):
+        raise UserError(
+            "The weights are of a fused network, which can't be trained further.",
+            expected="weights as training wrote them",
+            fix="start from the run that the fused network was made of",
+        )
     own = net.state_dict()
     _check_names(state, from_classes, "the weights")
     _check_names(own, to_classes, "the model")
