@@ -45,7 +45,7 @@ def detection_loss(
     settings = settings or LossSettings()
     class_logits, box_logits = class_logits.float(), box_logits.float()
     bins = box_logits.shape[-1] // 4
-    box_logits = box_logits.unflatten(-1, (4, bins))
+    box_logits = box_logits.view(*box_logits.shape[:-1], 4, bins)
     boxes = boxes_from_bins(box_logits, anchor_points)  # stride units
     assigned = task_aligned(
         class_logits.detach().sigmoid(),
