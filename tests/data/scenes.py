@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from eyas.data.index import DatasetIndex, FileTable
+from eyas.data.file_table import FileTable
+from eyas.data.index import DatasetIndex
 from eyas.data.pictures import Source
 from eyas.types import FloatArray, UInt8Array
 
