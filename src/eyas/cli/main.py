@@ -32,6 +32,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "train": ("eyas.cli.train", "train a detector on a data set"),
         "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
         "detect": ("eyas.cli.detect", "find objects in pictures, videos or a camera's stream"),
+        "doctor": ("eyas.cli.doctor", "show which runtimes and devices are here, and what to install for more"),
         "lineage": ("eyas.cli.lineage", "show what an artefact was made from, and check that nothing was changed"),
     }
 )

@@ -1,0 +1,71 @@
+"""`eyas doctor`: which runtimes and devices are here, what the processor can do, what to install for more."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eyas.runtime.doctor import Diagnosis, Runtime
+
+HELP = "show which runtimes and devices are here, and what to install for more"
+EXAMPLES: tuple[str, ...] = ("eyas doctor", "eyas doctor --json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("--json", action="store_true", help="print it as JSON, and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the diagnosis; return 1 if something that is installed can't be used, else 0."""
+    from eyas.runtime.doctor import examine
+
+    found = examine()
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        show(found)
+    return 0 if found.healthy else 1
+
+
+def show(found: Diagnosis) -> None:
+    """Print the machine, a row for each runtime, and the advice."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    cpu = found.processor
+    memory = f", {cpu.memory_gib:g} GiB" if cpu.memory_gib else ""
+    here = [name for name, present in cpu.instruction_sets.items() if present]
+    missing = [name for name, present in cpu.instruction_sets.items() if not present]
+    machine = Table(show_header=False, box=None, pad_edge=False)
+    machine.add_row("eyas", f"{found.eyas} (Python {found.python}, {escape(found.system)})")
+    machine.add_row("processor", escape(f"{cpu.name}, {cpu.architecture}, {cpu.cores} usable cores{memory}"))
+    if cpu.instruction_sets:
+        machine.add_row("instructions", ", ".join(here) or "none that matters")
+        machine.add_row("  not here", ", ".join(missing) or "none")
+    for gpu in found.gpus or ():
+        line = f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory}, driver {gpu.driver}"
+        machine.add_row("GPU", escape(line))
+    if not found.gpus:
+        machine.add_row("GPU", "none of NVIDIA's (no driver answered)")
+    console.print(machine)
+    console.print()
+    table = Table("runtime", "version", "runs on", box=None, header_style="bold", pad_edge=False)
+    for runtime in found.runtimes:
+        table.add_row(runtime.name, runtime.version or "-", escape(_state(runtime)))
+    console.print(table)
+    if found.advice:
+        console.print()
+    for line in found.advice:
+        console.print(f"* {line}", markup=False, soft_wrap=True)
+
+
+def _state(runtime: Runtime) -> str:
+    """Return what a runtime can run on, or why not, in a cell."""
+    if runtime.version is None:
+        return f"not installed: {runtime.install}"
+    return f"broken: {runtime.problem}" if runtime.problem else ", ".join(runtime.devices)

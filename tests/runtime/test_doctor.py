@@ -1,0 +1,90 @@
+"""The doctor: what it reads of processors, GPUs and runtimes, and that a broken one is told and not fatal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eyas.cli.main import main
+from eyas.runtime import doctor
+from eyas.runtime.doctor import advise, ask, examine, runtime
+from eyas.runtime.machine import Gpu, Processor, gpus, instruction_sets, processor, usable_cores
+
+XEON = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16\n"
+EPYC = "processor\t: 0\nflags\t\t: fpu avx avx2 fma\n"
+ORIN = "processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp\n"
+
+
+def cpu(text: str) -> Processor:
+    """Return a processor with the instruction sets of a /proc/cpuinfo."""
+    return Processor("a CPU", "x86_64", 4, 16.0, instruction_sets(text))
+
+
+def nothing() -> tuple[doctor.Runtime, ...]:
+    """Return every runtime, none of them installed."""
+    return tuple(doctor.Runtime(name, None, (), "", known.install) for name, known in doctor.KNOWN.items())
+
+
+def test_instruction_sets_are_read_by_whole_words() -> None:
+    found = instruction_sets(XEON)
+    assert found["AVX-512 VNNI"] and found["AMX INT8"] and not found["AVX VNNI"] and not found["AMX FP16"]
+    assert instruction_sets(EPYC) == dict.fromkeys(found, False) | {"AVX2": True}
+    assert instruction_sets(ORIN)["dot product"] and not instruction_sets(ORIN)["I8MM"]
+    assert instruction_sets("") == {}
+
+
+@pytest.mark.parametrize(("text", "word"), [(XEON, "AMX"), (EPYC, "neither VNNI nor AMX"), (ORIN, "int8")])
+def test_advice_on_precision_follows_the_processor(text: str, word: str) -> None:
+    assert any(word in line for line in advise(cpu(text), (), nothing()))
+
+
+def test_advice_names_what_is_missing_for_a_gpu() -> None:
+    gpu = Gpu("NVIDIA L4", "8.9", "23034 MiB", "580.1")
+    lines = "\n".join(advise(cpu(EPYC), (gpu,), nothing()))
+    assert "eyas[tensorrt]" in lines and "eyas[openvino]" in lines and "eyas[train]" in lines
+
+
+def test_gpus_are_what_the_driver_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA L4, 8.9, 23034 MiB, 580.95'\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert gpus() == (Gpu("NVIDIA L4", "8.9", "23034 MiB", "580.95"),)
+    program.write_text("#!/bin/sh\necho 'no driver'; exit 9\n", encoding="utf-8")
+    assert gpus() == ()
+
+
+def test_a_runtime_that_crashes_or_hangs_is_told() -> None:
+    assert "signal 11" in ask("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")[1]
+    assert ask("import gone_with_the_wind")[1] == "ModuleNotFoundError: No module named 'gone_with_the_wind'"
+    assert "did not answer" in ask("import time; time.sleep(30)", seconds=0.2)[1]
+    assert ask("print('noise'); print('[\"CPU\"]')") == (("CPU",), "")
+
+
+def test_a_runtime_that_is_here_names_its_devices() -> None:
+    assert "CPU" in runtime("ONNX Runtime").devices
+
+
+def test_a_runtime_that_is_not_here_names_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda _: None)
+    assert runtime("OpenVINO") == doctor.Runtime("OpenVINO", None, (), "", 'pip install "eyas[openvino]"')
+
+
+def test_processor_of_this_machine() -> None:
+    assert processor().cores == usable_cores() >= 1
+    assert processor().name
+
+
+def test_the_command_prints_everything_and_fails_for_a_broken_runtime(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "ask", lambda code: ((), "ImportError: gone") if "'OpenVINO'" in code else (("X",), ""))
+    assert not examine().healthy
+    assert main(["doctor"]) == 1
+    assert "OpenVINO is broken (ImportError: gone)" in " ".join(capsys.readouterr().out.split())
+    assert main(["doctor", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in told["runtimes"]] == list(doctor.KNOWN)
+    assert told["processor"]["instruction_sets"] == dict(processor().instruction_sets)
