@@ -159,6 +159,11 @@ def test_manual_shows_every_verb() -> None:
     assert set(VERBS) <= shown
 
 
+def test_readme_lists_every_verb() -> None:
+    rows = re.findall(r"^\| `eyas (\w+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
+    assert sorted(rows) == sorted(VERBS)
+
+
 # What follows shows that the checks above can fail.
 
 
