@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 from tests.meta.source import ROOT, imports, modules
-from tests.meta.test_licences import declared, direct
+from tests.meta.test_licences import declared, direct, of_users
 
 from eyas.cli.main import EXTRAS
 
@@ -30,7 +30,7 @@ def undeclared(code: str, allowed: Iterable[str]) -> set[str]:
 
 @pytest.mark.parametrize("path", modules().values(), ids=modules())
 def test_package_imports_what_users_install(path: Path) -> None:
-    assert undeclared(path.read_text(encoding="utf-8"), direct("", "train")) == set()
+    assert undeclared(path.read_text(encoding="utf-8"), of_users()) == set()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))

@@ -23,6 +23,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "losses": frozenset({"types", "boxes", "errors", "tensor_boxes", "assign"}),
     "runtime": BASE,
     "evaluate": BASE | {"data", "runtime"},
+    "compile": BASE | {"tensor_boxes", "data", "models", "evaluate", "runtime"},
     "train": BASE | {"tensor_boxes", "data", "models", "assign", "losses", "evaluate", "runtime"},
 }
 OUTERMOST = frozenset({"cli", "__main__"})  # may import everything; nobody else imports them
@@ -30,7 +31,7 @@ BRIDGE = "eyas.runtime.sessions.torch"  # the one module of runtime that may imp
 
 # Package outside -> the units that may import it. What is not listed here may be imported by all.
 OUTSIDE: Mapping[str, frozenset[str]] = {
-    "torch": frozenset({"tensor_boxes", "data", "models", "assign", "losses", "evaluate", "train"}),
+    "torch": frozenset({"tensor_boxes", "data", "models", "assign", "losses", "evaluate", "train", "compile"}),
     "lightning": frozenset({"train"}),
     "pytorch_lightning": frozenset(),
     "safetensors": frozenset({"models", "train"}),
@@ -38,6 +39,8 @@ OUTSIDE: Mapping[str, frozenset[str]] = {
     "matplotlib": frozenset({"evaluate", "train", "data"}),
     "jsonargparse": frozenset({"train", "cli"}),
     "yaml": frozenset({"data", "train"}),
+    "openvino": frozenset({"runtime", "compile"}),
+    "cuda": frozenset({"runtime"}),
     "pycocotools": frozenset(),
     "PIL": frozenset(),
 }

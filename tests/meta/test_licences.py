@@ -28,8 +28,9 @@ SPELLINGS = {
     "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0", "python software foundation license": "PSF-2.0",
 }  # fmt: skip
 
-# The CUDA libraries that a GPU build of torch brings: NVIDIA's own terms, installed by the user, not passed on by us.
-NVIDIA = re.compile(r"(nvidia|cuda)-")
+# CUDA's libraries, which a GPU build of torch brings, and TensorRT: NVIDIA's own terms, installed by the user, not
+# passed on by us.
+NVIDIA = re.compile(r"(nvidia|cuda|tensorrt)-")
 
 
 def declared() -> dict[str, list[str]]:
@@ -94,7 +95,12 @@ def test_direct_dependency_is_installed(name: str) -> None:
     assert name in installed(), f"{name} is in pyproject.toml but is not installed: make .venv/.installed-dev"
 
 
-@pytest.mark.parametrize("name", sorted(direct("", "train")))
+def of_users() -> set[str]:
+    """Return what the core and every extra but `dev` require."""
+    return direct(*(set(declared()) - {"dev"}))
+
+
+@pytest.mark.parametrize("name", sorted(name for name in of_users() if not name.startswith("tensorrt-")))
 def test_what_users_import_is_permissive(name: str) -> None:
     found = licence(distribution(name))
     assert is_allowed(found, PERMISSIVE), f"{name}: {found or 'no licence in its metadata'}"
@@ -128,7 +134,8 @@ def pins(text: str) -> dict[str, str]:
 
 def test_constraints_are_exact_pins_without_gpu_packages() -> None:
     found = pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    assert [name for name, version in found.items() if not version or NVIDIA.match(name)] == []
+    ours = direct() | {"cuda-pathfinder", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"}  # and what these need
+    assert [name for name, version in found.items() if not version or (NVIDIA.match(name) and name not in ours)] == []
 
 
 @pytest.mark.parametrize("name", sorted(direct()))
