@@ -53,7 +53,7 @@ def test_the_session_gives_what_the_unfused_network_gives(made: Path) -> None:
     with torch.inference_mode():
         expected_boxes, expected_scores = Deployed(net, config.input)(torch.from_numpy(images))
     assert boxes.shape == (2, 12 * 8 + 6 * 4 + 3 * 2, 4) and scores.shape == (2, 126, 2)  # strides 8, 16, 32
-    assert scores.std() > 0.005 and boxes.std() > 10
+    assert scores.std() > 0.001 and boxes.std() > 5
     assert boxes.dtype == scores.dtype == np.float32
     assert boxes.flags.c_contiguous and scores.flags.c_contiguous
     np.testing.assert_allclose(scores, expected_scores.numpy(), atol=1e-4)

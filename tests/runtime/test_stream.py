@@ -65,31 +65,44 @@ def test_what_is_missing_is_told_at_the_call_and_not_at_the_first_frame() -> Non
         detector.stream(picture(), batch=0)
 
 
-def slow_frames(seconds: float, num: int, made: list[int]) -> object:
-    """Return a stand-in for `frames` that takes its time and notes what it made."""
+def noted_frames(num: int, made: list[int]) -> object:
+    """Return a stand-in for `frames` that notes what it made."""
 
     def frames(item: Item, max_pixels: int = 0) -> Iterator[Frame]:
         for index in range(num):
-            time.sleep(seconds)
             made.append(index)
             yield Frame(picture(), item, index)
 
     return frames
 
 
-def test_reading_and_inference_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "frames", slow_frames(0.02, 20, []))
-    detector, _ = colour_detector(seconds=0.02)
-    start = time.perf_counter()
-    for _ in detector.stream(picture()):
-        time.sleep(0.02)  # the caller's own work
-    # One after the other it would be at least 20 * 0.06 s.
-    assert time.perf_counter() - start < 20 * 0.06 * 0.8
+def test_reading_inference_and_the_caller_s_work_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage waits, in the middle of its work, for the stage before to be busy with the next frame."""
+    num = 6
+    reading, running = ([threading.Event() for _ in range(num)] for _ in range(2))
+    detector, session = colour_detector()
+    run = session.run
+
+    def frames(item: Item, max_pixels: int = 0) -> Iterator[Frame]:
+        for index in range(num):
+            reading[index].set()
+            yield Frame(picture(), item, index)
+
+    def noted_run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        index = len(session.batches)
+        running[index].set()
+        assert index + 1 == num or reading[index + 1].wait(timeout=30)
+        return run(images)
+
+    monkeypatch.setattr(stream_module, "frames", frames)
+    monkeypatch.setattr(session, "run", noted_run)
+    for frame, _ in detector.stream(picture()):
+        assert frame.index + 1 == num or running[frame.index + 1].wait(timeout=30)
 
 
 def test_a_slow_caller_is_waited_for_and_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    monkeypatch.setattr(stream_module, "frames", slow_frames(0.0, 100, made))
+    monkeypatch.setattr(stream_module, "frames", noted_frames(100, made))
     detector, _ = colour_detector()
     iterator = detector.stream(picture())
     for _ in range(3):
@@ -113,13 +126,28 @@ def camera(num: int, seconds: float) -> object:
 
 @pytest.mark.parametrize("drop", [None, True])
 def test_a_live_source_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, drop: bool | None) -> None:
-    monkeypatch.setattr(stream_module, "frames", camera(40, 0.005))
-    detector, _ = colour_detector(seconds=0.03)
+    all_given = threading.Event()
+
+    def frames(item: Item, max_pixels: int = 0) -> Iterator[Frame]:
+        for index in range(40):
+            yield Frame(picture(), item, index, 25.0)
+        all_given.set()
+        raise UserError("The camera stopped giving pictures.")
+
+    detector, session = colour_detector()
+    run = session.run
+
+    def slow_run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert all_given.wait(timeout=30)  # a source that waited would never get here
+        return run(images)
+
+    monkeypatch.setattr(stream_module, "frames", frames)
+    monkeypatch.setattr(session, "run", slow_run)
     seen: list[int] = []
     with pytest.raises(UserError, match="stopped"):
         for frame, _ in detector.stream(Live(0, "camera_0"), drop=drop, batch=4):
             seen.append(frame.index)
-    assert seen == sorted(set(seen)) and len(seen) < 35
+    assert seen == sorted(set(seen)) and len(seen) <= 4 + 4  # a batch in work, and what may wait
     assert seen[-1] == 39  # the newest frame is never the one that is dropped
 
 
@@ -133,11 +161,18 @@ def test_a_live_source_waits_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_live_source_does_not_wait_for_a_full_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "frames", camera(5, 0.05))
+    received = [threading.Event() for _ in range(5)]
+
+    def frames(item: Item, max_pixels: int = 0) -> Iterator[Frame]:
+        for index, event in enumerate(received):
+            yield Frame(picture(), item, index, 25.0)
+            assert event.wait(timeout=30)  # the next frame is not there before this one came out at the other end
+
+    monkeypatch.setattr(stream_module, "frames", frames)
     detector, session = colour_detector()
-    with pytest.raises(UserError):
-        list(detector.stream(Live(0, "camera_0"), batch=8))
-    assert max(session.batches) < 5
+    for frame, _ in detector.stream(Live(0, "camera_0"), batch=8):
+        received[frame.index].set()
+    assert session.batches == [1] * 5
 
 
 def test_a_file_is_never_dropped_by_a_live_source_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
