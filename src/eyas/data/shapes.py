@@ -54,7 +54,7 @@ def make_shapes(root: Path | str, *, train: int = 400, val: int = 100, size: int
         UserError: the folder holds something else, or a number is out of range.
     """
     folder = Path(root)
-    settings = {"train": train, "val": val, "size": size, "seed": seed, "revision": 2}
+    settings = {"train": train, "val": val, "size": size, "seed": seed, "revision": 3}
     if min(train, val) < 1 or not 64 <= size <= 4096:
         raise UserError(
             f"Can't make {train} training and {val} validation pictures of {size} pixels.",
@@ -128,11 +128,11 @@ def _place_shapes(rng: np.random.Generator, image: UInt8Array) -> _Scene:
     height, width = image.shape[:2]
     boxes: list[list[float]] = []
     labels: list[int] = []
-    wanted = 0 if rng.random() < 0.04 else int(rng.integers(1, 9))
+    wanted = 0 if rng.random() < 0.04 else int(rng.integers(1, 7))
     for _ in range(wanted * 2):
         if len(boxes) == wanted:
             break
-        radius = min(height, width) * float(np.exp(rng.uniform(np.log(0.035), np.log(0.22))))
+        radius = min(height, width) * float(np.exp(rng.uniform(np.log(0.08), np.log(0.26))))
         label = int(rng.integers(len(CLASSES)))
         points = _outline(CLASSES[label], rng.uniform(0, 2 * np.pi)) * radius
         low, high = points.min(axis=0), points.max(axis=0)

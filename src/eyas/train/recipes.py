@@ -55,9 +55,9 @@ def quick() -> Recipe:
     return Recipe(
         name="quick",
         model=ModelRecipe(name="p"),
-        data=DataRecipe(size=256, batch_size=16),
-        augment=AugmentPolicy(mosaic=0.3, mixup=0.0),
-        optim=OptimRecipe(lr=4e-3, warmup_steps=30, ema=0.99),
+        data=DataRecipe(size=256, batch_size=8),
+        augment=AugmentPolicy(mosaic=0.0, mixup=0.0, scale=(0.8, 1.25)),
+        optim=OptimRecipe(lr=3e-3, warmup_steps=50, ema=0.99),
         trainer=TrainerRecipe(epochs=12, close_epochs=3),
     )
 
