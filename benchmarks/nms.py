@@ -2,8 +2,8 @@
 
     python benchmarks/nms.py [--rounds 20]
 
-Prints milliseconds of processor time (median, every contestant in every round, one thread) and how often an answer equals the plain reference's,
-and keeps the numbers in `nms.json` beside this file.
+Prints milliseconds of processor time (median, every contestant in every round, one thread) and how often an answer
+equals the plain reference's, and keeps the numbers in `nms.json` beside this file.
 """
 
 from __future__ import annotations
