@@ -42,7 +42,7 @@ def overfit(source: str, folder: Path) -> Recipe:
     """Return the recipe that shows the same 16 pictures, unaugmented, until they are known by heart."""
     fields = {
         "data.root": str(sixteen(source, folder / "sixteen")), "data.val": "train", "data.size": 320,
-        "model.name": "n", "trainer.epochs": 400, "trainer.val_every": 50, "trainer.close_epochs": 0,
+        "model.name": "p", "trainer.epochs": 400, "trainer.val_every": 50, "trainer.close_epochs": 0,
         "optim.lr": 3e-3, "optim.warmup_steps": 40, "optim.weight_decay": 0.0, "optim.ema": 0.98, "data.workers": 0,
         "augment.mosaic": 0.0, "augment.mixup": 0.0, "augment.flip": 0.0, "augment.scale": [1.0, 1.0],
         "augment.translate": 0.0, "augment.gain": 0.0, "augment.offset": 0.0, "augment.saturation": 0.0,
@@ -52,9 +52,12 @@ def overfit(source: str, folder: Path) -> Recipe:
 
 
 def shapes(folder: Path) -> Recipe:
-    """Return the recipe for the synthetic set: 800 pictures, the quick recipe for longer."""
-    root = make_shapes(folder / "shapes", train=800, val=160, size=256, seed=0)
-    return override(named("quick"), {"data.root": str(root), "trainer.epochs": 16, "trainer.val_every": 4})
+    """Return the recipe for the synthetic set: 800 pictures of 192 px, the quick recipe for 50 epochs."""
+    root = make_shapes(folder / "shapes", train=800, val=160, size=192, seed=0)
+    return override(
+        named("quick"),
+        {"data.root": str(root), "data.size": 192, "trainer.epochs": 50, "trainer.val_every": 5, "optim.ema": 0.999},
+    )
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,7 +119,7 @@ def main() -> None:
     net, other = (build(args.model, len(data.classes)).to(memory_format=torch.channels_last) for _ in range(2))
     module = DetectionModule(net, data.classes, recipe.data.input_spec(), recipe.optim)
     turns = Turns(bare_loop(other, batches, recipe), args.turn)
-    folder = args.out.parent / "training_step_run"
+    folder = Path(tempfile.mkdtemp())
     saver = Saver(folder)
     trainer = make_trainer(recipe, folder, [Recorder(folder), saver, Stopper(saver), ProgressLine(), turns])
     trainer.limit_val_batches = 0

@@ -90,3 +90,15 @@ def test_failures_stand_in_the_error(tiny: Recipe, data: DetectionData, monkeypa
     with pytest.raises(UserError, match="memory") as caught:
         preflight(tiny, data, build("p", len(data.classes)))
     assert "--trainer.preflight false" in str(caught.value)
+
+
+def test_augmentation_that_is_off_is_not_taken_for_a_collapsed_stream(tiny: Recipe) -> None:
+    still = evolve(
+        tiny,
+        augment={
+            "mosaic": 0.0, "mixup": 0.0, "flip": 0.0, "scale": (1.0, 1.0), "translate": 0.0, "gain": 0.0,
+            "offset": 0.0, "saturation": 0.0, "hue": 0.0, "tint": 0.0,
+        },
+    )  # fmt: skip
+    finding = checks.check_augmentation(DetectionData(still.data, still.augment))
+    assert finding.fine and finding.text == "off"

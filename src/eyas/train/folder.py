@@ -49,7 +49,11 @@ def free_folder(recipe: Recipe, out: Path | None) -> Path:
 
 
 def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: str) -> None:
-    """Write what is known before the first step: config, recipe, environment."""
+    """Write what is known before the first step: config, recipe, environment.
+
+    A resumed run loses its card until it is finished: its weights will change, and a wrong hash would be refused.
+    """
+    (folder / CARD).unlink(missing_ok=True)
     name_or_spec = resolve_spec(recipe.model)
     config = RunConfig(model=describe(name_or_spec), classes=data.classes, input=recipe.data.input_spec())
     runfolder.write_config(folder, config)
