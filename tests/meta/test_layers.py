@@ -39,6 +39,8 @@ OUTSIDE: Mapping[str, frozenset[str]] = {
     "matplotlib": frozenset({"evaluate", "train", "data"}),
     "jsonargparse": frozenset({"train", "cli"}),
     "yaml": frozenset({"data", "train"}),
+    "onnx": frozenset({"compile"}),
+    "onnxslim": frozenset({"compile"}),
     "openvino": frozenset({"runtime", "compile"}),
     "cuda": frozenset({"runtime"}),
     "pycocotools": frozenset(),

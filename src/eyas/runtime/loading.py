@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from eyas.card import CARD, verify_card
 from eyas.decode import MAX_PIXELS
@@ -17,10 +19,24 @@ from eyas.runtime.sessions import torch as torch_session
 from eyas.runtime.sessions.base import Session
 from eyas.types import RunConfig, Thresholds
 
+if TYPE_CHECKING:
+    from eyas.runtime.manifest import Manifest
+
 # Engine -> what opens a run with it: (folder, config, device) -> session. The first one is what "auto" takes.
 RUN_SESSIONS: Mapping[str, Callable[[Path, RunConfig, str], Session]] = MappingProxyType(
     {"torch": torch_session.open_run}
 )
+
+# A bundle's target -> (module, class) of its engine, imported when a bundle asks for it: an engine costs time to load.
+BUNDLE_SESSIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "onnxruntime": ("eyas.runtime.sessions.onnxruntime", "OnnxRuntimeSession"),
+        "openvino": ("eyas.runtime.sessions.openvino", "OpenVinoSession"),
+        "tensorrt": ("eyas.runtime.sessions.tensorrt", "TensorRtSession"),
+        "tensorrt-rtx": ("eyas.runtime.sessions.tensorrt", "TensorRtSession"),
+    }
+)
+MANIFEST = "manifest.json"
 
 
 def load(
@@ -30,27 +46,34 @@ def load(
     device: str = "auto",
     thresholds: Thresholds | None = None,
     size: int | None = None,
+    threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Detector:
-    """Return a detector of the trained run in a folder.
+    """Return a detector of the trained run or of the compiled bundle in a folder.
 
     Args:
-        path: the run's folder.
-        session: the engine, "torch", or "auto" for the best one.
+        path: the run's or the bundle's folder.
+        session: the engine: "torch" for a run, the bundle's own for a bundle, or "auto" for the right one.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        thresholds: what a prediction must pass; None takes the run's own.
-        size: the network's input side in pixels, a multiple of 32; None takes the size it was trained with.
-        size: side of the network's square input in pixels, a multiple of 32; None takes the run's own.
+        thresholds: what a prediction must pass; None takes the model's own.
+        size: side of the network's square input in pixels, a multiple of 32; None takes the model's own.
+        threads: CPU threads of a bundle's engine; None lets the engine choose.
         max_pixels: pictures with more pixels are refused before they are decoded.
 
     Raises:
-        UserError: the folder is missing, is no run, its bytes were changed, the engine or device is not here,
-            or the size is not one that the network takes.
+        UserError: the folder is missing, is no run and no bundle, its bytes were changed, the engine or device is not
+            here, or the size is not one that the network takes.
     """
     folder = Path(path)
     if not folder.exists():
         near = suggest(folder.name, _neighbours(folder))
-        raise UserError(f"There is no run at {folder}{near}.", expected="a folder that 'eyas train' wrote")
+        raise UserError(
+            f"There is no run at {folder}{near}.", expected="a folder that 'eyas train' or 'eyas compile' wrote"
+        )
+    if (folder / MANIFEST).is_file():
+        return _load_bundle(folder, session, device, thresholds, size, threads, max_pixels)
+    if threads is not None:
+        raise UserError("threads is for bundles; a run uses PyTorch's.", fix="set OMP_NUM_THREADS, or compile the run")
     config = read_config(folder)
     if (folder / CARD).is_file():
         verify_card(folder)
@@ -60,12 +83,57 @@ def load(
         config = replace(config, thresholds=thresholds)
     if size is not None:
         config = replace(config, input=replace(config.input, height=size, width=size))
-    if size is not None:
-        config = replace(config, input=replace(config.input, height=size, width=size))
     opener = RUN_SESSIONS[_session_name(session)]
     return Detector(
         opener(folder, config, device), config.classes, config.input, config.thresholds, max_pixels=max_pixels
     )
+
+
+def _load_bundle(
+    folder: Path,
+    session: str,
+    device: str,
+    thresholds: Thresholds | None,
+    size: int | None,
+    threads: int | None,
+    max_pixels: int,
+) -> Detector:
+    """Return a detector of a bundle; see `load`."""
+    from eyas.runtime.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    if (folder / CARD).is_file():
+        verify_card(folder)
+    if session not in ("auto", manifest.target):
+        raise UserError(
+            f"The bundle was compiled for {manifest.target}, not for '{session}'.",
+            where="session",
+            fix="compile the run for that target",
+        )
+    if threads is not None and threads < 1:
+        raise UserError(f"threads is {threads}.", expected="a whole number from 1", where="threads")
+    if size is not None:
+        manifest = manifest.for_size(size)
+    return Detector(
+        open_bundle(folder, manifest, threads, device),
+        manifest.classes,
+        manifest.input,
+        thresholds or manifest.thresholds,
+        max_pixels=max_pixels,
+    )
+
+
+def open_bundle(folder: Path, manifest: Manifest, threads: int | None = None, device: str = "auto") -> Session:
+    """Return the engine of a bundle whose manifest was read and verified.
+
+    Raises:
+        UserError: the engine is not installed, can't open the file, or doesn't know the device.
+    """
+    module, name = BUNDLE_SESSIONS[manifest.target]
+    opener = vars(import_module(module))[name]
+    if device == "auto":
+        return opener(folder, manifest, threads)  # type: ignore[no-any-return]
+    return opener(folder, manifest, threads, device)  # type: ignore[no-any-return]
 
 
 def _session_name(session: str) -> str:

@@ -1,0 +1,255 @@
+"""`manifest.json` of a bundle: what the compiled files expect, what they are, and what was measured of them.
+
+Written by `eyas.compile`, read wherever a bundle is opened. Its JSON schema lies in docs/manifest.schema.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from eyas.card import hash_file
+from eyas.errors import UserError
+from eyas.files import read_json, write_text
+from eyas.types import InputSpec, Thresholds, checked_fields
+
+MANIFEST = "manifest.json"
+FORMAT = "eyas-bundle"
+FORMAT_VERSION = 1
+
+Target = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+SuppressionPlace = Literal["host", "graph"]
+Range = tuple[int, int]
+
+
+class _Part(BaseModel):
+    """What all parts of a manifest share: they don't change, and an unknown field is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Parity(_Part):
+    """How far the compiled file's outputs lie from the trained network's, on real pictures.
+
+    Attributes:
+        boxes_px: largest (or `quantile`) distance of a box's side, in network pixels.
+        scores: largest (or `quantile`) difference of a score.
+        quantile: which part of the candidates lies within these distances; 1 for all of them.
+        pictures: how many pictures were compared.
+    """
+
+    boxes_px: float
+    scores: float
+    quantile: float = Field(gt=0, le=1)
+    pictures: int = Field(ge=1)
+
+
+class Accuracy(_Part):
+    """COCO's mean average precision of this very file.
+
+    Attributes:
+        map: of the compiled file.
+        map_fp32: of the trained network in float32, on the same pictures.
+        data: the data set's folder name.
+        split: its split.
+        pictures: how many pictures.
+    """
+
+    map: float
+    map_fp32: float
+    data: str
+    split: str
+    pictures: int
+
+
+class Latency(_Part):
+    """Time of the network alone, on one machine.
+
+    Attributes:
+        device: the processor's name.
+        threads: how many threads, 0 for the runtime's own choice.
+        batch: pictures at once.
+        size: height and width in pixels.
+        median_ms, p90_ms: milliseconds a batch.
+        versions: package -> version.
+    """
+
+    device: str
+    threads: int
+    batch: int
+    size: Range
+    median_ms: float
+    p90_ms: float
+    versions: dict[str, str]
+
+
+class Manifest(_Part):
+    """A bundle's contract. Boxes come in network pixels, scores in 0..1; see `eyas.runtime.sessions.base`.
+
+    Attributes:
+        format, version: what kind of file this is.
+        name: the bundle's name.
+        classes: class names, in label order.
+        input: how a picture becomes the network's input.
+        batch: least and greatest number of pictures at once.
+        sizes: least and greatest height and width in pixels (in steps of 32), None where only the input's own runs.
+        candidates: how many candidates the graph gives for a picture at most.
+        nms: whether the graph leaves overlapping boxes ("host" drops them) or has dropped them itself ("graph").
+        nms_iou: for "graph", the overlap above which the weaker box of a class was dropped.
+        thresholds: what a detection must pass unless told otherwise.
+        target: the engine.
+        precision: of the layers that matter, the convolutions.
+        files: relative path of each file -> SHA-256 of its bytes.
+        entry: which of them the engine opens.
+        opset: of the ONNX graph.
+        parity: distance from the trained network.
+        accuracy: measured on a data set, None if none was given.
+        latency: what was measured, on which machines.
+        compute_capabilities: GPUs that the file was built for, as "8.9"; empty where that doesn't matter.
+        details: more that the target tells of itself.
+        created: ISO 8601 time, UTC.
+        eyas: the version that wrote it.
+    """
+
+    format: Literal["eyas-bundle"] = "eyas-bundle"
+    version: Literal[1] = 1
+    name: str
+    classes: tuple[str, ...] = Field(min_length=1)
+    input: InputSpec
+    batch: Range
+    sizes: Range | None = None
+    candidates: int = Field(ge=1)
+    nms: SuppressionPlace = "host"
+    nms_iou: float | None = Field(default=None, ge=0, le=1)
+    thresholds: Thresholds
+    target: Target
+    precision: Precision
+    files: dict[str, str] = Field(min_length=1)
+    entry: str
+    opset: int | None = None
+    parity: Parity | None = None
+    accuracy: Accuracy | None = None
+    latency: tuple[Latency, ...] = ()
+    compute_capabilities: tuple[str, ...] = ()
+    details: dict[str, Any] = Field(default_factory=dict)
+    created: str
+    eyas: str
+
+    @field_validator("files")
+    @classmethod
+    def _files_stay_inside(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            check_name(name)
+        return files
+
+    @field_validator("batch", "sizes")
+    @classmethod
+    def _ranges_rise(cls, value: Range | None) -> Range | None:
+        if value is not None and not 1 <= value[0] <= value[1]:
+            raise ValueError(f"{value[0]} to {value[1]} is no range")
+        return value
+
+    @model_validator(mode="after")
+    def _entry_is_a_file(self) -> Manifest:
+        if self.entry not in self.files:
+            raise ValueError(f"the entry '{self.entry}' is not among the files")
+        return self
+
+    def for_size(self, side: int) -> Manifest:
+        """Return the manifest for a square input of `side` pixels.
+
+        Raises:
+            UserError: the bundle was not compiled for that size.
+        """
+        spec = replace(self.input, height=side, width=side)
+        if spec == self.input:
+            return self
+        if self.sizes is None or not self.sizes[0] <= side <= self.sizes[1]:
+            fits = f"{self.input.width}x{self.input.height}" if self.sizes is None else "{} to {}".format(*self.sizes)
+            raise UserError(
+                f"The bundle was not compiled for inputs of {side} pixels.",
+                where="size",
+                expected=fits,
+                fix=f"compile the run again with --size {side}, or with a range",
+            )
+        return self.model_copy(update={"input": spec})
+
+
+def check_name(name: str) -> None:
+    """Raise a ValueError unless `name` is a plain relative path that can't leave its folder on any system."""
+    path = PurePosixPath(name)
+    odd = not name or "\\" in name or ":" in name or "\0" in name
+    if odd or path.is_absolute() or ".." in path.parts or str(path) != name or name == ".":
+        raise ValueError(f"the file name {name!r} may lead outside the bundle's folder")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into the bundle's folder."""
+    write_text(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+
+
+def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
+    """Return the manifest of the bundle in `folder`.
+
+    Args:
+        folder: the bundle.
+        verify: whether to hold the files' bytes against their hashes.
+
+    Raises:
+        UserError: there is no manifest, it is not a bundle's or is not valid, it was made by a newer Eyas, or a file
+            is missing, lies outside the folder or was changed.
+    """
+    path = folder / MANIFEST
+    fields = read_json(path)
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise UserError(f"{MANIFEST} is not a bundle's.", where=str(path), expected=f'"format": "{FORMAT}"')
+    version = fields.get("version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UserError(
+            f"The bundle was made by a newer Eyas (format {version}, this one reads {FORMAT_VERSION}).",
+            where=str(path),
+            fix="pip install --upgrade eyas",
+        )
+    for name, kind in (("input", InputSpec), ("thresholds", Thresholds)):
+        if isinstance(fields.get(name), Mapping):
+            checked_fields(kind, fields[name], f"{path}, {name}")
+    try:
+        manifest = Manifest.model_validate_json(json.dumps(fields))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"{MANIFEST} is not valid: {place + ': ' if place else ''}{first['msg']}.",
+            where=str(path),
+            fix="compile the run again",
+        ) from None
+    if verify:
+        verify_files(folder, manifest)
+    return manifest
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Raise a UserError unless every file of the manifest lies in `folder` and has the bytes it had."""
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{name} is a link that leads outside the bundle's folder.", where=str(path))
+        if not path.is_file():
+            raise UserError(f"{name} is missing.", where=str(folder), fix="copy the whole bundle, or compile it again")
+        if hash_file(path) != expected:
+            raise UserError(
+                f"{name} was changed after it was made: its SHA-256 is not the manifest's.",
+                where=str(path),
+                fix="copy the bundle again, or compile it again",
+            )
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Return the JSON schema of `manifest.json`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
