@@ -1,6 +1,6 @@
 """Bring your own Lightning Trainer: Eyas's module and datamodule with your callbacks, loggers and strategy.
 
-    python examples/own_trainer.py data/shapes
+python examples/own_trainer.py data/shapes
 """
 
 import sys

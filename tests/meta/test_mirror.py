@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,15 +10,18 @@ import pytest
 from tests.meta.source import ROOT, imports, modules
 from tests.meta.test_layers import BASE, import_graph, unit
 
+from eyas import PUBLIC
 from eyas.cli.main import VERBS
 
 SMALL = 30  # lines; a shorter module (a package's __init__, a table of names) is tested through its users
 
 
 def imported_by_tests(files: Iterable[Path]) -> set[str]:
-    """Return the modules of Eyas that the test files import."""
+    """Return the modules of Eyas that the test files import, or reach as `eyas.NAME`."""
     known = modules()
-    return {each.module for path in files for each in imports(path.read_text(encoding="utf-8"), "tests.x", known)}
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    named = {each.module for text in texts for each in imports(text, "tests.x", known)}
+    return named | {PUBLIC[name] for text in texts for name in re.findall(r"\beyas\.(\w+)\(", text) if name in PUBLIC}
 
 
 def long_modules() -> list[str]:
@@ -51,8 +55,10 @@ def test_module_has_a_test(name: str, tested: set[str]) -> None:
 
 
 def test_an_untested_module_is_found(tmp_path: Path) -> None:
-    (tmp_path / "test_a.py").write_text("from eyas import boxes\nfrom eyas.types import Sample\n", encoding="utf-8")
-    assert imported_by_tests(tmp_path.glob("*.py")) == {"eyas.boxes", "eyas.types"}
+    (tmp_path / "test_a.py").write_text(
+        "from eyas import boxes\nfrom eyas.types import Sample\neyas.train(3)\n", "utf-8"
+    )
+    assert imported_by_tests(tmp_path.glob("*.py")) == {"eyas.boxes", "eyas.types", "eyas.train"}
 
 
 def test_only_details_of_the_same_unit_count() -> None:
