@@ -18,6 +18,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eyas.compile import compile as compile  # noqa: A004
     from eyas.evaluate import evaluate as evaluate
     from eyas.runtime.detect import detect as detect
     from eyas.runtime.detector import Detector as Detector
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Detections", "Detector", "UserError", "__version__", "detect", "evaluate", "load", "train"]
+__all__ = ["Detections", "Detector", "UserError", "__version__", "compile", "detect", "evaluate", "load", "train"]
 
 # Public name -> the module that defines it. A row is all that a new verb needs.
 PUBLIC: Mapping[str, str] = MappingProxyType(
@@ -34,6 +35,7 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
         "Detections": "eyas.types",
         "Detector": "eyas.runtime.detector",
         "UserError": "eyas.errors",
+        "compile": "eyas.compile",
         "detect": "eyas.runtime.detect",
         "evaluate": "eyas.evaluate",
         "load": "eyas.runtime.loading",

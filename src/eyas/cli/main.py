@@ -30,6 +30,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "quickstart": ("eyas.cli.quickstart", "the whole way on made-up pictures: train, evaluate, detect"),
         "data": ("eyas.cli.data", "check, convert, split, pack and show a data set"),
         "train": ("eyas.cli.train", "train a detector on a data set"),
+        "compile": ("eyas.cli.compile", "compile a run into a bundle that runs without torch"),
         "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
         "detect": ("eyas.cli.detect", "find objects in pictures, videos or a camera's stream"),
         "doctor": ("eyas.cli.doctor", "show which runtimes and devices are here, and what to install for more"),
@@ -47,6 +48,9 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "jsonargparse": "train",
         "matplotlib": "train",
         "yaml": "train",
+        "onnx": "compile",
+        "onnxscript": "compile",
+        "onnxslim": "compile",
     }
 )
 

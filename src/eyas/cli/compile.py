@@ -1,0 +1,99 @@
+"""`eyas compile RUN`: a bundle that runs without torch, checked against the run before it is kept."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from eyas.errors import UserError
+
+if TYPE_CHECKING:
+    from eyas.compile.bundle import Bundle
+
+HELP = "compile a run into a bundle that runs without torch, and check it against the run"
+EXAMPLES: tuple[str, ...] = ("eyas compile runs/quickstart --out bundles/quickstart",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add = parser.add_argument
+    add("run", metavar="RUN", help="the folder of a trained run")
+    add("--target", default="onnx", metavar="NAME",
+        help="onnx, openvino, tensorrt or tensorrt-rtx (default: %(default)s)")  # fmt: skip
+    add("--precision", default="fp32", metavar="NAME", help="fp32, fp16, bf16 or int8 (default: %(default)s)")
+    add("--size", metavar="PIXELS", help="side of the square input: 640, or 320-960 for any between (the run's own)")
+    add("--batch", default="1", metavar="N", help="pictures at once: 1, or 1-16 for any number between (default: 1)")
+    add("--nms", choices=("host", "graph"), default="host",
+        help="where overlapping boxes are dropped (default: %(default)s)")  # fmt: skip
+    add("--candidates", type=int, metavar="N", help="boxes a picture that leave the graph (default: 300)")
+    add("--data", metavar="ROOT", help="the data set to check and calibrate on (default: the run's own)")
+    add("--split", metavar="NAME", help="the split to check on (default: the run's own)")
+    add("--measure", type=int, default=500, metavar="N",
+        help="measure mAP on at most so many pictures; 0: not at all (default: %(default)s)")  # fmt: skip
+    add("--out", metavar="FOLDER", help="the bundle's folder (default: bundles/RUN-TARGET-PRECISION)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile, tell each step and what the bundle promises; return 0."""
+    size, batch = parse_range(args.size, "size"), parse_range(args.batch, "batch")
+    from rich.console import Console
+
+    from eyas.compile.bundle import Settings, compile_run
+    from eyas.compile.graph import CANDIDATES
+
+    settings = Settings(
+        target=args.target,
+        precision=args.precision,
+        size=None if size is None else size[0] if size[0] == size[1] else size,
+        batch=batch or (1, 1),
+        nms=args.nms,
+        candidates=CANDIDATES if args.candidates is None else args.candidates,
+        data=args.data,
+        split=args.split,
+        measured=args.measure,
+    )
+    console = Console(stderr=True, highlight=False)
+    bundle = compile_run(
+        args.run, args.out, settings, tell=lambda line: console.print(line, markup=False, soft_wrap=True)
+    )
+    show(bundle)
+    return 0
+
+
+def parse_range(text: str | None, name: str) -> tuple[int, int] | None:
+    """Return (least, greatest) of "640" or "320-960", None for None.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if match is None:
+        raise UserError(f"--{name} is '{text}'.", where=name, expected="a number, or two as in 1-16")
+    least = int(match[1])
+    return least, int(match[2] or least)
+
+
+def show(bundle: Bundle) -> None:
+    """Print what the bundle is and what was measured of it."""
+    manifest = bundle.manifest
+    sides = f"{manifest.input.width}x{manifest.input.height}"
+    if manifest.sizes:
+        sides += " (any from {} to {})".format(*manifest.sizes)
+    megabytes = sum((bundle.folder / name).stat().st_size for name in manifest.files) / 1e6
+    print(f"bundle:    {bundle.folder}, {megabytes:.1f} MB")
+    print(f"target:    {manifest.target}, {manifest.precision}, input {sides}, batch {manifest.batch[0]}", end="")
+    print(f" to {manifest.batch[1]}" if manifest.batch[1] > manifest.batch[0] else "")
+    if manifest.parity:
+        print(
+            f"parity:    boxes {manifest.parity.boxes_px:.3g} px, scores {manifest.parity.scores:.3g} "
+            f"(of {100 * manifest.parity.quantile:g} % of the candidates, {manifest.parity.pictures} pictures)"
+        )
+    if manifest.accuracy:
+        found = manifest.accuracy
+        print(
+            f"mAP:       {found.map:.4f}, the trained network {found.map_fp32:.4f} "
+            f"({found.pictures} pictures of {found.data}, split '{found.split}')"
+        )

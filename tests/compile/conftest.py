@@ -1,0 +1,24 @@
+"""The run, and the bundles that several tests look at; nobody changes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.compile.made import write_data, write_run
+
+from eyas.compile.bundle import Bundle, Settings, compile_run
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data set `shapes` and the run `tiny`."""
+    folder = tmp_path_factory.mktemp("compile")
+    write_run(folder / "tiny", write_data(folder / "shapes"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(place: Path) -> Bundle:
+    """The run for ONNX Runtime in float32, for one to four pictures at once."""
+    return compile_run(place / "tiny", place / "plain", Settings(batch=(1, 4)))
