@@ -191,8 +191,9 @@ def test_finetuning_starts_from_the_run(tiny: Recipe, finished: Path, tmp_path: 
     before, after = load_file(finished / runfolder.WEIGHTS), load_file(folder / runfolder.WEIGHTS)
     weights = [name for name in before if name.endswith("conv.weight")]
     assert weights and all(torch.allclose(before[n], after[n], atol=1e-6) for n in weights)
-    kinds = [parent["kind"] for parent in verify_card(folder).parents]
-    assert kinds == ["dataset", "dataset", "run"]
+    parents = verify_card(folder).parents
+    assert [parent["kind"] for parent in parents] == ["dataset", "dataset", "run"]
+    assert parents[2]["sha256"] == verify_card(finished).sha256
 
 
 def test_callbacks_of_ones_own_trainer(tiny: Recipe, tmp_path: Path) -> None:

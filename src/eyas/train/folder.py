@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from eyas import runfolder
-from eyas.card import CARD, hash_file, write_card
+from eyas.card import CARD, hash_file, read_card, write_card
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 from eyas.files import write_json
@@ -103,9 +103,11 @@ def parents(recipe: Recipe, data: DetectionData) -> list[dict[str, str]]:
     ]
     if recipe.model.weights:
         path = Path(recipe.model.weights)
-        weights = path / runfolder.WEIGHTS if path.is_dir() else path
-        kind = "run" if (path / CARD).is_file() else "weights"
-        found.append({"kind": kind, "path": str(path.resolve()), "sha256": hash_file(weights)})
+        if (path / CARD).is_file():
+            found.append({"kind": "run", "path": str(path.resolve()), "sha256": read_card(path).sha256})
+        else:
+            weights = path / runfolder.WEIGHTS if path.is_dir() else path
+            found.append({"kind": "weights", "path": str(path.resolve()), "sha256": hash_file(weights)})
     return found
 
 
