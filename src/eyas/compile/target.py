@@ -51,7 +51,7 @@ TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
         ),
         "tensorrt-rtx": TargetInfo(
             "tensorrt-rtx",
-            "eyas.compile.tensorrt",
+            "eyas.compile.tensorrt_rtx",
             ("tensorrt_rtx", "tensorrt"),
             ("fp32", "fp16", "bf16", "int8"),
             True,
