@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eyas.errors import UserError
 
 if TYPE_CHECKING:
+    from eyas.compile.auto import Trial
     from eyas.compile.bundle import Bundle
 
 HELP = "compile a run into a bundle that runs without torch, and check it against the run"
@@ -20,8 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("run", metavar="RUN", help="the folder of a trained run")
     add("--target", default="onnx", metavar="NAME",
-        help="onnx, openvino, tensorrt or tensorrt-rtx (default: %(default)s)")  # fmt: skip
-    add("--precision", default="fp32", metavar="NAME", help="fp32, fp16, bf16 or int8 (default: %(default)s)")
+        help="onnx, openvino, tensorrt, tensorrt-rtx, or auto for the fastest here (default: %(default)s)")  # fmt: skip
+    add("--precision", default="fp32", metavar="NAME",
+        help="fp32, fp16, bf16, int8, or auto for the fastest that is good enough (default: %(default)s)")  # fmt: skip
+    add("--budget", type=float, default=0.5, metavar="MAP",
+        help="with auto: how far mAP (0 to 100) may fall below the run's (default: %(default)s)")  # fmt: skip
     add("--size", metavar="PIXELS", help="side of the square input: 640, or 320-960 for any between (the run's own)")
     add("--batch", default="1", metavar="N", help="pictures at once: 1, or 1-16 for any number between (default: 1)")
     add("--nms", choices=("host", "graph"), default="host",
@@ -39,12 +44,14 @@ def run(args: argparse.Namespace) -> int:
     size, batch = parse_range(args.size, "size"), parse_range(args.batch, "batch")
     from rich.console import Console
 
+    from eyas.compile.auto import candidates, compile_auto
     from eyas.compile.bundle import Settings, compile_run
     from eyas.compile.graph import CANDIDATES
 
+    pairs = candidates(args.target, args.precision) if "auto" in (args.target, args.precision) else []
     settings = Settings(
-        target=args.target,
-        precision=args.precision,
+        target=pairs[0][0] if pairs else args.target,
+        precision=pairs[0][1] if pairs else args.precision,
         size=None if size is None else size[0] if size[0] == size[1] else size,
         batch=batch or (1, 1),
         nms=args.nms,
@@ -54,9 +61,15 @@ def run(args: argparse.Namespace) -> int:
         measured=args.measure,
     )
     console = Console(stderr=True, highlight=False)
-    bundle = compile_run(
-        args.run, args.out, settings, tell=lambda line: console.print(line, markup=False, soft_wrap=True)
-    )
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    if pairs:
+        bundle, trials = compile_auto(args.run, args.out, settings, pairs=pairs, budget=args.budget / 100, tell=tell)
+        show_trials(trials, bundle)
+    else:
+        bundle = compile_run(args.run, args.out, settings, tell=tell)
     show(bundle)
     return 0
 
@@ -74,6 +87,19 @@ def parse_range(text: str | None, name: str) -> tuple[int, int] | None:
         raise UserError(f"--{name} is '{text}'.", where=name, expected="a number, or two as in 1-16")
     least = int(match[1])
     return least, int(match[2] or least)
+
+
+def show_trials(trials: Sequence[Trial], bundle: Bundle) -> None:
+    """Print the table that a choice was made from, the fastest first; what was chosen has a mark."""
+    print(f"{'target':12} {'precision':9} {'ms':>8} {'p90':>8} {'mAP':>8} {'fp32':>8}")
+    chosen = bundle.manifest.latency[0].median_ms
+    for trial in sorted(trials, key=lambda one: (bool(one.problem), one.median_ms)):
+        if trial.problem:
+            print(f"{trial.target:12} {trial.precision:9} {trial.problem}")
+        else:
+            mark = "  <- chosen" if trial.median_ms == chosen else ""
+            numbers = f"{trial.median_ms:8.2f} {trial.p90_ms:8.2f} {trial.map:8.4f} {trial.map_fp32:8.4f}"
+            print(f"{trial.target:12} {trial.precision:9} {numbers}{mark}")
 
 
 def show(bundle: Bundle) -> None:

@@ -100,8 +100,11 @@ def matched(
         bound: the measure in which a partner is nearest, and which candidates count.
     """
     best = wanted[1].max(1)
-    cut = best.min() + bound.scores if len(best) and len(best) == len(there[1]) else -1.0
-    chosen = np.flatnonzero((best > max(cut, 0.0)) & (best >= bound.least_score))
+    # Where all must lie within the bound, those that rounding may have moved out of the best K are left out.
+    cut = best.min() + bound.scores if bound.quantile == 1 else 0.0
+    chosen = np.flatnonzero((best > cut) & (best >= bound.least_score))
+    if not len(chosen):
+        chosen = best.argmax(keepdims=True)  # something must be compared
     boxes_px, scores = np.zeros(len(chosen), np.float32), np.zeros(len(chosen), np.float32)
     for row, index in enumerate(chosen):
         box = np.abs(there[0] - wanted[0][index]).max(1)

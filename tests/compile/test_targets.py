@@ -1,0 +1,50 @@
+"""Other shapes, suppression and precisions of a bundle for ONNX Runtime, each compiled and run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from tests.runtime.fakes import picture
+
+from eyas.compile.bundle import Bundle, Settings, compile_run
+from eyas.runtime.loading import load
+from eyas.types import InputSpec, Thresholds
+
+
+def test_a_range_of_sizes_and_batches_with_suppression_inside(place: Path) -> None:
+    out = place / "dynamic"
+    bundle = compile_run(place / "tiny", out, Settings(size=(64, 128), batch=(1, 3), nms="graph", candidates=200))
+    manifest = bundle.manifest
+    assert manifest.sizes == (64, 128) and manifest.nms == "graph" and manifest.nms_iou == 0.7
+    assert manifest.parity is not None and manifest.parity.boxes_px < 0.5
+    dims = onnx.load(out / "model.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param for dim in dims] == ["batch", "height", "width", ""]
+    pictures = [picture(80, 120, (i, 10, i + 40, 60)) for i in (0, 20, 40, 60)]
+    limits = Thresholds(confidence=0.05, candidates=200)
+    for size in (64, 96, 128):
+        with load(out, size=size) as compiled, load(place / "tiny", size=size, thresholds=limits) as run:
+            assert compiled.input == InputSpec(size, size)
+            for one, other in zip(compiled(pictures, batch=4), run(pictures, batch=4), strict=True):
+                best = min(len(one), len(other), 10)
+                assert best == 10
+                np.testing.assert_allclose(one.scores[:best], other.scores[:best], atol=1e-3)
+
+
+def test_int8_is_compiled_calibrated_and_runs(
+    bundle: Bundle, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = bundle.folder / "model.onnx"  # exported once already
+    monkeypatch.setattr("eyas.compile.bundle.export", lambda run, path, **_: shutil.copy(graph, path))
+    settings = Settings(precision="int8", batch=(1, 4), calibrated=4)
+    bundle = compile_run(place / "tiny", tmp_path / "int8", settings)
+    manifest = bundle.manifest
+    assert manifest.precision == "int8" and manifest.details["calibration_pictures"] == 4
+    assert manifest.details["convolutions"]["int8"] > 20 and len(manifest.details["kept_in_float"]) == 6
+    assert manifest.parity is not None and 0 < manifest.parity.scores < 0.25
+    assert manifest.accuracy is not None
+    with load(bundle.folder) as detector:
+        assert "int8" in detector.describe() and len(detector([picture()] * 3, batch=3)) == 3
