@@ -30,7 +30,7 @@ ALWAYS = {"class without boxes", "rare class"}  # in datasets of a few boxes
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shapes(tmp_path_factory.mktemp("clean") / "shapes", train=40, val=24, size=96, seed=5)
+    return make_shapes(tmp_path_factory.mktemp("clean") / "shapes", train=40, val=40, size=96, seed=5)
 
 
 def found(root: Path, kind: str) -> list[Finding]:
