@@ -1,0 +1,150 @@
+"""OpenVINO as an engine: a bundle's model.xml on a CPU, an Intel GPU or an NPU."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eyas.errors import UserError, missing_extra
+from eyas.runtime.manifest import Manifest
+from eyas.runtime.sessions.chunks import run_in_chunks
+from eyas.types import FloatArray, UInt8Array
+
+if TYPE_CHECKING:
+    import openvino
+
+# The manifest's precision -> what OpenVINO computes floats in. Without a hint it would choose bfloat16 on CPUs that
+# have it, also for a bundle whose numbers were measured in float32.
+HINTS: Mapping[str, str] = MappingProxyType({"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"})
+
+
+class Pending:
+    """An inference under way, from `OpenVinoSession.submit`; `result` waits for it and may be called once."""
+
+    def __init__(self, request: openvino.InferRequest, images: UInt8Array) -> None:
+        self._request = request
+        self._images = images  # read until the end
+
+    def result(self) -> tuple[FloatArray, FloatArray]:
+        """Return (boxes, scores), see `Session.run`."""
+        self._request.wait()
+        # Copies: the request's own memory is written again by its next run.
+        boxes = np.array(self._request.get_tensor("boxes").data, np.float32)
+        return boxes, np.array(self._request.get_tensor("scores").data, np.float32)
+
+
+class OpenVinoSession:
+    """A bundle's IR, compiled for a device; the compiled form is kept on disk, so that the next start is quick.
+
+    Args:
+        bundle_dir: the bundle.
+        manifest: its manifest, already verified.
+        threads: CPU threads for all streams together; None lets OpenVINO choose (one a core).
+        device: "auto" (the CPU), "cpu", or a name of OpenVINO's, for example "GPU" or "NPU".
+        streams: how many pictures are worked on side by side; more is more throughput and a longer wait for each.
+        cache: whether to keep and use the compiled form in `cache_folder`.
+
+    Raises:
+        UserError: OpenVINO is not installed, has no such device, or can't open the file.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        bundle_dir: Path,
+        manifest: Manifest,
+        threads: int | None = None,
+        device: str = "auto",
+        *,
+        streams: int = 1,
+        cache: bool = True,
+    ) -> None:
+        try:
+            import openvino
+        except ModuleNotFoundError:
+            raise missing_extra("openvino", "openvino") from None
+        core = openvino.Core()
+        place = "CPU" if device == "auto" else device.upper()
+        if place.partition(".")[0] not in core.available_devices:
+            raise UserError(
+                f"OpenVINO has no device '{device}' here.",
+                where="device",
+                expected="auto or one of " + ", ".join(core.available_devices),
+            )
+        options: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": streams}
+        if place.startswith(("CPU", "GPU")):
+            options["INFERENCE_PRECISION_HINT"] = HINTS[manifest.precision]
+        if place == "CPU" and threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        if cache and (folder := cache_folder()) is not None:
+            options["CACHE_DIR"] = str(folder)
+        path = bundle_dir / manifest.entry
+        try:
+            self._model = core.compile_model(path, place, options)
+        except RuntimeError as error:
+            raise UserError(
+                f"OpenVINO {openvino.__version__} can't open {path.name}: {str(error).strip().splitlines()[-1]}",
+                where=str(path),
+                fix="pip install --upgrade openvino, or compile the run again",
+            ) from None
+        self._batch = manifest.batch
+        self._local = threading.local()
+        count = f", {threads} thread{'s' * (threads != 1)}" if threads else ""
+        self.description = f"OpenVINO {openvino.__version__} on {place}{count}, {manifest.precision}"
+
+    def run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
+        """Return (boxes, scores) of a batch; see `Session.run`."""
+        return run_in_chunks(self._run, images, self._batch)
+
+    def _run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
+        """Run pictures that are as many as the graph takes, on this thread's own request."""
+        request: openvino.InferRequest | None = vars(self._local).get("request")
+        if request is None:
+            request = self._local.request = self._model.create_infer_request()
+        return self._start(request, images).result()
+
+    def submit(self, images: UInt8Array) -> Pending:
+        """Start an inference and return at once; the array must not change until its `result` was taken.
+
+        Args:
+            images: uint8 [N, H, W, 3], C-ordered, N within the bundle's batch range.
+        """
+        return self._start(self._model.create_infer_request(), images)
+
+    def _start(self, request: openvino.InferRequest, images: UInt8Array) -> Pending:
+        """Start a request on the array's own memory."""
+        import openvino
+
+        request.set_input_tensor(openvino.Tensor(images, shared_memory=True))
+        request.start_async()
+        return Pending(request, images)
+
+    def close(self) -> None:
+        """Free the graph."""
+        del self._model
+        self._local = threading.local()
+
+
+def cache_folder() -> Path | None:
+    """Return where compiled models are kept: EYAS_CACHE, else the user's cache folder; None where it can't be made."""
+    given = os.environ.get("EYAS_CACHE")
+    if given is not None:
+        base = Path(given)
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home())) / "eyas"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eyas"
+    folder = base / "openvino"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
