@@ -11,6 +11,7 @@ import pytest
 from tests.runtime.fakes import picture
 
 from eyas.compile.bundle import Bundle, Settings, compile_run
+from eyas.compile.onnx import export
 from eyas.runtime.loading import load
 from eyas.types import InputSpec, Thresholds
 
@@ -48,3 +49,13 @@ def test_int8_is_compiled_calibrated_and_runs(
     assert manifest.accuracy is not None
     with load(bundle.folder) as detector:
         assert "int8" in detector.describe() and len(detector([picture()] * 3, batch=3)) == 3
+
+
+@pytest.mark.parametrize(("precision", "kind", "opset"), [("bf16", onnx.TensorProto.BFLOAT16, 22)])
+def test_half_precision_is_in_the_graph(place: Path, tmp_path: Path, precision: str, kind: int, opset: int) -> None:
+    model = onnx.load(export(place / "tiny", tmp_path / "half.onnx", precision=precision))
+    weights = {one.name: one.data_type for one in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) > 20 and {weights[node.input[1]] for node in convolutions} == {kind}
+    assert model.opset_import[0].version == opset
+    assert [one.type.tensor_type.elem_type for one in model.graph.output] == [onnx.TensorProto.FLOAT] * 2
