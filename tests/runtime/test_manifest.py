@@ -18,6 +18,7 @@ from eyas.runtime.loading import load
 from eyas.runtime.manifest import MANIFEST, Manifest, manifest_schema, read_manifest, write_manifest
 from eyas.runtime.onnx_file import has_external_data
 from eyas.runtime.sessions.chunks import run_in_chunks
+from eyas.runtime.sessions.onnxruntime import OnnxRuntimeSession, pick_providers
 from eyas.types import InputSpec, Thresholds, UInt8Array
 
 
@@ -223,3 +224,13 @@ def test_batches_of_any_size(num: int, batch: tuple[int, int], calls: list[int])
     boxes, scores = run_in_chunks(run, images, batch)
     assert seen == calls and len(boxes) == len(scores) == num
     assert boxes[:, 0, 0].tolist() == list(range(num))
+
+
+def test_the_engine_itself(bundle: Path) -> None:
+    session = OnnxRuntimeSession(bundle, read_manifest(bundle), threads=1, device="cpu")
+    boxes, scores = session.run(np.full((3, 64, 96, 3), 255, np.uint8))
+    assert boxes.shape == (3, 2, 4) and scores.shape == (3, 2, 2) and scores[2, 0, 0] == pytest.approx(1.0)
+    assert "1 thread, fp32" in session.description
+    assert pick_providers("cpu") == ["CPUExecutionProvider"]
+    with pytest.raises(UserError, match="can't use the device 'tpu'"):
+        pick_providers("tpu")
