@@ -47,7 +47,8 @@ def read_config(folder: Path) -> RunConfig:
     if version > FORMAT_VERSION:
         raise UserError(
             f"The run was made by a newer Eyas (format {version}, this one reads {FORMAT_VERSION}).",
-            where=str(path), fix="pip install --upgrade eyas",
+            where=str(path),
+            fix="pip install --upgrade eyas",
         )
     fields = checked_fields(RunConfig, fields, str(path))
     try:
