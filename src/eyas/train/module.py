@@ -19,6 +19,7 @@ from eyas.models.fuse import fused
 from eyas.models.output import HeadOutput
 from eyas.runtime.postprocess import select
 from eyas.train.batches import batch_loss, placement_of, to_float_images
+from eyas.train.data import DetectionData
 from eyas.train.ema import Ema
 from eyas.train.optim import make_optimizer
 from eyas.train.parallel import gather_over_processes, mean_over_processes
@@ -171,13 +172,22 @@ class DetectionModule(L.LightningModule):
         self.result = evaluate_predictions(self._truth(), predictions)
         self.log_dict({f"val/{name}": value for name, value in self.result.metrics.items()}, rank_zero_only=True)
 
+    def _data(self) -> DetectionData | None:
+        """Return Eyas's datamodule, None if the Trainer was given another source of batches."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data if isinstance(data, DetectionData) else None
+
     def _truth(self) -> DatasetIndex:
         """Return the validation split."""
+        data = self._data()
         if self.truth is not None:
             return self.truth
-        index = self.trainer.datamodule.val_index  # type: ignore[attr-defined]
-        assert isinstance(index, DatasetIndex)
-        return index
+        if data is None:
+            raise UserError(
+                "The module does not know the truth of the validation pictures.",
+                fix="give it truth=load_dataset(root, 'val'), or train with a DetectionData",
+            )
+        return data.val_index
 
     def _check_finite(self, indices: Tensor) -> None:
         """Stop the run at the first loss that is no finite number.
@@ -209,5 +219,5 @@ class DetectionModule(L.LightningModule):
 
     def _names(self, indices: list[int]) -> list[str]:
         """Return the file names of training pictures, as far as the datamodule knows them."""
-        index = getattr(self.trainer.datamodule, "train_index", None)  # type: ignore[attr-defined]
-        return [str(index.path(i)) if index is not None else str(i) for i in indices]
+        data = self._data()
+        return [str(data.train_index.path(i)) if data is not None else str(i) for i in indices]
