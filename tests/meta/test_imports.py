@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -19,10 +20,16 @@ OPTIONAL = {"supervision"}
 OURS = {"eyas", "tests"}
 
 
+@cache
+def distributions() -> dict[str, list[str]]:
+    """Return import name -> the installed distributions that bring it."""
+    return dict(packages_distributions())
+
+
 def undeclared(code: str, allowed: Iterable[str]) -> set[str]:
     """Return the packages that the code imports and that no distribution among the allowed ones brings."""
     roots = {each.module.partition(".")[0] for each in imports(code, "tests.x", modules())}
-    names = packages_distributions()
+    names = distributions()
     brings = {root: {canonicalize_name(name) for name in names.get(root, [])} for root in roots}
     known = set(sys.stdlib_module_names) | OPTIONAL | OURS
     return {root for root in roots - known if not brings[root] & set(allowed)}

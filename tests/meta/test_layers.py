@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,7 @@ def module_imports(name: str, path: Path) -> list[Import]:
     return imports(path.read_text(encoding="utf-8"), name, modules(), package=path.name == "__init__.py")
 
 
+@cache
 def import_graph() -> dict[str, set[str]]:
     """Return module -> the Eyas modules it imports at run time, itself excepted."""
     known = modules()
