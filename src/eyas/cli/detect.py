@@ -29,7 +29,7 @@ ROWS = 20  # sources in the table that is printed
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add("model", metavar="RUN", help="the folder of a trained run")
+    add("model", metavar="RUN", help="the folder of a trained run or of a bundle")
     add("source", metavar="SOURCE", nargs="+",
         help="pictures, folders (searched to their depths), globs, videos, camera numbers, rtsp://")  # fmt: skip
     add("--out", default="detections", metavar="DIR", help="where everything is written (default: %(default)s)")

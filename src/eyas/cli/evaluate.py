@@ -25,7 +25,7 @@ SHOWN_COLUMNS = ("name", "boxes", "AP", "AP50", "AR_100", "precision", "recall",
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("run", metavar="RUN", type=Path, help="the model's folder, as 'eyas train' wrote it")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a trained run or of a bundle")
     parser.add_argument(
         "--data", metavar="ROOT", type=Path, required=True, help="the data set: a folder, a COCO .json or a data.yaml"
     )
