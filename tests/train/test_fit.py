@@ -119,6 +119,9 @@ def test_early_stopping_ends_a_run_that_no_longer_rises(
 def test_max_steps_ends_the_run_within_an_epoch_and_leaves_a_usable_one(tiny: Recipe, tmp_path: Path) -> None:
     folder = fit(evolve(tiny, trainer={"max_steps": 6}), tmp_path / "run", console=quiet())
     assert verify_card(folder) and len(rows(folder / runfolder.METRICS)) >= 1
+    console = quiet()
+    short = fit(evolve(tiny, trainer={"max_steps": 2}), tmp_path / "short", console=console)
+    assert verify_card(short) and "ended before an evaluation" in console.file.getvalue()
     state = torch.load(folder / runfolder.CHECKPOINT, weights_only=True)
     assert state["global_step"] == 6
 

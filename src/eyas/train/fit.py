@@ -182,6 +182,9 @@ def _say_end(console: Console, folder: Path, saver: Saver, stopper: Stopper, dat
     if stopper.reason == "interrupted":
         say(console, f"interrupted; go on with:  eyas train --resume {folder}")
         return
+    if saver.best_epoch == 0:
+        say(console, f"ended before an evaluation; measure it with:  eyas evaluate {folder} --data {data.recipe.root}")
+        return
     why = f" (stopped early: {stopper.reason})" if stopper.reason else ""
     say(console, f"best AP {saver.best:.4f} at epoch {saver.best_epoch}{why}; curves: {folder / 'results.png'}")
 
