@@ -23,6 +23,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "assign": frozenset({"types", "boxes", "errors", "tensor_boxes"}),
     "losses": frozenset({"types", "boxes", "errors", "tensor_boxes", "assign"}),
     "runtime": BASE,
+    "serve": BASE | {"runtime"},
     "evaluate": BASE | {"data", "runtime"},
     "compile": BASE | {"tensor_boxes", "data", "models", "evaluate", "runtime"},
     "train": BASE | {"tensor_boxes", "data", "models", "assign", "losses", "evaluate", "runtime"},

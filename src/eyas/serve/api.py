@@ -1,0 +1,199 @@
+"""What the protocols ask of the engine behind them, whether it lives in this process, in workers or in a test.
+
+REST, gRPC, the streams and the batch tool all make a `Request` and await an `Answer`. Nothing here knows a protocol,
+a process or a queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from eyas.runtime.manifest import Manifest
+from eyas.types import Detections, Suppression, UInt8Array
+
+Lane = Literal["interactive", "stream", "batch"]
+State = Literal["loading", "ready", "draining", "unloaded", "failed"]
+
+
+@dataclass(frozen=True)
+class ModelKey:
+    """A version of a model, the unit that is loaded, batched and swapped.
+
+    Attributes:
+        name: the model's name.
+        version: its version, for example "3": a decimal number, which orders the versions.
+    """
+
+    name: str
+    version: str
+
+    def __lt__(self, other: ModelKey) -> bool:
+        """Order by name, then by number: version 10 comes after version 9; versions that are no numbers come last."""
+        return self._rank() < other._rank()
+
+    def _rank(self) -> tuple[str, bool, int, str]:
+        number = self.version.isdecimal()
+        return self.name, not number, int(self.version) if number else 0, self.version
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a client may ask of a detection; None takes the model's own.
+
+    Attributes:
+        confidence, iou, suppression: thresholds, as in `eyas.types.Thresholds`.
+        classes: names of the only classes wanted.
+        max_detections: most detections a picture.
+        annotate: also give the picture with its detections drawn, as JPEG.
+    """
+
+    confidence: float | None = None
+    iou: float | None = None
+    suppression: Suppression | None = None
+    classes: tuple[str, ...] | None = None
+    max_detections: int | None = None
+    annotate: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """Pictures to detect on, by one version of one model.
+
+    Attributes:
+        id: the request's id, given by the client or made by the protocol; goes through logs and events.
+        model: the model's name; "" for the only one, or the default.
+        version: a version, an alias as "@champion", or "" for what the router chooses.
+        pictures: each a picture file's bytes (JPEG, PNG, WebP) or uint8 [H, W, 3] RGB; at least one.
+        options: what the client asks of the answer.
+        timeout: seconds from arrival after which nobody waits any more; None for the server's own limit.
+        lane: which queue it waits in.
+        stream: id of the stream it is a frame of; a newer frame of it drops this one while it waits. "" for none.
+        headers: the client's headers or metadata, lower-case names, for routing and tracing.
+    """
+
+    id: str
+    model: str
+    version: str
+    pictures: tuple[bytes | UInt8Array, ...]
+    options: Options = field(default_factory=Options)
+    timeout: float | None = None
+    lane: Lane = "interactive"
+    stream: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where a request's time went, in seconds; decoding to selecting are sums over its pictures.
+
+    Attributes:
+        queue: from arrival until its (last) batch was given to a worker.
+        decode, preprocess, inference, postprocess: in the worker; inference is the whole batch's.
+        total: from arrival to the answer.
+        batch: how many pictures shared its (last) batch.
+    """
+
+    queue: float = 0.0
+    decode: float = 0.0
+    preprocess: float = 0.0
+    inference: float = 0.0
+    postprocess: float = 0.0
+    total: float = 0.0
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found.
+
+    Attributes:
+        id: the request's id.
+        model: who answered.
+        detections: one for each picture, in order.
+        annotated: JPEG files of the pictures with their detections, if they were asked for.
+        timing: where the time went.
+    """
+
+    id: str
+    model: ModelKey
+    detections: tuple[Detections, ...]
+    annotated: tuple[bytes, ...] = ()
+    timing: Timing = field(default_factory=Timing)
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """A version of a model as the server has it.
+
+    Attributes:
+        key: name and version.
+        state: what it is doing.
+        reason: why it is in that state, "" where that is plain.
+        manifest: of its bundle; None if it could not be read.
+        aliases: the aliases that point to it, "champion" for example.
+        default: whether a request without a version goes to it.
+        memory: bytes that its workers hold, 0 if unknown.
+    """
+
+    key: ModelKey
+    state: State
+    reason: str = ""
+    manifest: Manifest | None = None
+    aliases: tuple[str, ...] = ()
+    default: bool = False
+    memory: int = 0
+
+
+class Engine(Protocol):
+    """Serves requests; all methods are called from the event loop that it was started in."""
+
+    async def detect(self, request: Request) -> Answer:
+        """Return what was found. Cancelling the awaiting task frees the request's place in the queue.
+
+        Raises:
+            ServeError: the request was refused, dropped or failed.
+        """
+        ...
+
+    def models(self) -> tuple[ModelStatus, ...]:
+        """Return every version that this server knows of, sorted by name and version."""
+        ...
+
+    async def load(self, name: str, version: str = "", bundle: Path | None = None) -> ModelKey:
+        """Load a version, and return it when it is ready; `bundle` None loads one that is known already.
+
+        Raises:
+            ServeError: there is no such model, or it can't be loaded; what served before still serves.
+        """
+        ...
+
+    async def unload(self, name: str, version: str = "") -> None:
+        """Answer what the version has accepted, then free it; "" means every version of the model.
+
+        Raises:
+            ServeError: there is no such model.
+        """
+        ...
+
+    def alias(self, name: str, alias: str, version: str) -> None:
+        """Let an alias point to a loaded version from now on; requests that were accepted keep theirs.
+
+        Raises:
+            ServeError: there is no such version, or it is not ready.
+        """
+        ...
+
+    def ready(self) -> bool:
+        """Return whether new requests are welcome: not warming up, not draining, not overloaded."""
+        ...
+
+    async def drain(self) -> None:
+        """Refuse new requests, and return when everything that was accepted has been answered."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the workers; what was not answered fails."""
+        ...

@@ -1,0 +1,81 @@
+"""What a request may be refused with. One table says how each protocol tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Kind = Literal[
+    "invalid",
+    "unauthenticated",
+    "forbidden",
+    "not_found",
+    "method",
+    "timeout",
+    "too_large",
+    "unsupported",
+    "unprocessable",
+    "overloaded",
+    "cancelled",
+    "internal",
+    "unavailable",
+    "deadline",
+]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """How a refusal looks on the wire.
+
+    Attributes:
+        http: the status code of REST.
+        grpc: the name of the gRPC status.
+        retry: whether the same request may succeed later.
+    """
+
+    http: int
+    grpc: str
+    retry: bool = False
+
+
+WIRES: Mapping[Kind, Wire] = MappingProxyType(
+    {
+        "invalid": Wire(400, "INVALID_ARGUMENT"),
+        "unauthenticated": Wire(401, "UNAUTHENTICATED"),
+        "forbidden": Wire(403, "PERMISSION_DENIED"),
+        "not_found": Wire(404, "NOT_FOUND"),
+        "method": Wire(405, "UNIMPLEMENTED"),
+        "timeout": Wire(408, "DEADLINE_EXCEEDED"),  # the client sent its request too slowly
+        "too_large": Wire(413, "INVALID_ARGUMENT"),
+        "unsupported": Wire(415, "INVALID_ARGUMENT"),
+        "unprocessable": Wire(422, "INVALID_ARGUMENT"),  # the bytes arrived well, and are no picture
+        "overloaded": Wire(429, "RESOURCE_EXHAUSTED", retry=True),
+        "cancelled": Wire(499, "CANCELLED"),
+        "internal": Wire(500, "INTERNAL"),
+        "unavailable": Wire(503, "UNAVAILABLE", retry=True),
+        "deadline": Wire(504, "DEADLINE_EXCEEDED"),
+    }
+)
+
+
+class ServeError(Exception):
+    """A request that is not answered with detections, in words for the client.
+
+    Args:
+        kind: a key of `WIRES`.
+        message: what was wrong and how to mend it; nothing of the server's insides.
+        retry_after: seconds after which another try makes sense.
+    """
+
+    def __init__(self, kind: Kind, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.kind: Kind = kind
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def wire(self) -> Wire:
+        """Return how the protocols tell it."""
+        return WIRES[self.kind]

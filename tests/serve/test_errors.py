@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import get_args
+
+import pytest
+
+from eyas.serve.errors import WIRES, Kind, ServeError
+
+
+def test_every_kind_has_its_wire() -> None:
+    assert set(WIRES) == set(get_args(Kind))
+
+
+@pytest.mark.parametrize("kind", WIRES)
+def test_codes_mean_what_their_names_say(kind: Kind) -> None:
+    wire = WIRES[kind]
+    assert wire.http == 499 or HTTPStatus(wire.http).is_client_error or HTTPStatus(wire.http).is_server_error
+    assert wire.retry == (wire.http in (429, 503)), "exactly the refusals that pass by themselves invite another try"
+
+
+def test_an_error_carries_its_wire_and_words() -> None:
+    error = ServeError("overloaded", "too much", retry_after=0.5)
+    assert (str(error), error.wire.http, error.wire.grpc, error.retry_after) == (
+        "too much",
+        429,
+        "RESOURCE_EXHAUSTED",
+        0.5,
+    )
