@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tests.compile.made import write_data, write_run
 
-from eyas.compile.bundle import Bundle, Settings, compile_run
+from eyas.compile.bundle import Bundle, compile_run
+from eyas.compile.settings import Settings
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ import pytest
 from eyas.card import verify_card
 from eyas.cli.main import main
 from eyas.compile.auto import Trial, candidates, choose, compile_auto, interleaved
-from eyas.compile.bundle import Bundle, Settings
+from eyas.compile.bundle import Bundle
+from eyas.compile.settings import Settings
 from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.runtime.manifest import read_manifest

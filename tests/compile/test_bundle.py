@@ -17,7 +17,8 @@ import eyas
 from eyas.card import lineage, verify_card
 from eyas.cli.main import main
 from eyas.compile import verify
-from eyas.compile.bundle import Bundle, Settings, compile_run
+from eyas.compile.bundle import Bundle, compile_run
+from eyas.compile.settings import Settings
 from eyas.compile.verify import Bound
 from eyas.errors import UserError
 from eyas.evaluate.run import evaluate_run
@@ -99,7 +100,7 @@ def test_a_size_it_was_not_compiled_for(bundle: Bundle) -> None:
 @pytest.mark.usefixtures("bundle")
 def test_a_failed_gate_leaves_nothing(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eyas.compile.bundle.export", lambda run, path, **_: shutil.copy(exported(place), path))
-    monkeypatch.setattr("eyas.compile.bundle.BOUNDS", {**verify.BOUNDS, "fp32": Bound(0.5, 1e-12)})
+    monkeypatch.setattr("eyas.compile.judge.BOUNDS", {**verify.BOUNDS, "fp32": Bound(0.5, 1e-12)})
     out = tmp_path / "bundles" / "out"
     with pytest.raises(UserError, match=r"does not give the network's answers.*scores by up to"):
         compile_run(place / "tiny", out, Settings(batch=(1, 4), measured=0))

@@ -10,8 +10,9 @@ import onnx
 import pytest
 from tests.runtime.fakes import picture
 
-from eyas.compile.bundle import Bundle, Settings, compile_run
+from eyas.compile.bundle import Bundle, compile_run
 from eyas.compile.onnx import export
+from eyas.compile.settings import Settings
 from eyas.runtime.loading import load
 from eyas.types import InputSpec, Thresholds
 

@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from eyas.compile.auto import candidates, compile_auto
-    from eyas.compile.bundle import Settings, compile_run
+    from eyas.compile.bundle import compile_run
     from eyas.compile.graph import CANDIDATES
+    from eyas.compile.settings import Settings
 
     pairs = candidates(args.target, args.precision) if "auto" in (args.target, args.precision) else []
     settings = Settings(

@@ -23,11 +23,12 @@ def compile(  # noqa: A001
         target: "onnx", "openvino", "tensorrt" or "tensorrt-rtx".
         precision: "fp32", "fp16", "bf16" or "int8".
         out: the bundle's folder, new or empty; by default `bundles/RUN-TARGET-PRECISION`.
-        settings: further fields of `eyas.compile.bundle.Settings`: size, batch, nms, candidates, data, split, ...
+        settings: further fields of `eyas.compile.settings.Settings`: size, batch, nms, candidates, data, split, ...
 
     Raises:
         UserError: the run or a setting can't be used, or a gate was not passed; no bundle is left then.
     """
-    from eyas.compile.bundle import Settings, compile_run
+    from eyas.compile.bundle import compile_run
+    from eyas.compile.settings import Settings
 
     return compile_run(run, out, Settings(target=target, precision=precision, **settings))

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eyas.compile.bundle import Bundle, Settings, Tell, aside, compile_run, free_folder, seal
+from eyas.compile.bundle import Bundle, aside, compile_run, free_folder, seal
+from eyas.compile.settings import Settings, Tell
 from eyas.compile.target import TARGETS, target_info
 from eyas.errors import UserError
 from eyas.runtime.loading import open_bundle

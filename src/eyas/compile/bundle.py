@@ -7,82 +7,26 @@ import datetime
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from eyas.card import CARD, hash_file, read_card, verify_card, write_card
-from eyas.compile.graph import CANDIDATES, deployed, load_net
-from eyas.compile.onnx import Range, export, input_of, opset_of, save
-from eyas.compile.pictures import Pictures, find_pictures, spread
+from eyas.compile.judge import judge
+from eyas.compile.onnx import export, input_of, opset_of, save
+from eyas.compile.pictures import Pictures, find_pictures
 from eyas.compile.quantize import check_int8, quantize
-from eyas.compile.target import TargetInfo, run_builder, target_info
-from eyas.compile.verify import (
-    BOUNDS,
-    check_parity,
-    letterboxed,
-    measure_accuracy,
-    parity,
-    sample_pictures,
-    shapes_to_try,
-)
+from eyas.compile.settings import Settings, Tell
+from eyas.compile.target import Range, TargetInfo, run_builder, target_info
+from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
 from eyas.runfolder import read_config
-from eyas.runtime.loading import open_bundle
-from eyas.runtime.manifest import MANIFEST, Manifest, Parity, read_manifest, write_manifest
-from eyas.runtime.sessions.base import Session
-from eyas.runtime.sessions.torch import TorchSession, pick_device
-from eyas.types import InputSpec, RunConfig, UInt8Array
-
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to compile for, and how to judge it.
-
-    Attributes:
-        target: a key of `eyas.compile.target.TARGETS`.
-        precision: "fp32", "fp16", "bf16" or "int8".
-        size: side in pixels, (least, greatest), or None for the run's own.
-        batch: (least, greatest) number of pictures at once.
-        nms: "host", or "graph" for suppression inside.
-        candidates: boxes that the graph gives a picture.
-        data: the data set to judge and calibrate on; None for the run's own.
-        split: the split to judge on; None for the run's own.
-        compared: how many pictures the outputs are compared on.
-        calibrated: how many pictures the ranges of INT8 are taken from.
-        measured: how many pictures mAP is measured on at most; 0 for none, None for all.
-        options: for the target's builder.
-    """
-
-    target: str = "onnx"
-    precision: str = "fp32"
-    size: int | Range | None = None
-    batch: Range = (1, 1)
-    nms: str = "host"
-    candidates: int = CANDIDATES
-    data: str | Path | None = None
-    split: str | None = None
-    compared: int = 8
-    calibrated: int = 64
-    measured: int | None = 500
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse what can't be built, before anything expensive."""
-        target_info(self.target, self.precision)
-        if self.nms not in ("host", "graph"):
-            raise UserError(f"nms is '{self.nms}'.", where="nms", expected="host or graph")
-        if not 1 <= self.batch[0] <= self.batch[1]:
-            raise UserError(f"The batch is {self.batch[0]} to {self.batch[1]}.", where="batch", expected="1, or 1-16")
-        for name, least in (("candidates", 1), ("compared", 1), ("calibrated", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}.", where=name, expected=f"at least {least}")
+from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest, write_manifest
+from eyas.types import InputSpec, RunConfig
 
 
 @dataclass(frozen=True)
@@ -240,64 +184,6 @@ def new_manifest(
     )
 
 
-def judge(
-    run: Path, bundle: Path, manifest: Manifest, config: RunConfig, settings: Settings, pictures: Pictures, tell: Tell
-) -> Manifest:
-    """Return the manifest with what was measured of the bundle's own files.
-
-    Raises:
-        UserError: a gate was not passed.
-    """
-    net = deployed(load_net(run, config), config, nms=settings.nms, candidates=settings.candidates)
-    reference = TorchSession(net, pick_device("cpu"))
-    session = open_bundle(bundle, manifest)
-    try:
-        tell(f"comparing with the trained network on {settings.compared} pictures")
-        samples = sample_pictures(pictures.judge, settings.compared)
-        measured = compare(session, reference, manifest, samples)
-        tell(f"largest difference: boxes {measured.boxes_px:.3g} pixels, scores {measured.scores:.3g}")
-        update: dict[str, Any] = {"parity": measured}
-        if settings.measured != 0:
-            index = spread(pictures.judge, settings.measured)
-            tell(f"measuring mAP on {len(index)} pictures of the split '{index.split}'")
-            update["accuracy"] = measure_accuracy(
-                session, plain(reference, run, config, settings), manifest, index, max(manifest.batch[1], 1)
-            )
-    finally:
-        session.close()
-    return manifest.model_copy(update=update)
-
-
-def plain(reference: TorchSession, run: Path, config: RunConfig, settings: Settings) -> Session:
-    """Return the trained network as `eyas evaluate` runs it: all candidates, greedy suppression on the host."""
-    if settings.nms == "host" and settings.candidates == config.thresholds.candidates:
-        return reference
-    net = deployed(load_net(run, config), config, candidates=config.thresholds.candidates)
-    return TorchSession(net, pick_device("cpu"))
-
-
-def compare(session: Session, reference: Session, manifest: Manifest, samples: list[UInt8Array]) -> Parity:
-    """Return the parity at every shape that the bundle promises; the worst one counts.
-
-    Raises:
-        UserError: it is out of bounds at one of them.
-    """
-    bound = BOUNDS[manifest.precision]
-    found: list[Parity] = []
-    for spec, num in shapes_to_try(manifest.input, manifest.sizes, manifest.batch):
-        own = spec == manifest.input and num == max(manifest.batch[0], min(manifest.batch[1], 3))
-        chosen = samples if own else samples[: max(num, 1)]
-        batches = [letterboxed(chosen[i : i + num], spec, num) for i in range(0, len(chosen), num)]
-        found.append(parity(session, reference, batches, bound))
-        check_parity(found[-1], bound, f"{manifest.target} in {manifest.precision}, {num} x {spec.height}x{spec.width}")
-    return Parity(
-        boxes_px=max(one.boxes_px for one in found),
-        scores=max(one.scores for one in found),
-        quantile=bound.quantile,
-        pictures=found[0].pictures,
-    )
-
-
 def seal(bundle: Path, run: Path, settings: Settings, manifest: Manifest) -> None:
     """Write the bundle's card: its files, and the run it was made from."""
     parents = []
@@ -317,8 +203,3 @@ def seal(bundle: Path, run: Path, settings: Settings, manifest: Manifest) -> Non
         parents=parents,
         recipe=recipe,
     )
-
-
-def with_target(settings: Settings, target: str, precision: str) -> Settings:
-    """Return the settings for another target and precision."""
-    return replace(settings, target=target, precision=precision)

@@ -1,0 +1,82 @@
+"""Judging what was built: the bundle's own files are run beside the trained network, on real pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from eyas.compile.graph import deployed, load_net
+from eyas.compile.pictures import Pictures, spread
+from eyas.compile.settings import Settings, Tell
+from eyas.compile.verify import (
+    BOUNDS,
+    check_parity,
+    letterboxed,
+    measure_accuracy,
+    parity,
+    sample_pictures,
+    shapes_to_try,
+)
+from eyas.runtime.loading import open_bundle
+from eyas.runtime.manifest import Manifest, Parity
+from eyas.runtime.sessions.base import Session
+from eyas.runtime.sessions.torch import TorchSession, pick_device
+from eyas.types import RunConfig, UInt8Array
+
+
+def judge(
+    run: Path, bundle: Path, manifest: Manifest, config: RunConfig, settings: Settings, pictures: Pictures, tell: Tell
+) -> Manifest:
+    """Return the manifest with what was measured of the bundle's own files.
+
+    Raises:
+        UserError: a gate was not passed.
+    """
+    net = deployed(load_net(run, config), config, nms=settings.nms, candidates=settings.candidates)
+    reference = TorchSession(net, pick_device("cpu"))
+    session = open_bundle(bundle, manifest)
+    try:
+        tell(f"comparing with the trained network on {settings.compared} pictures")
+        samples = sample_pictures(pictures.judge, settings.compared)
+        measured = compare(session, reference, manifest, samples)
+        tell(f"largest difference: boxes {measured.boxes_px:.3g} pixels, scores {measured.scores:.3g}")
+        update: dict[str, Any] = {"parity": measured}
+        if settings.measured != 0:
+            index = spread(pictures.judge, settings.measured)
+            tell(f"measuring mAP on {len(index)} pictures of the split '{index.split}'")
+            update["accuracy"] = measure_accuracy(
+                session, plain(reference, run, config, settings), manifest, index, max(manifest.batch[1], 1)
+            )
+    finally:
+        session.close()
+    return manifest.model_copy(update=update)
+
+
+def plain(reference: TorchSession, run: Path, config: RunConfig, settings: Settings) -> Session:
+    """Return the trained network as `eyas evaluate` runs it: all candidates, greedy suppression on the host."""
+    if settings.nms == "host" and settings.candidates == config.thresholds.candidates:
+        return reference
+    net = deployed(load_net(run, config), config, candidates=config.thresholds.candidates)
+    return TorchSession(net, pick_device("cpu"))
+
+
+def compare(session: Session, reference: Session, manifest: Manifest, samples: list[UInt8Array]) -> Parity:
+    """Return the parity at every shape that the bundle promises; the worst one counts.
+
+    Raises:
+        UserError: it is out of bounds at one of them.
+    """
+    bound = BOUNDS[manifest.precision]
+    found: list[Parity] = []
+    for spec, num in shapes_to_try(manifest.input, manifest.sizes, manifest.batch):
+        own = spec == manifest.input and num == max(manifest.batch[0], min(manifest.batch[1], 3))
+        chosen = samples if own else samples[: max(num, 1)]
+        batches = [letterboxed(chosen[i : i + num], spec, num) for i in range(0, len(chosen), num)]
+        found.append(parity(session, reference, batches, bound))
+        check_parity(found[-1], bound, f"{manifest.target} in {manifest.precision}, {num} x {spec.height}x{spec.width}")
+    return Parity(
+        boxes_px=max(one.boxes_px for one in found),
+        scores=max(one.scores for one in found),
+        quantile=bound.quantile,
+        pictures=found[0].pictures,
+    )
