@@ -10,9 +10,13 @@ import onnx
 import pytest
 from tests.runtime.fakes import picture
 
+from eyas.card import read_card
+from eyas.cli.compile import parse_size
 from eyas.compile.bundle import Bundle, compile_run
 from eyas.compile.onnx import export
 from eyas.compile.settings import Settings
+from eyas.compile.target import Sides
+from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.types import InputSpec, Thresholds
 
@@ -34,6 +38,39 @@ def test_a_range_of_sizes_and_batches_with_suppression_inside(place: Path) -> No
                 best = min(len(one), len(other), 10)
                 assert best == 10
                 np.testing.assert_allclose(one.scores[:best], other.scores[:best], atol=1e-3)
+
+
+def test_an_input_that_is_no_square(place: Path) -> None:
+    out = place / "wide"
+    size = parse_size("128x96")
+    assert size == Sides(width=128, height=96)
+    bundle = compile_run(place / "tiny", out, Settings(size=size, measured=0))
+    assert (bundle.manifest.input.height, bundle.manifest.input.width, bundle.manifest.sizes) == (96, 128, None)
+    dims = onnx.load(out / "model.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in dims] == [1, 96, 128, 3]
+    assert read_card(out).recipe["size"] == "128x96"
+    image = picture(96, 128, (30, 20, 100, 70))
+    limits = Thresholds(confidence=0.05)
+    with load(out, thresholds=limits) as wide, load(place / "tiny", size=128, thresholds=limits) as square:
+        assert wide.input == InputSpec(96, 128)
+        found = wide(image)
+        assert len(found) > 0 and (found.boxes[:, [0, 2]].max(), found.boxes[:, [1, 3]].max()) <= (128, 96)
+        # The margin is on the limiting side, so a picture of the input's shape has the same scale in the square.
+        best, other = found[:3], square(image)
+        assert np.abs(best.scores - other.scores[:3]).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [(None, None), ("640", 640), ("320-960", (320, 960)), ("640-640", 640), ("960-320", (960, 320))]
+)
+def test_what_a_size_on_the_command_line_means(text: str | None, size: object) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["640x", "640X480", "a", "640x480x3", "320-960x480"])
+def test_a_size_that_means_nothing(text: str) -> None:
+    with pytest.raises(UserError, match="--size is"):
+        parse_size(text)
 
 
 def test_int8_is_compiled_calibrated_and_runs(

@@ -12,6 +12,7 @@ from eyas.errors import UserError
 if TYPE_CHECKING:
     from eyas.compile.auto import Trial
     from eyas.compile.bundle import Bundle
+    from eyas.compile.target import Sides
 
 HELP = "compile a run into a bundle that runs without torch, and check it against the run"
 EXAMPLES: tuple[str, ...] = ("eyas compile runs/quickstart --out bundles/quickstart",)
@@ -27,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fp32, fp16, bf16, int8, or auto for the fastest that is good enough (default: %(default)s)")  # fmt: skip
     add("--budget", type=float, default=0.5, metavar="MAP",
         help="with auto: how far mAP (0 to 100) may fall below the run's (default: %(default)s)")  # fmt: skip
-    add("--size", metavar="PIXELS", help="side of the square input: 640, or 320-960 for any between (the run's own)")
+    add("--size", metavar="PIXELS",
+        help="input: 640 (a square), 640x480 (width x height), or 320-960 for any between (the run's own)")  # fmt: skip
     add("--batch", default="1", metavar="N", help="pictures at once: 1, or 1-16 for any number between (default: 1)")
     add("--nms", choices=("host", "graph"), default="host",
         help="where overlapping boxes are dropped (default: %(default)s)")  # fmt: skip
@@ -41,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compile, tell each step and what the bundle promises; return 0."""
-    size, batch = parse_range(args.size, "size"), parse_range(args.batch, "batch")
+    batch = parse_range(args.batch, "batch")
     from rich.console import Console
 
     from eyas.compile.auto import candidates, compile_auto
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings(
         target=pairs[0][0] if pairs else args.target,
         precision=pairs[0][1] if pairs else args.precision,
-        size=None if size is None else size[0] if size[0] == size[1] else size,
+        size=parse_size(args.size),
         batch=batch or (1, 1),
         nms=args.nms,
         candidates=CANDIDATES if args.candidates is None else args.candidates,
@@ -88,6 +90,26 @@ def parse_range(text: str | None, name: str) -> tuple[int, int] | None:
         raise UserError(f"--{name} is '{text}'.", where=name, expected="a number, or two as in 1-16")
     least = int(match[1])
     return least, int(match[2] or least)
+
+
+def parse_size(text: str | None) -> int | Sides | tuple[int, int] | None:
+    """Return what "640", "640x480" or "320-960" means, None for None.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    from eyas.compile.target import Sides
+
+    sides = re.fullmatch(r"(\d+)x(\d+)", text or "")
+    if sides is not None:
+        return Sides(width=int(sides[1]), height=int(sides[2]))
+    try:
+        size = parse_range(text, "size")
+    except UserError:
+        raise UserError(
+            f"--size is '{text}'.", where="size", expected="a form such as 640, 640x480 or 320-960"
+        ) from None
+    return size if size is None or size[0] != size[1] else size[0]
 
 
 def show_trials(trials: Sequence[Trial], bundle: Bundle) -> None:

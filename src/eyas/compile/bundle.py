@@ -21,7 +21,7 @@ from eyas.compile.onnx import export, input_of, opset_of, save
 from eyas.compile.pictures import Pictures, find_pictures
 from eyas.compile.quantize import check_int8, quantize
 from eyas.compile.settings import Settings, Tell
-from eyas.compile.target import Range, TargetInfo, run_builder, target_info
+from eyas.compile.target import Range, Sides, TargetInfo, run_builder, target_info
 from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
 from eyas.runfolder import read_config
@@ -191,6 +191,7 @@ def seal(bundle: Path, run: Path, settings: Settings, manifest: Manifest) -> Non
         parents = [{"kind": "run", "path": str(run.resolve()), "sha256": read_card(run).sha256}]
     recipe = {
         **{name: value for name, value in vars(settings).items() if name not in ("data", "options")},
+        "size": str(settings.size) if isinstance(settings.size, Sides) else settings.size,
         "data": str(settings.data) if settings.data else "",
         "options": dict(settings.options),
     }

@@ -8,6 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from eyas.compile.graph import CANDIDATES, deployed, load_net
+from eyas.compile.target import Range, Sides
 from eyas.errors import UserError
 from eyas.files import atomic_path
 from eyas.runfolder import read_config
@@ -25,14 +27,13 @@ OPSET = 20
 OPSET_BF16 = 22  # the first one whose convolution takes bfloat16
 INPUT = "images"
 OUTPUTS = ("boxes", "scores")
-Range = tuple[int, int]
 
 
 def export(
     run_folder: Path,
     out_file: Path,
     *,
-    size: int | Range | None = None,
+    size: int | Sides | Range | None = None,
     batch: Range = (1, 1),
     precision: str = "fp32",
     nms: str = "host",
@@ -46,8 +47,8 @@ def export(
     Args:
         run_folder: the run.
         out_file: where to write; the file is replaced only by a whole one.
-        size: side of the square input in pixels; (least, greatest) for a graph that takes any size between; None for
-            the run's own.
+        size: side of the square input in pixels; `Sides` for one that is not square; (least, greatest) for a graph
+            that takes any size between; None for the run's own.
         batch: (least, greatest) number of pictures at once; equal for a fixed number.
         precision: "fp32", "fp16" or "bf16": the type of the network; "int8" gives the float32 graph to be quantized.
         nms: "host", or "graph" for suppression inside.
@@ -65,7 +66,7 @@ def export(
     return save(model, out_file)
 
 
-def input_of(spec: InputSpec, size: int | Range | None) -> tuple[InputSpec, Range | None]:
+def input_of(spec: InputSpec, size: int | Sides | Range | None) -> tuple[InputSpec, Range | None]:
     """Return the input contract for a size, and the range of sizes, None for a fixed one.
 
     Of a range, the run's own size is the contract's where it lies inside, else the greatest.
@@ -73,8 +74,10 @@ def input_of(spec: InputSpec, size: int | Range | None) -> tuple[InputSpec, Rang
     if size is None:
         return spec, None
     if isinstance(size, int):
-        return _square(spec, size), None
-    least, greatest = (_square(spec, side) for side in size)
+        return _sized(spec, Sides(size, size)), None
+    if isinstance(size, Sides):
+        return _sized(spec, size), None
+    least, greatest = (_sized(spec, Sides(side, side)) for side in size)
     if least.height > greatest.height:
         raise UserError(f"The sizes {least.height} to {greatest.height} are no range.", where="size")
     inside = least.height <= min(spec.height, spec.width) and max(spec.height, spec.width) <= greatest.height
@@ -82,9 +85,9 @@ def input_of(spec: InputSpec, size: int | Range | None) -> tuple[InputSpec, Rang
     return chosen, None if least.height == greatest.height else (least.height, greatest.height)
 
 
-def _square(spec: InputSpec, side: int) -> InputSpec:
-    """Return the contract for a square input; a size that no network takes is refused by InputSpec."""
-    return InputSpec.from_dict({**spec.to_dict(), "height": side, "width": side})
+def _sized(spec: InputSpec, sides: Sides) -> InputSpec:
+    """Return the contract for an input of that size; one that no network takes is refused by InputSpec."""
+    return replace(spec, height=sides.height, width=sides.width)
 
 
 def to_onnx(graph: nn.Module, spec: InputSpec, sizes: Range | None, batch: Range, opset: int) -> onnx.ModelProto:

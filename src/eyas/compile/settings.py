@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eyas.compile.graph import CANDIDATES
-from eyas.compile.target import Range, target_info
+from eyas.compile.target import Range, Sides, target_info
 from eyas.errors import UserError
 
 Tell = Callable[[str], None]
@@ -21,7 +21,7 @@ class Settings:
     Attributes:
         target: a key of `eyas.compile.target.TARGETS`.
         precision: "fp32", "fp16", "bf16" or "int8".
-        size: side in pixels, (least, greatest), or None for the run's own.
+        size: side of a square in pixels, `Sides`, (least, greatest), or None for the run's own.
         batch: (least, greatest) number of pictures at once.
         nms: "host", or "graph" for suppression inside.
         candidates: boxes that the graph gives a picture.
@@ -35,7 +35,7 @@ class Settings:
 
     target: str = "onnx"
     precision: str = "fp32"
-    size: int | Range | None = None
+    size: int | Sides | Range | None = None
     batch: Range = (1, 1)
     nms: str = "host"
     candidates: int = CANDIDATES

@@ -19,6 +19,18 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
+class Sides:
+    """A fixed input whose sides need not be equal, in pixels; as text "640x480", width first."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        """Return it as a person writes it."""
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True)
 class TargetInfo:
     """What is known of a target.
 
