@@ -40,8 +40,9 @@ def module_name(path: Path, source: Path = SOURCE) -> str:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Return every module of the package, dotted name -> file."""
-    return {module_name(path): path for path in sorted((SOURCE / "eyas").rglob("*.py"))}
+    """Return every module of the package, dotted name -> file; generated code is left out."""
+    files = sorted((SOURCE / "eyas").rglob("*.py"))
+    return {module_name(path): path for path in files if not path.stem.endswith("_pb2")}
 
 
 def imports(code: str, module: str, known: Iterable[str], *, package: bool = False) -> list[Import]:

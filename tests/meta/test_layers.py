@@ -45,6 +45,12 @@ OUTSIDE: Mapping[str, frozenset[str]] = {
     "onnxslim": frozenset({"compile"}),
     "openvino": frozenset({"runtime", "compile"}),
     "cuda": frozenset({"runtime"}),
+    "uvicorn": frozenset({"serve"}),
+    "starlette": frozenset({"serve"}),
+    "grpc": frozenset({"serve"}),
+    "google": frozenset({"serve"}),  # protobuf
+    "prometheus_client": frozenset({"serve"}),
+    "opentelemetry": frozenset({"serve"}),
     "pycocotools": frozenset(),
     "PIL": frozenset(),
 }

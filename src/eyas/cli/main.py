@@ -51,6 +51,11 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "onnx": "compile",
         "onnxscript": "compile",
         "onnxslim": "compile",
+        "uvicorn": "serve",
+        "starlette": "serve",
+        "grpc": "serve",
+        "google": "serve",
+        "prometheus_client": "serve",
     }
 )
 
