@@ -54,6 +54,17 @@ def test_a_missing_file(tmp_path: Path) -> None:
         verify_card(tmp_path / "x")
 
 
+def test_what_was_just_hashed_is_not_read_again_but_still_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    card = artefact(tmp_path / "x")
+    monkeypatch.setattr("eyas.card.hash_file", lambda path: hashed.append(path.name) or hash_file(path))
+    assert verify_card(tmp_path / "x", known={"a.txt": ABC}) == card and hashed == ["b.txt"]
+    with pytest.raises(UserError, match=r"a\.txt was changed"):
+        verify_card(tmp_path / "x", known={"a.txt": "0" * 64})
+
+
 def test_a_file_that_no_card_names_is_no_matter(tmp_path: Path) -> None:
     artefact(tmp_path / "x")
     (tmp_path / "x" / "notes.txt").touch()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from eyas.errors import UserError
@@ -80,26 +81,47 @@ def read_card(folder: Path) -> Card:
         raise UserError("card.json is not a card of Eyas.", where=str(folder / CARD)) from None
 
 
-def verify_card(folder: Path) -> Card:
+def verify_card(folder: Path, *, known: Mapping[str, str] = MappingProxyType({})) -> Card:
     """Return the card if every file it names still has the bytes it had.
+
+    Args:
+        folder: the artefact.
+        known: hashes that its files were just found to have, see `check_files`.
 
     Raises:
         UserError: a file is missing or its bytes were changed.
     """
     card = read_card(folder)
-    for name, expected in card.files.items():
+    check_files(folder, card.files, "card", known=known)
+    return card
+
+
+def check_files(
+    folder: Path, files: Mapping[str, str], owner: str, *, known: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Hold files against their hashes.
+
+    Args:
+        folder: where they lie.
+        files: relative path -> SHA-256, in hex.
+        owner: who names them, for the error: "card" or "manifest".
+        known: hashes that files were just found to have; these are not read again.
+
+    Raises:
+        UserError: a file lies outside the folder (by its name or through a link), is missing, or was changed.
+    """
+    for name, expected in files.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"The card names a file outside its folder: {name}.", where=str(folder / CARD))
+            raise UserError(f"The {owner} names a file outside its folder: {name}.", where=str(path))
         if not path.is_file():
-            raise UserError(f"{name} is missing.", where=str(folder), fix="make the artefact again")
-        if hash_file(path) != expected:
+            raise UserError(f"{name} is missing.", where=str(folder), fix="copy the whole folder, or make it again")
+        if (known.get(name) or hash_file(path)) != expected:
             raise UserError(
-                f"{name} was changed after it was made: its SHA-256 is not the card's.",
+                f"{name} was changed after it was made: its SHA-256 is not the {owner}'s.",
                 where=str(path),
-                fix="make the artefact again, or restore the file",
+                fix="copy the folder again from its source, or make it again",
             )
-    return card
 
 
 def lineage(folder: Path) -> Iterator[tuple[int, Path, Card]]:

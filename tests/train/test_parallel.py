@@ -15,7 +15,7 @@ from eyas.errors import UserError
 from eyas.losses.settings import LossSettings
 from eyas.models.zoo import build
 from eyas.train.batches import batch_loss, to_float_images
-from eyas.train.data import load_splits
+from eyas.train.data import load_train_and_val
 from eyas.train.parallel import (
     gather_over_processes,
     mean_over_processes,
@@ -32,7 +32,7 @@ CONFIDENT = 4.0  # added to the class bias, so that target scores sum to more th
 def gradients(recipe: Recipe, rank: int, world_size: int) -> list[torch.Tensor]:
     """Return the averaged gradients of the first global batch of 8 pictures, statistics of BatchNorm frozen."""
     torch.manual_seed(0)
-    index, _ = load_splits(recipe.data)
+    index, _ = load_train_and_val(recipe.data)
     net = build("p", len(index.classes)).eval()
     with torch.no_grad():
         for name, parameter in net.named_parameters():

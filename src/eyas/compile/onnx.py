@@ -21,12 +21,11 @@ from eyas.compile.target import Range, Sides
 from eyas.errors import UserError
 from eyas.files import atomic_path
 from eyas.runfolder import read_config
+from eyas.runtime.sessions.base import INPUT, OUTPUTS
 from eyas.types import InputSpec, RunConfig
 
 OPSET = 20
 OPSET_BF16 = 22  # the first one whose convolution takes bfloat16
-INPUT = "images"
-OUTPUTS = ("boxes", "scores")
 
 
 def export(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyas.compile.built import BuiltFiles
 from eyas.errors import UserError, suggest
+from eyas.runtime.sessions.openvino import HINTS
 from eyas.types import InputSpec
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ ENTRY = "model.xml"
 WEIGHTS = "model.bin"
 Range = tuple[int, int]
 
-# Precision -> OpenVINO's hint. INT8 comes from the graph; what is left of it in float follows the hint.
-HINTS: Mapping[str, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 OPTIONS = ("device",)
 
 

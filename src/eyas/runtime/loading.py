@@ -103,7 +103,7 @@ def _load_bundle(
 
     manifest = read_manifest(folder)
     if (folder / CARD).is_file():
-        verify_card(folder)
+        verify_card(folder, known=manifest.files)
     if session not in ("auto", manifest.target):
         raise UserError(
             f"The bundle was compiled for {manifest.target}, not for '{session}'.",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from eyas.card import hash_file
+from eyas.card import check_files
 from eyas.errors import UserError
 from eyas.files import read_json, write_text
 from eyas.types import InputSpec, Thresholds, checked_fields
@@ -230,24 +230,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             fix="compile the run again",
         ) from None
     if verify:
-        verify_files(folder, manifest)
+        check_files(folder, manifest.files, "manifest")
     return manifest
-
-
-def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Raise a UserError unless every file of the manifest lies in `folder` and has the bytes it had."""
-    for name, expected in manifest.files.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{name} is a link that leads outside the bundle's folder.", where=str(path))
-        if not path.is_file():
-            raise UserError(f"{name} is missing.", where=str(folder), fix="copy the whole bundle, or compile it again")
-        if hash_file(path) != expected:
-            raise UserError(
-                f"{name} was changed after it was made: its SHA-256 is not the manifest's.",
-                where=str(path),
-                fix="copy the bundle again, or compile it again",
-            )
 
 
 def manifest_schema() -> dict[str, Any]:

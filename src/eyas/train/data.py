@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import lightning as L
@@ -15,6 +14,7 @@ from eyas.data.index import DatasetIndex
 from eyas.data.loader import EvalLoader, TrainLoader, eval_loader, train_loader
 from eyas.data.policy import AugmentPolicy
 from eyas.errors import UserError
+from eyas.runtime.machine import usable_cores
 from eyas.train.recipe import DataRecipe
 
 
@@ -47,7 +47,7 @@ class DetectionData(L.LightningDataModule):
         self.epochs = epochs
         self.close_epochs = close_epochs
         self.seed = seed
-        self.train_index, self.val_index = load_splits(recipe)
+        self.train_index, self.val_index = load_train_and_val(recipe)
         self.loader: TrainLoader | None = None
         self._resume_from: dict[str, Any] | None = None
 
@@ -113,7 +113,7 @@ class DetectionData(L.LightningDataModule):
         return next(iter(loader))
 
 
-def load_splits(recipe: DataRecipe) -> tuple[DatasetIndex, DatasetIndex]:
+def load_train_and_val(recipe: DataRecipe) -> tuple[DatasetIndex, DatasetIndex]:
     """Return the training and the validation split, labels of both in the order of the first's classes.
 
     Raises:
@@ -148,7 +148,4 @@ def load_splits(recipe: DataRecipe) -> tuple[DatasetIndex, DatasetIndex]:
 
 def pick_workers(wanted: int) -> int:
     """Return the number of loader processes: the wanted one; for -1 one less than there are cores, 1 to 16."""
-    if wanted >= 0:
-        return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, max(1, cores - 1))
+    return wanted if wanted >= 0 else min(16, max(1, usable_cores() - 1))

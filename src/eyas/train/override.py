@@ -40,7 +40,7 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     try:
         with contextlib.redirect_stderr(messages):
             parsed = parser.parse_object(nest({**fields, **changes}))
-            return _build(parser, parsed)
+            return Recipe(**vars(parser.instantiate_classes(parsed)))
     except (ArgumentError, TypeError, ValueError) as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
@@ -48,11 +48,6 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         raise UserError(
             f"A recipe value has the wrong type: {text}", expected="the types of 'eyas train --help'"
         ) from None
-
-
-def _build(parser: ArgumentParser, parsed: Any) -> Recipe:
-    """Return the recipe that the checked values make."""
-    return Recipe(**dict(vars(parser.instantiate_classes(parsed))))
 
 
 def read_config(path: Path) -> dict[str, Any]:

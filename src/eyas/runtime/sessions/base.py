@@ -6,6 +6,10 @@ from typing import Protocol
 
 from eyas.types import FloatArray, UInt8Array
 
+# What every compiled graph calls its tensors.
+INPUT = "images"
+OUTPUTS = ("boxes", "scores")
+
 
 class Session(Protocol):
     """A network that is ready to run. Colour order, scaling and decoding are inside; suppression is not.
@@ -40,3 +44,16 @@ class Session(Protocol):
     def close(self) -> None:
         """Free what the engine holds; it is not run again."""
         ...
+
+
+def describe(runtime: str, place: str, threads: int | None, precision: str) -> str:
+    """Return the `Session.description` of a compiled file, for example "OpenVINO 2026.4 on CPU, 2 threads, int8".
+
+    Args:
+        runtime: the engine and its version.
+        place: the device.
+        threads: as the user gave them, None for the engine's own choice.
+        precision: the manifest's.
+    """
+    count = f", {threads} thread{'s' * (threads != 1)}" if threads else ""
+    return f"{runtime} on {place}{count}, {precision}"

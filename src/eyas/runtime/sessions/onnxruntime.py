@@ -10,11 +10,10 @@ import onnxruntime
 from eyas.errors import UserError
 from eyas.runtime.manifest import Manifest
 from eyas.runtime.onnx_file import read_onnx
+from eyas.runtime.sessions.base import INPUT, OUTPUTS, describe
 from eyas.runtime.sessions.chunks import run_in_chunks
 from eyas.types import FloatArray, UInt8Array
 
-INPUT = "images"
-OUTPUTS = ("boxes", "scores")
 # What opening a file may raise; ONNX Runtime's own errors share no base class but Exception.
 _ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -60,8 +59,7 @@ class OnnxRuntimeSession:
             ) from None
         self._batch = manifest.batch
         place = "GPU" if "CUDAExecutionProvider" in self._session.get_providers() else "CPU"
-        count = f", {threads} thread{'s' * (threads != 1)}" if threads else ""
-        self.description = f"ONNX Runtime {onnxruntime.__version__} on {place}{count}, {manifest.precision}"
+        self.description = describe(f"ONNX Runtime {onnxruntime.__version__}", place, threads, manifest.precision)
 
     def run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Return (boxes, scores) of a batch; see `Session.run`."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from eyas.errors import UserError, missing_extra
 from eyas.runtime.manifest import Manifest
+from eyas.runtime.sessions.base import OUTPUTS, describe
 from eyas.runtime.sessions.chunks import run_in_chunks
 from eyas.types import FloatArray, UInt8Array
 
@@ -36,8 +37,8 @@ class Pending:
         """Return (boxes, scores), see `Session.run`."""
         self._request.wait()
         # Copies: the request's own memory is written again by its next run.
-        boxes = np.array(self._request.get_tensor("boxes").data, np.float32)
-        return boxes, np.array(self._request.get_tensor("scores").data, np.float32)
+        boxes, scores = (np.array(self._request.get_tensor(name).data, np.float32) for name in OUTPUTS)
+        return boxes, scores
 
 
 class OpenVinoSession:
@@ -97,8 +98,7 @@ class OpenVinoSession:
             ) from None
         self._batch = manifest.batch
         self._local = threading.local()
-        count = f", {threads} thread{'s' * (threads != 1)}" if threads else ""
-        self.description = f"OpenVINO {openvino.__version__} on {place}{count}, {manifest.precision}"
+        self.description = describe(f"OpenVINO {openvino.__version__}", place, threads, manifest.precision)
 
     def run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Return (boxes, scores) of a batch; see `Session.run`."""
