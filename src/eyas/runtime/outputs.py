@@ -60,12 +60,11 @@ class Paths:
 
 
 def plan(items: Sequence[Item], output: Output) -> dict[int, Paths]:
-    """Make the output folder and return the paths for each item, by the item's `id`.
+    """Return the paths for each item, by the item's `id`.
 
     Raises:
         UserError: something would overwrite a source.
     """
-    output.folder.mkdir(parents=True, exist_ok=True)
     sources = frozenset(item.path.resolve() for item in items if isinstance(item, Picture | Video))
     pictures, labels = Names(output.folder, sources), Names(output.folder / LABELS, sources)
     return {
@@ -91,6 +90,7 @@ class OutputWriter:
         self, output: Output, items: Sequence[Item], paths: Mapping[int, Paths], classes: tuple[str, ...]
     ) -> None:
         self.results: list[Result] = []
+        self._folder = output.folder
         self._paths = paths
         self._item: Item | None = None
         self._video: VideoFile | None = None
@@ -129,7 +129,8 @@ class OutputWriter:
             self._video = None
 
     def __enter__(self) -> OutputWriter:
-        """Return the writer itself."""
+        """Make the output folder and return the writer itself."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(
