@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eyas.compile import compile as compile  # noqa: A004
     from eyas.evaluate import evaluate as evaluate
+    from eyas.runtime.bench import bench as bench
     from eyas.runtime.detect import detect as detect
     from eyas.runtime.detector import Detector as Detector
     from eyas.runtime.loading import load as load
@@ -27,7 +28,18 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Detections", "Detector", "UserError", "__version__", "compile", "detect", "evaluate", "load", "train"]
+__all__ = [
+    "Detections",
+    "Detector",
+    "UserError",
+    "__version__",
+    "bench",
+    "compile",
+    "detect",
+    "evaluate",
+    "load",
+    "train",
+]
 
 # Public name -> the module that defines it. A row is all that a new verb needs.
 PUBLIC: Mapping[str, str] = MappingProxyType(
@@ -35,6 +47,7 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
         "Detections": "eyas.types",
         "Detector": "eyas.runtime.detector",
         "UserError": "eyas.errors",
+        "bench": "eyas.runtime.bench",
         "compile": "eyas.compile",
         "detect": "eyas.runtime.detect",
         "evaluate": "eyas.evaluate",

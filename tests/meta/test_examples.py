@@ -16,7 +16,12 @@ from eyas.cli.main import VERBS, load_verb, main, verb_parser
 QUICK: Mapping[str, str] = {
     "train": "--trainer.max_steps 2 --trainer.epochs 1 --data.size 64 --data.batch_size 4 --data.workers 0 "
     "--trainer.preflight false",
+    "bench": "--seconds 0.1",
     "quickstart": "--epochs 1 --train 16 --val 4",
+}
+# What must have been done before a verb's first example.
+BEFORE: Mapping[str, tuple[str, ...]] = {
+    "bench": ("eyas compile runs/quickstart --measure 0 --out bundles/quickstart",),
 }
 UNCHANGED = ("--resume", "--print-recipe")  # a command with one of these takes no fields, or trains nothing
 
@@ -39,7 +44,7 @@ def test_examples_run(
     """All in one copy of the folder and in order, since an example may use what the one before it made."""
     folder = shutil.copytree(example_folder, tmp_path / "folder")
     monkeypatch.chdir(folder)
-    failed = failures(load_verb(verb).examples)
+    failed = failures((*BEFORE.get(verb, ()), *load_verb(verb).examples))
     out, err = capfd.readouterr()
     assert not failed, f"{failed}\n{out}\n{err}"
 

@@ -32,6 +32,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "train": ("eyas.cli.train", "train a detector on a data set"),
         "compile": ("eyas.cli.compile", "compile a run into a bundle that runs without torch"),
         "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
+        "bench": ("eyas.cli.bench", "measure models side by side: latency, throughput, memory, where the time goes"),
         "detect": ("eyas.cli.detect", "find objects in pictures, videos or a camera's stream"),
         "doctor": ("eyas.cli.doctor", "show which runtimes and devices are here, and what to install for more"),
         "lineage": ("eyas.cli.lineage", "show what an artefact was made from, and check that nothing was changed"),

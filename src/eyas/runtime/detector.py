@@ -51,6 +51,11 @@ class Detector:
         self._preprocess = Preprocessor(input_spec)
         self._closed = False
 
+    @property
+    def session(self) -> Session:
+        """Return the engine."""
+        return self._session
+
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str too; the first overload is meant
         self,

@@ -98,7 +98,14 @@ class OpenVinoSession:
             ) from None
         self._batch = manifest.batch
         self._local = threading.local()
-        self.description = describe(f"OpenVINO {openvino.__version__}", place, threads, manifest.precision)
+        where = place
+        if place == "CPU":  # what really works, also where OpenVINO chose
+            threads, streams = (
+                int(self._model.get_property(name)) for name in ("INFERENCE_NUM_THREADS", "NUM_STREAMS")
+            )
+            where = f"CPU in {streams} stream{'s' * (streams != 1)}"
+        release = openvino.__version__.partition("-")[0]
+        self.description = describe(f"OpenVINO {release}", where, threads, manifest.precision)
 
     def run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Return (boxes, scores) of a batch; see `Session.run`."""

@@ -29,7 +29,8 @@ class TorchSession:
 
         self._deployed = deployed.eval().to(device)
         self._device = device
-        threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+        num = torch.get_num_threads()
+        threads = f", {num} thread{'s' * (num != 1)}" if device.type == "cpu" else ""
         self.description = f"PyTorch {torch.__version__} on {device}{threads}, float32"
 
     def run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:

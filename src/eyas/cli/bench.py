@@ -1,0 +1,147 @@
+"""`eyas bench BUNDLE...`: models side by side on this machine, by turns; a table, JSON and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from eyas.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from eyas.runtime.bench_report import BenchReport, Row
+
+HELP = "measure models side by side: latency, throughput, memory, where the time goes"
+EXAMPLES: tuple[str, ...] = (
+    "eyas bench bundles/quickstart",
+    "eyas bench bundles/quickstart runs/quickstart --threads 1,2 --source pictures/ --seconds 20",
+    "eyas bench bundles/quickstart --batch 1,8 --stream --json bench.json --png bench.png",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add = parser.add_argument
+    add("models", metavar="BUNDLE", nargs="+", help="folders of bundles, and of runs (these in PyTorch)")
+    add("--threads", metavar="N,N", help="CPU threads of the engine, each in turn (default: the engine's own choice)")
+    add("--batch", default="1", metavar="N,N", help="pictures a call, each in turn (default: %(default)s)")
+    add("--stream", action="store_true", help="also measure streaming, where decoding and inference overlap")
+    add("--source", nargs="+", metavar="PATH", help="pictures or a folder of them (default: made-up ones, 640 x 480)")
+    add("--seconds", type=float, default=10.0, metavar="S",
+        help="how long each is measured, in rounds by turns, 5 at least (default: %(default)s)")  # fmt: skip
+    add("--size", type=int, metavar="PIXELS", help="side of the network's square input (default: the model's own)")
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: %(default)s)")
+    add("--json", metavar="FILE", help="write all numbers")
+    add("--png", metavar="FILE", help="draw them")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure with a progress bar, print the table, write what was asked for; return 0."""
+    threads, batch = parse_numbers(args.threads, "threads"), parse_numbers(args.batch, "batch")
+    if args.png is not None and not args.png.lower().endswith(".png"):
+        raise UserError(f"--png is '{args.png}'.", where="png", expected="a name that ends in .png")
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from eyas.runtime.bench import bench
+    from eyas.runtime.bench_chart import save_chart
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+        report = bench(
+            args.models,
+            threads=threads or (None,),
+            batch=batch or (1,),
+            stream=args.stream,
+            source=args.source,
+            seconds=args.seconds,
+            device=args.device,
+            size=args.size,
+            progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+        )
+    show(report)
+    for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(report, path))):
+        if path is not None:
+            write(path)
+            print(f"written: {path}")
+    return 0
+
+
+def parse_numbers(text: str | None, name: str) -> tuple[int, ...]:
+    """Return the numbers of "1,2"; none for None.
+
+    Raises:
+        UserError: it is no list of whole numbers from 1.
+    """
+    if text is None:
+        return ()
+    if not re.fullmatch(r"0*[1-9]\d*(,0*[1-9]\d*)*", text):
+        raise UserError(f"--{name} is '{text}'.", where=name, expected="whole numbers from 1, as in 1,2")
+    return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+
+
+def show(report: BenchReport) -> None:
+    """Print the machine, the table, the engines and the notes."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    cpu = report.machine
+    line = f"{cpu.name}, {cpu.cores} usable cores; {report.pictures}; {report.rounds} rounds by turns"
+    console.print(line, markup=False, soft_wrap=True)
+    console.print(speed_table(report))
+    console.print()
+    console.print(stage_table(report))
+    console.print()
+    for engine in dict.fromkeys(f"{row.path.name}: {row.opened.engine}" for row in report.rows):
+        console.print(engine, markup=False, soft_wrap=True, style="dim")
+    console.print(
+        "ms: a call, from JPEG bytes to detections; a row's ratio is to the first one, a picture; CPU ms: processor "
+        "time a picture; MiB: what the process grew by, engine included",
+        style="dim",
+    )
+    for note in report.notes:
+        console.print(f"* {note}", markup=False, soft_wrap=True, style="yellow")
+
+
+def speed_table(report: BenchReport) -> Table:
+    """Return latency, throughput and memory, a row for each contender."""
+    found = _table("p50 ms", "p90", "p99", "pict./s", "ratio", "CPU ms", "MiB")
+    for row in report.rows:
+        memory = "-" if row.memory is None else f"{row.memory / 2**20:.0f}"
+        times = (f"{value:.2f}" for value in (row.p50, row.p90, row.p99))
+        found.add_row(*_who(row), *times, f"{row.per_second:.1f}", f"{row.ratio:.2f}", f"{row.cpu_ms:.2f}", memory)
+    return found
+
+
+def stage_table(report: BenchReport) -> Table:
+    """Return where the time goes, in milliseconds and percent, and what streaming gives."""
+    streamed = any(row.stream_per_second is not None for row in report.rows)
+    found = _table("decode", "preprocess", "inference", "postprocess", *(["stream/s", "gain"] if streamed else []))
+    for row in report.rows:
+        cells = [f"{ms:.2f} {share:5.1%}" for ms, share in zip(row.stages, row.shares, strict=True)]
+        if row.stream_per_second is not None and row.stream_gain is not None:
+            cells += [f"{row.stream_per_second:.1f}", f"{row.stream_gain:.2f}"]
+        found.add_row(*_who(row), *cells)
+    return found
+
+
+def _table(*heads: str) -> Table:
+    """Return an empty table whose rows begin with the contender."""
+    from rich.table import Table
+
+    found = Table(box=None, header_style="bold", pad_edge=False)
+    found.add_column("model", overflow="fold")
+    for head in ("thr.", "batch", *heads):
+        found.add_column(head, justify="right", no_wrap=True)
+    return found
+
+
+def _who(row: Row) -> tuple[str, str, str]:
+    """Return the cells that name the contender."""
+    from rich.markup import escape
+
+    return escape(row.path.name), "auto" if row.threads is None else str(row.threads), str(row.batch)

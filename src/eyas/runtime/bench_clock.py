@@ -1,0 +1,80 @@
+"""What a measurement cost: wall time, processor time, and time spent waiting for a processor that others had."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A reading of the clocks, in seconds.
+
+    Attributes:
+        wall: of an arbitrary beginning.
+        cpu: that this process has used, all threads together.
+        waited: that its threads were ready to run and got no core; None where the system does not tell (Linux does).
+    """
+
+    wall: float
+    cpu: float
+    waited: float | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What lies between two moments, in seconds; see `Moment`."""
+
+    wall: float
+    cpu: float
+    waited: float | None
+
+    @property
+    def starved(self) -> float | None:
+        """Return which part of the processor time that the process asked for it did not get, 0..1."""
+        if self.waited is None:
+            return None
+        wanted = self.cpu + self.waited
+        return self.waited / wanted if wanted > 0 else 0.0
+
+
+def now() -> Moment:
+    """Return the clocks as they are."""
+    return Moment(time.perf_counter(), time.process_time(), _waited())
+
+
+def since(start: Moment) -> Cost:
+    """Return what has passed since `start`."""
+    end = now()
+    known = start.waited is not None and end.waited is not None
+    # A thread that has ended takes its waiting time with it; less than nothing means that.
+    waited = max(0.0, (end.waited or 0.0) - (start.waited or 0.0)) if known else None
+    return Cost(end.wall - start.wall, end.cpu - start.cpu, waited)
+
+
+def _waited() -> float | None:
+    """Return how long the threads of this process have waited for a core, from Linux's scheduler."""
+    total = 0
+    try:
+        for task in Path("/proc/self/task").iterdir():
+            total += int((task / "schedstat").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return total / 1e9
+
+
+def peak_memory() -> int | None:
+    """Return the most memory in bytes that this process has held at once; None where the system doesn't tell."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    # On Linux this would count the parent's memory at the fork too; macOS, which ends here, counts in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
