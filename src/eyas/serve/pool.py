@@ -1,0 +1,270 @@
+"""Which workers serve which models, how fast each is, and when a new request would be answered."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable
+
+from eyas.errors import UserError, suggest
+from eyas.serve.latency import LatencyModel, Profile
+from eyas.serve.prediction import finish_after
+from eyas.serve.queues import Decaying, Entry, Line, Queue
+from eyas.serve.requests import Batch, Outcome, Reason
+from eyas.serve.settings import SchedulerConfig
+
+Prior = Profile | dict[Hashable, Profile]  # the same for every bucket, or one for each
+SATURATED = 0.95  # the share of the workers that others are believed to take at most
+
+
+class Service:
+    """What one worker makes of one queue: its latency, its batch cap, and the seconds that a full batch hardly exceeds.
+
+    Args:
+        latency: the worker's model for this input shape.
+        limit: seconds that one batch may take.
+        max_batch: the largest batch that the worker can run.
+    """
+
+    __slots__ = ("_limit", "_max_batch", "cap", "latency", "seconds")
+
+    def __init__(self, latency: LatencyModel, limit: float, max_batch: int) -> None:
+        self.latency = latency
+        self._limit = limit
+        self._max_batch = max_batch
+        self.renew()
+
+    def renew(self) -> None:
+        """Compute cap and seconds again, after the latency model has learned."""
+        self.cap = self.latency.best_batch(self._limit, self._max_batch)
+        self.seconds = self.latency.upper(self.cap)
+
+
+class Worker:
+    """One worker process, as the scheduler knows it.
+
+    Attributes:
+        name: as it was registered.
+        services: queue -> what the worker makes of it.
+        priors: model -> what was believed of it at first.
+        running, entries: the batch that it runs and that batch's entries; None and () when it is idle.
+        leaving: gets no more batches.
+        virtual: how far service had come when it last took a batch (start-time fair queueing).
+        passed: how often it left a request to a faster worker, one after the other.
+        busy: busy seconds lately, of batches that ended.
+    """
+
+    __slots__ = ("busy", "entries", "leaving", "name", "passed", "priors", "running", "services", "virtual")
+
+    def __init__(self, name: str, window: float, virtual: float) -> None:
+        self.name = name
+        self.services: dict[Queue, Service] = {}
+        self.priors: dict[str, Prior] = {}
+        self.running: Batch | None = None
+        self.entries: tuple[Entry, ...] = ()
+        self.leaving = False
+        self.virtual = virtual
+        self.passed = 0
+        self.busy = Decaying(window)
+
+    def free_in(self, now: float) -> float:
+        """Return in how many seconds the worker should be free. Who is overdue by x is expected to need x more."""
+        return abs(self.running.expected - now) if self.running is not None else 0.0
+
+    def utilisation(self, now: float, window: float) -> float:
+        """Return the share of the last `window` seconds, or so, that the worker was busy: 0 to 1."""
+        running = 0.0
+        if self.running is not None:
+            running = -math.expm1(-max(now - self.running.started, 0.0) / window)
+        return min(self.busy.rate(now) + running, 1.0)
+
+
+class ServedModel:
+    """One model version in service.
+
+    Attributes:
+        name: as it was registered.
+        slo: its latency goal in seconds.
+        max_batch: the largest batch.
+        weights: the shares of its lanes.
+        workers: who serves it.
+        queues: bucket -> queue.
+        retired: takes no more requests, and goes when the last has ended.
+        open: admitted requests that have not ended.
+        ends: how many ended, and why.
+        refusals: how many were refused, and why.
+        refused: refusals for load, lately.
+        waits, dispatches: seconds waited by those dispatched lately, and their number.
+        batches, batched: batches dispatched in all, and the requests in them.
+    """
+
+    def __init__(
+        self, name: str, slo: float, max_batch: int, weights: tuple[float, float, float], window: float
+    ) -> None:
+        self.name = name
+        self.slo = slo
+        self.max_batch = max_batch
+        self.weights = weights
+        self.workers: list[Worker] = []
+        self.queues: dict[Hashable, Queue] = {}
+        self.retired = False
+        self.open = 0
+        self.ends: Counter[tuple[Outcome, Reason]] = Counter()
+        self.refusals: Counter[Reason] = Counter()
+        self.refused, self.waits, self.dispatches = Decaying(window), Decaying(window), Decaying(window)
+        self.batches = 0
+        self.batched = 0
+
+    def idle(self) -> int:
+        """Return how many of its workers have nothing to do."""
+        return sum(worker.running is None for worker in self.workers)
+
+    def virtual(self) -> float:
+        """Return how far service has come at the workers: a line that becomes active may not claim what is before."""
+        return min((worker.virtual for worker in self.workers), default=0.0)
+
+    def neighbours(self) -> Iterable[Queue]:
+        """Return the queues, its own among them, that are served by one of its workers."""
+        if len(self.workers) == 1:
+            return self.workers[0].services
+        return {queue for worker in self.workers for queue in worker.services}
+
+
+class Pool:
+    """Models, workers and their latencies.
+
+    Args:
+        config: the scheduler's settings.
+    """
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self.models: dict[str, ServedModel] = {}
+        self.workers: dict[str, Worker] = {}
+
+    def register(
+        self, name: str, workers: Iterable[str], prior: Prior, slo: float, max_batch: int, weight: float
+    ) -> None:
+        """Let the workers serve the model; both may be new or known.
+
+        Raises:
+            UserError: the model is being retired, a number is out of range, or a worker is leaving.
+        """
+        if not (0 < slo < math.inf and max_batch >= 1 and 0 < weight < math.inf):
+            raise UserError(f"'{name}' can't be served with slo={slo}, max_batch={max_batch}, weight={weight}.")
+        shares = self.config.weights
+        weights = (shares[0] * weight, shares[1] * weight, shares[2] * weight)
+        model = self.models.get(name) or ServedModel(name, slo, max_batch, weights, self.config.window)
+        names = list(workers)
+        leaving = [each for each in names if each in self.workers and self.workers[each].leaving]
+        if model.retired or leaving:
+            raise UserError(f"'{name}' or one of its workers is on its way out.", where=", ".join(leaving))
+        self.models[name] = model
+        for each in names:
+            front = max((worker.virtual for worker in self.workers.values()), default=0.0)
+            worker = self.workers.setdefault(each, Worker(each, self.config.window, front))
+            worker.priors[name] = prior
+            if worker not in model.workers:
+                model.workers.append(worker)
+            for queue in model.queues.values():
+                self._serve(worker, model, queue)
+
+    def queue(self, model: ServedModel, bucket: Hashable) -> Queue:
+        """Return the model's queue for an input shape, made when it is new.
+
+        Raises:
+            UserError: a worker has profiles by bucket, and none for this one.
+        """
+        queue = model.queues.get(bucket)
+        if queue is None:
+            queue = Queue(model.name, bucket, model.weights, self.config.window)
+            for worker in model.workers:
+                self._serve(worker, model, queue)
+            model.queues[bucket] = queue
+        return queue
+
+    def _serve(self, worker: Worker, model: ServedModel, queue: Queue) -> None:
+        """Let a worker serve a queue; what it learned of it before is kept."""
+        if queue in worker.services:
+            return
+        prior = worker.priors[model.name]
+        if isinstance(prior, dict):
+            if queue.bucket not in prior:
+                hint = suggest(str(queue.bucket), map(str, prior))
+                raise UserError(f"'{model.name}' has no input shape {queue.bucket}{hint}.", expected=f"{list(prior)}")
+            prior = prior[queue.bucket]
+        latency = LatencyModel(prior, self.config.memory)
+        worker.services[queue] = Service(latency, model.slo / 2, model.max_batch)
+
+    def remove_worker(self, worker: Worker, *, keep: bool = False) -> None:
+        """Take a worker from its models; the requests that waited for it go on waiting for others.
+
+        Args:
+            worker: whom.
+            keep: it still runs a batch, so it is not forgotten yet.
+        """
+        if not keep:
+            self.workers.pop(worker.name, None)
+        for model in self.models.values():
+            if worker in model.workers:
+                model.workers.remove(worker)
+
+    def remove_model(self, model: ServedModel) -> None:
+        """Forget a model of which nothing waits or runs any more."""
+        self.models.pop(model.name, None)
+        for worker in model.workers:
+            worker.priors.pop(model.name, None)
+            for queue in model.queues.values():
+                worker.services.pop(queue, None)
+
+    def answer_in(self, now: float, model: ServedModel, line: Line) -> float:
+        """Return in how many seconds a request that joins the line now would be answered, at the latest to expect.
+
+        What is ahead of it: its own line, and of others no more than waits there, nor more than their weights allow.
+        What they will bring while it waits is counted by the share of the workers that they took lately.
+        """
+        queue = line.queue
+        servers = []
+        for worker in model.workers:
+            service = worker.services[queue]
+            servers.append((worker.free_in(now), service.cap, service.seconds))
+        if queue.size == line.size:
+            position = line.size + 1
+        else:
+            others = [each for each in queue.active() if each is not line]
+            share = 1 + sum(each.weight for each in others) / line.weight
+            left = 1 - self._taken(now, model, others)
+            position = math.ceil(min((queue.size + 1) / left, (line.size + 1) * share))
+        seconds = finish_after(position, servers)
+        if len(model.queues) == 1 and len(self.models) == 1:
+            return seconds
+        active = [each for each in model.neighbours() if each.size and each is not queue]
+        return seconds + self._others(now, model, line, active, seconds) if active else seconds
+
+    def _others(self, now: float, model: ServedModel, line: Line, active: list[Queue], own: float) -> float:
+        """Return the seconds that other queues will take of the workers before a request of `line` is answered.
+
+        Args:
+            now: clock time.
+            model: the request's model.
+            line: where it would wait.
+            active: other queues in which somebody waits.
+            own: seconds until it were answered if they were empty.
+        """
+        lines = [each for queue in active for each in queue.active()]
+        ours = sum(each.weight for each in line.queue.lines if each.size or each is line)
+        work = sum(self._work(model, queue) for queue in active)
+        left = 1 - self._taken(now, model, lines)
+        return min((own + work) / left - own, own * sum(each.weight for each in lines) / ours)
+
+    def _work(self, model: ServedModel, queue: Queue) -> float:
+        """Return the seconds that the model's workers need, side by side, for what waits in another queue."""
+        services = [worker.services[queue] for worker in model.workers if queue in worker.services]
+        if len(services) == 1:
+            return -(-queue.size // services[0].cap) * services[0].seconds
+        slowest = max(service.seconds for service in services)
+        return queue.size / sum(service.cap / service.seconds for service in services) + slowest / len(services)
+
+    def _taken(self, now: float, model: ServedModel, lines: list[Line]) -> float:
+        """Return the share of the model's workers that the lines took lately, 0 to SATURATED."""
+        return min(sum(line.load.rate(now) for line in lines) / len(model.workers), SATURATED)
