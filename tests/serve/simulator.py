@@ -1,4 +1,4 @@
-"""A discrete-event simulator with a virtual clock that drives a real scheduler, or any policy with the same few calls."""
+"""A discrete-event simulator with a virtual clock that drives a real scheduler, or any policy with the same calls."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def poisson(rate: float, seconds: float, seed: int = 0) -> Iterator[float]:
 
 
 def bursts(rate: float, seconds: float, seed: int = 0, mean: float = 0.25) -> Iterator[float]:
-    """Yield arrival times, `rate` a second on average: bursts of twice the rate, and pauses as long, both of random length.
+    """Yield arrival times, `rate` a second on average: bursts of twice that, and pauses as long, at random.
 
     Args:
         rate: arrivals a second, pauses counted.

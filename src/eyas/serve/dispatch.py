@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from eyas.serve.pool import ServedModel, Service, Worker
 from eyas.serve.queues import Entry, Line, Queue
@@ -64,6 +65,40 @@ def fill(
         if entry.attempts:
             break
     return entries, hopeless
+
+
+def in_order(now: float, worker: Worker, models: Mapping[str, ServedModel]) -> list[Queue]:
+    """Return the queues with something for a worker, the one to serve first at first.
+
+    The least served for its weight is first, but a partial batch that can wait for one more of another queue does so:
+    two models that share a worker would else take turns with batches of one.
+
+    Args:
+        now: clock time.
+        worker: the idle worker.
+        models: the models by name.
+    """
+    active = [queue for queue in worker.services if queue.size]
+    if len(active) > 1:
+        longest = max(worker.services[queue].seconds for queue in active)
+        keys = {
+            queue: (_can_wait(now, queue, worker.services[queue], models[queue.model].slo, longest), queue.virtual())
+            for queue in active
+        }
+        active.sort(key=keys.__getitem__)
+    return active
+
+
+def _can_wait(now: float, queue: Queue, service: Service, slo: float, seconds: float) -> bool:
+    """Return whether the queue's batch is partial and its heads allow a batch of `seconds` before it.
+
+    A head waits no longer so than the latency goal allows, even if its deadline is far away.
+    """
+    if queue.size >= service.cap:
+        return False
+    end = now + seconds + service.latency.upper(queue.size)
+    heads = [head for line in queue.active() if (head := line.head()) is not None]
+    return all(not head.attempts and end <= min(head.deadline, head.arrived + slo) for head in heads)
 
 
 def _least_served(queue: Queue, left: list[Line]) -> Line | None:

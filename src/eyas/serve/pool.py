@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable
 
 from eyas.errors import UserError, suggest
 from eyas.serve.latency import LatencyModel, Profile
-from eyas.serve.prediction import finish_after
+from eyas.serve.prediction import Server, finish_after
 from eyas.serve.queues import Decaying, Entry, Line, Queue
 from eyas.serve.requests import Batch, Outcome, Reason
 from eyas.serve.settings import SchedulerConfig
@@ -22,21 +22,26 @@ class Service:
 
     Args:
         latency: the worker's model for this input shape.
-        limit: seconds that one batch may take.
+        slo: the latency goal in seconds.
         max_batch: the largest batch that the worker can run.
     """
 
-    __slots__ = ("_limit", "_max_batch", "cap", "latency", "seconds")
+    __slots__ = ("_max_batch", "_slo", "cap", "latency", "seconds")
 
-    def __init__(self, latency: LatencyModel, limit: float, max_batch: int) -> None:
+    def __init__(self, latency: LatencyModel, slo: float, max_batch: int) -> None:
         self.latency = latency
-        self._limit = limit
+        self._slo = slo
         self._max_batch = max_batch
-        self.renew()
+        self.renew(1.0)
 
-    def renew(self) -> None:
-        """Compute cap and seconds again, after the latency model has learned."""
-        self.cap = self.latency.best_batch(self._limit, self._max_batch)
+    def renew(self, cycle: float) -> None:
+        """Compute cap and seconds again, after the latency model has learned.
+
+        Args:
+            cycle: batches, of other queues too, that run before the next of this one: a request waits for these at
+                worst, and then for its own, so all of them and one more fit into the latency goal.
+        """
+        self.cap = self.latency.best_batch(self._slo / (1 + cycle), self._max_batch)
         self.seconds = self.latency.upper(self.cap)
 
 
@@ -123,6 +128,16 @@ class ServedModel:
         """Return how far service has come at the workers: a line that becomes active may not claim what is before."""
         return min((worker.virtual for worker in self.workers), default=0.0)
 
+    def cycle(self, now: float) -> float:
+        """Return how many batches a worker runs from one of a queue to the next: 1 when there is only one queue.
+
+        It is the number of queues a worker, where those that get little of it lately count for little (the inverse
+        Simpson index of their shares).
+        """
+        loads = [sum(line.load.rate(now) for line in queue.lines) for queue in self.neighbours()]
+        squares = sum(load * load for load in loads)
+        return max(sum(loads) ** 2 / squares / len(self.workers), 1.0) if squares > 0 and self.workers else 1.0
+
     def neighbours(self) -> Iterable[Queue]:
         """Return the queues, its own among them, that are served by one of its workers."""
         if len(self.workers) == 1:
@@ -194,7 +209,7 @@ class Pool:
                 raise UserError(f"'{model.name}' has no input shape {queue.bucket}{hint}.", expected=f"{list(prior)}")
             prior = prior[queue.bucket]
         latency = LatencyModel(prior, self.config.memory)
-        worker.services[queue] = Service(latency, model.slo / 2, model.max_batch)
+        worker.services[queue] = Service(latency, model.slo, model.max_batch)
 
     def remove_worker(self, worker: Worker, *, keep: bool = False) -> None:
         """Take a worker from its models; the requests that waited for it go on waiting for others.
@@ -218,53 +233,57 @@ class Pool:
                 worker.services.pop(queue, None)
 
     def answer_in(self, now: float, model: ServedModel, line: Line) -> float:
-        """Return in how many seconds a request that joins the line now would be answered, at the latest to expect.
-
-        What is ahead of it: its own line, and of others no more than waits there, nor more than their weights allow.
-        What they will bring while it waits is counted by the share of the workers that they took lately.
-        """
+        """Return in how many seconds a request that joins the line now would be answered, at the latest to expect."""
         queue = line.queue
         servers = []
         for worker in model.workers:
             service = worker.services[queue]
             servers.append((worker.free_in(now), service.cap, service.seconds))
-        if queue.size == line.size:
-            position = line.size + 1
-        else:
-            others = [each for each in queue.active() if each is not line]
-            share = 1 + sum(each.weight for each in others) / line.weight
-            left = 1 - self._taken(now, model, others)
-            position = math.ceil(min((queue.size + 1) / left, (line.size + 1) * share))
-        seconds = finish_after(position, servers)
-        if len(model.queues) == 1 and len(self.models) == 1:
-            return seconds
-        active = [each for each in model.neighbours() if each.size and each is not queue]
-        return seconds + self._others(now, model, line, active, seconds) if active else seconds
+        alone = finish_after(line.size + 1, servers)
+        if queue.size == line.size and len(self.models) == 1 and len(model.queues) == 1:
+            return alone
+        others = [each for queue in model.neighbours() if queue.size for each in queue.active() if each is not line]
+        return self._among(now, model, line, others, servers, alone) if others else alone
 
-    def _others(self, now: float, model: ServedModel, line: Line, active: list[Queue], own: float) -> float:
-        """Return the seconds that other queues will take of the workers before a request of `line` is answered.
+    def _among(
+        self, now: float, model: ServedModel, line: Line, others: list[Line], servers: list[Server], alone: float
+    ) -> float:
+        """Return what `answer_in` does when requests wait in other lines as well.
+
+        Lines are served in the order of their service over weight. So of another line there comes first what its
+        weight allows before it is the request's turn, and no more than waits there or will come meanwhile, judged by
+        the share of the workers that it took lately.
 
         Args:
             now: clock time.
             model: the request's model.
             line: where it would wait.
-            active: other queues in which somebody waits.
-            own: seconds until it were answered if they were empty.
+            others: lines in which somebody waits, of all queues that the model's workers serve.
+            servers: the workers, for `finish_after`.
+            alone: seconds until it were answered if nobody waited in the others.
         """
-        lines = [each for queue in active for each in queue.active()]
-        ours = sum(each.weight for each in line.queue.lines if each.size or each is line)
-        work = sum(self._work(model, queue) for queue in active)
-        left = 1 - self._taken(now, model, lines)
-        return min((own + work) / left - own, own * sum(each.weight for each in lines) / ours)
+        count = len(servers)
+        services = {each.queue: self._service(model, each.queue) for each in others}
+        services[line.queue] = self._service(model, line.queue)
+        costs = {queue: service.seconds / service.cap for queue, service in services.items()}
+        cost = costs[line.queue]
+        turn = line.virtual if line.size else max(line.virtual, model.virtual())
+        turn += line.size * cost / line.weight
+        loads = [each.load.rate(now) for each in others]
+        left = 1 - min(sum(loads) / count, SATURATED)
+        horizon = (alone + sum(each.size * costs[each.queue] for each in others) / count) / left
+        before: dict[Queue, float] = {}
+        for each, load in zip(others, loads, strict=True):
+            allowed = (turn - each.virtual) * each.weight
+            if allowed > 0:
+                amount = min(allowed, each.size * costs[each.queue] + load * horizon)
+                before[each.queue] = before.get(each.queue, 0.0) + amount
+        position = math.ceil(line.size + 1 + before.pop(line.queue, 0.0) / cost)
+        batches = sum(
+            math.ceil(amount / services[queue].seconds) * services[queue].seconds for queue, amount in before.items()
+        )
+        return finish_after(position, servers) + batches / count
 
-    def _work(self, model: ServedModel, queue: Queue) -> float:
-        """Return the seconds that the model's workers need, side by side, for what waits in another queue."""
-        services = [worker.services[queue] for worker in model.workers if queue in worker.services]
-        if len(services) == 1:
-            return -(-queue.size // services[0].cap) * services[0].seconds
-        slowest = max(service.seconds for service in services)
-        return queue.size / sum(service.cap / service.seconds for service in services) + slowest / len(services)
-
-    def _taken(self, now: float, model: ServedModel, lines: list[Line]) -> float:
-        """Return the share of the model's workers that the lines took lately, 0 to SATURATED."""
-        return min(sum(line.load.rate(now) for line in lines) / len(model.workers), SATURATED)
+    def _service(self, model: ServedModel, queue: Queue) -> Service:
+        """Return what one of the model's workers makes of a queue that at least one of them serves."""
+        return next(worker.services[queue] for worker in model.workers if queue in worker.services)

@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
-from eyas.serve.dispatch import fill, release_time
+from eyas.serve.dispatch import fill, in_order, release_time
 from eyas.serve.ledger import Ledger
 from eyas.serve.pool import Pool, Prior, ServedModel, Worker
 from eyas.serve.queues import Entry, Line
@@ -42,6 +42,7 @@ class Scheduler:
         self._ledger = Ledger()
         self._streams = Streams(self.config.frames_in_flight)
         self._waiting = 0  # in lines; parked frames are not counted
+        self._lanes = [0] * len(Lane)  # the same by lane
         self._unknown: Counter[Reason] = Counter()
 
     def register(
@@ -151,7 +152,7 @@ class Scheduler:
         answer = self._pool.answer_in(now, model, line)
         if now + answer > deadline and not self._finds_idle_worker(model):
             return self._reject(now, model, Reason.OVERLOAD, now + answer - deadline)
-        if self._waiting >= self.config.max_waiting:
+        if self._lanes[line.lane] >= self.config.max_waiting:
             return self._reject(now, model, Reason.QUEUE_FULL, answer)
         return Admitted(now + answer)
 
@@ -192,15 +193,12 @@ class Scheduler:
         known = self._pool.workers.get(worker)
         if known is None or known.running is not None or known.leaving or not self._waiting:
             return None
-        active = [queue for queue in known.services if queue.size]
-        if len(active) > 1:
-            active.sort(key=lambda queue: queue.virtual())
-        for queue in active:
+        for queue in in_order(now, known, self._pool.models):
             model = self._pool.models[queue.model]
             entries, hopeless = fill(now, known, model, queue, self.config.max_delay)
             for entry in hopeless:
-                self._waiting -= 1
                 entry.waiting = False
+                self._left(entry)
                 self._streams.leave(entry)
                 self._end(now, entry, Outcome.DROPPED, Reason.DEADLINE)
             if entries:
@@ -219,9 +217,9 @@ class Scheduler:
             entry.attempts += 1
             model.waits.add(now, now - entry.arrived)
             entry.line.load.add(now, seconds / size)
+            self._left(entry)
             if entry.request.stream is not None:
                 self._streams.depart(entry)
-        self._waiting -= size
         model.dispatches.add(now, size)
         model.batches += 1
         model.batched += size
@@ -252,7 +250,8 @@ class Scheduler:
         if ok:
             service = known.services[entries[0].line.queue]
             service.latency.observe(len(entries), now - batch.started)
-            service.renew()
+            model = self._pool.models[batch.model]
+            service.renew(model.cycle(now) if len(known.services) > 1 else 1.0)
             for entry in entries:
                 self._landed(entry)
                 self._end(now, entry, Outcome.SERVED, Reason.NONE)
@@ -322,6 +321,12 @@ class Scheduler:
         else:
             line.push(entry)
         self._waiting += 1
+        self._lanes[line.lane] += 1
+
+    def _left(self, entry: Entry) -> None:
+        """Count out an entry that is not in its line any more."""
+        self._waiting -= 1
+        self._lanes[entry.line.lane] -= 1
 
     def _withdraw(self, entry: Entry) -> None:
         """Let an entry wait no more."""
@@ -329,7 +334,7 @@ class Scheduler:
         self._streams.leave(entry)
         if not entry.parked:
             entry.line.forget()
-            self._waiting -= 1
+            self._left(entry)
 
     def _drop(self, now: float, entry: Entry, reason: Reason) -> None:
         """End a waiting entry without an answer."""

@@ -19,7 +19,7 @@ class SchedulerConfig:
         batch_deadline: default deadline of the batch lane.
         max_batch: the largest batch that any worker runs.
         weights: shares of the lanes interactive, stream and batch while all of them wait.
-        max_waiting: requests that may wait in all; more are refused, whatever their deadlines.
+        max_waiting: requests of one lane that may wait; more are refused, whatever their deadlines.
         max_delay: how long an idle worker may hold back a partial batch. 0, work-conserving, is right wherever load
             matters; more can save energy on an accelerator at very low load.
         frames_in_flight: frames of one stream that may run at once. With 1 the answers come in the order of the frames.
