@@ -8,6 +8,7 @@ from mmap import mmap
 from typing import Literal
 
 PictureKind = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "jpeg2000"]
+MAX_PARTS = 10_000  # segments or chunks that are looked at: a hostile file may hold millions of empty ones
 FileBytes = bytes | mmap  # a mapped file is read only where the parser looks
 
 
@@ -60,12 +61,12 @@ def parse_header(data: FileBytes) -> PictureHeader | None:
 
 
 def _jpeg_header(data: FileBytes) -> PictureHeader | None:
-    """Walk the segments up to the frame header."""
+    """Walk the segments up to the frame header; after `MAX_PARTS` of them there is none."""
     orientation, adobe, at = 1, False, 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            at += 1
-            continue
+    for _ in range(MAX_PARTS):
+        at = data.find(b"\xff", at)
+        if at < 0 or at + 4 > len(data):
+            return None
         marker = data[at + 1]
         if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # fill bytes and markers without a body
             at += 1 if marker == 0xFF else 2
@@ -130,7 +131,9 @@ def _chunk_orientation(data: FileBytes, form: str, start: int, wanted: bytes) ->
         wanted: the chunk's name.
     """
     at = start
-    while at + 8 <= len(data):
+    for _ in range(MAX_PARTS):
+        if at + 8 > len(data):
+            break
         if form == "png":
             length, name = struct.unpack_from(">I4s", data, at)
         else:
