@@ -16,7 +16,7 @@ from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import Preprocessor, checked_image
 from eyas.runtime.sessions.base import Session
 from eyas.runtime.sources import Frame, Source
-from eyas.types import DETECT, Detections, InputSpec, IntArray, Suppression, Thresholds, UInt8Array
+from eyas.types import DETECT, Detections, FloatArray, InputSpec, IntArray, Suppression, Thresholds, UInt8Array
 
 Image: TypeAlias = str | Path | bytes | UInt8Array
 
@@ -113,23 +113,35 @@ class Detector:
         return found
 
     def predict(
-        self, images: Sequence[UInt8Array], thresholds: Thresholds, only: IntArray | None = None
+        self,
+        images: Sequence[UInt8Array],
+        thresholds: Thresholds | Sequence[Thresholds],
+        only: IntArray | None = None,
     ) -> list[Detections]:
         """Return the detections of each picture; all go through the network as one batch.
 
         Args:
             images: uint8 [H, W, 3], RGB, at least one.
-            thresholds: what a prediction must pass.
+            thresholds: what a prediction must pass, for all pictures or one for each.
             only: the labels wanted; None means all.
+        """
+        limits = [thresholds] * len(images) if isinstance(thresholds, Thresholds) else thresholds
+        batch, placements = self._preprocess(images)
+        boxes, scores = self.infer(batch)
+        return [
+            select(boxes[i], scores[i], placements[i], image.shape[0], image.shape[1], self.classes, limit, only)
+            for i, (image, limit) in enumerate(zip(images, limits, strict=True))
+        ]
+
+    def infer(self, batch: UInt8Array) -> tuple[FloatArray, FloatArray]:
+        """Return the network's candidates for pictures that are letterboxed already; see `Session.run`.
+
+        Raises:
+            UserError: the detector was closed.
         """
         if self._closed:
             raise UserError("The detector was closed.", fix="load it again, or use it inside its 'with' block")
-        batch, placements = self._preprocess(images)
-        boxes, scores = self._session.run(batch)
-        return [
-            select(boxes[i], scores[i], placements[i], image.shape[0], image.shape[1], self.classes, thresholds, only)
-            for i, image in enumerate(images)
-        ]
+        return self._session.run(batch)
 
     def stream(
         self,
@@ -206,6 +218,11 @@ class Detector:
                 )
         names = {classes} if isinstance(classes, str) else set(classes)
         return np.array([label for label, name in enumerate(self.classes) if name in names], np.int64)
+
+    @property
+    def engine(self) -> str:
+        """Return the engine in one line: which one, device, precision."""
+        return self._session.description
 
     def describe(self) -> str:
         """Return what a person wants to know of this detector, a few lines."""

@@ -48,6 +48,7 @@ def load(
     size: int | None = None,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    spin: bool = True,
 ) -> Detector:
     """Return a detector of the trained run or of the compiled bundle in a folder.
 
@@ -59,6 +60,7 @@ def load(
         size: side of the network's square input in pixels, a multiple of 32; None takes the model's own.
         threads: CPU threads of a bundle's engine; None lets the engine choose.
         max_pixels: pictures with more pixels are refused before they are decoded.
+        spin: whether the engine's threads may keep a core busy while they wait; False where cores are shared.
 
     Raises:
         UserError: the folder is missing, is no run and no bundle, its bytes were changed, the engine or device is not
@@ -71,7 +73,7 @@ def load(
             f"There is no run at {folder}{near}.", expected="a folder that 'eyas train' or 'eyas compile' wrote"
         )
     if (folder / MANIFEST).is_file():
-        return _load_bundle(folder, session, device, thresholds, size, threads, max_pixels)
+        return _load_bundle(folder, session, device, thresholds, size, threads, max_pixels, spin)
     if threads is not None:
         raise UserError("threads is for bundles; a run uses PyTorch's.", fix="set OMP_NUM_THREADS, or compile the run")
     config = read_config(folder)
@@ -97,6 +99,7 @@ def _load_bundle(
     size: int | None,
     threads: int | None,
     max_pixels: int,
+    spin: bool,
 ) -> Detector:
     """Return a detector of a bundle; see `load`."""
     from eyas.runtime.manifest import read_manifest
@@ -115,7 +118,7 @@ def _load_bundle(
     if size is not None:
         manifest = manifest.for_size(size)
     return Detector(
-        open_bundle(folder, manifest, threads, device),
+        open_bundle(folder, manifest, threads, device, spin=spin),
         manifest.classes,
         manifest.input,
         thresholds or manifest.thresholds,
@@ -123,17 +126,19 @@ def _load_bundle(
     )
 
 
-def open_bundle(folder: Path, manifest: Manifest, threads: int | None = None, device: str = "auto") -> Session:
+def open_bundle(
+    folder: Path, manifest: Manifest, threads: int | None = None, device: str = "auto", *, spin: bool = True
+) -> Session:
     """Return the engine of a bundle whose manifest was read and verified.
 
     Raises:
         UserError: the engine is not installed, can't open the file, or doesn't know the device.
     """
     module, name = BUNDLE_SESSIONS[manifest.target]
-    opener = vars(import_module(module))[name]
-    if device == "auto":
-        return opener(folder, manifest, threads)  # type: ignore[no-any-return]
-    return opener(folder, manifest, threads, device)  # type: ignore[no-any-return]
+    options: dict[str, str | bool] = {} if device == "auto" else {"device": device}
+    if manifest.target == "onnxruntime" and not spin:  # the others' threads sleep while they wait
+        options["spin"] = False
+    return vars(import_module(module))[name](folder, manifest, threads, **options)  # type: ignore[no-any-return]
 
 
 def _session_name(session: str) -> str:
