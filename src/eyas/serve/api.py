@@ -136,6 +136,7 @@ class ModelStatus:
         aliases: the aliases that point to it, "champion" for example.
         default: whether a request without a version goes to it.
         memory: bytes that its workers hold, 0 if unknown.
+        on_demand: whether an unloaded version is loaded again when a request wants it.
     """
 
     key: ModelKey
@@ -145,6 +146,7 @@ class ModelStatus:
     aliases: tuple[str, ...] = ()
     default: bool = False
     memory: int = 0
+    on_demand: bool = False
 
 
 class Engine(Protocol):

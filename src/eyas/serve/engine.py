@@ -1,0 +1,208 @@
+"""The engine on this machine: requests go to versions, versions to workers, and versions are swapped with no loss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from eyas.serve.api import Answer, ModelKey, ModelStatus, Request, Timing
+from eyas.serve.asking import labels_of, thresholds_of
+from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.errors import ServeError
+from eyas.serve.flow import Flow, Ticket
+from eyas.serve.keeper import Keeper
+from eyas.serve.models import ModelTable, Version
+from eyas.serve.quarantine import Quarantine
+from eyas.serve.requests import Lane
+from eyas.serve.route import AliasRouter, Route, Router
+from eyas.serve.settings import SchedulerConfig
+from eyas.serve.workers.base import Found, Task
+
+LOG = logging.getLogger("eyas.serve")
+LANES: Mapping[str, Lane] = {"interactive": Lane.INTERACTIVE, "stream": Lane.STREAM, "batch": Lane.BATCH}
+BUSY_SECONDS = 1.0  # after a refusal for load the server is not ready for so long
+
+ShadowSeen = Callable[[Request, ModelKey, Answer | ServeError], None]
+
+
+class LocalEngine:
+    """Serves versions of models on this machine; see `eyas.serve.api.Engine`.
+
+    To be made, and used, in a running event loop.
+
+    Args:
+        settings: how; the defaults by default.
+        router: which version answers which request.
+        shadow_seen: called with each shadow copy's answer.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings | None = None,
+        router: Router | None = None,
+        shadow_seen: ShadowSeen | None = None,
+    ) -> None:
+        self.settings = settings or EngineSettings()
+        self.router: Router = router or AliasRouter()
+        self.quarantine = Quarantine()
+        config = SchedulerConfig(max_batch=self.settings.max_batch, max_waiting=self.settings.max_waiting)
+        self._loop = asyncio.get_running_loop()
+        self._flow = Flow(config, self._died)
+        self._table = ModelTable()
+        self._keeper = Keeper(self.settings, self._table, self._flow)
+        self._shadow_seen = shadow_seen
+        self._shadows: set[asyncio.Task[None]] = set()
+        self._tickets: set[Ticket] = set()
+        self._accepting = True
+
+    # ------------------------------------------------------------------------------------------------- requests
+
+    async def detect(self, request: Request) -> Answer:
+        """Return what was found; see `Engine.detect`."""
+        if not self._accepting:
+            raise ServeError("unavailable", "The server is shutting down.", retry_after=1.0)
+        if not request.pictures:
+            raise ServeError("invalid", "The request has no picture.")
+        route = self.router.route(request, self._table.statuses())
+        for shadow in route.shadows:
+            self._shadow(request, shadow)
+        return await self._detect(request, route)
+
+    async def _detect(self, request: Request, route: Route) -> Answer:
+        """Run a request on the version that it was given."""
+        version, start = self._table[route.key], self._loop.time()
+        version.used = start
+        version.open += 1
+        version.empty.clear()
+        try:
+            timeout = request.timeout
+            if version.state != "ready":
+                await self._keeper.wake(version, timeout)
+                timeout = None if timeout is None else timeout - (self._loop.time() - start)
+            ticket = Ticket(self._tasks(request, version), self._loop.create_future())
+            lane = LANES[request.lane]
+            stream = request.stream if lane is Lane.STREAM and len(request.pictures) == 1 else ""
+            if lane is Lane.STREAM and not stream:
+                lane = Lane.INTERACTIVE
+            self._flow.submit(version.id, ticket, lane, stream, timeout)
+            self._tickets.add(ticket)
+            try:
+                await ticket.done
+            except asyncio.CancelledError:
+                self._flow.cancel(ticket)
+                raise
+            finally:
+                self._tickets.discard(ticket)
+            return _answer(request, route.key, ticket, self._loop.time() - start)
+        finally:
+            version.open -= 1
+            if not version.open:
+                version.empty.set()
+
+    def _tasks(self, request: Request, version: Version) -> list[Task]:
+        """Return the pictures as the workers want them.
+
+        Raises:
+            ServeError: an option can't be had, or a picture is not run because it killed workers.
+        """
+        manifest, options = version.manifest, request.options
+        assert manifest is not None
+        thresholds, only = thresholds_of(options, manifest), labels_of(options, manifest)
+        if any(self.quarantine.holds(self._loop.time(), picture) for picture in request.pictures):
+            raise ServeError("unprocessable", "A picture of the request made workers fail; it is not run again.")
+        return [Task(picture, thresholds, only, options.annotate) for picture in request.pictures]
+
+    def _died(self, tasks: Sequence[Task]) -> None:
+        """Remember the pictures of a batch whose worker died."""
+        for task in tasks:
+            self.quarantine.died(self._loop.time(), task.picture)
+
+    def _shadow(self, request: Request, key: ModelKey) -> None:
+        """Let another version see a copy of the request, in the gaps that real requests leave."""
+        if len(self._shadows) >= self.settings.shadows:
+            return
+        copy = replace(request, id=f"{request.id}~{key.version}", lane="batch", stream="", timeout=None)
+
+        async def run() -> None:
+            result: Answer | ServeError
+            try:
+                result = await self._detect(copy, Route(key))
+            except ServeError as error:
+                result = error
+            if self._shadow_seen is not None:
+                self._shadow_seen(copy, key, result)
+
+        task = asyncio.create_task(run())
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+    # --------------------------------------------------------------------------------------------------- models
+
+    def models(self) -> tuple[ModelStatus, ...]:
+        """Return every version; see `Engine.models`."""
+        return tuple(replace(each, memory=self._table[each.key].memory()) for each in self._table.statuses())
+
+    async def load(self, name: str, version: str = "", bundle: Path | None = None) -> ModelKey:
+        """Load a version; see `Engine.load`."""
+        if not self._accepting:
+            raise ServeError("unavailable", "The server is shutting down.")
+        return await self._keeper.load(name, version, bundle)
+
+    async def unload(self, name: str, version: str = "") -> None:
+        """Unload a version, or all of a model; see `Engine.unload`."""
+        await self._keeper.unload(name, version)
+
+    def alias(self, name: str, alias: str, version: str) -> None:
+        """Let an alias point to a loaded version; see `Engine.alias`."""
+        self._table.alias(name, alias, version)
+
+    # ---------------------------------------------------------------------------------------------------- state
+
+    def ready(self) -> bool:
+        """Return whether new requests are welcome; see `Engine.ready`."""
+        busy = self._loop.time() - self._flow.refused < BUSY_SECONDS
+        return self._accepting and not busy and self._keeper.serving()
+
+    async def drain(self) -> None:
+        """Refuse new requests and return when all accepted ones are answered; see `Engine.drain`."""
+        self._accepting = False
+        for task in self._shadows:
+            task.cancel()
+        await asyncio.gather(*(version.empty.wait() for version in self._table.all()))
+
+    async def close(self) -> None:
+        """Stop the workers; what was not answered fails; see `Engine.close`."""
+        self._accepting = False
+        for ticket in self._tickets:
+            ticket.fail(ServeError("unavailable", "The server has shut down."))
+        for task in self._shadows:
+            task.cancel()
+        await self._keeper.close()
+        self._flow.close()
+
+    async def __aenter__(self) -> LocalEngine:
+        """Return the engine itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the engine."""
+        await self.close()
+
+
+def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> Answer:
+    """Return the answer of a request all of whose pictures were run."""
+    found = [result for result in ticket.results if isinstance(result, Found)]
+    timing = Timing(
+        queue=ticket.dispatched - ticket.arrived,
+        decode=sum(result.decode for result in found),
+        preprocess=sum(result.preprocess for result in found),
+        inference=ticket.inference,
+        postprocess=sum(result.postprocess for result in found),
+        total=total,
+        batch=ticket.batch,
+    )
+    annotated = tuple(result.annotated for result in found) if request.options.annotate else ()
+    return Answer(request.id, key, tuple(result.detections for result in found), annotated, timing)

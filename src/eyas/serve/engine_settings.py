@@ -1,0 +1,68 @@
+"""The engine's settings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from eyas.errors import UserError
+from eyas.serve.workers.base import PictureLimits
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How bundles are served. Times in seconds, memory in bytes.
+
+    Attributes:
+        in_process: run on threads of this process in place of processes: nothing contains a crash then.
+        workers: worker processes a model version; None lets the measured profile choose how many at most, and load
+            how many of them run.
+        threads: CPU threads a worker; None lets the measured profile choose.
+        decoders: pictures of a batch that a worker decodes side by side.
+        device: the engines' device; see `eyas.load`.
+        goal: latency goal, from a request's arrival to its answer, and its default deadline; None for eight times what
+            one picture takes, and 0.25 s at least.
+        max_batch: the largest batch.
+        max_waiting: pictures that may wait in all.
+        limits: which pictures are decoded.
+        worker_memory: what a worker may take beyond what it holds once it is warm; 0 for no limit.
+        memory_limit: what the workers of all models may hold together: above it the model that was not used for the
+            longest time is unloaded until a request wants it; 0 for no limit.
+        start_seconds: how long a worker may take until it is warm.
+        batch_seconds: how long a batch may take before its worker is killed.
+        stop_seconds: how long a worker that stops may finish its batch before it is killed.
+        shadows: shadow copies of requests that may be under way at once; what comes beyond is not copied.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    in_process: bool = False
+    workers: int | None = None
+    threads: int | None = None
+    decoders: int = 1
+    device: str = "auto"
+    goal: float | None = None
+    max_batch: int = 8
+    max_waiting: int = 4096
+    limits: PictureLimits = field(default_factory=PictureLimits)
+    worker_memory: int = 2048 * MIB
+    memory_limit: int = 0
+    start_seconds: float = 120.0
+    batch_seconds: float = 30.0
+    stop_seconds: float = 10.0
+    shadows: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        least: dict[str, float] = {
+            "decoders": 1, "max_batch": 1, "max_waiting": 1, "worker_memory": 0, "memory_limit": 0, "shadows": 0,
+            "start_seconds": 0.01, "batch_seconds": 0.01, "stop_seconds": 0,
+        }  # fmt: skip
+        optional: dict[str, float] = {"workers": 1, "threads": 1, "goal": 0.001}
+        least |= {name: bound for name, bound in optional.items() if vars(self)[name] is not None}
+        for name, bound in least.items():
+            if not bound <= vars(self)[name] < math.inf:
+                raise UserError(f"{name} is {vars(self)[name]}.", expected=f"at least {bound:g}", where=name)

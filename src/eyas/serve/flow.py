@@ -1,0 +1,226 @@
+"""The scheduler at work in an event loop: tickets in, batches to the workers, results back to the tickets."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+
+from eyas.serve.errors import Kind, ServeError
+from eyas.serve.latency import Profile
+from eyas.serve.requests import Batch, Event, Lane, Outcome, Reason, Rejected, Request
+from eyas.serve.scheduler import Scheduler
+from eyas.serve.settings import SchedulerConfig
+from eyas.serve.workers import base
+
+# Why a request was refused or ended without an answer -> how the client is told.
+TOLD: dict[Reason, tuple[Kind, str]] = {
+    Reason.OVERLOAD: ("overloaded", "The server is busy: the answer would come too late."),
+    Reason.QUEUE_FULL: ("overloaded", "The server is busy: too many pictures wait."),
+    Reason.UNKNOWN_MODEL: ("unavailable", "The model is being unloaded."),
+    Reason.NO_WORKER: ("unavailable", "The model's workers are being started again."),
+    Reason.DEADLINE: ("deadline", "The time for the request was over before it could be answered."),
+    Reason.SUPERSEDED: ("cancelled", "A newer frame of the stream took this one's place."),
+    Reason.CLIENT: ("cancelled", "The request was cancelled."),
+    Reason.WORKER_LOST: ("unavailable", "A worker died under the request, twice."),
+    Reason.ERROR: ("internal", "The network failed on the request, twice."),
+}
+
+
+class Ticket:
+    """One request under way: its pictures are admitted, run and answered one by one.
+
+    Args:
+        tasks: its pictures, at least one.
+        done: gets the results when all are there, or the error that ended the request.
+
+    Attributes:
+        results: one for each picture that was run.
+        arrived, dispatched, ended: the loop's clock; `dispatched` is of its last batch.
+        inference: seconds of the networks of its batches together.
+        batch: how many pictures were in its last batch.
+    """
+
+    __slots__ = ("arrived", "batch", "dispatched", "done", "ended", "ids", "inference", "left", "results", "tasks")
+
+    def __init__(self, tasks: Sequence[base.Task], done: asyncio.Future[None]) -> None:
+        self.tasks = tasks
+        self.done = done
+        self.ids: range = range(0)
+        self.left = len(tasks)
+        self.results: list[base.Found | None] = [None] * len(tasks)
+        self.arrived = self.dispatched = self.ended = 0.0
+        self.inference = 0.0
+        self.batch = 0
+
+    def fail(self, error: ServeError) -> None:
+        """End the request with an error; the first one counts."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def give(self, index: int, result: base.Found | base.Refused) -> None:
+        """Take the result of one picture."""
+        if isinstance(result, base.Refused):
+            where = f"Picture {index + 1} of {len(self.tasks)}: " if len(self.tasks) > 1 else ""
+            self.fail(ServeError(result.kind, where + result.message))
+            return
+        self.results[index] = result
+        self.left -= 1
+        if not self.left and not self.done.done():
+            self.done.set_result(None)
+
+
+class Flow:
+    """Workers, the scheduler that feeds them, and the clock that both go by. Lives in one event loop.
+
+    Args:
+        config: the scheduler's settings.
+        died: called with the pictures of a batch whose worker died.
+    """
+
+    def __init__(self, config: SchedulerConfig, died: Callable[[Sequence[base.Task]], None]) -> None:
+        self.scheduler = Scheduler(config)
+        self.refused = -math.inf  # when a request was last refused for load, on the loop's clock
+        self._died = died
+        self._loop = asyncio.get_running_loop()
+        self._workers: dict[str, base.Worker] = {}
+        self._running: dict[str, Batch] = {}
+        self._released: dict[str, asyncio.Future[None]] = {}
+        self._number = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, model: str, worker: base.Worker, profile: Profile, goal: float, max_batch: int) -> None:
+        """Let a warm worker serve a model."""
+        self._workers[worker.name] = worker
+        self.scheduler.register(model, [worker.name], profile, slo=goal, max_batch=max_batch)
+        self._settle()
+
+    def lose(self, name: str) -> None:
+        """Take note that a worker is gone; what it ran is run again, or fails."""
+        batch = self._running.pop(name, None)
+        self._workers.pop(name, None)
+        if batch is not None:
+            self._died([_ticket(request)[0].tasks[_ticket(request)[1]] for request in batch.requests])
+        self.scheduler.worker_lost(self._loop.time(), name)
+        self._let_go(name)
+        self._settle()
+
+    async def release(self, name: str) -> None:
+        """Give a worker no more batches, and return when it runs none."""
+        if self.scheduler.is_worker(name):
+            self.scheduler.retire_worker(name)
+        if name in self._running:
+            await self._released.setdefault(name, self._loop.create_future())
+        self._workers.pop(name, None)
+
+    def submit(self, model: str, ticket: Ticket, lane: Lane, stream: str, timeout: float | None) -> None:
+        """Admit a request's pictures, all or none.
+
+        Raises:
+            ServeError: it was refused.
+        """
+        now = ticket.arrived = self._loop.time()
+        deadline = None if timeout is None else now + timeout
+        ticket.ids = range(self._number, self._number + len(ticket.tasks))
+        self._number = ticket.ids.stop
+        for index, number in enumerate(ticket.ids):
+            request = Request(number, model, None, lane, deadline, stream or None, (ticket, index))
+            decision = self.scheduler.submit(now, request)
+            if isinstance(decision, Rejected):
+                ticket.done.cancel()
+                self.cancel(ticket)
+                raise self._refusal(now, decision)
+        self._settle()
+
+    def _refusal(self, now: float, decision: Rejected) -> ServeError:
+        """Return the error for a refused request."""
+        kind, message = TOLD[decision.reason]
+        if kind == "overloaded":
+            self.refused = now
+        return ServeError(kind, message, retry_after=max(decision.retry_after, 0.05))
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Free the places of a request's pictures that still wait; what runs is finished and thrown away."""
+        now = self._loop.time()
+        for number in ticket.ids:
+            self.scheduler.cancel(now, number)
+        self._settle()
+
+    def close(self) -> None:
+        """Stop the alarm clock."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _start(self, batch: Batch) -> None:
+        """Hand a batch to its worker."""
+        now, tasks = self._loop.time(), []
+        for request in batch.requests:
+            ticket, index = _ticket(request)
+            ticket.dispatched, ticket.batch = now, len(batch.requests)
+            tasks.append(ticket.tasks[index])
+        self._running[batch.worker] = batch
+        self._workers[batch.worker].submit(tasks, lambda outcome: self._ended(batch, outcome))
+
+    def _ended(self, batch: Batch, outcome: base.Outcome) -> None:
+        """Give the results of a batch to its tickets, and the worker its next one."""
+        now = self._loop.time()
+        if self._running.get(batch.worker) is not batch:
+            return
+        del self._running[batch.worker]
+        ran = isinstance(outcome, base.Ran)
+        self.scheduler.finished(now, batch.worker, batch, ok=ran)
+        if isinstance(outcome, base.Ran):
+            for request, result in zip(batch.requests, outcome.results, strict=True):
+                ticket, index = _ticket(request)
+                ticket.ended = now
+                ticket.inference += outcome.inference
+                ticket.give(index, result)
+                if isinstance(result, base.Refused) and len(ticket.tasks) > 1:
+                    self.cancel(ticket)  # nobody waits for its other pictures any more
+        self._let_go(batch.worker)
+        self._settle()
+
+    def _let_go(self, name: str) -> None:
+        """Tell who waits for a worker's batch to end."""
+        waiting = self._released.pop(name, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def _settle(self) -> None:
+        """Answer what has ended, feed the idle workers, and set the alarm clock."""
+        self._answer()
+        for name in self.scheduler.ready():
+            batch = self.scheduler.next_batch(self._loop.time(), name)
+            if batch is not None:
+                self._start(batch)
+        self._answer()
+        wake = self.scheduler.wake_at()
+        if wake is not None and (self._timer is None or wake < self._timer.when()):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(wake, self._ring)
+
+    def _ring(self) -> None:
+        """Drop what has waited too long."""
+        self._timer = None
+        self.scheduler.expire(self._loop.time())
+        self._settle()
+
+    def _answer(self) -> None:
+        """Tell the tickets whose pictures ended without having run."""
+        for event in self.scheduler.take_events():
+            if event.outcome is not Outcome.SERVED:
+                _fail(event)
+
+
+def _fail(event: Event) -> None:
+    """End the ticket of a picture that ended without an answer."""
+    kind, message = TOLD[event.reason]
+    _ticket(event.request)[0].fail(ServeError(kind, message))
+
+
+def _ticket(request: Request) -> tuple[Ticket, int]:
+    """Return whose request it is, and which of its pictures."""
+    payload = request.payload
+    assert isinstance(payload, tuple)
+    return payload

@@ -1,0 +1,193 @@
+"""Loads and unloads versions: beside one another, with what they accepted answered, within the memory limit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from pathlib import Path
+
+from eyas.errors import UserError
+from eyas.runtime.machine import usable_cores
+from eyas.runtime.manifest import Manifest, read_manifest
+from eyas.serve.api import ModelKey
+from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.errors import ServeError
+from eyas.serve.flow import Flow
+from eyas.serve.latency import Profile
+from eyas.serve.models import ModelTable, Version
+from eyas.serve.workers.base import Ready, Worker, WorkerFailed, WorkerSpec
+from eyas.serve.workers.crew import Crew
+from eyas.serve.workers.inprocess import ThreadWorker
+
+LOG = logging.getLogger("eyas.serve")
+GOAL_BATCHES = 8  # the latency goal, where none was set, in batches of one
+GOAL_SECONDS = 0.25  # and its least value
+WAKE_SECONDS = 30.0  # how long a request without a timeout waits for its version to be loaded
+
+
+class Keeper:
+    """Brings versions into service and takes them out again.
+
+    Args:
+        settings: the engine's.
+        table: the versions.
+        flow: where warm workers get their batches from.
+    """
+
+    def __init__(self, settings: EngineSettings, table: ModelTable, flow: Flow) -> None:
+        self._settings = settings
+        self._table = table
+        self._flow = flow
+        self._loop = asyncio.get_running_loop()
+
+    def serving(self) -> bool:
+        """Return whether at least one version has a warm worker."""
+        return any(each.state == "ready" and each.crew is not None and each.crew.running for each in self._table.all())
+
+    async def load(self, name: str, version: str, bundle: Path | None) -> ModelKey:
+        """Load a version and return when it is ready; see `Engine.load`.
+
+        Raises:
+            ServeError: there is no such version, the name is taken by another bundle, or it can't be loaded.
+        """
+        if not name or len(name) > 200 or "/" in name or not name.isprintable():
+            raise ServeError("invalid", "A model's name is 1 to 200 printable characters without a slash.")
+        found = self._known(name, version) if bundle is None else self._new(name, version, bundle)
+        if found.state != "ready":
+            await self._begin(found)
+        return found.key
+
+    def _known(self, name: str, version: str) -> Version:
+        """Return the version that is to be loaded again; "" means the default, else the newest."""
+        if version:
+            found = self._table.get(ModelKey(name, version))
+        else:
+            found = self._table.default(name) or next(reversed(self._table.of(name)), None)
+        if found is None:
+            raise ServeError("not_found", f"The model '{name}' has no version '{version}' that was loaded before.")
+        return found
+
+    def _new(self, name: str, version: str, bundle: Path) -> Version:
+        """Return a version that is new, or known and of the same bundle."""
+        key = ModelKey(name, version or self._table.next_version(name))
+        found = self._table.get(key)
+        if found is not None and found.state in ("loading", "ready", "draining"):
+            if found.bundle.resolve() == bundle.resolve():
+                return found
+            raise ServeError("invalid", f"Version {key.version} of '{name}' is another bundle; use a new version.")
+        found = Version(key, bundle)
+        self._table.add(found)
+        return found
+
+    async def wake(self, version: Version, timeout: float | None) -> None:
+        """Load a version that was unloaded for want of memory, because a request wants it.
+
+        Raises:
+            ServeError: it can't be loaded, or not in time.
+        """
+        try:
+            await asyncio.wait_for(self._begin(version), WAKE_SECONDS if timeout is None else timeout)
+        except TimeoutError:
+            raise ServeError("unavailable", "The model is being loaded.", retry_after=1.0) from None
+
+    async def _begin(self, version: Version) -> None:
+        """Load a version, once however many ask for it; giving up waiting does not end the load."""
+        if version.state == "draining":
+            raise ServeError("unavailable", "The version is being unloaded.", retry_after=1.0)
+        if version.loading is None:
+            version.loading = asyncio.create_task(self._load(version))
+        await asyncio.shield(version.loading)
+
+    async def _load(self, version: Version) -> None:
+        """Read, start and register a version.
+
+        Raises:
+            ServeError: it can't be loaded.
+        """
+        self._table.set(version, "loading")
+        try:
+            manifest = await asyncio.to_thread(read_manifest, version.bundle)
+            num, spec = self._plan(version, manifest)
+            version.manifest = manifest
+            version.crew = self._crew(version, spec)
+            await version.crew.start(num)
+        except (UserError, WorkerFailed, OSError) as error:
+            version.crew = None
+            self._table.set(version, "failed", str(error))
+            LOG.error("%s can't be loaded: %s", version.id, error)
+            raise ServeError("unprocessable", f"The bundle can't be loaded: {error}") from error
+        finally:
+            version.loading = None
+        version.used = self._loop.time()
+        self._table.set(version, "ready")
+        LOG.info("%s is ready: %d worker(s)", version.id, num)
+
+    def _plan(self, version: Version, manifest: Manifest) -> tuple[int, WorkerSpec]:
+        """Return how many workers a version gets, and of what kind."""
+        settings = self._settings
+        num = settings.workers or 1
+        threads = settings.threads or max(1, usable_cores() // num)
+        spec = WorkerSpec(
+            bundle=version.bundle,
+            device=settings.device,
+            threads=threads,
+            decoders=settings.decoders,
+            max_batch=min(settings.max_batch, manifest.batch[1]),
+            limits=settings.limits,
+            memory=settings.worker_memory,
+            start_seconds=settings.start_seconds,
+            batch_seconds=settings.batch_seconds,
+        )
+        return num, spec
+
+    def _crew(self, version: Version, spec: WorkerSpec) -> Crew:
+        """Return a crew whose warm workers serve the version."""
+
+        def joined(worker: Worker, ready: Ready) -> None:
+            profile = Profile.measured(ready.latencies)
+            goal = self._settings.goal or max(GOAL_SECONDS, GOAL_BATCHES * (profile.base + profile.per_item))
+            self._flow.add(version.id, worker, profile, goal, spec.max_batch)
+
+        def make(name: str) -> Worker:
+            return ThreadWorker(name, spec)
+
+        return Crew(version.id, make, joined, self._flow.lose, self._flow.release)
+
+    async def unload(self, name: str, version: str) -> None:
+        """Answer what a version has accepted, then free it; "" means all versions; see `Engine.unload`.
+
+        Raises:
+            ServeError: there is no such model or version.
+        """
+        found = [each for each in self._table.of(name) if version in ("", each.key.version)]
+        if not found:
+            raise ServeError("not_found", f"There is no model '{name}'" + f" of version '{version}'." * bool(version))
+        await asyncio.gather(*(self._retire(each, "unloaded on request") for each in found))
+
+    async def _retire(self, version: Version, reason: str, *, on_demand: bool = False) -> None:
+        """Take no new requests for a version, answer what it has accepted, and end its workers."""
+        if version.loading is not None:
+            await asyncio.wait([version.loading])
+        if version.state != "ready":
+            self._table.set(version, "unloaded" if version.state == "unloaded" else version.state, version.reason)
+            return
+        self._table.set(version, "draining", reason)
+        await version.empty.wait()
+        await self._stop(version, math.inf)
+        self._table.set(version, "unloaded", reason, on_demand=on_demand)
+
+    async def _stop(self, version: Version, grace: float) -> None:
+        """End the workers of a version."""
+        crew, version.crew = version.crew, None
+        if crew is not None:
+            await crew.stop(min(grace, self._settings.stop_seconds))
+        if self._flow.scheduler.is_registered(version.id):
+            self._flow.scheduler.retire(version.id)
+
+    async def close(self) -> None:
+        """End everything."""
+        for version in self._table.all():
+            if version.loading is not None:
+                version.loading.cancel()
+        await asyncio.gather(*(self._stop(version, 0.0) for version in self._table.all()))

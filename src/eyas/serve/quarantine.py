@@ -1,0 +1,63 @@
+"""Pictures that killed workers: they are not run again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+from eyas.types import UInt8Array
+
+DEATHS = 2
+KEPT_SECONDS = 600.0
+MOST = 1024
+
+
+class Quarantine:
+    """Counts in how many dead batches a picture was. Only the pictures of dead batches are ever hashed.
+
+    A picture that was merely near when somebody killed a worker twice is forgotten after some minutes.
+    """
+
+    def __init__(self) -> None:
+        self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()  # digest -> number of deaths, the last one
+        self._lengths: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        """Return how many pictures are kept out."""
+        return sum(deaths >= DEATHS for deaths, _ in self._deaths.values())
+
+    def died(self, now: float, picture: bytes | UInt8Array) -> None:
+        """Note that a worker died while the picture was in its batch."""
+        key = _digest(picture)
+        deaths, _ = self._deaths.pop(key, (0, now))
+        self._deaths[key] = (deaths + 1, now)
+        self._lengths[key] = _length(picture)
+        while len(self._deaths) > MOST:
+            self._forget(next(iter(self._deaths)))
+
+    def holds(self, now: float, picture: bytes | UInt8Array) -> bool:
+        """Return whether the picture is kept out. Costs next to nothing unless a suspect has the same length."""
+        if not self._lengths or _length(picture) not in self._lengths.values():
+            return False
+        key = _digest(picture)
+        deaths, last = self._deaths.get(key, (0, now))
+        if now - last > KEPT_SECONDS:
+            self._forget(key)
+            return False
+        return deaths >= DEATHS
+
+    def _forget(self, key: bytes) -> None:
+        """Let a picture be run again."""
+        del self._deaths[key], self._lengths[key]
+
+
+def _length(picture: bytes | UInt8Array) -> int:
+    """Return the picture's number of bytes."""
+    return len(picture) if isinstance(picture, bytes) else picture.nbytes
+
+
+def _digest(picture: bytes | UInt8Array) -> bytes:
+    """Return the picture's SHA-256; an array's shape counts too."""
+    if isinstance(picture, bytes):
+        return hashlib.sha256(picture).digest()
+    return hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).digest()

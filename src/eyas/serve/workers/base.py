@@ -1,0 +1,163 @@
+"""What goes to a worker and what comes back, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from eyas.picture_header import PictureKind
+from eyas.serve.errors import Kind
+from eyas.types import Detections, Thresholds, UInt8Array
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """Which pictures are decoded at all; checked on the header, before a pixel is.
+
+    Attributes:
+        max_pixels: most pixels.
+        max_side: greatest height and width.
+        max_scans: most scans of a progressive JPEG, each of which costs about a decoding of its own.
+        formats: the kinds of picture files that are taken.
+    """
+
+    max_pixels: int = 50_000_000
+    max_side: int = 16_384
+    max_scans: int = 100
+    formats: tuple[PictureKind, ...] = ("jpeg", "png", "webp")
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker serves, and what it may use for it.
+
+    Attributes:
+        bundle: the bundle's folder.
+        device: the engine's device; see `eyas.load`.
+        threads: CPU threads of the engine; None lets the engine choose.
+        decoders: how many pictures of a batch are decoded side by side.
+        max_batch: the largest batch that it will get.
+        limits: which pictures it decodes.
+        memory: bytes that it may take beyond what it holds once it is warm; 0 for no limit.
+        start_seconds: how long it may take until it is warm.
+        batch_seconds: how long a batch may take before the worker counts as hung.
+    """
+
+    bundle: Path
+    device: str = "auto"
+    threads: int | None = None
+    decoders: int = 1
+    max_batch: int = 8
+    limits: PictureLimits = field(default_factory=PictureLimits)
+    memory: int = 2 << 30
+    start_seconds: float = 120.0
+    batch_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One picture of a batch.
+
+    Attributes:
+        picture: a picture file's bytes, or uint8 [H, W, 3] RGB.
+        thresholds: what a prediction must pass.
+        only: the labels wanted, sorted; None means all.
+        annotate: whether to give the picture with its detections as JPEG too.
+    """
+
+    picture: bytes | UInt8Array
+    thresholds: Thresholds
+    only: tuple[int, ...] | None = None
+    annotate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found in one picture; the times are in seconds."""
+
+    detections: Detections
+    annotated: bytes = b""
+    decode: float = 0.0
+    preprocess: float = 0.0
+    postprocess: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why one picture has no detections, for the client."""
+
+    kind: Kind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A batch that was run: one result a picture, in order, and the seconds that the network took."""
+
+    results: tuple[Found | Refused, ...]
+    inference: float
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A batch that failed as a whole, in a worker that goes on."""
+
+    reason: str
+
+
+Outcome = Ran | Broken
+Done = Callable[[Outcome], None]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a worker tells when it is warm.
+
+    Attributes:
+        description: the engine, in one line.
+        latencies: (batch size, seconds) of the warm-up, the network and its letterboxing.
+        memory: bytes that it holds.
+    """
+
+    description: str
+    latencies: tuple[tuple[int, float], ...]
+    memory: int
+
+
+class WorkerFailed(Exception):
+    """A worker did not start; the words say why, for the operator."""
+
+
+class Worker(Protocol):
+    """Runs one batch at a time for one version of one model. Its methods are called from the event loop."""
+
+    @property
+    def name(self) -> str:
+        """Return its name, unique in the server."""
+        ...
+
+    async def start(self, lost: Callable[[str], None]) -> Ready:
+        """Get warm and return what is known then.
+
+        Args:
+            lost: called once, with the reason, when a warm worker dies or is given up, unless it was stopped. What it
+                was running has no outcome then.
+
+        Raises:
+            WorkerFailed: it can't be started.
+        """
+        ...
+
+    def submit(self, tasks: Sequence[Task], done: Done) -> None:
+        """Run a batch; `done` is called later from the event loop. Only for a warm worker that runs nothing."""
+        ...
+
+    def memory(self) -> int:
+        """Return the bytes that it holds now, 0 if unknown."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Let it end: what it runs may take `grace` seconds more. Stopping twice is fine."""
+        ...

@@ -1,0 +1,169 @@
+"""The workers of one model version: started, started again when they die, more or fewer as wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from eyas.serve.workers.base import Ready, Worker, WorkerFailed
+
+LOG = logging.getLogger("eyas.serve")
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait before a worker is started again, in seconds.
+
+    Attributes:
+        first: after the first death; every further one doubles it.
+        most: the longest wait.
+        calm: a worker that lived this long died for the first time.
+    """
+
+    first: float = 0.1
+    most: float = 10.0
+    calm: float = 30.0
+
+    def wait(self, deaths: int) -> float:
+        """Return the seconds to wait after so many deaths in a row, 1 or more."""
+        return float(min(self.first * 2.0 ** min(deaths - 1, 30), self.most))
+
+
+class Crew:
+    """Keeps as many workers as wanted running. Lives in one event loop.
+
+    Args:
+        name: the version's name, the beginning of the workers' names.
+        make: returns a new worker, given its name.
+        joined: called with each worker that is warm.
+        lost: called with the name of each worker that is gone, after which its batch will not be answered.
+        release: waits until a worker that is to stop has nothing to do.
+        backoff: how fast the dead are replaced.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[str], Worker],
+        joined: Callable[[Worker, Ready], None],
+        lost: Callable[[str], None],
+        release: Callable[[str], Awaitable[None]],
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._name = name
+        self._make = make
+        self._joined = joined
+        self._lost = lost
+        self._release = release
+        self._backoff = backoff or Backoff()
+        self._numbers = itertools.count(1)
+        self._seats: list[asyncio.Task[None]] = []
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._workers: dict[str, Worker] = {}
+        self._grace: float | None = None  # set when everything stops
+        self.deaths = 0  # of workers that were warm, since the start
+        self.problem = ""  # why the last one died or did not start
+
+    @property
+    def wanted(self) -> int:
+        """How many workers are to run."""
+        return len(self._seats)
+
+    @property
+    def running(self) -> int:
+        """How many workers are warm."""
+        return len(self._workers)
+
+    def memory(self) -> int:
+        """Return the bytes that the workers hold together."""
+        return sum(worker.memory() for worker in self._workers.values())
+
+    async def start(self, num: int) -> None:
+        """Start `num` workers, and return when one of them is warm.
+
+        Raises:
+            WorkerFailed: the first can't be started; then none runs.
+        """
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._seats.append(asyncio.create_task(self._keep(first)))
+        self.resize(num)
+        try:
+            await first
+        except BaseException:
+            await self.stop(0.0)
+            raise
+
+    def resize(self, num: int) -> None:
+        """Have `num` workers from now on; one that is too many finishes its batch first."""
+        while len(self._seats) < num:
+            self._seats.append(asyncio.create_task(self._keep()))
+        while len(self._seats) > num:
+            seat = self._seats.pop()
+            seat.cancel()
+            self._leaving.add(seat)
+            seat.add_done_callback(self._leaving.discard)
+
+    async def stop(self, grace: float) -> None:
+        """Stop all workers; what they run may take `grace` seconds more."""
+        self._grace = grace
+        seats = [*self._seats, *self._leaving]
+        self._seats.clear()
+        for seat in seats:
+            seat.cancel()
+        await asyncio.gather(*seats, return_exceptions=True)
+
+    async def _keep(self, first: asyncio.Future[None] | None = None) -> None:
+        """Keep one worker running until cancelled.
+
+        Args:
+            first: told how the first start went, after which a failed start ends the seat.
+        """
+        deaths, loop = 0, asyncio.get_running_loop()
+        while True:
+            worker, began = self._make(f"{self._name}#{next(self._numbers)}"), loop.time()
+            try:
+                reason = await self._live(worker, first)
+            except WorkerFailed as error:
+                self.problem = reason = str(error)
+                if first is not None and not first.done():
+                    first.set_exception(error)
+                    return
+            deaths = 1 if loop.time() - began > self._backoff.calm else deaths + 1
+            wait = self._backoff.wait(deaths)
+            LOG.warning("worker %s is gone, the next one starts in %.1f s: %s", worker.name, wait, reason)
+            await asyncio.sleep(wait)
+
+    async def _live(self, worker: Worker, first: asyncio.Future[None] | None) -> str:
+        """Start a worker, and return why it died when it does; cancelled, it lets the worker finish and stops it."""
+        gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def lost(reason: str) -> None:
+            self._workers.pop(worker.name, None)
+            self.deaths += 1
+            self.problem = reason
+            self._lost(worker.name)
+            if not gone.done():  # it is cancelled when the worker died while it was being stopped
+                gone.set_result(reason)
+
+        try:
+            ready = await worker.start(lost)
+            self._workers[worker.name] = worker
+            self._joined(worker, ready)
+            if first is not None and not first.done():
+                first.set_result(None)
+            return await gone
+        finally:
+            await self._dismiss(worker)
+
+    async def _dismiss(self, worker: Worker) -> None:
+        """Let a worker finish its batch, if it still lives, and stop it. Cancelled again, it waits for nothing."""
+        if self._workers.get(worker.name) is worker:
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                await asyncio.wait_for(self._release(worker.name), self._grace)
+        if self._workers.pop(worker.name, None) is not None:
+            self._lost(worker.name)
+        await worker.stop(self._grace or 0.0)

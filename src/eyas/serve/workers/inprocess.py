@@ -1,0 +1,141 @@
+"""A worker on a thread of this process: for embedding a server and for tests. It contains no crash and no leak."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+from eyas.errors import UserError
+from eyas.runtime.loading import load
+from eyas.runtime.manifest import read_manifest
+from eyas.serve.workers.base import Broken, Done, Outcome, Ready, Task, WorkerFailed, WorkerSpec
+from eyas.serve.workers.pipeline import BatchFailed, Pipeline
+
+Job = tuple[Sequence[Task], Done]
+
+
+def open_pipeline(spec: WorkerSpec) -> tuple[Pipeline, str, list[tuple[int, float]]]:
+    """Return the warm pipeline of a bundle, its engine's description, and the warm-up's (batch size, seconds).
+
+    Raises:
+        WorkerFailed: the bundle can't be opened or run.
+    """
+    try:
+        read_manifest(spec.bundle, verify=False)  # a folder without a manifest is a run, which needs torch
+        detector = load(
+            spec.bundle, device=spec.device, threads=spec.threads, max_pixels=spec.limits.max_pixels, spin=False
+        )
+        pipeline = Pipeline(detector, spec.limits, spec.decoders)
+        return pipeline, detector.engine, pipeline.warm_up(spec.max_batch)
+    except UserError as error:
+        raise WorkerFailed(str(error)) from error
+    except BatchFailed as error:
+        raise WorkerFailed(f"The network does not run: {error}") from error
+
+
+class ThreadWorker:
+    """Runs batches on a thread; see `Worker`. A batch that hangs can't be killed here, only given up.
+
+    Args:
+        name: its name.
+        spec: what it serves.
+    """
+
+    def __init__(self, name: str, spec: WorkerSpec) -> None:
+        self._name = name
+        self._spec = spec
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[Ready] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._lost: Callable[[str], None] | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+        return self._name
+
+    async def start(self, lost: Callable[[str], None]) -> Ready:
+        """Open the bundle on the thread and warm up; see `Worker.start`."""
+        self._thread.start()
+        try:
+            ready = await asyncio.wait_for(asyncio.shield(self._ready), self._spec.start_seconds)
+        except TimeoutError:
+            self._jobs.put(None)
+            raise WorkerFailed(f"It was not ready within {self._spec.start_seconds:g} s.") from None
+        self._lost = lost
+        return ready
+
+    def submit(self, tasks: Sequence[Task], done: Done) -> None:
+        """Run a batch on the thread; see `Worker.submit`."""
+        self._idle.clear()
+        self._limit = self._loop.call_later(self._spec.batch_seconds, self._give_up)
+        self._jobs.put((tasks, done))
+
+    def _give_up(self) -> None:
+        """Count the worker as lost: its batch takes too long."""
+        lost, self._lost = self._lost, None
+        self._jobs.put(None)  # should the batch ever end, the thread ends too
+        self._idle.set()
+        if lost is not None:
+            lost(f"A batch took more than {self._spec.batch_seconds:g} s.")
+
+    def memory(self) -> int:
+        """Return 0: what one thread holds is not known."""
+        return 0
+
+    async def stop(self, grace: float) -> None:
+        """End the thread after what it runs; see `Worker.stop`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace)
+        self._lost = None
+        if self._limit is not None:
+            self._limit.cancel()
+        self._jobs.put(None)
+
+    def _finish(self, done: Done, outcome: Outcome) -> None:
+        """Hand over an outcome, in the loop."""
+        if self._limit is not None:
+            self._limit.cancel()
+        self._idle.set()
+        if self._lost is not None:  # else it was given up, or stopped
+            done(outcome)
+
+    def _work(self) -> None:
+        """Open, then run what comes, until None comes; on the thread."""
+        try:
+            pipeline, engine, latencies = open_pipeline(self._spec)
+        except WorkerFailed as error:
+            self._call(self._failed, error)
+            return
+        self._call(self._succeeded, Ready(engine, tuple(latencies), 0))
+        while (job := self._jobs.get()) is not None:
+            tasks, done = job
+            outcome: Outcome
+            try:
+                outcome = pipeline.run(tasks)
+            except BatchFailed as error:
+                outcome = Broken(str(error))
+            self._call(self._finish, done, outcome)
+        pipeline.close()
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function in the loop, if there still is one."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _failed(self, error: WorkerFailed) -> None:
+        """Tell `start` that it did not work."""
+        if not self._ready.done():
+            self._ready.set_exception(error)
+
+    def _succeeded(self, ready: Ready) -> None:
+        """Tell `start` that the worker is warm."""
+        if not self._ready.done():
+            self._ready.set_result(ready)
