@@ -357,7 +357,7 @@ class Scheduler:
                 self._line_up(self._pool.models[following.line.queue.model], following)
 
     def _failed(self, now: float, entries: tuple[Entry, ...], reason: Reason) -> None:
-        """Run the requests of a failed batch again, each alone and before all others, or give them up."""
+        """Run the requests of a failed batch again, each alone and before the others of its line, or give them up."""
         for entry in reversed(entries):
             self._landed(entry)
             if entry.attempts > self.config.retries:

@@ -41,7 +41,7 @@ class SchedulerConfig:
     frames_in_flight: int = 1
     retries: int = 1
     memory: float = 40.0
-    window: float = 5.0
+    window: float = 2.0
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""

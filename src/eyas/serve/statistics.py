@@ -23,6 +23,7 @@ class ModelStats:
             when no worker serves the model.
         utilisation: busy share of its workers, 0 to 1.
         workers: how many serve it.
+        capacity: requests a second that its workers can do in full batches of its busiest input shape.
         dispatch_rate, refusal_rate: requests dispatched, and refused for load, a second.
         ends: (outcome, reason) -> requests ended so since the start.
         refusals: reason -> requests refused since the start.
@@ -36,6 +37,7 @@ class ModelStats:
     answer_in: float | None
     utilisation: float
     workers: int
+    capacity: float
     dispatch_rate: float
     refusal_rate: float
     ends: Mapping[tuple[Outcome, Reason], int]
@@ -109,6 +111,8 @@ def _model(now: float, pool: Pool, model: ServedModel) -> ModelStats:
     few = 1 / window  # with less than one dispatch in the window, the average fades
     delay = model.waits.rate(now) / max(model.dispatches.rate(now), few)
     answers = [pool.answer_in(now, model, queue.lines[Lane.INTERACTIVE]) for queue in queues if model.workers]
+    busiest = max(queues, key=lambda queue: sum(line.load.rate(now) for line in queue.lines), default=None)
+    services = [worker.services[busiest] for worker in model.workers] if busiest is not None else []
     shares = [worker.utilisation(now, window) for worker in model.workers]
     return ModelStats(
         waiting=waiting,
@@ -118,6 +122,7 @@ def _model(now: float, pool: Pool, model: ServedModel) -> ModelStats:
         answer_in=max(answers, default=0.0 if model.workers else None),
         utilisation=sum(shares) / len(shares) if shares else 0.0,
         workers=len(model.workers),
+        capacity=sum(service.cap / service.latency.mean(service.cap) for service in services),
         dispatch_rate=model.dispatches.rate(now),
         refusal_rate=model.refused.rate(now),
         ends=dict(model.ends),
