@@ -13,6 +13,7 @@ from eyas.errors import UserError
 from eyas.files import read_json, write_json
 
 CARD = "card.json"
+MAX_BYTES = 64 * 2**20  # of a card; one that names a million files has 100 MB of names, and none has
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def read_card(folder: Path) -> Card:
     Raises:
         UserError: there is no card, or it is not one.
     """
-    fields = read_json(folder / CARD)
+    fields = read_json(folder / CARD, max_bytes=MAX_BYTES)
     try:
         fields.pop("sha256", None)
         return Card(**fields)

@@ -49,18 +49,18 @@ def decode(
         UserError: the bytes are empty, truncated, damaged, no picture, or the picture is too large.
     """
     header = parse_header(data)
-    if header is not None:
-        _check_pixels(header.height, header.width, max_pixels, where)
-    if data[:2] == b"\xff\xd8":
-        if header is None:
-            raise _damaged("its header is incomplete", where)
+    if header is None:
+        # OpenCV knows more kinds, but then nobody would know how much memory the picture takes before it takes it.
+        raise _damaged("its header is incomplete", where) if data[:2] == b"\xff\xd8" else _no_picture(data, where)
+    _check_pixels(header.height, header.width, max_pixels, where)
+    if header.kind == "jpeg":
         image = _decode_jpeg(data, header, shrink, fast, where)
     else:
         image = _decode_other(data, where)
         _check_pixels(image.shape[0], image.shape[1], max_pixels, where)
         image = _shrunk(image, shrink)
     # OpenCV has applied a TIFF's orientation already.
-    if header is not None and header.orientation != 1 and header.kind != "tiff":
+    if header.orientation != 1 and header.kind != "tiff":
         image = _upright(image, header.orientation)
     return image
 
@@ -86,7 +86,7 @@ def image_size(data: bytes, *, where: str = "") -> tuple[int, int]:
         where: the file's name, for the error.
 
     Raises:
-        UserError: no JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or JPEG 2000 header was found.
+        UserError: no JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000 or PNM header was found.
     """
     header = parse_header(data)
     if header is None:
@@ -102,8 +102,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     except (OSError, ValueError):  # missing or empty: told properly below
         header = None
     if header is None:
-        image = read_image(path)  # a kind that only OpenCV knows
-        return image.shape[0], image.shape[1]
+        raise _no_picture(read_bytes(path), str(path))
     return header.size
 
 
@@ -125,7 +124,7 @@ def _no_picture(data: bytes, where: str) -> UserError:
     problem = "The file is not a picture that can be read, or it is damaged." if data else "The file is empty."
     return UserError(
         problem,
-        expected="a complete JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or JPEG 2000 file",
+        expected="a complete JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000 or PNM file",
         where=where,
         fix="replace the file, or delete it and its labels",
     )

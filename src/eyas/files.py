@@ -50,15 +50,27 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, max_bytes: int | None = None) -> Any:
     """Return what the JSON file holds.
 
+    Args:
+        path: the file.
+        max_bytes: a larger file is refused before it is read; for files that somebody else may have made.
+
     Raises:
-        UserError: the file is missing or is no JSON.
+        UserError: the file is missing, too large, or no JSON that Python can hold.
     """
     try:
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            raise UserError(
+                f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB.",
+                where=str(path),
+                expected=f"at most {max_bytes / 2**20:.0f} MiB",
+            )
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"There is no file {path.name}.", where=str(path.parent)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of the syntax, the encoding, or a number of thousands of digits
         raise UserError(f"{path.name} is not valid JSON: {error}.", where=str(path)) from None
+    except RecursionError:
+        raise UserError(f"{path.name} is not valid JSON: it is nested too deep.", where=str(path)) from None

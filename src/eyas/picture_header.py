@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from mmap import mmap
 from typing import Literal
 
-PictureKind = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "jpeg2000"]
+PictureKind = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "jpeg2000", "pnm"]
 MAX_PARTS = 10_000  # segments or chunks that are looked at: a hostile file may hold millions of empty ones
 FileBytes = bytes | mmap  # a mapped file is read only where the parser looks
 
@@ -55,6 +56,8 @@ def parse_header(data: FileBytes) -> PictureHeader | None:
         if data[:4] in (b"II*\0", b"MM\0*"):
             tags = _tiff_tags(data)
             return PictureHeader("tiff", tags[257], tags[256], _valid_orientation(tags.get(274, 1)))
+        if data[:1] == b"P":
+            return _pnm_header(data)
         return _box_header(data)
     except (struct.error, IndexError, KeyError):
         return None
@@ -119,6 +122,17 @@ def _box_header(data: FileBytes) -> PictureHeader | None:
         height, width = struct.unpack_from(">II", head, at + 4)
         return PictureHeader("jpeg2000", height, width)
     return None
+
+
+def _pnm_header(data: FileBytes) -> PictureHeader | None:
+    """Read the size of a PBM, PGM, PPM or PAM file, which is text."""
+    head = data[:4096]
+    gap = rb"(?:\s|#[^\n]*\n)+"
+    if head[:2] == b"P7":
+        wide, high = re.search(rb"^WIDTH (\d{1,9})\s", head, re.M), re.search(rb"^HEIGHT (\d{1,9})\s", head, re.M)
+        return PictureHeader("pnm", int(high[1]), int(wide[1])) if wide and high else None
+    found = re.match(rb"P[1-6]" + gap + rb"(\d{1,9})" + gap + rb"(\d{1,9})\s", head)
+    return PictureHeader("pnm", int(found[2]), int(found[1])) if found else None
 
 
 def _chunk_orientation(data: FileBytes, form: str, start: int, wanted: bytes) -> int:

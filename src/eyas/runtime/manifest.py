@@ -21,6 +21,7 @@ from eyas.types import InputSpec, Thresholds, checked_fields
 MANIFEST = "manifest.json"
 FORMAT = "eyas-bundle"
 FORMAT_VERSION = 1
+MAX_BYTES = 16 * 2**20  # of a manifest; real ones have kilobytes
 
 Target = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -206,7 +207,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             is missing, lies outside the folder or was changed.
     """
     path = folder / MANIFEST
-    fields = read_json(path)
+    fields = read_json(path, max_bytes=MAX_BYTES)
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise UserError(f"{MANIFEST} is not a bundle's.", where=str(path), expected=f'"format": "{FORMAT}"')
     version = fields.get("version")
@@ -220,7 +221,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         if isinstance(fields.get(name), Mapping):
             checked_fields(kind, fields[name], f"{path}, {name}")
     try:
-        manifest = Manifest.model_validate_json(json.dumps(fields))
+        manifest = Manifest.model_validate_json(_finite(fields, path))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -232,6 +233,20 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     if verify:
         check_files(folder, manifest.files, "manifest")
     return manifest
+
+
+def _finite(fields: Mapping[str, Any], path: Path) -> str:
+    """Return the fields as JSON text.
+
+    Raises:
+        UserError: a number is not finite, which Python's JSON takes and the standard does not.
+    """
+    try:
+        return json.dumps(fields, allow_nan=False)
+    except ValueError:
+        raise UserError(
+            f"{MANIFEST} is not valid: a number is NaN or infinite.", where=str(path), fix="compile the run again"
+        ) from None
 
 
 def manifest_schema() -> dict[str, Any]:

@@ -25,6 +25,7 @@ _INNER: Mapping[str, Mapping[int, str]] = MappingProxyType(
         "tensor": {},
     }
 )
+_MAX_DEPTH = 100  # messages in messages, protobuf's own limit
 _EXTERNAL_DATA = 13  # TensorProto.external_data
 _DATA_LOCATION = 14  # TensorProto.data_location; 1 is EXTERNAL
 
@@ -58,13 +59,19 @@ def has_external_data(data: bytes) -> bool:
     return _search(memoryview(data), "model")
 
 
-def _search(data: memoryview, message: str) -> bool:
-    """Return whether a tensor in the serialized message names an external place."""
+def _search(data: memoryview, message: str, depth: int = 0) -> bool:
+    """Return whether a tensor in the serialized message names an external place.
+
+    Raises:
+        IndexError, ValueError: it is no protocol buffer, or is nested deeper than protobuf itself reads.
+    """
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deep")
     for number, value in _fields(data):
         if message == "tensor" and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value == 1)):
             return True
         inner = _INNER[message].get(number)
-        if inner is not None and isinstance(value, memoryview) and _search(value, inner):
+        if inner is not None and isinstance(value, memoryview) and _search(value, inner, depth + 1):
             return True
     return False
 

@@ -87,7 +87,7 @@ class OpenVinoSession:
             options["INFERENCE_NUM_THREADS"] = threads
         if cache and (folder := cache_folder()) is not None:
             options["CACHE_DIR"] = str(folder)
-        path = bundle_dir / manifest.entry
+        path = _checked_entry(bundle_dir, manifest)
         try:
             self._model = core.compile_model(path, place, options)
         except RuntimeError as error:
@@ -138,6 +138,26 @@ class OpenVinoSession:
         """Free the graph."""
         del self._model
         self._local = threading.local()
+
+
+def _checked_entry(bundle_dir: Path, manifest: Manifest) -> Path:
+    """Return the path of the IR's graph, whose weights, the file beside it, are named and so hashed by the manifest.
+
+    OpenVINO opens other formats too, some of which read whatever file they name.
+
+    Raises:
+        UserError: the entry is no IR, or its weights are not the bundle's.
+    """
+    path = bundle_dir / manifest.entry
+    weights = str(Path(manifest.entry).with_suffix(".bin"))
+    if path.suffix != ".xml" or weights not in manifest.files:
+        raise UserError(
+            f"The bundle's entry is {manifest.entry}, with the files {', '.join(sorted(manifest.files))}.",
+            where=str(bundle_dir),
+            expected="OpenVINO's own format: an .xml and the .bin of the same name",
+            fix="compile the run again",
+        )
+    return path
 
 
 def cache_folder() -> Path | None:
