@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(place: Path) -> Bundle:
     """The run for ONNX Runtime in float32, for one to four pictures at once."""
     return compile_run(place / "tiny", place / "plain", Settings(batch=(1, 4)))
+
+
+@pytest.fixture(scope="session")
+def ir_bundle(place: Path, bundle: Bundle) -> Bundle:
+    """The run for OpenVINO in float32, for one to four pictures at once, from the graph of the other bundle."""
+    pytest.importorskip("openvino")
+    with pytest.MonkeyPatch.context() as patch:
+        graph = bundle.folder / "model.onnx"
+        patch.setattr("eyas.compile.bundle.export", lambda _, path, **__: shutil.copy(graph, path))
+        patch.setenv("EYAS_CACHE", str(place / "cache"))
+        return compile_run(place / "tiny", place / "ir", Settings(target="openvino", batch=(1, 4), measured=0))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from tests.models.nets import with_random_statistics
+from torch import nn
 
 from eyas.card import write_card
 from eyas.data.shapes import make_shapes
@@ -13,7 +14,7 @@ from eyas.files import write_json
 from eyas.models import weights, zoo
 from eyas.models.spec import StageSpec, YoloNasSpec
 from eyas.runfolder import CONFIG, RECIPE, WEIGHTS, write_config
-from eyas.types import InputSpec, RunConfig, Thresholds
+from eyas.types import InputSpec, RunConfig, Thresholds, UInt8Array
 
 TINY = YoloNasSpec(
     stem_width=6,
@@ -48,6 +49,29 @@ def write_data(folder: Path) -> Path:
     """Write a data set of a few synthetic pictures; return its folder."""
     make_shapes(folder, train=6, val=4, size=96)
     return folder
+
+
+def calibrate_statistics(net: nn.Module, images: UInt8Array) -> None:
+    """Give an untrained network what training would: predictions that differ, BatchNorms that know their inputs.
+
+    Without that, activations grow or vanish from layer to layer, and no rounding could be judged on them.
+
+    Args:
+        net: is changed, and left in eval mode.
+        images: uint8 [N, H, W, 3], what the statistics are taken from.
+    """
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "_pred." in name:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+            if name.endswith("cls_pred.bias"):
+                parameter += 3.5  # from the prior of 0.01 to scores that pass a threshold
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the running statistics become the mean over what is seen now
+        net.train()
+        net(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+    net.eval()
 
 
 def _classes(data: Path) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from tests.meta.source import ROOT
 
 import eyas
 from eyas.cli.main import VERBS
-from eyas.compile.bundle import Bundle, Settings, compile_run
+from eyas.compile.bundle import Bundle
 from eyas.runtime.manifest import write_manifest
 from eyas.types import Detections
 
@@ -94,6 +94,7 @@ def packages_of(environment: Path) -> list[Path]:
 def run(command: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program without this repository on its path."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    environment["EYAS_CACHE"] = str(folder or ROOT / "build")
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
@@ -179,17 +180,11 @@ def test_the_core_says_what_is_missing(core: Path, bundle: Bundle, place: Path, 
 
 
 def test_openvino_s_extra_is_enough_for_its_bundles(
-    with_openvino: Path,
-    place: Path,
-    street: Path,
-    expected: Detections,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    with_openvino: Path, ir_bundle: Bundle, street: Path, expected: Detections, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
-    made = compile_run(place / "tiny", tmp_path / "ir", Settings(target="openvino", measured=0))
-    told = detect(with_openvino, made.folder, street, HEAVY, tmp_path)
+    made = str(ir_bundle.folder)
+    told = detect(with_openvino, ir_bundle.folder, street, HEAVY, tmp_path)
     same(told["boxes"], told["scores"], expected)
     assert "OpenVINO" in str(told["told"])
-    said = call([str(with_openvino / "eyas"), "detect", str(made.folder), str(street), "--out", "found"], tmp_path)
+    said = call([str(with_openvino / "eyas"), "detect", made, str(street), "--out", "found"], tmp_path)
     assert street.name in said and (tmp_path / "found" / street.name).is_file()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, overload
@@ -50,6 +52,8 @@ class Detector:
         self._session = session
         self._preprocess = Preprocessor(input_spec)
         self._closed = False
+        self._running = 0  # calls inside the engine
+        self._changed = threading.Condition()
 
     @property
     def session(self) -> Session:
@@ -139,9 +143,8 @@ class Detector:
         Raises:
             UserError: the detector was closed.
         """
-        if self._closed:
-            raise UserError("The detector was closed.", fix="load it again, or use it inside its 'with' block")
-        return self._session.run(batch)
+        with self._open():
+            return self._session.run(batch)
 
     def stream(
         self,
@@ -171,10 +174,13 @@ class Detector:
                 None warns instead, and raises if nothing at all could be read.
 
         Raises:
-            UserError: nothing was found at the source, or a camera stopped; whatever came before has been yielded.
+            UserError: nothing was found at the source, the detector was closed, or a camera stopped; whatever came
+                before has been yielded.
         """
         from eyas.runtime.stream import StreamSettings, run_stream
 
+        with self._open():
+            pass  # told here, and not when the first frame is asked for
         settings = StreamSettings(self.limits(confidence, iou, suppression), self.labels_of(classes), batch, drop, draw)
         return run_stream(self, source, settings, on_problem)
 
@@ -236,10 +242,31 @@ class Detector:
         )
 
     def close(self) -> None:
-        """Free the engine. Closing twice is fine."""
-        if not self._closed:
+        """Free the engine, as soon as calls under way in other threads have ended. Closing twice is fine."""
+        with self._changed:
+            if self._closed:
+                return
             self._closed = True
-            self._session.close()
+            self._changed.wait_for(lambda: self._running == 0)
+        self._session.close()
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Keep the engine from being freed meanwhile.
+
+        Raises:
+            UserError: it was closed before.
+        """
+        with self._changed:
+            if self._closed:
+                raise UserError("The detector was closed.", fix="load it again, or use it inside its 'with' block")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
 
     def __enter__(self) -> Detector:
         """Return the detector itself."""

@@ -1,0 +1,229 @@
+"""Every target x precision x model row that runs without a GPU gives the trained network's answers.
+
+Built by the functions that `eyas compile` calls, run by the sessions that `eyas.load` opens. A graph is exported once
+for each row and type; what is built from it shares it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from tests.compile.made import calibrate_statistics, write_data, write_run
+
+from eyas.card import write_card
+from eyas.compile.bundle import graph_precision, new_manifest
+from eyas.compile.graph import CANDIDATES, deployed, load_net
+from eyas.compile.onnx import export, input_of, opset_of, save
+from eyas.compile.quantize import check_int8, quantize
+from eyas.compile.settings import Settings
+from eyas.compile.target import TARGETS, Sides, run_builder, target_info
+from eyas.compile.verify import BOUNDS, Bound, letterboxed, parity, sample_pictures
+from eyas.data.formats import load_dataset
+from eyas.models import weights, zoo
+from eyas.runfolder import CONFIG, WEIGHTS, read_config, write_config
+from eyas.runtime.loading import open_bundle
+from eyas.runtime.manifest import Manifest, read_manifest, write_manifest
+from eyas.runtime.sessions.torch import TorchSession
+from eyas.types import FloatArray, InputSpec, RunConfig, Thresholds, UInt8Array
+
+SIDE = 64
+NEEDS_GPU = {"tensorrt", "tensorrt-rtx"}
+TARGET_PRECISIONS = [
+    (target, precision) for target, info in TARGETS.items() if target not in NEEDS_GPU for precision in info.precisions
+]
+# The two largest rows leave out some of what costs most to build: no smaller row lacks a kind of layer of theirs.
+LEFT_OUT = {
+    ("m", "onnx", "fp16"),
+    ("l", "onnx", "fp16"),
+    ("l", "onnx", "int8"),
+    ("l", "openvino", "fp16"),
+    ("l", "openvino", "int8"),
+}
+CASES = [(row, *each) for row in zoo.ALIASES for each in TARGET_PRECISIONS if (row, *each) not in LEFT_OUT]
+# With random weights the boxes' distributions are flat, and rounding moves a side further than in a trained network.
+RANDOM_BOUNDS = {
+    "fp32": BOUNDS["fp32"],
+    "fp16": Bound(4.0, 0.05, 0.9, 0.05),
+    "bf16": Bound(4.0, 0.05, 0.9, 0.05),
+    "int8": Bound(20.0, 0.3, 0.5, 0.05),
+}
+VARIANTS = {
+    "dynamic, nms in the graph": Settings(batch=(1, 3), size=(64, 128), nms="graph", candidates=60),
+    "fixed batch, no square, few candidates": Settings(batch=(2, 2), size=Sides(96, 64), candidates=40),
+}
+Graphs = Callable[[Path, Settings], Path]
+
+
+class Shifted:
+    """The reference's answers to the picture after: what a session that mixes its pictures up would give.
+
+    Args:
+        session: the reference.
+        batches: all that it will be asked.
+    """
+
+    name = description = "shifted"
+
+    def __init__(self, session: TorchSession, batches: Sequence[UInt8Array]) -> None:
+        self._session = session
+        self._batches = batches
+        self._count = 0
+
+    def run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
+        """Return what the reference gives for the next batch."""
+        self._count += 1
+        return self._session.run(self._batches[self._count % len(self._batches)])
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few synthetic pictures, splits train and val."""
+    return write_data(tmp_path_factory.mktemp("data") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Row of the zoo -> a run of it, with random weights whose activations are as a trained network's."""
+    folder, made = tmp_path_factory.mktemp("runs"), dict[str, Path]()
+
+    def run(row: str) -> Path:
+        if row not in made:
+            made[row] = write_row(folder / row, row, data)
+        return made[row]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the network that exports in seconds."""
+    run = write_run(tmp_path_factory.mktemp("tiny") / "tiny", data, SIDE)
+    config = read_config(run)
+    write_config(run, replace(config, thresholds=replace(config.thresholds, iou=0.2)))  # so that boxes are dropped
+    return run
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Graphs:
+    """(run, settings) -> the exported graph, made once for each kind."""
+    folder, made = tmp_path_factory.mktemp("graphs"), dict[tuple[object, ...], Path]()
+
+    def graph(run: Path, settings: Settings) -> Path:
+        precision = graph_precision(target_info(settings.target, settings.precision), settings.precision)
+        key = (run, precision, settings.batch, settings.size, settings.nms)
+        if key not in made:
+            made[key] = export(
+                run,
+                folder / f"{len(made)}.onnx",
+                size=settings.size,
+                batch=settings.batch,
+                precision=precision,
+                nms=settings.nms,
+                candidates=settings.candidates,
+            )
+        return made[key]
+
+    return graph
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep OpenVINO's compiled models in the test's folder."""
+    monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
+
+
+def write_row(folder: Path, row: str, data: Path) -> Path:
+    """Write a run of a network of the zoo and return its folder."""
+    folder.mkdir()
+    index = load_dataset(data, "train")
+    spec = InputSpec(SIDE, SIDE)
+    torch.manual_seed(0)
+    net = zoo.build(row, len(index.classes))
+    calibrate_statistics(net, letterboxed(sample_pictures(index, 6), spec, 6))
+    write_config(folder, RunConfig(zoo.describe(row), index.classes, spec, Thresholds(confidence=0.05)))
+    weights.save_model(net, folder / WEIGHTS)
+    write_card(folder, "run", [CONFIG, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
+    return folder
+
+
+def build(run: Path, graph: Path, data: Path, folder: Path, settings: Settings) -> Manifest:
+    """Build a bundle from an exported graph as `compile_run` does, but for the gates; return its manifest."""
+    config = read_config(run)
+    spec, sizes = input_of(config.input, settings.size)
+    info = target_info(settings.target, settings.precision)
+    if settings.precision == "int8":
+        pictures = sample_pictures(load_dataset(data, "train"), 6)
+        batches = (letterboxed([one], spec, settings.batch[0]) for one in pictures)
+        quantized = quantize(onnx.load(graph), batches, info.engine)
+        check_int8(quantized, info.engine)
+        graph = save(quantized.model, folder.with_suffix(".onnx"))
+    folder.mkdir()
+    built = run_builder(
+        settings.target, graph, folder, precision=settings.precision, spec=spec, sizes=sizes,
+        batches=settings.batch, options={},
+    )  # fmt: skip
+    manifest = new_manifest("m", folder, built.files, built.entry, config, spec, sizes, settings)
+    write_manifest(folder, manifest.model_copy(update={"opset": opset_of(graph)}))
+    return read_manifest(folder)
+
+
+@cache
+def reference(run: Path, nms: str = "host", candidates: int = CANDIDATES) -> TorchSession:
+    """Return the trained network in PyTorch, in float32, with the same candidates and suppression."""
+    config = read_config(run)
+    net = deployed(load_net(run, config), config, nms=nms, candidates=candidates)
+    return TorchSession(net, torch.device("cpu"))
+
+
+def pictures(data: Path, spec: InputSpec, num: int) -> UInt8Array:
+    """Return pictures that no range was taken from, as the network gets them."""
+    return letterboxed(sample_pictures(load_dataset(data, "val"), 4), spec, num)
+
+
+@pytest.mark.parametrize(("row", "target", "precision"), CASES)
+def test_row(
+    row: str, target: str, precision: str, runs: Callable[[str], Path], graphs: Graphs, data: Path, tmp_path: Path
+) -> None:
+    settings = Settings(target=target, precision=precision)
+    run = runs(row)
+    manifest = build(run, graphs(run, settings), data, tmp_path / "bundle", settings)
+    images = [pictures(data, manifest.input, 4)[i : i + 1] for i in range(4)]
+    bound = RANDOM_BOUNDS[precision]
+    session = open_bundle(tmp_path / "bundle", manifest, 1)
+    found = parity(session, reference(run), images, bound)
+    other = parity(session, Shifted(reference(run), images), images, bound)
+    session.close()
+    assert found.boxes_px <= bound.boxes_px and found.scores <= bound.scores
+    # So that the bounds mean something: another picture's answers lie further off. INT8 on random weights is noisy.
+    factor = 1 if precision == "int8" else 10
+    assert other.boxes_px > factor * found.boxes_px and other.scores > factor * found.scores
+
+
+@pytest.mark.parametrize("target", sorted(set(TARGETS) - NEEDS_GPU))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variant(variant: str, target: str, tiny: Path, graphs: Graphs, data: Path, tmp_path: Path) -> None:
+    settings = replace(VARIANTS[variant], target=target)
+    manifest = build(tiny, graphs(tiny, settings), data, tmp_path / "bundle", settings)
+    assert (manifest.batch, manifest.nms) == (settings.batch, settings.nms)
+    session = open_bundle(tmp_path / "bundle", manifest, 1)
+    expected = reference(tiny, settings.nms, settings.candidates)
+    shapes = [(2, 64, 96)] if manifest.sizes is None else [(1, 64, 64), (2, 128, 64), (3, 96, 128)]
+    for num, height, width in shapes:
+        images = pictures(data, InputSpec(height, width), num)
+        boxes, scores = session.run(images)
+        assert len(boxes) == len(scores) == num and boxes.shape[1] == scores.shape[1] <= settings.candidates
+        if settings.nms == "graph":
+            assert ((scores > 0).sum(2) <= 1).all()  # a row is a pair of box and class
+            assert (scores.max(2) == 0).any()  # some were dropped
+        found = parity(session, expected, [images], BOUNDS["fp32"])
+        assert found.boxes_px <= 0.5 and found.scores <= 1e-3
+    session.close()
