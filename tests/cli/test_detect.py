@@ -242,3 +242,12 @@ def test_a_long_table_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     verb.print_report(Report(tuple(results), (), Path("out"), None, None))
     text = capsys.readouterr().out
     assert "19.jpg" in text and "20.jpg" not in text and "10 more" in text and "10 red" in text
+
+
+def test_when_nothing_is_found_the_bar_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    verb.print_report(Report((Result("a.jpg", 1),), (), Path("out"), None, None))
+    assert "a lower --conf lets more through" in capsys.readouterr().out
+    found = Result("a.jpg", 1)
+    found.counts.update(["red"])
+    verb.print_report(Report((found,), (), Path("out"), None, None))
+    assert "--conf" not in capsys.readouterr().out

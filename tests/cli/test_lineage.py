@@ -28,6 +28,13 @@ def bundle(tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
+def test_splits_of_one_folder_without_a_card_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parents = [{"kind": "dataset", "path": str(tmp_path / "data"), "sha256": split * 64} for split in "ab"]
+    artefact(tmp_path / "run", "run", parents)
+    assert main(["lineage", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.count("no card there") == 1
+
+
 def test_the_chain_is_shown(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lineage", str(bundle)]) == 0
     lines = capsys.readouterr().out.splitlines()

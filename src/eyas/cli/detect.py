@@ -127,6 +127,8 @@ def print_report(report: Report) -> None:
     if not report.results:
         console.print("[red]Nothing could be read.[/]")
         return
+    if not report.counts:
+        console.print("Nothing was found; a lower --conf lets more through.", soft_wrap=True)
     if any(result.written for result in report.results):
         console.print(f"pictures: {escape(str(report.folder))}", soft_wrap=True)
     if report.json is not None:

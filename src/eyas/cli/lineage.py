@@ -27,11 +27,14 @@ def run(args: argparse.Namespace) -> int:
         fault = check(folder, card, expected.get(folder.resolve(), ""))
         changed = changed or bool(fault)
         print(describe(depth, folder, card, fault or "unchanged"))
+        unknown: dict[str, None] = {}  # in order; the splits of a data set are parents of their own, in one folder
         for parent in card.parents:
             path = Path(parent.get("path", ""))
             expected[path.resolve()] = parent.get("sha256", "")
             if not (path / CARD).is_file():
-                print(f"{'   ' * depth}└─ {parent.get('kind', 'artefact')} {path}: no card there, can't be checked")
+                unknown[f"{parent.get('kind', 'artefact')} {path}: no card there, can't be checked"] = None
+        for line in unknown:
+            print(f"{'   ' * depth}└─ {line}")
     return 1 if changed else 0
 
 

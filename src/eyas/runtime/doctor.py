@@ -92,8 +92,8 @@ def _tensorrt_rtx() -> list[str]:
 
 
 def _torch() -> list[str]:
-    """Return nothing: torch is asked for its version only, since importing it takes seconds."""
-    return []
+    """Return what it is for: torch is asked for its version only, since importing it takes seconds."""
+    return ["for training, evaluating and compiling; runs that are not compiled"]
 
 
 @dataclass(frozen=True)
