@@ -27,10 +27,13 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the manual's examples speak of; copy it before anything is written into it.
 
     data/shapes (COCO, splits train and val), runs/quickstart (really trained on it, for two steps), street.jpg,
-    pictures/*.jpg and clip.mp4.
+    pictures/*.jpg and clip.mp4; bundles/quickstart, compiled of the run, and bundles/next, the same under another name.
     """
     import eyas
+    from eyas.card import write_card
+    from eyas.compile.bundle import Settings, compile_run
     from eyas.data.shapes import make_shapes
+    from eyas.runtime.manifest import MANIFEST, read_manifest, write_manifest
 
     folder = tmp_path_factory.mktemp("example")
     with contextlib.chdir(folder):
@@ -42,6 +45,12 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(path, "pictures")
         shutil.copy(pictures[-1], "street.jpg")
         write_clip(Path("clip.mp4"), pictures)
+        compile_run("runs/quickstart", "bundles/quickstart", Settings(measured=0))
+        other = shutil.copytree("bundles/quickstart", Path("bundles/next"))
+        manifest = read_manifest(other).model_copy(update={"name": "next"})
+        write_manifest(other, manifest)
+        files = [MANIFEST, *manifest.files]
+        write_card(other, "bundle", files, version=manifest.eyas, created=manifest.created)
     return folder
 
 

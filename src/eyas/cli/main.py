@@ -34,6 +34,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
         "bench": ("eyas.cli.bench", "measure models side by side: latency, throughput, memory, where the time goes"),
         "detect": ("eyas.cli.detect", "find objects in pictures, videos or a camera's stream"),
+        "registry": ("eyas.cli.registry", "keep bundles under names and versions, and say which one is the champion"),
         "doctor": ("eyas.cli.doctor", "show which runtimes and devices are here, and what to install for more"),
         "lineage": ("eyas.cli.lineage", "show what an artefact was made from, and check that nothing was changed"),
     }
@@ -52,6 +53,10 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "onnx": "compile",
         "onnxscript": "compile",
         "onnxslim": "compile",
+        "mlflow": "registry",
+        "sqlalchemy": "registry",
+        "alembic": "registry",
+        "pyarrow": "predict",
         "uvicorn": "serve",
         "starlette": "serve",
         "grpc": "serve",

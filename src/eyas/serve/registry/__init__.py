@@ -1,0 +1,6 @@
+"""The model registry: bundles under names, versions and aliases, kept by MLflow in a folder or on a server."""
+
+from eyas.serve.registry.base import CHALLENGER, CHAMPION, Event, Model, Registry, Resolved, Version
+from eyas.serve.registry.store import open_registry
+
+__all__ = ["CHALLENGER", "CHAMPION", "Event", "Model", "Registry", "Resolved", "Version", "open_registry"]

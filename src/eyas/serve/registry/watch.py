@@ -1,0 +1,181 @@
+"""Keeps what an engine serves in step with the registry's aliases; what can't be loaded changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from eyas.errors import UserError
+from eyas.serve.api import Engine, ModelKey
+from eyas.serve.errors import ServeError
+from eyas.serve.registry.base import Model, Registry
+
+INTERVAL = 1.0
+_FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0  # seconds until a version that failed is tried again; doubled each time
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the watcher did, or could not do.
+
+    Attributes:
+        kind: "flipped": the alias answers with the version from now on; "unloaded": a version that no alias points
+            to has been freed; "failed": the version can't be served, and what served before still serves;
+            "unreadable": the registry can't be read; "readable": it can again.
+        key: the version; None where it is about the registry.
+        alias: the alias, "" where there is none.
+        message: what went wrong, "" when nothing did.
+    """
+
+    kind: Literal["flipped", "unloaded", "failed", "unreadable", "readable"]
+    key: ModelKey | None = None
+    alias: str = ""
+    message: str = ""
+
+
+@dataclass
+class _Failure:
+    """A version that could not be served, and when to try again."""
+
+    message: str
+    again: float
+    wait: float
+
+
+class RegistryWatcher:
+    """Loads the versions that aliases point to, flips the aliases, and unloads what no alias points to any more.
+
+    Args:
+        registry: what is looked at; it is only called in threads.
+        engine: what serves; it is only called from the loop that `run` runs in.
+        models: the names to serve; None serves every model that has an alias.
+        aliases: the aliases to follow; None follows all.
+        interval: seconds between two looks.
+        on_change: told each change.
+        clock: seconds, for waiting after a failure.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        engine: Engine,
+        *,
+        models: Iterable[str] | None = None,
+        aliases: Iterable[str] | None = None,
+        interval: float = INTERVAL,
+        on_change: Callable[[Change], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._models = None if models is None else frozenset(models)
+        self._aliases = None if aliases is None else frozenset(aliases)
+        self._interval = interval
+        self._tell = on_change or (lambda _: None)
+        self._clock = clock
+        self._serving: dict[tuple[str, str], ModelKey] = {}  # (name, alias) -> what it points to in the engine
+        self._loaded: set[ModelKey] = set()
+        self._failures: dict[ModelKey, _Failure] = {}
+        self._unloading: dict[ModelKey, asyncio.Task[None]] = {}
+        self._unreadable = ""
+
+    async def run(self) -> None:
+        """Look again and again until the task is cancelled; then wait for nothing."""
+        try:
+            while True:
+                await self.look()
+                await asyncio.sleep(self._interval)
+        finally:
+            for task in self._unloading.values():
+                task.cancel()
+
+    async def look(self) -> None:
+        """Look once, and bring the engine in step; returns when what was to be loaded is loaded or has failed."""
+        try:
+            models = await asyncio.to_thread(self._read)
+        except UserError as error:
+            self._report_unreadable(str(error))
+            return
+        if self._unreadable:
+            self._unreadable = ""
+            self._tell(Change("readable"))
+        # One model's slow load does not hold up another's rollback.
+        await asyncio.gather(*(self._follow(model) for model in models))
+
+    def _read(self) -> list[Model]:
+        return [one for one in self._registry.list() if self._models is None or one.name in self._models]
+
+    def _report_unreadable(self, message: str) -> None:
+        """Tell that the registry can't be read, once."""
+        if message != self._unreadable:
+            self._unreadable = message
+            self._tell(Change("unreadable", message=message))
+
+    async def _follow(self, model: Model) -> None:
+        """Bring one model in step."""
+        for alias, version in sorted(model.aliases.items()):
+            key = ModelKey(model.name, version)
+            if self._aliases is not None and alias not in self._aliases:
+                continue
+            if self._serving.get((model.name, alias)) != key and await self._load(key, alias):
+                self._flip(key, alias)
+        for key in sorted(self._loaded):
+            wanted = key in self._serving.values() or key.version in model.aliases.values()
+            if key.name == model.name and not wanted:
+                self._unload(key)
+
+    async def _load(self, key: ModelKey, alias: str) -> bool:
+        """Have the engine load the version, and return whether it serves it."""
+        if key in self._loaded:
+            return True
+        failure = self._failures.get(key)
+        if failure is not None and self._clock() < failure.again:
+            return False
+        if key in self._unloading:  # called back while it was being freed
+            await asyncio.wait([self._unloading[key]])
+        try:
+            found = await asyncio.to_thread(self._registry.resolve, key.name, key.version)
+            await self._engine.load(key.name, key.version, found.bundle)
+        except (UserError, ServeError, OSError) as error:
+            self._fail(key, alias, str(error))
+            return False
+        self._failures.pop(key, None)
+        self._loaded.add(key)
+        return True
+
+    def _flip(self, key: ModelKey, alias: str) -> None:
+        """Let the engine's alias point to the version."""
+        try:
+            self._engine.alias(key.name, alias, key.version)
+        except ServeError as error:
+            self._loaded.discard(key)
+            self._fail(key, alias, str(error))
+            return
+        self._serving[key.name, alias] = key
+        self._tell(Change("flipped", key, alias))
+
+    def _fail(self, key: ModelKey, alias: str, message: str) -> None:
+        """Remember the failure, and tell it unless the same was told before."""
+        before = self._failures.get(key)
+        wait = _FIRST_WAIT if before is None else min(2 * before.wait, _LONGEST_WAIT)
+        self._failures[key] = _Failure(message, self._clock() + wait, wait)
+        if before is None or before.message != message:
+            self._tell(Change("failed", key, alias, message))
+
+    def _unload(self, key: ModelKey) -> None:
+        """Have the engine answer what the version has accepted and then free it, without waiting for that."""
+        self._loaded.discard(key)
+        self._unloading[key] = asyncio.create_task(self._free(key))
+
+    async def _free(self, key: ModelKey) -> None:
+        try:
+            await self._engine.unload(key.name, key.version)
+        except ServeError as error:
+            self._tell(Change("failed", key, message=str(error)))
+        else:
+            self._tell(Change("unloaded", key))
+        finally:
+            self._unloading.pop(key, None)

@@ -1,0 +1,40 @@
+"""A registry whose tables MLflow has made already: that takes seconds, so it is done once and copied."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.serve.registry.carded import write_bundle
+
+from eyas.serve.registry import Registry, open_registry
+from eyas.serve.registry.store import DATABASE
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry that has a model `other` with one version; nobody changes it."""
+    folder = tmp_path_factory.mktemp("registry") / "registry"
+    bundle = write_bundle(folder.parent / "first", "first")
+    open_registry(folder).add(bundle, "other")
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path) -> Path:
+    """The folder of a registry that has a model `other` with one version."""
+    return shutil.copytree(made, tmp_path / "registry")
+
+
+@pytest.fixture
+def registry(place: Path) -> Registry:
+    """The registry there."""
+    assert (place / DATABASE).is_file()
+    return open_registry(place)
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> list[Path]:
+    """Three bundles that differ."""
+    return [write_bundle(tmp_path / f"bundle{i}", f"bundle{i}") for i in range(3)]
