@@ -96,6 +96,8 @@ class LocalEngine:
                 raise
             finally:
                 self._tickets.discard(ticket)
+            for picture in request.pictures:
+                self.quarantine.survived(picture)
             return _answer(request, route.key, ticket, self._loop.time() - start)
         finally:
             version.open -= 1
@@ -117,8 +119,7 @@ class LocalEngine:
 
     def _died(self, tasks: Sequence[Task]) -> None:
         """Remember the pictures of a batch whose worker died."""
-        for task in tasks:
-            self.quarantine.died(self._loop.time(), task.picture)
+        self.quarantine.died(self._loop.time(), [task.picture for task in tasks])
 
     def _shadow(self, request: Request, key: ModelKey) -> None:
         """Let another version see a copy of the request, in the gaps that real requests leave."""
@@ -144,6 +145,11 @@ class LocalEngine:
     def models(self) -> tuple[ModelStatus, ...]:
         """Return every version; see `Engine.models`."""
         return tuple(replace(each, memory=self._table[each.key].memory()) for each in self._table.statuses())
+
+    def running(self, key: ModelKey) -> int:
+        """Return how many warm workers a version has."""
+        version = self._table.get(key)
+        return version.crew.running if version is not None and version.crew is not None else 0
 
     async def load(self, name: str, version: str = "", bundle: Path | None = None) -> ModelKey:
         """Load a version; see `Engine.load`."""

@@ -172,8 +172,9 @@ class Flow:
         if isinstance(outcome, base.Ran):
             for request, result in zip(batch.requests, outcome.results, strict=True):
                 ticket, index = _ticket(request)
+                if ticket.ended != now:  # once a batch, however many of its pictures are in it
+                    ticket.inference += outcome.inference
                 ticket.ended = now
-                ticket.inference += outcome.inference
                 ticket.give(index, result)
                 if isinstance(result, base.Refused) and len(ticket.tasks) > 1:
                     self.cancel(ticket)  # nobody waits for its other pictures any more

@@ -19,6 +19,7 @@ from eyas.serve.models import ModelTable, Version
 from eyas.serve.workers.base import Ready, Worker, WorkerFailed, WorkerSpec
 from eyas.serve.workers.crew import Crew
 from eyas.serve.workers.inprocess import ThreadWorker
+from eyas.serve.workers.supervisor import ProcessWorker
 
 LOG = logging.getLogger("eyas.serve")
 GOAL_BATCHES = 8  # the latency goal, where none was set, in batches of one
@@ -110,7 +111,7 @@ class Keeper:
             manifest = await asyncio.to_thread(read_manifest, version.bundle)
             num, spec = self._plan(version, manifest)
             version.manifest = manifest
-            version.crew = self._crew(version, spec)
+            version.crew = self._crew(version, spec, manifest.classes)
             await version.crew.start(num)
         except (UserError, WorkerFailed, OSError) as error:
             version.crew = None
@@ -141,7 +142,7 @@ class Keeper:
         )
         return num, spec
 
-    def _crew(self, version: Version, spec: WorkerSpec) -> Crew:
+    def _crew(self, version: Version, spec: WorkerSpec, classes: tuple[str, ...]) -> Crew:
         """Return a crew whose warm workers serve the version."""
 
         def joined(worker: Worker, ready: Ready) -> None:
@@ -150,7 +151,7 @@ class Keeper:
             self._flow.add(version.id, worker, profile, goal, spec.max_batch)
 
         def make(name: str) -> Worker:
-            return ThreadWorker(name, spec)
+            return ThreadWorker(name, spec) if self._settings.in_process else ProcessWorker(name, spec, classes)
 
         return Crew(version.id, make, joined, self._flow.lose, self._flow.release)
 

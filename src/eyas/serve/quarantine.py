@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from eyas.types import UInt8Array
 
@@ -13,9 +14,9 @@ MOST = 1024
 
 
 class Quarantine:
-    """Counts in how many dead batches a picture was. Only the pictures of dead batches are ever hashed.
+    """Counts in how many dead batches a picture was, one after the other; one that is run with success is cleared.
 
-    A picture that was merely near when somebody killed a worker twice is forgotten after some minutes.
+    Only pictures as long as those of dead batches are ever hashed. After some minutes a suspect is forgotten.
     """
 
     def __init__(self) -> None:
@@ -26,14 +27,19 @@ class Quarantine:
         """Return how many pictures are kept out."""
         return sum(deaths >= DEATHS for deaths, _ in self._deaths.values())
 
-    def died(self, now: float, picture: bytes | UInt8Array) -> None:
-        """Note that a worker died while the picture was in its batch."""
-        key = _digest(picture)
-        deaths, _ = self._deaths.pop(key, (0, now))
-        self._deaths[key] = (deaths + 1, now)
-        self._lengths[key] = _length(picture)
+    def died(self, now: float, pictures: Iterable[bytes | UInt8Array]) -> None:
+        """Note that a worker died while these pictures were in its batch."""
+        for key, length in {_digest(picture): _length(picture) for picture in pictures}.items():
+            deaths, _ = self._deaths.pop(key, (0, now))
+            self._deaths[key] = (deaths + 1, now)
+            self._lengths[key] = length
         while len(self._deaths) > MOST:
             self._forget(next(iter(self._deaths)))
+
+    def survived(self, picture: bytes | UInt8Array) -> None:
+        """Note that the picture was run and no worker died of it: what happened before was not its fault."""
+        if self._lengths and _length(picture) in self._lengths.values() and (key := _digest(picture)) in self._deaths:
+            self._forget(key)
 
     def holds(self, now: float, picture: bytes | UInt8Array) -> bool:
         """Return whether the picture is kept out. Costs next to nothing unless a suspect has the same length."""

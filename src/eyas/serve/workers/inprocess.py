@@ -8,32 +8,11 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from eyas.errors import UserError
-from eyas.runtime.loading import load
-from eyas.runtime.manifest import read_manifest
 from eyas.serve.workers.base import Broken, Done, Outcome, Ready, Task, WorkerFailed, WorkerSpec
-from eyas.serve.workers.pipeline import BatchFailed, Pipeline
+from eyas.serve.workers.opening import open_pipeline
+from eyas.serve.workers.pipeline import BatchFailed
 
 Job = tuple[Sequence[Task], Done]
-
-
-def open_pipeline(spec: WorkerSpec) -> tuple[Pipeline, str, list[tuple[int, float]]]:
-    """Return the warm pipeline of a bundle, its engine's description, and the warm-up's (batch size, seconds).
-
-    Raises:
-        WorkerFailed: the bundle can't be opened or run.
-    """
-    try:
-        read_manifest(spec.bundle, verify=False)  # a folder without a manifest is a run, which needs torch
-        detector = load(
-            spec.bundle, device=spec.device, threads=spec.threads, max_pixels=spec.limits.max_pixels, spin=False
-        )
-        pipeline = Pipeline(detector, spec.limits, spec.decoders)
-        return pipeline, detector.engine, pipeline.warm_up(spec.max_batch)
-    except UserError as error:
-        raise WorkerFailed(str(error)) from error
-    except BatchFailed as error:
-        raise WorkerFailed(f"The network does not run: {error}") from error
 
 
 class ThreadWorker:

@@ -1,0 +1,124 @@
+"""A worker process: `python -m eyas.serve.workers.process SOCKET SLAB PARENT`. It ends when its parent does.
+
+It opens one bundle, runs the batches that come through the socket, and holds on to nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from eyas.serve.workers.base import Ready, WorkerFailed
+from eyas.serve.workers.protocol import (
+    Message,
+    Reader,
+    Type,
+    pack,
+    pack_ran,
+    pack_ready,
+    read_batch,
+    read_spec,
+)
+from eyas.serve.workers.slab import Slab
+
+_SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
+OOM_SCORE = "500"  # when the machine runs out of memory, a worker is a better victim than the front
+ADDRESS_SPACE = 0
+PRIVATE = (1, 2)
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when the thread that started it ends; end now if that has happened already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def pages(process: int | str = "self") -> tuple[int, ...]:
+    """Return what /proc says of a process in bytes: address space, resident, of that shared; zeros where it can't."""
+    try:
+        words = Path(f"/proc/{process}/statm").read_bytes().split()
+    except OSError:
+        return 0, 0, 0
+    size = os.sysconf("SC_PAGE_SIZE")
+    return tuple(int(word) * size for word in words[:3])
+
+
+def private_memory(process: int | str = "self") -> int:
+    """Return the bytes that a process holds for itself, 0 where that can't be read."""
+    _, resident, shared = pages(process)
+    return resident - shared
+
+
+def limit_memory(more: int) -> None:
+    """Refuse this process `more` bytes beyond what it has now: allocations fail, and the machine goes on."""
+    if sys.platform == "linux" and more:
+        import resource
+
+        limit = pages()[ADDRESS_SPACE] + more
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
+
+
+def messages(connection: socket.socket) -> Iterator[Message]:
+    """Yield what the front sends, until it closes the connection."""
+    reader = Reader()
+    while data := connection.recv(1 << 18):
+        yield from reader.feed(data)
+
+
+def serve(connection: socket.socket, slab: Slab | None) -> None:
+    """Open the bundle that the first message names, then run batch after batch."""
+    incoming = messages(connection)
+    first = next(incoming, None)
+    if first is None or first.type is not Type.SPEC:
+        return
+    # Heavy imports come here, so that a mistake in them is told to the front.
+    import cv2
+
+    from eyas.serve.workers.opening import open_pipeline
+    from eyas.serve.workers.pipeline import BatchFailed
+
+    spec = read_spec(first)
+    cv2.setNumThreads(1)
+    try:
+        pipeline, engine, latencies = open_pipeline(spec)
+    except WorkerFailed as error:
+        connection.sendall(pack(Type.FAILED, str(error)))
+        return
+    limit_memory(spec.memory)
+    connection.sendall(pack_ready(Ready(engine, tuple(latencies), private_memory())))
+    for message in incoming:
+        if message.type is not Type.BATCH:
+            return
+        try:
+            answer = pack_ran(pipeline.run(read_batch(message, slab)))
+        except (BatchFailed, MemoryError) as error:
+            answer = pack(Type.BROKEN, f"{type(error).__name__}: {error}"[:2000])
+        connection.sendall(answer)
+
+
+def main() -> None:
+    """Run a worker on the descriptors that the command line names."""
+    descriptor, memory, parent = map(int, sys.argv[1:4])
+    die_with(parent)
+    faulthandler.enable()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the front hears them too, and decides when its workers end
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(ConnectionError):
+        serve(connection, Slab.attach(memory) if memory >= 0 else None)
+    os._exit(0)  # engines' threads and their destructors have nothing left to say
+
+
+if __name__ == "__main__":
+    main()
