@@ -15,7 +15,7 @@ from tests.meta.source import ROOT
 from eyas.card import hash_file
 from eyas.errors import UserError
 from eyas.runtime.loading import load
-from eyas.runtime.manifest import MANIFEST, Manifest, manifest_schema, read_manifest, write_manifest
+from eyas.runtime.manifest import MANIFEST, Accuracy, Manifest, manifest_schema, read_manifest, write_manifest
 from eyas.runtime.onnx_file import has_external_data
 from eyas.runtime.sessions.chunks import run_in_chunks
 from eyas.runtime.sessions.onnxruntime import OnnxRuntimeSession, pick_providers
@@ -99,6 +99,12 @@ def test_what_is_written_is_read(bundle: Path) -> None:
     assert len(found) == 5 and [len(one) for one in found] == [2] * 5
     np.testing.assert_allclose(found[4].boxes[0], [8, 8, 24, 24])
     assert [found[0].classes[label] for label in found[0].labels] == ["red", "blue"]
+
+
+def test_an_accuracy_that_is_not_defined_is_not_written() -> None:
+    """JSON has no NaN: the manifest could not be read again."""
+    with pytest.raises(UserError, match="mAP is not defined"):
+        Accuracy(map=float("nan"), map_fp32=0.5, data="shapes", split="val", pictures=3)
 
 
 def test_the_schema_in_the_manual_is_this_one() -> None:

@@ -6,6 +6,7 @@ Written by `eyas.compile`, read wherever a bundle is opened. Its JSON schema lie
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -67,6 +68,16 @@ class Accuracy(_Part):
     data: str
     split: str
     pictures: int
+
+    @field_validator("map", "map_fp32")
+    @classmethod
+    def _is_defined(cls, value: float) -> float:
+        if not math.isfinite(value):
+            raise UserError(
+                "mAP is not defined on these pictures: they show no object of the model's classes.",
+                fix="judge on another data set or split (--data, --split), or don't measure it (--measure 0)",
+            )
+        return value
 
 
 class Latency(_Part):
