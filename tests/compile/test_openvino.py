@@ -18,7 +18,8 @@ from eyas.compile import openvino
 from eyas.compile.built import BuiltFiles
 from eyas.errors import UserError
 from eyas.runtime.manifest import Manifest
-from eyas.runtime.sessions.openvino import OpenVinoSession, cache_folder
+from eyas.runtime.sessions.cache import cache_folder
+from eyas.runtime.sessions.openvino import OpenVinoSession
 from eyas.types import FloatArray, Thresholds, UInt8Array
 
 pytest.importorskip("openvino")
@@ -181,7 +182,8 @@ def test_submitted_batches_run_side_by_side_and_threads_do_not_mix(
 def test_compiled_form_is_kept_where_the_user_says(built: dict[str, tuple[Path, BuiltFiles]], tmp_path: Path) -> None:
     folder, files = built["fp32"]
     OpenVinoSession(folder, manifest(folder, files, "fp32"))
-    assert cache_folder() == tmp_path / "cache" / "openvino" and any((tmp_path / "cache" / "openvino").iterdir())
+    kept = tmp_path / "cache" / "openvino"
+    assert cache_folder("openvino") == kept and any(kept.iterdir())
 
 
 def test_a_device_that_is_not_here_is_told(built: dict[str, tuple[Path, BuiltFiles]]) -> None:

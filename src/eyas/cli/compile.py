@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eyas.compile.options import describe_options, parse_options
 from eyas.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--measure", type=int, default=500, metavar="N",
         help="measure mAP on at most so many pictures; 0: not at all (default: %(default)s)")  # fmt: skip
     add("--out", metavar="FOLDER", help="the bundle's folder (default: bundles/RUN-TARGET-PRECISION)")
+    builder = parser.add_argument_group("options of the target's builder", describe_options())
+    builder.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
+        help="one of these; may be given several times")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,8 +54,13 @@ def run(args: argparse.Namespace) -> int:
     from eyas.compile.bundle import compile_run
     from eyas.compile.graph import CANDIDATES
     from eyas.compile.settings import Settings
+    from eyas.compile.target import target_info
 
     pairs = candidates(args.target, args.precision) if "auto" in (args.target, args.precision) else []
+    if pairs and args.option:
+        raise UserError("Builder's options are for one target in one precision.", where="option", fix="name both")
+    if not pairs:
+        target_info(args.target, args.precision)
     settings = Settings(
         target=pairs[0][0] if pairs else args.target,
         precision=pairs[0][1] if pairs else args.precision,
@@ -62,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         data=args.data,
         split=args.split,
         measured=args.measure,
+        options={} if pairs else parse_options(args.target, args.option),
     )
     console = Console(stderr=True, highlight=False)
 
@@ -135,6 +145,10 @@ def show(bundle: Bundle) -> None:
     print(f"bundle:    {bundle.folder}, {megabytes:.1f} MB")
     print(f"target:    {manifest.target}, {manifest.precision}, input {sides}, batch {manifest.batch[0]}", end="")
     print(f" to {manifest.batch[1]}" if manifest.batch[1] > manifest.batch[0] else "")
+    if manifest.compute_capabilities:
+        print(f"GPUs:      of compute capability {', '.join(manifest.compute_capabilities)}")
+    if manifest.judged == "graph":
+        print("NOT RUN:   no GPU here can run the engine. What follows is of the ONNX graph that it was built from.")
     if manifest.parity:
         print(
             f"parity:    boxes {manifest.parity.boxes_px:.3g} px, scores {manifest.parity.scores:.3g} "

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """What is judged in the place of a file that this machine can build and can't run.
+
+    Attributes:
+        graph: the ONNX file that the compiled file was made of, to the last node.
+        reason: why the compiled file can't be run here.
+    """
+
+    graph: Path
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -14,8 +28,12 @@ class BuiltFiles:
         entry: name of the file that a session opens.
         files: names of all files, the entry among them.
         details: what the build found out, ready for JSON (layer precisions, profiles, versions, warnings).
+        compute_capabilities: GPUs that the file runs on, see `eyas.runtime.manifest.Manifest`.
+        stand_in: set where the entry can't be run on this machine.
     """
 
     entry: str
     files: tuple[str, ...]
     details: dict[str, Any]
+    compute_capabilities: tuple[str, ...] = ()
+    stand_in: StandIn | None = None

@@ -21,7 +21,7 @@ from eyas.compile.onnx import export, input_of, opset_of, save
 from eyas.compile.pictures import Pictures, find_pictures
 from eyas.compile.quantize import check_int8, quantize
 from eyas.compile.settings import Settings, Tell
-from eyas.compile.target import Range, Sides, TargetInfo, run_builder, target_info
+from eyas.compile.target import Range, Sides, TargetInfo, check_machine, run_builder, target_info
 from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
 from eyas.runfolder import read_config
@@ -57,6 +57,7 @@ def compile_run(
         UserError: the run or the settings can't be used, or a gate was not passed; no bundle is left then.
     """
     settings = settings or Settings()
+    check_machine(settings.target)
     run = Path(run)
     config = read_config(run)
     if (run / CARD).is_file():
@@ -83,10 +84,15 @@ def compile_run(
         )
         manifest = new_manifest(folder.name, bundle, built.files, built.entry, config, spec, sizes, settings)
         manifest = manifest.model_copy(
-            update={"opset": opset_of(files / "model.onnx"), "details": {**details, **built.details}}
+            update={
+                "opset": opset_of(files / "model.onnx"),
+                "details": {**details, **built.details},
+                "compute_capabilities": built.compute_capabilities,
+                "judged": "graph" if built.stand_in else "file",
+            }
         )
         write_manifest(bundle, manifest)
-        manifest = judge(run, bundle, read_manifest(bundle), config, settings, pictures, tell)
+        manifest = judge(run, bundle, read_manifest(bundle), config, settings, pictures, tell, built.stand_in)
         write_manifest(bundle, manifest)
         seal(bundle, run, settings, manifest)
         if folder.is_dir():

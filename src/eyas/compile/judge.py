@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from eyas.compile.built import StandIn
 from eyas.compile.graph import deployed, load_net
 from eyas.compile.pictures import Pictures, spread
 from eyas.compile.settings import Settings, Tell
@@ -25,16 +26,23 @@ from eyas.types import RunConfig, UInt8Array
 
 
 def judge(
-    run: Path, bundle: Path, manifest: Manifest, config: RunConfig, settings: Settings, pictures: Pictures, tell: Tell
+    run: Path,
+    bundle: Path,
+    manifest: Manifest,
+    config: RunConfig,
+    settings: Settings,
+    pictures: Pictures,
+    tell: Tell,
+    stand_in: StandIn | None = None,
 ) -> Manifest:
-    """Return the manifest with what was measured of the bundle's own files.
+    """Return the manifest with what was measured of the bundle's own files, or of what stands in for them.
 
     Raises:
         UserError: a gate was not passed.
     """
     net = deployed(load_net(run, config), config, nms=settings.nms, candidates=settings.candidates)
     reference = TorchSession(net, pick_device("cpu"))
-    session = open_bundle(bundle, manifest)
+    session = open_bundle(bundle, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
     try:
         tell(f"comparing with the trained network on {settings.compared} pictures")
         samples = sample_pictures(pictures.judge, settings.compared)
@@ -50,6 +58,14 @@ def judge(
     finally:
         session.close()
     return manifest.model_copy(update=update)
+
+
+def _open_stand_in(stand_in: StandIn, manifest: Manifest, tell: Tell) -> Session:
+    """Return a session of the graph that the bundle was built from, and say that it is that."""
+    from eyas.compile.stand_in import StandInSession
+
+    tell(f"{stand_in.reason}: the engine can't run here, its graph is judged instead")
+    return StandInSession(stand_in.graph, manifest.batch)
 
 
 def plain(reference: TorchSession, run: Path, config: RunConfig, settings: Settings) -> Session:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyas.compile.built import BuiltFiles
-from eyas.errors import UserError, suggest
+from eyas.compile.options import OpenVinoOptions, builder_options
+from eyas.errors import UserError
 from eyas.runtime.sessions.openvino import HINTS
 from eyas.types import InputSpec
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 ENTRY = "model.xml"
 WEIGHTS = "model.bin"
 Range = tuple[int, int]
-
-OPTIONS = ("device",)
 
 
 def build(
@@ -45,7 +44,7 @@ def build(
         input: the network's input.
         sizes: least and greatest height and width, None for the input's own alone.
         batches: least and greatest number of pictures at once.
-        options: "device": where the layers' precisions are looked up ("CPU").
+        options: fields of `OpenVinoOptions`.
 
     Raises:
         UserError: OpenVINO can't convert or compile the graph, or INT8 was asked for and not one convolution is.
@@ -54,10 +53,9 @@ def build(
     import openvino
     from openvino import frontend
 
-    for name in options:
-        if name not in OPTIONS:
-            raise UserError(f"Unknown option '{name}'{suggest(name, OPTIONS)}.", expected=", ".join(OPTIONS))
-    device = str(options.get("device", "CPU"))
+    chosen = builder_options("openvino", options)
+    assert isinstance(chosen, OpenVinoOptions)
+    device = chosen.device
     core = openvino.Core()
     try:
         model = openvino.convert_model(onnx_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eyas.compile.graph import CANDIDATES
+from eyas.compile.options import builder_options
 from eyas.compile.target import Range, Sides, target_info
 from eyas.errors import UserError
 
@@ -30,7 +31,7 @@ class Settings:
         compared: how many pictures the outputs are compared on.
         calibrated: how many pictures the ranges of INT8 are taken from.
         measured: how many pictures mAP is measured on at most; 0 for none, None for all.
-        options: for the target's builder.
+        options: for the target's builder, see `eyas.compile.options`.
     """
 
     target: str = "onnx"
@@ -49,6 +50,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what can't be built, before anything expensive."""
         target_info(self.target, self.precision)
+        builder_options(self.target, self.options)
         if self.nms not in ("host", "graph"):
             raise UserError(f"nms is '{self.nms}'.", where="nms", expected="host or graph")
         if not 1 <= self.batch[0] <= self.batch[1]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -92,6 +93,21 @@ def target_info(target: str, precision: str) -> TargetInfo:
             expected="one of " + ", ".join(info.precisions),
         )
     return info
+
+
+def check_machine(target: str) -> None:
+    """Refuse a machine that lacks what the target is built with, before anything expensive.
+
+    Raises:
+        UserError: the package is not installed, or the target needs a GPU and there is none.
+    """
+    package, extra = TARGETS[target].package
+    if target.startswith("tensorrt"):
+        from eyas.compile import tensorrt
+
+        tensorrt.check_machine(target)
+    elif find_spec(package) is None:
+        raise missing_extra(package, extra)
 
 
 def run_builder(

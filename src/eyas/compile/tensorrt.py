@@ -2,14 +2,13 @@
 
 The work is done by `eyas.compile.tensorrt_job` in a process of its own: the first logger that the library is given is
 the only one it ever uses, and an engine builder that crashes must not take its caller along. TensorRT-RTX builds
-without a GPU; TensorRT proper needs the GPU that the engine is for. What was built here was not run on a GPU.
+without a GPU, and its graph is judged in the engine's place then; TensorRT proper needs the GPU that the engine is for.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,56 +20,22 @@ from typing import Any
 
 import onnx
 
-from eyas.compile.built import BuiltFiles
+from eyas.compile.built import BuiltFiles, StandIn
+from eyas.compile.options import EngineOptions, TensorRtOptions, TensorRtRtxOptions, builder_options
+from eyas.compile.quantize import quantized_convolutions
 from eyas.compile.tensorrt_graph import fit_for_tensorrt
-from eyas.errors import UserError, missing_extra
-from eyas.types import InputSpec, checked_fields
+from eyas.errors import UserError
+from eyas.runtime.sessions.cache import cache_folder
+from eyas.runtime.sessions.cuda import capability, runtime, why_not
+from eyas.runtime.sessions.tensorrt import MODULES, missing_package
+from eyas.types import InputSpec
 
 ENTRY = "model.engine"
-MODULES: Mapping[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 DTYPES: Mapping[str, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "FLOAT"}
+# What TensorRT-RTX builds for when it is told nothing: Ampere and Ada, and Blackwell's and later cards.
+RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0+")
 LOG_LINES = 12  # of TensorRT's own log, in an error
 Range = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a build may be told besides its shapes.
-
-    Attributes:
-        optimization_level: 0 (quick build) to 5 (fast engine); None for the library's own choice.
-        workspace_mb: most memory that a layer's scratch may take; None for all there is.
-        compute_capabilities: GPUs to build for, as "8.9"; TensorRT-RTX only, () for its default (Ampere and newer).
-        latency_profile: also a profile for the least batch at the input's own size, so that a single picture runs on
-            kernels chosen for it alone (a larger engine).
-        best_batch: the batch that the ranging profile is tuned for; None for the greatest.
-        refit: keep the engine's weights exchangeable. Needs a GPU.
-        weight_streaming: let a GPU keep a part of the weights in the host's memory.
-        timing_cache: a file that keeps what was measured of kernels from build to build; TensorRT only.
-        seconds: longest time that a build may take.
-    """
-
-    optimization_level: int | None = None
-    workspace_mb: int | None = None
-    compute_capabilities: tuple[str, ...] = ()
-    latency_profile: bool = False
-    best_batch: int | None = None
-    refit: bool = False
-    weight_streaming: bool = False
-    timing_cache: str | None = None
-    seconds: float = 3600.0
-
-    def __post_init__(self) -> None:
-        """Refuse what no builder takes."""
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise UserError(
-                f"optimization_level is {self.optimization_level}.", expected="0 to 5", where="optimization_level"
-            )
-        for each in self.compute_capabilities:
-            if not re.fullmatch(r"\d{1,2}\.\d", each):
-                raise UserError(
-                    f"'{each}' is no compute capability.", expected='"8.9" for example', where="compute_capabilities"
-                )
 
 
 @dataclass(frozen=True)
@@ -82,7 +47,7 @@ class Profile:
     greatest: tuple[int, int, int, int]
 
 
-def profiles(spec: InputSpec, sizes: Range | None, batches: Range, options: Options) -> tuple[Profile, ...]:
+def profiles(spec: InputSpec, sizes: Range | None, batches: Range, options: EngineOptions) -> tuple[Profile, ...]:
     """Return the optimisation profiles of a build, the narrow one first."""
     low, high = batches
     own = (spec.height, spec.width)
@@ -91,6 +56,25 @@ def profiles(spec: InputSpec, sizes: Range | None, batches: Range, options: Opti
     ranging = Profile((low, *least, 3), (best, *own, 3), (high, *greatest, 3))
     single = Profile((low, *own, 3), (low, *own, 3), (low, *own, 3))
     return (single, ranging) if options.latency_profile and single != ranging else (ranging,)
+
+
+def check_machine(target: str) -> None:
+    """Refuse a machine that can't build for the target, before anything expensive.
+
+    Raises:
+        UserError: the package is not installed, or TensorRT proper has no GPU to build for.
+    """
+    if find_spec(MODULES[target]) is None:
+        raise missing_package(target)
+    if target == "tensorrt":
+        try:
+            runtime()
+        except UserError as error:
+            raise UserError(
+                f"TensorRT builds on the GPU that will run the engine: {error.problem.partition(', and')[0]}.",
+                where="target",
+                fix="compile on the machine with that GPU; --target tensorrt-rtx (GeForce, RTX) builds without one",
+            ) from None
 
 
 def build(
@@ -107,45 +91,75 @@ def build(
     """Write model.engine into `out_dir`, for TensorRT or (`target="tensorrt-rtx"`) TensorRT-RTX.
 
     Args:
-        onnx_path: the graph; its types are the engine's, for "int8" it holds signed symmetric Q/DQ.
+        onnx_path: the graph; its types are the engine's, for "int8" it holds signed symmetric Q/DQ. What is built of
+            it is written beside it, as engine.onnx.
         out_dir: where the files go.
         precision: "fp32", "fp16", "bf16" or "int8": what the convolutions of the graph must be.
         input: the network's input, which the profiles are tuned for.
         sizes: least and greatest height and width, None for the input's own alone.
         batches: least and greatest number of pictures at once.
-        options: fields of `Options`.
+        options: fields of `eyas.compile.options.TensorRtOptions`, or of `TensorRtRtxOptions`.
         target: "tensorrt" or "tensorrt-rtx".
 
     Raises:
-        UserError: the package is not installed, the graph can't be parsed or built (with TensorRT's own words), its
-            convolutions are not of the precision asked for, or an option is unknown.
+        UserError: the package or the GPU is missing, the graph can't be parsed or built (with TensorRT's own words),
+            its convolutions are not of the precision asked for, or an option is unknown.
     """
-    if find_spec(MODULES[target]) is None:
-        raise missing_extra(MODULES[target], "tensorrt")
-    chosen = Options(**checked_fields(Options, options, "options"))
-    if chosen.compute_capabilities and target != "tensorrt-rtx":
+    check_machine(target)
+    chosen = builder_options(target, options)
+    assert isinstance(chosen, EngineOptions)
+    capabilities = capabilities_of(chosen)
+    blocked = why_not(capabilities)
+    if blocked and chosen.refit:
         raise UserError(
-            "TensorRT builds for the GPU of the machine it runs on.",
-            where="compute_capabilities",
-            fix="leave the option out, or use --target tensorrt-rtx",
+            f"Weights that can be exchanged need a GPU while the engine is built. {blocked}.",
+            where="refit",
+            fix="leave the option out, or compile on a machine with such a GPU",
         )
-    graph = out_dir / "graph.onnx"
-    graph.write_bytes(fit_for_tensorrt(onnx.load(onnx_path)).SerializeToString())
+    model = fit_for_tensorrt(onnx.load(onnx_path))
+    graph = onnx_path.with_name("engine.onnx")
+    graph.write_bytes(model.SerializeToString())
     job = {
         "module": MODULES[target],
         "onnx": str(graph.resolve()),
         "engine": str((out_dir / ENTRY).resolve()),
         "profiles": [dataclasses.asdict(each) for each in profiles(input, sizes, batches, chosen)],
         "options": dataclasses.asdict(chosen),
+        "timing_cache": timing_cache(chosen, capabilities),
+        "inspect": not blocked,
     }
     report = run_job(job, chosen.seconds)
-    graph.unlink()
     if "error" in report:
         raise _failure(report["error"], report["log"], target)
     check_precision(report["convolutions"], precision)
+    check_quantized(report, model)
     inspected = [name for name in ("layers.json",) if (out_dir / name).is_file()]
     details = {key: value for key, value in report.items() if key != "log"}
-    return BuiltFiles(ENTRY, (ENTRY, *inspected), {**details, "profiles": job["profiles"], "ran_on_gpu": False})
+    return BuiltFiles(
+        ENTRY,
+        (ENTRY, *inspected),
+        {**details, "profiles": job["profiles"]},
+        compute_capabilities=capabilities,
+        stand_in=StandIn(graph, blocked) if blocked else None,
+    )
+
+
+def capabilities_of(options: EngineOptions) -> tuple[str, ...]:
+    """Return the compute capabilities that an engine with these options runs on, as the manifest lists them."""
+    if isinstance(options, TensorRtRtxOptions):
+        return options.compute_capabilities or RTX_CAPABILITIES
+    assert isinstance(options, TensorRtOptions)
+    return ("8.0+",) if options.compatibility == "ampere_plus" else (capability(runtime()),)
+
+
+def timing_cache(options: EngineOptions, capabilities: tuple[str, ...]) -> str | None:
+    """Return the file that keeps what TensorRT measured of kernels; None for none. TensorRT-RTX measures nothing."""
+    if not isinstance(options, TensorRtOptions) or options.timing_cache == "off":
+        return None
+    if options.timing_cache is not None:
+        return str(Path(options.timing_cache).resolve())
+    folder = cache_folder("tensorrt")
+    return str(folder / f"{capabilities[0]}.timing_cache") if folder else None
 
 
 def run_job(job: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -182,6 +196,22 @@ def check_precision(convolutions: Mapping[str, int], precision: str) -> None:
             f"{precision} was asked for, and the convolutions of the network are {dict(convolutions)}.",
             expected=f"{wanted} (types and Q/DQ are in the graph: there is no flag for them)",
             fix="export the graph in that precision",
+        )
+
+
+def check_quantized(report: Mapping[str, Any], graph: onnx.ModelProto) -> None:
+    """Refuse a network that did not take every convolution between Q/DQ of its graph as INT8.
+
+    Raises:
+        UserError: some are in float.
+    """
+    wanted = len(quantized_convolutions(graph))
+    found = sum(report[kind].get("INT8", 0) for kind in ("convolutions", "deconvolutions"))
+    if found != wanted:
+        raise UserError(
+            f"{wanted} convolutions of the graph are quantized, and the network has {found} in INT8.",
+            expected="as many",
+            fix="choose another precision; no bundle was written",
         )
 
 

@@ -1,4 +1,4 @@
-"""Two changes to an ONNX graph without which TensorRT refuses it; neither changes what it computes."""
+"""Changes to an ONNX graph without which TensorRT refuses it; none of them changes what it computes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ def fit_for_tensorrt(model: onnx.ModelProto) -> onnx.ModelProto:
     changed.CopyFrom(model)
     cast_first(changed)
     widen_deconvolutions(changed)
+    products_as_sums(changed)
     del changed.graph.value_info[:]  # what was said of the tensors in between
     return changed
 
@@ -56,8 +57,40 @@ def widen_deconvolutions(model: onnx.ModelProto) -> None:
             node.input[index] = wide
         node.output[0] = f"{result}_wide"
         written += [node, onnx.helper.make_node("Cast", [node.output[0]], [result], to=tensor.BFLOAT16)]
-    copies = [onnx.NodeProto() for _ in written]
-    for copy, node in zip(copies, written, strict=True):
+    replace_nodes(graph, written)
+
+
+def products_as_sums(model: onnx.ModelProto) -> None:
+    """Write products with a constant vector as Mul and ReduceSum: on Turing, TensorRT-RTX has no float32 product.
+
+    The one in question takes the mean of a side's distribution, which stays in float32 in every precision.
+    """
+    graph = model.graph
+    vectors = {each.name for each in graph.initializer if len(each.dims) == 1}
+    vectors |= {
+        node.output[0]
+        for node in graph.node
+        for attribute in node.attribute
+        if node.op_type == "Constant" and attribute.name == "value" and len(attribute.t.dims) == 1
+    }
+    axis = onnx.helper.make_tensor("last_axis", onnx.TensorProto.INT64, [1], [-1])
+    written: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "MatMul" or node.input[1] not in vectors:
+            written.append(node)
+            continue
+        scaled = f"{node.output[0]}_scaled"
+        written.append(onnx.helper.make_node("Mul", list(node.input), [scaled]))
+        written.append(onnx.helper.make_node("ReduceSum", [scaled, axis.name], list(node.output), keepdims=0))
+    if len(written) > len(graph.node):
+        graph.initializer.append(axis)
+        replace_nodes(graph, written)
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Make these the graph's nodes; some of them may be its own."""
+    copies = [onnx.NodeProto() for _ in nodes]
+    for copy, node in zip(copies, nodes, strict=True):
         copy.CopyFrom(node)
     del graph.node[:]
     graph.node.extend(copies)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from eyas.files import atomic_path
 
 # The bindings are compiled code without annotations, and one of two packages.
 Bindings = Any
@@ -26,8 +29,20 @@ def optional(step: Callable[[], object], name: str, missing: list[str]) -> None:
     """Do a step that not every version of the library knows; put down its name if this one does not."""
     try:
         step()
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError, KeyError):
         missing.append(name)
+
+
+def asked(step: Callable[[], object], name: str) -> None:
+    """Do a step that the user asked for.
+
+    Raises:
+        BuildError: this version of the library does not know it.
+    """
+    missing: list[str] = []
+    optional(step, name, missing)
+    if missing:
+        raise BuildError(f"this version has no option '{name}'")
 
 
 def build(job: dict[str, Any], log: list[str]) -> dict[str, Any]:
@@ -47,19 +62,21 @@ def build(job: dict[str, Any], log: list[str]) -> dict[str, Any]:
         raise BuildError(f"it does not take the graph: {errors}")
     config = builder.create_builder_config()
     configure(trt, config, job["options"], missing)
-    cache = timing_cache(config, job["options"]["timing_cache"], missing)
+    cache = Path(job["timing_cache"]) if job["timing_cache"] else None
+    reused = cache is not None and set_timing_cache(config, cache)
     for shapes in job["profiles"]:
         profile = builder.create_optimization_profile()
         profile.set_shape(network.get_input(0).name, *(tuple(shapes[key]) for key in ("least", "best", "greatest")))
         if config.add_optimization_profile(profile) < 0:
             raise BuildError(f"it does not take the profile {shapes}")
+    started = time.perf_counter()
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError("no engine came out")
     engine = Path(job["engine"])
     engine.write_bytes(bytes(plan))
     if cache is not None:
-        cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+        keep_timing_cache(config, cache)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     return {
         "library": f"{job['module']} {trt.__version__}",
@@ -69,9 +86,10 @@ def build(job: dict[str, Any], log: list[str]) -> dict[str, Any]:
         "inputs": [describe(network.get_input(i)) for i in range(network.num_inputs)],
         "outputs": [describe(network.get_output(i)) for i in range(network.num_outputs)],
         "engine_bytes": engine.stat().st_size,
-        "compute_capabilities": job["options"]["compute_capabilities"],
+        "build_seconds": round(time.perf_counter() - started, 2),
+        "timing_cache_reused": reused,
         "not_in_this_version": missing,
-        "inspected": inspect(trt, logger, engine),
+        "inspected": job["inspect"] and inspect(trt, logger, engine),
     }
 
 
@@ -101,39 +119,62 @@ def configure(trt: Bindings, config: Any, options: dict[str, Any], missing: list
     """Put the options into the builder's configuration."""
     level, workspace = options["optimization_level"], options["workspace_mb"]
     if level is not None:
-        optional(lambda: setattr(config, "builder_optimization_level", level), "optimization_level", missing)
+        asked(lambda: setattr(config, "builder_optimization_level", level), "optimization_level")
     if workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace << 20)
     if options["refit"]:
-        optional(lambda: config.set_flag(trt.BuilderFlag.REFIT), "refit", missing)
+        asked(lambda: config.set_flag(trt.BuilderFlag.REFIT), "refit")
     if options["weight_streaming"]:
-        optional(lambda: config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING), "weight_streaming", missing)
+        asked(lambda: config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING), "weight_streaming")
     detailed = trt.ProfilingVerbosity.DETAILED  # so that the inspector has something to tell
     optional(lambda: setattr(config, "profiling_verbosity", detailed), "profiling_verbosity", missing)
-    capabilities = options["compute_capabilities"]
-    if capabilities:
-        config.num_compute_capabilities = len(capabilities)
-        known = trt.ComputeCapability.__members__
-        for index, each in enumerate(capabilities):
-            name = "SM" + each.replace(".", "")
-            if name not in known:
-                names = ", ".join(f"{key[2:-1]}.{key[-1]}" for key in known if key.startswith("SM"))
-                raise BuildError(f"it does not build for compute capability {each}, only for {names}")
-            config.set_compute_capability(known[name], index)
+    wider = options.get("compatibility", "none").upper()
+    if wider != "NONE":
+        levels = trt.HardwareCompatibilityLevel.__members__
+        asked(lambda: setattr(config, "hardware_compatibility_level", levels[wider]), "compatibility")
+        if config.hardware_compatibility_level != levels[wider]:  # TensorRT-RTX takes it and does nothing
+            raise BuildError("it does not build for further GPUs with the option 'compatibility'")
+    set_compute_capabilities(trt, config, options.get("compute_capabilities", []))
 
 
-def timing_cache(config: Any, file: str | None, missing: list[str]) -> Path | None:
-    """Hand the kept measurements of kernels to the builder; return the file to write them to, None if not wanted."""
-    if file is None:
-        return None
-    path = Path(file)
+def set_compute_capabilities(trt: Bindings, config: Any, capabilities: list[str]) -> None:
+    """Say which GPUs the engine is for; TensorRT-RTX only, none leaves it its own choice.
 
-    def set_cache() -> None:
-        held = path.read_bytes() if path.is_file() else b""
-        config.set_timing_cache(config.create_timing_cache(held), ignore_mismatch=False)
+    Raises:
+        BuildError: it does not build for one of them.
+    """
+    if not capabilities:
+        return
+    config.num_compute_capabilities = len(capabilities)
+    known = trt.ComputeCapability.__members__
+    for index, each in enumerate(capabilities):
+        name = "SM" + each.replace(".", "")
+        if name not in known or not config.set_compute_capability(known[name], index):
+            names = ", ".join(f"{key[2:-1]}.{key[-1]}" for key in known if key.startswith("SM"))
+            raise BuildError(f"it does not build for compute capability {each}, only for {names}")
 
-    optional(set_cache, "timing_cache", missing)
-    return None if "timing_cache" in missing else path
+
+def set_timing_cache(config: Any, path: Path) -> bool:
+    """Hand the kept measurements of kernels to the builder; return whether there were any that fit this GPU.
+
+    Raises:
+        BuildError: this version has no timing cache.
+    """
+    held = path.read_bytes() if path.is_file() else b""
+    try:
+        if held and config.set_timing_cache(config.create_timing_cache(held), False):
+            return True
+        config.set_timing_cache(config.create_timing_cache(b""), False)  # the builder fills it
+    except AttributeError:
+        raise BuildError("this version has no option 'timing_cache'") from None
+    return False
+
+
+def keep_timing_cache(config: Any, path: Path) -> None:
+    """Write what the builder has measured of kernels; another build may read the file in the meantime."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
 
 
 def convolutions(layers: list[Any], kind: str) -> dict[str, int]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -27,6 +27,7 @@ MAX_BYTES = 16 * 2**20  # of a manifest; real ones have kilobytes
 Target = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 SuppressionPlace = Literal["host", "graph"]
+Judged = Literal["file", "graph"]
 Range = tuple[int, int]
 
 
@@ -53,7 +54,7 @@ class Parity(_Part):
 
 
 class Accuracy(_Part):
-    """COCO's mean average precision of this very file.
+    """COCO's mean average precision of this very file, or of what was judged in its place.
 
     Attributes:
         map: of the compiled file.
@@ -120,10 +121,13 @@ class Manifest(_Part):
         files: relative path of each file -> SHA-256 of its bytes.
         entry: which of them the engine opens.
         opset: of the ONNX graph.
+        judged: what parity and accuracy are of: "file", the entry itself; "graph", the ONNX graph that it was built
+            from, on a machine that could not run the entry: the entry itself has never run.
         parity: distance from the trained network.
         accuracy: measured on a data set, None if none was given.
         latency: what was measured, on which machines.
-        compute_capabilities: GPUs that the file was built for, as "8.9"; empty where that doesn't matter.
+        compute_capabilities: GPUs that the file was built for, as "8.9", or "12.0+" for that and all newer ones; empty
+            where that doesn't matter.
         details: more that the target tells of itself.
         created: ISO 8601 time, UTC.
         eyas: the version that wrote it.
@@ -145,10 +149,11 @@ class Manifest(_Part):
     files: dict[str, str] = Field(min_length=1)
     entry: str
     opset: int | None = None
+    judged: Judged = "file"
     parity: Parity | None = None
     accuracy: Accuracy | None = None
     latency: tuple[Latency, ...] = ()
-    compute_capabilities: tuple[str, ...] = ()
+    compute_capabilities: tuple[Annotated[str, Field(pattern=r"^\d{1,2}\.\d\+?$")], ...] = ()
     details: dict[str, Any] = Field(default_factory=dict)
     created: str
     eyas: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from eyas.errors import UserError, missing_extra
 from eyas.runtime.manifest import Manifest
 from eyas.runtime.sessions.base import OUTPUTS, describe
+from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.chunks import run_in_chunks
 from eyas.types import FloatArray, UInt8Array
 
@@ -85,7 +84,7 @@ class OpenVinoSession:
             options["INFERENCE_PRECISION_HINT"] = HINTS[manifest.precision]
         if place == "CPU" and threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        if cache and (folder := cache_folder()) is not None:
+        if cache and (folder := cache_folder("openvino")) is not None:
             options["CACHE_DIR"] = str(folder)
         path = _checked_entry(bundle_dir, manifest)
         try:
@@ -158,20 +157,3 @@ def _checked_entry(bundle_dir: Path, manifest: Manifest) -> Path:
             fix="compile the run again",
         )
     return path
-
-
-def cache_folder() -> Path | None:
-    """Return where compiled models are kept: EYAS_CACHE, else the user's cache folder; None where it can't be made."""
-    given = os.environ.get("EYAS_CACHE")
-    if given is not None:
-        base = Path(given)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home())) / "eyas"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eyas"
-    folder = base / "openvino"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None

@@ -1,63 +1,47 @@
 """TensorRT and TensorRT-RTX as an engine. Written to their documentation; IT HAS NOT RUN ON A GPU YET.
 
-Tensors go by name, execution is asynchronous on one stream, output memory is allocated once a shape, the profile is
-the first one that takes the shape, and a shape that comes again is replayed as a CUDA graph.
+Tensors go by name, execution is asynchronous, memory on both sides is allocated once a shape, the profile is the first
+one that takes the shape, and what comes again is replayed as a CUDA graph: TensorRT's is captured here, copies
+included; TensorRT-RTX captures its own, since only it knows when the kernels for a shape are compiled.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from eyas.errors import UserError, missing_extra
+from eyas.files import atomic_path
 from eyas.runtime.manifest import Manifest
+from eyas.runtime.sessions import cuda as cuda_module
+from eyas.runtime.sessions.base import INPUT, describe
+from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.chunks import run_in_chunks
+from eyas.runtime.sessions.cuda import Bindings, Cuda, capability, check_capability, device_number
+from eyas.runtime.sessions.tensorrt_slot import TENSORS, Pending, Shape, Slot
 from eyas.types import FloatArray, UInt8Array
 
 MODULES: Mapping[str, str] = MappingProxyType({"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"})
-INPUT = "images"
-OUTPUTS = ("boxes", "scores")
-Shape = tuple[int, ...]
-
-
-@dataclass
-class _Bucket:
-    """What is kept for one input shape. A captured graph holds its context's scratch memory: each shape has its own.
-
-    Attributes:
-        context: with profile, shape and addresses set.
-        memory: tensor name -> (device pointer, bytes).
-        results: output name -> the host array that it is copied into.
-        graph: of the execution; None before it was captured.
-        seen: how often the shape came.
-    """
-
-    context: Any
-    memory: dict[str, tuple[int, int]]
-    results: dict[str, FloatArray]
-    graph: Any = None
-    seen: int = 0
+KEPT = 16  # slots that lie idle: each holds a context, and with it memory of the GPU
 
 
 class TensorRtSession:
-    """A bundle's model.engine on an NVIDIA GPU. Calls from several threads wait for one another.
+    """A bundle's model.engine on an NVIDIA GPU; calls from several threads overlap.
 
     Args:
         bundle_dir: the bundle.
         manifest: its manifest, already verified.
         threads: has no meaning on a GPU.
         device: "auto" or "cuda" (the first GPU), or "cuda:1".
+        cache: whether TensorRT-RTX keeps the kernels that it compiles for this GPU in `cache_folder`.
 
     Raises:
-        UserError: the package is not installed, there is no GPU, or the engine is not for this GPU or version.
+        UserError: there is no GPU, the engine is for others, the package is not installed, or it can't open the file.
     """
 
     def __init__(
@@ -66,101 +50,140 @@ class TensorRtSession:
         manifest: Manifest,
         threads: int | None = None,  # noqa: ARG002  # the engines' common signature
         device: str = "auto",
+        *,
+        cache: bool = True,
     ) -> None:
         self.name = manifest.target
-        trt, self._cuda = _bindings(manifest.target)
-        gpu = _device_number(self._cuda, device)
-        self._check(self._cuda.cudaSetDevice(gpu))
-        self._logger = trt.Logger(trt.Logger.ERROR)
         path = bundle_dir / manifest.entry
-        self._runtime = trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._engine is None:
-            raise UserError(
-                f"The engine {path.name} can't be opened by {MODULES[self.name]} {trt.__version__} on this GPU.",
-                expected="the version, and for TensorRT the kind of GPU, that it was built with",
-                where=str(path),
-                fix=f"compile the run again on this machine: eyas compile RUN --target {self.name}",
-            )
-        self._cache = path.with_suffix(".runtime_cache")
-        self._config, self._runtime_cache = self._runtime_config()
-        self._stream = self._check(self._cuda.cudaStreamCreate())
-        self._buckets: dict[Shape, _Bucket] = {}
+        runtime = cuda_module.runtime(manifest.compute_capabilities, str(path))
+        gpu = device_number(runtime, device)
+        found = capability(runtime, gpu)
+        check_capability([found], manifest.compute_capabilities, str(path))
+        trt = bindings(manifest.target)
+        self._cuda = Cuda(runtime, gpu)
+        self._cuda.use()
+        self._trt = trt
+        self._runtime, self._engine = open_engine(trt, path, manifest.target)
+        check_tensors(self._engine, path)
+        stream_weights(self._engine)
+        name = f"{manifest.files[manifest.entry][:16]}-{found}-{trt.__version__}.runtime_cache"
+        folder = cache_folder("tensorrt") if cache else None
+        self._cache_file = folder / name if folder else None
+        self._cache: Any = None
+        self._config = self._new_config()  # of TensorRT-RTX; None for TensorRT, which compiled everything at build time
+        self._idle: dict[Shape, list[Slot]] = {}  # the shape that was used last comes last
+        self._slots: set[Slot] = set()
         self._lock = threading.Lock()
         self._batch = manifest.batch
-        self.description = f"{MODULES[self.name]} {trt.__version__} on cuda:{gpu}, {manifest.precision}"
+        self.description = describe(
+            f"{MODULES[self.name]} {trt.__version__}",
+            f"cuda:{gpu} (compute capability {found})",
+            None,
+            manifest.precision,
+        )
 
     def run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Return (boxes, scores) of a batch; see `Session.run`."""
-        with self._lock:
-            return run_in_chunks(self._run, images, self._batch)
+        return run_in_chunks(lambda part: self.submit(part).result(), images, self._batch)
+
+    def submit(self, images: UInt8Array) -> Pending:
+        """Start an inference and return at once; the array may be written again then.
+
+        Each one under way holds memory of the GPU until its `result` was taken.
+
+        Args:
+            images: uint8 [N, H, W, 3], N within the bundle's batch range.
+
+        Raises:
+            UserError: the engine was not built for that shape.
+        """
+        self._cuda.use()
+        slot = self._take(images.shape)
+        try:
+            slot.start(images)
+        except BaseException:
+            self._drop(slot)
+            raise
+        return Pending(slot, self._give)
 
     def close(self) -> None:
-        """Free the device's memory, and keep what was compiled for this GPU beside the engine."""
-        for bucket in self._buckets.values():
-            if bucket.graph is not None:
-                self._check(self._cuda.cudaGraphExecDestroy(bucket.graph))
-            for pointer, _ in bucket.memory.values():
-                self._check(self._cuda.cudaFree(pointer))
-        self._buckets.clear()
-        self._check(self._cuda.cudaStreamDestroy(self._stream))
-        if self._runtime_cache is not None:
-            with contextlib.suppress(OSError):  # a bundle may lie on a disk that can't be written
-                self._cache.write_bytes(bytes(self._runtime_cache.serialize()))
+        """Free the device's memory; the kernels that were compiled for this GPU are kept."""
+        self._cuda.use()
+        with self._lock:
+            slots, self._slots = self._slots, set()
+            self._idle.clear()
+            for slot in slots:
+                slot.free()
+            self._keep_kernels()
 
-    def _runtime_config(self) -> tuple[Any, Any]:
-        """Return TensorRT-RTX's settings of contexts and its cache of what it compiled; (None, None) for TensorRT."""
+    def _take(self, shape: Shape) -> Slot:
+        """Return a slot for the shape: an idle one, or a new one."""
+        with self._lock:
+            idle = self._idle.pop(shape, [])
+            slot = idle.pop() if idle else self._make(shape)
+            if idle:
+                self._idle[shape] = idle
+            self._slots.add(slot)
+            return slot
+
+    def _make(self, shape: Shape) -> Slot:
+        """Return a slot with a context of its own."""
+        config = self._new_config()
+        context = self._engine.create_execution_context(**({} if config is None else {"runtime_config": config}))
+        if context is None:
+            raise RuntimeError("TensorRT gave no execution context; the GPU's memory may be full")
+        return Slot(self._cuda, context, shape, self._profile_of(shape), captures=self._config is None)
+
+    def _give(self, slot: Slot) -> None:
+        """Take an idle slot back; drop that of the shape that was not asked for longest if there are too many."""
+        self._cuda.use()
+        with self._lock:
+            if slot not in self._slots:
+                return  # the session was closed
+            if slot.runs == 1:  # the first time, kernels were compiled
+                self._keep_kernels()
+            self._idle[slot.shape] = [*self._idle.pop(slot.shape, []), slot]
+            surplus: list[Slot] = []
+            while sum(map(len, self._idle.values())) > KEPT:
+                oldest = next(iter(self._idle))
+                surplus.append(self._idle[oldest].pop(0))
+                if not self._idle[oldest]:
+                    del self._idle[oldest]
+            self._slots -= set(surplus)
+        for one in surplus:
+            one.free()
+
+    def _drop(self, slot: Slot) -> None:
+        """Free a slot that failed."""
+        with self._lock:
+            self._slots.discard(slot)
+        slot.free()
+
+    def _new_config(self) -> Any:
+        """Return TensorRT-RTX's settings for a context: its own CUDA graphs, and the cache; None for TensorRT."""
         try:
             config = self._engine.create_runtime_config()
-            cache = config.create_runtime_cache()
-        except AttributeError:  # TensorRT has compiled everything at build time
-            return None, None
-        if self._cache.is_file():
-            cache.deserialize(self._cache.read_bytes())
-        config.set_runtime_cache(cache)
-        return config, cache
+            create = config.create_runtime_cache  # TensorRT has settings too, without this
+            config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        except AttributeError:
+            return None
+        if self._cache is None:
+            self._cache = self._open_cache(create)
+        config.set_runtime_cache(self._cache)
+        return config
 
-    def _run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-        """Run pictures that are as many as the engine takes."""
-        bucket = self._buckets.get(images.shape)
-        if bucket is None:
-            bucket = self._buckets[images.shape] = self._make_bucket(images.shape)
-        kinds, copy = self._cuda.cudaMemcpyKind, self._cuda.cudaMemcpyAsync
-        pointer, size = bucket.memory[INPUT]
-        self._check(copy(pointer, images.ctypes.data, size, kinds.cudaMemcpyHostToDevice, self._stream))
-        self._execute(bucket)
-        for name, array in bucket.results.items():
-            pointer, size = bucket.memory[name]
-            self._check(copy(array.ctypes.data, pointer, size, kinds.cudaMemcpyDeviceToHost, self._stream))
-        self._check(self._cuda.cudaStreamSynchronize(self._stream))
-        return bucket.results["boxes"].copy(), bucket.results["scores"].copy()
+    def _open_cache(self, create: Callable[[], Any]) -> Any:
+        """Return the cache of compiled kernels, with what was kept of it; the library refuses what does not fit."""
+        cache = create()
+        if self._cache_file is not None and self._cache_file.is_file():
+            cache.deserialize(self._cache_file.read_bytes())
+        return cache
 
-    def _execute(self, bucket: _Bucket) -> None:
-        """Enqueue the network: plainly the first time, captured the second, replayed from then on."""
-        context, bucket.seen = bucket.context, bucket.seen + 1
-        if bucket.seen == 2:
-            mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-            self._check(self._cuda.cudaStreamBeginCapture(self._stream, mode))
-            done = context.execute_async_v3(int(self._stream))
-            graph = self._check(self._cuda.cudaStreamEndCapture(self._stream))
-            bucket.graph = self._check(self._cuda.cudaGraphInstantiate(graph, 0)) if done else None
-        if bucket.graph is not None:
-            self._check(self._cuda.cudaGraphLaunch(bucket.graph, self._stream))
-        elif not context.execute_async_v3(int(self._stream)):
-            raise RuntimeError("TensorRT did not enqueue the network; its log says why")
-
-    def _make_bucket(self, shape: Shape) -> _Bucket:
-        """Open a context for a shape and allocate what it needs."""
-        engine = self._engine
-        context = engine.create_execution_context(*([] if self._config is None else [self._config]))
-        context.set_optimization_profile_async(self._profile_of(shape), int(self._stream))
-        context.set_input_shape(INPUT, shape)
-        results = {name: np.empty(tuple(context.get_tensor_shape(name)), np.float32) for name in OUTPUTS}
-        sizes = {INPUT: int(np.prod(shape)), **{name: array.nbytes for name, array in results.items()}}
-        memory = {name: (int(self._check(self._cuda.cudaMalloc(size))), size) for name, size in sizes.items()}
-        for name, (pointer, _) in memory.items():
-            context.set_tensor_address(name, pointer)
-        return _Bucket(context, memory, results)
+    def _keep_kernels(self) -> None:
+        """Write the cache of compiled kernels into its file; a disk that is full costs the next start time only."""
+        if self._cache is not None and self._cache_file is not None:
+            with contextlib.suppress(OSError, UserError), atomic_path(self._cache_file) as temporary:
+                temporary.write_bytes(bytes(self._cache.serialize()))
 
     def _profile_of(self, shape: Shape) -> int:
         """Return the first profile that takes the shape; builders put the narrowest first.
@@ -174,49 +197,71 @@ class TensorRtSession:
                 return index
         raise UserError(f"The engine was not built for pictures of shape {shape}.", fix="compile with that range")
 
-    def _check(self, answer: tuple[Any, ...]) -> Any:
-        """Return what a CUDA call gave; raise if it failed."""
-        return checked(self._cuda, answer)
 
-
-def checked(cuda: Any, answer: tuple[Any, ...]) -> Any:
-    """Return the value of a CUDA call's answer (error, value...), None if it has none.
+def bindings(target: str) -> Bindings:
+    """Return TensorRT's or TensorRT-RTX's bindings.
 
     Raises:
-        RuntimeError: the call failed.
-    """
-    error, *values = answer
-    if int(error) != 0:
-        raise RuntimeError(f"CUDA: {cuda.cudaGetErrorString(error)[1].decode()}")
-    return values[0] if values else None
-
-
-def _bindings(target: str) -> tuple[Any, Any]:
-    """Return TensorRT's bindings and CUDA's.
-
-    Raises:
-        UserError: one of them is not installed.
+        UserError: they are not installed.
     """
     try:
-        return import_module(MODULES[target]), import_module("cuda.bindings.runtime")
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or MODULES[target], "tensorrt") from None
+        return import_module(MODULES[target])
+    except ModuleNotFoundError:
+        raise missing_package(target) from None
 
 
-def _device_number(cuda: Any, device: str) -> int:
-    """Return the number of the GPU that the word means.
+def missing_package(target: str) -> UserError:
+    """Return the error for TensorRT or TensorRT-RTX that is not installed."""
+    if target == "tensorrt-rtx":
+        return missing_extra(MODULES[target], "tensorrt")
+    return UserError(
+        "This needs the package 'tensorrt', which is not installed.",
+        fix="pip install tensorrt cuda-bindings; on a Jetson, TensorRT comes with JetPack",
+    )
+
+
+def open_engine(trt: Bindings, path: Path, target: str) -> tuple[Any, Any]:
+    """Return (runtime, engine) of a file; the runtime must live as long as the engine.
 
     Raises:
-        UserError: there is no such GPU here.
+        UserError: the library can't open the file on this GPU.
     """
-    error, num = cuda.cudaGetDeviceCount()
-    if int(error) != 0 or num < 1:
+    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    data = path.read_bytes()
+    engine = runtime.deserialize_cuda_engine(data)
+    if engine is None:
+        why = invalid(trt, runtime, data)
         raise UserError(
-            f"There is no NVIDIA GPU here that can be used: {cuda.cudaGetErrorString(error)[1].decode()}.",
-            where="device",
-            fix="run it on a machine with a GPU and its driver, or compile for --target onnx or openvino",
+            f"The engine {path.name} can't be opened by {MODULES[target]} {trt.__version__} on this GPU"
+            + (f": {why}." if why else "."),
+            expected="the version, and for TensorRT the kind of GPU, that it was built with",
+            where=str(path),
+            fix=f"compile the run again on this machine: eyas compile RUN --target {target}",
         )
-    known = {"auto": 0, "cuda": 0, **{f"cuda:{index}": index for index in range(num)}}
-    if device not in known:
-        raise UserError(f"TensorRT has no device '{device}'.", where="device", expected="one of " + ", ".join(known))
-    return known[device]
+    return runtime, engine
+
+
+def invalid(trt: Bindings, runtime: Any, data: bytes) -> str:
+    """Return why TensorRT-RTX finds an engine invalid, "" where it does not say."""
+    try:
+        found = int(runtime.get_engine_validity(data)[1])
+        reasons = trt.EngineInvalidityDiagnostics.__members__
+    except AttributeError:  # TensorRT has no such question
+        return ""
+    return ", ".join(name.lower().replace("_", " ") for name, flag in reasons.items() if found & int(flag))
+
+
+def check_tensors(engine: Any, path: Path) -> None:
+    """Refuse an engine that does not take and give what a bundle's does."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    kinds = {name: (engine.get_tensor_mode(name).name, engine.get_tensor_dtype(name).name) for name in names}
+    expected = {name: ("INPUT" if name == INPUT else "OUTPUT", dtype) for name, dtype in TENSORS.items()}
+    if kinds != expected:
+        raise UserError(f"The engine's tensors are {kinds}.", expected=str(expected), where=str(path))
+
+
+def stream_weights(engine: Any) -> None:
+    """Leave as many weights in the host's memory as the library advises, where the engine was built for that."""
+    with contextlib.suppress(AttributeError):  # older versions
+        if engine.streamable_weights_size > 0:
+            engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
