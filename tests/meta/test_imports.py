@@ -15,8 +15,8 @@ from tests.meta.test_licences import declared, direct, of_users
 
 from eyas.cli.main import EXTRAS
 
-# Not among the extras; imported inside a function or skipped over in a test where it is missing.
-OPTIONAL = {"supervision"}
+# Not among the extras that are installed here; imported inside a function or skipped over in a test without it.
+OPTIONAL = {"supervision", "ray"}
 OURS = {"eyas", "tests"}
 
 

@@ -33,6 +33,10 @@ SPELLINGS = {
 NVIDIA = re.compile(r"(nvidia|cuda|tensorrt)-")
 
 
+# Extras that `dev` does not bring, since few need hundreds of megabytes; their tests run where they are installed.
+LARGE = {"cluster"}
+
+
 def declared() -> dict[str, list[str]]:
     """Return the requirements that pyproject.toml declares: extra ("" for the core) -> requirement lines."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -90,14 +94,14 @@ def is_allowed(expression: str, allowed: set[str]) -> bool:
     return all(any(choice.strip(" ()") in allowed for choice in re.split(r"\bOR\b", part)) for part in parts)
 
 
-@pytest.mark.parametrize("name", sorted(direct()))
+@pytest.mark.parametrize("name", sorted(direct() - direct(*LARGE)))
 def test_direct_dependency_is_installed(name: str) -> None:
     assert name in installed(), f"{name} is in pyproject.toml but is not installed: make .venv/.installed-dev"
 
 
 def of_users() -> set[str]:
     """Return what the core and every extra but `dev` require."""
-    return direct(*(set(declared()) - {"dev"}))
+    return direct(*(set(declared()) - {"dev", *LARGE}))
 
 
 @pytest.mark.parametrize("name", sorted(name for name in of_users() if not name.startswith("tensorrt-")))
@@ -138,7 +142,7 @@ def test_constraints_are_exact_pins_without_gpu_packages() -> None:
     assert [name for name, version in found.items() if not version or (NVIDIA.match(name) and name not in ours)] == []
 
 
-@pytest.mark.parametrize("name", sorted(direct()))
+@pytest.mark.parametrize("name", sorted(direct() - direct(*LARGE)))
 def test_constraints_pin_the_dependency_within_its_range(name: str) -> None:
     pinned = pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
     lines = [line for lines in declared().values() for line in lines]

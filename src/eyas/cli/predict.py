@@ -1,0 +1,104 @@
+"""`eyas predict SOURCE... --bundle B --out FILE`: detect on everything there, and go on where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eyas.serve.predict.run import Report
+
+HELP = "detect on folders, archives, videos and parquet files, into one file; goes on where it was stopped"
+EXAMPLES: tuple[str, ...] = (
+    "eyas predict pictures/ --bundle bundles/quickstart --out results.parquet",
+    "eyas predict clip.mp4 --bundle bundles/quickstart --out clip.jsonl --conf 0.4",
+    "eyas predict data/shapes/val --bundle bundles/quickstart --out val.coco.json "
+    "--like data/shapes/annotations/instances_val.json",
+)
+SHOWN = 20  # pictures that can't be read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add = parser.add_argument
+    add("source", metavar="SOURCE", nargs="+",
+        help="pictures, folders (searched to their depths), globs, videos, .tar archives, .parquet files")  # fmt: skip
+    add("--bundle", required=True, metavar="FOLDER", help="the bundle")
+    add("--out", required=True, type=Path, metavar="FILE",
+        help="results.parquet, results.jsonl or results.json (COCO); with --shard, a folder")  # fmt: skip
+    add("--format", choices=("parquet", "jsonl", "coco"), help="in place of what the name of --out says")
+    add("--shard", type=int, metavar="N", help="write a folder of files with N pictures each")
+    add("--conf", type=float, metavar="X", help="least score, 0 to 1 (default: the bundle's)")
+    add("--iou", type=float, metavar="X", help="overlap above which the weaker box of a class is dropped")
+    add("--nms", choices=("class_wise", "class_agnostic", "soft"),
+        help="a better box drops those of its class, of any class, or lowers scores")  # fmt: skip
+    add("--classes", metavar="A,B", help="only these classes, comma-separated")
+    add("--batch", type=int, default=1, metavar="N", help="pictures that go through the network at once (default: 1)")
+    add("--column", metavar="NAME", help="of parquet files: the column with encoded pictures or their paths")
+    add("--like", metavar="FILE", help="take image and category ids for COCO results from this annotation file")
+    add("--workers", type=int, metavar="N", help="processes; 0: only this one (default: one a core)")
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
+    add("--on", choices=("here", "ray"), default="here", help="ray: on the nodes of a Ray cluster")
+    add("--max-unreadable", type=int, default=1000, metavar="N",
+        help="pass over so many pictures that can't be read, then stop (default: %(default)s)")  # fmt: skip
+    add("--max-pixels", type=int, metavar="N", help="pass over pictures with more pixels (default: 179 million)")
+    add("--restart", action="store_true", help="begin again, in place of going on where it was stopped")
+    add("--overwrite", action="store_true", help="replace an output that is there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, show progress, tell what could not be read; return 1 if nothing could, else 0."""
+    report = _predict(args)
+    for name, problem in report.problems[:SHOWN]:
+        print(f"can't be read: {name}: {problem}")
+    if report.unreadable > SHOWN:
+        print(f"… and {report.unreadable - SHOWN} more")
+    again = f", {report.before} of them before" if report.before else ""
+    lost = f", {report.unreadable} of them can't be read" if report.unreadable else ""
+    print(f"{report.pictures} pictures{again}{lost}: {report.out}")
+    return 0 if report.unreadable < report.pictures else 1
+
+
+def _predict(args: argparse.Namespace) -> Report:
+    """Call the library, with a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from eyas.decode import MAX_PIXELS
+    from eyas.serve.predict.run import Progress as Step
+    from eyas.serve.predict.run import predict
+
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn())  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("predicting", total=None, rate="")
+
+        def show(step: Step) -> None:
+            seconds = bar.tasks[task].elapsed or 0.0
+            rate = f"{(step.done - step.before) / seconds:.1f} pictures/s" if seconds > 0.5 else ""
+            bar.update(task, completed=step.done, total=step.total, rate=rate)
+
+        return predict(
+            args.source,
+            args.bundle,
+            args.out,
+            format=args.format,
+            shard=args.shard,
+            confidence=args.conf,
+            iou=args.iou,
+            suppression=args.nms,
+            classes=None if args.classes is None else [name.strip() for name in args.classes.split(",")],
+            batch=args.batch,
+            column=args.column,
+            like=args.like,
+            workers=args.workers,
+            device=args.device,
+            max_pixels=MAX_PIXELS if args.max_pixels is None else args.max_pixels,
+            max_unreadable=args.max_unreadable,
+            restart=args.restart,
+            overwrite=args.overwrite,
+            on=args.on,
+            on_progress=show if console.is_terminal else None,
+        )

@@ -1,0 +1,144 @@
+"""Reading the pictures of a part. Videos and parquet files are read on from where the part before ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+
+from eyas.decode import MAX_PIXELS, decode, read_image
+from eyas.errors import UserError
+from eyas.serve.predict.parts import Part
+from eyas.types import UInt8Array
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture that is there.
+
+    Attributes:
+        name: below its source; of a video or parquet file, that one's name.
+        index: the frame or row, None for a file.
+        image: uint8 [H, W, 3], RGB, or why it can't be read.
+    """
+
+    name: str
+    index: int | None
+    image: UInt8Array | UserError
+
+
+Stream: TypeAlias = Iterator[Any]
+
+
+class Reader:
+    """Reads parts; one reader serves one thread.
+
+    Args:
+        max_pixels: a picture with more is not decoded.
+    """
+
+    def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
+        self._max_pixels = max_pixels
+        self._video: tuple[str, cv2.VideoCapture] | None = None
+        self._frame = 0  # the video's next one
+        self._table: tuple[str, str, Stream] | None = None
+        self._row = 0  # the parquet file's next one
+
+    def read(self, part: Part, without: frozenset[int] = frozenset()) -> Iterator[Found]:
+        """Yield the part's pictures, in order.
+
+        Args:
+            part: which.
+            without: positions in the part of pictures that are not to be decoded; a video's frames can't be left out.
+        """
+        if part.kind == "pictures":
+            return self._pictures(part, without)
+        if part.kind == "tar":
+            return self._archive(part, without)
+        return self._frames(part) if part.kind == "video" else self._rows(part, without)
+
+    def _pictures(self, part: Part, without: frozenset[int]) -> Iterator[Found]:
+        for position, name in enumerate(part.names):
+            path = Path(part.path) / name
+            yield Found(name, None, _ended(path) if position in without else self._file(path))
+
+    def _archive(self, part: Part, without: frozenset[int]) -> Iterator[Found]:
+        with Path(part.path).open("rb") as file:
+            for position, (name, (offset, size)) in enumerate(zip(part.names, part.spans, strict=True)):
+                full = f"{part.name}/{name}"
+                data = os.pread(file.fileno(), size, offset)
+                yield Found(full, None, _ended(full) if position in without else self._decoded(data, full))
+
+    def _file(self, path: Path) -> UInt8Array | UserError:
+        try:
+            return read_image(path, max_pixels=self._max_pixels)
+        except UserError as error:
+            return error
+
+    def _decoded(self, data: bytes, where: str) -> UInt8Array | UserError:
+        try:
+            return decode(data, max_pixels=self._max_pixels, where=where)
+        except UserError as error:
+            return error
+
+    def _frames(self, part: Part) -> Iterator[Found]:
+        if self._video is None or self._video[0] != part.path or self._frame > part.start:
+            if self._video is not None:
+                self._video[1].release()
+            self._video = (part.path, cv2.VideoCapture(part.path))
+            self._frame = 0
+        capture = self._video[1]
+        while self._frame < part.start and capture.grab():  # seeking is not exact to the frame
+            self._frame += 1
+        end = part.start + part.count
+        while self._frame >= part.start and (part.last or self._frame < end):
+            good, image = capture.read()
+            if not good:
+                break
+            self._frame += 1
+            yield Found(part.name, self._frame - 1, np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
+        # Containers count a little wrong, so a few frames less are no fault.
+        if part.last and self._frame < end - max(2.0, 0.02 * end):
+            reason = f"The video breaks off after {self._frame} of {end} frames."
+            yield Found(part.name, None, UserError(reason, where=part.path))
+
+    def _rows(self, part: Part, without: frozenset[int]) -> Iterator[Found]:
+        from eyas.serve.predict.tables import column_values, open_parquet
+
+        if self._table is None or self._table[:2] != (part.path, part.column) or self._row > part.start:
+            with open_parquet(Path(part.path)) as table:
+                groups = [table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)]
+            group = self._row = 0
+            while group < len(groups) and self._row + groups[group] <= part.start:
+                self._row += groups[group]
+                group += 1
+            self._table = (part.path, part.column, column_values(Path(part.path), part.column, group))
+        values = self._table[2]
+        while self._row < part.start + part.count:
+            value = next(values)
+            self._row += 1
+            if self._row > part.start:
+                row = self._row - 1
+                ended = row - part.start in without
+                yield Found(part.name, row, _ended(f"{part.name}, row {row}") if ended else self._of_value(value, part))
+
+    def _of_value(self, value: Any, part: Part) -> UInt8Array | UserError:
+        """Return the picture of a cell: a file's bytes, a path, or both as {"bytes", "path"}."""
+        where = f"{part.name}, row {self._row - 1}"
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            return self._decoded(value, where)
+        if not isinstance(value, str):
+            return UserError("The cell is neither a picture's bytes nor a path.", where=where)
+        return self._file(Path(part.path).parent / value)
+
+
+def _ended(where: str | Path) -> UserError:
+    """Return why a picture was left out."""
+    return UserError("The picture ended the process that worked on it, twice.", where=str(where))

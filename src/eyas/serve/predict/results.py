@@ -1,0 +1,193 @@
+"""The output: one file, or a folder of files with so many pictures each; each gets its name when it is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from eyas.boxes import xyxy_to_xywh
+from eyas.errors import UserError
+from eyas.files import atomic_path
+from eyas.runtime.convert import decimals
+from eyas.runtime.writers import read_ids
+
+Format = Literal["parquet", "jsonl", "coco"]
+SUFFIXES: Mapping[str, Format] = {".parquet": "parquet", ".jsonl": "jsonl", ".json": "coco"}
+ENDINGS: Mapping[Format, str] = {"parquet": ".parquet", "jsonl": ".jsonl", "coco": ".coco.json"}
+
+
+class Results(Protocol):
+    """A file of results that is being written."""
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add pictures, as they lie in a part."""
+        ...
+
+    def close(self) -> None:
+        """Finish the file."""
+        ...
+
+
+class JsonLines:
+    """A line of JSON for each picture."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8")
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add pictures."""
+        self._file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+
+class CocoResults:
+    """A COCO results file: an entry for each detection. Entries carry "file_name" (and "frame") beside COCO's fields.
+
+    Args:
+        path: where.
+        first: how many pictures came before this file: ids go on counting, from 1.
+        ids: (name -> image id, category id of each class) of an annotation file; None counts both from 1.
+        where: the annotation file, for the error.
+    """
+
+    def __init__(
+        self, path: Path, first: int, ids: tuple[Mapping[str, int], Sequence[int]] | None, where: str = ""
+    ) -> None:
+        self._file = path.open("w", encoding="utf-8")
+        self._count = first
+        self._ids = ids
+        self._where = where
+        self._separator = "[\n"
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add pictures."""
+        for row in rows:
+            self._count += 1
+            about: dict[str, Any] = {"file_name": row["name"]}
+            if "index" in row:
+                about["frame"] = row["index"]
+            found = row.get("detections", [])
+            boxes = np.array([one["box"] for one in found], np.float32).reshape(-1, 4)
+            for one, box in zip(found, decimals(xyxy_to_xywh(boxes)), strict=True):
+                fields = {"image_id": self._image(row["name"]), "category_id": self._category(one["label"])}
+                entry = {**fields, "bbox": box, "score": one["score"], **about}
+                self._file.write(self._separator + json.dumps(entry, ensure_ascii=False))
+                self._separator = ",\n"
+
+    def _category(self, label: int) -> int:
+        return label + 1 if self._ids is None else self._ids[1][label]
+
+    def _image(self, name: str) -> int:
+        if self._ids is None:
+            return self._count
+        known = self._ids[0]
+        found = known.get(name, known.get(name.rpartition("/")[2]))
+        if found is None:
+            raise UserError(f"{name} is not among the images of the annotation file.", where=self._where)
+        return found
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
+        self._file.close()
+
+
+def format_of(out: Path, given: str | None) -> Format:
+    """Return the output's format: what was given, else what its name says.
+
+    Raises:
+        UserError: neither says one.
+    """
+    if given is not None:
+        return next(kind for kind in ENDINGS if kind == given)
+    found = SUFFIXES.get(out.suffix.lower())
+    if found is None:
+        raise UserError(
+            f"The output's name does not say its format: {out.name}.",
+            where="out",
+            expected="a name that ends in .parquet, .jsonl or .json (COCO results); or a folder and --format",
+        )
+    return found
+
+
+def write_results(
+    out: Path,
+    kind: Format,
+    lines: Iterable[bytes],
+    classes: tuple[str, ...],
+    *,
+    shard: int | None = None,
+    like: Path | None = None,
+    about: Mapping[str, str] | None = None,
+) -> list[tuple[str, str]]:
+    """Write the output and return (name, problem) of each picture that can't be read, the first thousand.
+
+    Args:
+        out: the file; with `shard`, the folder.
+        kind: the format.
+        lines: each picture's line of JSON.
+        classes: the model's class names.
+        shard: pictures a file.
+        like: a COCO annotation file whose ids are to be used.
+        about: text for a parquet file's metadata.
+    """
+    ids = read_ids(like, classes) if like else None
+    problems: list[tuple[str, str]] = []
+    rows = _noting((json.loads(line) for line in lines), problems)
+    first = 0
+    written: list[Path] = []
+    following = next(rows, None)
+    while following is not None or not written:
+        path = out if shard is None else out / f"{len(written):05d}{ENDINGS[kind]}"
+        with atomic_path(path) as temporary, _opened(temporary, kind, first, ids, like, about) as results:
+            end = None if shard is None else first + shard
+            while following is not None and first != end:
+                results.write([following])
+                first += 1
+                following = next(rows, None)
+        written.append(path)
+    if shard is not None:
+        for path in set(out.glob(f"?????{ENDINGS[kind]}")) - set(written):
+            path.unlink()  # of an earlier output that had more files
+    return problems
+
+
+@contextmanager
+def _opened(
+    path: Path,
+    kind: Format,
+    first: int,
+    ids: tuple[Mapping[str, int], list[int]] | None,
+    like: Path | None,
+    about: Mapping[str, str] | None,
+) -> Iterator[Results]:
+    """Give a file of results, closed at the end."""
+    results: Results
+    if kind == "jsonl":
+        results = JsonLines(path)
+    elif kind == "coco":
+        results = CocoResults(path, first, ids, str(like or ""))
+    else:
+        from eyas.serve.predict.tables import ParquetResults
+
+        results = ParquetResults(path, about or {})
+    try:
+        yield results
+    finally:
+        results.close()
+
+
+def _noting(rows: Iterable[dict[str, Any]], problems: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Pass the rows on and note those with an error."""
+    for row in rows:
+        if "error" in row and len(problems) < 1000:
+            problems.append((row["name"] if "index" not in row else f"{row['name']}#{row['index']}", row["error"]))
+        yield row

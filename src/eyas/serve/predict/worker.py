@@ -1,0 +1,50 @@
+"""`python -m eyas.serve.predict.worker FD`: does the parts that its parent sends, and ends with its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from eyas.errors import UserError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(descriptor: int) -> None:
+    """Answer messages until the parent goes away.
+
+    The parent sends (settings, threads, device, out) once, then (part, without) again and again; it gets ("tick", n),
+    ("saved", Saved) or ("failed", error's parts or a traceback).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is asked to stop, and stops us
+    connection: Connection[Any, Any] = Connection(descriptor)
+    from eyas.serve.predict.job import Job
+    from eyas.serve.predict.work import Predictor
+
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            settings, threads, device, out = connection.recv()
+            predictor, job = Predictor(settings, threads, device), Job(Path(out))
+            connection.send(("ready", None))
+            while True:
+                part, without = connection.recv()
+                done = predictor.run(part, lambda number: connection.send(("tick", number)), without=without)
+                connection.send(("saved", job.save(part, done)))
+        except UserError as error:
+            connection.send(("failed", (error.problem, error.expected, error.where, error.fix)))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception:
+            connection.send(("failed", traceback.format_exc()))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
