@@ -11,9 +11,10 @@ import onnxslim
 import torch
 from tests.runtime.fakes import CLASSES, random_net
 
+from eyas.compile.dialect import quantize
 from eyas.compile.graph import CANDIDATES as HOST_CANDIDATES
 from eyas.compile.graph import deployed, load_net
-from eyas.compile.quantize import quantize
+from eyas.compile.quantize import quantization_of
 from eyas.models.fuse import fused
 from eyas.runfolder import read_config
 from eyas.types import InputSpec, RunConfig
@@ -51,5 +52,7 @@ def write_int8(path: Path, source: Path) -> Path:
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 255, (1, SPEC.height, SPEC.width, 3), dtype=np.uint8) for _ in range(2)]
     model = onnx.shape_inference.infer_shapes(onnxslim.slim(onnx.load(source)))
-    path.write_bytes(quantize(model, pictures, "openvino").model.SerializeToString())
+    path.write_bytes(
+        quantize(model, quantization_of(model, pictures).narrowed(7), "openvino").model.SerializeToString()
+    )
     return path

@@ -9,11 +9,12 @@ import pytest
 
 from eyas.card import verify_card
 from eyas.cli.main import main
-from eyas.compile.auto import Trial, candidates, choose, compile_auto, interleaved
+from eyas.compile.auto import Trial, candidates, choose, compile_auto
 from eyas.compile.bundle import Bundle
 from eyas.compile.settings import Settings
 from eyas.errors import UserError
 from eyas.runtime.loading import load
+from eyas.runtime.machine import Gpu
 from eyas.runtime.manifest import read_manifest
 
 FP32 = Trial("onnx", "fp32", 40, 44, 0.500, 0.500)
@@ -32,12 +33,6 @@ def test_the_fastest_within_the_budget_is_chosen() -> None:
     assert "it did not build" in str(error.value)
 
 
-def test_calls_take_turns() -> None:
-    order: list[str] = []
-    times = interleaved({("a", ""): lambda: order.append("a"), ("b", ""): lambda: order.append("b")}, rounds=2, each=2)
-    assert "".join(order) == "aaabbb" + "aabb" and [len(one) for one in times.values()] == [4, 4]
-
-
 def test_candidates_are_those_that_run_here() -> None:
     assert candidates("onnx") == [("onnx", "fp32"), ("onnx", "int8")]
     assert ("onnx", "int8") in candidates(precision="int8")
@@ -47,6 +42,19 @@ def test_candidates_are_those_that_run_here() -> None:
         candidates("openvin")
 
 
+def test_a_gpu_brings_its_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eyas.compile.auto.importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("eyas.compile.auto.onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr("eyas.compile.auto.gpus", lambda: ())
+    assert not any(target.startswith("tensorrt") or kind == "fp16" for target, kind in candidates())
+    monkeypatch.setattr("eyas.compile.auto.gpus", lambda: (Gpu("a card", "8.9", "24 GiB", "580"),))
+    found = candidates()
+    assert {("tensorrt", "fp16"), ("tensorrt-rtx", "fp16"), ("tensorrt-rtx", "int8"), ("onnx", "fp16")} <= set(found)
+    assert ("onnx", "fp32") in found
+    monkeypatch.setattr("eyas.compile.auto.onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert ("onnx", "fp16") not in candidates()
+
+
 def test_a_choice_is_built_and_timed(
     bundle: Bundle, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,7 +62,7 @@ def test_a_choice_is_built_and_timed(
     monkeypatch.setattr("eyas.compile.bundle.export", lambda run, path, **_: shutil.copy(graph, path))
     pairs = [("onnx", "fp32"), ("onnx", "int8")]
     monkeypatch.chdir(tmp_path)
-    settings = Settings(batch=(1, 4), calibrated=3, compared=2)
+    settings = Settings(batch=(1, 4), calibrated=3, compared=2, budget=-2)
     monkeypatch.setattr("eyas.compile.auto.candidates", lambda *_: pairs)
     command = ["compile", str(place / "tiny"), "--target", "auto", "--precision", "auto", "--batch", "1-4"]
     assert main([*command, "--out", "best", "--budget", "100"]) == 0
@@ -70,5 +78,5 @@ def test_a_choice_is_built_and_timed(
     with pytest.raises(UserError, match="A choice needs mAP"):
         compile_auto(place / "tiny", "other", Settings(measured=0))
     with pytest.raises(UserError, match="No candidate stays within"):
-        compile_auto(place / "tiny", "other", settings, pairs=pairs[:1], budget=-2)
+        compile_auto(place / "tiny", "other", settings, pairs=pairs[:1])
     assert {path.name for path in tmp_path.iterdir()} == {"best"}

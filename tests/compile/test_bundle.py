@@ -23,7 +23,7 @@ from eyas.compile.verify import Bound
 from eyas.errors import UserError
 from eyas.evaluate.run import evaluate_run
 from eyas.runtime.loading import load
-from eyas.runtime.manifest import read_manifest
+from eyas.runtime.manifest import Accuracy, read_manifest
 
 BLOCK = "import sys\nfor name in ('torch', 'lightning', 'onnx', 'hotcoco', 'matplotlib', 'safetensors'):\n"
 BLOCK += "    sys.modules[name] = None\n"
@@ -107,6 +107,26 @@ def test_a_failed_gate_leaves_nothing(place: Path, tmp_path: Path, monkeypatch: 
     assert list((tmp_path / "bundles").iterdir()) == []
 
 
+@pytest.mark.usefixtures("bundle")
+def test_lost_accuracy_fails_the_gate_whatever_the_outputs(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eyas.compile.bundle.export", lambda run, path, **_: shutil.copy(exported(place), path))
+    worse = Accuracy(map=0.40, map_fp32=0.402, data="shapes", split="val", pictures=4)
+    monkeypatch.setattr("eyas.compile.judge.measure_accuracy", lambda *_: worse)
+    out = tmp_path / "bundles" / "out"
+    with pytest.raises(UserError, match=r"(?s)mAP 40.00, 0.20 below the trained network's 40.20.*at most 0.1 below"):
+        compile_run(place / "tiny", out, Settings(batch=(1, 4), timed=False))
+    assert list((tmp_path / "bundles").iterdir()) == []
+    told: list[str] = []
+    unmeasured = compile_run(
+        place / "tiny", out, Settings(batch=(1, 4), measured=0, budget=0.0, timed=False), tell=told.append
+    )
+    assert unmeasured.manifest.accuracy is None and any("mAP is not measured" in line for line in told)
+    allowed = compile_run(place / "tiny", tmp_path / "b", Settings(batch=(1, 4), budget=0.002, timed=False))
+    assert allowed.manifest.accuracy == worse and allowed.manifest.latency == ()
+
+
 def exported(place: Path) -> Path:
     """Return the graph that was exported for the shared bundle."""
     return place / "plain" / "model.onnx"
@@ -138,6 +158,7 @@ def test_a_taken_folder_and_nonsense_are_refused_before_any_work(place: Path, tm
         ({"batch": (4, 1)}, "batch is 4 to 1"),
         ({"nms": "gpu"}, "nms is 'gpu'"),
         ({"candidates": 0}, "candidates is 0"),
+        ({"weight_bits": 6}, "weight_bits is 6"),
     ):
         with pytest.raises(UserError, match=message):
             Settings(**settings)  # type: ignore[arg-type]

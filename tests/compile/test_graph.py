@@ -56,8 +56,10 @@ class Given(nn.Module):
 def test_a_row_has_one_class_and_a_box_may_have_two_rows() -> None:
     boxes = torch.tensor([[[0.0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]]])
     scores = torch.tensor([[[0.9, 0.3], [0.8, 0.1], [0.0, 0.7]]])
-    found, rated = Suppressed(Given(boxes, scores), iou=0.6, pairs=5)(torch.zeros(2, 1, 1, 3))
+    found, rated = Suppressed(Given(boxes, scores), iou=0.6, pairs=5, most=5)(torch.zeros(2, 1, 1, 3))
     assert found.shape == (2, 5, 4) and rated.shape == (2, 5, 2)
-    expected = [[0.9, 0], [0, 0], [0, 0.7], [0, 0.3], [0, 0]]  # 0.8 and 0.1 overlap better boxes of their classes
+    expected = [[0.9, 0], [0, 0.7], [0, 0.3], [0, 0], [0, 0]]  # 0.8 and 0.1 overlap better boxes of their classes
     torch.testing.assert_close(rated[0], torch.tensor(expected))
-    torch.testing.assert_close(found[0, :4], boxes[0, [0, 1, 2, 0]])
+    torch.testing.assert_close(found[0, :3], boxes[0, [0, 2, 0]])
+    fewer = Suppressed(Given(boxes, scores), iou=0.6, pairs=5, most=2)(torch.zeros(1, 1, 1, 3))
+    torch.testing.assert_close(fewer[1][0], torch.tensor(expected[:2]))  # a dropped one leaves its place to the next

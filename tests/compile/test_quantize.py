@@ -10,7 +10,9 @@ from onnx import TensorProto, numpy_helper
 
 from eyas.compile.bundle import Bundle
 from eyas.compile.calibrate import Histogram
-from eyas.compile.quantize import DIALECTS, Quantized, check_int8, quantize
+from eyas.compile.dialect import DIALECTS, Quantized, quantize
+from eyas.compile.int8 import check_int8
+from eyas.compile.quantize import quantization_of
 from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
@@ -39,6 +41,21 @@ def test_a_histogram_holds_the_percentile_and_zero() -> None:
     assert histogram.range(100)[1] == pytest.approx(500, abs=0.5)
 
 
+def test_clipping_for_the_least_error() -> None:
+    histogram = Histogram()
+    values = np.abs(np.random.default_rng(0).normal(0, 1, 200_000)).astype(np.float32)
+    histogram.add(np.append(values, np.float32(30)))  # one far away makes every step ten times coarser
+
+    def error(high: float) -> float:
+        step = high / 255
+        return float(((np.clip(np.round(values / step), 0, 255) * step - values) ** 2).sum() + max(0, 30 - high) ** 2)
+
+    low, high = histogram.best()
+    assert low == 0 and 4 < high < 30
+    tried = [error(x) for x in np.linspace(4, 30, 60)]
+    assert error(high) < 1.1 * min(tried) and error(30) > 1.2 * min(tried)
+
+
 def test_growing_by_doubling_counts_as_if_at_once() -> None:
     values = np.random.default_rng(1).normal(0, 1, 4000).astype(np.float32)
     slow, fast = Histogram(), Histogram()
@@ -57,7 +74,7 @@ def test_a_tensor_of_zeros_has_an_empty_range() -> None:
 @pytest.mark.parametrize("target", DIALECTS)
 def test_each_dialect(graph: Graph, target: str) -> None:
     model, pictures = graph
-    result = quantize(model, pictures, target)
+    result = quantize(model, quantization_of(model, pictures), target)
     constants = {one.name: numpy_helper.to_array(one) for one in result.model.graph.initializer}
     readers = {node.output[0]: node for node in result.model.graph.node if node.op_type == "DequantizeLinear"}
     convolutions = {node.name: node for node in result.model.graph.node if node.op_type in ("Conv", "ConvTranspose")}
@@ -90,7 +107,7 @@ def run(model: onnx.ModelProto, images: UInt8Array) -> list[np.ndarray]:
 
 
 def test_a_dialect_that_the_engine_does_not_execute_in_int8_is_found(graph: Graph) -> None:
-    foreign = quantize(*graph, "openvino")
+    foreign = quantize(graph[0], quantization_of(*graph), "openvino")
     with pytest.raises(UserError, match="did not come out as INT8"):
         check_int8(foreign, "onnxruntime")
     plain = Quantized(graph[0], foreign.convolutions, ())
@@ -104,4 +121,4 @@ def test_nothing_to_quantize() -> None:
     ends = [value("images", TensorProto.UINT8, [1])], [value("boxes", TensorProto.FLOAT, [1])]
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", *ends))
     with pytest.raises(UserError, match="no convolution"):
-        quantize(model, [], "openvino")
+        quantization_of(model, [])

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from eyas.compile.target import Sides
 
 HELP = "compile a run into a bundle that runs without torch, and check it against the run"
-EXAMPLES: tuple[str, ...] = ("eyas compile runs/quickstart --out bundles/quickstart",)
+EXAMPLES: tuple[str, ...] = (
+    "eyas compile runs/quickstart --out bundles/quickstart",
+    "eyas compile runs/quickstart --precision int8 --budget 5 --out bundles/int8",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="onnx, openvino, tensorrt, tensorrt-rtx, or auto for the fastest here (default: %(default)s)")  # fmt: skip
     add("--precision", default="fp32", metavar="NAME",
         help="fp32, fp16, bf16, int8, or auto for the fastest that is good enough (default: %(default)s)")  # fmt: skip
-    add("--budget", type=float, default=0.5, metavar="MAP",
-        help="with auto: how far mAP (0 to 100) may fall below the run's (default: %(default)s)")  # fmt: skip
+    add("--budget", type=float, metavar="MAP",
+        help="how far mAP (0 to 100) may fall below the run's (default: by precision; auto: 0.5)")  # fmt: skip
     add("--size", metavar="PIXELS",
         help="input: 640 (a square), 640x480 (width x height), or 320-960 for any between (the run's own)")  # fmt: skip
     add("--batch", default="1", metavar="N", help="pictures at once: 1, or 1-16 for any number between (default: 1)")
@@ -39,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", metavar="NAME", help="the split to check on (default: the run's own)")
     add("--measure", type=int, default=500, metavar="N",
         help="measure mAP on at most so many pictures; 0: not at all (default: %(default)s)")  # fmt: skip
+    add("--calibrate", type=int, default=128, metavar="N",
+        help="int8: take the ranges from so many pictures, if the run has none (default: %(default)s)")  # fmt: skip
+    add("--weight-bits", type=int, choices=(7, 8),
+        help="int8: of a weight; 7 where 8 would overflow (default: what fits this machine)")  # fmt: skip
+    add("--threads", type=int, metavar="N", help="threads of the engine while it is timed (default: its own choice)")
     add("--out", metavar="FOLDER", help="the bundle's folder (default: bundles/RUN-TARGET-PRECISION)")
     builder = parser.add_argument_group("options of the target's builder", describe_options())
     builder.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
@@ -72,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         measured=args.measure,
         options={} if pairs else parse_options(args.target, args.option),
+        budget=None if args.budget is None else args.budget / 100,
+        calibrated=args.calibrate,
+        weight_bits=args.weight_bits,
+        threads=args.threads,
     )
     console = Console(stderr=True, highlight=False)
 
@@ -79,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(line, markup=False, soft_wrap=True)
 
     if pairs:
-        bundle, trials = compile_auto(args.run, args.out, settings, pairs=pairs, budget=args.budget / 100, tell=tell)
+        bundle, trials = compile_auto(args.run, args.out, settings, pairs=pairs, tell=tell)
         show_trials(trials, bundle)
     else:
         bundle = compile_run(args.run, args.out, settings, tell=tell)
@@ -160,3 +172,10 @@ def show(bundle: Bundle) -> None:
             f"mAP:       {found.map:.4f}, the trained network {found.map_fp32:.4f} "
             f"({found.pictures} pictures of {found.data}, split '{found.split}')"
         )
+    else:
+        print("mAP:       not measured")
+    for one in manifest.latency:
+        threads = f"{one.threads} threads" if one.threads else "threads by its own choice"
+        told = ", ".join(f"{name} {version}" for name, version in one.versions.items())
+        print(f"latency:   {one.median_ms:.2f} ms median, {one.p90_ms:.2f} ms p90 a batch of {one.batch}")
+        print(f"           {one.device}, {threads}, {told}")

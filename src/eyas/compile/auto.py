@@ -8,25 +8,22 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+import onnxruntime
 
 from eyas.compile.bundle import Bundle, aside, compile_run, free_folder, seal
 from eyas.compile.settings import Settings, Tell
 from eyas.compile.target import TARGETS, target_info
+from eyas.compile.timing import caller, interleaved, latency
 from eyas.errors import UserError
 from eyas.runtime.loading import open_bundle
-from eyas.runtime.machine import processor
-from eyas.runtime.manifest import Latency, Manifest, write_manifest
+from eyas.runtime.machine import gpus, processor
+from eyas.runtime.manifest import Latency, write_manifest
 
 BUDGET = 0.005  # of mAP (0..1) below the trained network
-ROUNDS = 5
-RUNS = 8  # a round
-
 # What is tried on a machine without an NVIDIA GPU. Half precision is left out where a CPU only emulates it: ONNX
 # Runtime's float16, and OpenVINO's float16 hint, are slower there than float32.
 CPU_CANDIDATES: tuple[tuple[str, str], ...] = (
@@ -35,6 +32,15 @@ CPU_CANDIDATES: tuple[tuple[str, str], ...] = (
     ("openvino", "fp32"),
     ("openvino", "bf16"),
     ("openvino", "int8"),
+)
+
+# What is tried besides where an NVIDIA GPU is here: engines of GPUs, in the types that these are fast in.
+GPU_CANDIDATES: tuple[tuple[str, str], ...] = (
+    ("tensorrt", "fp16"),
+    ("tensorrt", "int8"),
+    ("tensorrt-rtx", "fp16"),
+    ("tensorrt-rtx", "int8"),
+    ("onnx", "fp16"),
 )
 
 
@@ -73,18 +79,20 @@ def candidates(target: str = "auto", precision: str = "auto") -> list[tuple[str,
         target_info(target, "fp32")
     sets = processor().instruction_sets
     bfloat16 = sets.get("AVX-512 BF16") or sets.get("AMX BF16")
+    tried = (*(GPU_CANDIDATES if gpus() else ()), *CPU_CANDIDATES)
     found = [
         pair
-        for pair in CPU_CANDIDATES
+        for pair in tried
         if target in ("auto", pair[0])
         and precision in ("auto", pair[1])
         and (pair[1] != "bf16" or precision == "bf16" or bfloat16)
+        and (pair != ("onnx", "fp16") or "CUDAExecutionProvider" in onnxruntime.get_available_providers())
         and importlib.util.find_spec(TARGETS[pair[0]].package[0]) is not None
     ]
     if not found:
         raise UserError(
             f"There is nothing to choose from for the target '{target}' and the precision '{precision}' here.",
-            expected="among " + ", ".join(f"{one} {kind}" for one, kind in CPU_CANDIDATES),
+            expected="among " + ", ".join(f"{one} {kind}" for one, kind in tried),
             fix='pip install "eyas[openvino]" for more candidates, or name target and precision',
         )
     return found
@@ -112,8 +120,6 @@ def compile_auto(
     settings: Settings | None = None,
     *,
     pairs: Sequence[tuple[str, str]] | None = None,
-    budget: float = BUDGET,
-    threads: int | None = None,
     tell: Tell = lambda _: None,
 ) -> tuple[Bundle, tuple[Trial, ...]]:
     """Build every candidate, keep the fastest that is good enough, and return it with the table it was chosen from.
@@ -121,10 +127,9 @@ def compile_auto(
     Args:
         run: the run's folder.
         out: the bundle's folder, new or empty; by default `bundles/RUN-auto`.
-        settings: as for `compile_run`; target and precision are not used.
+        settings: as for `compile_run`; target and precision are not used, and the budget is `BUDGET` for all of them
+            where it names none.
         pairs: the candidates; None for `candidates()`.
-        budget: how far mAP may fall below the trained network's, 0..1.
-        threads: of the engines while they are timed; None for their own choice.
         tell: called with a line for each step.
 
     Raises:
@@ -140,16 +145,19 @@ def compile_auto(
         failed: list[Trial] = []
         for pair in pairs:
             tell(f"candidate: {pair[0]} in {pair[1]}")
-            own = replace(settings, target=pair[0], precision=pair[1])
+            # No gate at the mAP here, and no clock: what is chosen is judged by both, and the table shows all.
+            own = replace(settings, target=pair[0], precision=pair[1], budget=1.0, timed=False)
             try:
                 built[pair] = compile_run(run, work / "-".join(pair), own, tell=tell)
             except UserError as error:
                 failed.append(Trial(*pair, problem=error.problem))
-        trials = (*_timed(built, threads), *failed)
-        best = choose(trials, budget)
+        tell("timing them by turns")
+        times = _timed(built, settings.threads)
+        trials = (*(_trial(pair, bundle, times[pair]) for pair, bundle in built.items()), *failed)
+        best = choose(trials, BUDGET if settings.budget is None else settings.budget)
         bundle = built[best.target, best.precision]
         manifest = bundle.manifest.model_copy(
-            update={"name": folder.name, "latency": (_latency(best, bundle.manifest, threads),)}
+            update={"name": folder.name, "latency": (times[best.target, best.precision],)}
         )
         write_manifest(bundle.folder, manifest)
         seal(bundle.folder, Path(run), replace(settings, target=best.target, precision=best.precision), manifest)
@@ -159,52 +167,17 @@ def compile_auto(
     return Bundle(folder, manifest), trials
 
 
-def _timed(built: dict[tuple[str, str], Bundle], threads: int | None) -> list[Trial]:
-    """Return a trial for each bundle, all of them timed by turns, so that a busy moment hits every one."""
+def _timed(built: dict[tuple[str, str], Bundle], threads: int | None) -> dict[tuple[str, str], Latency]:
+    """Return the time of each bundle, all of them timed by turns, so that a busy moment hits every one."""
     sessions = {pair: open_bundle(bundle.folder, bundle.manifest, threads) for pair, bundle in built.items()}
-    runs: dict[tuple[str, str], Callable[[], object]] = {}
-    for pair, bundle in built.items():
-        spec = bundle.manifest.input
-        images = np.random.default_rng(0).integers(
-            0, 256, (bundle.manifest.batch[0], spec.height, spec.width, 3), np.uint8
-        )
-        runs[pair] = lambda session=sessions[pair], images=images: session.run(images)  # type: ignore[misc]
-    times = interleaved(runs)
-    trials = []
-    for pair, bundle in built.items():
-        sessions[pair].close()
-        found = bundle.manifest.accuracy
-        assert found is not None
-        median, p90 = (float(np.percentile(times[pair], part)) for part in (50, 90))
-        trials.append(Trial(*pair, median, p90, found.map, found.map_fp32))
-    return trials
+    times = interleaved({pair: caller(sessions[pair], bundle.manifest) for pair, bundle in built.items()})
+    for session in sessions.values():
+        session.close()
+    return {pair: latency(times[pair], bundle.manifest, threads) for pair, bundle in built.items()}
 
 
-def interleaved(
-    runs: dict[tuple[str, str], Callable[[], object]], rounds: int = ROUNDS, each: int = RUNS
-) -> dict[tuple[str, str], list[float]]:
-    """Return name -> milliseconds of every call; the functions are called by turns, `each` times a round."""
-    times: dict[tuple[str, str], list[float]] = {name: [] for name in runs}
-    for number in range(rounds):
-        for name, call in runs.items():
-            if number == 0:
-                call()  # the first call makes buffers
-            for _ in range(each):
-                started = time.perf_counter()
-                call()
-                times[name].append(1000 * (time.perf_counter() - started))
-    return times
-
-
-def _latency(trial: Trial, manifest: Manifest, threads: int | None) -> Latency:
-    """Return the measured time as the manifest holds it."""
-    package = TARGETS[trial.target].package[0]
-    return Latency(
-        device=processor().name,
-        threads=threads or 0,
-        batch=manifest.batch[0],
-        size=(manifest.input.height, manifest.input.width),
-        median_ms=trial.median_ms,
-        p90_ms=trial.p90_ms,
-        versions={package: importlib.metadata.version(package)},
-    )
+def _trial(pair: tuple[str, str], bundle: Bundle, time: Latency) -> Trial:
+    """Return a row of the table."""
+    found = bundle.manifest.accuracy
+    assert found is not None
+    return Trial(*pair, time.median_ms, time.p90_ms, found.map, found.map_fp32)

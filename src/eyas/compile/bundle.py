@@ -16,15 +16,20 @@ from typing import Any
 import onnx
 
 from eyas.card import CARD, hash_file, read_card, verify_card, write_card
+from eyas.compile.dialect import quantize, weight_bits
+from eyas.compile.int8 import check_int8
 from eyas.compile.judge import judge
 from eyas.compile.onnx import export, input_of, opset_of, save
 from eyas.compile.pictures import Pictures, find_pictures
-from eyas.compile.quantize import check_int8, quantize
+from eyas.compile.places import module_of
+from eyas.compile.quantization import QUANTIZATION, Quantization, read_quantization
+from eyas.compile.quantize import quantization_of
 from eyas.compile.settings import Settings, Tell
 from eyas.compile.target import Range, Sides, TargetInfo, check_machine, run_builder, target_info
 from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
 from eyas.runfolder import read_config
+from eyas.runtime.machine import processor
 from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from eyas.types import InputSpec, RunConfig
 
@@ -60,8 +65,7 @@ def compile_run(
     check_machine(settings.target)
     run = Path(run)
     config = read_config(run)
-    if (run / CARD).is_file():
-        verify_card(run)
+    check_sealed(run)
     spec, sizes = input_of(config.input, settings.size)
     folder = free_folder(run, out, settings)
     pictures = find_pictures(run, settings.data, settings.split)
@@ -147,12 +151,40 @@ def write_graph(
     )
     if settings.precision != "int8":
         return {}
+    model = onnx.load(path)
+    quantization = read_quantization(run) or calibrated(model, settings, spec, pictures, tell)
+    bits = settings.weight_bits or weight_bits(info.engine, processor())
+    tell(f"quantizing: {quantization.made.get('method', 'as the run says')}, weights of at most {bits} bits")
+    quantized = quantize(model, quantization.narrowed(bits), info.engine)
+    save(quantized.model, path)
+    return {
+        "convolutions": check_int8(quantized, info.engine),
+        "kept_in_float": [module_of(name) for name in quantized.kept],
+        "weight_bits": bits,
+        "quantization": dict(quantization.made),
+    }
+
+
+def calibrated(
+    model: onnx.ModelProto, settings: Settings, spec: InputSpec, pictures: Pictures, tell: Tell
+) -> Quantization:
+    """Return the quantization of the exported graph from the data set's pictures."""
     chosen = sample_pictures(pictures.calibrate, settings.calibrated)
     tell(f"calibrating on {len(chosen)} pictures of the split '{pictures.calibrate.split}'")
-    quantized = quantize(onnx.load(path), (letterboxed([one], spec, settings.batch[0]) for one in chosen), info.engine)
-    save(quantized.model, path)
-    counts = check_int8(quantized, info.engine)
-    return {"convolutions": counts, "kept_in_float": list(quantized.kept), "calibration_pictures": len(chosen)}
+    return quantization_of(model, (letterboxed([one], spec, settings.batch[0]) for one in chosen))
+
+
+def check_sealed(run: Path) -> None:
+    """Raise a UserError unless the run's files are what its card says, a `quantization.json` among them."""
+    if not (run / CARD).is_file():
+        return
+    card = verify_card(run)
+    if (run / QUANTIZATION).is_file() and QUANTIZATION not in card.files:
+        raise UserError(
+            f"{QUANTIZATION} is not among the files of the run's card: it was put there by hand.",
+            where=str(run),
+            fix="remove it, or write the card anew with it",
+        )
 
 
 def graph_precision(info: TargetInfo, precision: str) -> str:

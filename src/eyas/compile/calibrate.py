@@ -14,6 +14,7 @@ from eyas.types import FloatArray, UInt8Array
 BINS = 2048  # over [-limit, limit]
 LOOKED_AT = 200_000  # values of a tensor a picture; every n-th of larger ones
 PERCENTILE = 99.99  # of the values on either side of zero that a range must hold
+RATIOS = np.linspace(1.0, 0.2, 41)  # of the whole range, that are tried when values are clipped
 
 
 class Histogram:
@@ -49,6 +50,24 @@ class Histogram:
         above[0] = 0
         return -_reach(below, percentile) * width, _reach(above, percentile) * width
 
+    def best(self, levels: int = 255) -> tuple[float, float]:
+        """Return the (low, high) with the least mean squared error in so many equal steps; zero is always inside.
+
+        Clipping the few largest values makes the steps of all others finer. Both sides are clipped in the same ratio.
+        """
+        low, high = self.range(100)
+        counts: npt.NDArray[np.float64] = self.counts.astype(np.float64)
+        width = 2 * self.limit / BINS
+        middles = (np.arange(BINS) + 0.5) * width - self.limit
+        counts[BINS // 2] = 0  # zeros, which any range holds
+        errors = []
+        for ratio in RATIOS:
+            outside = middles - np.clip(middles, low * ratio, high * ratio)
+            rounding = ((high - low) * ratio / levels) ** 2 / 12
+            errors.append(float((counts * np.where(outside == 0, rounding, outside**2)).sum()))
+        ratio = float(RATIOS[int(np.argmin(errors))])
+        return low * ratio, high * ratio
+
 
 def _reach(counts: npt.NDArray[np.int64], percentile: float) -> int:
     """Return how many bins from zero hold the percentile of the counts; 0 if there are none."""
@@ -58,16 +77,15 @@ def _reach(counts: npt.NDArray[np.int64], percentile: float) -> int:
     return int(np.searchsorted(np.cumsum(counts), total * percentile / 100)) + 1
 
 
-def activation_ranges(
-    model: onnx.ModelProto, names: Sequence[str], batches: Iterable[UInt8Array], percentile: float = PERCENTILE
-) -> dict[str, tuple[float, float]]:
-    """Return the range of each named float tensor of the graph over the pictures.
+def histograms(
+    model: onnx.ModelProto, names: Sequence[str], batches: Iterable[UInt8Array]
+) -> tuple[dict[str, Histogram], int]:
+    """Return what each named float tensor of the graph holds over the pictures, and how many pictures that were.
 
     Args:
         model: takes "images", uint8 [N, H, W, 3].
         names: outputs of nodes.
         batches: pictures as the graph takes them.
-        percentile: see `Histogram.range`.
     """
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
@@ -77,9 +95,11 @@ def activation_ranges(
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    histograms = {name: Histogram() for name in names}
+    found = {name: Histogram() for name in names}
+    seen = 0
     for images in batches:
+        seen += len(images)
         for name, values in zip(names, session.run(list(names), {model.graph.input[0].name: images}), strict=True):
             flat = values.reshape(-1)
-            histograms[name].add(flat[:: max(1, len(flat) // LOOKED_AT)])
-    return {name: histogram.range(percentile) for name, histogram in histograms.items()}
+            found[name].add(flat[:: max(1, len(flat) // LOOKED_AT)])
+    return found, seen

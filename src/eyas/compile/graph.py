@@ -19,6 +19,7 @@ from eyas.runfolder import WEIGHTS
 from eyas.types import RunConfig
 
 CANDIDATES = 300  # anchors a picture that leave the graph; what that costs in mAP stands in docs/compile.md
+PAIRS = 1000  # (box, class) pairs that take part in suppression inside the graph
 ROUNDS = 5  # of suppression inside the graph: longer chains of boxes that suppress one another are not followed
 
 # Precision -> the type of the network's weights and activations. INT8 is written into the float32 graph afterwards.
@@ -54,19 +55,21 @@ class Suppressed(nn.Module):
     Args:
         deployed: gives (boxes [B, K, 4], scores [B, K, C]).
         iou: the overlap above which the weaker box is dropped.
-        pairs: how many (box, class) pairs take part, and come out.
+        pairs: how many (box, class) pairs take part.
+        most: how many of them come out, the best survivors first.
         rounds: how often the survivors are worked out again.
     """
 
-    def __init__(self, deployed: nn.Module, iou: float, pairs: int, rounds: int = ROUNDS) -> None:
+    def __init__(self, deployed: nn.Module, iou: float, pairs: int, most: int, rounds: int = ROUNDS) -> None:
         super().__init__()
         self.deployed = deployed
         self.iou = iou
         self.pairs = pairs
+        self.most = most
         self.rounds = rounds
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return boxes float32 [B, P, 4] and scores float32 [B, P, C]: each row has one class, dropped ones none."""
+        """Return boxes float32 [B, M, 4] and scores float32 [B, M, C]: each row has one class, dropped ones none."""
         boxes, scores = self.deployed(images)
         classes = scores.shape[2]
         flat = scores.flatten(1)
@@ -75,8 +78,11 @@ class Suppressed(nn.Module):
         labels = index - anchors * classes
         boxes = boxes.gather(1, anchors.unsqueeze(-1).expand(-1, -1, 4))
         kept = survivors(boxes, labels, self.iou, self.rounds)
-        rows = labels.unsqueeze(-1) == torch.arange(classes, device=labels.device)
-        return boxes, rows.float() * (best * kept).unsqueeze(-1)
+        # Those that were dropped have the score 0 now, and make room for weaker ones that were not.
+        best, order = (best * kept).topk(torch.sym_min(self.most, best.shape[1]), dim=1)  # type: ignore[no-untyped-call]
+        boxes = boxes.gather(1, order.unsqueeze(-1).expand(-1, -1, 4))
+        rows = labels.gather(1, order).unsqueeze(-1) == torch.arange(classes, device=labels.device)
+        return boxes, rows.float() * best.unsqueeze(-1)
 
 
 def survivors(boxes: Tensor, labels: Tensor, iou: float, rounds: int) -> Tensor:
@@ -127,8 +133,10 @@ def deployed(
         config: the run's.
         precision: of the network.
         nms: "host" leaves suppression to the host, "graph" does it here with the run's IoU threshold.
-        candidates: how many boxes to keep, and with `nms="graph"` how many (box, class) pairs.
+        candidates: how many boxes to keep; with `nms="graph"` how many survivors of `PAIRS` (box, class) pairs, or of
+            so many if that is more.
     """
     typed = net if DTYPES[precision] == torch.float32 else Typed(net, DTYPES[precision])
     graph = Deployed(typed, config.input, candidates)
-    return (Suppressed(graph, config.thresholds.iou, candidates) if nms == "graph" else graph).eval()
+    pairs = max(PAIRS, candidates)
+    return (Suppressed(graph, config.thresholds.iou, pairs, candidates) if nms == "graph" else graph).eval()

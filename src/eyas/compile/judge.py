@@ -9,8 +9,10 @@ from eyas.compile.built import StandIn
 from eyas.compile.graph import deployed, load_net
 from eyas.compile.pictures import Pictures, spread
 from eyas.compile.settings import Settings, Tell
+from eyas.compile.timing import time_bundle
 from eyas.compile.verify import (
     BOUNDS,
+    check_accuracy,
     check_parity,
     letterboxed,
     measure_accuracy,
@@ -55,8 +57,14 @@ def judge(
             update["accuracy"] = measure_accuracy(
                 session, plain(reference, run, config, settings), manifest, index, max(manifest.batch[1], 1)
             )
+            check_accuracy(update["accuracy"], settings.allowed, f"{manifest.target} in {manifest.precision}")
+        else:
+            tell("mAP is not measured: nothing says what this build costs in accuracy")
     finally:
         session.close()
+    if settings.timed:
+        tell("timing the file")
+        update["latency"] = (time_bundle(bundle, manifest, settings.threads),)
     return manifest.model_copy(update=update)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from eyas.compile.graph import CANDIDATES, deployed, load_net
+from eyas.compile.places import name_nodes, scopes_of
 from eyas.compile.target import Range, Sides
 from eyas.errors import UserError
 from eyas.files import atomic_path
@@ -121,7 +122,10 @@ def to_onnx(graph: nn.Module, spec: InputSpec, sizes: Range | None, batch: Range
             verbose=False,
         )
         assert program is not None
-        model: onnx.ModelProto = onnxslim.slim(program.model_proto)
+        exported = program.model_proto
+        scopes = scopes_of(exported)
+        model: onnx.ModelProto = onnxslim.slim(exported)
+    name_nodes(model, scopes)
     _name_dimensions(model, batch, sizes)
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     onnx.checker.check_model(model, full_check=True)

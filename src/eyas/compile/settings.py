@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from eyas.compile.graph import CANDIDATES
 from eyas.compile.options import builder_options
+from eyas.compile.quantization import LARGEST
 from eyas.compile.target import Range, Sides, target_info
 from eyas.errors import UserError
 
 Tell = Callable[[str], None]
+
+# Precision -> how far mAP (0..1) may fall below the trained network's. Float32 gives the same boxes but for rounding,
+# and for what is cut off by fewer candidates; the others were measured, see docs/compile.md.
+BUDGETS: Mapping[str, float] = MappingProxyType({"fp32": 0.001, "fp16": 0.003, "bf16": 0.005, "int8": 0.01})
+# More where suppression is in the graph, of a fixed number of pairs in a fixed number of rounds.
+BUDGET_OF_SUPPRESSION = 0.001
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,12 @@ class Settings:
         data: the data set to judge and calibrate on; None for the run's own.
         split: the split to judge on; None for the run's own.
         compared: how many pictures the outputs are compared on.
-        calibrated: how many pictures the ranges of INT8 are taken from.
+        calibrated: how many pictures the ranges of INT8 are taken from, if the run does not carry them.
+        weight_bits: of a weight in INT8 at most, 7 or 8; None for what the engine can take on this machine.
         measured: how many pictures mAP is measured on at most; 0 for none, None for all.
+        budget: how far mAP (0..1) may fall below the trained network's; None for `BUDGETS` of the precision.
+        threads: of the engine while it is timed; None for its own choice.
+        timed: whether to time the file.
         options: for the target's builder, see `eyas.compile.options`.
     """
 
@@ -43,9 +55,20 @@ class Settings:
     data: str | Path | None = None
     split: str | None = None
     compared: int = 8
-    calibrated: int = 64
+    calibrated: int = 128
+    weight_bits: int | None = None
     measured: int | None = 500
+    budget: float | None = None
+    threads: int | None = None
+    timed: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def allowed(self) -> float:
+        """Return how far mAP (0..1) may fall below the trained network's."""
+        if self.budget is not None:
+            return self.budget
+        return BUDGETS[self.precision] + (BUDGET_OF_SUPPRESSION if self.nms == "graph" else 0.0)
 
     def __post_init__(self) -> None:
         """Refuse what can't be built, before anything expensive."""
@@ -55,6 +78,8 @@ class Settings:
             raise UserError(f"nms is '{self.nms}'.", where="nms", expected="host or graph")
         if not 1 <= self.batch[0] <= self.batch[1]:
             raise UserError(f"The batch is {self.batch[0]} to {self.batch[1]}.", where="batch", expected="1, or 1-16")
+        if self.weight_bits not in (None, *LARGEST):
+            raise UserError(f"weight_bits is {self.weight_bits}.", where="weight_bits", expected="7 or 8")
         for name, least in (("candidates", 1), ("compared", 1), ("calibrated", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} is {getattr(self, name)}.", where=name, expected=f"at least {least}")

@@ -21,8 +21,8 @@ from typing import Any
 import onnx
 
 from eyas.compile.built import BuiltFiles, StandIn
+from eyas.compile.int8 import quantized_convolutions
 from eyas.compile.options import EngineOptions, TensorRtOptions, TensorRtRtxOptions, builder_options
-from eyas.compile.quantize import quantized_convolutions
 from eyas.compile.tensorrt_graph import fit_for_tensorrt
 from eyas.errors import UserError
 from eyas.runtime.sessions.cache import cache_folder
