@@ -13,8 +13,8 @@ from tests.runtime.fake_cuda import FakeCuda
 
 from eyas.compile import tensorrt, tensorrt_rtx
 from eyas.compile.built import BuiltFiles
+from eyas.compile.int8 import quantized_convolutions
 from eyas.compile.options import TensorRtOptions, TensorRtRtxOptions
-from eyas.compile.quantize import quantized_convolutions
 from eyas.compile.tensorrt import (
     RTX_CAPABILITIES,
     Profile,
