@@ -1,0 +1,122 @@
+"""Runs and bundles for `inference.py`: untrained networks will do, since speed does not depend on the weights.
+
+The bundles are built as `eyas compile` builds them, but not judged: an untrained network has no answers to compare.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import onnx
+import torch
+from torch import nn
+
+from eyas.card import hash_file
+from eyas.compile.bundle import graph_precision
+from eyas.compile.onnx import export, input_of, save
+from eyas.compile.quantize import check_int8, quantize
+from eyas.compile.target import Sides, run_builder, target_info
+from eyas.compile.verify import letterboxed
+from eyas.decode import read_image
+from eyas.models import weights, zoo
+from eyas.runfolder import CONFIG, WEIGHTS, read_config, write_config
+from eyas.runtime.bench_picture import write_pictures
+from eyas.runtime.manifest import Manifest, write_manifest
+from eyas.types import InputSpec, RunConfig
+
+SIZE = Sides(width=640, height=480)
+CLASSES = 80
+CALIBRATION = 8  # pictures
+
+
+def untrained_run(folder: Path, name: str) -> Path:
+    """Write a run of a named network with random weights, whose scores and boxes depend on the picture."""
+    torch.manual_seed(0)
+    net = zoo.build(name, CLASSES)
+    with torch.no_grad():
+        for key, parameter in net.named_parameters():
+            if "_pred." in key:
+                parameter += 0.1 * torch.randn_like(parameter)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the running statistics become the mean over what is seen now
+        net.train()
+        for _ in range(2):
+            net(torch.rand(2, 3, 128, 160))
+    folder.mkdir(parents=True)
+    write_config(folder, RunConfig(zoo.describe(name), tuple(f"class {i}" for i in range(CLASSES)), InputSpec()))
+    weights.save_model(net.eval(), folder / WEIGHTS)
+    assert (folder / CONFIG).is_file()
+    return folder
+
+
+def bundle(
+    run: Path, out: Path, target: str, precision: str, pictures: Sequence[Path], margin: int | None = None
+) -> Path:
+    """Build the run for an engine, with an input of 640 x 480, into `out`, unless it is there already.
+
+    `margin` takes the place of the run's own; with 0 a picture of the input's size is not resized.
+    """
+    if (out / "manifest.json").is_file():
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    info, config = target_info(target, precision), read_config(run)
+    spec, sizes = input_of(config.input, SIZE)
+    spec = spec if margin is None else replace(spec, margin=margin)
+    graph = out / "model.onnx"
+    export(run, graph, size=SIZE, precision=graph_precision(info, precision))
+    if precision == "int8":
+        images = [read_image(path) for path in pictures[:CALIBRATION]]
+        quantized = quantize(onnx.load(graph), (letterboxed([one], spec, 1) for one in images), info.engine)
+        save(quantized.model, graph)
+        print(f"  {out.name}: convolutions {check_int8(quantized, info.engine)}")
+    source = graph.rename(out.with_suffix(".onnx"))
+    built = run_builder(target, source, out, precision=precision, spec=spec, sizes=sizes, batches=(1, 1), options={})
+    source.unlink()
+    manifest = Manifest(
+        name=out.name,
+        classes=config.classes,
+        input=spec,
+        batch=(1, 1),
+        candidates=300,
+        thresholds=config.thresholds,
+        target=info.engine,
+        precision=precision,
+        files={name: hash_file(out / name) for name in sorted(built.files)},
+        entry=built.entry,
+        details=dict(built.details),
+        created="2026-01-01T00:00:00+00:00",
+        eyas=importlib.metadata.version("eyas"),
+    )
+    write_manifest(out, manifest)
+    return out
+
+
+def pictures_in(folder: Path, source: Path | None) -> list[Path]:
+    """Return JPEG pictures of 640 x 480 pixels: the source's, resized, or made-up ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = sorted(folder.glob("*.jpg"))
+    if made:
+        return made
+    if source is None:
+        return write_pictures(folder, CALIBRATION)
+    for path in sorted(source.glob("*.jpg"))[:: max(1, len(list(source.glob("*.jpg"))) // 16)][:16]:
+        image = cv2.resize(read_image(path)[..., ::-1], (640, 480), interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(folder / path.name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return sorted(folder.glob("*.jpg"))
+
+
+def clip_in(folder: Path, pictures: Sequence[Path], frames: int = 48) -> Path:
+    """Write the pictures as a video of 1280 x 720 pixels, each a few frames long, and return its path."""
+    path = folder / "clip.mp4"
+    if not path.is_file():
+        video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (1280, 720))
+        for i in range(frames):
+            picture = read_image(pictures[i // 4 % len(pictures)])[..., ::-1]
+            video.write(cv2.resize(picture, (1280, 720)))
+        video.release()
+    return path
