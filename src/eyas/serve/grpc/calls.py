@@ -1,0 +1,123 @@
+"""What surrounds every gRPC call: keys, refusals as statuses, the deadline, and the wiring of methods to messages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from eyas.serve.errors import ServeError
+from eyas.serve.limits import check_id
+from eyas.serve.service import new_id
+
+_LOG = logging.getLogger("eyas.serve")
+Guard = Callable[[Mapping[str, str]], str]  # metadata -> client's name; raises ServeError
+Context = grpc.aio.ServicerContext[Any, Any]
+Unary = Callable[[Any, Context], Awaitable[Any]]
+Streaming = Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]]
+
+
+def metadata_of(context: Context) -> dict[str, str]:
+    """Return the client's metadata, texts only; of a name that is repeated the first counts."""
+    found: dict[str, str] = {}
+    for name, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            found.setdefault(name.lower(), value)
+    return found
+
+
+def request_id(metadata: Mapping[str, str]) -> str:
+    """Return the client's request id, or a new one."""
+    given = metadata.get("x-request-id")
+    if given is None:
+        return new_id()
+    check_id(given)
+    return given
+
+
+def time_left(context: Context) -> float | None:
+    """Return the seconds until the client's deadline, None where it set none.
+
+    Raises:
+        ServeError: it has passed.
+    """
+    left: float | None = context.time_remaining()
+    if left is None:
+        return None
+    if left <= 0:
+        raise ServeError("deadline", "The deadline has passed.")
+    return float(left)
+
+
+async def refuse(error: ServeError, context: Context) -> None:
+    """End the call with the error's status; raises what ends it."""
+    trailing = []
+    if error.wire.retry:
+        trailing.append(("retry-after", str(max(1, round(error.retry_after or 1.0)))))
+    await context.abort(grpc.StatusCode[error.wire.grpc], error.message, tuple(trailing))
+
+
+def handlers(
+    file: FileDescriptor, service: str, unary: Mapping[str, Unary], streaming: Mapping[str, Streaming], guard: Guard
+) -> grpc.GenericRpcHandler:
+    """Return the service's handlers.
+
+    Args:
+        file: where its messages are.
+        service: its full name.
+        unary: method -> what answers one message with one.
+        streaming: method -> what answers a stream with a stream.
+        guard: lets a client in, or raises.
+    """
+    descriptor = file.services_by_name[service.rpartition(".")[2]]
+    found: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for name, call in unary.items():
+        found[name] = grpc.unary_unary_rpc_method_handler(
+            _guarded(call, guard), **_codecs(descriptor.methods_by_name[name])
+        )
+    for name, stream in streaming.items():
+        method = descriptor.methods_by_name[name]
+        many = method.client_streaming
+        make = grpc.stream_stream_rpc_method_handler if many else grpc.unary_stream_rpc_method_handler
+        found[name] = make(_guarded_stream(stream, guard), **_codecs(method))
+    return grpc.method_handlers_generic_handler(service, found)
+
+
+def _codecs(method: Any) -> dict[str, Callable[..., Any]]:
+    return {
+        "request_deserializer": GetMessageClass(method.input_type).FromString,
+        "response_serializer": Message.SerializeToString,
+    }
+
+
+def _guarded(call: Unary, guard: Guard) -> Unary:
+    async def handle(message: Any, context: Context) -> Any:
+        try:
+            guard(metadata_of(context))
+            return await call(message, context)
+        except ServeError as error:
+            await refuse(error, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            _LOG.exception("a gRPC call failed")
+            await refuse(ServeError("internal", "The server failed on this request; its log tells more."), context)
+
+    return handle
+
+
+def _guarded_stream(call: Streaming, guard: Guard) -> Streaming:
+    async def handle(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        try:
+            guard(metadata_of(context))
+            async for answer in call(messages, context):
+                yield answer
+        except ServeError as error:
+            await refuse(error, context)
+
+    return handle

@@ -1,0 +1,140 @@
+"""What a client may send, and the checks that need no protocol: pictures by their headers, names, ids, thresholds."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from eyas.picture_header import parse_header
+from eyas.serve.api import Lane, Options, Request
+from eyas.serve.errors import ServeError
+from eyas.types import UInt8Array
+
+KINDS = ("jpeg", "png", "webp")
+_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LANES: dict[int, Lane] = {0: "interactive", 1: "interactive", 2: "stream", 3: "batch"}  # OIP's priorities
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client may send.
+
+    Attributes:
+        body: most bytes of a request's body, or of a gRPC message.
+        pictures: most pictures a request.
+        pixels: most pixels a picture, by its header.
+        side: most pixels a side.
+        headers: most bytes of a request's headers.
+        json_depth: deepest nesting of a JSON body.
+        header_seconds: within which the headers must have arrived.
+        body_seconds: within which the body must have arrived.
+        idle_seconds: after which a stream without a frame is closed.
+        connections: most connections, and most gRPC calls, at once.
+        detections: most detections that a client may ask for.
+        timeout: most seconds that a client may ask the server to try.
+    """
+
+    body: int = 32 * 2**20
+    pictures: int = 64
+    pixels: int = 50_000_000
+    side: int = 16_384
+    headers: int = 16 * 2**10
+    json_depth: int = 32
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 300.0
+    connections: int = 1024
+    detections: int = 10_000
+    timeout: float = 300.0
+
+
+def check_request(request: Request, limits: Limits) -> None:
+    """Refuse what no engine should see.
+
+    Raises:
+        ServeError: a name or id is malformed, there are no or too many pictures, one is of a kind that is not served
+            or too large, or an option lies outside its range.
+    """
+    check_id(request.id)
+    check_model(request.model, request.version)
+    if not request.pictures:
+        raise ServeError("invalid", "There is no picture in the request.")
+    if len(request.pictures) > limits.pictures:
+        raise ServeError(
+            "too_large", f"{len(request.pictures)} pictures in a request; at most {limits.pictures} are allowed."
+        )
+    check_options(request.options, limits)
+    if request.timeout is not None and not 0 < request.timeout <= limits.timeout:
+        raise ServeError("invalid", f"The timeout must be above 0 and at most {limits.timeout:g} seconds.")
+    for index, picture in enumerate(request.pictures):
+        where = f"Picture {index}" if len(request.pictures) > 1 else "The picture"
+        if isinstance(picture, bytes):
+            check_file(picture, limits, where)
+        else:
+            check_array(picture, limits, where)
+
+
+def check_id(text: str) -> None:
+    """Refuse a request id that would not be safe in logs and headers."""
+    if not _ID.fullmatch(text):
+        raise ServeError("invalid", "A request id has 1 to 128 letters, digits or ._:/+=@- .")
+
+
+def check_model(name: str, version: str) -> None:
+    """Refuse a model's name or version that can be none; both may be empty."""
+    if name and (not _NAME.fullmatch(name) or ".." in name):
+        raise ServeError("not_found", "There is no model of that name: letters, digits and ._- only, at most 128.")
+    if version and not _VERSION.fullmatch(version):
+        raise ServeError("not_found", "There is no such version: a number, or an alias as @champion.")
+
+
+def check_options(options: Options, limits: Limits) -> None:
+    """Refuse thresholds outside their range."""
+    for name, value in (("confidence", options.confidence), ("IoU", options.iou)):
+        if value is not None and not (math.isfinite(value) and 0.0 <= value <= 1.0):
+            raise ServeError("invalid", f"The {name} threshold must be a number from 0 to 1.")
+    most = options.max_detections
+    if most is not None and not 1 <= most <= limits.detections:
+        raise ServeError("invalid", f"max_detections must be from 1 to {limits.detections}.")
+    if options.classes is not None and not 1 <= len(options.classes) <= 10_000:
+        raise ServeError("invalid", "The list of classes is empty, or too long.")
+
+
+def check_file(data: bytes, limits: Limits, where: str = "The picture") -> None:
+    """Refuse a file by its first bytes, before anything is decoded."""
+    if not data:
+        raise ServeError("unprocessable", f"{where} is empty.")
+    header = parse_header(data)
+    if header is None:
+        raise ServeError("unprocessable", f"{where} is no JPEG, PNG or WebP file, or its header is incomplete.")
+    if header.kind not in KINDS:
+        raise ServeError("unsupported", f"{where} is a {header.kind.upper()} file; JPEG, PNG and WebP are served.")
+    check_size(header.height, header.width, limits, where)
+
+
+def check_array(image: UInt8Array, limits: Limits, where: str = "The picture") -> None:
+    """Refuse an array that is no picture."""
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ServeError("invalid", f"{where} must have the shape [height, width, 3].")
+    check_size(image.shape[0], image.shape[1], limits, where)
+
+
+def check_size(height: int, width: int, limits: Limits, where: str) -> None:
+    """Refuse a picture without pixels, or with too many."""
+    if height < 1 or width < 1:
+        raise ServeError("unprocessable", f"{where} is {width}x{height} pixels: it has none.")
+    if height * width > limits.pixels or max(height, width) > limits.side:
+        raise ServeError(
+            "too_large",
+            f"{where} is {width}x{height} pixels; at most {limits.pixels} pixels and {limits.side} a side are allowed.",
+        )
+
+
+def lane_of(priority: int) -> Lane:
+    """Return the lane of OIP's priority: 0 (default) and 1 interactive, 2 stream, 3 batch."""
+    if priority not in LANES:
+        raise ServeError("invalid", "The priority is 0 or 1 (interactive), 2 (stream) or 3 (batch).")
+    return LANES[priority]

@@ -1,0 +1,197 @@
+"""The event log: a line a request, for monitoring to read later; feedback; and, if asked for, some of the pictures.
+
+`events.jsonl` holds two kinds of lines. "detect": time, id, trace, protocol, model, version, outcome, where the time
+went, and for each picture its size, statistics of a share of them (brightness, contrast, sharpness), and a summary of
+what was found (number, classes, histogram of scores). "feedback": what somebody said about an answer, by request id.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from eyas.decode import decode
+from eyas.errors import UserError
+from eyas.picture_header import parse_header
+from eyas.serve.api import Answer, Request
+from eyas.serve.observe.journal import Journal
+from eyas.types import Detections, UInt8Array
+
+NAME = "events.jsonl"
+PICTURES = "pictures"
+_BINS = np.linspace(0.0, 1.0, 11)
+_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    """What the event log holds.
+
+    Attributes:
+        folder: where it lies.
+        statistics: share of requests whose pictures' statistics are taken, 0 to 1.
+        pictures: share of requests whose pictures are kept, 0 to 1; none unless asked for, since pictures show people.
+        keep_seconds: after which a kept picture is deleted.
+        size: bytes after which a new file begins.
+        files: how many old files stay.
+        recent: how many request ids are remembered, to tell whether feedback belongs to one.
+    """
+
+    folder: Path
+    statistics: float = 0.1
+    pictures: float = 0.0
+    keep_seconds: float = 7 * 86_400.0
+    size: int = 64 * 2**20
+    files: int = 8
+    recent: int = 100_000
+
+
+class EventLog:
+    """Writes events; see the module's text for what they hold.
+
+    Args:
+        settings: what is written, and where.
+        on_drop: called with the number of events that were lost.
+        chance: gives numbers from 0 to 1, for what is done to a share of the requests.
+    """
+
+    def __init__(
+        self,
+        settings: EventSettings,
+        *,
+        on_drop: Callable[[int], None] = lambda _count: None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings, self._chance = settings, chance
+        self._journal = Journal(settings.folder / NAME, size=settings.size, keep=settings.files, on_drop=on_drop)
+        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._swept = 0.0
+
+    def detected(self, request: Request, answer: Answer, *, protocol: str, trace: str) -> None:
+        """Log an answer."""
+        statistics, keep = self._chance() < self._settings.statistics, self._chance() < self._settings.pictures
+        now = time.time()
+        self._recent[answer.id] = None
+        if len(self._recent) > self._settings.recent:
+            self._recent.popitem(last=False)
+        self._journal.submit(lambda: self._line(request, answer, protocol, trace, now, statistics, keep))
+
+    def refused(self, request_id: str, model: str, *, protocol: str, trace: str, outcome: str) -> None:
+        """Log a request that was not answered."""
+        self._journal.write(
+            {
+                "event": "detect",
+                "time": time.time(),
+                "id": request_id,
+                "trace": trace,
+                "protocol": protocol,
+                "model": model,
+                "outcome": outcome,
+            }
+        )
+
+    def feedback(self, request_id: str, content: dict[str, Any]) -> bool:
+        """Log what somebody says about an answer, and return whether the request is one of the recent ones."""
+        known = request_id in self._recent
+        self._journal.write({"event": "feedback", "time": time.time(), "id": request_id, "known": known, **content})
+        return known
+
+    def flush(self) -> None:
+        """Wait until everything lies in the file."""
+        self._journal.flush()
+
+    def close(self) -> None:
+        """Write what waits."""
+        self._journal.close()
+
+    def _line(
+        self, request: Request, answer: Answer, protocol: str, trace: str, now: float, statistics: bool, keep: bool
+    ) -> dict[str, Any]:
+        """Return the line of an answer; runs in the journal's thread."""
+        timing = answer.timing
+        names = ("queue", "decode", "preprocess", "inference", "postprocess", "total")
+        pictures = []
+        for index, (picture, found) in enumerate(zip(request.pictures, answer.detections, strict=True)):
+            entry = {"height": found.height, "width": found.width, **summary(found)}
+            entry["bytes"] = len(picture) if isinstance(picture, bytes) else picture.nbytes
+            if statistics:
+                entry.update(picture_statistics(picture))
+            if keep:
+                entry["kept"] = self._keep(f"{now:.3f}-{_safe(answer.id)}-{index}", picture)
+            pictures.append(entry)
+        self._sweep(now)
+        return {
+            "event": "detect",
+            "time": now,
+            "id": answer.id,
+            "trace": trace,
+            "protocol": protocol,
+            "model": answer.model.name,
+            "version": answer.model.version,
+            "outcome": "ok",
+            "lane": request.lane,
+            "stream": request.stream,
+            "seconds": {name: round(getattr(timing, name), 6) for name in names},
+            "batch": timing.batch,
+            "pictures": pictures,
+        }
+
+    def _keep(self, name: str, picture: bytes | UInt8Array) -> str:
+        """Write the picture beside the log and return its file's name."""
+        folder = self._settings.folder / PICTURES
+        folder.mkdir(exist_ok=True)
+        if isinstance(picture, bytes):
+            header = parse_header(picture)
+            path = folder / (name + _SUFFIXES.get(header.kind if header else "", ".bin"))
+            path.write_bytes(picture)
+        else:
+            path = folder / f"{name}.png"
+            path.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+        return path.name
+
+    def _sweep(self, now: float) -> None:
+        """Delete, once a minute, the pictures that are too old."""
+        folder = self._settings.folder / PICTURES
+        if now - self._swept < min(60.0, self._settings.keep_seconds) or not folder.is_dir():
+            return
+        self._swept = now
+        for path in folder.iterdir():
+            if now - path.stat().st_mtime > self._settings.keep_seconds:
+                path.unlink(missing_ok=True)
+
+
+def summary(found: Detections) -> dict[str, Any]:
+    """Return the number of detections, of each class, and the histogram of scores in steps of a tenth."""
+    numbers = Counter(found.classes[label] for label in found.labels.tolist())
+    histogram = np.histogram(found.scores, _BINS)[0].tolist() if len(found) else [0] * 10
+    areas = (found.boxes[:, 2] - found.boxes[:, 0]) * (found.boxes[:, 3] - found.boxes[:, 1])
+    share = float(areas.mean() / max(1, found.height * found.width)) if len(found) else 0.0
+    return {"detections": len(found), "classes": dict(numbers), "scores": histogram, "area": round(share, 6)}
+
+
+def picture_statistics(picture: bytes | UInt8Array) -> dict[str, float]:
+    """Return mean brightness, contrast (its deviation) and sharpness (variance of the Laplacian), all of grey 0..1."""
+    try:
+        image = decode(picture, shrink=8, fast=True) if isinstance(picture, bytes) else picture[::4, ::4]
+    except UserError:
+        return {}
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255.0
+    sharpness = cv2.Laplacian(grey, cv2.CV_32F).var()
+    return {
+        "brightness": round(float(grey.mean()), 4),
+        "contrast": round(float(grey.std()), 4),
+        "sharpness": round(float(sharpness), 6),
+    }
+
+
+def _safe(text: str) -> str:
+    """Return the id as a part of a file name."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in text)[:80]

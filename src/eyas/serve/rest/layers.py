@@ -1,0 +1,180 @@
+"""What surrounds every HTTP request: id, trace and access log; keys and host; limits on size and time of the body."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from eyas.serve.errors import ServeError
+from eyas.serve.limits import Limits, check_id
+from eyas.serve.observe.tracing import trace_of
+from eyas.serve.rest.replies import refusal
+from eyas.serve.service import new_id
+
+REQUEST_ID = "x-request-id"
+Guard = Callable[[str, Mapping[str, str]], str]  # (path, headers) -> client's name; raises ServeError
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the layers found out about a request; at scope["state"]["context"]."""
+
+    id: str
+    headers: Mapping[str, str]
+
+
+def context_of(scope: MutableMapping[str, Any]) -> Context:
+    """Return the context that `Surround` left in the scope."""
+    found = scope["state"]["context"]
+    assert isinstance(found, Context)
+    return found
+
+
+class Surround:
+    """The outermost layer: request id, trace, host and key, limits, access log.
+
+    Args:
+        app: the application inside.
+        limits: what a client may send.
+        guard: lets a client in or raises.
+        log: takes a line of the access log.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, guard: Guard, log: Log) -> None:
+        self._app, self._limits, self._guard, self._log = app, limits, guard, log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, WebSocket or the start of the server."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        headers, error = _headers(scope, self._limits)
+        request_id, error = _request_id(headers, error)
+        trace = trace_of(headers.get("traceparent"))
+        headers["traceparent"] = trace.header
+        scope.setdefault("state", {})["context"] = Context(request_id, headers)
+        status = [0]
+        client = ""
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status[0] = message["status"]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID.encode(), request_id.encode())]
+            elif message["type"] == "websocket.accept":
+                status[0] = 101
+            await send(message)
+
+        try:
+            if error is not None:
+                raise error
+            client = self._guard(scope["path"], headers)
+            body = BodyLimit(receive, self._limits, headers) if scope["type"] == "http" else receive
+            await self._app(scope, body, answer)
+        except ServeError as refused:
+            await _refuse(refused, scope, receive, answer)
+        except BaseException:
+            status[0] = status[0] or 500
+            raise
+        finally:
+            self._log(
+                {
+                    "time": round(time.time(), 3),
+                    "id": request_id,
+                    "trace": trace.trace,
+                    "client": client or (scope.get("client") or ("",))[0],
+                    "method": scope.get("method", "WEBSOCKET"),
+                    "path": scope["path"][:256],
+                    "status": status[0],
+                    "milliseconds": round((time.perf_counter() - start) * 1e3, 3),
+                }
+            )
+
+
+def _headers(scope: Scope, limits: Limits) -> tuple[dict[str, str], ServeError | None]:
+    """Return the headers by lower-case name; of one that is repeated the first counts."""
+    found: dict[str, str] = {}
+    size = len(scope["path"]) + len(scope.get("query_string", b""))
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+        found.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+    if size > limits.headers:
+        return found, ServeError("invalid", f"The headers have more than {limits.headers} bytes.")
+    return found, None
+
+
+def _request_id(headers: Mapping[str, str], error: ServeError | None) -> tuple[str, ServeError | None]:
+    """Return the client's id if it is one, else a new one."""
+    given = headers.get(REQUEST_ID)
+    if given is None:
+        return new_id(), error
+    try:
+        check_id(given)
+    except ServeError as refused:
+        return new_id(), error or refused
+    return given, error
+
+
+async def _refuse(error: ServeError, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": error.message[:100]})
+        return
+    response: Response = refusal(error)
+    await response(scope, receive, send)
+
+
+class BodyLimit:
+    """Receives a body, and raises when it is too large or takes too long, however it is sent.
+
+    Args:
+        receive: the server's.
+        limits: the limits.
+        headers: the request's.
+    """
+
+    def __init__(self, receive: Receive, limits: Limits, headers: Mapping[str, str]) -> None:
+        self._receive, self._limits = receive, limits
+        self._size, self._deadline = 0, 0.0
+        self._complete = False
+        announced = headers.get("content-length", "")
+        self._announced = int(announced) if announced.isdecimal() and len(announced) < 19 else 0
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        self._encoded = encoding not in ("", "identity")
+
+    async def __call__(self) -> Message:
+        """Return the next message.
+
+        Raises:
+            ServeError: the body is compressed, too large or too slow.
+        """
+        if self._complete:
+            return await self._receive()  # the client's disconnecting may take its time
+        if self._encoded:
+            raise ServeError("unsupported", "Compressed bodies are not accepted.")
+        if self._announced > self._limits.body:
+            raise self._too_large()
+        loop = asyncio.get_running_loop()
+        if not self._deadline:
+            self._deadline = loop.time() + self._limits.body_seconds
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise ServeError(
+                "timeout", f"The body took longer than {self._limits.body_seconds:g} seconds to arrive."
+            ) from None
+        self._size += len(message.get("body", b""))
+        if self._size > self._limits.body:
+            raise self._too_large()
+        self._complete = not message.get("more_body", False)
+        return message
+
+    def _too_large(self) -> ServeError:
+        return ServeError("too_large", f"The body is larger than {self._limits.body} bytes.")

@@ -1,0 +1,101 @@
+"""What REST answers with: detections as JSON, and refusals as JSON with the right status."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as Http
+from starlette.responses import Response
+
+from eyas.serve import jsons
+from eyas.serve.api import Answer, Timing
+from eyas.serve.errors import Kind, ServeError
+from eyas.types import Detections
+
+JSON = "application/json"
+_KINDS: Mapping[int, Kind] = {
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method",
+    413: "too_large",
+    415: "unsupported",
+}
+
+
+def reply(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON answer."""
+    return Response(jsons.dump(document), status, headers, media_type=JSON)
+
+
+def refusal(error: ServeError, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a ServeError as an answer: {"error": what was wrong, "kind": a name for programs}."""
+    found = dict(headers or {})
+    if error.wire.retry:
+        found["retry-after"] = str(max(1, math.ceil(error.retry_after or 1.0)))
+    if error.kind == "unauthenticated":
+        found["www-authenticate"] = "Bearer"
+    if error.kind in ("timeout", "too_large"):
+        found["connection"] = "close"  # what is left of the body is not worth reading
+    return reply({"error": error.message, "kind": error.kind}, error.wire.http, found)
+
+
+async def on_serve_error(_request: Http, error: Exception) -> Response:
+    """Answer a ServeError."""
+    assert isinstance(error, ServeError)
+    return refusal(error)
+
+
+async def on_http_error(_request: Http, error: Exception) -> Response:
+    """Answer what Starlette refuses: unknown paths, wrong methods, broken multipart bodies."""
+    assert isinstance(error, HTTPException)
+    kind = _KINDS.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
+    words = {"not_found": "There is nothing at this address.", "method": "This address has no such method."}
+    return refusal(ServeError(kind, words.get(kind, str(error.detail))), error.headers)
+
+
+async def on_crash(_request: Http, _error: Exception) -> Response:
+    """Answer a fault of ours without telling of the inside; the traceback goes to the server's log."""
+    return refusal(ServeError("internal", "The server failed on this request; its log tells more."))
+
+
+def picture_document(found: Detections) -> dict[str, Any]:
+    """Return one picture's detections: boxes xyxy in pixels, best score first."""
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    return {
+        "height": found.height,
+        "width": found.width,
+        "detections": [
+            {
+                "box": [round(side, 2) for side in box],
+                "score": round(score, 5),
+                "label": label,
+                "class": found.classes[label],
+            }
+            for box, score, label in rows
+        ],
+    }
+
+
+def head_document(answer: Answer) -> dict[str, Any]:
+    """Return what an answer says beside its pictures: id, model, and milliseconds of each stage."""
+    return {
+        "id": answer.id,
+        "model": {"name": answer.model.name, "version": answer.model.version},
+        "milliseconds": milliseconds(answer.timing),
+    }
+
+
+def milliseconds(timing: Timing) -> dict[str, float]:
+    """Return the stages' times."""
+    return {
+        "queue": round(timing.queue * 1e3, 3),
+        "decode": round(timing.decode * 1e3, 3),
+        "preprocess": round(timing.preprocess * 1e3, 3),
+        "inference": round(timing.inference * 1e3, 3),
+        "postprocess": round(timing.postprocess * 1e3, 3),
+        "total": round(timing.total * 1e3, 3),
+    }

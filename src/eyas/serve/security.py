@@ -1,0 +1,116 @@
+"""Who may come in: API keys (kept as hashes, compared in constant time), the admin's token, the host's names."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eyas.errors import UserError
+from eyas.serve.errors import ServeError
+
+# Asked without a key by probes, and by a person who opens the page; they tell nothing of models or requests.
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"})
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "testserver"})
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that let a client in.
+
+    Attributes:
+        hashes: SHA-256 of each key, hexadecimal -> the client's name. Empty lets everybody in.
+    """
+
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    def client(self, key: str | None) -> str:
+        """Return the name of the client with this key.
+
+        Raises:
+            ServeError: there are keys, and this is none of them.
+        """
+        if not self.hashes:
+            return ""
+        given = hash_key(key or "")
+        found = ""
+        for known, name in self.hashes.items():  # all of them: the time tells nothing
+            if hmac.compare_digest(known, given):
+                found = name
+        if not found or not key:
+            raise ServeError(
+                "unauthenticated", "An API key is needed: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+            )
+        return found
+
+
+def hash_key(key: str) -> str:
+    """Return the key's SHA-256. Keys are 256 random bits, so a plain hash can't be searched."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """Return a new key and the line that goes into the file of keys."""
+    key = secrets.token_urlsafe(32)
+    return key, f"{name}:{hash_key(key)}"
+
+
+def read_keys(path: Path) -> Keys:
+    """Return the keys of a file: a line each, NAME:SHA256, # begins a comment.
+
+    Raises:
+        UserError: the file can't be read, holds no key, or a line is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"The keys can't be read: {error.strerror}.", where=str(path)) from None
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        match = re.fullmatch(r"([\w.@-]+):([0-9a-f]{64})", text)
+        if text and match is None:
+            raise UserError(
+                "A line of the file of keys is none.",
+                where=f"{path}, line {number}",
+                expected="NAME:SHA256 of the key",
+                fix="eyas serve --new-key NAME makes a key and its line",
+            )
+        if match:
+            found[match[2]] = match[1]
+    if not found:
+        raise UserError("The file of keys holds no key: nobody could come in.", where=str(path))
+    return Keys(found)
+
+
+def key_of(headers: Mapping[str, str]) -> str | None:
+    """Return the key that a client's headers or metadata carry (lower-case names), None for none."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    return headers.get("x-api-key") or None
+
+
+def check_token(token: str, headers: Mapping[str, str]) -> None:
+    """Refuse who has not the admin's token."""
+    given = key_of(headers) or ""
+    if not hmac.compare_digest(hash_key(given), hash_key(token)):
+        raise ServeError("unauthenticated", "The admin's token is needed: 'Authorization: Bearer TOKEN'.")
+
+
+def check_host(header: str | None, allowed: frozenset[str]) -> None:
+    """Refuse a Host header that is not ours: a name that a stranger's DNS points to this machine, for example.
+
+    Args:
+        header: the Host header.
+        allowed: host names in lower case, without ports; empty allows all.
+    """
+    host = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::\d{1,5})?", header or "")
+    if host is None:
+        raise ServeError("invalid", "The Host header is malformed.")
+    if allowed and host[1].strip("[]").lower() not in allowed:
+        raise ServeError("forbidden", "This server does not answer for that host name.")

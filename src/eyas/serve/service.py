@@ -1,0 +1,159 @@
+"""The one way from a protocol to the engine, for all of them: checks, metrics, trace, events."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from eyas.errors import UserError
+from eyas.serve.api import Answer, Engine, Request
+from eyas.serve.errors import ServeError
+from eyas.serve.limits import Limits, check_request
+from eyas.serve.observe.events import EventLog
+from eyas.serve.observe.metrics import Metrics
+from eyas.serve.observe.tracing import Span, Trace, no_span, trace_of
+from eyas.types import Detections
+
+T = TypeVar("T")
+_LOG = logging.getLogger("eyas.serve")
+# Never passed on: what lets a client in, and what belongs to one connection.
+_PRIVATE = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
+
+
+def new_id() -> str:
+    """Return a request id."""
+    return uuid.uuid4().hex
+
+
+def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that the engine may see: no credentials."""
+    return {name: value for name, value in headers.items() if name not in _PRIVATE}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Whether the server takes requests; `end` is set when it is told to end."""
+
+    end: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server has been told to end."""
+        return self.end.is_set()
+
+    async def unless_draining(self, work: Awaitable[T]) -> T | None:
+        """Return what the work returns, or None (and cancel it) when the server is told to end first."""
+        task, end = asyncio.ensure_future(work), asyncio.ensure_future(self.end.wait())
+        try:
+            await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+            end.cancel()
+
+
+@dataclass(frozen=True)
+class Service:
+    """The engine with everything around it that all protocols share.
+
+    Attributes:
+        engine: who detects.
+        metrics: what is counted.
+        limits: what a client may send.
+        events: the event log, if there is one.
+        span: what records spans.
+        phase: whether the server drains.
+    """
+
+    engine: Engine
+    metrics: Metrics
+    limits: Limits = field(default_factory=Limits)
+    events: EventLog | None = None
+    span: Span = no_span
+    phase: Phase = field(default_factory=Phase)
+
+    def ready(self) -> bool:
+        """Return whether new requests are welcome."""
+        return not self.phase.draining and self.engine.ready()
+
+    async def detect(self, request: Request, *, protocol: str) -> Answer:
+        """Return what was found.
+
+        Args:
+            request: what is asked.
+            protocol: "rest", "oip", "grpc", "websocket": for the metrics.
+
+        Raises:
+            ServeError: the request was refused, dropped or failed.
+        """
+        trace = trace_of(request.headers.get("traceparent"))
+        request = dataclasses.replace(request, headers={**request.headers, "traceparent": trace.header})
+        attributes = {"eyas.model": request.model, "eyas.request_id": request.id, "eyas.protocol": protocol}
+        outcome = "cancelled"  # what remains when the client goes away
+        self.metrics.in_flight.inc()
+        try:
+            with self.span(trace, "detect", attributes):
+                answer = await self._answer(request)
+            outcome = "ok"
+        except ServeError as error:
+            outcome = error.kind
+            raise
+        except Exception:
+            outcome = "internal"
+            raise
+        finally:
+            self.metrics.in_flight.dec()
+            if outcome != "ok":
+                self._refused(request, protocol, trace, outcome)
+        self.metrics.outcome(protocol, answer.model.name, outcome)
+        self.metrics.answered(answer)
+        if self.events is not None:
+            self.events.detected(request, answer, protocol=protocol, trace=trace.trace)
+        return answer
+
+    async def _answer(self, request: Request) -> Answer:
+        """Check, and ask the engine; whatever else than a ServeError it raises becomes one."""
+        check_request(request, self.limits)
+        start = time.perf_counter()
+        try:
+            answer = await self.engine.detect(request)
+        except UserError as error:
+            raise ServeError("invalid", error.problem) from error
+        except (TimeoutError, ServeError) as error:
+            if isinstance(error, ServeError):
+                raise
+            raise ServeError("deadline", "There was no answer in time.") from error
+        except Exception as error:
+            _LOG.exception("request %s failed", request.id)
+            raise ServeError("internal", "The server failed on this request; its log tells more.") from error
+        if answer.timing.total <= 0.0:
+            total = time.perf_counter() - start
+            answer = dataclasses.replace(answer, timing=dataclasses.replace(answer.timing, total=total))
+        return self._finite(answer)
+
+    def _finite(self, answer: Answer) -> Answer:
+        """Return the answer without detections that are no numbers, which no protocol could write down."""
+        if all(np.isfinite(each.boxes).all() and np.isfinite(each.scores).all() for each in answer.detections):
+            return answer
+        kept = tuple(map(_finite, answer.detections))
+        lost = sum(map(len, answer.detections)) - sum(map(len, kept))
+        self.metrics.dropped(answer.model, lost)
+        _LOG.warning("%s %s gave %d detections that are no numbers", answer.model.name, answer.model.version, lost)
+        return dataclasses.replace(answer, detections=kept)
+
+    def _refused(self, request: Request, protocol: str, trace: Trace, outcome: str) -> None:
+        self.metrics.outcome(protocol, request.model, outcome)
+        if self.events is not None:
+            self.events.refused(request.id, request.model, protocol=protocol, trace=trace.trace, outcome=outcome)
+
+
+def _finite(found: Detections) -> Detections:
+    return found[np.isfinite(found.boxes).all(axis=1) & np.isfinite(found.scores)]
