@@ -18,6 +18,7 @@ QUICK: Mapping[str, str] = {
     "--trainer.preflight false",
     "bench": "--seconds 0.1",
     "quickstart": "--epochs 1 --train 16 --val 4",
+    "serve": "--seconds 0 --port 0 --grpc-port 0 --in-process",
 }
 # What must have been done before a verb's first example.
 BEFORE: Mapping[str, tuple[str, ...]] = {

@@ -36,6 +36,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "detect": ("eyas.cli.detect", "find objects in pictures, videos or a camera's stream"),
         "predict": ("eyas.cli.predict", "detect on a lot of pictures, into one file; goes on where it was stopped"),
         "registry": ("eyas.cli.registry", "keep bundles under names and versions, and say which one is the champion"),
+        "serve": ("eyas.cli.serve", "serve bundles over REST and gRPC, batched under a latency goal"),
         "doctor": ("eyas.cli.doctor", "show which runtimes and devices are here, and what to install for more"),
         "lineage": ("eyas.cli.lineage", "show what an artefact was made from, and check that nothing was changed"),
     }

@@ -158,22 +158,23 @@ class Server:
         self._journals.append(journal.close)
         return journal.write
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then end in order. A second signal ends at once."""
+    async def run(self, seconds: float | None = None) -> None:
+        """Serve until SIGTERM or SIGINT (or so many seconds), then end in order. A second signal ends at once."""
         stop = asyncio.Event()
-        with _signals(stop):
-            await stop.wait()
-            again = asyncio.Event()
-            with _signals(again):
-                ending, hurry = asyncio.ensure_future(self.stop()), asyncio.ensure_future(again.wait())
-                await asyncio.wait((ending, hurry), return_when=asyncio.FIRST_COMPLETED)
-                hurry.cancel()
-                if not ending.done():
-                    ending.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await ending
-                    await self._stop(0.0)
+        with _signals(stop), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await stop.wait()
+        again = asyncio.Event()
+        with _signals(again):
+            ending, hurry = asyncio.ensure_future(self.stop()), asyncio.ensure_future(again.wait())
+            await asyncio.wait((ending, hurry), return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+            if not ending.done():
+                ending.cancel()
                 await asyncio.gather(ending, return_exceptions=True)
+                await self._stop(0.0)
+            else:
+                await ending
 
     async def stop(self) -> None:
         """End in order: not ready, wait, accept no more, answer what was accepted, close."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from eyas.serve.errors import ServeError
@@ -77,29 +77,39 @@ def handlers(
     descriptor = file.services_by_name[service.rpartition(".")[2]]
     found: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for name, call in unary.items():
-        found[name] = grpc.unary_unary_rpc_method_handler(
-            _guarded(call, guard), **_codecs(descriptor.methods_by_name[name])
-        )
+        kind = GetMessageClass(descriptor.methods_by_name[name].input_type)
+        found[name] = grpc.unary_unary_rpc_method_handler(_guarded(call, guard, kind), response_serializer=_serialized)
     for name, stream in streaming.items():
         method = descriptor.methods_by_name[name]
         many = method.client_streaming
         make = grpc.stream_stream_rpc_method_handler if many else grpc.unary_stream_rpc_method_handler
-        found[name] = make(_guarded_stream(stream, guard), **_codecs(method))
+        handle = _guarded_stream(stream, guard, GetMessageClass(method.input_type), many)
+        found[name] = make(handle, response_serializer=_serialized)
     return grpc.method_handlers_generic_handler(service, found)
 
 
-def _codecs(method: Any) -> dict[str, Callable[..., Any]]:
-    return {
-        "request_deserializer": GetMessageClass(method.input_type).FromString,
-        "response_serializer": Message.SerializeToString,
-    }
+def _serialized(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
-def _guarded(call: Unary, guard: Guard) -> Unary:
-    async def handle(message: Any, context: Context) -> Any:
+def _parsed(kind: type[Message], data: bytes) -> Message:
+    """Return the message in the bytes. Only now is it parsed: after the client was let in, and with a proper refusal."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise ServeError("invalid", "The message is malformed.") from None
+
+
+async def _all_parsed(kind: type[Message], messages: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    async for data in messages:
+        yield _parsed(kind, data)
+
+
+def _guarded(call: Unary, guard: Guard, kind: type[Message]) -> Unary:
+    async def handle(data: Any, context: Context) -> Any:
         try:
             guard(metadata_of(context))
-            return await call(message, context)
+            return await call(_parsed(kind, data), context)
         except ServeError as error:
             await refuse(error, context)
         except grpc.aio.AbortError:
@@ -111,11 +121,12 @@ def _guarded(call: Unary, guard: Guard) -> Unary:
     return handle
 
 
-def _guarded_stream(call: Streaming, guard: Guard) -> Streaming:
-    async def handle(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+def _guarded_stream(call: Streaming, guard: Guard, kind: type[Message], many: bool) -> Streaming:
+    async def handle(messages: Any, context: Context) -> AsyncIterator[Any]:
         try:
             guard(metadata_of(context))
-            async for answer in call(messages, context):
+            source: Any = _all_parsed(kind, messages) if many else _parsed(kind, messages)
+            async for answer in call(source, context):
                 yield answer
         except ServeError as error:
             await refuse(error, context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from starlette.requests import Request as Http
 from starlette.responses import Response
@@ -43,7 +44,7 @@ class Detect:
         answer = await self._answer(http, pictures, asked)
         if annotate:
             headers = {
-                "x-eyas-model": f"{answer.model.name}/{answer.model.version}",
+                "x-eyas-model": quote(f"{answer.model.name}/{answer.model.version}"),
                 "x-eyas-detections": str(len(answer.detections[0])),
             }
             return Response(answer.annotated[0], headers=headers, media_type="image/jpeg")

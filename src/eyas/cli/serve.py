@@ -1,0 +1,138 @@
+"""`eyas serve BUNDLE...`: bundles behind REST and gRPC."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eyas.errors import UserError
+
+if TYPE_CHECKING:
+    from eyas.serve.observe.events import EventSettings
+    from eyas.serve.server_settings import ServerSettings, Tls
+
+HELP = "serve bundles over REST and gRPC, batched under a latency goal"
+EXAMPLES: tuple[str, ...] = (
+    "eyas serve bundles/quickstart",
+    "eyas serve bundles/quickstart --port 8080 --grpc-port 8081 --slo 100 --workers 1",
+    "eyas serve shapes=bundles/quickstart --events events --access-log access.jsonl",
+    "eyas serve --new-key ann",
+)
+TOKEN = "EYAS_ADMIN_TOKEN"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add = parser.add_argument
+    add("bundle", metavar="BUNDLE", nargs="*",
+        help="folders of bundles, or NAME=FOLDER; a name that comes again is its next version")  # fmt: skip
+    where = parser.add_argument_group("where it listens")
+    where.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s, this machine only)")
+    where.add_argument("--port", type=int, default=8000, help="of REST; 0 takes a free one (default: %(default)s)")
+    where.add_argument("--grpc-port", type=int, default=8001, help="of gRPC; 0 takes a free one (default: %(default)s)")
+    where.add_argument("--no-grpc", action="store_true", help="no gRPC")
+    where.add_argument("--admin-port", type=int, help="load, unload and aliases over REST (default: none)")
+    where.add_argument("--admin-grpc-port", type=int, help="load and unload over gRPC (default: none)")
+    work = parser.add_argument_group("how it works")
+    work.add_argument("--workers", default="auto", metavar="N", help="worker processes a model (default: auto)")
+    work.add_argument("--threads", type=int, metavar="N", help="processor threads a worker (default: measured)")
+    work.add_argument("--slo", type=float, metavar="MS", help="latency goal in milliseconds (default: from the model)")
+    work.add_argument("--max-batch", type=int, default=8, metavar="N", help="largest batch (default: %(default)s)")
+    work.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
+    work.add_argument("--in-process", action="store_true", help="threads in place of worker processes")
+    work.add_argument("--grace", type=float, default=30.0, metavar="S",
+        help="most seconds for what was accepted when it is told to end (default: %(default)s)")  # fmt: skip
+    work.add_argument("--pre-stop", type=float, default=0.0, metavar="S",
+        help="seconds between 'not ready' and the end of accepting (default: %(default)s)")  # fmt: skip
+    work.add_argument("--seconds", type=float, metavar="S", help="end by itself after so long, to try it out")
+    who = parser.add_argument_group("who may come in, and what is kept")
+    who.add_argument("--keys", metavar="FILE", help="ask for an API key; a line of the file is NAME:SHA256")
+    who.add_argument("--new-key", metavar="NAME", help="print a new key and its line for --keys, and end")
+    who.add_argument("--tls-cert", metavar="FILE", help="PEM certificate")
+    who.add_argument("--tls-key", metavar="FILE", help="its PEM key")
+    who.add_argument("--client-ca", metavar="FILE", help="let in only clients with a certificate signed by it (mTLS)")
+    who.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="host name to answer for")
+    who.add_argument("--allow-urls", action="store_true", help="fetch pictures from https URLs of public addresses")
+    who.add_argument("--access-log", metavar="FILE", help="a JSON line a request; - for standard error")
+    who.add_argument("--events", metavar="DIR", help="keep the event log there: what was asked and found, and feedback")
+    who.add_argument("--keep-pictures", type=float, default=0.0, metavar="SHARE",
+        help="keep this share of the pictures with the events, 0 to 1 (default: 0)")  # fmt: skip
+    who.add_argument("--keep-days", type=float, default=7.0, metavar="DAYS", help="delete them after (default: 7)")
+    who.add_argument("--telemetry", action="store_true", help="record spans with OpenTelemetry")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    if args.new_key:
+        from eyas.serve.security import new_key
+
+        key, line = new_key(args.new_key)
+        print(f"key (shown once):       {key}\nline of the keys' file: {line}")
+        return 0
+    from eyas.serve.engine_settings import EngineSettings
+    from eyas.serve.launch import serve
+
+    if args.workers != "auto" and not (args.workers.isdecimal() and int(args.workers) > 0):
+        raise UserError(f"--workers is '{args.workers}'.", expected="auto, or a number from 1")
+    engine = EngineSettings(
+        in_process=args.in_process,
+        workers=None if args.workers == "auto" else int(args.workers),
+        threads=args.threads,
+        device=args.device,
+        goal=None if args.slo is None else args.slo / 1000.0,
+        max_batch=args.max_batch,
+    )
+    serve(args.bundle, _settings(args), engine, seconds=args.seconds)
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> ServerSettings:
+    from eyas.serve.security import Keys, read_keys
+    from eyas.serve.server_settings import ServerSettings
+
+    token = os.environ.get(TOKEN, "")
+    if not token and (args.admin_port is not None or args.admin_grpc_port is not None):
+        token = secrets.token_urlsafe(24)
+        print(f"The admin's token of this run: {token}  (set {TOKEN} to choose it)")
+    return ServerSettings(
+        host=args.host,
+        port=args.port,
+        grpc_port=None if args.no_grpc else args.grpc_port,
+        admin_port=args.admin_port,
+        admin_grpc_port=args.admin_grpc_port,
+        admin_token=token,
+        keys=read_keys(Path(args.keys)) if args.keys else Keys(),
+        tls=_tls(args),
+        hosts=frozenset(name.lower() for name in args.allow_host),
+        urls=args.allow_urls,
+        access_log=args.access_log,
+        events=_events(args),
+        telemetry=args.telemetry,
+        pre_stop=args.pre_stop,
+        grace=args.grace,
+    )
+
+
+def _tls(args: argparse.Namespace) -> Tls | None:
+    from eyas.serve.server_settings import Tls
+
+    if (args.tls_cert is None) != (args.tls_key is None) or (args.client_ca and not args.tls_cert):
+        raise UserError("TLS needs a certificate and its key.", fix="give both --tls-cert and --tls-key")
+    if args.tls_cert is None:
+        return None
+    return Tls(Path(args.tls_cert), Path(args.tls_key), Path(args.client_ca) if args.client_ca else None)
+
+
+def _events(args: argparse.Namespace) -> EventSettings | None:
+    from eyas.serve.observe.events import EventSettings
+
+    if args.events is None:
+        if args.keep_pictures:
+            raise UserError("--keep-pictures keeps them with the events.", fix="add --events DIR")
+        return None
+    if not 0.0 <= args.keep_pictures <= 1.0 or args.keep_days <= 0.0:
+        raise UserError("--keep-pictures is a share from 0 to 1, --keep-days a number above 0.")
+    return EventSettings(Path(args.events), pictures=args.keep_pictures, keep_seconds=args.keep_days * 86_400.0)

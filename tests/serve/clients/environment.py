@@ -1,0 +1,32 @@
+"""An environment of its own for other people's clients: what they need does not go together with what we need."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("tritonclient[http,grpc]==2.73.0", "schemathesis==4.32.5")
+
+
+def clients_python() -> Path:
+    """Return the Python of the environment, made on first use beside our own and kept for the next time."""
+    name = "clients-" + hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:12]
+    folder = Path(sys.prefix) / name
+    python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    complete = folder / "complete"
+    if complete.exists():
+        return python
+    venv.create(folder, with_pip=True, clear=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        if "No matching distribution" in done.stderr or "Connection" in done.stderr:
+            pytest.skip(f"no package index can be reached, so there are no clients to test with: {done.stderr[-300:]}")
+        raise AssertionError(done.stderr)
+    complete.touch()
+    return python
