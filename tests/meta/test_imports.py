@@ -16,7 +16,7 @@ from tests.meta.test_licences import declared, direct, of_users
 from eyas.cli.main import EXTRAS
 
 # Not among the extras that are installed here; imported inside a function or skipped over in a test without it.
-OPTIONAL = {"supervision", "ray"}
+OPTIONAL = {"ray", "supervision", "tritonclient"}
 OURS = {"eyas", "tests"}
 
 

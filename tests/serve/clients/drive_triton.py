@@ -8,6 +8,7 @@ Prints one JSON object of what the client got. Nothing of Eyas is imported here.
 import json
 import queue
 import sys
+from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as tg
@@ -15,7 +16,7 @@ import tritonclient.http as th
 from tritonclient.utils import InferenceServerException
 
 http_address, grpc_address, admin, admin_grpc, token, path = sys.argv[1:]
-file = open(path, "rb").read()
+file = Path(path).read_bytes()
 image = np.zeros((1, 48, 64, 3), np.uint8)
 image[0, 4:24, 8:40] = 255
 NAMES = ("boxes", "scores", "labels", "num_detections")

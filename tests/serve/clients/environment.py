@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import subprocess
 import sys
@@ -17,10 +18,17 @@ def clients_python() -> Path:
     """Return the Python of the environment, made on first use beside our own and kept for the next time."""
     name = "clients-" + hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:12]
     folder = Path(sys.prefix) / name
-    python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    python = folder / "bin" / "python"
     complete = folder / "complete"
-    if complete.exists():
-        return python
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests in several processes wait for the one that makes it
+        if not complete.exists():
+            _make(folder, python)
+            complete.touch()
+    return python
+
+
+def _make(folder: Path, python: Path) -> None:
     venv.create(folder, with_pip=True, clear=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
     done = subprocess.run(pip, capture_output=True, text=True)
@@ -28,5 +36,3 @@ def clients_python() -> Path:
         if "No matching distribution" in done.stderr or "Connection" in done.stderr:
             pytest.skip(f"no package index can be reached, so there are no clients to test with: {done.stderr[-300:]}")
         raise AssertionError(done.stderr)
-    complete.touch()
-    return python

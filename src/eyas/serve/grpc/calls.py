@@ -93,7 +93,7 @@ def _serialized(message: Message) -> bytes:
 
 
 def _parsed(kind: type[Message], data: bytes) -> Message:
-    """Return the message in the bytes. Only now is it parsed: after the client was let in, and with a proper refusal."""
+    """Return the message in the bytes; parsed only now, after the client was let in, and with a proper refusal."""
     try:
         return kind.FromString(data)
     except DecodeError:
