@@ -180,6 +180,7 @@ def test_odd_pictures_are_answered(client: TestClient, data: bytes) -> None:
         b'{"image": "aaaa", "url": "https://a.org/x"}',
         b'{"image": "aaaa", "model": 3}',
         b'{"image": "aaaa", "classes": [1]}',
+        b'{"image": "aaaa", "conf": null}',
         b'{"image": "aaaa", "colour": "red"}',
         b'{"a":' * 30_000,
         b"[" * 100_000,

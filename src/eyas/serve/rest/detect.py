@@ -126,6 +126,8 @@ def checked_feedback(fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     unknown = [name for name in fields if name not in allowed]
     if unknown:
         raise ServeError("invalid", f"Unknown field {unknown[0][:64]!a}; the fields are {', '.join(allowed)}.")
+    if None in fields.values():
+        raise ServeError("invalid", "A field is null; leave it out instead.")
     request_id = fields.get("id")
     if not isinstance(request_id, str):
         raise ServeError("invalid", "'id' must be the id of a request.")

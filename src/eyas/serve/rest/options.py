@@ -52,6 +52,8 @@ def asked(fields: Mapping[str, Any], annotate: bool = False) -> Asked:
     for name in fields:
         if name not in FIELDS:
             raise ServeError("invalid", f"Unknown field {quoted(name)}{suggest(name[:64], FIELDS)}.")
+        if fields[name] is None:
+            raise ServeError("invalid", f"'{name}' is null; leave it out instead.")
     kind = _text(fields, "suppression")
     options = Options(
         confidence=_number(fields, "conf"),
