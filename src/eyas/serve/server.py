@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from eyas.serve.observe.journal import Journal
 from eyas.serve.observe.metrics import Metrics
 from eyas.serve.observe.tracing import no_span, open_telemetry
 from eyas.serve.rest.app import admin_app, no_log, public_app
-from eyas.serve.rest.guarded import guarded
+from eyas.serve.rest.guarded import Guarded
 from eyas.serve.rest.layers import Log
 from eyas.serve.security import check_token, key_of
 from eyas.serve.server_settings import ServerSettings, Tls, read_pem, ssl_context
@@ -116,7 +117,7 @@ class Server:
         listener = _bind(settings.host, port)
         config = uvicorn.Config(
             app,
-            http=guarded(settings.limits),
+            http=partial(Guarded, limits=settings.limits),  # type: ignore[arg-type] # it is called only
             ws="websockets-sansio",
             ws_max_size=settings.limits.body,
             ws_per_message_deflate=False,  # a frame is compressed already, and a small one could unpack to a large one

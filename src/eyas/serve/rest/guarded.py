@@ -11,73 +11,74 @@ from eyas.serve import jsons
 from eyas.serve.limits import Limits
 
 
-def guarded(limits: Limits) -> type[asyncio.Protocol]:
-    """Return the protocol class with these limits; uvicorn makes one for each connection."""
+class Guarded(HttpToolsProtocol):
+    """Ends connections that send no request, or endless headers; uvicorn makes one for each connection.
 
-    class Guarded(HttpToolsProtocol):
-        """Ends connections that send no request, or endless headers."""
+    Args:
+        limits: the limits.
+        kwargs: uvicorn's own.
+    """
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._head = 0  # bytes of headers so far
-            self._in_head = True
-            self._timer: asyncio.TimerHandle | None = None
+    def __init__(self, *, limits: Limits, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._limits = limits
+        self._head = 0  # bytes of headers so far
+        self._in_head = True
+        self._timer: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            """Begin the time of the first request's headers."""
-            super().connection_made(transport)
-            if len(self.connections) > limits.connections:
-                self._end("503 Service Unavailable", "unavailable", "There are too many connections.", "1")
-                return
-            self._begin_head()
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin the time of the first request's headers."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            self._end("503 Service Unavailable", "unavailable", "There are too many connections.", "1")
+            return
+        self._begin_head()
 
-        def data_received(self, data: bytes) -> None:
-            """Count the bytes of headers."""
-            before = self._in_head
-            super().data_received(data)
-            if before and self._in_head and self.parser is not None:
-                self._head += len(data)
-                if self._head > limits.headers:
-                    self._end("431 Request Header Fields Too Large", "invalid", "The headers are too large.")
+    def data_received(self, data: bytes) -> None:
+        """Count the bytes of headers."""
+        before = self._in_head
+        super().data_received(data)
+        if before and self._in_head and self.parser is not None:
+            self._head += len(data)
+            if self._head > self._limits.headers:
+                self._end("431 Request Header Fields Too Large", "invalid", "The headers are too large.")
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            """Stop the clock."""
-            self._stop()
-            super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop()
+        super().connection_lost(exc)
 
-        def on_message_begin(self) -> None:
-            """Begin the time of this request's headers."""
-            self._begin_head()
-            super().on_message_begin()
+    def on_message_begin(self) -> None:
+        """Begin the time of this request's headers."""
+        self._begin_head()
+        super().on_message_begin()
 
-        def on_headers_complete(self) -> None:
-            """End it."""
-            self._stop()
-            self._in_head, self._head = False, 0
-            super().on_headers_complete()
+    def on_headers_complete(self) -> None:
+        """End it."""
+        self._stop()
+        self._in_head, self._head = False, 0
+        super().on_headers_complete()
 
-        def _begin_head(self) -> None:
-            self._stop()
-            self._in_head = True
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(limits.header_seconds, self._slow)
+    def _begin_head(self) -> None:
+        self._stop()
+        self._in_head = True
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._limits.header_seconds, self._slow)
 
-        def _stop(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-        def _slow(self) -> None:
-            if self.transport is not None and not self.transport.is_closing():
-                self._end("408 Request Timeout", "timeout", "The headers took too long to arrive.")
+    def _slow(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self._end("408 Request Timeout", "timeout", "The headers took too long to arrive.")
 
-        def _end(self, status: str, kind: str, message: str, retry: str = "") -> None:
-            """Answer without the application, and close the connection."""
-            self._stop()
-            body = jsons.dump({"error": message, "kind": kind})
-            head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            head += (f"retry-after: {retry}\r\n" if retry else "") + "connection: close\r\n\r\n"
-            self.transport.write(head.encode("ascii") + body)
-            self.transport.close()
-
-    return Guarded
+    def _end(self, status: str, kind: str, message: str, retry: str = "") -> None:
+        """Answer without the application, and close the connection."""
+        self._stop()
+        body = jsons.dump({"error": message, "kind": kind})
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        head += (f"retry-after: {retry}\r\n" if retry else "") + "connection: close\r\n\r\n"
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
