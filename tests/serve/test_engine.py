@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 from tests.serve.bundles import jpeg, picture, write_bundle
 
+from eyas.serve import keeper
 from eyas.serve.api import Answer, Engine, ModelKey, Options, Request
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError
+from eyas.serve.profile import Choice
+from eyas.serve.route import Split, SplitRouter
+from eyas.serve.workers.inprocess import ThreadWorker
 
 SETTINGS = EngineSettings(in_process=True, workers=1, threads=1, goal=30.0)
 
@@ -287,6 +291,80 @@ def test_a_newer_frame_takes_the_place_of_one_that_waits(bundle: Path) -> None:
             results = await asyncio.gather(*frames, return_exceptions=True)
             kinds = [each.kind if isinstance(each, ServeError) else scores(each)[0] for each in results]  # type: ignore[arg-type]
             assert kinds == [[0.2], "cancelled", "cancelled", [0.8]]
+
+    run(check())
+
+
+def test_the_least_recently_used_model_makes_room_and_comes_back_on_request(
+    bundle: Path, half: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ThreadWorker, "memory", lambda self: 100)
+
+    async def check() -> None:
+        async with LocalEngine(dataclasses.replace(SETTINGS, memory_limit=250)) as engine:
+            await engine.load("a", bundle=bundle)
+            await engine.load("b", bundle=half)
+            assert scores(await engine.detect(request(model="a"))) == [[0.8]]
+            await engine.load("c", bundle=bundle)
+            states = {each.key.name: (each.state, each.on_demand, each.memory) for each in engine.models()}
+            assert states == {"a": ("ready", False, 100), "b": ("unloaded", True, 0), "c": ("ready", False, 100)}
+            again = await asyncio.gather(*(engine.detect(request(model="b")) for _ in range(3)))
+            assert [scores(each) for each in again] == [[[0.4]]] * 3, "it was loaded once, and all of them waited"
+            assert {each.key.name: each.state for each in engine.models()} == {
+                "a": "unloaded",
+                "b": "ready",
+                "c": "ready",
+            }
+
+    run(check())
+
+
+def test_shadows_see_copies_that_nobody_waits_for(bundle: Path, half: Path) -> None:
+    async def check() -> None:
+        seen: list[tuple[str, float]] = []
+
+        def shadow_seen(copy: Request, key: ModelKey, result: Answer | ServeError) -> None:
+            assert isinstance(result, Answer)
+            seen.append((key.version, scores(result)[0][0]))
+
+        router = SplitRouter({"shapes": Split({"1": 1.0}, shadows=("2",))})
+        async with LocalEngine(SETTINGS, router, shadow_seen) as engine:
+            await engine.load("shapes", bundle=bundle)
+            await engine.load("shapes", bundle=half)
+            assert scores(await engine.detect(request(model="shapes"))) == [[0.8]]
+            while not seen:
+                await asyncio.sleep(0.001)
+            assert seen == [("2", 0.4)]
+
+    run(check())
+
+
+def test_workers_follow_the_load_and_the_swollen_are_replaced(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "UPKEEP_SECONDS", 0.02)
+    monkeypatch.setattr(keeper, "plan", lambda *arguments: Choice(2, 1))
+    monkeypatch.setattr(keeper, "ProcessWorker", lambda name, spec, classes: ThreadWorker(name, spec))
+    wanted, memory = [2], [0]
+    monkeypatch.setattr(keeper.Autoscaler, "decide", lambda self, now, signal: wanted[0])
+    monkeypatch.setattr(ThreadWorker, "memory", lambda self: memory[0] if self.name.endswith("#1") else 0)
+
+    async def running(engine: LocalEngine, num: int) -> None:
+        while engine.running(ModelKey("shapes", "1")) != num:
+            await asyncio.sleep(0.005)
+
+    async def check() -> None:
+        async with LocalEngine(EngineSettings(goal=30.0, worker_memory=1000)) as engine:
+            await engine.load("shapes", bundle=bundle)
+            await running(engine, 2)
+            wanted[0] = 1
+            await running(engine, 1)
+            answers = [asyncio.create_task(engine.detect(request())) for _ in range(10)]
+            memory[0] = 801
+            await asyncio.gather(*answers)
+            memory[0] = 801
+            while "shapes/1#1" in engine.workers(ModelKey("shapes", "1")):
+                await asyncio.sleep(0.005)
+            await running(engine, 1)
+            assert scores(await engine.detect(request())) == [[0.8]]
 
     run(check())
 

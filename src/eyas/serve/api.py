@@ -136,7 +136,7 @@ class ModelStatus:
         aliases: the aliases that point to it, "champion" for example.
         default: whether a request without a version goes to it.
         memory: bytes that its workers hold, 0 if unknown.
-        on_demand: whether an unloaded version is loaded again when a request wants it.
+        on_demand: whether a version that is not ready is loaded when a request wants it; the request waits.
     """
 
     key: ModelKey

@@ -19,6 +19,7 @@ from eyas.serve.quarantine import Quarantine
 from eyas.serve.requests import Lane
 from eyas.serve.route import AliasRouter, Route, Router
 from eyas.serve.settings import SchedulerConfig
+from eyas.serve.statistics import Stats
 from eyas.serve.workers.base import Found, Task
 
 LOG = logging.getLogger("eyas.serve")
@@ -146,10 +147,14 @@ class LocalEngine:
         """Return every version; see `Engine.models`."""
         return tuple(replace(each, memory=self._table[each.key].memory()) for each in self._table.statuses())
 
+    def workers(self, key: ModelKey) -> tuple[str, ...]:
+        """Return the names of a version's warm workers."""
+        version = self._table.get(key)
+        return version.crew.names if version is not None and version.crew is not None else ()
+
     def running(self, key: ModelKey) -> int:
         """Return how many warm workers a version has."""
-        version = self._table.get(key)
-        return version.crew.running if version is not None and version.crew is not None else 0
+        return len(self.workers(key))
 
     async def load(self, name: str, version: str = "", bundle: Path | None = None) -> ModelKey:
         """Load a version; see `Engine.load`."""
@@ -164,6 +169,10 @@ class LocalEngine:
     def alias(self, name: str, alias: str, version: str) -> None:
         """Let an alias point to a loaded version; see `Engine.alias`."""
         self._table.alias(name, alias, version)
+
+    def stats(self) -> Stats:
+        """Return the scheduler's numbers now; its models are called "name/version"."""
+        return self._flow.scheduler.stats(self._loop.time())
 
     # ---------------------------------------------------------------------------------------------------- state
 

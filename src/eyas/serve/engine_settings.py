@@ -17,8 +17,9 @@ class EngineSettings:
 
     Attributes:
         in_process: run on threads of this process in place of processes: nothing contains a crash then.
-        workers: worker processes a model version; None lets the measured profile choose how many at most, and load
-            how many of them run.
+        workers: worker processes a model version; None lets the measured profile choose how many at most, and the
+            load how many of them run.
+        min_workers: with `workers` None, how many run at least.
         threads: CPU threads a worker; None lets the measured profile choose.
         decoders: pictures of a batch that a worker decodes side by side.
         device: the engines' device; see `eyas.load`.
@@ -41,6 +42,7 @@ class EngineSettings:
 
     in_process: bool = False
     workers: int | None = None
+    min_workers: int = 1
     threads: int | None = None
     decoders: int = 1
     device: str = "auto"
@@ -58,8 +60,8 @@ class EngineSettings:
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
         least: dict[str, float] = {
-            "decoders": 1, "max_batch": 1, "max_waiting": 1, "worker_memory": 0, "memory_limit": 0, "shadows": 0,
-            "start_seconds": 0.01, "batch_seconds": 0.01, "stop_seconds": 0,
+            "min_workers": 1, "decoders": 1, "max_batch": 1, "max_waiting": 1, "worker_memory": 0, "memory_limit": 0,
+            "shadows": 0, "start_seconds": 0.01, "batch_seconds": 0.01, "stop_seconds": 0,
         }  # fmt: skip
         optional: dict[str, float] = {"workers": 1, "threads": 1, "goal": 0.001}
         least |= {name: bound for name, bound in optional.items() if vars(self)[name] is not None}

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from pathlib import Path
 
 from eyas.errors import UserError
 from eyas.runtime.machine import usable_cores
 from eyas.runtime.manifest import Manifest, read_manifest
 from eyas.serve.api import ModelKey
+from eyas.serve.autoscale import Autoscaler, ScaleConfig, Signal
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError
 from eyas.serve.flow import Flow
 from eyas.serve.latency import Profile
 from eyas.serve.models import ModelTable, Version
+from eyas.serve.profile import Choice, plan
 from eyas.serve.workers.base import Ready, Worker, WorkerFailed, WorkerSpec
 from eyas.serve.workers.crew import Crew
 from eyas.serve.workers.inprocess import ThreadWorker
@@ -24,6 +25,8 @@ from eyas.serve.workers.supervisor import ProcessWorker
 LOG = logging.getLogger("eyas.serve")
 GOAL_BATCHES = 8  # the latency goal, where none was set, in batches of one
 GOAL_SECONDS = 0.25  # and its least value
+UPKEEP_SECONDS = 1.0
+SWOLLEN = 0.8  # of the memory that a worker may take: it is replaced before its allocations fail
 WAKE_SECONDS = 30.0  # how long a request without a timeout waits for its version to be loaded
 
 
@@ -41,6 +44,7 @@ class Keeper:
         self._table = table
         self._flow = flow
         self._loop = asyncio.get_running_loop()
+        self._upkeep: asyncio.Task[None] | None = None
 
     def serving(self) -> bool:
         """Return whether at least one version has a warm worker."""
@@ -106,13 +110,15 @@ class Keeper:
         Raises:
             ServeError: it can't be loaded.
         """
-        self._table.set(version, "loading")
+        self._table.set(version, "loading", on_demand=version.on_demand)
         try:
-            manifest = await asyncio.to_thread(read_manifest, version.bundle)
-            num, spec = self._plan(version, manifest)
-            version.manifest = manifest
-            version.crew = self._crew(version, spec, manifest.classes)
-            await version.crew.start(num)
+            async with version.lock:
+                manifest = await asyncio.to_thread(read_manifest, version.bundle)
+                choice = await self._choose(version.bundle, manifest)
+                version.manifest = manifest
+                version.crew = self._crew(version, self._spec(version.bundle, manifest, choice), manifest.classes)
+                version.scaler = self._scaler(choice)
+                await version.crew.start(choice.workers)
         except (UserError, WorkerFailed, OSError) as error:
             version.crew = None
             self._table.set(version, "failed", str(error))
@@ -122,17 +128,34 @@ class Keeper:
             version.loading = None
         version.used = self._loop.time()
         self._table.set(version, "ready")
-        LOG.info("%s is ready: %d worker(s)", version.id, num)
+        LOG.info("%s is ready: %d worker(s), threads: %s", version.id, choice.workers, choice.threads)
+        if self._upkeep is None:
+            self._upkeep = asyncio.create_task(self._look_after())
+        await self._make_room(version)
 
-    def _plan(self, version: Version, manifest: Manifest) -> tuple[int, WorkerSpec]:
-        """Return how many workers a version gets, and of what kind."""
+    async def _choose(self, bundle: Path, manifest: Manifest) -> Choice:
+        """Return how many workers with how many threads a version gets: as was set, the rest as was measured."""
         settings = self._settings
-        num = settings.workers or 1
-        threads = settings.threads or max(1, usable_cores() // num)
-        spec = WorkerSpec(
-            bundle=version.bundle,
+        if settings.workers is None and settings.threads is None and not settings.in_process:
+            return await asyncio.to_thread(plan, bundle, manifest, settings.device, settings.goal)
+        cores = usable_cores()
+        workers = settings.workers or (1 if settings.in_process else max(1, cores // (settings.threads or cores)))
+        return Choice(workers, settings.threads or max(1, cores // workers))
+
+    def _scaler(self, choice: Choice) -> Autoscaler | None:
+        """Return what decides how many of the workers run."""
+        if self._settings.workers is not None or choice.workers <= self._settings.min_workers:
+            return None
+        delay = (self._settings.goal or GOAL_SECONDS) / 2
+        return Autoscaler(ScaleConfig(self._settings.min_workers, choice.workers, queue_delay=delay))
+
+    def _spec(self, bundle: Path, manifest: Manifest, choice: Choice) -> WorkerSpec:
+        """Return what a version's workers are."""
+        settings = self._settings
+        return WorkerSpec(
+            bundle=bundle,
             device=settings.device,
-            threads=threads,
+            threads=choice.threads,
             decoders=settings.decoders,
             max_batch=min(settings.max_batch, manifest.batch[1]),
             limits=settings.limits,
@@ -140,7 +163,6 @@ class Keeper:
             start_seconds=settings.start_seconds,
             batch_seconds=settings.batch_seconds,
         )
-        return num, spec
 
     def _crew(self, version: Version, spec: WorkerSpec, classes: tuple[str, ...]) -> Crew:
         """Return a crew whose warm workers serve the version."""
@@ -166,29 +188,86 @@ class Keeper:
             raise ServeError("not_found", f"There is no model '{name}'" + f" of version '{version}'." * bool(version))
         await asyncio.gather(*(self._retire(each, "unloaded on request") for each in found))
 
-    async def _retire(self, version: Version, reason: str, *, on_demand: bool = False) -> None:
+    async def _retire(self, version: Version, reason: str) -> None:
         """Take no new requests for a version, answer what it has accepted, and end its workers."""
         if version.loading is not None:
             await asyncio.wait([version.loading])
+        if version.state == "unloaded":
+            self._table.set(version, "unloaded", reason)  # and no request loads it again
         if version.state != "ready":
-            self._table.set(version, "unloaded" if version.state == "unloaded" else version.state, version.reason)
             return
         self._table.set(version, "draining", reason)
         await version.empty.wait()
-        await self._stop(version, math.inf)
-        self._table.set(version, "unloaded", reason, on_demand=on_demand)
+        async with version.lock:
+            await self._stop(version, self._settings.stop_seconds)
+        self._table.set(version, "unloaded", reason)
+
+    async def _evict(self, version: Version) -> None:
+        """End the workers of a version that nobody uses; the next request that wants it loads it again."""
+        async with version.lock:
+            if version.open or version.state != "ready":
+                return
+            self._table.set(version, "unloaded", "unloaded for want of memory", on_demand=True)
+            LOG.info("%s is unloaded for want of memory", version.id)
+            await self._stop(version, self._settings.stop_seconds)
 
     async def _stop(self, version: Version, grace: float) -> None:
         """End the workers of a version."""
         crew, version.crew = version.crew, None
         if crew is not None:
-            await crew.stop(min(grace, self._settings.stop_seconds))
+            await crew.stop(grace)
         if self._flow.scheduler.is_registered(version.id):
             self._flow.scheduler.retire(version.id)
 
+    # -------------------------------------------------------------------------------------------------- upkeep
+
+    async def _look_after(self) -> None:
+        """Every second: as many workers as the load wants, fresh ones for the swollen, memory within its limit."""
+        while True:
+            await asyncio.sleep(UPKEEP_SECONDS)
+            for version in self._table.all():
+                if version.state == "ready" and version.crew is not None:
+                    self._scale(version, version.crew)
+                    if self._settings.worker_memory:
+                        version.crew.renew(int(SWOLLEN * self._settings.worker_memory))
+            await self._make_room()
+
+    def _scale(self, version: Version, crew: Crew) -> None:
+        """Give a version as many workers as its load wants."""
+        now = self._loop.time()
+        stats = self._flow.scheduler.stats(now).models.get(version.id)
+        if version.scaler is None or stats is None:
+            return
+        demand = 0.0
+        if stats.capacity > 0:
+            demand = (stats.dispatch_rate + stats.refusal_rate) / stats.capacity * stats.workers
+        wanted = version.scaler.decide(
+            now, Signal(crew.wanted, max(crew.wanted - crew.running, 0), demand, stats.queue_delay)
+        )
+        if wanted != crew.wanted:
+            LOG.info("%s: %d worker(s) in place of %d", version.id, wanted, crew.wanted)
+            crew.resize(wanted)
+
+    async def _make_room(self, kept: Version | None = None) -> None:
+        """Unload what was not used for the longest time until the memory is within its limit.
+
+        Args:
+            kept: a version that has just been loaded, which stays.
+        """
+        limit = self._settings.memory_limit
+        while limit and sum(each.memory() for each in self._table.all()) > limit:
+            ready = [each for each in self._table.all() if each.state == "ready"]
+            idle = [each for each in ready if each is not kept and not each.open]
+            if len(ready) < 2 or not idle:
+                return  # one model stays, however large
+            await self._evict(min(idle, key=lambda each: each.used))
+
     async def close(self) -> None:
         """End everything."""
-        for version in self._table.all():
-            if version.loading is not None:
-                version.loading.cancel()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+        loads = [version.loading for version in self._table.all() if version.loading is not None]
+        for load in loads:
+            load.cancel()
+        await asyncio.gather(*loads, return_exceptions=True)
         await asyncio.gather(*(self._stop(version, 0.0) for version in self._table.all()))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eyas.runtime.manifest import Manifest
 from eyas.serve.api import ModelKey, ModelStatus, State
+from eyas.serve.autoscale import Autoscaler
 from eyas.serve.errors import ServeError
 from eyas.serve.route import CHAMPION
 from eyas.serve.workers.crew import Crew
@@ -26,6 +27,8 @@ class Version:
         used: when it last got a request, on the loop's clock.
         open: requests that were accepted and not answered.
         empty: set while `open` is 0.
+        lock: held while its workers are started or stopped.
+        scaler: decides how many workers it has, None for a fixed number.
     """
 
     key: ModelKey
@@ -39,6 +42,8 @@ class Version:
     used: float = 0.0
     open: int = 0
     empty: asyncio.Event = field(default_factory=asyncio.Event)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    scaler: Autoscaler | None = None
 
     @property
     def id(self) -> str:
@@ -94,7 +99,7 @@ class ModelTable:
         found = self._versions.get(ModelKey(name, version))
         if found is None:
             raise ServeError("not_found", f"The model '{name}' has no version '{version}'.")
-        if found.state != "ready" and not (found.state == "unloaded" and found.on_demand):
+        if found.state != "ready" and not found.on_demand:
             raise ServeError("unavailable", f"Version {version} of '{name}' is {found.state}; the alias stays.")
         self._aliases.setdefault(name, {})[alias] = version
         self._statuses = None

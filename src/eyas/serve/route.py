@@ -143,7 +143,7 @@ def resolve(name: str, version: str, statuses: Sequence[ModelStatus]) -> ModelKe
 
 def _usable(status: ModelStatus) -> ModelStatus:
     """Return the status if requests may go there, also to a version that is loaded when it is asked for."""
-    if status.state == "ready" or (status.state == "unloaded" and status.on_demand):
+    if status.state == "ready" or status.on_demand:
         return status
     what = f"Version {status.key.version} of '{status.key.name}'"
     if status.state == "unloaded":

@@ -64,6 +64,7 @@ class Crew:
         self._seats: list[asyncio.Task[None]] = []
         self._leaving: set[asyncio.Task[None]] = set()
         self._workers: dict[str, Worker] = {}
+        self._born: dict[str, tuple[asyncio.Task[None], int]] = {}  # worker -> its seat, and what it held when warm
         self._grace: float | None = None  # set when everything stops
         self.deaths = 0  # of workers that were warm, since the start
         self.problem = ""  # why the last one died or did not start
@@ -78,9 +79,32 @@ class Crew:
         """How many workers are warm."""
         return len(self._workers)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The warm workers' names."""
+        return tuple(self._workers)
+
     def memory(self) -> int:
         """Return the bytes that the workers hold together."""
         return sum(worker.memory() for worker in self._workers.values())
+
+    def renew(self, more: int) -> list[str]:
+        """Replace the workers that hold `more` bytes beyond what they held when they were warm; return their names.
+
+        Each finishes its batch first, and its successor starts meanwhile: nothing is lost.
+        """
+        swollen = [
+            name
+            for name, worker in self._workers.items()
+            if name in self._born and worker.memory() > self._born[name][1] + more
+        ]
+        for name in swollen:
+            seat = self._born[name][0]
+            if seat in self._seats:
+                self._seats.remove(seat)
+                self._leave(seat)
+                self._seats.append(asyncio.create_task(self._keep()))
+        return swollen
 
     async def start(self, num: int) -> None:
         """Start `num` workers, and return when one of them is warm.
@@ -102,10 +126,13 @@ class Crew:
         while len(self._seats) < num:
             self._seats.append(asyncio.create_task(self._keep()))
         while len(self._seats) > num:
-            seat = self._seats.pop()
-            seat.cancel()
-            self._leaving.add(seat)
-            seat.add_done_callback(self._leaving.discard)
+            self._leave(self._seats.pop())
+
+    def _leave(self, seat: asyncio.Task[None]) -> None:
+        """Let a seat's worker finish and end."""
+        seat.cancel()
+        self._leaving.add(seat)
+        seat.add_done_callback(self._leaving.discard)
 
     async def stop(self, grace: float) -> None:
         """Stop all workers; what they run may take `grace` seconds more."""
@@ -152,6 +179,9 @@ class Crew:
         try:
             ready = await worker.start(lost)
             self._workers[worker.name] = worker
+            seat = asyncio.current_task()
+            assert seat is not None
+            self._born[worker.name] = seat, ready.memory
             self._joined(worker, ready)
             if first is not None and not first.done():
                 first.set_result(None)
@@ -161,6 +191,7 @@ class Crew:
 
     async def _dismiss(self, worker: Worker) -> None:
         """Let a worker finish its batch, if it still lives, and stop it. Cancelled again, it waits for nothing."""
+        self._born.pop(worker.name, None)
         if self._workers.get(worker.name) is worker:
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(self._release(worker.name), self._grace)

@@ -1,0 +1,190 @@
+"""How many workers with how many threads each answer the most on this machine: measured once, then kept.
+
+Run as `python -m eyas.serve.profile BUNDLE DEVICE CORES` it measures and prints JSON: in a process of its own, so that
+the server's does not hold an engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from eyas.errors import UserError
+from eyas.files import read_json, write_json
+from eyas.runtime.loading import load
+from eyas.runtime.machine import processor, usable_cores
+from eyas.runtime.manifest import Manifest
+from eyas.runtime.sessions.openvino import cache_folder
+
+FILE = "serve_profile.json"
+MEASURE_SECONDS = 0.4  # for each choice
+LIMIT_SECONDS = 120.0  # for all of them together
+MOST_WORKERS = 16
+NEARLY = 0.95  # choices within this of the most pictures a second count as equal
+
+
+@dataclass(frozen=True)
+class Choice:
+    """So many workers with so many threads each; None lets the engine choose.
+
+    Attributes:
+        workers, threads: the choice.
+        rate: pictures a second, all workers together.
+        seconds: median time of one picture while all of them work.
+    """
+
+    workers: int
+    threads: int | None
+    rate: float = 0.0
+    seconds: float = 0.0
+
+
+def choose(measured: Sequence[Choice], goal: float | None = None) -> Choice:
+    """Return the choice with the most pictures a second; of those that are nearly equal, the quickest one.
+
+    Args:
+        measured: at least one.
+        goal: latency goal in seconds: a choice that needs more than half of it for one picture is taken only if all do.
+    """
+    fitting = [each for each in measured if goal is None or each.seconds <= goal / 2] or list(measured)
+    best = max(each.rate for each in fitting)
+    return min((each for each in fitting if each.rate >= NEARLY * best), key=lambda each: (each.seconds, each.workers))
+
+
+def candidates(cores: int) -> list[tuple[int, int]]:
+    """Return the (workers, threads) that share out the cores: threads are powers of two, and all cores."""
+    threads = sorted({1 << i for i in range(cores.bit_length()) if 1 << i <= cores} | {cores})
+    return [(cores // each, each) for each in threads if cores // each <= MOST_WORKERS]
+
+
+def plan(bundle: Path, manifest: Manifest, device: str, goal: float | None = None) -> Choice:
+    """Return the best choice for a bundle on this machine, from the profile that is kept, or measured now.
+
+    Takes some seconds when it has to measure. An accelerator gets one worker; what can't be measured, all cores.
+    """
+    cores = usable_cores()
+    if manifest.target.startswith("tensorrt") or device not in ("auto", "cpu"):
+        return Choice(1, None)
+    if cores == 1:
+        return Choice(1, 1)
+    key = _key(manifest, device, cores)
+    for place in _places(bundle, manifest):
+        if kept := _read(place, key):
+            return choose(kept, goal)
+    measured = _measured_apart(bundle, device, cores)
+    if not measured:
+        return Choice(1, cores)
+    _keep(_places(bundle, manifest), key, measured)
+    return choose(measured, goal)
+
+
+def measure(bundle: Path, device: str, cores: int) -> list[Choice]:
+    """Return what each way to share out the cores makes of the bundle."""
+    return [_measure(bundle, device, workers, threads) for workers, threads in candidates(cores)]
+
+
+def _measure(bundle: Path, device: str, workers: int, threads: int) -> Choice:
+    """Run one picture after the other in `workers` engines side by side, as workers would."""
+    detectors = [load(bundle, device=device, threads=threads, spin=False) for _ in range(workers)]
+    spec = detectors[0].input
+    blank = np.full((1, spec.height, spec.width, 3), spec.pad_value, np.uint8)
+    for detector in detectors:
+        detector.infer(blank)
+    times: list[float] = []
+    end = time.perf_counter() + MEASURE_SECONDS
+
+    def work(index: int) -> None:
+        while True:
+            start = time.perf_counter()
+            detectors[index].infer(blank)
+            now = time.perf_counter()
+            times.append(now - start)
+            if now > end:
+                return
+
+    crew = [threading.Thread(target=work, args=(index,)) for index in range(workers)]
+    begin = time.perf_counter()
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    taken = time.perf_counter() - begin
+    for detector in detectors:
+        detector.close()
+    return Choice(workers, threads, round(len(times) / taken, 2), round(median(times), 6))
+
+
+def _measured_apart(bundle: Path, device: str, cores: int) -> list[Choice]:
+    """Measure in another process; [] when that fails: the bundle's own error is told when it is loaded."""
+    command = [sys.executable, "-m", "eyas.serve.profile", str(bundle), device, str(cores)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=LIMIT_SECONDS, stdin=subprocess.DEVNULL)
+        return _choices(json.loads(done.stdout)) if done.returncode == 0 else []
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return []
+
+
+def _key(manifest: Manifest, device: str, cores: int) -> str:
+    """Return what a profile depends on: the processor, its cores, the device and the network's bytes."""
+    return f"{processor().name}, {cores} cores, {device}, {manifest.files[manifest.entry][:16]}"
+
+
+def _places(bundle: Path, manifest: Manifest) -> list[Path]:
+    """Return where a profile may lie: beside the bundle, and in the user's cache for folders that are read-only."""
+    cache = cache_folder()
+    apart = [] if cache is None else [cache.parent / "profiles" / f"{manifest.files[manifest.entry][:16]}.json"]
+    return [bundle / FILE, *apart]
+
+
+def _read(place: Path, key: str) -> list[Choice]:
+    """Return what was measured under the key, [] where nothing was."""
+    try:
+        return _choices(read_json(place)[key])
+    except (UserError, OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _choices(rows: object) -> list[Choice]:
+    """Return choices that were written as JSON.
+
+    Raises:
+        ValueError: they make no sense.
+    """
+    if not isinstance(rows, list):
+        raise ValueError("no list")
+    found = [
+        Choice(int(row["workers"]), int(row["threads"]), float(row["rate"]), float(row["seconds"])) for row in rows
+    ]
+    if any(each.workers < 1 or each.threads is None or each.threads < 1 or not each.rate > 0 for each in found):
+        raise ValueError("numbers out of range")
+    return found
+
+
+def _keep(places: Sequence[Path], key: str, measured: Sequence[Choice]) -> None:
+    """Write what was measured to the first place that can be written, beside what was measured on other machines."""
+    for place in places:
+        try:
+            fields = read_json(place)
+        except (UserError, OSError):
+            fields = {}
+        try:
+            kept = fields if isinstance(fields, dict) else {}
+            write_json(place, {**kept, key: [asdict(each) for each in measured]})
+            return
+        except (OSError, UserError):
+            continue
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    print(json.dumps([asdict(each) for each in measure(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))]))

@@ -1,0 +1,88 @@
+"""How many workers with how many threads: measured, chosen, kept, and kept elsewhere when the folder is read-only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.serve.bundles import write_bundle
+
+from eyas.runtime.manifest import read_manifest
+from eyas.serve import profile
+from eyas.serve.profile import FILE, Choice, candidates, choose, measure, plan
+
+
+def test_the_cores_are_shared_out() -> None:
+    assert candidates(1) == [(1, 1)]
+    assert candidates(2) == [(2, 1), (1, 2)]
+    assert candidates(6) == [(6, 1), (3, 2), (1, 4), (1, 6)]
+    assert candidates(64)[0] == (16, 4)
+
+
+def test_the_most_pictures_win_and_nearly_equal_ones_yield_to_the_quicker() -> None:
+    slow, quick, poor = Choice(4, 1, 100.0, 0.04), Choice(2, 2, 96.0, 0.021), Choice(1, 4, 80.0, 0.0125)
+    assert choose([slow, quick, poor]) == quick
+    assert choose([slow, poor]) == slow
+    assert choose([slow, poor], goal=0.03) == poor, "the other leaves no time within the goal"
+    assert choose([slow, poor], goal=0.001) == slow, "when none fits, the goal tells nothing"
+
+
+def test_measuring_really_runs_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "MEASURE_SECONDS", 0.02)
+    found = measure(write_bundle(tmp_path / "b"), "cpu", 2)
+    assert [(each.workers, each.threads) for each in found] == [(2, 1), (1, 2)]
+    assert all(each.rate > 1 and 0 < each.seconds < 10 for each in found)
+
+
+def test_it_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_bundle(tmp_path / "b")
+    manifest = read_manifest(folder)
+    calls: list[int] = []
+
+    def apart(bundle: Path, device: str, cores: int) -> list[Choice]:
+        calls.append(cores)
+        return [Choice(3, 1, 30.0, 0.1), Choice(1, 3, 10.0, 0.1)]
+
+    monkeypatch.setattr(profile, "_measured_apart", apart)
+    monkeypatch.setattr(profile, "usable_cores", lambda: 3)
+    monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
+    assert plan(folder, manifest, "auto").workers == 3
+    assert plan(folder, manifest, "auto").workers == 3 and calls == [3]
+    assert read_manifest(folder) == manifest, "the bundle is as valid as before"
+    monkeypatch.setattr(profile, "usable_cores", lambda: 4)
+    plan(folder, manifest, "auto")
+    assert calls == [3, 4] and len(json.loads((folder / FILE).read_text("utf-8"))) == 2, "another machine, another row"
+    (folder / FILE).write_text('{"x": 1', "utf-8")
+    assert plan(folder, manifest, "auto").workers == 3 and calls == [3, 4, 4]
+
+
+def test_a_read_only_bundle_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_bundle(tmp_path / "b")
+    manifest = read_manifest(folder)
+    write = profile.write_json
+
+    def refusing(path: Path, value: object) -> None:
+        if path.parent == folder:
+            raise PermissionError("read-only")
+        write(path, value)
+
+    monkeypatch.setattr(profile, "write_json", refusing)
+    monkeypatch.setattr(profile, "_measured_apart", lambda *arguments: [Choice(2, 1, 5.0, 0.1)])
+    monkeypatch.setattr(profile, "usable_cores", lambda: 2)
+    monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
+    assert plan(folder, manifest, "auto").workers == 2
+    monkeypatch.setattr(profile, "_measured_apart", lambda *arguments: [])
+    assert plan(folder, manifest, "auto").workers == 2 and not (folder / FILE).exists()
+
+
+def test_what_cannot_be_measured_gets_all_cores_and_an_accelerator_one_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(write_bundle(tmp_path / "b"))
+    monkeypatch.setattr(profile, "usable_cores", lambda: 2)
+    monkeypatch.setattr(profile, "LIMIT_SECONDS", 0.001)
+    monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
+    assert plan(tmp_path / "b", manifest, "auto") == Choice(1, 2)
+    assert plan(tmp_path / "b", manifest, "cuda") == Choice(1, None)
+    assert plan(tmp_path / "b", manifest.model_copy(update={"target": "tensorrt"}), "auto") == Choice(1, None)
