@@ -219,3 +219,18 @@ def wait_until(true: Callable[[], bool]) -> None:
             return
         time.sleep(0.02)
     raise AssertionError("it did not happen")
+
+
+def test_works_in_the_loop_of_uvloop(spec: WorkerSpec) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def check() -> None:
+        watched = await Watched(spec).start()
+        assert await watched.scores(jpeg(204)) == [0.8]
+        os.kill(watched.worker.pid, signal.SIGKILL)
+        assert "SIGKILL" in await watched.lost
+        again = await Watched(spec).start()
+        await again.worker.stop(5.0)
+        assert not alive(again.worker.pid)
+
+    uvloop.run(asyncio.wait_for(check(), 60))

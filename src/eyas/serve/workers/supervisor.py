@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from eyas.serve.workers.base import Broken, Done, Outcome, Ready, Task, WorkerFailed, WorkerSpec
 from eyas.serve.workers.process import private_memory
@@ -122,8 +123,7 @@ class ProcessWorker(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the connection."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
         """Take what the worker sends."""
