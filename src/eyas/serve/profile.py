@@ -24,7 +24,7 @@ from eyas.files import read_json, write_json
 from eyas.runtime.loading import load
 from eyas.runtime.machine import processor, usable_cores
 from eyas.runtime.manifest import Manifest
-from eyas.runtime.sessions.openvino import cache_folder
+from eyas.runtime.sessions.cache import cache_folder
 
 FILE = "serve_profile.json"
 MEASURE_SECONDS = 0.4  # for each choice
@@ -141,8 +141,8 @@ def _key(manifest: Manifest, device: str, cores: int) -> str:
 
 def _places(bundle: Path, manifest: Manifest) -> list[Path]:
     """Return where a profile may lie: beside the bundle, and in the user's cache for folders that are read-only."""
-    cache = cache_folder()
-    apart = [] if cache is None else [cache.parent / "profiles" / f"{manifest.files[manifest.entry][:16]}.json"]
+    cache = cache_folder("profiles")
+    apart = [] if cache is None else [cache / f"{manifest.files[manifest.entry][:16]}.json"]
     return [bundle / FILE, *apart]
 
 
