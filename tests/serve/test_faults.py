@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,5 +146,52 @@ def test_versions_are_swapped_under_load_with_nothing_lost(bundles: tuple[Path, 
             await asyncio.gather(*clients)
             assert [key.version for key in answered[flipped:]].count("1") <= len(clients), "they were accepted before"
             assert len(children()) == 1, "the old version's process has ended"
+
+    run(check())
+
+
+def test_whatever_happens_every_request_is_answered_as_declared(bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    """Kills, hangs, corrupt artefacts, broken pictures and alias flips, one after the other, under load."""
+    broken = write_bundle(tmp_path / "broken")
+    (broken / "model.onnx").write_bytes(b"no network")
+    settings = EngineSettings(workers=1, threads=1, goal=60.0, batch_seconds=0.5)
+
+    async def check() -> None:
+        before, ends = open_files(), Counter[str]()
+        async with LocalEngine(settings) as engine:
+            await engine.load("m", bundle=bundles[0])
+            await engine.load("m", bundle=bundles[1])
+            asked, over = 0, False
+
+            async def client(number: int) -> None:
+                nonlocal asked
+                while not over:
+                    asked += 1
+                    picture = jpeg()[:500] if asked % 7 == 0 else jpeg(100 + number)
+                    try:
+                        ends[(await engine.detect(request(picture))).model.version] += 1
+                    except ServeError as error:
+                        ends[error.kind] += 1
+                        await asyncio.sleep(0.01)
+
+            clients = [asyncio.create_task(client(number)) for number in range(4)]
+            for step in range(6):
+                engine.alias("m", "champion", "12"[step % 2])
+                if step % 3 != 2:
+                    os.kill(children()[step % len(children())], (signal.SIGKILL, signal.SIGSTOP)[step % 2])
+                else:
+                    with pytest.raises(ServeError, match="changed"):
+                        await engine.load("m", "3", broken)
+                await until_running(engine, 2)
+                seen = ends.total()
+                while ends.total() < seen + 20:
+                    await asyncio.sleep(0.005)
+            over = True
+            await asyncio.gather(*clients)
+            assert ends.total() == asked, "each was answered once"
+            assert set(ends) <= {"1", "2", "unprocessable", "unavailable"}, ends
+            assert ends["1"] and ends["2"] and ends["unprocessable"]
+        await asyncio.sleep(0)
+        assert children() == [] and open_files() <= before
 
     run(check())
