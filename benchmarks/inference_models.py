@@ -17,16 +17,19 @@ from torch import nn
 
 from eyas.card import hash_file
 from eyas.compile.bundle import graph_precision
+from eyas.compile.dialect import quantize, weight_bits
+from eyas.compile.int8 import check_int8
 from eyas.compile.onnx import export, input_of, save
-from eyas.compile.quantize import check_int8, quantize
+from eyas.compile.quantize import quantization_of
 from eyas.compile.target import Sides, run_builder, target_info
 from eyas.compile.verify import letterboxed
 from eyas.decode import read_image
 from eyas.models import weights, zoo
 from eyas.runfolder import CONFIG, WEIGHTS, read_config, write_config
 from eyas.runtime.bench_picture import write_pictures
+from eyas.runtime.machine import processor
 from eyas.runtime.manifest import Manifest, write_manifest
-from eyas.types import InputSpec, RunConfig
+from eyas.types import InputSpec, RunConfig, UInt8Array
 
 SIZE = Sides(width=640, height=480)
 CLASSES = 80
@@ -71,7 +74,9 @@ def bundle(
     export(run, graph, size=SIZE, precision=graph_precision(info, precision))
     if precision == "int8":
         images = [read_image(path) for path in pictures[:CALIBRATION]]
-        quantized = quantize(onnx.load(graph), (letterboxed([one], spec, 1) for one in images), info.engine)
+        model = onnx.load(graph)
+        found = quantization_of(model, (letterboxed([one], spec, 1) for one in images))
+        quantized = quantize(model, found.narrowed(weight_bits(info.engine, processor())), info.engine)
         save(quantized.model, graph)
         print(f"  {out.name}: convolutions {check_int8(quantized, info.engine)}")
     source = graph.rename(out.with_suffix(".onnx"))
@@ -96,8 +101,17 @@ def bundle(
     return out
 
 
-def pictures_in(folder: Path, source: Path | None) -> list[Path]:
-    """Return JPEG pictures of 640 x 480 pixels: the source's, resized, or made-up ones."""
+def jpeg_of_at_most(image: UInt8Array, kilobytes: int) -> bytes:
+    """Return the BGR picture as JPEG of the best quality that fits, as cameras are set to do."""
+    for quality in range(95, 0, -3):
+        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        if len(data) <= 1000 * kilobytes:
+            break
+    return data
+
+
+def pictures_in(folder: Path, source: Path | None, kilobytes: int = 50) -> list[Path]:
+    """Return JPEG pictures of 640 x 480 pixels, of so many kilobytes at most: the source's, resized, or made up."""
     folder.mkdir(parents=True, exist_ok=True)
     made = sorted(folder.glob("*.jpg"))
     if made:
@@ -106,7 +120,7 @@ def pictures_in(folder: Path, source: Path | None) -> list[Path]:
         return write_pictures(folder, CALIBRATION)
     for path in sorted(source.glob("*.jpg"))[:: max(1, len(list(source.glob("*.jpg"))) // 16)][:16]:
         image = cv2.resize(read_image(path)[..., ::-1], (640, 480), interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(folder / path.name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        (folder / path.name).write_bytes(jpeg_of_at_most(image, kilobytes))
     return sorted(folder.glob("*.jpg"))
 
 
