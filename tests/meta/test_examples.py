@@ -20,10 +20,6 @@ QUICK: Mapping[str, str] = {
     "quickstart": "--epochs 1 --train 16 --val 4",
     "serve": "--seconds 0 --port 0 --grpc-port 0 --in-process",
 }
-# What must have been done before a verb's first example.
-BEFORE: Mapping[str, tuple[str, ...]] = {
-    "bench": ("eyas compile runs/quickstart --measure 0 --out bundles/quickstart",),
-}
 UNCHANGED = ("--resume", "--print-recipe")  # a command with one of these takes no fields, or trains nothing
 
 
@@ -45,7 +41,7 @@ def test_examples_run(
     """All in one copy of the folder and in order, since an example may use what the one before it made."""
     folder = shutil.copytree(example_folder, tmp_path / "folder")
     monkeypatch.chdir(folder)
-    failed = failures((*BEFORE.get(verb, ()), *load_verb(verb).examples))
+    failed = failures(load_verb(verb).examples)
     out, err = capfd.readouterr()
     assert not failed, f"{failed}\n{out}\n{err}"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HELP = "compile a run into a bundle that runs without torch, and check it against the run"
 EXAMPLES: tuple[str, ...] = (
-    "eyas compile runs/quickstart --out bundles/quickstart",
+    "eyas compile runs/quickstart --out bundles/fp32",
     "eyas compile runs/quickstart --precision int8 --budget 5 --out bundles/int8",
 )
 
