@@ -25,12 +25,16 @@ class Serving:
     bundle: Path
 
 
+def _print(line: str) -> None:
+    print(line, flush=True)  # whoever waits for the address reads it now, also through a pipe
+
+
 def serve(
     bundles: Sequence[str],
     settings: ServerSettings,
     engine: EngineSettings,
     *,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = _print,
     seconds: float | None = None,
 ) -> None:
     """Serve the bundles until SIGTERM or SIGINT.

@@ -1,0 +1,97 @@
+"""`eyas serve` as it is really started: a process with its workers, asked over REST and gRPC, and told to end."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx2 as httpx
+import numpy as np
+import pytest
+from tests.serve.bundles import write_bundle
+from tests.serve.fake import encoded
+
+from eyas.errors import UserError
+from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.grpc.protocol import inference_pb2 as pb
+from eyas.serve.launch import serve
+from eyas.serve.server_settings import ServerSettings
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "colours")
+
+
+@pytest.fixture
+def started(bundle: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """The process, and the addresses of REST and gRPC that it printed."""
+    words = ["serve", f"colours={bundle}", "--port", "0", "--grpc-port", "0", "--workers", "1", "--threads", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "eyas", *words], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    text = ""
+    while "Try:" not in text:
+        line = process.stdout.readline()
+        assert line, f"the server ended: {text}"
+        text += line
+    rest, plain = re.search(r"REST +(http://\S+)", text), re.search(r"gRPC +(\S+)", text)
+    assert rest and plain
+    yield process, rest[1], plain[1]
+    process.kill()
+    process.wait()
+
+
+def test_a_bundle_is_served_and_the_end_is_clean(started: tuple[subprocess.Popen[str], str, str]) -> None:
+    process, rest, plain = started
+    blue = np.zeros((40, 80, 3), np.uint8)
+    blue[..., 2] = 200
+    asked = httpx.post(f"{rest}/v1/detect", content=encoded(blue), headers={"content-type": "image/png"}, timeout=60)
+    assert [each["class"] for each in asked.json()["detections"]] == ["blue"]
+    message = pb.ModelInferRequest(model_name="colours")
+    message.inputs.add(name="images", datatype="UINT8", shape=[1, *blue.shape])
+    message.raw_input_contents.append(blue.tobytes())
+    with grpc.insecure_channel(plain) as channel:
+        method = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            pb.ModelInferRequest.SerializeToString,
+            pb.ModelInferResponse.FromString,
+        )
+        answer = method(message, timeout=60)
+    found = {output.name: raw for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)}
+    assert np.frombuffer(found["labels"], "<i8").tolist() == [1]
+    box = np.frombuffer(found["boxes"], "<f4").tolist()
+    assert box == pytest.approx(asked.json()["detections"][0]["box"], abs=0.01)
+    drawn = httpx.post(
+        f"{rest}/v1/detect", content=encoded(blue), headers={"content-type": "image/png", "accept": "image/jpeg"}
+    )
+    assert drawn.content[:2] == b"\xff\xd8"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert process.stdout is not None and "has been answered" in process.stdout.read()
+
+
+def test_what_is_no_bundle_is_told_before_anything_listens(tmp_path: Path) -> None:
+    settings = ServerSettings(port=0, grpc_port=None)
+    with pytest.raises(UserError):
+        serve([str(tmp_path)], settings, EngineSettings(in_process=True))
+    with pytest.raises(UserError, match="nothing to serve"):
+        serve([], settings, EngineSettings(in_process=True))
+
+
+def test_a_damaged_bundle_ends_the_start(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "damaged")
+    (folder / "model.onnx").write_bytes(b"no network")
+    with pytest.raises(UserError, match="can't be loaded"):
+        serve([str(folder)], ServerSettings(port=0, grpc_port=None), EngineSettings(in_process=True))
+
+
+def test_a_warning_for_a_server_that_everybody_reaches(bundle: Path) -> None:
+    said: list[str] = []
+    settings = ServerSettings(host="0.0.0.0", port=0, grpc_port=None)
+    serve([str(bundle)], settings, EngineSettings(in_process=True), say=said.append, seconds=0.0)
+    assert any(line.startswith("warning: everybody") for line in said)
