@@ -81,7 +81,7 @@ def test_int8_is_compiled_calibrated_and_runs(
     settings = Settings(precision="int8", batch=(1, 4), calibrated=4)
     bundle = compile_run(place / "tiny", tmp_path / "int8", settings)
     manifest = bundle.manifest
-    assert manifest.precision == "int8" and manifest.details["calibration_pictures"] == 4
+    assert manifest.precision == "int8" and manifest.details["quantization"]["pictures"] == 4
     assert manifest.details["convolutions"]["int8"] > 20 and len(manifest.details["kept_in_float"]) == 6
     assert manifest.parity is not None and 0 < manifest.parity.scores < 0.25
     assert manifest.accuracy is not None
