@@ -50,11 +50,13 @@ def test_a_bundle_is_served_and_the_end_is_clean(started: tuple[subprocess.Popen
     process, rest, plain = started
     blue = np.zeros((40, 80, 3), np.uint8)
     blue[..., 2] = 200
-    asked = httpx.post(f"{rest}/v1/detect", content=encoded(blue), headers={"content-type": "image/png"}, timeout=60)
+    kind = {"content-type": "image/png"}  # conf: the grey padding around the picture looks a little red
+    asked = httpx.post(f"{rest}/v1/detect?conf=0.4", content=encoded(blue), headers=kind, timeout=60)
     assert [each["class"] for each in asked.json()["detections"]] == ["blue"]
     message = pb.ModelInferRequest(model_name="colours")
     message.inputs.add(name="images", datatype="UINT8", shape=[1, *blue.shape])
     message.raw_input_contents.append(blue.tobytes())
+    message.parameters["confidence"].double_param = 0.4
     with grpc.insecure_channel(plain) as channel:
         method = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
