@@ -1,4 +1,7 @@
-"""`eyas bench BUNDLE...`: models side by side on this machine, by turns; a table, JSON and a picture."""
+"""`eyas bench BUNDLE...`: models side by side on this machine, by turns; a table, JSON and a picture.
+
+`eyas bench serve` measures a server; see `eyas.cli.bench_serve`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ EXAMPLES: tuple[str, ...] = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add("models", metavar="BUNDLE", nargs="+", help="folders of bundles, and of runs (these in PyTorch)")
+    add("models", metavar="BUNDLE", nargs="+", help="folders of bundles, and of runs (these in PyTorch);"
+        " 'eyas bench serve' measures a server under load")  # fmt: skip
     add("--threads", metavar="N,N", help="CPU threads of the engine, each in turn (default: the engine's own choice)")
     add("--batch", default="1", metavar="N,N", help="pictures a call, each in turn (default: %(default)s)")
     add("--stream", action="store_true", help="also measure streaming, where decoding and inference overlap")

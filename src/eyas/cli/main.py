@@ -24,7 +24,8 @@ from typing import Any, NoReturn
 
 from eyas.errors import UserError, missing_extra, suggest
 
-# Verb -> (module, one line). Help is printed from this table: no verb's module is imported for it.
+# Verb -> (module, one line). Help is printed from this table: no verb's module is imported for it. A verb may have two
+# words; the longer one is meant: who benches a model in a folder named "serve" writes ./serve.
 VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "quickstart": ("eyas.cli.quickstart", "the whole way on made-up pictures: train, evaluate, detect"),
@@ -33,6 +34,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "compile": ("eyas.cli.compile", "compile a run into a bundle that runs without torch"),
         "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
         "bench": ("eyas.cli.bench", "measure models side by side: latency, throughput, memory, where the time goes"),
+        "bench serve": ("eyas.cli.bench_serve", "measure a server under load: capacity, answers in time, latencies"),
         "detect": ("eyas.cli.detect", "find objects in pictures, videos or a camera's stream"),
         "predict": ("eyas.cli.predict", "detect on a lot of pictures, into one file; goes on where it was stopped"),
         "registry": ("eyas.cli.registry", "keep bundles under names and versions, and say which one is the champion"),
@@ -62,6 +64,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "ray": "cluster",
         "uvicorn": "serve",
         "starlette": "serve",
+        "httptools": "serve",
         "grpc": "serve",
         "google": "serve",
         "prometheus_client": "serve",
@@ -170,7 +173,7 @@ def dispatch(arguments: Sequence[str]) -> int:
         rest.pop(0)
     if not rest or rest[0] in ("-h", "--help", "help"):
         if rest[:1] == ["help"] and len(rest) > 1:
-            return dispatch([rest[1], "--help"])
+            return dispatch([*rest[1:], "--help"])
         print(overview())
         return 0
     if rest[0] in ("--version", "-V"):
@@ -184,8 +187,10 @@ def dispatch(arguments: Sequence[str]) -> int:
             expected="a command first, then its options",
             fix="see 'eyas --help'",
         )
-    verb = load_verb(rest[0])
-    return verb.run(verb_parser(rest[0], verb).parse_args(rest[1:]))
+    words = 2 if " ".join(rest[:2]) in VERBS else 1
+    name = " ".join(rest[:words])
+    verb = load_verb(name)
+    return verb.run(verb_parser(name, verb).parse_args(rest[words:]))
 
 
 def _report(message: str, debug: bool) -> None:

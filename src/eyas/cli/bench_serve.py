@@ -1,0 +1,183 @@
+"""`eyas bench serve URL|BUNDLE`: a server under load: what it can do, and what becomes of requests from 10 to 200 %."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eyas.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from eyas.serve.load.report import LoadReport
+
+HELP = "measure a server under load: capacity, answers in time, latencies, refusals from 10 to 200 percent of it"
+EXAMPLES: tuple[str, ...] = (
+    "eyas bench serve bundles/quickstart",
+    "eyas bench serve bundles/quickstart --goal 100 --arrivals bursts --json load.json --png load.png",
+)
+PATH = "/v1/detect"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add = parser.add_argument
+    add("server", metavar="URL|BUNDLE", help=f"a running server (its {PATH} where the URL has no path), or a bundle, "
+        "for which one is started")  # fmt: skip
+    add("--goal", type=float, default=250.0, metavar="MS", help="latency goal in milliseconds (default: %(default)s)")
+    add("--loads", default="10,25,50,75,90,100,115,150,200", metavar="%,%",
+        help="loads to offer, percent of the capacity (default: %(default)s)")  # fmt: skip
+    add("--capacity", type=float, metavar="RATE", help="requests a second that are 100 %% (default: it is found out)")
+    add("--arrivals", choices=("poisson", "bursts"), default="poisson", help="(default: %(default)s)")
+    add("--seconds", type=float, default=10.0, metavar="S", help="length of each load (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of the times of arrival (default: %(default)s)")
+    add("--source", nargs="+", metavar="PATH", help="pictures or a folder of them (default: made-up ones, 640 x 480)")
+    add("--header", action="append", default=[], metavar="'NAME: VALUE'", help="sent with each request, as a key")
+    add("--insecure", action="store_true", help="take an https server's certificate as it is")
+    own = parser.add_argument_group("of the server that is started for a bundle")
+    own.add_argument("--workers", default="auto", metavar="N", help="see 'eyas serve' (default: auto)")
+    own.add_argument("--threads", type=int, metavar="N", help="see 'eyas serve'")
+    own.add_argument("--max-batch", type=int, metavar="N", help="see 'eyas serve'")
+    add("--json", metavar="FILE", help="write all numbers")
+    add("--png", metavar="FILE", help="draw them")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure with a progress bar, print the table, write what was asked for; return 0."""
+    loads, headers = parse_loads(args.loads), parse_headers(args.header)
+    if args.png is not None and not args.png.lower().endswith(".png"):
+        raise UserError(f"--png is '{args.png}'.", where="png", expected="a name that ends in .png")
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from eyas.serve.load.chart import save_chart
+    from eyas.serve.load.http import Target
+    from eyas.serve.load.sweep import Plan, measure
+
+    plan = Plan(
+        args.goal / 1e3, loads, args.seconds, args.arrivals, args.capacity, max(10.0, args.goal / 100), args.seed
+    )
+    bodies, pictures = read_bodies(args.source)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with (
+        serving(args) as (url, name),
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        task = bar.add_task("starting", total=None)
+        report = measure(
+            Target(url, bodies, headers, verify=not args.insecure),
+            plan,
+            server=name,
+            pictures=pictures,
+            progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+        )
+    show(report)
+    for path, write in ((args.json, report.save), (args.png, lambda path: save_chart([report], path))):
+        if path is not None:
+            write(path)
+            print(f"written: {path}")
+    return 0
+
+
+def parse_loads(text: str) -> tuple[float, ...]:
+    """Return the shares of "10,50" percent.
+
+    Raises:
+        UserError: it is no list of numbers above 0.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)?(,\d+(\.\d+)?)*", text) or not all(float(part) > 0 for part in text.split(",")):
+        raise UserError(f"--loads is '{text}'.", where="loads", expected="percents above 0, as in 50,100,150")
+    return tuple(float(part) / 100 for part in text.split(","))
+
+
+def parse_headers(given: list[str]) -> dict[str, str]:
+    """Return the headers of "NAME: VALUE" lines, the kind of the body among them.
+
+    Raises:
+        UserError: a line has no colon.
+    """
+    found = {"Content-Type": "application/octet-stream"}
+    for line in given:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise UserError(f"--header is '{line}'.", where="header", expected="'NAME: VALUE'")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def read_bodies(source: list[str] | None) -> tuple[list[bytes], str]:
+    """Return the files to send and what they are, for people."""
+    from eyas.runtime.bench_picture import find_pictures, write_pictures
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = find_pictures(source) if source else write_pictures(Path(folder))
+        bodies = [path.read_bytes() for path in paths]
+    kind = "pictures" if source else "made-up pictures, 640 x 480"
+    return bodies, f"{len(bodies)} {kind}, {sum(map(len, bodies)) / len(bodies) / 1e3:.0f} kB"
+
+
+@contextlib.contextmanager
+def serving(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Give the URL to ask, and the server's name; a bundle's server is started and ended."""
+    text: str = args.server
+    if re.match(r"https?://", text):
+        if args.workers != "auto" or args.threads or args.max_batch:
+            raise UserError("--workers, --threads and --max-batch are a bundle's; this server runs already.")
+        rest = text.split("://", 1)[1]
+        bare = "/" not in rest or (rest.endswith("/") and rest.count("/") == 1)
+        yield text.rstrip("/") + PATH if bare else text, text
+        return
+    if not Path(text).is_dir():
+        raise UserError(f"'{text}' is no URL and no folder.", expected="http://host:port, or a bundle's folder")
+    from eyas.serve.load.local import LocalServer
+
+    options = [text, "--workers", args.workers, "--slo", f"{args.goal:g}"]
+    options += ["--threads", str(args.threads)] if args.threads else []
+    options += ["--max-batch", str(args.max_batch)] if args.max_batch else []
+    with LocalServer(options) as server:
+        yield server.url + PATH, Path(text).resolve().name
+
+
+def show(report: LoadReport) -> None:
+    """Print what was measured, the table and the notes."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    cpu = report.machine
+    found = f", found with {report.clients} clients" if report.clients else ""
+    line = (
+        f"{report.server}: capacity {report.capacity:.1f} requests/s{found}; goal {report.goal:g} ms; {report.arrivals}"
+    )
+    console.print(line, markup=False, soft_wrap=True)
+    console.print(f"{cpu.name}, {cpu.cores} usable cores; {report.pictures}", markup=False, soft_wrap=True)
+    console.print(load_table(report))
+    console.print(
+        "in time: share of all requests that were answered within the goal; ms: from when a request was to be sent "
+        "until its answer; lag: how much later the generator sent it",
+        style="dim",
+    )
+    for note in report.notes:
+        console.print(f"* {note}", markup=False, soft_wrap=True, style="yellow")
+
+
+def load_table(report: LoadReport) -> Table:
+    """Return a row for each load."""
+    from rich.table import Table
+
+    found = Table(box=None, header_style="bold", pad_edge=False)
+    for head in ("load", "offered/s", "sent/s", "served/s", "in time", "p50 ms", "p99", "p99.9", "lag p99", "answers"):
+        found.add_column(head, justify="right" if head != "answers" else "left", no_wrap=True)
+    for step in report.steps:
+        codes = ", ".join(f"{code}: {count}" for code, count in step.codes.items())
+        cells = (step.offered, step.sent, step.served)
+        times = (step.p50, step.p99, step.p999, step.lag_p99)
+        rates = (f"{value:.1f}" for value in cells)
+        found.add_row(f"{step.load:.0%}", *rates, f"{step.goodput:.1%}", *(f"{value:.1f}" for value in times), codes)
+    return found

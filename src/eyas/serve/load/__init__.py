@@ -1,0 +1,1 @@
+"""A load generator for servers: open-loop arrivals on a schedule of their own, whatever the server does."""

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import pytest
+
+from eyas.errors import UserError
+from eyas.serve.load.local import LocalServer, taken
+
+CHILD = "import sys; print('up http://127.0.0.1:1', flush=True); sys.stdin.read()"
+FAMILY = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], stdin=subprocess.PIPE)"
+
+
+def test_a_server_is_started_asked_and_ended() -> None:
+    command = (sys.executable, "-c", "import time; print('hello'); print('at http://127.0.0.1:7/'); time.sleep(60)")
+    with LocalServer([], command, ready=r"at (\S+)") as server:
+        assert server.url == "http://127.0.0.1:7/"
+        assert server.taken().processes == 1
+        assert server.taken().memory > 1 << 20
+        pid = server.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_one_that_does_not_start_says_why() -> None:
+    with (
+        pytest.raises(UserError, match="out of luck"),
+        LocalServer(["out of luck"], (sys.executable, "-c", "import sys; sys.exit(sys.argv[1])")),
+    ):
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of other processes")
+def test_what_a_family_takes_is_summed_up() -> None:
+    with LocalServer([CHILD], (sys.executable, "-c", FAMILY), ready=r"up (\S+)") as server:
+        assert server.taken().processes == 2
+        os.kill(server.pid, 0)
+    begin = taken(os.getpid()).cpu
+    spent = time.process_time() + 0.1
+    while time.process_time() < spent:
+        pass
+    assert taken(os.getpid()).cpu >= begin + 0.08
