@@ -50,7 +50,7 @@ def test_examples_run(
 def test_help_shows_examples_of_the_verb(verb: str) -> None:
     loaded = load_verb(verb)
     assert loaded.examples, f"'eyas {verb}' has no example"
-    assert [line for line in loaded.examples if not line.startswith(f"eyas {verb} ")] == []
+    assert [line for line in loaded.examples if not f"{line} ".startswith(f"eyas {verb} ")] == []
     assert [line for line in loaded.examples if line not in verb_parser(verb, loaded).format_help()] == []
 
 

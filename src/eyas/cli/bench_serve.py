@@ -23,6 +23,7 @@ EXAMPLES: tuple[str, ...] = (
     "eyas bench serve bundles/quickstart --goal 100 --arrivals bursts --json load.json --png load.png",
 )
 PATH = "/v1/detect"
+WIDE = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,6 +151,8 @@ def show(report: LoadReport) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE)  # a file has no edge at which numbers must be cut
     cpu = report.machine
     found = f", found with {report.clients} clients" if report.clients else ""
     line = (
