@@ -14,7 +14,7 @@ import pytest
 
 import eyas
 from eyas.cli import main as main_module
-from eyas.cli.main import VERBS, Verb, load_verb, main
+from eyas.cli.main import VERBS, Verb, load_verb, main, split_verb
 from eyas.errors import UserError
 
 Fake = Callable[[Callable[[], int]], None]
@@ -252,3 +252,9 @@ def test_a_subpackage_named_like_a_verb_is_the_verb_too(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         eyas.evaluate(tmp_path / "nowhere", tmp_path)
     assert eyas.train.recipe.Recipe and eyas.evaluate.run.evaluate_run
+
+
+def test_a_verb_of_two_words_is_the_longer_one() -> None:
+    assert split_verb(["bench", "serve", "x", "--seconds", "1"]) == ("bench serve", ["x", "--seconds", "1"])
+    assert split_verb(["bench", "./serve"]) == ("bench", ["./serve"])
+    assert split_verb(["bench"]) == ("bench", [])

@@ -140,6 +140,12 @@ def load_verb(name: str) -> Verb:
     return Verb(module["HELP"], tuple(module["EXAMPLES"]), module["add_arguments"], module["run"])
 
 
+def split_verb(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the verb that a command line begins with, of two words where there is such a verb, and the rest."""
+    length = 2 if " ".join(words[:2]) in VERBS else 1
+    return " ".join(words[:length]), list(words[length:])
+
+
 def verb_parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     """Return the parser of one verb: description, options, examples."""
     examples = "\n".join(f"  {line}" for line in verb.examples)
@@ -187,10 +193,9 @@ def dispatch(arguments: Sequence[str]) -> int:
             expected="a command first, then its options",
             fix="see 'eyas --help'",
         )
-    words = 2 if " ".join(rest[:2]) in VERBS else 1
-    name = " ".join(rest[:words])
+    name, rest = split_verb(rest)
     verb = load_verb(name)
-    return verb.run(verb_parser(name, verb).parse_args(rest[words:]))
+    return verb.run(verb_parser(name, verb).parse_args(rest))
 
 
 def _report(message: str, debug: bool) -> None:
