@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 from torch import nn
 
-from eyas.card import write_card
+from eyas.card import CARD, write_card
 from eyas.compile.bundle import Bundle, check_sealed, write_graph
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.graph import load_net
@@ -24,7 +25,9 @@ from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
 from eyas.files import read_json, write_json
 from eyas.runfolder import CONFIG, WEIGHTS, read_config
+from eyas.runtime.loading import load
 from eyas.runtime.machine import Processor
+from eyas.runtime.manifest import write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +166,17 @@ def test_broken_files(quantization: Quantization, tmp_path: Path) -> None:
     for numbers in ({"input": (1, 2)}, {"weights": (0.0,)}, {"bits": 5}):
         with pytest.raises(UserError):
             QuantizedConvolution(**{"input": (0, 1), "weights": (1.0,), **numbers})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("bits", "sets", "warned"), [(8, {}, True), (7, {}, False), (8, {"AVX VNNI": True}, False)])
+def test_weights_that_may_overflow_here_are_told_of(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, sets: dict[str, bool], warned: bool
+) -> None:
+    copy = Path(shutil.copytree(bundle.folder, tmp_path / "copy"))
+    (copy / CARD).unlink()
+    write_manifest(copy, bundle.manifest.model_copy(update={"details": {"weight_bits": bits}}))
+    monkeypatch.setattr("eyas.runtime.machine.processor", lambda: Processor("x", "x86_64", 1, None, sets))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        load(copy).close()
+    assert ["--weight-bits 7" in str(one.message) for one in told] == [True] * warned

@@ -48,7 +48,12 @@ class Bundle:
 
 
 def compile_run(
-    run: str | Path, out: str | Path | None = None, settings: Settings | None = None, *, tell: Tell = lambda _: None
+    run: str | Path,
+    out: str | Path | None = None,
+    settings: Settings | None = None,
+    *,
+    tell: Tell = lambda _: None,
+    known_map: float | None = None,
 ) -> Bundle:
     """Compile a run and return the bundle, which passed every gate.
 
@@ -57,6 +62,7 @@ def compile_run(
         out: the bundle's folder, new or empty; by default `bundles/RUN-TARGET-PRECISION`.
         settings: what to compile for.
         tell: called with a line for each step.
+        known_map: the trained network's mAP on the pictures it is judged on, where that was measured already.
 
     Raises:
         UserError: the run or the settings can't be used, or a gate was not passed; no bundle is left then.
@@ -96,7 +102,9 @@ def compile_run(
             }
         )
         write_manifest(bundle, manifest)
-        manifest = judge(run, bundle, read_manifest(bundle), config, settings, pictures, tell, built.stand_in)
+        manifest = judge(
+            run, bundle, read_manifest(bundle), config, settings, pictures, tell, built.stand_in, known_map
+        )
         write_manifest(bundle, manifest)
         seal(bundle, run, settings, manifest)
         if folder.is_dir():

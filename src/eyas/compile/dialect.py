@@ -22,7 +22,7 @@ from eyas.compile.nodes import CONVOLUTIONS, activations_of, channel_axis, check
 from eyas.compile.places import module_of, place_of, with_names
 from eyas.compile.quantization import LARGEST, Limits, Quantization
 from eyas.errors import UserError
-from eyas.runtime.machine import Processor
+from eyas.runtime.machine import Processor, bytes_saturate
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,6 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
 )
 
 
-# Instructions that add four products of bytes in 32 bits. Without one, x86 engines add two in 16 bits, where they may
-# saturate: products of unsigned bytes with weights of 7 bits can't.
-WIDE_PRODUCTS = ("AVX-512 VNNI", "AVX VNNI", "AMX INT8")
-X86 = ("x86_64", "AMD64", "i686")
-
-
 @dataclass(frozen=True)
 class Quantized:
     """A quantized graph.
@@ -82,8 +76,7 @@ class Quantized:
 
 def weight_bits(target: str, machine: Processor) -> int:
     """Return how many bits of a weight an engine can take on a machine without saturating."""
-    narrow = target in ("onnxruntime", "openvino") and machine.architecture in X86
-    return 7 if narrow and not any(machine.instruction_sets.get(name) for name in WIDE_PRODUCTS) else 8
+    return 7 if target in ("onnxruntime", "openvino") and bytes_saturate(machine) else 8
 
 
 def quantize(model: onnx.ModelProto, quantization: Quantization, target: str) -> Quantized:

@@ -36,8 +36,11 @@ def judge(
     pictures: Pictures,
     tell: Tell,
     stand_in: StandIn | None = None,
+    known_map: float | None = None,
 ) -> Manifest:
     """Return the manifest with what was measured of the bundle's own files, or of what stands in for them.
+
+    `known_map` is the trained network's mAP on these pictures, where it was measured already.
 
     Raises:
         UserError: a gate was not passed.
@@ -55,7 +58,11 @@ def judge(
             index = spread(pictures.judge, settings.measured)
             tell(f"measuring mAP on {len(index)} pictures of the split '{index.split}'")
             update["accuracy"] = measure_accuracy(
-                session, plain(reference, run, config, settings), manifest, index, max(manifest.batch[1], 1)
+                session,
+                plain(reference, run, config, settings) if known_map is None else known_map,
+                manifest,
+                index,
+                max(manifest.batch[1], 1),
             )
             check_accuracy(update["accuracy"], settings.allowed, f"{manifest.target} in {manifest.precision}")
         else:

@@ -198,12 +198,15 @@ def evaluation_limits(manifest: Manifest) -> Thresholds:
 
 
 def measure_accuracy(
-    session: Session, reference: Session, manifest: Manifest, index: DatasetIndex, batch: int
+    session: Session, reference: Session | float, manifest: Manifest, index: DatasetIndex, batch: int
 ) -> Accuracy:
-    """Return the mAP of the compiled file beside the trained network's, on the same pictures."""
+    """Return the mAP of the compiled file beside the trained network's, on the same pictures.
+
+    `reference` is the trained network, or its mAP on these pictures where that was measured already.
+    """
     return Accuracy(
         map=accuracy(session, manifest, index, batch),
-        map_fp32=accuracy(reference, manifest, index, batch),
+        map_fp32=reference if isinstance(reference, float) else accuracy(reference, manifest, index, batch),
         data=index.root.resolve().name,
         split=index.split,
         pictures=len(index),

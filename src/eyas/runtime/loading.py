@@ -117,6 +117,8 @@ def _load_bundle(
         raise UserError(f"threads is {threads}.", expected="a whole number from 1", where="threads")
     if size is not None:
         manifest = manifest.for_size(size)
+    if manifest.details.get("weight_bits") == 8 and manifest.target in ("onnxruntime", "openvino"):
+        _warn_of_saturation(folder)
     return Detector(
         open_bundle(folder, manifest, threads, device, spin=spin),
         manifest.classes,
@@ -124,6 +126,18 @@ def _load_bundle(
         thresholds or manifest.thresholds,
         max_pixels=max_pixels,
     )
+
+
+def _warn_of_saturation(folder: Path) -> None:
+    """Warn where a bundle whose INT8 weights have 8 bits gives other answers than where it was judged."""
+    from eyas.runtime.machine import bytes_saturate, processor
+
+    if bytes_saturate(processor()):
+        warnings.warn(
+            f"The weights of {folder} have 8 bits, and this CPU has neither VNNI nor AMX: products may overflow, and "
+            "with them the detections. Compile the run on this machine, or with --weight-bits 7.",
+            stacklevel=4,
+        )
 
 
 def open_bundle(

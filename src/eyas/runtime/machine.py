@@ -24,6 +24,10 @@ ARM_SETS: Mapping[str, str] = MappingProxyType(
     {"NEON": "asimd", "FP16": "asimdhp", "dot product": "asimddp", "I8MM": "i8mm", "BF16": "bf16", "SVE": "sve"}
 )
 
+# Instructions that add four products of bytes in 32 bits.
+WIDE_PRODUCTS = ("AVX-512 VNNI", "AVX VNNI", "AMX INT8")
+X86 = ("x86_64", "AMD64", "i686")
+
 
 @dataclass(frozen=True)
 class Processor:
@@ -68,6 +72,14 @@ def processor() -> Processor:
         memory_gib=round(int(memory[1]) / 2**20, 1) if memory else None,
         instruction_sets=instruction_sets(text),
     )
+
+
+def bytes_saturate(machine: Processor) -> bool:
+    """Return whether engines add the products of bytes in 16 bits here, where two large ones may overflow.
+
+    Products of unsigned bytes with weights of 7 bits can't.
+    """
+    return machine.architecture in X86 and not any(machine.instruction_sets.get(name) for name in WIDE_PRODUCTS)
 
 
 def instruction_sets(cpuinfo: str) -> dict[str, bool]:
