@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from eyas.errors import UserError
 
 if TYPE_CHECKING:
+    from eyas.serve.cluster.settings import ClusterSettings
     from eyas.serve.observe.events import EventSettings
     from eyas.serve.server_settings import ServerSettings, Tls
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("bundle", metavar="BUNDLE", nargs="*",
         help="folders of bundles, or NAME=FOLDER; a name that comes again is its next version")  # fmt: skip
+    add("--on", choices=("here", "ray"), default="here", help="ray: replicas on the nodes of a Ray cluster")
     where = parser.add_argument_group("where it listens")
     where.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s, this machine only)")
     where.add_argument("--port", type=int, default=8000, help="of REST; 0 takes a free one (default: %(default)s)")
@@ -48,6 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--pre-stop", type=float, default=0.0, metavar="S",
         help="seconds between 'not ready' and the end of accepting (default: %(default)s)")  # fmt: skip
     work.add_argument("--seconds", type=float, metavar="S", help="end by itself after so long, to try it out")
+    cluster = parser.add_argument_group("with --on ray")
+    cluster.add_argument("--replicas", default="1:4", metavar="MIN:MAX",
+        help="how many, by queue delay and demand (default: %(default)s)")  # fmt: skip
+    cluster.add_argument("--replica-cpus", type=float, default=1.0, metavar="N",
+        help="processors that a replica takes of its node, parts allowed (default: %(default)s)")  # fmt: skip
+    cluster.add_argument("--replica-gpus", type=float, default=0.0, metavar="N",
+        help="GPUs that a replica takes of its node, parts allowed (default: %(default)s)")  # fmt: skip
+    cluster.add_argument("--replica-models", type=int, default=4, metavar="N",
+        help="versions of models that a replica holds at once (default: %(default)s)")  # fmt: skip
+    cluster.add_argument("--retries", type=int, default=2, metavar="N",
+        help="other replicas that a request may go to when one is lost (default: %(default)s)")  # fmt: skip
     who = parser.add_argument_group("who may come in, and what is kept")
     who.add_argument("--keys", metavar="FILE", help="ask for an API key; a line of the file is NAME:SHA256")
     who.add_argument("--new-key", metavar="NAME", help="print a new key and its line for --keys, and end")
@@ -73,7 +86,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"key (shown once):       {key}\nline of the keys' file: {line}")
         return 0
     from eyas.serve.engine_settings import EngineSettings
-    from eyas.serve.launch import serve
 
     if args.workers != "auto" and not (args.workers.isdecimal() and int(args.workers) > 0):
         raise UserError(f"--workers is '{args.workers}'.", expected="auto, or a number from 1")
@@ -85,8 +97,33 @@ def run(args: argparse.Namespace) -> int:
         goal=None if args.slo is None else args.slo / 1000.0,
         max_batch=args.max_batch,
     )
+    if args.on == "ray":
+        from eyas.serve.cluster.launch import serve_on_ray
+
+        serve_on_ray(args.bundle, _settings(args), engine, _cluster(args), seconds=args.seconds)
+        return 0
+    from eyas.serve.launch import serve
+
     serve(args.bundle, _settings(args), engine, seconds=args.seconds)
     return 0
+
+
+def _cluster(args: argparse.Namespace) -> ClusterSettings:
+    from eyas.serve.cluster.settings import ClusterSettings
+
+    if args.admin_port is not None or args.admin_grpc_port is not None:
+        raise UserError("On a cluster the models are those that the command names.", fix="leave out the admin's ports")
+    least, _, most = args.replicas.partition(":")
+    if not least.isdecimal() or not (most or least).isdecimal():
+        raise UserError(f"--replicas is '{args.replicas}'.", expected="MIN:MAX, or a number")
+    return ClusterSettings(
+        min_replicas=int(least),
+        max_replicas=int(most or least),
+        cpus=args.replica_cpus,
+        gpus=args.replica_gpus,
+        models=args.replica_models,
+        retries=args.retries,
+    )
 
 
 def _settings(args: argparse.Namespace) -> ServerSettings:

@@ -13,7 +13,7 @@ from eyas.serve.api import Engine, ModelKey
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError
-from eyas.serve.server import Server
+from eyas.serve.server import Addresses, Server
 from eyas.serve.server_settings import ServerSettings
 
 
@@ -97,7 +97,7 @@ async def _serve(
     except BaseException:
         await server.stop()
         raise
-    for line in greeting(server, wanted):
+    for line in greeting(settings, server.addresses, wanted):
         say(line)
     await server.run(seconds)
     say("Ended: everything that was accepted has been answered.")
@@ -112,9 +112,8 @@ async def _load(engine: Engine, wanted: Sequence[Serving]) -> None:
             raise UserError(error.message, where=str(each.bundle)) from error
 
 
-def greeting(server: Server, wanted: Sequence[Serving]) -> list[str]:
+def greeting(settings: ServerSettings, addresses: Addresses, wanted: Sequence[Serving]) -> list[str]:
     """Return what a person wants to know of a server that has just started."""
-    settings, addresses = server.settings, server.addresses
     scheme = "http" if settings.tls is None else "https"
     key = " -H 'X-API-Key: KEY'" if settings.keys.hashes else ""
     lines = [f"Serving {each.key.name}, version {each.key.version} ({each.bundle})" for each in wanted]

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eyas.card import CARD
 from eyas.errors import missing_extra
-from eyas.runtime.manifest import MANIFEST, Manifest
+from eyas.runtime.manifest import Manifest
+from eyas.serve.cluster.catalog import pack, unpack
 from eyas.serve.predict.parts import Part, from_line, to_line
 from eyas.serve.predict.work import Done, Predictor, Settings
 
@@ -26,10 +26,7 @@ class _Actor:
 
     def __init__(self, files: Mapping[str, bytes], settings: Settings, threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="eyas-bundle-")
-        for name, data in files.items():
-            path = Path(self._folder.name) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        unpack(files, Path(self._folder.name))
         self._predictor = Predictor(replace(settings, bundle=self._folder.name), threads)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -61,8 +58,7 @@ def run_on_ray(
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    names = [name for name in (CARD, MANIFEST, *manifest.files) if (Path(settings.bundle) / name).is_file()]
-    files = {name: (Path(settings.bundle) / name).read_bytes() for name in names}
+    files = pack(Path(settings.bundle), manifest)
     gpu = manifest.target not in ("onnxruntime", "openvino")
     total = ray.cluster_resources().get("GPU" if gpu else "CPU", 1)
     rows = [{"part": to_line(part)} for part in parts]

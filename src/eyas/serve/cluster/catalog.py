@@ -1,0 +1,83 @@
+"""Bundles as bytes: a node needs nothing but Eyas to serve them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eyas.card import CARD
+from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest
+from eyas.serve.api import ModelKey, ModelStatus
+
+Files = Mapping[str, bytes]  # relative path -> bytes
+
+
+def pack(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """Return the bytes of a bundle's files."""
+    names = [name for name in (CARD, MANIFEST, *manifest.files) if (folder / name).is_file()]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def unpack(files: Files, folder: Path) -> Path:
+    """Write a bundle's files, and return the folder. Whoever opens it checks its hashes."""
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def digest(files: Files) -> str:
+    """Return what tells two bundles apart."""
+    whole = hashlib.sha256()
+    for name in sorted(files):
+        whole.update(name.encode() + b"\0" + hashlib.sha256(files[name]).digest())
+    return whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version of a model, without its bytes.
+
+    Attributes:
+        key: name and version.
+        manifest: of its bundle.
+        digest: of its files.
+    """
+
+    key: ModelKey
+    manifest: Manifest
+    digest: str
+
+    @property
+    def id(self) -> str:
+        """The name by which a replica is asked for it."""
+        return model_id(self.key)
+
+
+def model_id(key: ModelKey) -> str:
+    """Return the name by which a replica is asked for a version."""
+    return f"{key.name}/{key.version}"
+
+
+def read_entry(key: ModelKey, folder: Path) -> tuple[Entry, dict[str, bytes]]:
+    """Return a bundle under its name and version, and its files.
+
+    Raises:
+        UserError: it is no bundle, or was changed.
+    """
+    manifest = read_manifest(folder)
+    files = pack(folder, manifest)
+    return Entry(key, manifest, digest(files)), files
+
+
+def statuses(entries: Sequence[Entry]) -> tuple[ModelStatus, ...]:
+    """Return the versions as a server tells them, sorted; the newest of each model is its default."""
+    newest = {entry.key.name: entry.key for entry in sorted(entries, key=lambda entry: entry.key)}
+    found = [
+        ModelStatus(entry.key, "ready", manifest=entry.manifest, default=newest[entry.key.name] == entry.key)
+        for entry in entries
+    ]
+    return tuple(sorted(found, key=lambda status: status.key))

@@ -1,0 +1,165 @@
+"""The engine of a cluster's front: it routes requests, and gives them to another replica when one is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from eyas.serve.api import Answer, ModelKey, ModelStatus, Request
+from eyas.serve.cluster.catalog import model_id
+from eyas.serve.cluster.settings import ClusterSettings
+from eyas.serve.cluster.turns import Turns
+from eyas.serve.errors import Kind, ServeError
+from eyas.serve.route import AliasRouter, Router
+from eyas.serve.settings import SchedulerConfig
+
+LOG = logging.getLogger("eyas.serve")
+BUSY_SECONDS = 1.0  # after a refusal for load the server is not ready for so long
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds before a request is given to another replica
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a replica answers in place of detections; a `ServeError` that may cross to another process."""
+
+    kind: Kind
+    message: str
+    retry_after: float | None = None
+
+    def error(self) -> ServeError:
+        """Return it as what the protocols know."""
+        return ServeError(self.kind, self.message, retry_after=self.retry_after)
+
+
+class ReplicaLostError(Exception):
+    """The replica that had the request is gone, or none could be found for it."""
+
+
+Ask = Callable[[Request, str], Awaitable[Answer | Refusal]]  # (request, id of its model); raises ReplicaLostError
+
+
+class ClusterEngine:
+    """Serves what replicas elsewhere hold; see `eyas.serve.api.Engine`. To be used in one event loop.
+
+    Detecting changes nothing, so a request may be run again: that is what makes the loss of a replica invisible.
+
+    Args:
+        ask: gives a request to some replica and returns what it answers.
+        statuses: the versions that the replicas can hold, sorted.
+        settings: how often, and for how long, replicas are asked.
+        router: which version answers which request.
+    """
+
+    def __init__(
+        self, ask: Ask, statuses: Sequence[ModelStatus], settings: ClusterSettings, router: Router | None = None
+    ) -> None:
+        self.settings = settings
+        self.router: Router = router or AliasRouter()
+        self.retried = 0  # how often a request was given to another replica
+        self._ask = ask
+        self._statuses = tuple(statuses)
+        self._turns = Turns()
+        self._refused = -math.inf
+        self._accepting = True
+        self._open = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def detect(self, request: Request) -> Answer:
+        """Return what was found; see `Engine.detect`."""
+        if not self._accepting:
+            raise ServeError("unavailable", "The server is shutting down.", retry_after=1.0)
+        key = self.router.route(request, self._statuses).key
+        request = replace(request, model=key.name, version=key.version)
+        self._open += 1
+        self._empty.clear()
+        try:
+            in_turn = request.stream if request.lane == "stream" and len(request.pictures) == 1 else ""
+            return await self._in_time(request, model_id(key), in_turn)
+        except ServeError as error:
+            if error.kind in ("overloaded", "unavailable"):
+                self._refused = asyncio.get_running_loop().time()
+            raise
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._empty.set()
+
+    async def _in_time(self, request: Request, model: str, stream: str) -> Answer:
+        """Answer within the request's own time, if it has one."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        deadline = None if request.timeout is None else start + request.timeout
+        try:
+            async with asyncio.timeout_at(deadline), self._turns.turn(stream):
+                answer = await self._persist(request, model, deadline)
+        except TimeoutError:
+            raise ServeError("deadline", "The time for the request was over before it could be answered.") from None
+        return replace(answer, timing=replace(answer.timing, total=loop.time() - start))
+
+    async def _persist(self, request: Request, model: str, deadline: float | None) -> Answer:
+        """Ask replicas until one answers, as often as is allowed."""
+        loop, pause, reason = asyncio.get_running_loop(), FIRST_PAUSE, ""
+        for tries_left in reversed(range(self.settings.tries)):
+            if deadline is not None:
+                request = replace(request, timeout=max(deadline - loop.time(), 0.001))
+            try:
+                async with asyncio.timeout(self._patience(request)):
+                    result = await self._ask(request, model)
+            except (ReplicaLostError, TimeoutError) as error:
+                reason = str(error) or "no answer in time"
+            else:
+                if isinstance(result, Answer):
+                    return result
+                if result.kind != "unavailable":
+                    raise result.error()
+                reason = result.message
+            if tries_left:
+                LOG.warning("request %s goes to another replica: %s", request.id, reason)
+                self.retried += 1
+                await asyncio.sleep(pause)
+                pause = min(2.0 * pause, LONGEST_PAUSE)
+        LOG.error("request %s failed %d times: %s", request.id, self.settings.tries, reason)
+        raise ServeError("unavailable", "The replicas that had the request were lost.", retry_after=1.0)
+
+    def _patience(self, request: Request) -> float:
+        """Return after how long a replica that has not answered counts as lost."""
+        in_line = SchedulerConfig().batch_deadline if request.lane == "batch" else 0.0
+        return self.settings.patience + max(in_line, request.timeout or 0.0)
+
+    def models(self) -> tuple[ModelStatus, ...]:
+        """Return every version; see `Engine.models`."""
+        return self._statuses
+
+    async def load(self, name: str, version: str = "", bundle: Path | None = None) -> ModelKey:  # noqa: ARG002
+        """Refuse: what a cluster serves is said when it is started."""
+        self._fixed(name)
+
+    async def unload(self, name: str, version: str = "") -> None:  # noqa: ARG002
+        """Refuse, as `load` does."""
+        self._fixed(name)
+
+    def alias(self, name: str, alias: str, version: str) -> None:  # noqa: ARG002
+        """Refuse, as `load` does."""
+        self._fixed(name)
+
+    def _fixed(self, name: str) -> NoReturn:
+        raise ServeError("method", f"On a cluster '{name[:100]}' stays as it was when the server was started.")
+
+    def ready(self) -> bool:
+        """Return whether new requests are welcome; see `Engine.ready`."""
+        return self._accepting and asyncio.get_running_loop().time() - self._refused >= BUSY_SECONDS
+
+    async def drain(self) -> None:
+        """Refuse new requests and return when all accepted ones are answered; see `Engine.drain`."""
+        self._accepting = False
+        await self._empty.wait()
+
+    async def close(self) -> None:
+        """Accept no more; the replicas belong to the cluster."""
+        self._accepting = False

@@ -1,0 +1,203 @@
+"""Serve on a cluster of two nodes on this machine, load it, kill a node, end under load; print what happened as JSON.
+
+Run by `test_ray.py` in a process of its own: Ray reads its settings once, when it is loaded.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eyas.serve.api import ModelKey
+from eyas.serve.cluster import tokens
+from eyas.serve.cluster.catalog import read_entry
+from eyas.serve.cluster.settings import ClusterSettings
+from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.server_settings import ServerSettings
+
+MOST_RATE = 60.0  # requests a second; more would only show that this machine is busy with sending them
+
+
+class Load:
+    """An open loop: requests at their times, whether or not the ones before were answered.
+
+    Args:
+        address: host:port of REST.
+        picture: what is sent.
+    """
+
+    def __init__(self, address: str, picture: bytes) -> None:
+        self._address, self._picture = address, picture
+        self._local = threading.local()
+        self.outcomes: Counter[str] = Counter()
+        self.slowest = 0.0
+
+    def one(self, query: str = "?model=shapes") -> tuple[str, Any]:
+        """Send one request; return its status, or what went wrong, and the answer."""
+        connection = getattr(self._local, "connection", None)
+        fresh = connection is None
+        if connection is None:
+            connection = self._local.connection = http.client.HTTPConnection(self._address, timeout=60)
+        start = time.monotonic()
+        try:
+            connection.request("POST", "/v1/detect" + query, self._picture, {"Content-Type": "image/jpeg"})
+            response = connection.getresponse()
+            return str(response.status), json.loads(response.read())
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            self._local.connection = None
+            # An idle connection may be closed just when it is to be used again: nobody has taken the request then.
+            idle = not fresh and time.monotonic() - start < 0.2
+            closed = isinstance(error, ConnectionRefusedError | BrokenPipeError) or idle
+            return "refused" if closed else type(error).__name__, None
+
+    def _timed(self) -> None:
+        start = time.monotonic()
+        outcome, _ = self.one()
+        self.outcomes[outcome] += 1
+        self.slowest = max(self.slowest, time.monotonic() - start)
+
+    @contextmanager
+    def running(self, rate: float) -> Iterator[None]:
+        """Send that many requests a second within the block; at its end all of them have been answered."""
+        self.outcomes, self.slowest = Counter(), 0.0
+        stop = threading.Event()
+
+        def send() -> None:
+            with ThreadPoolExecutor(64) as pool:
+                due = time.monotonic()
+                while not stop.wait(max(0.0, due - time.monotonic())):
+                    pool.submit(self._timed)
+                    due += 1.0 / rate
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def replicas() -> int:
+    """Return how many replicas of the detector run."""
+    from ray import serve
+
+    status = serve.status().applications["eyas"].deployments["detector"]
+    return int(status.replica_states.get("RUNNING", 0))
+
+
+def wait_for(number: int, seconds: float) -> float:
+    """Wait until at least that many replicas run, and return the seconds; -1 when it takes too long."""
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        if replicas() >= number:
+            return round(time.monotonic() - start, 1)
+        time.sleep(0.2)
+    return -1.0
+
+
+def ask_grpc(address: str, picture: bytes) -> list[float]:
+    """Return the scores that the Open Inference Protocol gives for the picture."""
+    import grpc
+    import numpy as np
+
+    from eyas.serve.grpc.protocol import inference_pb2 as pb
+
+    message = pb.ModelInferRequest(model_name="shapes")
+    tensor = message.inputs.add(name="images", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(picture)
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        answer = pb.ModelInferResponse.FromString(call(message.SerializeToString(), timeout=30))
+    index = [output.name for output in answer.outputs].index("scores")
+    if answer.raw_output_contents:
+        return [float(score) for score in np.frombuffer(answer.raw_output_contents[index], np.float32)]
+    return [float(score) for score in answer.outputs[index].contents.fp32_contents]
+
+
+def main(folder: Path, picture: bytes) -> dict[str, Any]:
+    """Return what happened.
+
+    Args:
+        folder: has the bundles: shapes, and other.
+        picture: what is detected on.
+    """
+    tokens.ask_for_tokens()
+    import ray
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray.cluster_utils import Cluster
+
+    from eyas.serve.cluster.launch import NAMESPACE, Application
+
+    ensure_token_if_auth_enabled(create_token_if_missing=True)
+    logging.disable(logging.WARNING)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, namespace=NAMESPACE, logging_level="error", log_to_driver=False)
+    report: dict[str, Any] = {"open_to_all": tokens.open_to_all(cluster.address)}
+    named = {"shapes": ModelKey("shapes", "1"), "other": ModelKey("other", "1")}
+    application = Application.start(
+        [read_entry(key, folder / name) for name, key in named.items()],
+        ServerSettings(port=0, grpc_port=0, grace=10.0),
+        EngineSettings(goal=1.0),
+        ClusterSettings(min_replicas=1, max_replicas=2, cpus=0.5, models=1, up_after=0.5, down_after=600.0),
+    )
+    load = Load(application.addresses.rest, picture)
+    report["scores"] = {
+        "rest": [found["score"] for found in load.one()[1]["detections"]],
+        "grpc": ask_grpc(application.addresses.grpc, picture),
+    }
+    # Room for one model: each of these requests loads one and unloads the other.
+    report["other"] = [load.one(f"?model={name}&timeout=30")[0] for name in ("other", "shapes", "other", "shapes")]
+    with load.running(rate=3.0):
+        time.sleep(4.0)
+    report["calm"] = {"outcomes": dict(load.outcomes), "replicas": replicas()}
+
+    rate = min(1.3 / busy_seconds(load), MOST_RATE)
+    report["rate"] = round(rate, 1)
+    with load.running(rate):
+        report["scaled_up_after"] = wait_for(2, 120.0)
+    report["scaling"] = {"outcomes": dict(load.outcomes), "slowest": round(load.slowest, 2)}
+
+    before = application.retried()
+    with load.running(rate):
+        time.sleep(3.0)
+        cluster.remove_node(second, allow_graceful=False)
+        time.sleep(10.0)
+        report["restored_after"] = wait_for(2, 120.0)
+    report["node_killed"] = {
+        "outcomes": dict(load.outcomes),
+        "slowest": round(load.slowest, 2),
+        "retried": application.retried() - before,
+        "replicas": replicas(),
+    }
+    with load.running(rate / 2.0):
+        time.sleep(2.0)
+        application.stop()
+    report["ended"] = dict(load.outcomes)
+    ray.shutdown()
+    cluster.shutdown()
+    return report
+
+
+def busy_seconds(load: Load) -> float:
+    """Return the seconds that one request keeps a replica busy."""
+    found = [load.one()[1]["milliseconds"] for _ in range(10)]
+    busy = sorted(sum(each[stage] for stage in ("decode", "preprocess", "inference", "postprocess")) for each in found)
+    return float(busy[len(busy) // 2]) / 1e3
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    print(json.dumps(main(folder, (folder / "picture.jpg").read_bytes())))

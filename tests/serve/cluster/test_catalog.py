@@ -1,0 +1,45 @@
+"""Bundles as bytes: the same bundle elsewhere, a changed one refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.serve.bundles import write_bundle
+
+from eyas.errors import UserError
+from eyas.runtime.manifest import read_manifest
+from eyas.serve.api import ModelKey
+from eyas.serve.cluster.catalog import digest, model_id, read_entry, statuses, unpack
+
+
+def test_a_bundle_is_the_same_after_the_journey(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "shapes")
+    entry, files = read_entry(ModelKey("shapes", "1"), folder)
+    there = unpack(files, tmp_path / "node" / entry.digest)
+    assert read_manifest(there) == entry.manifest == read_manifest(folder)
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == files
+    assert entry.id == model_id(entry.key) == "shapes/1"
+
+
+def test_bundles_are_told_apart_by_any_byte(tmp_path: Path) -> None:
+    _, one = read_entry(ModelKey("a", "1"), write_bundle(tmp_path / "a"))
+    _, two = read_entry(ModelKey("a", "2"), write_bundle(tmp_path / "b" / "a", scale=0.5))
+    assert digest(one) != digest(two) and digest(one) == digest(dict(reversed(one.items())))
+
+
+def test_a_changed_bundle_is_refused_before_it_travels(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "shapes")
+    with (folder / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(UserError):
+        read_entry(ModelKey("shapes", "1"), folder)
+
+
+def test_the_newest_version_is_the_default(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "shapes")
+    keys = [ModelKey("b", "10"), ModelKey("a", "1"), ModelKey("b", "9")]
+    found = statuses([read_entry(key, folder)[0] for key in keys])
+    assert [each.key for each in found] == sorted(keys)
+    assert [each.default for each in found] == [True, False, True]
+    assert all(each.state == "ready" and each.manifest is not None for each in found)

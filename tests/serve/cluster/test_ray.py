@@ -1,0 +1,91 @@
+"""A real cluster of two nodes on this machine: it grows under load, and loses a node without losing a request."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.meta.source import ROOT
+from tests.serve.bundles import jpeg, write_bundle
+
+from eyas.cli.main import main as command
+
+# What may happen to a request: an answer; a refusal at once for load; its time was over before its turn came.
+DECLARED = {"200", "429", "504"}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What happened on the cluster; a minute or two of two cores."""
+    pytest.importorskip("ray.serve", reason="pip install 'eyas[cluster]'")
+    folder = tmp_path_factory.mktemp("cluster")
+    write_bundle(folder / "shapes", size=1024)
+    write_bundle(folder / "other", scale=0.5)
+    (folder / "picture.jpg").write_bytes(jpeg(200, 100, 480, 640))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.serve.cluster.drive_cluster", str(folder)],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_cluster_asks_for_its_token(report: dict[str, Any]) -> None:
+    assert report["open_to_all"] is False
+
+
+def test_rest_and_grpc_give_the_models_answer(report: dict[str, Any]) -> None:
+    red, blue = report["scores"]["rest"]  # the picture covers three quarters of the frame, the margin is grey
+    assert [red, blue] == pytest.approx([(0.75 * each + 0.25 * 114) / 255 for each in (200, 100)], abs=0.02)
+    assert report["scores"]["grpc"] == pytest.approx([red, blue], abs=1e-4)
+
+
+def test_replicas_with_room_for_one_model_serve_two(report: dict[str, Any]) -> None:
+    assert report["other"] == ["200"] * 4
+
+
+def test_little_load_needs_one_replica(report: dict[str, Any]) -> None:
+    assert set(report["calm"]["outcomes"]) == {"200"} and report["calm"]["replicas"] == 1
+
+
+def test_replicas_are_added_under_load(report: dict[str, Any]) -> None:
+    assert report["scaled_up_after"] >= 0.0
+    assert set(report["scaling"]["outcomes"]) <= DECLARED
+
+
+def test_no_accepted_request_is_lost_with_a_node(report: dict[str, Any]) -> None:
+    killed = report["node_killed"]
+    assert set(killed["outcomes"]) <= DECLARED and killed["outcomes"]["200"] > 0
+    assert report["restored_after"] >= 0.0
+
+
+def test_no_accepted_request_is_lost_at_the_end(report: dict[str, Any]) -> None:
+    # The port refuses connections once it is closed; a connection that was taken is answered, the last ones with 503.
+    assert set(report["ended"]) <= DECLARED | {"503", "refused"} and report["ended"]["200"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--replicas", "many"], "MIN:MAX"),
+        (["--replicas", "3:2"], "no range"),
+        (["--replica-models", "0"], "at least 1"),
+        (["--admin-port", "9000"], "admin"),
+    ],
+)
+def test_the_command_refuses_what_means_nothing(
+    options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["serve", str(write_bundle(tmp_path / "shapes")), "--on", "ray", *options]) == 2
+    assert words in capsys.readouterr().err
