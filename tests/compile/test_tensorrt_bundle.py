@@ -22,6 +22,7 @@ from eyas.compile.bundle import Bundle
 from eyas.compile.onnx import export
 from eyas.compile.stand_in import StandInSession, in_float32
 from eyas.compile.tensorrt_graph import fit_for_tensorrt
+from eyas.compile.timing import latency
 from eyas.compile.verify import BOUNDS
 from eyas.errors import UserError
 from eyas.runtime.loading import load
@@ -72,7 +73,12 @@ def test_a_bundle_is_built_and_its_graph_judged(
     assert "NOT RUN:   no GPU here can run the engine. What follows is of the ONNX graph" in printed
     assert "There is no NVIDIA GPU here" in told and "its graph is judged instead" in told
     manifest = read_manifest(out)
-    assert manifest.judged == "graph" and manifest.target == "tensorrt-rtx" and manifest.entry == "model.engine"
+    assert (
+        manifest.judged == "graph"
+        and manifest.latency == ()
+        and manifest.target == "tensorrt-rtx"
+        and manifest.entry == "model.engine"
+    )
     assert manifest.compute_capabilities == (("7.5",) if precision == "fp32" else tensorrt.RTX_CAPABILITIES)
     assert manifest.parity is not None and manifest.accuracy is not None and manifest.accuracy.pictures == 4
     if precision == "fp32":
@@ -100,10 +106,12 @@ def test_on_a_gpu_the_file_itself_is_judged(
     monkeypatch.setattr("eyas.compile.bundle.export", lambda run, path, **_: shutil.copy(graph, path))
     monkeypatch.setattr(tensorrt, "why_not", lambda _: "")
     monkeypatch.setattr(judging, "open_bundle", stand_in)
+    monkeypatch.setattr(judging, "time_bundle", lambda _, manifest, threads: latency([2.0], manifest, threads))
     out = tmp_path / "bundle"
     assert main(["compile", str(place / "tiny"), "--target", "tensorrt-rtx", "--size", "64-128", "--batch", "1-3",
                  "--measure", "0", "--out", str(out)]) == 0  # fmt: skip
-    assert opened == ["model.engine"] and json.loads((out / "manifest.json").read_text("utf-8"))["judged"] == "file"
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    assert opened == ["model.engine"] and manifest["judged"] == "file" and manifest["latency"][0]["median_ms"] == 2.0
 
 
 @pytest.mark.parametrize(
