@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,15 @@ def test_the_command_refuses_what_means_nothing(
 ) -> None:
     assert command(["serve", str(write_bundle(tmp_path / "shapes")), "--on", "ray", *options]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")  # what the command sets is undone with this
+        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        assert command(["serve", str(write_bundle(tmp_path / "shapes")), "--on", "ray"]) == 2
+    assert "RAY_ADDRESS=127.0.0.1" in capsys.readouterr().err

@@ -51,7 +51,9 @@ def test_one_that_answers_anybody_is_refused(monkeypatch: pytest.MonkeyPatch, st
 
 
 def test_tokens_are_on_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(tokens.MODE, raising=False)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv(tokens.MODE, "")  # so that it is as before when the test has ended
+    monkeypatch.delenv(tokens.MODE)
     tokens.ask_for_tokens()
     assert tokens.os.environ[tokens.MODE] == "token"
     monkeypatch.setenv(tokens.MODE, "disabled")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -78,13 +79,14 @@ def connect() -> None:
         UserError: Ray is missing, the cluster can't be joined, or it lets anybody in.
     """
     tokens.ask_for_tokens()
+    address = os.environ.get("RAY_ADDRESS")
+    _knock(address or "")
     try:
         import ray
         import ray.serve
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "ray", "cluster") from None
 
-    address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
     if not ray.is_initialized():
         try:
@@ -94,6 +96,21 @@ def connect() -> None:
                 f"The Ray cluster can't be joined: {error}", where=address or "", fix="see RAY_ADDRESS and its token"
             ) from error
     tokens.check_tokens(ray.get_runtime_context().gcs_address)
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
+    except OSError as error:
+        raise UserError(
+            f"No Ray cluster can be reached: {error.strerror or error}.",
+            where=f"RAY_ADDRESS={address}",
+            fix="ray start --head on one machine, or unset RAY_ADDRESS to start Ray here",
+        ) from None
 
 
 def disconnect() -> None:
