@@ -27,13 +27,15 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the manual's examples speak of; copy it before anything is written into it.
 
     data/shapes (COCO, splits train and val), runs/quickstart (really trained on it, for two steps), street.jpg,
-    pictures/*.jpg and clip.mp4; bundles/quickstart, compiled of the run, and bundles/next, the same under another name.
+    pictures/*.jpg and clip.mp4; bundles/quickstart, compiled of the run, and bundles/next, the same under another name;
+    both are champion and challenger of the model `shapes` in the registry `models`.
     """
     import eyas
     from eyas.card import write_card
     from eyas.compile.bundle import Settings, compile_run
     from eyas.data.shapes import make_shapes
     from eyas.runtime.manifest import MANIFEST, read_manifest, write_manifest
+    from eyas.serve.registry import open_registry
 
     folder = tmp_path_factory.mktemp("example")
     with contextlib.chdir(folder):
@@ -51,6 +53,9 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_manifest(other, manifest)
         files = [MANIFEST, *manifest.files]
         write_card(other, "bundle", files, version=manifest.eyas, created=manifest.created)
+        registry = open_registry("models")
+        for bundle, alias in ((Path("bundles/quickstart"), "champion"), (other, "challenger")):
+            registry.promote("shapes", registry.add(bundle, "shapes").key.version, alias)
     return folder
 
 

@@ -13,6 +13,7 @@ from eyas.errors import UserError
 if TYPE_CHECKING:
     from eyas.serve.cluster.settings import ClusterSettings
     from eyas.serve.observe.events import EventSettings
+    from eyas.serve.route import Router
     from eyas.serve.server_settings import ServerSettings, Tls
 
 HELP = "serve bundles over REST and gRPC, batched under a latency goal"
@@ -20,6 +21,8 @@ EXAMPLES: tuple[str, ...] = (
     "eyas serve bundles/quickstart",
     "eyas serve bundles/quickstart --port 8080 --grpc-port 8081 --slo 100 --workers 1",
     "eyas serve shapes=bundles/quickstart --events events --access-log access.jsonl",
+    "eyas serve --registry models --model shapes@champion",
+    "eyas serve --registry models --weights @champion=9,@challenger=1 --sticky X-User --shadow @challenger",
     "eyas serve --new-key ann",
 )
 TOKEN = "EYAS_ADMIN_TOKEN"
@@ -31,6 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("bundle", metavar="BUNDLE", nargs="*",
         help="folders of bundles, or NAME=FOLDER; a name that comes again is its next version")  # fmt: skip
     add("--on", choices=("here", "ray"), default="here", help="ray: replicas on the nodes of a Ray cluster")
+    add("--registry", metavar="PLACE",
+        help="serve what the registry's aliases point to, and follow them: a folder, or an MLflow server's address "
+        "(default: $EYAS_REGISTRY, else ./registry, where --model is given)")  # fmt: skip
+    add("--model", action="append", default=[], metavar="NAME",
+        help="of the registry only this: NAME with all its aliases, NAME@champion, or NAME:3, which stays")  # fmt: skip
+    shares = parser.add_argument_group("which version answers whom")
+    shares.add_argument("--weights", action="append", default=[], metavar="SHARES",
+        help="share out requests that name no version: [MODEL:]@champion=9,@challenger=1")  # fmt: skip
+    shares.add_argument("--sticky", default="", metavar="HEADER",
+        help="requests with the same value of this header see the same version")  # fmt: skip
+    shares.add_argument("--version-header", default="", metavar="HEADER",
+        help="let this header choose the version: 2, or @challenger")  # fmt: skip
+    shares.add_argument("--shadow", action="append", default=[], metavar="VERSION",
+        help="let it see copies of the requests; what it finds goes to the event log: [MODEL:]@challenger")  # fmt: skip
+    shares.add_argument("--routes", metavar="FILE", help="all of this for each model, as JSON")
     where = parser.add_argument_group("where it listens")
     where.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s, this machine only)")
     where.add_argument("--port", type=int, default=8000, help="of REST; 0 takes a free one (default: %(default)s)")
@@ -97,14 +115,18 @@ def run(args: argparse.Namespace) -> int:
         goal=None if args.slo is None else args.slo / 1000.0,
         max_batch=args.max_batch,
     )
+    router = _router(args)
     if args.on == "ray":
         from eyas.serve.cluster.launch import serve_on_ray
 
+        if args.registry is not None or args.model or router is not None:
+            raise UserError("On a cluster there is no registry and no routing yet.", fix="name the bundles")
         serve_on_ray(args.bundle, _settings(args), engine, _cluster(args), seconds=args.seconds)
         return 0
-    from eyas.serve.launch import serve
+    from eyas.serve.launch import Sources, serve
 
-    serve(args.bundle, _settings(args), engine, seconds=args.seconds)
+    sources = Sources(tuple(args.bundle), args.registry, tuple(args.model))
+    serve(sources, _settings(args), engine, router=router, seconds=args.seconds)
     return 0
 
 
@@ -124,6 +146,18 @@ def _cluster(args: argparse.Namespace) -> ClusterSettings:
         models=args.replica_models,
         retries=args.retries,
     )
+
+
+def _router(args: argparse.Namespace) -> Router | None:
+    from eyas.serve.route import SplitRouter
+    from eyas.serve.route_settings import read_routes, splits_of
+
+    splits = splits_of(args.weights, args.shadow, args.sticky, args.version_header)
+    if args.routes and splits:
+        raise UserError("--routes says all of it.", fix="leave out --weights, --shadow, --sticky and --version-header")
+    if args.routes:
+        splits = read_routes(Path(args.routes))
+    return SplitRouter(splits) if splits else None
 
 
 def _settings(args: argparse.Namespace) -> ServerSettings:

@@ -124,9 +124,12 @@ class LocalEngine:
 
     def _shadow(self, request: Request, key: ModelKey) -> None:
         """Let another version see a copy of the request, in the gaps that real requests leave."""
-        if len(self._shadows) >= self.settings.shadows:
-            return
         copy = replace(request, id=f"{request.id}~{key.version}", lane="batch", stream="", timeout=None)
+
+        if len(self._shadows) >= self.settings.shadows:
+            if self._shadow_seen is not None:
+                self._shadow_seen(copy, key, ServeError("overloaded", "Too many shadow copies are under way."))
+            return
 
         async def run() -> None:
             result: Answer | ServeError

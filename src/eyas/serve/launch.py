@@ -1,4 +1,4 @@
-"""`eyas serve` as a function: bundles to a running server, and the words that greet whoever started it."""
+"""`eyas serve` as a function: bundles and a registry to a running server, and the words for whoever started it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 
 from eyas.errors import UserError
 from eyas.runtime.manifest import read_manifest
-from eyas.serve.api import Engine, ModelKey
+from eyas.serve.api import Answer, Engine, ModelKey, Request
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError
+from eyas.serve.registry import open_registry
+from eyas.serve.registry.follow import Follower, wanted_of
+from eyas.serve.route import Router
 from eyas.serve.server import Addresses, Server
 from eyas.serve.server_settings import ServerSettings
 
@@ -24,34 +27,73 @@ class Serving:
     key: ModelKey
     bundle: Path
 
+    @property
+    def line(self) -> str:
+        """A line of words for whoever started the server."""
+        return f"Serving {self.key.name}, version {self.key.version} ({self.bundle})"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is served.
+
+    Attributes:
+        bundles: folders of bundles, or NAME=FOLDER; a name that comes again is the next version.
+        registry: a folder or an MLflow server's address; None for the usual place if `models` are named, else for no
+            registry.
+        models: what of the registry is served, as NAME, NAME@ALIAS or NAME:VERSION; none for all that has an alias.
+        interval: seconds between two looks at the registry.
+    """
+
+    bundles: tuple[str, ...] = ()
+    registry: str | None = None
+    models: tuple[str, ...] = ()
+    interval: float = 1.0
+
+    @property
+    def registered(self) -> bool:
+        """Whether a registry is followed."""
+        return self.registry is not None or bool(self.models)
+
 
 def _print(line: str) -> None:
     print(line, flush=True)  # whoever waits for the address reads it now, also through a pipe
 
 
 def serve(
-    bundles: Sequence[str],
+    sources: Sources,
     settings: ServerSettings,
     engine: EngineSettings,
     *,
+    router: Router | None = None,
     say: Callable[[str], None] = _print,
     seconds: float | None = None,
 ) -> None:
-    """Serve the bundles until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Args:
-        bundles: folders of bundles, or NAME=FOLDER; a name that comes again is the next version.
+        sources: what is served.
         settings: how the server is started.
         engine: how bundles are served.
+        router: which version answers which request; by aliases if None.
         say: prints a line.
         seconds: after which the server ends by itself; None for never.
 
     Raises:
-        UserError: a bundle can't be served, or an address is taken.
+        UserError: a bundle or nothing of the registry can be served, or an address is taken.
     """
-    wanted = named(bundles)
+    wanted = named(sources.bundles, more=sources.registered)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(wanted, settings, engine, say, seconds))
+        runner.run(_serve(_Plan(wanted, sources, router), settings, engine, say, seconds))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is served, checked as far as that goes without an engine."""
+
+    bundles: list[Serving]
+    sources: Sources
+    router: Router | None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -63,14 +105,21 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def named(bundles: Sequence[str]) -> list[Serving]:
+def named(bundles: Sequence[str], *, more: bool = False) -> list[Serving]:
     """Return the bundles with their names, from NAME=FOLDER or the manifest, and versions from 1.
+
+    Args:
+        bundles: the words.
+        more: whether something else is served as well, so that they may be none.
 
     Raises:
         UserError: a folder is no bundle, or none is named.
     """
-    if not bundles:
-        raise UserError("There is nothing to serve.", fix="eyas serve FOLDER-OF-A-BUNDLE")
+    if not bundles and not more:
+        raise UserError(
+            "There is nothing to serve.",
+            fix="eyas serve FOLDER-OF-A-BUNDLE, or eyas serve --model NAME-IN-THE-REGISTRY",
+        )
     found: list[Serving] = []
     for text in bundles:
         name, separator, folder = text.partition("=")
@@ -83,24 +132,59 @@ def named(bundles: Sequence[str]) -> list[Serving]:
 
 
 async def _serve(
-    wanted: Sequence[Serving],
+    plan: _Plan,
     settings: ServerSettings,
     engine_settings: EngineSettings,
     say: Callable[[str], None],
     seconds: float | None,
 ) -> None:
-    engine = LocalEngine(engine_settings)
+    def shadowed(request: Request, key: ModelKey, result: Answer | ServeError) -> None:
+        server.service.shadowed(request, key, result)
+
+    engine = LocalEngine(engine_settings, plan.router, shadowed)
     server = Server(engine, settings)
     await server.start()
+    following: asyncio.Task[None] | None = None
     try:
-        await _load(engine, wanted)
-    except BaseException:
+        await _load(engine, plan.bundles)
+        lines = [each.line for each in plan.bundles]
+        if plan.sources.registered:
+            follower = await _follow(engine, plan, server)
+            lines += await follower.start()
+            following = asyncio.ensure_future(server.service.phase.unless_draining(follower.run()))
+    except BaseException as error:
         await server.stop()
+        if isinstance(error, ServeError):
+            raise UserError(error.message) from error
         raise
-    for line in greeting(settings, server.addresses, wanted):
+    for line in greeting(settings, server.addresses, lines):
         say(line)
     await server.run(seconds)
+    if following is not None:
+        await asyncio.gather(following, return_exceptions=True)
     say("Ended: everything that was accepted has been answered.")
+
+
+async def _follow(engine: Engine, plan: _Plan, server: Server) -> Follower:
+    """Return what follows the registry, seen in the metrics and in /readyz.
+
+    Raises:
+        UserError: a name of the registry is a bundle's as well.
+    """
+    wanted = wanted_of(plan.sources.models)
+    registry = open_registry(plan.sources.registry)
+    names = set(wanted.follow or ()) | {key.name for key in wanted.fixed}
+    if wanted.follow is None:
+        names |= {model.name for model in await asyncio.to_thread(registry.list)}
+    for each in plan.bundles:
+        if each.key.name in names:
+            raise UserError(
+                f"The registry has a model '{each.key.name}' too.", fix=f"give the bundle a name: NAME={each.bundle}"
+            )
+    follower = Follower(registry, engine, wanted, interval=plan.sources.interval)
+    server.service.metrics.registry.register(follower)
+    server.service.details["registry"] = follower.document
+    return follower
 
 
 async def _load(engine: Engine, wanted: Sequence[Serving]) -> None:
@@ -112,12 +196,11 @@ async def _load(engine: Engine, wanted: Sequence[Serving]) -> None:
             raise UserError(error.message, where=str(each.bundle)) from error
 
 
-def greeting(settings: ServerSettings, addresses: Addresses, wanted: Sequence[Serving]) -> list[str]:
-    """Return what a person wants to know of a server that has just started."""
+def greeting(settings: ServerSettings, addresses: Addresses, served: Sequence[str]) -> list[str]:
+    """Return what a person wants to know of a server that has just started, after the lines of what it serves."""
     scheme = "http" if settings.tls is None else "https"
     key = " -H 'X-API-Key: KEY'" if settings.keys.hashes else ""
-    lines = [f"Serving {each.key.name}, version {each.key.version} ({each.bundle})" for each in wanted]
-    lines += [f"  REST   {scheme}://{addresses.rest}  (a page to try a picture: {scheme}://{addresses.rest}/)"]
+    lines = [*served, f"  REST   {scheme}://{addresses.rest}  (a page to try a picture: {scheme}://{addresses.rest}/)"]
     lines += [f"  gRPC   {addresses.grpc}  (Open Inference Protocol)"] if addresses.grpc else []
     lines += [f"  admin  {scheme}://{addresses.admin}"] if addresses.admin else []
     lines += [f"  admin  {addresses.admin_grpc}  (gRPC)"] if addresses.admin_grpc else []

@@ -56,14 +56,15 @@ class Split:
     """How the requests of one model that name no version are shared out.
 
     Attributes:
-        weights: version or "@alias" -> share; any positive numbers.
+        weights: version or "@alias" -> share; numbers from 0, not all 0. None: the default answers. The default also
+            stands in for a version that can't answer at the moment.
         sticky: the header by whose value requests are shared out, so that one client sees one version; the stream,
             and where there is none the request's id, stand in for a header that is missing.
         header: a header that names the version or "@alias" for its request; "" for none.
-        shadows: versions or "@aliases" that see copies.
+        shadows: versions or "@aliases" that see copies; one that can't answer at the moment sees none.
     """
 
-    weights: Mapping[str, float]
+    weights: Mapping[str, float] = field(default_factory=dict)
     sticky: str = ""
     header: str = ""
     shadows: tuple[str, ...] = ()
@@ -74,7 +75,7 @@ class SplitRouter:
     """Shares requests out by weight, header and stream; models without a split go by their aliases.
 
     Attributes:
-        splits: model -> how it is shared out.
+        splits: model -> how it is shared out; "" for every model that is not named.
     """
 
     splits: Mapping[str, Split] = field(default_factory=dict)
@@ -82,24 +83,37 @@ class SplitRouter:
     def route(self, request: Request, statuses: Sequence[ModelStatus]) -> Route:
         """Return where the request goes; see `Router.route`."""
         name = model_name(request.model, statuses)
-        split = self.splits.get(name)
+        split = self.splits.get(name) or self.splits.get("")
         if split is None or request.version:
             return Route(resolve(name, request.version, statuses))
         version = request.headers.get(split.header, "") if split.header else ""
-        key = resolve(name, version or self._draw(request, split), statuses)
-        shadows = (resolve(name, shadow, statuses) for shadow in split.shadows)
-        return Route(key, tuple(shadow for shadow in shadows if shadow != key))
+        if version:
+            key = resolve(name, version, statuses)  # the client's own word: what is not there is told
+        else:
+            key = _able(name, self._draw(name, request, split), statuses) or resolve(name, "", statuses)
+        shadows = dict.fromkeys(_able(name, shadow, statuses) for shadow in split.shadows)
+        return Route(key, tuple(shadow for shadow in shadows if shadow is not None and shadow != key))
 
-    def _draw(self, request: Request, split: Split) -> str:
+    def _draw(self, name: str, request: Request, split: Split) -> str:
         """Return the version for a request: the same one for the same client, in proportion to the weights."""
+        if not split.weights:
+            return ""
         unit = request.headers.get(split.sticky) or request.stream or request.id
-        digest = hashlib.blake2b(f"{request.model}\0{unit}".encode(errors="replace"), digest_size=8).digest()
+        digest = hashlib.blake2b(f"{name}\0{unit}".encode(errors="replace"), digest_size=8).digest()
         left = int.from_bytes(digest, "big") / 2**64 * sum(split.weights.values())
         for version, weight in split.weights.items():
             left -= weight
             if left < 0:
                 return version
         return list(split.weights)[-1]
+
+
+def _able(name: str, version: str, statuses: Sequence[ModelStatus]) -> ModelKey | None:
+    """Return what `resolve` does, None where it raises."""
+    try:
+        return resolve(name, version, statuses)
+    except ServeError:
+        return None
 
 
 def model_name(name: str, statuses: Sequence[ModelStatus]) -> str:

@@ -7,14 +7,14 @@ import dataclasses
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from eyas.errors import UserError
-from eyas.serve.api import Answer, Engine, Request
+from eyas.serve.api import Answer, Engine, ModelKey, Request
 from eyas.serve.errors import ServeError
 from eyas.serve.limits import Limits, check_request
 from eyas.serve.observe.events import EventLog
@@ -71,6 +71,7 @@ class Service:
         events: the event log, if there is one.
         span: what records spans.
         phase: whether the server drains.
+        details: what /readyz tells besides, by name; it never makes the server less ready.
     """
 
     engine: Engine
@@ -79,6 +80,7 @@ class Service:
     events: EventLog | None = None
     span: Span = no_span
     phase: Phase = field(default_factory=Phase)
+    details: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
     def ready(self) -> bool:
         """Return whether new requests are welcome."""
@@ -118,6 +120,14 @@ class Service:
         if self.events is not None:
             self.events.detected(request, answer, protocol=protocol, trace=trace.trace)
         return answer
+
+    def shadowed(self, request: Request, key: ModelKey, result: Answer | ServeError) -> None:
+        """Count and log what a version made of a copy of a request, which nobody waited for."""
+        self.metrics.shadowed(key, "ok" if isinstance(result, Answer) else result.kind)
+        if self.events is not None:
+            trace = trace_of(request.headers.get("traceparent")).trace
+            answer = self._finite(result) if isinstance(result, Answer) else result
+            self.events.shadowed(request, key, answer, trace=trace)
 
     async def _answer(self, request: Request) -> Answer:
         """Check, and ask the engine; whatever else than a ServeError it raises becomes one."""

@@ -131,7 +131,7 @@ def test_only_the_models_and_aliases_asked_for(cars: Registry) -> None:
         cars.promote("other", "1")
         cars.promote("cars", "1")
         cars.promote("cars", "2", "challenger")
-        watched = Watched(cars, models=["cars"], aliases=["champion"])
+        watched = Watched(cars, follow={"cars": ["champion"]})
         await watched.look()
         assert watched.engine.aliases == {("cars", "champion"): "1"}
 

@@ -279,5 +279,5 @@ def introduction(
     return [
         f"Ray cluster {ray.get_runtime_context().gcs_address}, {nodes} node(s); "
         f"{cluster.min_replicas} to {cluster.max_replicas} replicas, the server {where}",
-        *greeting(settings, application.addresses, wanted),
+        *greeting(settings, application.addresses, [each.line for each in wanted]),
     ]

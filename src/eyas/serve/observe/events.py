@@ -1,8 +1,9 @@
 """The event log: a line a request, for monitoring to read later; feedback; and, if asked for, some of the pictures.
 
-`events.jsonl` holds two kinds of lines. "detect": time, id, trace, protocol, model, version, outcome, where the time
+`events.jsonl` holds three kinds of lines. "detect": time, id, trace, protocol, model, version, outcome, where the time
 went, and for each picture its size, statistics of a share of them (brightness, contrast, sharpness), and a summary of
 what was found (number, classes, histogram of scores). "feedback": what somebody said about an answer, by request id.
+"shadow": what another version made of a copy of the request whose id is in "of"; no client ever saw it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import numpy as np
 from eyas.decode import decode
 from eyas.errors import UserError
 from eyas.picture_header import parse_header
-from eyas.serve.api import Answer, Request
+from eyas.serve.api import Answer, ModelKey, Request
+from eyas.serve.errors import ServeError
 from eyas.serve.observe.journal import Journal
 from eyas.types import Detections, UInt8Array
 
@@ -97,6 +99,17 @@ class EventLog:
                 "outcome": outcome,
             }
         )
+
+    def shadowed(self, request: Request, key: ModelKey, result: Answer | ServeError, *, trace: str) -> None:
+        """Log what a version made of a copy of a request."""
+        now = time.time()
+        head = {"event": "shadow", "of": request.id.rpartition("~")[0]}
+        if isinstance(result, Answer):
+            answer = result
+            self._journal.submit(lambda: {**self._line(request, answer, "shadow", trace, now, False, False), **head})
+        else:
+            told = {"time": now, "id": request.id, "trace": trace, "model": key.name, "version": key.version}
+            self._journal.write({**head, **told, "outcome": result.kind})
 
     def feedback(self, request_id: str, content: dict[str, Any]) -> bool:
         """Log what somebody says about an answer, and return whether the request is one of the recent ones."""

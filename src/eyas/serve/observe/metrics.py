@@ -71,6 +71,9 @@ class Metrics:
         self._odd = Counter(
             "eyas_nonfinite_detections", "Detections dropped for NaN or infinite values", names, registry=r
         )
+        self._shadows = Counter(
+            "eyas_shadow_requests", "Copies of requests by version and outcome", (*names, "outcome"), registry=r
+        )
         self.in_flight = Gauge("eyas_requests_in_flight", "Requests that wait for their answer", registry=r)
         self.events_dropped = Counter("eyas_events_dropped", "Events that could not be written", registry=r)
         self._children: dict[ModelKey, _Children] = {}
@@ -106,6 +109,11 @@ class Metrics:
         """Count detections that were no numbers."""
         bounded = self._bounded(key)
         self._odd.labels(bounded.name, bounded.version).inc(count)
+
+    def shadowed(self, key: ModelKey, outcome: str) -> None:
+        """Count a shadow copy; `outcome` is "ok" or the kind of its refusal."""
+        bounded = self._bounded(key)
+        self._shadows.labels(bounded.name, bounded.version, outcome).inc()
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +36,23 @@ class Change:
     message: str = ""
 
 
+@dataclass(frozen=True)
+class Behind:
+    """An alias that points, in the registry, to a version that can't be served.
+
+    Attributes:
+        alias: the alias.
+        wanted: the version that it points to.
+        serving: the version that answers in its place; None if none does.
+        message: why.
+    """
+
+    alias: str
+    wanted: ModelKey
+    serving: ModelKey | None
+    message: str
+
+
 @dataclass
 class _Failure:
     """A version that could not be served, and when to try again."""
@@ -51,8 +68,8 @@ class RegistryWatcher:
     Args:
         registry: what is looked at; it is only called in threads.
         engine: what serves; it is only called from the loop that `run` runs in.
-        models: the names to serve; None serves every model that has an alias.
-        aliases: the aliases to follow; None follows all.
+        follow: names to serve -> the aliases of each to follow, none for all that it has; None serves every model
+            that has an alias.
         interval: seconds between two looks.
         on_change: told each change.
         clock: seconds, for waiting after a failure.
@@ -63,16 +80,14 @@ class RegistryWatcher:
         registry: Registry,
         engine: Engine,
         *,
-        models: Iterable[str] | None = None,
-        aliases: Iterable[str] | None = None,
+        follow: Mapping[str, Collection[str]] | None = None,
         interval: float = INTERVAL,
         on_change: Callable[[Change], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._engine = engine
-        self._models = None if models is None else frozenset(models)
-        self._aliases = None if aliases is None else frozenset(aliases)
+        self._follow_only = follow
         self._interval = interval
         self._tell = on_change or (lambda _: None)
         self._clock = clock
@@ -80,7 +95,23 @@ class RegistryWatcher:
         self._loaded: set[ModelKey] = set()
         self._failures: dict[ModelKey, _Failure] = {}
         self._unloading: dict[ModelKey, asyncio.Task[None]] = {}
+        self._behind: dict[tuple[str, str], Behind] = {}
         self._unreadable = ""
+
+    @property
+    def serving(self) -> Mapping[tuple[str, str], ModelKey]:
+        """What each (name, alias) answers with."""
+        return self._serving
+
+    @property
+    def behind(self) -> tuple[Behind, ...]:
+        """The aliases that point, in the registry, to what can't be served."""
+        return tuple(self._behind.values())
+
+    @property
+    def unreadable(self) -> str:
+        """Why the registry can't be read, "" when it can."""
+        return self._unreadable
 
     async def run(self) -> None:
         """Look again and again until the task is cancelled; then wait for nothing."""
@@ -106,7 +137,7 @@ class RegistryWatcher:
         await asyncio.gather(*(self._follow(model) for model in models))
 
     def _read(self) -> list[Model]:
-        return [one for one in self._registry.list() if self._models is None or one.name in self._models]
+        return [one for one in self._registry.list() if self._follow_only is None or one.name in self._follow_only]
 
     def _report_unreadable(self, message: str) -> None:
         """Tell that the registry can't be read, once."""
@@ -116,15 +147,20 @@ class RegistryWatcher:
 
     async def _follow(self, model: Model) -> None:
         """Bring one model in step."""
-        for alias, version in sorted(model.aliases.items()):
-            key = ModelKey(model.name, version)
-            if self._aliases is not None and alias not in self._aliases:
-                continue
-            if self._serving.get((model.name, alias)) != key and await self._load(key, alias):
-                self._flip(key, alias)
+        only = self._follow_only[model.name] if self._follow_only is not None else ()
+        wanted = {alias: version for alias, version in sorted(model.aliases.items()) if not only or alias in only}
+        for name, alias in tuple(self._behind):
+            if name == model.name and alias not in wanted:
+                del self._behind[name, alias]
+        for alias, version in wanted.items():
+            key, at = ModelKey(model.name, version), (model.name, alias)
+            if self._serving.get(at) == key or (await self._load(key, alias) and self._flip(key, alias)):
+                self._behind.pop(at, None)
+            else:
+                self._behind[at] = Behind(alias, key, self._serving.get(at), self._failures[key].message)
         for key in sorted(self._loaded):
-            wanted = key in self._serving.values() or key.version in model.aliases.values()
-            if key.name == model.name and not wanted:
+            used = key in self._serving.values() or key.version in wanted.values()
+            if key.name == model.name and not used:
                 self._unload(key)
 
     async def _load(self, key: ModelKey, alias: str) -> bool:
@@ -146,16 +182,17 @@ class RegistryWatcher:
         self._loaded.add(key)
         return True
 
-    def _flip(self, key: ModelKey, alias: str) -> None:
-        """Let the engine's alias point to the version."""
+    def _flip(self, key: ModelKey, alias: str) -> bool:
+        """Let the engine's alias point to the version, and return whether it does."""
         try:
             self._engine.alias(key.name, alias, key.version)
         except ServeError as error:
             self._loaded.discard(key)
             self._fail(key, alias, str(error))
-            return
+            return False
         self._serving[key.name, alias] = key
         self._tell(Change("flipped", key, alias))
+        return True
 
     def _fail(self, key: ModelKey, alias: str, message: str) -> None:
         """Remember the failure, and tell it unless the same was told before."""

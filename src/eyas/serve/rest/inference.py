@@ -36,7 +36,8 @@ class Inference:
     async def ready(self, _http: Http) -> Response:
         """Tell whether new requests are welcome: 200, or 503."""
         welcome = self.service.ready()
-        return reply({"ready": welcome}, 200 if welcome else 503, None if welcome else {"retry-after": "1"})
+        told = {"ready": welcome, **{name: tell() for name, tell in self.service.details.items()}}
+        return reply(told, 200 if welcome else 503, None if welcome else {"retry-after": "1"})
 
     async def model(self, http: Http) -> Response:
         """Tell a model's tensors, versions and classes."""
