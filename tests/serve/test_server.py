@@ -128,6 +128,15 @@ def test_a_client_that_goes_away_frees_its_place(server: Running) -> None:
         engine.hold = None
 
 
+def test_a_client_that_goes_away_in_its_body_is_no_fault_of_the_server(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw(server, HEAD + b"Content-Length: 50\r\n\r\nx", seconds=0.1)
+    assert httpx.get(f"{server.url}/livez").status_code == 200
+    time.sleep(0.1)
+    assert "Traceback" not in caplog.text and not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
 def test_too_many_connections_are_told_to_come_back(server: Running) -> None:
     host, _, port = server.addresses.rest.rpartition(":")
     held = [socket.create_connection((host, int(port))) for _ in range(LIMITS.connections + 3)]

@@ -39,16 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: $EYAS_REGISTRY, else ./registry, where --model is given)")  # fmt: skip
     add("--model", action="append", default=[], metavar="NAME",
         help="of the registry only this: NAME with all its aliases, NAME@champion, or NAME:3, which stays")  # fmt: skip
-    shares = parser.add_argument_group("which version answers whom")
-    shares.add_argument("--weights", action="append", default=[], metavar="SHARES",
-        help="share out requests that name no version: [MODEL:]@champion=9,@challenger=1")  # fmt: skip
-    shares.add_argument("--sticky", default="", metavar="HEADER",
-        help="requests with the same value of this header see the same version")  # fmt: skip
-    shares.add_argument("--version-header", default="", metavar="HEADER",
-        help="let this header choose the version: 2, or @challenger")  # fmt: skip
-    shares.add_argument("--shadow", action="append", default=[], metavar="VERSION",
-        help="let it see copies of the requests; what it finds goes to the event log: [MODEL:]@challenger")  # fmt: skip
-    shares.add_argument("--routes", metavar="FILE", help="all of this for each model, as JSON")
+    _add_shares(parser)
     where = parser.add_argument_group("where it listens")
     where.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s, this machine only)")
     where.add_argument("--port", type=int, default=8000, help="of REST; 0 takes a free one (default: %(default)s)")
@@ -61,6 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--threads", type=int, metavar="N", help="processor threads a worker (default: measured)")
     work.add_argument("--slo", type=float, metavar="MS", help="latency goal in milliseconds (default: from the model)")
     work.add_argument("--max-batch", type=int, default=8, metavar="N", help="largest batch (default: %(default)s)")
+    work.add_argument("--batch-seconds", type=float, default=30.0, metavar="S",
+        help="a worker that takes longer for a batch hangs, and is replaced (default: %(default)s)")  # fmt: skip
+    work.add_argument("--start-seconds", type=float, default=120.0, metavar="S",
+        help="a worker that takes longer until it is warm has failed to start (default: %(default)s)")  # fmt: skip
     work.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
     work.add_argument("--in-process", action="store_true", help="threads in place of worker processes")
     work.add_argument("--grace", type=float, default=30.0, metavar="S",
@@ -68,17 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--pre-stop", type=float, default=0.0, metavar="S",
         help="seconds between 'not ready' and the end of accepting (default: %(default)s)")  # fmt: skip
     work.add_argument("--seconds", type=float, metavar="S", help="end by itself after so long, to try it out")
-    cluster = parser.add_argument_group("with --on ray")
-    cluster.add_argument("--replicas", default="1:4", metavar="MIN:MAX",
-        help="how many, by queue delay and demand (default: %(default)s)")  # fmt: skip
-    cluster.add_argument("--replica-cpus", type=float, default=1.0, metavar="N",
-        help="processors that a replica takes of its node, parts allowed (default: %(default)s)")  # fmt: skip
-    cluster.add_argument("--replica-gpus", type=float, default=0.0, metavar="N",
-        help="GPUs that a replica takes of its node, parts allowed (default: %(default)s)")  # fmt: skip
-    cluster.add_argument("--replica-models", type=int, default=4, metavar="N",
-        help="versions of models that a replica holds at once (default: %(default)s)")  # fmt: skip
-    cluster.add_argument("--retries", type=int, default=2, metavar="N",
-        help="other replicas that a request may go to when one is lost (default: %(default)s)")  # fmt: skip
+    _add_cluster(parser)
     who = parser.add_argument_group("who may come in, and what is kept")
     who.add_argument("--keys", metavar="FILE", help="ask for an API key; a line of the file is NAME:SHA256")
     who.add_argument("--new-key", metavar="NAME", help="print a new key and its line for --keys, and end")
@@ -93,6 +78,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep this share of the pictures with the events, 0 to 1 (default: 0)")  # fmt: skip
     who.add_argument("--keep-days", type=float, default=7.0, metavar="DAYS", help="delete them after (default: 7)")
     who.add_argument("--telemetry", action="store_true", help="record spans with OpenTelemetry")
+
+
+def _add_shares(parser: argparse.ArgumentParser) -> None:
+    shares = parser.add_argument_group("which version answers whom")
+    shares.add_argument("--weights", action="append", default=[], metavar="SHARES",
+        help="share out requests that name no version: [MODEL:]@champion=9,@challenger=1")  # fmt: skip
+    shares.add_argument("--sticky", default="", metavar="HEADER",
+        help="requests with the same value of this header see the same version")  # fmt: skip
+    shares.add_argument("--version-header", default="", metavar="HEADER",
+        help="let this header choose the version: 2, or @challenger")  # fmt: skip
+    shares.add_argument("--shadow", action="append", default=[], metavar="VERSION",
+        help="let it see copies of the requests; what it finds goes to the event log: [MODEL:]@challenger")  # fmt: skip
+    shares.add_argument("--routes", metavar="FILE", help="all of this for each model, as JSON")
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    cluster = parser.add_argument_group("with --on ray")
+    cluster.add_argument("--replicas", default="1:4", metavar="MIN:MAX",
+        help="how many, by queue delay and demand (default: %(default)s)")  # fmt: skip
+    cluster.add_argument("--replica-cpus", type=float, default=1.0, metavar="N",
+        help="processors that a replica takes of its node, parts allowed (default: %(default)s)")  # fmt: skip
+    cluster.add_argument("--replica-gpus", type=float, default=0.0, metavar="N",
+        help="GPUs that a replica takes of its node, parts allowed (default: %(default)s)")  # fmt: skip
+    cluster.add_argument("--replica-models", type=int, default=4, metavar="N",
+        help="versions of models that a replica holds at once (default: %(default)s)")  # fmt: skip
+    cluster.add_argument("--retries", type=int, default=2, metavar="N",
+        help="other replicas that a request may go to when one is lost (default: %(default)s)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -114,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         goal=None if args.slo is None else args.slo / 1000.0,
         max_batch=args.max_batch,
+        batch_seconds=args.batch_seconds,
+        start_seconds=args.start_seconds,
     )
     router = _router(args)
     if args.on == "ray":

@@ -69,7 +69,7 @@ def check_request(request: Request, limits: Limits) -> None:
     if request.timeout is not None and not 0 < request.timeout <= limits.timeout:
         raise ServeError("invalid", f"The timeout must be above 0 and at most {limits.timeout:g} seconds.")
     for index, picture in enumerate(request.pictures):
-        where = f"Picture {index}" if len(request.pictures) > 1 else "The picture"
+        where = f"Picture {index + 1} of {len(request.pictures)}" if len(request.pictures) > 1 else "The picture"
         if isinstance(picture, bytes):
             check_file(picture, limits, where)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,21 @@ def test_kept_pictures_are_deleted_when_their_time_is_over(tmp_path: Path) -> No
     log.detected(REQUEST, ANSWER, protocol="rest", trace="t")
     log.close()
     assert not set(kept) & set((tmp_path / "pictures").iterdir())
+
+
+def test_a_clock_that_was_set_back_keeps_no_picture_for_longer(tmp_path: Path) -> None:
+    log = EventLog(EventSettings(tmp_path, pictures=1.0, keep_seconds=50.0))
+    log.detected(REQUEST, ANSWER, protocol="rest", trace="t")
+    log.flush()
+    first = set((tmp_path / "pictures").iterdir())
+    wrong = time.time() + 1e8  # the clock went wrong by years, and has been set right
+    for path in first:
+        os.utime(path, (wrong, wrong))
+    log._swept = wrong
+    log.detected(REQUEST, ANSWER, protocol="rest", trace="t")
+    log.close()
+    left = set((tmp_path / "pictures").iterdir())
+    assert first and left and not first & left
 
 
 def test_a_journal_rotates_and_loses_nothing(tmp_path: Path) -> None:

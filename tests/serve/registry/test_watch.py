@@ -26,6 +26,7 @@ class FakeEngine:
         self.loaded: dict[ModelKey, Path] = {}
         self.aliases: dict[tuple[str, str], str] = {}
         self.broken: set[str] = set()
+        self.hung: set[str] = set()
         self.drained = asyncio.Event()
         self.drained.set()
 
@@ -39,6 +40,8 @@ class FakeEngine:
         assert bundle is not None and (bundle / "manifest.json").is_file()
         key = ModelKey(name, version)
         assert key not in self.loaded, "loaded twice"
+        if version in self.hung:
+            await asyncio.Event().wait()
         if version in self.broken:
             raise ServeError("unavailable", "the worker ended")
         await asyncio.sleep(0)
@@ -185,6 +188,24 @@ def test_a_version_called_back_while_it_drains(cars: Registry) -> None:
         await looking
         assert watched.engine.aliases["cars", "champion"] == "1"
         assert ModelKey("cars", "1") in watched.engine.loaded
+
+    run(work())
+
+
+def test_a_load_that_hangs_does_not_hold_up_the_way_back(cars: Registry) -> None:
+    async def work() -> None:
+        watched = Watched(cars, interval=0.01)
+        cars.promote("cars", "1")
+        await watched.look()
+        watched.engine.hung.add("2")
+        cars.promote("cars", "2")
+        looking = asyncio.create_task(watched.look())
+        await asyncio.sleep(0.05)
+        assert not looking.done() and watched.engine.aliases["cars", "champion"] == "1"
+        cars.promote("cars", "3")
+        await looking
+        assert watched.watcher.behind == ()
+        assert await watched.look() == [("flipped", "3"), ("unloaded", "1")]
 
     run(work())
 

@@ -47,6 +47,20 @@ class Dummy:
         self.log.append(f"stop {self.name}")
 
 
+class Slow:
+    """A dummy that starts in a way of its own."""
+
+    def __init__(
+        self, worker: Worker, start: Callable[[Any, Callable[[str], None]], Coroutine[Any, Any, Ready]]
+    ) -> None:
+        self.worker, self.begin = worker, start
+        self.name, self.submit, self.memory, self.stop = worker.name, worker.submit, worker.memory, worker.stop
+
+    async def start(self, lost: Callable[[str], None]) -> Ready:
+        """Start in that way."""
+        return await self.begin(self.worker, lost)
+
+
 class Yard:
     """A crew of dummies, and what happened to them in order."""
 
@@ -110,6 +124,26 @@ def test_a_first_worker_that_does_not_start_is_told_and_leaves_nothing() -> None
         with pytest.raises(WorkerFailed, match="no engine"):
             await yard.crew.start(1)
         assert yard.crew.wanted == 0 and yard.log == ["stop m#1"]
+
+    run(check())
+
+
+def test_the_first_that_is_warm_is_enough_whoever_it_is() -> None:
+    async def check() -> None:
+        yard, stopped = Yard(), asyncio.Event()
+        start = Dummy.start
+
+        async def slow(worker: Dummy, lost: Callable[[str], None]) -> Ready:
+            if worker is yard.made[0]:
+                await stopped.wait()
+            return await start(worker, lost)
+
+        yard.crew = Crew("m", lambda name: Slow(yard.make(name), slow), yard.joined, yard.lost, yard.release)
+        await yard.crew.start(2)
+        assert yard.crew.names == ("m#2",)
+        stopped.set()
+        await yard.until("join m#1")
+        await yard.crew.stop(0.0)
 
     run(check())
 

@@ -173,11 +173,12 @@ class EventLog:
     def _sweep(self, now: float) -> None:
         """Delete, once a minute, the pictures that are too old."""
         folder = self._settings.folder / PICTURES
-        if now - self._swept < min(60.0, self._settings.keep_seconds) or not folder.is_dir():
+        since = now - self._swept  # below 0 when the clock was set back
+        if 0 <= since < min(60.0, self._settings.keep_seconds) or not folder.is_dir():
             return
         self._swept = now
         for path in folder.iterdir():
-            if now - path.stat().st_mtime > self._settings.keep_seconds:
+            if abs(now - path.stat().st_mtime) > self._settings.keep_seconds:  # one from the future is of another clock
                 path.unlink(missing_ok=True)
 
 

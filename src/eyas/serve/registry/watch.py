@@ -94,6 +94,7 @@ class RegistryWatcher:
         self._serving: dict[tuple[str, str], ModelKey] = {}  # (name, alias) -> what it points to in the engine
         self._loaded: set[ModelKey] = set()
         self._failures: dict[ModelKey, _Failure] = {}
+        self._loading: dict[ModelKey, asyncio.Task[bool]] = {}
         self._unloading: dict[ModelKey, asyncio.Task[None]] = {}
         self._behind: dict[tuple[str, str], Behind] = {}
         self._unreadable = ""
@@ -120,11 +121,14 @@ class RegistryWatcher:
                 await self.look()
                 await asyncio.sleep(self._interval)
         finally:
-            for task in self._unloading.values():
+            for task in (*self._loading.values(), *self._unloading.values()):
                 task.cancel()
 
     async def look(self) -> None:
-        """Look once, and bring the engine in step; returns when what was to be loaded is loaded or has failed."""
+        """Look once, and bring the engine in step.
+
+        It returns when what was to be loaded is loaded, has failed, or is not wanted any more.
+        """
         try:
             models = await asyncio.to_thread(self._read)
         except UserError as error:
@@ -156,7 +160,7 @@ class RegistryWatcher:
             key, at = ModelKey(model.name, version), (model.name, alias)
             if self._serving.get(at) == key or (await self._load(key, alias) and self._flip(key, alias)):
                 self._behind.pop(at, None)
-            else:
+            elif key in self._failures:
                 self._behind[at] = Behind(alias, key, self._serving.get(at), self._failures[key].message)
         for key in sorted(self._loaded):
             used = key in self._serving.values() or key.version in wanted.values()
@@ -170,6 +174,25 @@ class RegistryWatcher:
         failure = self._failures.get(key)
         if failure is not None and self._clock() < failure.again:
             return False
+        task = self._loading.get(key)
+        if task is None:
+            self._loading[key] = task = asyncio.create_task(self._bring(key, alias))
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        while not (await asyncio.wait([task], timeout=self._interval))[0]:
+            # A load that takes long, or hangs, does not hold up the way back.
+            if not await asyncio.to_thread(self._points, key, alias):
+                return False
+        return not task.cancelled() and task.result()
+
+    def _points(self, key: ModelKey, alias: str) -> bool:
+        """Return whether the registry's alias still points to the version, as far as that can be read."""
+        try:
+            return self._registry.show(key.name).aliases.get(alias) == key.version
+        except UserError:
+            return True
+
+    async def _bring(self, key: ModelKey, alias: str) -> bool:
+        """Load the version, when it is out if it is being freed, and return whether that worked."""
         if key in self._unloading:  # called back while it was being freed
             await asyncio.wait([self._unloading[key]])
         try:

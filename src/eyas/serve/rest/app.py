@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Http
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
@@ -19,7 +20,7 @@ from eyas.serve.rest.detect import Detect
 from eyas.serve.rest.inference import Inference, Repository
 from eyas.serve.rest.layers import Log, Surround
 from eyas.serve.rest.openapi import document
-from eyas.serve.rest.replies import on_crash, on_http_error, on_serve_error, reply
+from eyas.serve.rest.replies import on_crash, on_disconnect, on_http_error, on_serve_error, reply
 from eyas.serve.rest.stream import Stream
 from eyas.serve.security import OPEN_PATHS, Keys, check_host, check_token, key_of
 from eyas.serve.service import Service
@@ -35,6 +36,7 @@ _PAGE_HEADERS = {
 _ERRORS: Mapping[Any, Callable[[Http, Exception], Any]] = {
     ServeError: on_serve_error,
     HTTPException: on_http_error,
+    ClientDisconnect: on_disconnect,
     Exception: on_crash,
 }
 

@@ -57,6 +57,11 @@ async def on_http_error(_request: Http, error: Exception) -> Response:
     return refusal(ServeError(kind, words.get(kind, str(error.detail))), error.headers)
 
 
+async def on_disconnect(_request: Http, _error: Exception) -> Response:
+    """Answer a client that went away while it sent its request; nobody reads it, and it is no fault of ours."""
+    return refusal(ServeError("cancelled", "The client went away."))
+
+
 async def on_crash(_request: Http, _error: Exception) -> Response:
     """Answer a fault of ours without telling of the inside; the traceback goes to the server's log."""
     return refusal(ServeError("internal", "The server failed on this request; its log tells more."))

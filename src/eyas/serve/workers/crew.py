@@ -65,6 +65,7 @@ class Crew:
         self._leaving: set[asyncio.Task[None]] = set()
         self._workers: dict[str, Worker] = {}
         self._born: dict[str, tuple[asyncio.Task[None], int]] = {}  # worker -> its seat, and what it held when warm
+        self._first: asyncio.Future[None] | None = None  # told when any worker is warm, or the first seat's failed
         self._grace: float | None = None  # set when everything stops
         self.deaths = 0  # of workers that were warm, since the start
         self.problem = ""  # why the last one died or did not start
@@ -112,7 +113,7 @@ class Crew:
         Raises:
             WorkerFailed: the first can't be started; then none runs.
         """
-        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._first = first = asyncio.get_running_loop().create_future()
         self._seats.append(asyncio.create_task(self._keep(first)))
         self.resize(num)
         try:
@@ -153,7 +154,7 @@ class Crew:
         while True:
             worker, began = self._make(f"{self._name}#{next(self._numbers)}"), loop.time()
             try:
-                reason = await self._live(worker, first)
+                reason = await self._live(worker)
             except WorkerFailed as error:
                 self.problem = reason = str(error)
                 if first is not None and not first.done():
@@ -164,7 +165,7 @@ class Crew:
             LOG.warning("worker %s is gone, the next one starts in %.1f s: %s", worker.name, wait, reason)
             await asyncio.sleep(wait)
 
-    async def _live(self, worker: Worker, first: asyncio.Future[None] | None) -> str:
+    async def _live(self, worker: Worker) -> str:
         """Start a worker, and return why it died when it does; cancelled, it lets the worker finish and stops it."""
         gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -183,8 +184,8 @@ class Crew:
             assert seat is not None
             self._born[worker.name] = seat, ready.memory
             self._joined(worker, ready)
-            if first is not None and not first.done():
-                first.set_result(None)
+            if self._first is not None and not self._first.done():
+                self._first.set_result(None)
             return await gone
         finally:
             await self._dismiss(worker)
