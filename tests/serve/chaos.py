@@ -19,12 +19,12 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.serve.bundles import jpeg, write_bundle
+from tests.serve.processes import children, open_files, private, shared_memories, state, wait_until
 from tests.serve.started import Started, started
 
 from eyas.card import write_card
@@ -40,7 +40,6 @@ WORKERS = 2
 BATCH_SECONDS = 1.0
 WARM_SECONDS = 15.0  # of a worker's life that are its warm-up
 START_SECONDS = 10.0  # a worker may be stopped while it starts
-SETTLE = 30.0  # most seconds until what is to come to rest has
 
 
 def make_registry(folder: Path) -> Path:
@@ -122,59 +121,6 @@ class Report:
         told += [f"shared memory: {self.shared}"] if self.shared[1] > self.shared[0] else []
         told += [f"exit code {self.code}"] if self.code != 0 else []
         return told
-
-
-# ---------------------------------------------------------------------------------------------------- looking
-
-
-def children(pid: int) -> list[int]:
-    """Return the numbers of a process's children that live."""
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text("ascii").split()]
-    return [child for child in found if state(child) not in ("", "Z")]
-
-
-def state(pid: int) -> str:
-    """Return the letter of a process's state, "" if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def private(pid: int) -> int:
-    """Return the bytes of a process's anonymous memory (what is shared with workers is not), 0 if it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
-
-
-def open_files(pid: int) -> int:
-    """Return how many files a process has open."""
-    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-
-
-def shared_memories(pid: int) -> int:
-    """Return how many pieces of anonymous shared memory a process has open."""
-    count = 0
-    for each in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            count += str(each.readlink()).startswith("/memfd:")
-    return count
-
-
-def wait_until(ready: Callable[[], bool], seconds: float = SETTLE) -> bool:
-    """Wait until something is true, and return whether it became so."""
-    end = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 # ---------------------------------------------------------------------------------------------------- clients

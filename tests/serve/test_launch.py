@@ -19,7 +19,7 @@ from tests.serve.fake import encoded
 from eyas.errors import UserError
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.grpc.protocol import inference_pb2 as pb
-from eyas.serve.launch import Sources, serve
+from eyas.serve.launch import serve
 from eyas.serve.server_settings import ServerSettings
 
 
@@ -80,20 +80,20 @@ def test_a_bundle_is_served_and_the_end_is_clean(started: tuple[subprocess.Popen
 def test_what_is_no_bundle_is_told_before_anything_listens(tmp_path: Path) -> None:
     settings = ServerSettings(port=0, grpc_port=None)
     with pytest.raises(UserError):
-        serve(Sources((str(tmp_path),)), settings, EngineSettings(in_process=True))
+        serve([str(tmp_path)], settings, EngineSettings(in_process=True))
     with pytest.raises(UserError, match="nothing to serve"):
-        serve(Sources(), settings, EngineSettings(in_process=True))
+        serve([], settings, EngineSettings(in_process=True))
 
 
 def test_a_damaged_bundle_ends_the_start(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "damaged")
     (folder / "model.onnx").write_bytes(b"no network")
     with pytest.raises(UserError, match="can't be loaded"):
-        serve(Sources((str(folder),)), ServerSettings(port=0, grpc_port=None), EngineSettings(in_process=True))
+        serve([str(folder)], ServerSettings(port=0, grpc_port=None), EngineSettings(in_process=True))
 
 
 def test_a_warning_for_a_server_that_everybody_reaches(bundle: Path) -> None:
     said: list[str] = []
     settings = ServerSettings(host="0.0.0.0", port=0, grpc_port=None)
-    serve(Sources((str(bundle),)), settings, EngineSettings(in_process=True), say=said.append, seconds=0.0)
+    serve([str(bundle)], settings, EngineSettings(in_process=True), say=said.append, seconds=0.0)
     assert any(line.startswith("warning: everybody") for line in said)

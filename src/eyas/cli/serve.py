@@ -137,10 +137,12 @@ def run(args: argparse.Namespace) -> int:
             raise UserError("On a cluster there is no registry and no routing yet.", fix="name the bundles")
         serve_on_ray(args.bundle, _settings(args), engine, _cluster(args), seconds=args.seconds)
         return 0
-    from eyas.serve.launch import Sources, serve
+    from eyas.serve.launch import Registered, serve
 
-    sources = Sources(tuple(args.bundle), args.registry, tuple(args.model))
-    serve(sources, _settings(args), engine, router=router, seconds=args.seconds)
+    registered = None
+    if args.registry is not None or args.model:
+        registered = Registered(args.registry, tuple(args.model))
+    serve(args.bundle, _settings(args), engine, registered=registered, router=router, seconds=args.seconds)
     return 0
 
 

@@ -34,26 +34,18 @@ class Serving:
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What is served.
+class Registered:
+    """What of a registry is served, and followed.
 
     Attributes:
-        bundles: folders of bundles, or NAME=FOLDER; a name that comes again is the next version.
-        registry: a folder or an MLflow server's address; None for the usual place if `models` are named, else for no
-            registry.
+        registry: a folder or an MLflow server's address; None for the usual place.
         models: what of the registry is served, as NAME, NAME@ALIAS or NAME:VERSION; none for all that has an alias.
         interval: seconds between two looks at the registry.
     """
 
-    bundles: tuple[str, ...] = ()
     registry: str | None = None
     models: tuple[str, ...] = ()
     interval: float = 1.0
-
-    @property
-    def registered(self) -> bool:
-        """Whether a registry is followed."""
-        return self.registry is not None or bool(self.models)
 
 
 def _print(line: str) -> None:
@@ -61,10 +53,11 @@ def _print(line: str) -> None:
 
 
 def serve(
-    sources: Sources,
+    bundles: Sequence[str],
     settings: ServerSettings,
     engine: EngineSettings,
     *,
+    registered: Registered | None = None,
     router: Router | None = None,
     say: Callable[[str], None] = _print,
     seconds: float | None = None,
@@ -72,9 +65,10 @@ def serve(
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        sources: what is served.
+        bundles: folders of bundles, or NAME=FOLDER; a name that comes again is the next version.
         settings: how the server is started.
         engine: how bundles are served.
+        registered: what of a registry is served besides.
         router: which version answers which request; by aliases if None.
         say: prints a line.
         seconds: after which the server ends by itself; None for never.
@@ -82,9 +76,9 @@ def serve(
     Raises:
         UserError: a bundle or nothing of the registry can be served, or an address is taken.
     """
-    wanted = named(sources.bundles, more=sources.registered)
+    wanted = named(bundles, more=registered is not None)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(_Plan(wanted, sources, router), settings, engine, say, seconds))
+        runner.run(_serve(_Plan(wanted, registered, router), settings, engine, say, seconds))
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ class _Plan:
     """What is served, checked as far as that goes without an engine."""
 
     bundles: list[Serving]
-    sources: Sources
+    registered: Registered | None
     router: Router | None
 
 
@@ -148,8 +142,8 @@ async def _serve(
     try:
         await _load(engine, plan.bundles)
         lines = [each.line for each in plan.bundles]
-        if plan.sources.registered:
-            follower = await _follow(engine, plan, server)
+        if plan.registered is not None:
+            follower = await _follow(engine, plan.registered, plan.bundles, server)
             lines += await follower.start()
             following = asyncio.ensure_future(server.service.phase.unless_draining(follower.run()))
     except BaseException as error:
@@ -165,23 +159,23 @@ async def _serve(
     say("Ended: everything that was accepted has been answered.")
 
 
-async def _follow(engine: Engine, plan: _Plan, server: Server) -> Follower:
+async def _follow(engine: Engine, registered: Registered, bundles: Sequence[Serving], server: Server) -> Follower:
     """Return what follows the registry, seen in the metrics and in /readyz.
 
     Raises:
         UserError: a name of the registry is a bundle's as well.
     """
-    wanted = wanted_of(plan.sources.models)
-    registry = open_registry(plan.sources.registry)
+    wanted = wanted_of(registered.models)
+    registry = open_registry(registered.registry)
     names = set(wanted.follow or ()) | {key.name for key in wanted.fixed}
     if wanted.follow is None:
         names |= {model.name for model in await asyncio.to_thread(registry.list)}
-    for each in plan.bundles:
+    for each in bundles:
         if each.key.name in names:
             raise UserError(
                 f"The registry has a model '{each.key.name}' too.", fix=f"give the bundle a name: NAME={each.bundle}"
             )
-    follower = Follower(registry, engine, wanted, interval=plan.sources.interval)
+    follower = Follower(registry, engine, wanted, interval=registered.interval)
     server.service.metrics.registry.register(follower)
     server.service.details["registry"] = follower.document
     return follower
