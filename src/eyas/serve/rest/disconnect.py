@@ -11,6 +11,7 @@ from starlette.requests import Request as Http
 from eyas.serve.errors import ServeError
 
 T = TypeVar("T")
+PATIENCE = 0.02  # seconds: work that is done by then is not worth watching over
 
 
 async def while_connected(http: Http, work: Coroutine[None, None, T]) -> T:
@@ -19,21 +20,27 @@ async def while_connected(http: Http, work: Coroutine[None, None, T]) -> T:
     Raises:
         ServeError: the client went away.
     """
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_disconnected(http))
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    watches: list[asyncio.Task[None]] = []
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await http.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    timer = loop.call_later(PATIENCE, lambda: watches.append(loop.create_task(watch())))
     try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ServeError("cancelled", "The client went away.")
+        return await work
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise ServeError("cancelled", "The client went away.") from None
     finally:
-        for each in (task, watch):
-            if not each.done():
-                each.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
-
-
-async def _disconnected(http: Http) -> None:
-    """Return when the client has gone."""
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
+        timer.cancel()
+        for each in watches:
+            each.cancel()

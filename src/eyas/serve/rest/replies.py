@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as Http
 from starlette.responses import Response
@@ -69,20 +70,14 @@ async def on_crash(_request: Http, _error: Exception) -> Response:
 
 def picture_document(found: Detections) -> dict[str, Any]:
     """Return one picture's detections: boxes xyxy in pixels, best score first."""
-    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-    return {
-        "height": found.height,
-        "width": found.width,
-        "detections": [
-            {
-                "box": [round(side, 2) for side in box],
-                "score": round(score, 5),
-                "label": label,
-                "class": found.classes[label],
-            }
-            for box, score, label in rows
-        ],
-    }
+    boxes = found.boxes.astype(np.float64).round(2).tolist()
+    scores = found.scores.astype(np.float64).round(5).tolist()
+    classes = found.classes
+    rows = [
+        {"box": box, "score": score, "label": label, "class": classes[label]}
+        for box, score, label in zip(boxes, scores, found.labels.tolist(), strict=True)
+    ]
+    return {"height": found.height, "width": found.width, "detections": rows}
 
 
 def head_document(answer: Answer) -> dict[str, Any]:

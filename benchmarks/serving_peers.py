@@ -1,0 +1,143 @@
+"""Servers beside `eyas serve`, each with the very same work: JPEG bytes to detections by `eyas.load` of one bundle.
+
+    PYTHON serving_peers.py triton|ray|greedy BUNDLE PORT
+
+Each runs in an environment of its own: numpy, opencv-python-headless, simplejpeg, onnxruntime, and nvidia-pytriton (the
+real Triton, its dynamic batcher) or ray[serve]; Eyas' sources come by PYTHONPATH. `greedy` is Eyas' own
+server with a plain queue in place of the scheduler's admission: all are taken, none is dropped, batches are as large
+as the queue. Each prints its address once it answers. LitServe has a file of its own, since it imports its own again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+MOST = 8
+
+
+def detector(bundle: str) -> Any:
+    """Return the bundle, opened as Eyas' workers open it: one thread, no spinning."""
+    import cv2
+
+    from eyas.runtime.loading import load
+
+    cv2.setNumThreads(1)
+    return load(bundle, threads=1, spin=False)
+
+
+def document(found: Any) -> dict[str, Any]:
+    """Return detections as JSON's types, as Eyas' REST does."""
+    return {"boxes": found.boxes.tolist(), "scores": found.scores.tolist(), "labels": found.labels.tolist()}
+
+
+def triton(bundle: str, port: int) -> None:
+    """Serve with Triton: its dynamic batcher, batches up to 8, no delay; pictures as BYTES, answers as JSON."""
+    import numpy as np
+    from pytriton.decorators import batch
+    from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
+    from pytriton.triton import Triton, TritonConfig
+
+    found = detector(bundle)
+
+    @batch
+    def infer(images: Any) -> dict[str, Any]:
+        answers = found([bytes(each[0]) for each in images])
+        return {"answer": np.array([[json.dumps(document(each)).encode()] for each in answers], np.object_)}
+
+    config = TritonConfig(
+        http_port=port, grpc_port=port + 1, metrics_port=port + 2, http_address="127.0.0.1", log_verbose=0
+    )
+    with Triton(config=config) as server:
+        server.bind(
+            model_name="m",
+            infer_func=infer,
+            inputs=[Tensor(name="images", dtype=np.bytes_, shape=(1,))],
+            outputs=[Tensor(name="answer", dtype=np.bytes_, shape=(1,))],
+            config=ModelConfig(max_batch_size=MOST, batcher=DynamicBatcher(max_queue_delay_microseconds=0)),
+            strict=False,
+        )
+        server.run()
+        print(f"REST http://127.0.0.1:{port}/v2/models/m/infer", flush=True)
+        server.serve()
+
+
+def ray(bundle: str, port: int) -> None:
+    """Serve with Ray Serve as it comes: one replica behind its proxy."""
+    import time
+
+    import ray as cluster
+    from ray import serve
+    from starlette.requests import Request
+
+    cluster.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=1 << 27)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+
+    @serve.deployment(max_ongoing_requests=64)
+    class Api:
+        """Raw bodies in, JSON out."""
+
+        def __init__(self) -> None:
+            self.found = detector(bundle)
+
+        async def __call__(self, request: Request) -> dict[str, Any]:
+            return document(self.found(await request.body()))
+
+    serve.run(Api.bind(), route_prefix="/predict")
+    print(f"REST http://127.0.0.1:{port}/predict", flush=True)
+    while True:
+        time.sleep(3600)
+
+
+def greedy(bundle: str, port: int) -> None:
+    """Serve with Eyas, and a plain greedy batcher: everybody is admitted, and waits however long it takes."""
+    import dataclasses
+
+    from eyas.serve import flow
+    from eyas.serve.engine_settings import EngineSettings
+    from eyas.serve.launch import serve
+    from eyas.serve.requests import Decision, Request
+    from eyas.serve.scheduler import Scheduler
+    from eyas.serve.server_settings import ServerSettings
+
+    class Greedy(Scheduler):
+        """No deadline: nobody is refused or dropped."""
+
+        def submit(self, now: float, request: Request) -> Decision:
+            return super().submit(now, dataclasses.replace(request, deadline=math.inf))
+
+    flow.Scheduler = Greedy  # type: ignore[misc]
+    engine = EngineSettings(workers=1, threads=1, goal=60.0, max_batch=MOST, max_waiting=1 << 20)
+    serve([bundle], ServerSettings(port=port, grpc_port=None), engine, say=lambda line: print(line, flush=True))
+
+
+def body(picture: bytes, name: str) -> tuple[bytes, dict[str, str]]:
+    """Return what a peer is sent for a picture, and the headers."""
+    if name != "triton":
+        return picture, {"Content-Type": "application/octet-stream" if name != "eyas" else "image/jpeg"}
+    blob = len(picture).to_bytes(4, "little") + picture
+    head = json.dumps(
+        {
+            "inputs": [
+                {"name": "images", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(blob)}}
+            ],
+            "outputs": [{"name": "answer", "parameters": {"binary_data": True}}],
+        }
+    ).encode()
+    return head + blob, {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run one of them."""
+    name, bundle, port = arguments
+    # A script's folder comes first on the path; other packages there must not shadow what is installed.
+    sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() != Path(__file__).parent.resolve()]
+    {"triton": triton, "ray": ray, "greedy": greedy}[name](bundle, int(port))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
