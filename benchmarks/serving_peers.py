@@ -117,10 +117,13 @@ def greedy(bundle: str, port: int) -> None:
 
 def body(picture: bytes, name: str) -> tuple[bytes, dict[str, str]]:
     """Return what a peer is sent for a picture, and the headers."""
+    if name == "litserve":
+        head = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="p.jpg"\r\n\r\n'
+        return head + picture + b"\r\n--xyz--\r\n", {"Content-Type": "multipart/form-data; boundary=xyz"}
     if name != "triton":
         return picture, {"Content-Type": "application/octet-stream" if name != "eyas" else "image/jpeg"}
     blob = len(picture).to_bytes(4, "little") + picture
-    head = json.dumps(
+    described = json.dumps(
         {
             "inputs": [
                 {"name": "images", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(blob)}}
@@ -128,7 +131,8 @@ def body(picture: bytes, name: str) -> tuple[bytes, dict[str, str]]:
             "outputs": [{"name": "answer", "parameters": {"binary_data": True}}],
         }
     ).encode()
-    return head + blob, {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+    length = str(len(described))
+    return described + blob, {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": length}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -234,3 +234,24 @@ def test_works_in_the_loop_of_uvloop(spec: WorkerSpec) -> None:
         assert not alive(again.worker.pid)
 
     uvloop.run(asyncio.wait_for(check(), 60))
+
+
+def test_a_batch_for_a_worker_that_has_just_died_is_given_back_with_it(spec: WorkerSpec) -> None:
+    """Its connection is closed before its death is known; uvloop raises when something is written then."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def play() -> None:
+        watched = await Watched(spec).start()
+        os.kill(watched.worker.pid, signal.SIGSTOP)  # it dies slowly
+        assert watched.worker._transport is not None
+        watched.worker._transport.abort()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not watched.lost.done()
+        outcome = watched.submit(picture())
+        os.kill(watched.worker.pid, signal.SIGKILL)
+        assert "SIGKILL" in await watched.lost
+        assert not outcome.done()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(play(), 60))

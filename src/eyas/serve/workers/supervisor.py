@@ -101,7 +101,8 @@ class ProcessWorker(asyncio.Protocol):
         self._running = len(tasks), done
         seconds = self._spec.batch_seconds
         self._limit = self._loop.call_later(seconds, self._kill, f"A batch took more than {seconds:g} s.")
-        self._transport.write(pack_batch(tasks, self._slab))
+        if not self._transport.is_closing():  # else it is dead and not yet buried: `lost` will give the batch back
+            self._transport.write(pack_batch(tasks, self._slab))
 
     def memory(self) -> int:
         """Return the bytes that the process holds for itself."""
