@@ -375,8 +375,10 @@ def main() -> None:
             "load",
             {**content, "steps": {name: [vars(each) for each in rows] for name, rows in content["steps"].items()}},
         )
+        capacities = content["capacities"]
+        most = max(capacities.values())
         reports = [
-            LoadReport(name, 1e3 * GOAL, "poisson", content["capacities"].get(name, max(content["capacities"].values())), 16, tuple(rows), processor(),
+            LoadReport(name, 1e3 * GOAL, "poisson", capacities.get(name, most), 16, tuple(rows), processor(),
                        "49 kB JPEGs, 640 x 480", "", "0.1")
             for name, rows in content["steps"].items()
         ]  # fmt: skip
