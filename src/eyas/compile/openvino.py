@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eyas.compile.built import BuiltFiles
 from eyas.compile.options import OpenVinoOptions, builder_options
 from eyas.errors import UserError
+from eyas.runtime.openvino_core import openvino_core
 from eyas.runtime.sessions.openvino import HINTS
 from eyas.types import InputSpec
 
@@ -56,7 +57,7 @@ def build(
     chosen = builder_options("openvino", options)
     assert isinstance(chosen, OpenVinoOptions)
     device = chosen.device
-    core = openvino.Core()
+    core = openvino_core()
     try:
         model = openvino.convert_model(onnx_path)
         shape(model, input, sizes, batches)

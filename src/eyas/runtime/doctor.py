@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from eyas.runtime.machine import Gpu, Processor, gpus, processor
+from eyas.runtime.openvino_core import openvino_core
 
 PROBE_SECONDS = 60.0
 
@@ -71,7 +72,8 @@ def _onnxruntime() -> list[str]:
 
 def _openvino() -> list[str]:
     """Return OpenVINO's devices, each with what it computes in."""
-    core = import_module("openvino").Core()
+    import_module("openvino")
+    core = openvino_core()
     return [
         f"{name}: {core.get_property(name, 'FULL_DEVICE_NAME')} "
         f"({', '.join(sorted(core.get_property(name, 'OPTIMIZATION_CAPABILITIES')))})"

@@ -12,6 +12,7 @@ import numpy as np
 
 from eyas.errors import UserError, missing_extra
 from eyas.runtime.manifest import Manifest
+from eyas.runtime.openvino_core import openvino_core
 from eyas.runtime.sessions.base import OUTPUTS, describe
 from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.chunks import run_in_chunks
@@ -71,7 +72,7 @@ class OpenVinoSession:
             import openvino
         except ModuleNotFoundError:
             raise missing_extra("openvino", "openvino") from None
-        core = openvino.Core()
+        core = openvino_core()
         place = "CPU" if device == "auto" else device.upper()
         if place.partition(".")[0] not in core.available_devices:
             raise UserError(

@@ -1,0 +1,25 @@
+"""OpenVINO's one entry into this process."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import openvino
+
+
+@cache
+def openvino_core() -> openvino.Core:
+    """Return the process' only `openvino.Core`, which lives as long as the process.
+
+    A Core's CPU plugin gives the thread that makes it another stack for signals, and its end puts back the one before:
+    of two Cores that end in another order than the reverse of their beginnings, the second leaves the thread with a
+    stack that was unmapped, and the next signal (the end of a child is one) kills the process.
+
+    Raises:
+        ModuleNotFoundError: OpenVINO is not installed.
+    """
+    import openvino
+
+    return openvino.Core()

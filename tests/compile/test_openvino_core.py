@@ -1,0 +1,39 @@
+"""Signals still reach the process after OpenVINO's sessions came and went in any order."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from eyas.compile.bundle import Bundle
+from eyas.runtime.openvino_core import openvino_core
+
+pytest.importorskip("openvino")
+
+# Sessions that end in another order than the reverse of their beginnings, and then a signal on the main thread.
+CODE = """
+import signal, sys
+from pathlib import Path
+from eyas.runtime.manifest import read_manifest
+from eyas.runtime.sessions.openvino import OpenVinoSession
+folder = Path(sys.argv[1])
+manifest = read_manifest(folder)
+sessions = [OpenVinoSession(folder, manifest, threads=1, cache=False) for _ in range(3)]
+for _ in range(len(sessions)):
+    sessions.pop(0).close()
+signal.signal(signal.SIGUSR1, lambda *_: print("the signal came"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_a_signal_does_not_kill_after_sessions_ended_in_any_order(ir_bundle: Bundle) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(ir_bundle.folder)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "the signal came\n"), done.stderr
+
+
+def test_there_is_one_core() -> None:
+    assert openvino_core() is openvino_core()
