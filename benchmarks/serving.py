@@ -30,11 +30,12 @@ from benchmarks.serving_peers import body
 from tests.serve.bundles import write_bundle
 from tests.serve.simulator import Simulator, linear, requests
 
+from eyas.runtime.bench_chart import save_chart
 from eyas.runtime.bench_picture import made_up_picture
 from eyas.runtime.machine import processor
 from eyas.serve.latency import Profile
 from eyas.serve.load.arrivals import arrivals
-from eyas.serve.load.chart import save_chart
+from eyas.serve.load.chart import draw_load
 from eyas.serve.load.generator import closed_loop, open_loop
 from eyas.serve.load.http import Client, Target
 from eyas.serve.load.local import LocalServer, family
@@ -382,7 +383,7 @@ def main() -> None:
                        "49 kB JPEGs, 640 x 480", "", "0.1")
             for name, rows in content["steps"].items()
         ]  # fmt: skip
-        save_chart(reports, HERE / "images" / "serving_load.png")
+        save_chart(draw_load(reports), HERE / "images" / "serving_load.png")
     if "faults" in parts:
         work.mkdir(exist_ok=True)
         keep("faults", faults(args.bundle, args.rate, work))

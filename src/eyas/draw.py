@@ -6,11 +6,13 @@ import colorsys
 import math
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from eyas.files import atomic_path
 from eyas.types import FloatArray, UInt8Array
 
 Colour = tuple[int, int, int]
@@ -139,6 +141,14 @@ def grid(
             text = cut_text(captions[i], size, cell_width - 4)
             put_text(sheet, text, left + 2, top + cell_height + strip - 6, size, (215, 215, 215))
     return sheet
+
+
+def write_png(image: UInt8Array, path: Path) -> None:
+    """Write an RGB picture as a PNG file, atomically."""
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert done
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
 
 
 def _font(size: int) -> tuple[float, int]:

@@ -9,9 +9,9 @@ import pytest
 from tests.data.cases import coco_root
 
 from eyas.data.formats import load_dataset
-from eyas.data.show import contact_sheet, dataset_sheet, write_png
+from eyas.data.show import contact_sheet, dataset_sheet
 from eyas.decode import read_image
-from eyas.draw import class_colour
+from eyas.draw import class_colour, write_png
 from eyas.errors import UserError
 
 

@@ -279,7 +279,7 @@ def test_one_outlier_does_not_squeeze_the_chart() -> None:
 
 def test_a_chart_is_a_png(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ends in \.png"):
-        save_chart(a_report(a_row()), tmp_path / "chart.pdf")
+        save_chart(draw_report(a_report(a_row())), tmp_path / "chart.pdf")
     assert main(["bench", "x", "--png", "chart.pdf"]) == 2
 
 

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eyas.runtime.bench import bench
-    from eyas.runtime.bench_chart import save_chart
+    from eyas.runtime.bench_chart import draw_report, save_chart
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
         )
     show(report)
-    for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(report, path))):
+    for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(draw_report(report), path))):
         if path is not None:
             write(path)
             print(f"written: {path}")

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from eyas.serve.load.chart import save_chart
+    from eyas.runtime.bench_chart import save_chart
+    from eyas.serve.load.chart import draw_load
     from eyas.serve.load.http import Target
     from eyas.serve.load.sweep import Plan, measure
 
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
         )
     show(report)
-    for path, write in ((args.json, report.save), (args.png, lambda path: save_chart([report], path))):
+    for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(draw_load([report]), path))):
         if path is not None:
             write(path)
             print(f"written: {path}")

@@ -112,7 +112,8 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
 
 def _show(args: argparse.Namespace) -> int:
     from eyas.data.formats import load_dataset
-    from eyas.data.show import dataset_sheet, write_png
+    from eyas.data.show import dataset_sheet
+    from eyas.draw import write_png
 
     index = load_dataset(args.root, args.split, format=args.format)
     sheet = dataset_sheet(index, count=args.count, seed=args.seed, columns=args.columns, side=args.side)

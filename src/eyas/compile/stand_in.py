@@ -16,8 +16,8 @@ import onnx
 import onnxruntime
 
 from eyas.compile.tensorrt_graph import replace_nodes
-from eyas.runtime.sessions.base import INPUT, OUTPUTS
 from eyas.runtime.sessions.chunks import run_in_chunks
+from eyas.runtime.sessions.onnxruntime import run_graph
 from eyas.types import FloatArray, UInt8Array
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -58,8 +58,7 @@ class StandInSession:
 
     def _run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Run pictures that are as many as the graph takes."""
-        boxes, scores = self._session.run(OUTPUTS, {INPUT: images})
-        return np.ascontiguousarray(boxes, np.float32), np.ascontiguousarray(scores, np.float32)
+        return run_graph(self._session, images)
 
     def close(self) -> None:
         """Free the graph."""

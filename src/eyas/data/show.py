@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +11,6 @@ from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.draw import class_colour, draw_boxes, grid, put_text
 from eyas.errors import UserError
-from eyas.files import atomic_path
 from eyas.types import FloatArray, IntArray, UInt8Array
 
 
@@ -87,14 +85,6 @@ def dataset_sheet(
         labels.append(its_labels)
         captions.append(index.path(i).name)
     return contact_sheet(images, boxes, labels, index.classes, captions=captions, columns=columns, side=side)
-
-
-def write_png(image: UInt8Array, path: Path) -> None:
-    """Write an RGB picture as a PNG file, atomically."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    assert done
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
 
 
 def _notice(text: str, side: int) -> UInt8Array:

@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
-from eyas.draw import Colour, draw_boxes, grid
+from eyas.draw import Colour, draw_boxes, grid, write_png
 from eyas.errors import UserError
 from eyas.evaluate.matching import Matches, errors_per_picture
 from eyas.evaluate.predictions import Predictions
-from eyas.files import atomic_path
 from eyas.types import FloatArray, UInt8Array
 
 RIGHT: Colour = (64, 200, 96)
@@ -69,10 +68,7 @@ def draw_worst(
     if not tiles:
         tiles, captions = [np.full((120, TILE, 3), 255, np.uint8)], ["no picture has an error"]
     sheet = grid(tiles, 4 if len(tiles) > 2 else 0, captions=captions)
-    with atomic_path(path) as temporary:
-        encoded, data = cv2.imencode(".png", sheet[:, :, ::-1])
-        assert encoded, "OpenCV could not encode a PNG"
-        temporary.write_bytes(data.tobytes())
+    write_png(sheet, path)
 
 
 def _tile(index: DatasetIndex, i: int) -> tuple[UInt8Array, float]:

@@ -8,9 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from eyas.draw import Colour, cut_text, put_text, text_width
+from eyas.draw import Colour, cut_text, put_text, text_width, write_png
 from eyas.errors import UserError
-from eyas.files import atomic_path
 from eyas.runtime.bench_meter import STAGES
 from eyas.runtime.bench_report import BenchReport, Row
 from eyas.types import UInt8Array
@@ -38,8 +37,8 @@ def draw_report(report: BenchReport) -> UInt8Array:
     return np.asarray(cv2.resize(canvas, None, fx=1 / FINE, fy=1 / FINE, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def save_chart(report: BenchReport, path: str | Path) -> None:
-    """Write the chart as a PNG file.
+def save_chart(chart: UInt8Array, path: str | Path) -> None:
+    """Write a chart, uint8 [H, W, 3] RGB, as a PNG file.
 
     Raises:
         UserError: the file's name does not end in .png.
@@ -47,10 +46,7 @@ def save_chart(report: BenchReport, path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise UserError(f"The chart is to be written to {path.name}.", expected="a name that ends in .png", where="png")
-    good, data = cv2.imencode(".png", draw_report(report)[..., ::-1])
-    assert good
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+    write_png(chart, path)
 
 
 def tick_step(most: float, ticks: int = 6) -> float:

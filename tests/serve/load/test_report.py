@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from eyas.errors import UserError
+from eyas.runtime.bench_chart import save_chart
 from eyas.runtime.machine import processor
-from eyas.serve.load.chart import decades, draw_load, save_chart
+from eyas.serve.load.chart import decades, draw_load
 from eyas.serve.load.generator import TIMED_OUT, Played, Sample
 from eyas.serve.load.report import LoadReport, percentile, summarize
 
@@ -78,10 +79,10 @@ def test_the_chart_shows_a_line_for_each_server(tmp_path: Path) -> None:
     assert orange[:, : both.shape[1] // 2].sum() > 200
     assert orange[:, both.shape[1] // 2 :].sum() > 200
     assert not (np.abs(alone.astype(int) - (235, 140, 40)).sum(axis=2) < 30).any()
-    save_chart([report(*good)], tmp_path / "load.png")
+    save_chart(draw_load([report(*good)]), tmp_path / "load.png")
     assert cv2.imread(str(tmp_path / "load.png")) is not None
     with pytest.raises(UserError):
-        save_chart([report(*good)], tmp_path / "load.jpg")
+        save_chart(draw_load([report(*good)]), tmp_path / "load.jpg")
 
 
 def test_decades() -> None:

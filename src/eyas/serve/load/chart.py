@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from eyas.draw import Colour, cut_text, put_text, text_width
-from eyas.errors import UserError
-from eyas.files import atomic_path
 from eyas.runtime.bench_chart import tick_step
 from eyas.serve.load.report import LoadReport, Step
 from eyas.types import UInt8Array
@@ -113,21 +110,6 @@ def decades(low: float, high: float) -> list[float]:
     """Return 1, 2 and 5 times the powers of ten between two positive numbers."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [digit * 10.0**power for power in powers for digit in (1, 2, 5) if low <= digit * 10.0**power <= high]
-
-
-def save_chart(reports: Sequence[LoadReport], path: str | Path) -> None:
-    """Write the chart as a PNG file.
-
-    Raises:
-        UserError: the file's name does not end in .png.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise UserError(f"The chart is to be written to {path.name}.", expected="a name that ends in .png", where="png")
-    good, data = cv2.imencode(".png", draw_load(reports)[..., ::-1])
-    assert good
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
 
 
 def _header(canvas: UInt8Array, reports: Sequence[LoadReport]) -> None:

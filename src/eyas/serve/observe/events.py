@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from eyas.decode import decode
+from eyas.draw import write_png
 from eyas.errors import UserError
 from eyas.picture_header import parse_header
 from eyas.serve.api import Answer, ModelKey, Request
@@ -167,7 +168,7 @@ class EventLog:
             path.write_bytes(picture)
         else:
             path = folder / f"{name}.png"
-            path.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+            write_png(picture, path)
         return path.name
 
     def _sweep(self, now: float) -> None:
