@@ -16,10 +16,10 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.serve.simulator import Policy, Result, Simulator, bursts, linear, poisson, requests
+from tests.serve.simulator import Policy, Result, Simulator, bursts, items, linear, poisson
 
+from eyas.serve.items import Admitted, Batch, Decision, Event, Item, Lane, Outcome, Reason
 from eyas.serve.latency import Profile
-from eyas.serve.requests import Admitted, Batch, Decision, Event, Lane, Outcome, Reason, Request
 from eyas.serve.scheduler import Scheduler
 from eyas.serve.settings import SchedulerConfig
 
@@ -42,14 +42,14 @@ class Simple:
     ) -> None:
         self._take = take
         self._learn = learn
-        self._queue: deque[Request] = deque()
+        self._queue: deque[Item] = deque()
         self._times: deque[float] = deque()  # arrivals of those in the queue
         self._running: tuple[float, ...] | None = None
         self._events: list[Event] = []
 
-    def submit(self, now: float, request: Request) -> Decision:
+    def submit(self, now: float, item: Item) -> Decision:
         """Admit."""
-        self._queue.append(request)
+        self._queue.append(item)
         self._times.append(now)
         return Admitted(now)
 
@@ -60,8 +60,8 @@ class Simple:
         size = self._take(now, self._times)
         dropped = before - len(self._times)
         for index in range(dropped):
-            request = self._queue.popleft()
-            self._events.append(Event(request, Outcome.DROPPED, Reason.DEADLINE, arrived[index], None, now, False))
+            item = self._queue.popleft()
+            self._events.append(Event(item, Outcome.DROPPED, Reason.DEADLINE, arrived[index], None, now, False))
         if not size:
             return None
         self._running = tuple(self._times.popleft() for _ in range(size))
@@ -71,9 +71,9 @@ class Simple:
         """Answer."""
         assert self._running is not None
         self._learn(len(self._running), now - batch.started)
-        for request, arrived in zip(batch.requests, self._running, strict=True):
+        for item, arrived in zip(batch.items, self._running, strict=True):
             late = now > arrived + SLO
-            self._events.append(Event(request, Outcome.SERVED, Reason.NONE, arrived, batch.started, now, late))
+            self._events.append(Event(item, Outcome.SERVED, Reason.NONE, arrived, batch.started, now, late))
         self._running = None
         return True
 
@@ -149,7 +149,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 def play(policy: Policy, load: float, seconds: float) -> Result:
     """Run a policy under a load; a negative one comes in bursts."""
     times = poisson(load, seconds) if load > 0 else bursts(-load, seconds)
-    return Simulator(policy, linear(BASE, PER_ITEM)).run(requests(times))
+    return Simulator(policy, linear(BASE, PER_ITEM)).run(items(times))
 
 
 def cost(waiting: int = 100, rounds: int = 200) -> float:
@@ -159,11 +159,11 @@ def cost(waiting: int = 100, rounds: int = 200) -> float:
     now, number = 0.0, 0
     taken = 0.0
     for step in range(rounds):
-        fresh = [Request(number + index, "m", lane=Lane.INTERACTIVE) for index in range(waiting if step == 0 else 20)]
+        fresh = [Item(number + index, "m", lane=Lane.INTERACTIVE) for index in range(waiting if step == 0 else 20)]
         number += len(fresh)
         start = time.process_time()
-        for request in fresh:
-            made.submit(now, request)
+        for item in fresh:
+            made.submit(now, item)
         batch = made.next_batch(now, "w")
         now += 0.015
         if batch is not None:

@@ -99,16 +99,16 @@ def greedy(bundle: str, port: int) -> None:
 
     from eyas.serve import flow
     from eyas.serve.engine_settings import EngineSettings
+    from eyas.serve.items import Decision, Item
     from eyas.serve.launch import serve
-    from eyas.serve.requests import Decision, Request
     from eyas.serve.scheduler import Scheduler
     from eyas.serve.server_settings import ServerSettings
 
     class Greedy(Scheduler):
         """No deadline: nobody is refused or dropped."""
 
-        def submit(self, now: float, request: Request) -> Decision:
-            return super().submit(now, dataclasses.replace(request, deadline=math.inf))
+        def submit(self, now: float, item: Item) -> Decision:
+            return super().submit(now, dataclasses.replace(item, deadline=math.inf))
 
     flow.Scheduler = Greedy  # type: ignore[misc]
     engine = EngineSettings(workers=1, threads=1, goal=60.0, max_batch=MOST, max_waiting=1 << 20)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
-from eyas.serve.requests import Batch, Decision, Event, Outcome, Rejected, Request
+from eyas.serve.items import Batch, Decision, Event, Item, Outcome, Rejected
 
 
 class Policy(Protocol):
     """What the simulator asks of a scheduler."""
 
-    def submit(self, now: float, request: Request) -> Decision:
+    def submit(self, now: float, item: Item) -> Decision:
         """Admit or refuse."""
         ...
 
@@ -49,15 +49,15 @@ class Policy(Protocol):
 class Result:
     """What happened: every decision, batch and end, and when the last thing happened."""
 
-    decisions: list[tuple[float, Request, Decision]] = field(default_factory=list)
+    decisions: list[tuple[float, Item, Decision]] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     ended: float = 0.0
 
     @property
-    def rejected(self) -> list[Request]:
-        """The requests that were refused."""
-        return [request for _, request, decision in self.decisions if isinstance(decision, Rejected)]
+    def rejected(self) -> list[Item]:
+        """The items that were refused."""
+        return [item for _, item, decision in self.decisions if isinstance(decision, Rejected)]
 
     def outcomes(self, outcome: Outcome) -> list[Event]:
         """Return the ends of one kind."""
@@ -76,7 +76,7 @@ class Result:
 
     def mean_batch(self) -> float:
         """Return the mean size of the batches."""
-        return sum(len(batch.requests) for batch in self.batches) / max(len(self.batches), 1)
+        return sum(len(batch.items) for batch in self.batches) / max(len(self.batches), 1)
 
 
 Seconds = Callable[[Batch], float]  # how long a batch really takes
@@ -111,8 +111,8 @@ class Simulator:
         self._order = count()
         self._wake = math.inf
 
-    def run(self, arrivals: Iterable[tuple[float, Request]], script: Script = ()) -> Result:
-        """Let the requests arrive, do what the script says, and go on until nothing is left to happen."""
+    def run(self, arrivals: Iterable[tuple[float, Item]], script: Script = ()) -> Result:
+        """Let the items arrive, do what the script says, and go on until nothing is left to happen."""
         source = iter(arrivals)
         for time, action in script:
             self._plan(time, SCRIPT, action)
@@ -131,7 +131,7 @@ class Simulator:
     def _happen(self, now: float, kind: int, what: object) -> None:
         """Let one thing happen."""
         if kind == ARRIVAL:
-            assert isinstance(what, Request)
+            assert isinstance(what, Item)
             self.result.decisions.append((now, what, self.policy.submit(now, what)))
         elif kind == FINISH:
             assert isinstance(what, Batch)
@@ -162,7 +162,7 @@ class Simulator:
         """Put something on the agenda."""
         heapq.heappush(self._agenda, (time, kind, next(self._order), what))
 
-    def _next_arrival(self, source: Iterator[tuple[float, Request]]) -> None:
+    def _next_arrival(self, source: Iterator[tuple[float, Item]]) -> None:
         """Put the next arrival on the agenda."""
         following = next(source, None)
         if following is not None:
@@ -198,13 +198,13 @@ def bursts(rate: float, seconds: float, seed: int = 0, mean: float = 0.25) -> It
         start = end + rng.expovariate(1 / mean)
 
 
-def requests(times: Iterable[float], model: str = "m", **fields: Hashable) -> Iterator[tuple[float, Request]]:
-    """Yield (time, request) for arrival times; all requests have the same fields."""
+def items(times: Iterable[float], model: str = "m", **fields: Hashable) -> Iterator[tuple[float, Item]]:
+    """Yield (time, item) for arrival times; all items have the same fields."""
     for number, time in enumerate(times):
-        yield time, Request(number, model, **fields)  # type: ignore[arg-type]
+        yield time, Item(number, model, **fields)  # type: ignore[arg-type]
 
 
 def linear(base: float, per_item: float, jitter: float = 0.05, seed: int = 0) -> Seconds:
     """Return how long batches take: base + per_item * n seconds, times log-normal noise."""
     rng = random.Random(seed)
-    return lambda batch: (base + per_item * len(batch.requests)) * rng.lognormvariate(0.0, jitter)
+    return lambda batch: (base + per_item * len(batch.items)) * rng.lognormvariate(0.0, jitter)

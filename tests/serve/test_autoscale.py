@@ -8,12 +8,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serve.simulator import Simulator, linear, poisson, requests
+from tests.serve.simulator import Simulator, items, linear, poisson
 
 from eyas.errors import UserError
 from eyas.serve.autoscale import Autoscaler, ScaleConfig, Signal, signal
+from eyas.serve.items import Outcome
 from eyas.serve.latency import Profile
-from eyas.serve.requests import Outcome
 from eyas.serve.scheduler import Scheduler
 from eyas.serve.settings import SchedulerConfig
 
@@ -104,7 +104,7 @@ def test_closed_loop_follows_a_day() -> None:
     phases += [(8 + time, 3500.0) for time in poisson(3500.0, 12.0, 2)]
     phases += [(20 + time, 500.0) for time in poisson(500.0, 20.0, 3)]
     result = Simulator(scheduler, linear(0.005, 0.0005)).run(
-        requests(time for time, _ in phases), [(0.5 * step, scale) for step in range(80)]
+        items(time for time, _ in phases), [(0.5 * step, scale) for step in range(80)]
     )
     counts = dict(history)
     assert counts[7.5] == 1

@@ -11,9 +11,9 @@ import pytest
 
 from eyas.serve.errors import ServeError
 from eyas.serve.flow import Flow, Ticket
+from eyas.serve.items import Lane
 from eyas.serve.latency import Profile
 from eyas.serve.prediction import finish_after
-from eyas.serve.requests import Lane
 from eyas.serve.scheduler import Scheduler
 from eyas.serve.settings import SchedulerConfig
 from eyas.serve.workers.base import Broken, Done, Found, Ran, Ready, Refused, Task

@@ -6,11 +6,11 @@ import heapq
 from collections.abc import Iterable, Iterator
 
 import pytest
-from tests.serve.simulator import Result, Simulator, bursts, linear, poisson, requests
+from tests.serve.simulator import Result, Simulator, bursts, items, linear, poisson
 
 from eyas.errors import UserError
+from eyas.serve.items import Admitted, Batch, Item, Lane, Outcome, Reason, Rejected
 from eyas.serve.latency import Profile
-from eyas.serve.requests import Admitted, Batch, Lane, Outcome, Reason, Rejected, Request
 from eyas.serve.scheduler import Scheduler
 from eyas.serve.settings import SchedulerConfig
 
@@ -25,41 +25,41 @@ def scheduler(workers: Iterable[str] = ("w",), prior: Profile = GPU, **config: f
 
 
 def submit(made: Scheduler, now: float, *ids: int, **fields: object) -> None:
-    """Submit requests that must be admitted."""
+    """Submit items that must be admitted."""
     for each in ids:
-        assert isinstance(made.submit(now, Request(each, "m", **fields)), Admitted)  # type: ignore[arg-type]
+        assert isinstance(made.submit(now, Item(each, "m", **fields)), Admitted)  # type: ignore[arg-type]
 
 
 def ids(batch: Batch | None) -> list[object]:
-    """Return the ids of a batch's requests."""
-    return [request.id for request in batch.requests] if batch is not None else []
+    """Return the ids of a batch's items."""
+    return [item.id for item in batch.items] if batch is not None else []
 
 
 def ends(made: Scheduler) -> list[tuple[object, Outcome, Reason]]:
     """Return what ended since the last call."""
-    return [(event.request.id, event.outcome, event.reason) for event in made.take_events()]
+    return [(event.item.id, event.outcome, event.reason) for event in made.take_events()]
 
 
-def merged(*streams: Iterator[tuple[float, Request]]) -> Iterator[tuple[float, Request]]:
+def merged(*streams: Iterator[tuple[float, Item]]) -> Iterator[tuple[float, Item]]:
     """Yield the arrivals of all streams in order, numbered anew."""
     for number, (time, each) in enumerate(heapq.merge(*streams, key=lambda pair: pair[0])):
-        yield time, Request(number, each.model, each.bucket, each.lane)
+        yield time, Item(number, each.model, each.bucket, each.lane)
 
 
 def share(result: Result, model: str | None = None, lane: Lane | None = None) -> float:
     """Return the goodput of one model or lane."""
 
-    def of(request: Request) -> bool:
-        return (model is None or request.model == model) and (lane is None or request.lane is lane)
+    def of(item: Item) -> bool:
+        return (model is None or item.model == model) and (lane is None or item.lane is lane)
 
-    good = sum(of(event.request) and not event.late for event in result.outcomes(Outcome.SERVED))
-    return good / sum(of(request) for _, request, _ in result.decisions)
+    good = sum(of(event.item) and not event.late for event in result.outcomes(Outcome.SERVED))
+    return good / sum(of(item) for _, item, _ in result.decisions)
 
 
 @pytest.mark.parametrize(("rate", "least"), [(1200, 0.995), (1600, 0.89), (2000, 0.71), (3000, 0.47)])
 def test_overload_costs_only_what_is_too_much(rate: float, least: float) -> None:
     """Goodput of one worker that does 1524/s at most: 0.95, 0.76 and 0.51 are the ceilings of the last three."""
-    result = Simulator(scheduler(), linear(0.005, 0.0005)).run(requests(poisson(rate, 4.0)))
+    result = Simulator(scheduler(), linear(0.005, 0.0005)).run(items(poisson(rate, 4.0)))
     assert result.goodput(1.0) >= least
     assert result.percentile(0.99) <= 0.05
 
@@ -67,41 +67,41 @@ def test_overload_costs_only_what_is_too_much(rate: float, least: float) -> None
 @pytest.mark.parametrize("wrong", [0.6, 1.6])
 def test_a_wrong_profile_recovers(wrong: float) -> None:
     made = scheduler(prior=Profile(0.005 * wrong, 0.0005 * wrong))
-    result = Simulator(made, linear(0.005, 0.0005)).run(requests(poisson(1600, 4.0)))
+    result = Simulator(made, linear(0.005, 0.0005)).run(items(poisson(1600, 4.0)))
     assert result.goodput() >= 0.88
 
 
 def test_a_hopeless_profile_recovers_through_idle_workers() -> None:
-    result = Simulator(scheduler(prior=Profile(1.0, 0.5)), linear(0.005, 0.0005)).run(requests(poisson(300, 4.0)))
+    result = Simulator(scheduler(prior=Profile(1.0, 0.5)), linear(0.005, 0.0005)).run(items(poisson(300, 4.0)))
     assert result.goodput(2.0) >= 0.99
 
 
 def test_bursts() -> None:
-    result = Simulator(scheduler(), linear(0.005, 0.0005)).run(requests(bursts(1200, 6.0)))
+    result = Simulator(scheduler(), linear(0.005, 0.0005)).run(items(bursts(1200, 6.0)))
     assert result.goodput() >= 0.6
     assert result.percentile(0.99) <= 0.05
 
 
 def test_a_flood_of_batch_work_does_not_hurt_the_interactive() -> None:
-    work = merged(requests(poisson(600, 3.0, 1)), requests(poisson(3000, 3.0, 2), lane=Lane.BATCH))
+    work = merged(items(poisson(600, 3.0, 1)), items(poisson(3000, 3.0, 2), lane=Lane.BATCH))
     made = scheduler()
     result = Simulator(made, linear(0.005, 0.0005)).run(work)
     assert share(result, lane=Lane.INTERACTIVE) >= 0.99
-    early = [event for event in result.outcomes(Outcome.SERVED) if event.ended < 3 and event.request.lane is Lane.BATCH]
+    early = [event for event in result.outcomes(Outcome.SERVED) if event.ended < 3 and event.item.lane is Lane.BATCH]
     assert len(early) > 2000  # and what the others leave is used
 
 
 def test_lanes_in_overload_share_by_weight() -> None:
-    work = merged(requests(poisson(2500, 3.0, 1)), requests(poisson(1500, 3.0, 2), lane=Lane.BATCH))
+    work = merged(items(poisson(2500, 3.0, 1)), items(poisson(1500, 3.0, 2), lane=Lane.BATCH))
     result = Simulator(scheduler(weights=(3.0, 1.0, 1.0)), linear(0.005, 0.0005)).run(work)  # type: ignore[arg-type]
-    served = [event.request.lane for event in result.outcomes(Outcome.SERVED) if 1 < event.ended < 3]
+    served = [event.item.lane for event in result.outcomes(Outcome.SERVED) if 1 < event.ended < 3]
     assert served.count(Lane.INTERACTIVE) / served.count(Lane.BATCH) == pytest.approx(3, rel=0.1)
 
 
 def test_a_flooded_model_does_not_hurt_its_neighbour() -> None:
     made = scheduler()
     made.register("n", ["w"], GPU)
-    work = merged(requests(poisson(3000, 3.0, 1)), requests(poisson(100, 3.0, 2), "n"))
+    work = merged(items(poisson(3000, 3.0, 1)), items(poisson(100, 3.0, 2), "n"))
     result = Simulator(made, linear(0.005, 0.0005)).run(work)
     assert share(result, "n") >= 0.98
     assert share(result, "m") >= 0.36
@@ -112,7 +112,7 @@ def test_a_slow_worker_helps_and_does_not_harm() -> None:
     made.register("m", ["slow"], Profile(0.02, 0.002))
     fast, slow = linear(0.005, 0.0005), linear(0.02, 0.002)
     simulator = Simulator(made, lambda batch: (slow if batch.worker == "slow" else fast)(batch))
-    assert simulator.run(requests(poisson(1500, 4.0))).goodput() >= 0.975  # 0.95 without it
+    assert simulator.run(items(poisson(1500, 4.0))).goodput() >= 0.975  # 0.95 without it
 
 
 def test_batch_is_capped_and_workers_share_what_waits() -> None:
@@ -125,12 +125,12 @@ def test_batch_is_capped_and_workers_share_what_waits() -> None:
 
 def test_refusal_says_when_to_come_back() -> None:
     made = scheduler()
-    decisions = [made.submit(0.0, Request(number, "m")) for number in range(100)]
+    decisions = [made.submit(0.0, Item(number, "m")) for number in range(100)]
     refused = [each for each in decisions if isinstance(each, Rejected)]
     assert refused
     assert all(each.reason is Reason.OVERLOAD and 0 < each.retry_after < 0.1 for each in refused)
-    assert isinstance(made.submit(0.0, Request(1000, "x")), Rejected)
-    assert made.submit(1.0, Request(1001, "m", deadline=0.5)) == Rejected(Reason.DEADLINE, 0.0)
+    assert isinstance(made.submit(0.0, Item(1000, "x")), Rejected)
+    assert made.submit(1.0, Item(1001, "m", deadline=0.5)) == Rejected(Reason.DEADLINE, 0.0)
 
 
 def test_the_hopeless_are_dropped_at_dispatch_and_the_late_by_expire() -> None:
@@ -211,7 +211,7 @@ def test_without_workers_it_refuses_and_what_waits_is_kept() -> None:
     made = scheduler()
     submit(made, 0.0, 1)
     made.worker_lost(0.0, "w")
-    assert isinstance(made.submit(0.01, Request(2, "m")), Rejected)
+    assert isinstance(made.submit(0.01, Item(2, "m")), Rejected)
     made.register("m", ["v"], GPU)
     assert ids(made.next_batch(0.02, "v")) == [1]
 
@@ -220,7 +220,7 @@ def test_retired_model_serves_what_it_admitted() -> None:
     made = scheduler()
     submit(made, 0.0, 1)
     made.retire("m")
-    assert made.submit(0.0, Request(2, "m")) == Rejected(Reason.UNKNOWN_MODEL, float("inf"))
+    assert made.submit(0.0, Item(2, "m")) == Rejected(Reason.UNKNOWN_MODEL, float("inf"))
     batch = made.next_batch(0.0, "w")
     assert batch is not None
     made.finished(0.006, "w", batch)
@@ -253,9 +253,9 @@ def test_wrong_use_is_refused() -> None:
     made = scheduler()
     submit(made, 0.0, 1)
     with pytest.raises(ValueError, match="not ended"):
-        made.submit(0.0, Request(1, "m"))
+        made.submit(0.0, Item(1, "m"))
     with pytest.raises(ValueError, match="STREAM"):
-        made.submit(0.0, Request(2, "m", lane=Lane.STREAM))
+        made.submit(0.0, Item(2, "m", lane=Lane.STREAM))
     with pytest.raises(UserError):
         made.register("m", ["w"], GPU, slo=-1.0)
     with pytest.raises(UserError):
@@ -275,4 +275,4 @@ def test_books_do_not_grow() -> None:
     made.take_events()
     line = made._pool.models["m"].queues[None].lines[0]
     assert len(line._entries) < 200
-    assert len(made._ledger._deadlines) < 2000
+    assert len(made._lobby.ledger._deadlines) < 2000

@@ -12,15 +12,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.serve.simulator import Result, Simulator
 
+from eyas.serve.items import Admitted, Batch, Item, Lane, Outcome, Reason
 from eyas.serve.latency import Profile
-from eyas.serve.requests import Admitted, Batch, Lane, Outcome, Reason, Request
 from eyas.serve.scheduler import Scheduler
 from eyas.serve.settings import SchedulerConfig
 
 SLO = 0.05
 LAST = 0.5  # seconds; faults come before
 CUT = 32
-COUNT = 150  # requests
+COUNT = 150  # items
 
 
 @dataclass
@@ -79,8 +79,8 @@ class World:
             wrong = self.rng.choice([0.6, 1.0, 1.6])
             self.scheduler.register(name, workers, Profile(base * wrong, per_item * wrong))
 
-    def arrivals(self) -> list[tuple[float, Request]]:
-        """Return random requests."""
+    def arrivals(self) -> list[tuple[float, Item]]:
+        """Return random items."""
         rng, found, now = self.rng, [], 0.0
         rate = rng.choice([50.0, 400.0, 1500.0])
         for number in range(COUNT):
@@ -89,10 +89,10 @@ class World:
             deadline = rng.choice([None, None, None, now + rng.uniform(-0.01, 0.2)])
             stream = rng.randrange(3) if lane is Lane.STREAM else None
             name = rng.choice(list(self.models))
-            found.append((now, Request(number, name, rng.randrange(2), lane, deadline, stream)))
+            found.append((now, Item(number, name, rng.randrange(2), lane, deadline, stream)))
         return found
 
-    def script(self, arrivals: list[tuple[float, Request]]) -> list[tuple[float, Callable[[float], None]]]:
+    def script(self, arrivals: list[tuple[float, Item]]) -> list[tuple[float, Callable[[float], None]]]:
         """Return random cancellations and deaths."""
         rng = self.rng
         found: list[tuple[float, Callable[[float], None]]]
@@ -104,7 +104,7 @@ class World:
         return found + [(rng.uniform(0, LAST), self.kill) for _ in range(5 if self.faults else 0)]
 
     def cancel(self, number: int, now: float) -> None:
-        """Cancel one request, if it waits."""
+        """Cancel one item, if it waits."""
         if self.scheduler.cancel(now, number):
             self.cancelled[number] = now
 
@@ -120,7 +120,7 @@ class World:
     def seconds(self, batch: Batch) -> float:
         """Return how long a batch really takes."""
         base, per_item = self.models[batch.model]
-        seconds = (base + per_item * len(batch.requests)) * self.rng.lognormvariate(0, 0.1)
+        seconds = (base + per_item * len(batch.items)) * self.rng.lognormvariate(0, 0.1)
         self.longest = max(self.longest, seconds)
         return seconds
 
@@ -140,7 +140,7 @@ class World:
         admitted = sum(isinstance(decision, Admitted) for _, _, decision in self.result.decisions)
         assert admitted == waiting + running + stats.parked + len(self.result.events)
         if not self.config.max_delay:
-            assert not (idle and waiting), "an idle worker while requests wait"
+            assert not (idle and waiting), "an idle worker while items wait"
         assert all(0 <= worker.utilisation <= 1 for worker in stats.workers.values())
 
 
@@ -162,12 +162,12 @@ def test_all_invariants(world: World) -> None:
 def conservation(world: World) -> None:
     """In = served + rejected + dropped + cancelled + failed, each exactly once, and nothing is left in the books."""
     result = world.result
-    ends = Counter(event.request.id for event in result.events)
-    refused = Counter(request.id for request in result.rejected)
+    ends = Counter(event.item.id for event in result.events)
+    refused = Counter(item.id for item in result.rejected)
     stranded = (
         set()
         if world.wakes or world.alive
-        else {request.id for _, request, decision in result.decisions if isinstance(decision, Admitted)} - set(ends)
+        else {item.id for _, item, decision in result.decisions if isinstance(decision, Admitted)} - set(ends)
     )  # nobody woke the scheduler, and no worker was left to ask
     assert ends + refused + Counter(stranded) == Counter(range(COUNT))
     stats = world.scheduler.stats(result.ended)
@@ -179,11 +179,11 @@ def conservation(world: World) -> None:
 def deadlines(world: World) -> None:
     """Nobody waits past the deadline, nor past the batch that runs then when the owner does not wake the scheduler."""
     grace = 1e-9 if world.wakes else world.longest + 1e-9
-    given = {request.id: (time, request) for time, request, _ in world.result.decisions}
+    given = {item.id: (time, item) for time, item, _ in world.result.decisions}
     for event in world.result.events:
-        time, request = given[event.request.id]
-        default = world.config.batch_deadline if request.lane is Lane.BATCH else SLO
-        deadline = request.deadline if request.deadline is not None else time + default
+        time, item = given[event.item.id]
+        default = world.config.batch_deadline if item.lane is Lane.BATCH else SLO
+        deadline = item.deadline if item.deadline is not None else time + default
         assert event.late == (event.outcome is Outcome.SERVED and event.ended > deadline)
         if event.dispatched is not None:
             assert event.dispatched <= deadline
@@ -195,12 +195,12 @@ def batches(world: World) -> None:
     """A batch shares model and shape, is within the cap, and a worker runs one at a time; repeats run alone."""
     seen: Counter[object] = Counter()
     for batch in world.result.batches:
-        assert 1 <= len(batch.requests) <= world.config.max_batch
-        assert {(request.model, request.bucket) for request in batch.requests} == {(batch.model, batch.bucket)}
-        again = [seen[request.id] for request in batch.requests]
+        assert 1 <= len(batch.items) <= world.config.max_batch
+        assert {(item.model, item.bucket) for item in batch.items} == {(batch.model, batch.bucket)}
+        again = [seen[item.id] for item in batch.items]
         assert batch.retry == (max(again) > 0)
-        assert not batch.retry or len(batch.requests) == 1
-        seen.update(request.id for request in batch.requests)
+        assert not batch.retry or len(batch.items) == 1
+        seen.update(item.id for item in batch.items)
     assert max(seen.values(), default=0) <= 1 + world.config.retries
 
 
@@ -208,9 +208,9 @@ def order(world: World) -> None:
     """First come, first served in each line, repeats excepted."""
     lines = defaultdict(list)
     for batch in world.result.batches:
-        for request in batch.requests:
-            if request.stream is None and not batch.retry:
-                lines[request.model, request.bucket, request.lane].append(request.id)
+        for item in batch.items:
+            if item.stream is None and not batch.retry:
+                lines[item.model, item.bucket, item.lane].append(item.id)
     assert all(numbers == sorted(numbers) for numbers in lines.values())
 
 
@@ -218,32 +218,32 @@ def streams(world: World) -> None:
     """Answers come in the order of the frames; who is superseded gives way to a newer frame that was admitted then."""
     served = defaultdict(list)
     accepted = {
-        (time, request.stream): request.id
-        for time, request, decision in world.result.decisions
+        (time, item.stream): item.id
+        for time, item, decision in world.result.decisions
         if isinstance(decision, Admitted)
     }
     for event in world.result.events:
-        if event.outcome is Outcome.SERVED and event.request.stream is not None:
-            served[event.request.stream].append(event.request.id)
+        if event.outcome is Outcome.SERVED and event.item.stream is not None:
+            served[event.item.stream].append(event.item.id)
         if event.reason is Reason.SUPERSEDED and event.dispatched is None:
-            assert accepted[event.ended, event.request.stream] > event.request.id  # type: ignore[operator]
+            assert accepted[event.ended, event.item.stream] > event.item.id  # type: ignore[operator]
     assert all(numbers == sorted(numbers) for numbers in served.values())
 
 
 def cancellations(world: World) -> None:
     """What was cancelled is not dispatched afterwards, and ends as cancelled."""
     for batch in world.result.batches:
-        for request in batch.requests:
-            assert batch.started <= world.cancelled.get(request.id, batch.started)  # type: ignore[call-overload]
-    ended = {event.request.id for event in world.result.outcomes(Outcome.CANCELLED)}
+        for item in batch.items:
+            assert batch.started <= world.cancelled.get(item.id, batch.started)  # type: ignore[call-overload]
+    ended = {event.item.id for event in world.result.outcomes(Outcome.CANCELLED)}
     assert ended == set(world.cancelled)
 
 
 def test_the_same_history_twice() -> None:
     """Nothing but what it is told decides what the scheduler does."""
     one, two = World(7), World(7)
-    assert [(batch.started, batch.worker, batch.requests) for batch in one.result.batches] == [
-        (batch.started, batch.worker, batch.requests) for batch in two.result.batches
+    assert [(batch.started, batch.worker, batch.items) for batch in one.result.batches] == [
+        (batch.started, batch.worker, batch.items) for batch in two.result.batches
     ]
 
 

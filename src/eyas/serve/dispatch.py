@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from eyas.serve.pool import ServedModel, Service, Worker
 from eyas.serve.queues import Entry, Line, Queue
 
-PATIENCE = 20  # times that a worker leaves requests to faster ones before it tries one, to see if it is that slow still
+PATIENCE = 20  # times that a worker leaves items to faster ones before it tries one, to see if it is that slow still
 
 
 def fill(
@@ -17,7 +17,7 @@ def fill(
     """Take out of a queue what an idle worker shall run.
 
     Lanes share the batch by weight. Idle workers share what waits: two half batches are done earlier than a whole one.
-    A request that was in a failed batch runs alone. The size is never cut to save the head: in overload that leads to
+    An item that was in a failed batch runs alone. The size is never cut to save the head: in overload that leads to
     ever smaller batches and ever less throughput.
 
     Args:
@@ -125,7 +125,7 @@ def release_time(queue: Queue, service: Service, max_delay: float) -> float:
     Args:
         queue: the queue, in which somebody waits.
         service: what the idle worker makes of it.
-        max_delay: seconds that the oldest request may be held back.
+        max_delay: seconds that the oldest item may be held back.
     """
     if queue.size >= service.cap:
         return -math.inf

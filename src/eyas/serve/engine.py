@@ -13,10 +13,10 @@ from eyas.serve.asking import labels_of, thresholds_of
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError
 from eyas.serve.flow import Flow, Ticket
+from eyas.serve.items import Lane
 from eyas.serve.keeper import Keeper
 from eyas.serve.models import ModelTable, Version
 from eyas.serve.quarantine import Quarantine
-from eyas.serve.requests import Lane
 from eyas.serve.route import AliasRouter, Route, Router
 from eyas.serve.settings import SchedulerConfig
 from eyas.serve.statistics import Stats

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from eyas.serve.errors import Kind, ServeError
+from eyas.serve.items import Batch, Event, Item, Lane, Outcome, Reason, Rejected
 from eyas.serve.latency import Profile
-from eyas.serve.requests import Batch, Event, Lane, Outcome, Reason, Rejected, Request
 from eyas.serve.scheduler import Scheduler
 from eyas.serve.settings import SchedulerConfig
 from eyas.serve.workers import base
@@ -100,7 +100,7 @@ class Flow:
         batch = self._running.pop(name, None)
         self._workers.pop(name, None)
         if batch is not None:
-            self._died([_ticket(request)[0].tasks[_ticket(request)[1]] for request in batch.requests])
+            self._died([_ticket(item)[0].tasks[_ticket(item)[1]] for item in batch.items])
         self.scheduler.worker_lost(self._loop.time(), name)
         self._let_go(name)
         self._settle()
@@ -124,8 +124,8 @@ class Flow:
         ticket.ids = range(self._number, self._number + len(ticket.tasks))
         self._number = ticket.ids.stop
         for index, number in enumerate(ticket.ids):
-            request = Request(number, model, None, lane, deadline, stream or None, (ticket, index))
-            decision = self.scheduler.submit(now, request)
+            item = Item(number, model, None, lane, deadline, stream or None, (ticket, index))
+            decision = self.scheduler.submit(now, item)
             if isinstance(decision, Rejected):
                 ticket.done.cancel()
                 self.cancel(ticket)
@@ -154,9 +154,9 @@ class Flow:
     def _start(self, batch: Batch) -> None:
         """Hand a batch to its worker."""
         now, tasks = self._loop.time(), []
-        for request in batch.requests:
-            ticket, index = _ticket(request)
-            ticket.dispatched, ticket.batch = now, len(batch.requests)
+        for item in batch.items:
+            ticket, index = _ticket(item)
+            ticket.dispatched, ticket.batch = now, len(batch.items)
             tasks.append(ticket.tasks[index])
         self._running[batch.worker] = batch
         self._workers[batch.worker].submit(tasks, lambda outcome: self._ended(batch, outcome))
@@ -170,8 +170,8 @@ class Flow:
         ran = isinstance(outcome, base.Ran)
         self.scheduler.finished(now, batch.worker, batch, ok=ran)
         if isinstance(outcome, base.Ran):
-            for request, result in zip(batch.requests, outcome.results, strict=True):
-                ticket, index = _ticket(request)
+            for item, result in zip(batch.items, outcome.results, strict=True):
+                ticket, index = _ticket(item)
                 if ticket.ended != now:  # once a batch, however many of its pictures are in it
                     ticket.inference += outcome.inference
                 ticket.ended = now
@@ -217,11 +217,11 @@ class Flow:
 def _fail(event: Event) -> None:
     """End the ticket of a picture that ended without an answer."""
     kind, message = TOLD[event.reason]
-    _ticket(event.request)[0].fail(ServeError(kind, message))
+    _ticket(event.item)[0].fail(ServeError(kind, message))
 
 
-def _ticket(request: Request) -> tuple[Ticket, int]:
-    """Return whose request it is, and which of its pictures."""
-    payload = request.payload
+def _ticket(item: Item) -> tuple[Ticket, int]:
+    """Return whose item it is, and which of its pictures."""
+    payload = item.payload
     assert isinstance(payload, tuple)
     return payload

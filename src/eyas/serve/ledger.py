@@ -1,4 +1,4 @@
-"""The book of admitted requests: who has not ended, whose deadline is next, and how the others ended."""
+"""The book of admitted items: who has not ended, whose deadline is next, and how the others ended."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import heapq
 import math
 from collections.abc import Hashable, Iterator
 
+from eyas.serve.items import Event, Outcome, Reason
 from eyas.serve.queues import Entry
-from eyas.serve.requests import Event, Outcome, Reason
 
-SLACK = 1024  # deadlines of requests that ended already may be kept so many, before they are swept out
+SLACK = 1024  # deadlines of items that ended already may be kept so many, before they are swept out
 
 
 class Ledger:
-    """Admitted requests by id, their deadlines, and the events that nobody has taken yet."""
+    """Admitted items by id, their deadlines, and the events that nobody has taken yet."""
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, Entry] = {}
@@ -21,17 +21,17 @@ class Ledger:
         self._events: list[Event] = []
         self._number = 0
 
-    def __contains__(self, request_id: Hashable) -> bool:
-        """Return whether an admitted request of this id has not ended."""
-        return request_id in self._entries
+    def __contains__(self, item_id: Hashable) -> bool:
+        """Return whether an admitted item of this id has not ended."""
+        return item_id in self._entries
 
-    def get(self, request_id: Hashable) -> Entry | None:
-        """Return the entry of an admitted request that has not ended."""
-        return self._entries.get(request_id)
+    def get(self, item_id: Hashable) -> Entry | None:
+        """Return the entry of an admitted item that has not ended."""
+        return self._entries.get(item_id)
 
     def enter(self, entry: Entry) -> None:
-        """Book an entry whose request is new, or waits again: it gets a number, and its deadline is watched."""
-        self._entries[entry.request.id] = entry
+        """Book an entry whose item is new, or waits again: it gets a number, and its deadline is watched."""
+        self._entries[entry.item.id] = entry
         self._number += 1
         entry.number = self._number
         heap = self._deadlines
@@ -42,10 +42,10 @@ class Ledger:
             heapq.heappush(heap, (entry.deadline, entry.number, entry))
 
     def end(self, now: float, entry: Entry, outcome: Outcome, reason: Reason) -> None:
-        """Strike out an entry's request and keep the event of its end."""
-        del self._entries[entry.request.id]
+        """Strike out an entry's item and keep the event of its end."""
+        del self._entries[entry.item.id]
         late = outcome is Outcome.SERVED and now > entry.deadline
-        self._events.append(Event(entry.request, outcome, reason, entry.arrived, entry.dispatched, now, late))
+        self._events.append(Event(entry.item, outcome, reason, entry.arrived, entry.dispatched, now, late))
 
     def expired(self, now: float) -> Iterator[Entry]:
         """Yield the waiting entries whose deadline has come, each once; each must end before the next is asked for."""
@@ -69,5 +69,5 @@ class Ledger:
 
 
 def _waits(each: tuple[float, int, Entry]) -> bool:
-    """Return whether a deadline on the heap is still that of the request that waits in its entry."""
+    """Return whether a deadline on the heap is still that of the item that waits in its entry."""
     return each[2].waiting and each[2].number == each[1]

@@ -1,4 +1,4 @@
-"""Which workers serve which models, how fast each is, and when a new request would be answered."""
+"""Which workers serve which models, how fast each is, and when a new item would be answered."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 
 from eyas.errors import UserError, suggest
+from eyas.serve.items import Batch, Outcome, Reason
 from eyas.serve.latency import LatencyModel, Profile
 from eyas.serve.prediction import Server, finish_after
 from eyas.serve.queues import Decaying, Entry, Line, Queue
-from eyas.serve.requests import Batch, Outcome, Reason
 from eyas.serve.settings import SchedulerConfig
 
 Prior = Profile | dict[Hashable, Profile]  # the same for every bucket, or one for each
@@ -38,7 +38,7 @@ class Service:
         """Compute cap and seconds again, after the latency model has learned.
 
         Args:
-            cycle: batches, of other queues too, that run before the next of this one: a request waits for these at
+            cycle: batches, of other queues too, that run before the next of this one: an item waits for these at
                 worst, and then for its own, so all of them and one more fit into the latency goal.
         """
         self.cap = self.latency.best_batch(self._slo / (1 + cycle), self._max_batch)
@@ -55,7 +55,7 @@ class Worker:
         running, entries: the batch that it runs and that batch's entries; None and () when it is idle.
         leaving: gets no more batches.
         virtual: how far service had come when it last took a batch (start-time fair queueing).
-        passed: how often it left a request to a faster worker, one after the other.
+        passed: how often it left an item to a faster worker, one after the other.
         busy: busy seconds lately, of batches that ended.
     """
 
@@ -94,13 +94,13 @@ class ServedModel:
         weights: the shares of its lanes.
         workers: who serves it.
         queues: bucket -> queue.
-        retired: takes no more requests, and goes when the last has ended.
-        open: admitted requests that have not ended.
+        retired: takes no more items, and goes when the last has ended.
+        open: admitted items that have not ended.
         ends: how many ended, and why.
         refusals: how many were refused, and why.
         refused: refusals for load, lately.
         waits, dispatches: seconds waited by those dispatched lately, and their number.
-        batches, batched: batches dispatched in all, and the requests in them.
+        batches, batched: batches dispatched in all, and the items in them.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class Pool:
         worker.services[queue] = Service(latency, model.slo, model.max_batch)
 
     def remove_worker(self, worker: Worker, *, keep: bool = False) -> None:
-        """Take a worker from its models; the requests that waited for it go on waiting for others.
+        """Take a worker from its models; the items that waited for it go on waiting for others.
 
         Args:
             worker: whom.
@@ -233,7 +233,7 @@ class Pool:
                 worker.services.pop(queue, None)
 
     def answer_in(self, now: float, model: ServedModel, line: Line) -> float:
-        """Return in how many seconds a request that joins the line now would be answered, at the latest to expect."""
+        """Return in how many seconds an item that joins the line now would be answered, at the latest to expect."""
         queue = line.queue
         servers = []
         for worker in model.workers:
@@ -248,15 +248,15 @@ class Pool:
     def _among(
         self, now: float, model: ServedModel, line: Line, others: list[Line], servers: list[Server], alone: float
     ) -> float:
-        """Return what `answer_in` does when requests wait in other lines as well.
+        """Return what `answer_in` does when items wait in other lines as well.
 
         Lines are served in the order of their service over weight. So of another line there comes first what its
-        weight allows before it is the request's turn, and no more than waits there or will come meanwhile, judged by
+        weight allows before it is the item's turn, and no more than waits there or will come meanwhile, judged by
         the share of the workers that it took lately.
 
         Args:
             now: clock time.
-            model: the request's model.
+            model: the item's model.
             line: where it would wait.
             others: lines in which somebody waits, of all queues that the model's workers serve.
             servers: the workers, for `finish_after`.

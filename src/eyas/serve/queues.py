@@ -1,4 +1,4 @@
-"""Waiting requests: a queue for each model version and input shape, in it one line for each lane."""
+"""Waiting items: a queue for each model version and input shape, in it one line for each lane."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 from collections import deque
 from collections.abc import Hashable, Iterator
 
-from eyas.serve.requests import Lane, Request
+from eyas.serve.items import Item, Lane
 
 
 class Entry:
-    """One admitted request until it ends. The scheduler alone changes it.
+    """One admitted item until it ends. The scheduler alone changes it.
 
     Attributes:
-        request: the request; a newer frame of the same stream takes its place here.
+        item: the item; a newer frame of the same stream takes its place here.
         line: where it waits or waited.
         arrived, deadline, expected: clock times; `expected` is when it should be done.
-        number: counts admissions, to tell apart the requests that were in this place.
+        number: counts admissions, to tell apart the items that were in this place.
         waiting: True from admission to dispatch or end.
         parked: waits outside of its line, for an earlier frame of its stream to be answered.
         promised: was admitted because a worker had nothing to do, so no prediction may drop it.
@@ -30,16 +30,16 @@ class Entry:
         "deadline",
         "dispatched",
         "expected",
+        "item",
         "line",
         "number",
         "parked",
         "promised",
-        "request",
         "waiting",
     )
 
-    def __init__(self, request: Request, line: Line, arrived: float, deadline: float) -> None:
-        self.request = request
+    def __init__(self, item: Item, line: Line, arrived: float, deadline: float) -> None:
+        self.item = item
         self.line = line
         self.arrived = arrived
         self.deadline = deadline
@@ -53,7 +53,7 @@ class Entry:
 
 
 class Line:
-    """The waiting requests of one lane of one queue, oldest first.
+    """The waiting items of one lane of one queue, oldest first.
 
     Who ends while waiting is only counted out, and skipped when its turn comes: cancelling costs no search.
 
@@ -111,10 +111,10 @@ class Line:
 
 
 class Queue:
-    """All waiting requests of one model version and input shape.
+    """All waiting items of one model version and input shape.
 
     Attributes:
-        model, bucket: what its requests share.
+        model, bucket: what its items share.
         lines: one for each lane.
         size: how many wait in all lines.
     """
@@ -140,7 +140,7 @@ class Queue:
         return self.next_line().virtual
 
     def oldest(self) -> float:
-        """Return the clock time at which the longest waiting request arrived; infinity when nobody waits."""
+        """Return the clock time at which the longest waiting item arrived; infinity when nobody waits."""
         heads = (line.head() for line in self.active())
         return min((head.arrived for head in heads if head is not None), default=math.inf)
 

@@ -5,7 +5,7 @@ tests and under the real one in the server. It is not thread-safe: one thread, o
 
 The policy: a queue for each model version and input shape; an idle worker pulls at once what waits (greedy, so nothing
 idles while something waits); the batch is capped by the latency goal; and who can't be answered in time is refused on
-arrival, so in overload the workers are busy with requests that will be answered in time, not with stale ones.
+arrival, so in overload the workers are busy with items that will be answered in time, not with stale ones.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 
 from eyas.serve.dispatch import fill, in_order, release_time
-from eyas.serve.ledger import Ledger
+from eyas.serve.items import Admitted, Batch, Decision, Event, Item, Lane, Outcome, Reason, Rejected
+from eyas.serve.lobby import Lobby
 from eyas.serve.pool import Pool, Prior, ServedModel, Worker
 from eyas.serve.queues import Entry, Line
-from eyas.serve.requests import Admitted, Batch, Decision, Event, Lane, Outcome, Reason, Rejected, Request
 from eyas.serve.settings import SchedulerConfig
 from eyas.serve.statistics import Stats, collect
-from eyas.serve.streams import Streams
 
 NO_WORKER_RETRY = 1.0  # seconds: about what a supervisor needs to start a worker again
 
 
 class Scheduler:
-    """Requests in, batches out, one event for the end of each admitted request.
+    """Items in, batches out, one event for the end of each admitted item.
 
     The owner's loop: after any call, take `take_events()` and answer them; then ask `next_batch` for every worker of
     `ready()`; and call `expire` at the time that `wake_at` names.
@@ -39,10 +38,7 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig | None = None) -> None:
         self.config = config or SchedulerConfig()
         self._pool = Pool(self.config)
-        self._ledger = Ledger()
-        self._streams = Streams(self.config.frames_in_flight)
-        self._waiting = 0  # in lines; parked frames are not counted
-        self._lanes = [0] * len(Lane)  # the same by lane
+        self._lobby = Lobby(self._pool, self.config)
         self._unknown: Counter[Reason] = Counter()
 
     def register(
@@ -58,7 +54,7 @@ class Scheduler:
         """Let workers serve a model version. Call it again to add workers, or others with another profile.
 
         Args:
-            model: name and version, as requests will name it.
+            model: name and version, as items will name it.
             workers: their names; one worker may serve many models and runs one batch at a time. An accelerator that
                 overlaps two batches is two workers.
             prior: what a batch is believed to take: one profile, or one for each bucket that there may be.
@@ -73,13 +69,13 @@ class Scheduler:
         self._pool.register(model, workers, prior, goal, max_batch or self.config.max_batch, weight)
 
     def retire(self, model: str) -> None:
-        """Refuse the model's new requests from now on; those that were admitted are served, then it is forgotten."""
+        """Refuse the model's new items from now on; those that were admitted are served, then it is forgotten."""
         served = self._pool.models[model]
         served.retired = True
-        self._forget_retired(served)
+        self._lobby.forget_retired(served)
 
     def is_registered(self, model: str) -> bool:
-        """Return whether the model is known: a retired one is until its last request has ended."""
+        """Return whether the model is known: a retired one is until its last item has ended."""
         return model in self._pool.models
 
     def retire_worker(self, worker: str) -> None:
@@ -93,7 +89,7 @@ class Scheduler:
         return worker in self._pool.workers
 
     def worker_lost(self, now: float, worker: str) -> None:
-        """Take note that a worker died: its batch's requests are run again or fail, and it is forgotten.
+        """Take note that a worker died: its batch's items are run again or fail, and it is forgotten.
 
         Only the running batch is touched. A worker that was started again is registered again.
         """
@@ -103,48 +99,48 @@ class Scheduler:
         self._pool.remove_worker(known)
         if known.running is not None:
             entries = self._release(now, known)
-            self._failed(now, entries, Reason.WORKER_LOST)
+            self._lobby.failed(now, entries, Reason.WORKER_LOST)
 
-    def submit(self, now: float, request: Request) -> Decision:
-        """Admit a request, or refuse it at once because its answer would come too late.
+    def submit(self, now: float, item: Item) -> Decision:
+        """Admit an item, or refuse it at once because its answer would come too late.
 
         A frame of a stream takes the place of a frame of the same stream that still waits, which is dropped.
 
         Args:
             now: clock time.
-            request: what to run.
+            item: what to run.
 
         Returns:
             `Admitted`: one event will follow. `Rejected`: none will.
 
         Raises:
             ValueError: the id is in use, or lane and stream do not fit.
-            UserError: the model has profiles by bucket, and none for the request's.
+            UserError: the model has profiles by bucket, and none for the item's.
         """
-        if request.id in self._ledger:
-            raise ValueError(f"request {request.id!r} has not ended yet")
-        if (request.lane is Lane.STREAM) != (request.stream is not None):
+        if item.id in self._lobby.ledger:
+            raise ValueError(f"item {item.id!r} has not ended yet")
+        if (item.lane is Lane.STREAM) != (item.stream is not None):
             raise ValueError("a stream's frames, and only they, are in the lane STREAM")
         self.expire(now)
-        model = self._pool.models.get(request.model)
+        model = self._pool.models.get(item.model)
         if model is None or model.retired:
             return self._reject(now, model, Reason.UNKNOWN_MODEL, math.inf)
         if not model.workers:
             return self._reject(now, model, Reason.NO_WORKER, NO_WORKER_RETRY)
-        deadline = request.deadline
+        deadline = item.deadline
         if deadline is None:
-            deadline = now + (self.config.batch_deadline if request.lane is Lane.BATCH else model.slo)
+            deadline = now + (self.config.batch_deadline if item.lane is Lane.BATCH else model.slo)
         if deadline <= now:
             return self._reject(now, model, Reason.DEADLINE, 0.0)
-        line = self._pool.queue(model, request.bucket).lines[request.lane]
-        stale = self._streams.waiting(request.stream)
+        line = self._pool.queue(model, item.bucket).lines[item.lane]
+        stale = self._lobby.streams.waiting(item.stream)
         if stale is not None and stale.line is line:
-            return self._replace(now, model, stale, request, deadline)
+            return self._lobby.replace(now, model, stale, item, deadline)
         decision = self._admission(now, model, line, deadline)
         if isinstance(decision, Admitted):
             if stale is not None:
-                self._drop(now, stale, Reason.SUPERSEDED)
-            self._admit(now, model, line, request, deadline, decision.expected)
+                self._lobby.withdraw(now, stale, Outcome.DROPPED, Reason.SUPERSEDED)
+            self._lobby.admit(now, model, line, item, deadline, decision.expected)
         return decision
 
     def _admission(self, now: float, model: ServedModel, line: Line, deadline: float) -> Decision:
@@ -152,7 +148,7 @@ class Scheduler:
         answer = self._pool.answer_in(now, model, line)
         if now + answer > deadline and not self._finds_idle_worker(model):
             return self._reject(now, model, Reason.OVERLOAD, now + answer - deadline)
-        if self._lanes[line.lane] >= self.config.max_waiting:
+        if self._lobby.lanes[line.lane] >= self.config.max_waiting:
             return self._reject(now, model, Reason.QUEUE_FULL, answer)
         return Admitted(now + answer)
 
@@ -161,46 +157,20 @@ class Scheduler:
         idle = model.idle()
         return idle > 0 and idle > sum(queue.size for queue in model.neighbours())
 
-    def _admit(
-        self, now: float, model: ServedModel, line: Line, request: Request, deadline: float, expected: float
-    ) -> None:
-        """Put an admitted request into its line, or aside while an earlier frame of its stream is in flight."""
-        entry = Entry(request, line, now, deadline)
-        entry.expected = expected
-        entry.promised = expected > deadline
-        model.open += 1
-        self._ledger.enter(entry)
-        if request.stream is not None:
-            entry.parked = self._streams.wait(request.stream, entry)
-        if not entry.parked:
-            self._line_up(model, entry)
-
-    def _replace(self, now: float, model: ServedModel, entry: Entry, request: Request, deadline: float) -> Decision:
-        """Put a newer frame in the place of the waiting one of its stream, which keeps its place in the line."""
-        self._ledger.end(now, entry, Outcome.DROPPED, Reason.SUPERSEDED)
-        model.ends[Outcome.DROPPED, Reason.SUPERSEDED] += 1
-        entry.request, entry.arrived, entry.deadline = request, now, deadline
-        entry.attempts, entry.dispatched = 0, None
-        self._ledger.enter(entry)
-        return Admitted(max(entry.expected, now))
-
     def next_batch(self, now: float, worker: str) -> Batch | None:
         """Return what an idle worker shall run now; None when nothing is there for it, or it is busy or unknown.
 
-        The least served line for its weight comes first. Requests that can't be answered in time any more are dropped.
+        The least served line for its weight comes first. Items that can't be answered in time any more are dropped.
         """
         self.expire(now)
         known = self._pool.workers.get(worker)
-        if known is None or known.running is not None or known.leaving or not self._waiting:
+        if known is None or known.running is not None or known.leaving or not self._lobby.waiting:
             return None
         for queue in in_order(now, known, self._pool.models):
             model = self._pool.models[queue.model]
             entries, hopeless = fill(now, known, model, queue, self.config.max_delay)
             for entry in hopeless:
-                entry.waiting = False
-                self._left(entry)
-                self._streams.leave(entry)
-                self._end(now, entry, Outcome.DROPPED, Reason.DEADLINE)
+                self._lobby.give_up(now, entry)
             if entries:
                 return self._dispatch(now, known, model, entries)
         return None
@@ -212,20 +182,17 @@ class Scheduler:
         seconds, size = service.latency.mean(len(entries)), len(entries)
         retry = entries[0].attempts > 0
         for entry in entries:
-            entry.waiting = False
             entry.dispatched = now
             entry.attempts += 1
             model.waits.add(now, now - entry.arrived)
             entry.line.load.add(now, seconds / size)
-            self._left(entry)
-            if entry.request.stream is not None:
-                self._streams.depart(entry)
+            self._lobby.depart(entry)
         model.dispatches.add(now, size)
         model.batches += 1
         model.batched += size
-        requests = tuple([entry.request for entry in entries])
+        items = tuple([entry.item for entry in entries])
         expected = now + service.latency.upper(size)
-        worker.running = Batch(worker.name, queue.model, queue.bucket, requests, now, expected, retry)
+        worker.running = Batch(worker.name, queue.model, queue.bucket, items, now, expected, retry)
         worker.entries = tuple(entries)
         worker.passed = 0
         return worker.running
@@ -237,7 +204,7 @@ class Scheduler:
             now: clock time.
             worker: its name.
             batch: what `next_batch` gave it.
-            ok: False when the batch as a whole went wrong: its requests are run again, each alone, or fail.
+            ok: False when the batch as a whole went wrong: its items are run again, each alone, or fail.
 
         Returns:
             False when this is not what the worker runs, as when it was declared lost before: then nothing has happened,
@@ -253,39 +220,38 @@ class Scheduler:
             model = self._pool.models[batch.model]
             service.renew(model.cycle(now) if len(known.services) > 1 else 1.0)
             for entry in entries:
-                self._landed(entry)
-                self._end(now, entry, Outcome.SERVED, Reason.NONE)
+                self._lobby.landed(entry)
+                self._lobby.end(now, entry, Outcome.SERVED, Reason.NONE)
         else:
-            self._failed(now, entries, Reason.ERROR)
+            self._lobby.failed(now, entries, Reason.ERROR)
         if known.leaving:
             self._pool.remove_worker(known)
         return True
 
-    def cancel(self, now: float, request_id: Hashable) -> bool:
-        """Take back a request that still waits.
+    def cancel(self, now: float, item_id: Hashable) -> bool:
+        """Take back an item that still waits.
 
         Returns:
             False when it is running, has ended, or was never admitted; what runs is finished and has its own event.
         """
-        entry = self._ledger.get(request_id)
+        entry = self._lobby.ledger.get(item_id)
         if entry is None or not entry.waiting:
             return False
-        self._withdraw(entry)
-        self._end(now, entry, Outcome.CANCELLED, Reason.CLIENT)
+        self._lobby.withdraw(now, entry, Outcome.CANCELLED, Reason.CLIENT)
         return True
 
     def expire(self, now: float) -> None:
-        """Drop the waiting requests whose deadline has come."""
-        for entry in self._ledger.expired(now):
-            self._drop(now, entry, Reason.DEADLINE)
+        """Drop the waiting items whose deadline has come."""
+        for entry in self._lobby.ledger.expired(now):
+            self._lobby.withdraw(now, entry, Outcome.DROPPED, Reason.DEADLINE)
 
     def take_events(self) -> list[Event]:
         """Return what has ended since the last call, in order."""
-        return self._ledger.take_events()
+        return self._lobby.ledger.take_events()
 
     def ready(self) -> list[str]:
         """Return the idle workers for which something waits, the fastest first: ask `next_batch` for each of them."""
-        if not self._waiting:
+        if not self._lobby.waiting:
             return []
         found = []
         for worker in self._pool.workers.values():
@@ -297,9 +263,9 @@ class Scheduler:
 
     def wake_at(self) -> float | None:
         """Return when `expire`, and `next_batch` for `ready()`, are due if nothing happens before; None for never."""
-        deadline = self._ledger.next_deadline()
+        deadline = self._lobby.ledger.next_deadline()
         times = [deadline] if deadline is not None else []
-        if self.config.max_delay > 0 and self._waiting:
+        if self.config.max_delay > 0 and self._lobby.waiting:
             for worker in self._pool.workers.values():
                 if worker.running is None and not worker.leaving:
                     delay = self.config.max_delay
@@ -308,38 +274,7 @@ class Scheduler:
 
     def stats(self, now: float) -> Stats:
         """Return depths, delays, utilisation and counts: what metrics and scaling need."""
-        return collect(now, self._pool, self._unknown, self._streams.parked())
-
-    def _line_up(self, model: ServedModel, entry: Entry, *, front: bool = False) -> None:
-        """Put a waiting entry into its line; a line that was empty has no claim on the time before."""
-        line = entry.line
-        entry.parked = False
-        if not line.size:
-            line.virtual = max(line.virtual, model.virtual())
-        if front:
-            line.push_front(entry)
-        else:
-            line.push(entry)
-        self._waiting += 1
-        self._lanes[line.lane] += 1
-
-    def _left(self, entry: Entry) -> None:
-        """Count out an entry that is not in its line any more."""
-        self._waiting -= 1
-        self._lanes[entry.line.lane] -= 1
-
-    def _withdraw(self, entry: Entry) -> None:
-        """Let an entry wait no more."""
-        entry.waiting = False
-        self._streams.leave(entry)
-        if not entry.parked:
-            entry.line.forget()
-            self._left(entry)
-
-    def _drop(self, now: float, entry: Entry, reason: Reason) -> None:
-        """End a waiting entry without an answer."""
-        self._withdraw(entry)
-        self._end(now, entry, Outcome.DROPPED, reason)
+        return collect(now, self._pool, self._unknown, self._lobby.streams.parked())
 
     def _release(self, now: float, worker: Worker) -> tuple[Entry, ...]:
         """Make a worker idle and return what it ran."""
@@ -348,43 +283,6 @@ class Scheduler:
         worker.busy.add_span(batch.started, now)
         worker.running, worker.entries = None, ()
         return entries
-
-    def _landed(self, entry: Entry) -> None:
-        """Let the next frame of the entry's stream line up, now that this one is not in flight any more."""
-        if entry.request.stream is not None:
-            following = self._streams.land(entry)
-            if following is not None:
-                self._line_up(self._pool.models[following.line.queue.model], following)
-
-    def _failed(self, now: float, entries: tuple[Entry, ...], reason: Reason) -> None:
-        """Run the requests of a failed batch again, each alone and before the others of its line, or give them up."""
-        for entry in reversed(entries):
-            self._landed(entry)
-            if entry.attempts > self.config.retries:
-                self._end(now, entry, Outcome.FAILED, reason)
-            elif entry.deadline <= now:
-                self._end(now, entry, Outcome.DROPPED, Reason.DEADLINE)
-            elif self._streams.waiting(entry.request.stream) is not None:
-                self._end(now, entry, Outcome.DROPPED, Reason.SUPERSEDED)
-            else:
-                entry.waiting = True
-                self._ledger.enter(entry)
-                if entry.request.stream is not None:
-                    self._streams.wait(entry.request.stream, entry)
-                self._line_up(self._pool.models[entry.line.queue.model], entry, front=True)
-
-    def _end(self, now: float, entry: Entry, outcome: Outcome, reason: Reason) -> None:
-        """Tell the end of an entry, and forget it."""
-        self._ledger.end(now, entry, outcome, reason)
-        model = self._pool.models[entry.line.queue.model]
-        model.ends[outcome, reason] += 1
-        model.open -= 1
-        self._forget_retired(model)
-
-    def _forget_retired(self, model: ServedModel) -> None:
-        """Forget a retired model with nothing left to do."""
-        if model.retired and not model.open:
-            self._pool.remove_model(model)
 
     def _reject(self, now: float, model: ServedModel | None, reason: Reason, retry_after: float) -> Rejected:
         """Count a refusal and return it."""

@@ -6,25 +6,25 @@ import math
 from dataclasses import dataclass
 
 from eyas.errors import UserError
-from eyas.serve.requests import Lane
+from eyas.serve.items import Lane
 
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """How requests are admitted, ordered and grouped. Times in seconds.
+    """How items are admitted, ordered and grouped. Times in seconds.
 
     Attributes:
-        slo: the latency goal: default deadline of interactive requests and frames, from arrival to answer. It also
+        slo: the latency goal: default deadline of interactive items and frames, from arrival to answer. It also
             limits the batch: one batch may take half of it.
         batch_deadline: default deadline of the batch lane.
         max_batch: the largest batch that any worker runs.
         weights: shares of the lanes interactive, stream and batch while all of them wait.
-        max_waiting: requests of one lane that may wait; more are refused, whatever their deadlines.
+        max_waiting: items of one lane that may wait; more are refused, whatever their deadlines.
         max_delay: how long an idle worker may hold back a partial batch. 0, work-conserving, is right wherever load
             matters; more can save energy on an accelerator at very low load.
         frames_in_flight: frames of one stream that may run at once. With 1 the answers come in the order of the frames.
-        retries: how often a request is run again after its worker died or failed. Repeats run alone, so one poisonous
-            request takes nobody else with it.
+        retries: how often an item is run again after its worker died or failed. Repeats run alone, so one poisonous
+            item takes nobody else with it.
         memory: batches after which an observed latency is forgotten.
         window: seconds over which utilisation and rates are averaged.
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
+from eyas.serve.items import Lane, Outcome, Reason
 from eyas.serve.pool import Pool, ServedModel, Worker
-from eyas.serve.requests import Lane, Outcome, Reason
 
 
 @dataclass(frozen=True)
@@ -15,19 +15,19 @@ class ModelStats:
     """One model version. Rates and delays are of the last few seconds (`SchedulerConfig.window`).
 
     Attributes:
-        waiting: lane -> requests that wait in line.
-        open: admitted requests that have not ended: waiting, parked or running.
-        oldest: seconds that the longest waiting request has waited.
+        waiting: lane -> items that wait in line.
+        open: admitted items that have not ended: waiting, parked or running.
+        oldest: seconds that the longest waiting item has waited.
         queue_delay: seconds from admission to dispatch on average, or `oldest` when that is more.
-        answer_in: seconds in which an interactive request of the busiest input shape would be answered now; None
+        answer_in: seconds in which an interactive item of the busiest input shape would be answered now; None
             when no worker serves the model.
         utilisation: busy share of its workers, 0 to 1.
         workers: how many serve it.
-        capacity: requests a second that its workers can do in full batches of its busiest input shape.
-        dispatch_rate, refusal_rate: requests dispatched, and refused for load, a second.
-        ends: (outcome, reason) -> requests ended so since the start.
-        refusals: reason -> requests refused since the start.
-        batches, batched: batches dispatched since the start, and requests in them.
+        capacity: items a second that its workers can do in full batches of its busiest input shape.
+        dispatch_rate, refusal_rate: items dispatched, and refused for load, a second.
+        ends: (outcome, reason) -> items ended so since the start.
+        refusals: reason -> items refused since the start.
+        batches, batched: batches dispatched since the start, and items in them.
     """
 
     waiting: Mapping[Lane, int]
@@ -70,7 +70,7 @@ class WorkerStats:
 
     Attributes:
         utilisation: busy share lately, 0 to 1.
-        running: requests in its batch, 0 when it is idle.
+        running: items in its batch, 0 when it is idle.
         latencies: (model, bucket) -> what it has learned.
     """
 
@@ -144,5 +144,5 @@ def _worker(now: float, pool: Pool, worker: Worker) -> WorkerStats:
         )
         for queue, service in worker.services.items()
     }
-    running = len(worker.running.requests) if worker.running is not None else 0
+    running = len(worker.running.items) if worker.running is not None else 0
     return WorkerStats(worker.utilisation(now, pool.config.window), running, latencies)

@@ -41,7 +41,7 @@ class Streams:
 
     def leave(self, entry: Entry) -> None:
         """Take note that an entry, a frame or not, ended while it waited."""
-        stream = entry.request.stream
+        stream = entry.item.stream
         known = self._streams.get(stream) if stream is not None else None
         if known is not None and known.waiting is entry:
             known.waiting = None
@@ -49,13 +49,13 @@ class Streams:
 
     def depart(self, entry: Entry) -> None:
         """Take note that a waiting frame was dispatched."""
-        known = self._streams[entry.request.stream]
+        known = self._streams[entry.item.stream]
         known.waiting = None
         known.in_flight += 1
 
     def land(self, entry: Entry) -> Entry | None:
         """Take note that a running frame has ended, and return the parked frame that may line up now."""
-        stream = entry.request.stream
+        stream = entry.item.stream
         known = self._streams[stream]
         known.in_flight -= 1
         self._forget(stream, known)

@@ -9,8 +9,8 @@ import pytest
 from eyas.errors import UserError
 from eyas.serve.cluster import scaling
 from eyas.serve.cluster.scaling import DEMAND, QUEUE_DELAY, QueueDelayPolicy, cluster_signal, replica_metrics
+from eyas.serve.items import Item
 from eyas.serve.latency import Profile
-from eyas.serve.requests import Request
 from eyas.serve.scheduler import Scheduler
 
 BOUNDS = {"minimum": 1, "maximum": 4, "queue_delay": 0.1, "up_after": 1.0, "down_after": 30.0}
@@ -106,7 +106,7 @@ def test_a_replica_counts_as_one_however_many_workers_it_has() -> None:
         scheduler = Scheduler()
         scheduler.register("m", [f"w{number}" for number in range(workers)], Profile(0.0, 0.1), slo=100.0, max_batch=1)
         for number in range(10 * workers):
-            scheduler.submit(0.0, Request(number, "m", None))
+            scheduler.submit(0.0, Item(number, "m", None))
         now = 0.0
         for _ in range(10):
             batches = {name: scheduler.next_batch(now, name) for name in scheduler.ready()}

@@ -1,4 +1,4 @@
-"""What goes into the scheduler and what comes out of it: requests, decisions, batches and events."""
+"""What goes into the scheduler and what comes out of it: items, decisions, batches and events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Lane(IntEnum):
 
 
 class Reason(Enum):
-    """Why a request was refused, or ended without an answer."""
+    """Why an item was refused, or ended without an answer."""
 
     OVERLOAD = "overload"  # refused: the answer would come after the deadline
     QUEUE_FULL = "queue full"  # refused: too many wait already
@@ -32,7 +32,7 @@ class Reason(Enum):
 
 
 class Outcome(Enum):
-    """How an admitted request ended; each ends exactly once."""
+    """How an admitted item ended; each ends exactly once."""
 
     SERVED = "served"
     DROPPED = "dropped"
@@ -41,13 +41,13 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Item:
     """One picture that wants detections.
 
     Attributes:
-        id: unique among the requests that have not ended.
+        id: unique among the items that have not ended.
         model: which model version, as it was registered.
-        bucket: input shape; only requests of the same bucket share a batch.
+        bucket: input shape; only items of the same bucket share a batch.
         lane: what kind of asking it is; STREAM exactly when `stream` is given.
         deadline: clock time in seconds after which the answer is worthless; None for the lane's default.
         stream: which stream a frame belongs to, unique in the server.
@@ -64,13 +64,13 @@ class Request:
 
 
 class Admitted(NamedTuple):
-    """The request waits for a worker; exactly one event will tell its end."""
+    """The item waits for a worker; exactly one event will tell its end."""
 
     expected: float  # clock time at which the answer is expected at the latest
 
 
 class Rejected(NamedTuple):
-    """The request was refused at once and is not kept; no event follows."""
+    """The item was refused at once and is not kept; no event follows."""
 
     reason: Reason
     retry_after: float  # seconds after which asking again may succeed
@@ -86,26 +86,26 @@ class Batch:
     Attributes:
         worker: who runs it.
         model: the model version.
-        bucket: the input shape that the requests share.
-        requests: 1 to the batch cap of them, in the order of their answers.
+        bucket: the input shape that the items share.
+        items: 1 to the batch cap of them, in the order of their answers.
         started: clock time of the dispatch.
         expected: clock time at which it should be done at the latest.
-        retry: True when it is a request that was in a failed batch, run again by itself.
+        retry: True when it is an item that was in a failed batch, run again by itself.
     """
 
     worker: str
     model: str
     bucket: Hashable
-    requests: tuple[Request, ...]
+    items: tuple[Item, ...]
     started: float
     expected: float
     retry: bool = False
 
 
 class Event(NamedTuple):
-    """The end of one admitted request."""
+    """The end of one admitted item."""
 
-    request: Request
+    item: Item
     outcome: Outcome
     reason: Reason
     arrived: float  # clock time of its admission
