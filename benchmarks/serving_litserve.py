@@ -1,4 +1,7 @@
-"""LitServe beside `eyas serve`: `PYTHON serving_litserve.py litserve BUNDLE PORT`; see `serving_peers.py`."""
+"""LitServe beside `eyas serve`: `PYTHON serving_litserve.py litserve BUNDLE PORT`; see `serving_peers.py`.
+
+Its environment holds python-multipart too.
+"""
 
 import sys
 from pathlib import Path
@@ -7,6 +10,7 @@ from typing import Any
 sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() != Path(__file__).parent.resolve()]
 
 import litserve as ls  # noqa: E402  # after the path is mended
+from starlette.requests import Request  # noqa: E402
 
 
 class Api(ls.LitAPI):
@@ -21,8 +25,11 @@ class Api(ls.LitAPI):
         cv2.setNumThreads(1)
         self.found = load(sys.argv[2], threads=1, spin=False)
 
-    def decode_request(self, request: Any) -> bytes:
-        """Return the file of a multipart form, which LitServe hands to its worker by itself; raw bodies it does not."""
+    def decode_request(self, request: Request) -> bytes:
+        """Return the file of a form, which LitServe hands to its worker by itself; raw bodies it does not.
+
+        The annotation is what makes it read the form: with any other it tries to hand over its own request.
+        """
         return bytes(request["file"].file.read())
 
     def predict(self, x: bytes) -> Any:

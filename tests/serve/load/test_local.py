@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from eyas.errors import UserError
+from eyas.serve.load import local
 from eyas.serve.load.local import LocalServer, taken
 
 CHILD = "import sys; print('up http://127.0.0.1:1', flush=True); sys.stdin.read()"
@@ -30,6 +32,25 @@ def test_one_that_does_not_start_says_why() -> None:
         LocalServer(["out of luck"], (sys.executable, "-c", "import sys; sys.exit(sys.argv[1])")),
     ):
         pass
+
+
+LIVES_ON = "import pathlib, sys, time; time.sleep(20); pathlib.Path(sys.argv[1]).touch()"
+LEAVES = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", *sys.argv[1:]])
+print("up http://127.0.0.1:1", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of other processes")
+def test_what_a_server_leaves_behind_is_ended_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "END_SECONDS", 1.0)
+    came_to_its_end = tmp_path / "ended"
+    command = (sys.executable, "-c", LEAVES, LIVES_ON, str(came_to_its_end))
+    with LocalServer([], command, ready=r"up (\S+)"):
+        pass
+    assert not came_to_its_end.exists(), "the pipes were waited for, until the child ended by itself"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of other processes")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -85,13 +86,16 @@ class LocalServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End it, gracefully if it can."""
+        """End it, gracefully if it can; processes of its own that outlive it are killed."""
         assert self._process is not None
+        ours = family(self.pid)
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.communicate(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            for each in reversed(ours):  # those that are left hold the pipes, which are read to their end
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
             self._process.communicate()
 
     def taken(self) -> Taken:
