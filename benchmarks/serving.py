@@ -28,7 +28,7 @@ from typing import Any
 import simplejpeg
 from benchmarks.serving_peers import body
 from tests.serve.bundles import write_bundle
-from tests.serve.simulator import Simulator, linear, requests
+from tests.serve.simulator import Simulator, items, linear
 
 from eyas.runtime.bench_chart import save_chart
 from eyas.runtime.bench_picture import made_up_picture
@@ -244,7 +244,7 @@ def simulated(times: Sequence[float], seconds: float, profile: Profile, rate: fl
     scale = (size / rate) / (profile.base + profile.per_item * size)
     known = Profile(profile.base * scale, profile.per_item * scale, profile.deviation)
     policy.register("m", ["w"], known)
-    result = Simulator(policy, linear(known.base, known.per_item)).run(requests(times))
+    result = Simulator(policy, linear(known.base, known.per_item)).run(items(times))
     latencies = sorted(event.ended - event.arrived for event in result.events if event.outcome.name == "SERVED")
     good = sum(latency <= GOAL for latency in latencies)
     return Step(

@@ -55,6 +55,7 @@ OUTSIDE: Mapping[str, frozenset[str]] = {
     "grpc": frozenset({"serve"}),
     "google": frozenset({"serve"}),  # protobuf
     "prometheus_client": frozenset({"serve"}),
+    "msgspec": frozenset({"serve"}),
     "opentelemetry": frozenset({"serve"}),
     "pycocotools": frozenset(),
     "PIL": frozenset(),

@@ -27,7 +27,7 @@ from eyas.serve.observe.events import EventLog
 from eyas.serve.observe.journal import Journal
 from eyas.serve.observe.metrics import Metrics
 from eyas.serve.observe.tracing import no_span, open_telemetry
-from eyas.serve.rest.app import admin_app, no_log, public_app
+from eyas.serve.rest.app import admin_app, public_app
 from eyas.serve.rest.guarded import Guarded
 from eyas.serve.rest.layers import Log
 from eyas.serve.security import check_token, key_of
@@ -149,10 +149,10 @@ class Server:
         self._grpc.append(server)
         return _address(settings.host, bound)
 
-    def _access_log(self) -> Log:
+    def _access_log(self) -> Log | None:
         target = self.settings.access_log
         if target is None:
-            return no_log
+            return None
         if target == "-":
             return lambda line: print(json.dumps(line, separators=(",", ":")), file=sys.stderr, flush=True)
         journal = Journal(Path(target), on_drop=self.service.metrics.events_dropped.inc)

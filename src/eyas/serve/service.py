@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
+import os
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -29,8 +30,8 @@ _PRIVATE = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorizati
 
 
 def new_id() -> str:
-    """Return a request id."""
-    return uuid.uuid4().hex
+    """Return a request id, which nobody can guess: who knows it may give feedback on the request."""
+    return os.urandom(16).hex()
 
 
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
@@ -86,21 +87,23 @@ class Service:
         """Return whether new requests are welcome."""
         return not self.phase.draining and self.engine.ready()
 
-    async def detect(self, request: Request, *, protocol: str) -> Answer:
+    async def detect(self, request: Request, *, protocol: str, trace: Trace | None = None) -> Answer:
         """Return what was found.
 
         Args:
             request: what is asked.
             protocol: "rest", "oip", "grpc", "websocket": for the metrics.
+            trace: the request's, if its headers carry it on already; else they are read, and do afterwards.
 
         Raises:
             ServeError: the request was refused, dropped or failed.
         """
-        trace = trace_of(request.headers.get("traceparent"))
-        request = dataclasses.replace(request, headers={**request.headers, "traceparent": trace.header})
+        if trace is None:
+            trace = trace_of(request.headers.get("traceparent"))
+            request = dataclasses.replace(request, headers={**request.headers, "traceparent": trace.header})
         attributes = {"eyas.model": request.model, "eyas.request_id": request.id, "eyas.protocol": protocol}
         outcome = "cancelled"  # what remains when the client goes away
-        self.metrics.in_flight.inc()
+        self.metrics.in_flight += 1
         try:
             with self.span(trace, "detect", attributes):
                 answer = await self._answer(request)
@@ -112,7 +115,7 @@ class Service:
             outcome = "internal"
             raise
         finally:
-            self.metrics.in_flight.dec()
+            self.metrics.in_flight -= 1
             if outcome != "ok":
                 self._refused(request, protocol, trace, outcome)
         self.metrics.outcome(protocol, answer.model.name, outcome)
@@ -151,7 +154,7 @@ class Service:
 
     def _finite(self, answer: Answer) -> Answer:
         """Return the answer without detections that are no numbers, which no protocol could write down."""
-        if all(np.isfinite(each.boxes).all() and np.isfinite(each.scores).all() for each in answer.detections):
+        if all(map(_is_finite, answer.detections)):
             return answer
         kept = tuple(map(_finite, answer.detections))
         lost = sum(map(len, answer.detections)) - sum(map(len, kept))
@@ -163,6 +166,13 @@ class Service:
         self.metrics.outcome(protocol, request.model, outcome)
         if self.events is not None:
             self.events.refused(request.id, request.model, protocol=protocol, trace=trace.trace, outcome=outcome)
+
+
+def _is_finite(found: Detections) -> bool:
+    """Return whether all are numbers: one that is none makes the sum none, and a sum is quick to take."""
+    if math.isfinite(float(found.boxes.sum()) + float(found.scores.sum())):
+        return True
+    return bool(np.isfinite(found.boxes).all() and np.isfinite(found.scores).all())
 
 
 def _finite(found: Detections) -> Detections:

@@ -18,7 +18,8 @@ from tests.serve.fake import CLASSES, FakeEngine, encoded, picture
 from eyas.serve.api import Answer, ModelKey, Request
 from eyas.serve.observe.events import EventLog, EventSettings, picture_statistics, summary
 from eyas.serve.observe.journal import Journal
-from eyas.serve.observe.metrics import MAX_CLASSES, MAX_MODELS, Metrics
+from eyas.serve.observe.metrics import Metrics
+from eyas.serve.observe.tally import MAX_CLASSES, MAX_MODELS
 from eyas.serve.observe.tracing import open_telemetry, trace_of
 from eyas.types import Detections
 

@@ -20,6 +20,7 @@ from eyas.serve.rest.detect import Detect
 from eyas.serve.rest.inference import Inference, Repository
 from eyas.serve.rest.layers import Log, Surround
 from eyas.serve.rest.openapi import document
+from eyas.serve.rest.raw import RawPictures
 from eyas.serve.rest.replies import on_crash, on_disconnect, on_http_error, on_serve_error, reply
 from eyas.serve.rest.stream import Stream
 from eyas.serve.security import OPEN_PATHS, Keys, check_host, check_token, key_of
@@ -41,17 +42,13 @@ _ERRORS: Mapping[Any, Callable[[Http, Exception], Any]] = {
 }
 
 
-def no_log(_line: dict[str, Any]) -> None:
-    """Log nothing."""
-
-
 def public_app(
     service: Service,
     *,
     keys: Keys | None = None,
     hosts: frozenset[str] = frozenset(),
     fetch: Fetcher | None = None,
-    log: Log = no_log,
+    log: Log | None = None,
 ) -> Surround:
     """Return the application that clients talk to.
 
@@ -60,7 +57,7 @@ def public_app(
         keys: who may come in; None for everybody.
         hosts: names that the server answers for; empty for all.
         fetch: gets pictures from URLs; None where they are off.
-        log: takes the lines of the access log.
+        log: takes the lines of the access log; None for no log.
     """
     detect, inference = Detect(service, fetch), Inference(service)
     app = Starlette(
@@ -90,10 +87,10 @@ def public_app(
         check_host(headers.get("host"), hosts)
         return "" if keys is None or path in OPEN_PATHS else keys.client(key_of(headers))
 
-    return Surround(app, service.limits, guard, log)
+    return Surround(RawPictures(app, service), service.limits, guard, log)
 
 
-def admin_app(service: Service, token: str, *, hosts: frozenset[str] = frozenset(), log: Log = no_log) -> Surround:
+def admin_app(service: Service, token: str, *, hosts: frozenset[str] = frozenset(), log: Log | None = None) -> Surround:
     """Return the application that loads, unloads and flips aliases; everything but the probes needs the token."""
     repository, inference, detect = Repository(service), Inference(service), Detect(service)
     app = Starlette(

@@ -1,4 +1,4 @@
-"""Pictures in a body: the raw file, JSON with base64 or (where allowed) URLs, multipart."""
+"""Pictures in a body that holds more than one picture file: JSON with base64 or (where allowed) URLs, multipart."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from starlette.requests import Request as Http
 
 from eyas.serve import base64s, jsons
 from eyas.serve.errors import ServeError
-from eyas.serve.limits import Limits
-from eyas.serve.rest.options import Asked, asked, from_query
+from eyas.serve.limits import KINDS, Limits
+from eyas.serve.rest.options import Asked, asked
 from eyas.serve.urls import Fetcher
 
-RAW = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
 Body = tuple[tuple[bytes, ...], Asked]
@@ -27,21 +26,18 @@ async def read(http: Http, limits: Limits, fetch: Fetcher | None, *, many: bool,
         http: the request.
         limits: what a client may send.
         fetch: gets a picture from a URL; None where URLs are off.
-        many: whether the address takes several pictures (and then no raw file).
+        many: whether the address takes several pictures.
         annotate: whether the annotated picture is wanted.
 
     Raises:
         ServeError: the body is of no kind that is served, or malformed.
     """
     kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
-    query = from_query(http.query_params.multi_items(), annotate)
-    if kind in RAW and not many:
-        return (await http.body(),), query
     if kind == JSON:
         return await _from_json(http, limits, fetch, many, annotate)
     if kind == MULTIPART:
         return await _from_form(http, limits, many, annotate)
-    known = ", ".join([JSON, MULTIPART] if many else [*RAW[:3], JSON, MULTIPART])
+    known = ", ".join([JSON, MULTIPART] if many else [*(f"image/{each}" for each in KINDS), JSON, MULTIPART])
     raise ServeError("unsupported", f"The Content-Type must be one of {known}.")
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from starlette.requests import Request as Http
 from starlette.responses import Response
+from starlette.types import Receive
 
 from eyas.serve import jsons
 from eyas.serve.api import Answer, ModelStatus, Request
@@ -16,7 +17,7 @@ from eyas.serve.errors import ServeError
 from eyas.serve.limits import check_id
 from eyas.serve.rest import bodies
 from eyas.serve.rest.disconnect import while_connected
-from eyas.serve.rest.layers import context_of
+from eyas.serve.rest.layers import Context, context_of
 from eyas.serve.rest.options import Asked
 from eyas.serve.rest.replies import head_document, picture_document, reply
 from eyas.serve.service import Service, passed_on
@@ -38,17 +39,13 @@ class Detect:
     fetch: Fetcher | None = None
 
     async def one(self, http: Http) -> Response:
-        """Detect on one picture; the annotated picture where `Accept` prefers JPEG."""
+        """Detect on one picture; the annotated picture where `Accept` prefers JPEG.
+
+        A body that is the picture itself does not come here: see `eyas.serve.rest.raw`.
+        """
         annotate = prefers_jpeg(http.headers.get("accept", ""))
         pictures, asked = await bodies.read(http, self.service.limits, self.fetch, many=False, annotate=annotate)
-        answer = await self._answer(http, pictures, asked)
-        if annotate:
-            headers = {
-                "x-eyas-model": quote(f"{answer.model.name}/{answer.model.version}"),
-                "x-eyas-detections": str(len(answer.detections[0])),
-            }
-            return Response(answer.annotated[0], headers=headers, media_type="image/jpeg")
-        return reply(head_document(answer) | picture_document(answer.detections[0]))
+        return one_reply(await self._answer(http, pictures, asked))
 
     async def batch(self, http: Http) -> Response:
         """Detect on several pictures, which are admitted all or none."""
@@ -70,22 +67,45 @@ class Detect:
         return reply({"models": [model_document(each) for each in self.service.engine.models()]})
 
     async def _answer(self, http: Http, pictures: tuple[bytes, ...], asked: Asked) -> Answer:
-        context = context_of(http.scope)
-        request = Request(
-            id=context.id,
-            model=asked.model,
-            version=asked.version,
-            pictures=pictures,
-            options=asked.options,
-            timeout=asked.timeout,
-            lane=asked.lane,
-            headers=passed_on(context.headers),
-        )
-        return await while_connected(http, self.service.detect(request, protocol="rest"))
+        return await detected(self.service, context_of(http.scope), http.receive, pictures, asked)
+
+
+async def detected(
+    service: Service, context: Context, receive: Receive, pictures: tuple[bytes, ...], asked: Asked
+) -> Answer:
+    """Return what was found in the pictures of a REST request, whose body has been read.
+
+    Raises:
+        ServeError: the request was refused, dropped or failed, or the client went away.
+    """
+    request = Request(
+        id=context.id,
+        model=asked.model,
+        version=asked.version,
+        pictures=pictures,
+        options=asked.options,
+        timeout=asked.timeout,
+        lane=asked.lane,
+        headers=passed_on(context.headers),
+    )
+    return await while_connected(receive, service.detect(request, protocol="rest", trace=context.trace))
+
+
+def one_reply(answer: Answer) -> Response:
+    """Return the answer about one picture: the annotated picture if it was asked for, else JSON."""
+    if answer.annotated:
+        headers = {
+            "x-eyas-model": quote(f"{answer.model.name}/{answer.model.version}"),
+            "x-eyas-detections": str(len(answer.detections[0])),
+        }
+        return Response(answer.annotated[0], headers=headers, media_type="image/jpeg")
+    return reply(head_document(answer) | picture_document(answer.detections[0]))
 
 
 def prefers_jpeg(accept: str) -> bool:
     """Return whether an Accept header names JPEG, and nothing that JSON fits better."""
+    if "image/jpeg" not in accept.lower():
+        return False
     weights: dict[str, float] = {}
     for entry in accept.lower().split(",")[:32]:
         kind, _, rest = entry.partition(";")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TypeVar
 
-from starlette.requests import Request as Http
+from starlette.types import Receive
 
 from eyas.serve.errors import ServeError
 
@@ -14,8 +14,12 @@ T = TypeVar("T")
 PATIENCE = 0.02  # seconds: work that is done by then is not worth watching over
 
 
-async def while_connected(http: Http, work: Coroutine[None, None, T]) -> T:
-    """Return what the work returns; cancel it when the client disconnects. The body must have been read.
+async def while_connected(receive: Receive, work: Coroutine[None, None, T]) -> T:
+    """Return what the work returns; cancel it when the client disconnects.
+
+    Args:
+        receive: the connection's; the body must have been read.
+        work: what is wanted.
 
     Raises:
         ServeError: the client went away.
@@ -27,7 +31,7 @@ async def while_connected(http: Http, work: Coroutine[None, None, T]) -> T:
 
     async def watch() -> None:
         nonlocal gone
-        while (await http.receive())["type"] != "http.disconnect":
+        while (await receive())["type"] != "http.disconnect":
             pass
         gone = True
         task.cancel()

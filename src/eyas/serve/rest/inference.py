@@ -58,7 +58,7 @@ class Inference:
         request = to_request(
             infer, model=name, version=version, request_id=context.id, headers=passed_on(context.headers)
         )
-        answer = await while_connected(http, self.service.detect(request, protocol="oip"))
+        answer = await while_connected(http.receive, self.service.detect(request, protocol="oip", trace=context.trace))
         content, length = answer_body(answer, infer)
         if length is None:
             return Response(content, media_type=JSON)

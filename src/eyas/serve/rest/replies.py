@@ -17,6 +17,7 @@ from eyas.serve.errors import Kind, ServeError
 from eyas.types import Detections
 
 JSON = "application/json"
+CRASHED = ServeError("internal", "The server failed on this request; its log tells more.")
 _KINDS: Mapping[int, Kind] = {
     401: "unauthenticated",
     403: "forbidden",
@@ -65,7 +66,7 @@ async def on_disconnect(_request: Http, _error: Exception) -> Response:
 
 async def on_crash(_request: Http, _error: Exception) -> Response:
     """Answer a fault of ours without telling of the inside; the traceback goes to the server's log."""
-    return refusal(ServeError("internal", "The server failed on this request; its log tells more."))
+    return refusal(CRASHED)
 
 
 def picture_document(found: Detections) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Stream:
 async def _send(socket: WebSocket, answers: asyncio.Queue[asyncio.Task[dict[str, Any]] | None]) -> None:
     """Send the messages in the frames' order."""
     while (task := await answers.get()) is not None:
-        text = jsons.dump(await task).decode("ascii")
+        text = jsons.dump(await task).decode()
         if socket.application_state is not WebSocketState.CONNECTED:
             return
         try:
