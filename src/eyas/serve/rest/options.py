@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -33,8 +33,13 @@ class Asked:
     lane: Lane = "interactive"
 
 
-def from_query(pairs: Iterable[tuple[str, str]], annotate: bool = False) -> Asked:
+PLAIN = Asked()
+
+
+def from_query(pairs: Sequence[tuple[str, str]], annotate: bool = False) -> Asked:
     """Return what a query string or the fields of a form ask."""
+    if not pairs and not annotate:
+        return PLAIN
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:

@@ -8,7 +8,6 @@ Whatever arrives is checked before it is believed: a worker decodes hostile pict
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import msgspec
 import numpy as np
 
 from eyas.serve.errors import Kind
@@ -27,6 +27,7 @@ HEAD = struct.Struct("<4sB3xII")  # mark, type, bytes of JSON, bytes behind it
 MARK = b"EYAS"
 MAX_JSON = 16 << 20
 MAX_BYTES = 2 << 30
+_JSON = msgspec.json.Encoder()
 BOX_BYTES = 16 + 4 + 8  # box float32 [4], score float32, label int64
 
 
@@ -57,7 +58,7 @@ class Message:
 
 def pack(kind: Type, fields: object, *parts: bytes | memoryview) -> bytes:
     """Return a message, ready to be sent."""
-    text = json.dumps(fields, separators=(",", ":")).encode()
+    text = _JSON.encode(fields)
     return b"".join((HEAD.pack(MARK, kind, len(text), sum(len(part) for part in parts)), text, *parts))
 
 
@@ -89,8 +90,8 @@ class Reader:
             whole = bytes(self._held[:end])
             del self._held[:end]
             try:
-                fields = json.loads(whole[HEAD.size : HEAD.size + text])
-            except (ValueError, RecursionError):
+                fields = msgspec.json.decode(whole[HEAD.size : HEAD.size + text])
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 raise BadMessage("the JSON of a message is wrong") from None
             yield Message(Type(number), fields, memoryview(whole)[HEAD.size + text :])
 
