@@ -20,7 +20,7 @@ from eyas.errors import UserError
 from eyas.runtime.annotate import annotate
 from eyas.runtime.manifest import Manifest
 from eyas.serve.api import Answer, ModelKey, ModelStatus, Request, Timing
-from eyas.serve.errors import ServeError
+from eyas.serve.errors import Refused, ServeError
 from eyas.types import Detections, InputSpec, Thresholds, UInt8Array
 
 CLASSES = ("bright", "dark")
@@ -127,13 +127,20 @@ class FakeEngine:
                 raise ServeError("deadline", "There was no answer in time.")
         if self.crash is not None:
             raise self.crash
-        images = [self._decode(each) for each in request.pictures]
+        images, refused = [], dict(request.refused)
+        for number, each in enumerate(request.pictures):
+            try:
+                images += [] if number in refused else [self._decode(each)]
+            except ServeError as error:
+                if not request.partial:
+                    raise
+                refused[number] = Refused(error.kind, error.message)
         found = tuple(self.change(self._find(image, request)) for image in images)
         drawn: tuple[bytes, ...] = ()
         if options.annotate:
             drawn = tuple(encoded(annotate(i, f), ".jpg") for i, f in zip(images, found, strict=True))
         timing = Timing(queue=0.001, decode=0.002, inference=0.003, total=time.perf_counter() - start)
-        return Answer(request.id, key, found, drawn, timing)
+        return Answer(request.id, key, found, drawn, timing, refused)
 
     def _decode(self, data: bytes | UInt8Array) -> UInt8Array:
         try:

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from eyas.serve.errors import WIRES, Kind, ServeError
+from eyas.serve.errors import WIRES, Kind, Refused, ServeError, all_refused
 
 
 def test_every_kind_has_its_wire() -> None:
@@ -27,3 +27,16 @@ def test_an_error_carries_its_wire_and_words() -> None:
         "RESOURCE_EXHAUSTED",
         0.5,
     )
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (("too_large", "too_large"), "too_large"),
+        (("too_large", "unprocessable"), "unprocessable"),
+        (("unprocessable", "unavailable"), "unavailable"),
+    ],
+)
+def test_many_refusals_are_one_that_says_whose_fault_it_is(kinds: tuple[Kind, ...], expected: Kind) -> None:
+    error = all_refused({number: Refused(kind, f"words {number}") for number, kind in enumerate(kinds)})
+    assert (error.kind, error.message) == (expected, "None of the 2 pictures was answered. The first: words 0")

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eyas.serve.errors import ServeError
+from eyas.serve.errors import Refused, ServeError
 from eyas.serve.flow import Flow, Ticket
 from eyas.serve.items import Lane
 from eyas.serve.latency import Profile
 from eyas.serve.prediction import finish_after
 from eyas.serve.scheduler import Scheduler
 from eyas.serve.settings import SchedulerConfig
-from eyas.serve.workers.base import Broken, Done, Found, Ran, Ready, Refused, Task
+from eyas.serve.workers.base import Broken, Done, Found, Ran, Ready, Task
 from eyas.types import DETECT, Detections
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("a",), 1, 1)
@@ -144,6 +144,34 @@ def test_one_refused_picture_ends_its_request_and_frees_the_places_of_the_others
         assert [task.picture for task in worker.batches[-1][0]] == [b"d"]
         worker.finish()
         await other.done
+
+    run(check())
+
+
+def test_of_a_partial_request_the_poisonous_picture_alone_fails() -> None:
+    async def check() -> None:
+        worker = FakeWorker("w")
+        flow, dead = flow_with(worker)
+        block = submit(flow, b"x")
+        tasks = [Task(each, DETECT) for each in (b"a", b"b", b"c", b"d")]
+        refused = {1: Refused("invalid", "known before")}
+        ticket = Ticket(tasks, asyncio.get_running_loop().create_future(), True, refused)
+        flow.submit("m", ticket, Lane.INTERACTIVE, "", None)
+        worker.finish()
+        await block.done
+        assert [task.picture for task in worker.batches[-1][0]] == [b"a", b"c", b"d"]
+        flow.lose("w")
+        for number in range(2):  # run again, each alone; the first kills a second worker
+            flow.add("m", following := FakeWorker(f"w{number}"), Profile(0.01, 0.0001), 30.0, 4)
+            if not number:
+                flow.lose(following.name)
+        following.finish()
+        assert not ticket.done.done()
+        following.batches[-1][1](Ran((Refused("unprocessable", "no picture"),), 0.0))
+        await ticket.done
+        kinds = [each.kind if isinstance(each, Refused) else each for each in ticket.results]
+        assert kinds == ["unavailable", "invalid", Found(NOTHING), "unprocessable"]
+        assert dead == [b"a", b"c", b"d", b"a"]
 
     run(check())
 

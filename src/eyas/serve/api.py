@@ -6,12 +6,13 @@ a process or a queue.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from eyas.runtime.manifest import Manifest
+from eyas.serve.errors import Refused
 from eyas.types import Detections, Suppression, UInt8Array
 
 Lane = Literal["interactive", "stream", "batch"]
@@ -72,6 +73,9 @@ class Request:
         lane: which queue it waits in.
         stream: id of the stream it is a frame of; a newer frame of it drops this one while it waits. "" for none.
         headers: the client's headers or metadata, lower-case names, for routing and tracing.
+        partial: whether each picture has a result of its own: one that can't be had is told in the answer and costs
+            the others nothing. Else one such picture ends the request.
+        refused: number of a picture -> why it is not to be looked at, known already; only in a partial request.
     """
 
     id: str
@@ -83,6 +87,8 @@ class Request:
     lane: Lane = "interactive"
     stream: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    partial: bool = False
+    refused: Mapping[int, Refused] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,10 @@ class Answer:
     Attributes:
         id: the request's id.
         model: who answered.
-        detections: one for each picture, in order.
+        detections: one for each picture that was not refused, in order.
         annotated: JPEG files of the pictures with their detections, if they were asked for.
         timing: where the time went.
+        refused: number of a picture -> why it has none; empty unless the request was partial.
     """
 
     id: str
@@ -122,6 +129,13 @@ class Answer:
     detections: tuple[Detections, ...]
     annotated: tuple[bytes, ...] = ()
     timing: Timing = field(default_factory=Timing)
+    refused: Mapping[int, Refused] = field(default_factory=dict)
+
+    def pictures(self) -> Iterator[Detections | Refused]:
+        """Yield what became of each picture of the request, in order."""
+        found = iter(self.detections)
+        for number in range(len(self.detections) + len(self.refused)):
+            yield self.refused[number] if number in self.refused else next(found)
 
 
 @dataclass(frozen=True)

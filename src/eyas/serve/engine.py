@@ -11,7 +11,7 @@ from pathlib import Path
 from eyas.serve.api import Answer, ModelKey, ModelStatus, Request, Timing
 from eyas.serve.asking import labels_of, thresholds_of
 from eyas.serve.engine_settings import EngineSettings
-from eyas.serve.errors import ServeError
+from eyas.serve.errors import WIRES, Refused, ServeError, all_refused
 from eyas.serve.flow import Flow, Ticket
 from eyas.serve.items import Lane
 from eyas.serve.keeper import Keeper
@@ -24,6 +24,7 @@ from eyas.serve.workers.base import Found, Task
 
 LOG = logging.getLogger("eyas.serve")
 LANES: Mapping[str, Lane] = {"interactive": Lane.INTERACTIVE, "stream": Lane.STREAM, "batch": Lane.BATCH}
+KILLER = " made workers fail; it is not run again."
 BUSY_SECONDS = 1.0  # after a refusal for load the server is not ready for so long
 
 ShadowSeen = Callable[[Request, ModelKey, Answer | ServeError], None]
@@ -67,6 +68,7 @@ class LocalEngine:
             raise ServeError("unavailable", "The server is shutting down.", retry_after=1.0)
         if not request.pictures:
             raise ServeError("invalid", "The request has no picture.")
+        request = self._without_killers(request)
         route = self.router.route(request, self._table.statuses())
         for shadow in route.shadows:
             self._shadow(request, shadow)
@@ -83,7 +85,8 @@ class LocalEngine:
             if version.state != "ready":
                 await self._keeper.wake(version, timeout)
                 timeout = None if timeout is None else timeout - (self._loop.time() - start)
-            ticket = Ticket(self._tasks(request, version), self._loop.create_future())
+            tasks = self._tasks(request, version)
+            ticket = Ticket(tasks, self._loop.create_future(), request.partial, request.refused)
             lane = LANES[request.lane]
             stream = request.stream if lane is Lane.STREAM and len(request.pictures) == 1 else ""
             if lane is Lane.STREAM and not stream:
@@ -97,8 +100,9 @@ class LocalEngine:
                 raise
             finally:
                 self._tickets.discard(ticket)
-            for picture in request.pictures:
-                self.quarantine.survived(picture)
+            for number, picture in enumerate(request.pictures):
+                if _was_run(ticket, number, request):
+                    self.quarantine.survived(picture)
             return _answer(request, route.key, ticket, self._loop.time() - start)
         finally:
             version.open -= 1
@@ -109,14 +113,28 @@ class LocalEngine:
         """Return the pictures as the workers want them.
 
         Raises:
-            ServeError: an option can't be had, or a picture is not run because it killed workers.
+            ServeError: an option can't be had.
         """
         manifest, options = version.manifest, request.options
         assert manifest is not None
         thresholds, only = thresholds_of(options, manifest), labels_of(options, manifest)
-        if any(self.quarantine.holds(self._loop.time(), picture) for picture in request.pictures):
-            raise ServeError("unprocessable", "A picture of the request made workers fail; it is not run again.")
         return [Task(picture, thresholds, only, options.annotate) for picture in request.pictures]
+
+    def _without_killers(self, request: Request) -> Request:
+        """Return the request without pictures that killed workers.
+
+        Raises:
+            ServeError: it has one, and is not partial; or nothing is left of it.
+        """
+        now, refused = self._loop.time(), dict(request.refused)
+        for number, picture in enumerate(request.pictures):
+            if number not in refused and self.quarantine.holds(now, picture):
+                if not request.partial:
+                    raise ServeError("unprocessable", "A picture of the request" + KILLER)
+                refused[number] = Refused("unprocessable", "The picture" + KILLER)
+        if len(refused) == len(request.pictures):
+            raise all_refused(refused)
+        return request if len(refused) == len(request.refused) else replace(request, refused=refused)
 
     def _died(self, tasks: Sequence[Task]) -> None:
         """Remember the pictures of a batch whose worker died."""
@@ -210,6 +228,14 @@ class LocalEngine:
         await self.close()
 
 
+def _was_run(ticket: Ticket, number: int, request: Request) -> bool:
+    """Return whether a worker was done with the picture and still there."""
+    result = ticket.results[number]
+    return isinstance(result, Found) or (
+        isinstance(result, Refused) and number not in request.refused and WIRES[result.kind].http < 500
+    )
+
+
 def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> Answer:
     """Return the answer of a request all of whose pictures were run."""
     found = [result for result in ticket.results if isinstance(result, Found)]
@@ -223,4 +249,5 @@ def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> An
         batch=ticket.batch,
     )
     annotated = tuple(result.annotated for result in found) if request.options.annotate else ()
-    return Answer(request.id, key, tuple(result.detections for result in found), annotated, timing)
+    refused = {number: result for number, result in enumerate(ticket.results) if isinstance(result, Refused)}
+    return Answer(request.id, key, tuple(result.detections for result in found), annotated, timing, refused)

@@ -60,6 +60,14 @@ WIRES: Mapping[Kind, Wire] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why one picture of a request has no detections, for the client."""
+
+    kind: Kind
+    message: str
+
+
 class ServeError(Exception):
     """A request that is not answered with detections, in words for the client.
 
@@ -79,3 +87,16 @@ class ServeError(Exception):
     def wire(self) -> Wire:
         """Return how the protocols tell it."""
         return WIRES[self.kind]
+
+
+def all_refused(refused: Mapping[int, Refused]) -> ServeError:
+    """Return the error of a request each of whose pictures was refused.
+
+    A fault of the server's says that another try may help; else the kind is that of all, or "unprocessable".
+    """
+    kinds = dict.fromkeys(refused[number].kind for number in sorted(refused))
+    ours = [kind for kind in kinds if WIRES[kind].http >= 500]
+    kind: Kind = ours[0] if ours else next(iter(kinds)) if len(kinds) == 1 else "unprocessable"
+    first = refused[min(refused)].message
+    words = f"None of the {len(refused)} pictures was answered. The first: {first}" if len(refused) > 1 else first
+    return ServeError(kind, words)

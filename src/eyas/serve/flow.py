@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
-from eyas.serve.errors import Kind, ServeError
+from eyas.serve.errors import Kind, Refused, ServeError
 from eyas.serve.items import Batch, Event, Item, Lane, Outcome, Reason, Rejected
 from eyas.serve.latency import Profile
 from eyas.serve.scheduler import Scheduler
@@ -25,6 +26,7 @@ TOLD: dict[Reason, tuple[Kind, str]] = {
     Reason.WORKER_LOST: ("unavailable", "A worker died under the request, twice."),
     Reason.ERROR: ("internal", "The network failed on the request, twice."),
 }
+NONE: Mapping[int, Refused] = MappingProxyType({})
 
 
 class Ticket:
@@ -33,22 +35,45 @@ class Ticket:
     Args:
         tasks: its pictures, at least one.
         done: gets the results when all are there, or the error that ended the request.
+        partial: whether a refused picture is a result as well, in place of the end of the request.
+        refused: number of a picture -> why it is not run.
 
     Attributes:
-        results: one for each picture that was run.
+        results: one for each picture that was run, or refused alone.
         arrived, dispatched, ended: the loop's clock; `dispatched` is of its last batch.
         inference: seconds of the networks of its batches together.
         batch: how many pictures were in its last batch.
     """
 
-    __slots__ = ("arrived", "batch", "dispatched", "done", "ended", "ids", "inference", "left", "results", "tasks")
+    __slots__ = (
+        "arrived",
+        "batch",
+        "dispatched",
+        "done",
+        "ended",
+        "ids",
+        "inference",
+        "left",
+        "partial",
+        "results",
+        "tasks",
+    )
 
-    def __init__(self, tasks: Sequence[base.Task], done: asyncio.Future[None]) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[base.Task],
+        done: asyncio.Future[None],
+        partial: bool = False,
+        refused: Mapping[int, Refused] = NONE,
+    ) -> None:
         self.tasks = tasks
         self.done = done
+        self.partial = partial
         self.ids: range = range(0)
-        self.left = len(tasks)
-        self.results: list[base.Found | None] = [None] * len(tasks)
+        self.left = len(tasks) - len(refused)
+        self.results: list[base.Found | Refused | None] = [None] * len(tasks)
+        for index, each in refused.items():
+            self.results[index] = each
         self.arrived = self.dispatched = self.ended = 0.0
         self.inference = 0.0
         self.batch = 0
@@ -58,9 +83,9 @@ class Ticket:
         if not self.done.done():
             self.done.set_exception(error)
 
-    def give(self, index: int, result: base.Found | base.Refused) -> None:
+    def give(self, index: int, result: base.Found | Refused) -> None:
         """Take the result of one picture."""
-        if isinstance(result, base.Refused):
+        if isinstance(result, Refused) and not self.partial:
             where = f"Picture {index + 1} of {len(self.tasks)}: " if len(self.tasks) > 1 else ""
             self.fail(ServeError(result.kind, where + result.message))
             return
@@ -124,6 +149,8 @@ class Flow:
         ticket.ids = range(self._number, self._number + len(ticket.tasks))
         self._number = ticket.ids.stop
         for index, number in enumerate(ticket.ids):
+            if ticket.results[index] is not None:
+                continue  # it is refused already
             item = Item(number, model, None, lane, deadline, stream or None, (ticket, index))
             decision = self.scheduler.submit(now, item)
             if isinstance(decision, Rejected):
@@ -176,7 +203,7 @@ class Flow:
                     ticket.inference += outcome.inference
                 ticket.ended = now
                 ticket.give(index, result)
-                if isinstance(result, base.Refused) and len(ticket.tasks) > 1:
+                if isinstance(result, Refused) and len(ticket.tasks) > 1 and not ticket.partial:
                     self.cancel(ticket)  # nobody waits for its other pictures any more
         self._let_go(batch.worker)
         self._settle()
@@ -217,7 +244,11 @@ class Flow:
 def _fail(event: Event) -> None:
     """End the ticket of a picture that ended without an answer."""
     kind, message = TOLD[event.reason]
-    _ticket(event.item)[0].fail(ServeError(kind, message))
+    ticket, index = _ticket(event.item)
+    if event.outcome is Outcome.FAILED:  # it may be this picture's fault, and then is not the others'
+        ticket.give(index, Refused(kind, message))
+    else:
+        ticket.fail(ServeError(kind, message))
 
 
 def _ticket(item: Item) -> tuple[Ticket, int]:

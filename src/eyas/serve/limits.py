@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from eyas.picture_header import parse_header
 from eyas.serve.api import Lane, Options, Request
-from eyas.serve.errors import ServeError
+from eyas.serve.errors import Refused, ServeError
 from eyas.types import UInt8Array
 
 KINDS = ("jpeg", "png", "webp")
@@ -50,8 +50,11 @@ class Limits:
     timeout: float = 300.0
 
 
-def check_request(request: Request, limits: Limits) -> None:
+def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
     """Refuse what no engine should see.
+
+    Returns:
+        The pictures of a partial request that are refused alone, by number.
 
     Raises:
         ServeError: a name or id is malformed, there are no or too many pictures, one is of a kind that is not served
@@ -68,12 +71,22 @@ def check_request(request: Request, limits: Limits) -> None:
     check_options(request.options, limits)
     if request.timeout is not None and not 0 < request.timeout <= limits.timeout:
         raise ServeError("invalid", f"The timeout must be above 0 and at most {limits.timeout:g} seconds.")
+    refused = dict(request.refused)
+    alone = request.partial or len(request.pictures) == 1
     for index, picture in enumerate(request.pictures):
-        where = f"Picture {index + 1} of {len(request.pictures)}" if len(request.pictures) > 1 else "The picture"
-        if isinstance(picture, bytes):
-            check_file(picture, limits, where)
-        else:
-            check_array(picture, limits, where)
+        if index in refused:
+            continue
+        where = "The picture" if alone else f"Picture {index + 1} of {len(request.pictures)}"
+        try:
+            if isinstance(picture, bytes):
+                check_file(picture, limits, where)
+            else:
+                check_array(picture, limits, where)
+        except ServeError as error:
+            if not request.partial:
+                raise
+            refused[index] = Refused(error.kind, error.message)
+    return refused
 
 
 def check_id(text: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from eyas.errors import UserError
 from eyas.serve.api import Answer, Engine, ModelKey, Request
-from eyas.serve.errors import ServeError
+from eyas.serve.errors import ServeError, all_refused
 from eyas.serve.limits import Limits, check_request
 from eyas.serve.observe.events import EventLog
 from eyas.serve.observe.metrics import Metrics
@@ -107,7 +107,7 @@ class Service:
         try:
             with self.span(trace, "detect", attributes):
                 answer = await self._answer(request)
-            outcome = "ok"
+            outcome = "partial" if answer.refused else "ok"
         except ServeError as error:
             outcome = error.kind
             raise
@@ -116,7 +116,7 @@ class Service:
             raise
         finally:
             self.metrics.in_flight -= 1
-            if outcome != "ok":
+            if outcome not in ("ok", "partial"):
                 self._refused(request, protocol, trace, outcome)
         self.metrics.outcome(protocol, answer.model.name, outcome)
         self.metrics.answered(answer)
@@ -134,7 +134,11 @@ class Service:
 
     async def _answer(self, request: Request) -> Answer:
         """Check, and ask the engine; whatever else than a ServeError it raises becomes one."""
-        check_request(request, self.limits)
+        refused = check_request(request, self.limits)
+        if len(refused) == len(request.pictures):
+            raise all_refused(refused)
+        if refused:
+            request = dataclasses.replace(request, refused=refused)
         start = time.perf_counter()
         try:
             answer = await self.engine.detect(request)
@@ -147,6 +151,8 @@ class Service:
         except Exception as error:
             _LOG.exception("request %s failed", request.id)
             raise ServeError("internal", "The server failed on this request; its log tells more.") from error
+        if answer.refused and not answer.detections:
+            raise all_refused(answer.refused)
         if answer.timing.total <= 0.0:
             total = time.perf_counter() - start
             answer = dataclasses.replace(answer, timing=dataclasses.replace(answer.timing, total=total))

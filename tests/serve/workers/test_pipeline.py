@@ -16,7 +16,8 @@ from tests.serve.bundles import CLASSES, SIZE, jpeg, picture, write_bundle
 
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
-from eyas.serve.workers.base import Found, PictureLimits, Refused, Task
+from eyas.serve.errors import Refused
+from eyas.serve.workers.base import Found, PictureLimits, Task
 from eyas.serve.workers.pipeline import BatchFailed, Pipeline
 from eyas.types import FloatArray, InputSpec, Thresholds, UInt8Array
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eyas.serve.workers.base import Found, PictureLimits, Ran, Ready, Refused, Task, WorkerSpec
+from eyas.serve.errors import Refused
+from eyas.serve.workers.base import Found, PictureLimits, Ran, Ready, Task, WorkerSpec
 from eyas.serve.workers.protocol import (
     HEAD,
     MARK,

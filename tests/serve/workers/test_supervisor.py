@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from tests.serve.bundles import CLASSES, jpeg, picture, write_bundle
 
-from eyas.serve.workers.base import Found, Outcome, Ran, Refused, Task, WorkerFailed, WorkerSpec
+from eyas.serve.errors import Refused
+from eyas.serve.workers.base import Found, Outcome, Ran, Task, WorkerFailed, WorkerSpec
 from eyas.serve.workers.process import pages
 from eyas.serve.workers.supervisor import ProcessWorker
 from eyas.types import Thresholds

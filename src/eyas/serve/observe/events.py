@@ -2,8 +2,9 @@
 
 `events.jsonl` holds three kinds of lines. "detect": time, id, trace, protocol, model, version, outcome, where the time
 went, and for each picture its size, statistics of a share of them (brightness, contrast, sharpness), and a summary of
-what was found (number, classes, histogram of scores). "feedback": what somebody said about an answer, by request id.
-"shadow": what another version made of a copy of the request whose id is in "of"; no client ever saw it.
+what was found (number, classes, histogram of scores); in an answer whose outcome is "partial" some have "refused" and
+the kind in their place. "feedback": what somebody said about an answer, by request id. "shadow": what another version
+made of a copy of the request whose id is in "of"; no client ever saw it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from eyas.draw import write_png
 from eyas.errors import UserError
 from eyas.picture_header import parse_header
 from eyas.serve.api import Answer, ModelKey, Request
-from eyas.serve.errors import ServeError
+from eyas.serve.errors import Refused, ServeError
 from eyas.serve.observe.journal import Journal
 from eyas.types import Detections, UInt8Array
 
@@ -133,9 +134,12 @@ class EventLog:
         timing = answer.timing
         names = ("queue", "decode", "preprocess", "inference", "postprocess", "total")
         pictures = []
-        for index, (picture, found) in enumerate(zip(request.pictures, answer.detections, strict=True)):
-            entry = {"height": found.height, "width": found.width, **summary(found)}
-            entry["bytes"] = len(picture) if isinstance(picture, bytes) else picture.nbytes
+        for index, (picture, found) in enumerate(zip(request.pictures, answer.pictures(), strict=True)):
+            size = len(picture) if isinstance(picture, bytes) else picture.nbytes
+            if isinstance(found, Refused):
+                pictures.append({"refused": found.kind, "bytes": size})
+                continue
+            entry = {"height": found.height, "width": found.width, **summary(found), "bytes": size}
             if statistics:
                 entry.update(picture_statistics(picture))
             if keep:
@@ -150,7 +154,7 @@ class EventLog:
             "protocol": protocol,
             "model": answer.model.name,
             "version": answer.model.version,
-            "outcome": "ok",
+            "outcome": "partial" if answer.refused else "ok",
             "lane": request.lane,
             "stream": request.stream,
             "seconds": {name: round(getattr(timing, name), 6) for name in names},

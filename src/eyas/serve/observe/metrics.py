@@ -33,6 +33,9 @@ class Metrics:
         names = ("model", "version")
         self.in_flight = 0
         self.outcomes: Count[tuple[str, str, str]] = Count()
+        self._refused = Counter(
+            "eyas_pictures_refused", "Pictures refused alone, in an answer for others", (*names, "kind"), registry=r
+        )
         self._odd = Counter(
             "eyas_nonfinite_detections", "Detections dropped for NaN or infinite values", names, registry=r
         )
@@ -47,13 +50,17 @@ class Metrics:
         ProcessCollector(registry=r)
 
     def outcome(self, protocol: str, model: str, outcome: str) -> None:
-        """Count a request; `outcome` is "ok" or the kind of its refusal."""
+        """Count a request; `outcome` is "ok", "partial" or the kind of its refusal."""
         known = any(model == each.key.name for each in self._engine.models()) if outcome != "ok" else True
         self.outcomes[protocol, model if known else OTHER, outcome] += 1
 
     def answered(self, answer: Answer) -> None:
         """Count where an answer's time went, and what was found."""
         self._tally.add(answer)
+        if answer.refused:
+            bounded = self._tally.bounded(answer.model)
+            for each in answer.refused.values():
+                self._refused.labels(bounded.name, bounded.version, each.kind).inc()
 
     def dropped(self, key: ModelKey, count: int) -> None:
         """Count detections that were no numbers."""
@@ -80,7 +87,7 @@ class _Requests(Collector):
         """Yield both."""
         requests = CounterMetricFamily(
             "eyas_requests",
-            "Requests by protocol and outcome: ok, or why not",
+            "Requests by protocol and outcome: ok, partial (some pictures were refused), or why not",
             labels=("protocol", "model", "outcome"),
         )
         for labels, count in self._metrics.outcomes.items():

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request as Http
 
 from eyas.serve import base64s, jsons
-from eyas.serve.errors import ServeError
+from eyas.serve.errors import Refused, ServeError
 from eyas.serve.limits import KINDS, Limits
 from eyas.serve.rest.options import Asked, asked
 from eyas.serve.urls import Fetcher
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
-Body = tuple[tuple[bytes, ...], Asked]
+
+
+class Body(NamedTuple):
+    """What a body holds.
+
+    Attributes:
+        pictures: the files; b"" for one that is refused.
+        asked: what is asked of the answer.
+        refused: number of a picture -> why it can't be had.
+    """
+
+    pictures: tuple[bytes, ...]
+    asked: Asked
+    refused: Mapping[int, Refused] = MappingProxyType({})
 
 
 async def read(http: Http, limits: Limits, fetch: Fetcher | None, *, many: bool, annotate: bool = False) -> Body:
@@ -63,11 +77,19 @@ async def _from_json(http: Http, limits: Limits, fetch: Fetcher | None, many: bo
         raise ServeError("invalid", f"'{name}' must be {'a list of texts' if many else 'a text'}.")
     if len(values) > limits.pictures:
         raise ServeError("too_large", f"{len(values)} pictures; at most {limits.pictures} are allowed.")
-    if name == names[0]:
-        return tuple(base64s.decode(each) for each in values), found
-    if fetch is None:
+    if name != names[0] and fetch is None:
         raise ServeError("forbidden", "This server does not fetch pictures from URLs; send the picture itself.")
-    return tuple([await fetch(url) for url in values]), found
+    pictures: list[bytes] = []
+    refused: dict[int, Refused] = {}
+    for number, each in enumerate(values):
+        try:
+            pictures.append(base64s.decode(each) if name == names[0] or fetch is None else await fetch(each))
+        except ServeError as error:
+            if not many:
+                raise
+            pictures.append(b"")
+            refused[number] = Refused(error.kind, error.message)
+    return Body(tuple(pictures), found, refused)
 
 
 async def _from_form(http: Http, limits: Limits, many: bool, annotate: bool) -> Body:
@@ -86,4 +108,4 @@ async def _from_form(http: Http, limits: Limits, many: bool, annotate: bool) -> 
                 fields[name] = value
     if not pictures:
         raise ServeError("invalid", "There is no file among the parts of the multipart body.")
-    return tuple(pictures), _merged(http, fields, annotate)
+    return Body(tuple(pictures), _merged(http, fields, annotate))

@@ -18,8 +18,7 @@ from eyas.serve.limits import check_id
 from eyas.serve.rest import bodies
 from eyas.serve.rest.disconnect import while_connected
 from eyas.serve.rest.layers import Context, context_of
-from eyas.serve.rest.options import Asked
-from eyas.serve.rest.replies import head_document, picture_document, reply
+from eyas.serve.rest.replies import head_document, picture_document, reply, result_document
 from eyas.serve.service import Service, passed_on
 from eyas.serve.urls import Fetcher
 
@@ -44,14 +43,14 @@ class Detect:
         A body that is the picture itself does not come here: see `eyas.serve.rest.raw`.
         """
         annotate = prefers_jpeg(http.headers.get("accept", ""))
-        pictures, asked = await bodies.read(http, self.service.limits, self.fetch, many=False, annotate=annotate)
-        return one_reply(await self._answer(http, pictures, asked))
+        body = await bodies.read(http, self.service.limits, self.fetch, many=False, annotate=annotate)
+        return one_reply(await detected(self.service, context_of(http.scope), http.receive, body))
 
     async def batch(self, http: Http) -> Response:
-        """Detect on several pictures, which are admitted all or none."""
-        pictures, asked = await bodies.read(http, self.service.limits, self.fetch, many=True)
-        answer = await self._answer(http, pictures, asked)
-        return reply(head_document(answer) | {"pictures": [picture_document(each) for each in answer.detections]})
+        """Detect on several pictures, which are admitted all or none; each has a result of its own."""
+        body = await bodies.read(http, self.service.limits, self.fetch, many=True)
+        answer = await detected(self.service, context_of(http.scope), http.receive, body, partial=True)
+        return reply(head_document(answer) | {"pictures": [result_document(each) for each in answer.pictures()]})
 
     async def feedback(self, http: Http) -> Response:
         """Log what somebody says about an answer."""
@@ -66,27 +65,34 @@ class Detect:
         """List the versions that are served."""
         return reply({"models": [model_document(each) for each in self.service.engine.models()]})
 
-    async def _answer(self, http: Http, pictures: tuple[bytes, ...], asked: Asked) -> Answer:
-        return await detected(self.service, context_of(http.scope), http.receive, pictures, asked)
-
 
 async def detected(
-    service: Service, context: Context, receive: Receive, pictures: tuple[bytes, ...], asked: Asked
+    service: Service, context: Context, receive: Receive, body: bodies.Body, *, partial: bool = False
 ) -> Answer:
     """Return what was found in the pictures of a REST request, whose body has been read.
+
+    Args:
+        service: what answers.
+        context: what the layers found out about the request.
+        receive: tells when the client goes away.
+        body: the pictures, and what is asked.
+        partial: whether each picture has a result of its own.
 
     Raises:
         ServeError: the request was refused, dropped or failed, or the client went away.
     """
+    asked = body.asked
     request = Request(
         id=context.id,
         model=asked.model,
         version=asked.version,
-        pictures=pictures,
+        pictures=body.pictures,
         options=asked.options,
         timeout=asked.timeout,
         lane=asked.lane,
         headers=passed_on(context.headers),
+        partial=partial,
+        refused=dict(body.refused),
     )
     return await while_connected(receive, service.detect(request, protocol="rest", trace=context.trace))
 

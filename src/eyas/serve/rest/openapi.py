@@ -190,7 +190,13 @@ def _schemas(limits: Limits) -> Schema:
         "Detection": _object(["box", "score", "label", "class"], box=box, score=number, label=whole, **{"class": text}),
         "Picture": _object([*head, *found], **head, **found),
         "Pictures": _object(
-            [*head, "pictures"], **head, pictures={"type": "array", "items": _object([*found], **found)}
+            [*head, "pictures"],
+            **head,
+            pictures={
+                "type": "array",
+                "description": "one for each picture, in order: its detections, or why it has none",
+                "items": {"anyOf": [_object([*found], **found), {"$ref": "#/components/schemas/Refusal"}]},
+            },
         ),
         "PictureBody": {
             "oneOf": [_closed(["image"], image=base64, **asked), _closed(["url"], url=text, **asked)],

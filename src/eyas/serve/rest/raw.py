@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eyas.serve.errors import ServeError
+from eyas.serve.rest.bodies import Body
 from eyas.serve.rest.detect import detected, one_reply, prefers_jpeg
 from eyas.serve.rest.layers import context_of
 from eyas.serve.rest.options import from_query
@@ -48,7 +49,7 @@ class RawPictures:
         annotate = prefers_jpeg(context.headers.get("accept", ""))
         query = scope["query_string"].decode("latin-1")
         asked = from_query(parse_qsl(query, keep_blank_values=True) if query else (), annotate)
-        answer = await detected(self._service, context, receive, (await body_of(receive),), asked)
+        answer = await detected(self._service, context, receive, Body((await body_of(receive),), asked))
         await one_reply(answer)(scope, receive, send)
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from eyas.serve import jsons
 from eyas.serve.api import Answer, Timing
-from eyas.serve.errors import Kind, ServeError
+from eyas.serve.errors import Kind, Refused, ServeError
 from eyas.types import Detections
 
 JSON = "application/json"
@@ -42,7 +42,12 @@ def refusal(error: ServeError, headers: Mapping[str, str] | None = None) -> Resp
         found["www-authenticate"] = "Bearer"
     if error.kind in ("timeout", "too_large"):
         found["connection"] = "close"  # what is left of the body is not worth reading
-    return reply({"error": error.message, "kind": error.kind}, error.wire.http, found)
+    return reply(refusal_document(error), error.wire.http, found)
+
+
+def refusal_document(error: ServeError | Refused) -> dict[str, Any]:
+    """Return why a request, or one picture of it, was refused."""
+    return {"error": error.message, "kind": error.kind}
 
 
 async def on_serve_error(_request: Http, error: Exception) -> Response:
@@ -79,6 +84,11 @@ def picture_document(found: Detections) -> dict[str, Any]:
         for box, score, label in zip(boxes, scores, found.labels.tolist(), strict=True)
     ]
     return {"height": found.height, "width": found.width, "detections": rows}
+
+
+def result_document(result: Detections | Refused) -> dict[str, Any]:
+    """Return what became of one picture of several: its detections, or why it has none."""
+    return refusal_document(result) if isinstance(result, Refused) else picture_document(result)
 
 
 def head_document(answer: Answer) -> dict[str, Any]:

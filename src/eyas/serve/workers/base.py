@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from eyas.picture_header import PictureKind
-from eyas.serve.errors import Kind
+from eyas.serve.errors import Refused
 from eyas.types import Detections, Thresholds, UInt8Array
 
 
@@ -82,14 +82,6 @@ class Found:
     decode: float = 0.0
     preprocess: float = 0.0
     postprocess: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why one picture has no detections, for the client."""
-
-    kind: Kind
-    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from eyas.runtime.annotate import annotate
 from eyas.runtime.detector import Detector
 from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import checked_image
-from eyas.serve.workers.base import Found, PictureLimits, Ran, Refused, Task
+from eyas.serve.errors import Refused
+from eyas.serve.workers.base import Found, PictureLimits, Ran, Task
 from eyas.types import FloatArray, UInt8Array
 
 JPEG_QUALITY = 90

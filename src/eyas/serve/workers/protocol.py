@@ -18,8 +18,8 @@ from typing import Any, cast, get_args
 import msgspec
 import numpy as np
 
-from eyas.serve.errors import Kind
-from eyas.serve.workers.base import Found, PictureLimits, Ran, Ready, Refused, Task, WorkerSpec
+from eyas.serve.errors import Kind, Refused
+from eyas.serve.workers.base import Found, PictureLimits, Ran, Ready, Task, WorkerSpec
 from eyas.serve.workers.slab import Slab
 from eyas.types import Detections, Thresholds, UInt8Array
 
