@@ -17,7 +17,7 @@ from eyas.serve import keeper
 from eyas.serve.api import Answer, Engine, ModelKey, Options, Request
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
-from eyas.serve.errors import Refused, ServeError
+from eyas.serve.errors import ServeError
 from eyas.serve.profile import Choice
 from eyas.serve.route import Split, SplitRouter
 from eyas.serve.workers.inprocess import ThreadWorker
@@ -121,31 +121,6 @@ def test_a_broken_picture_fails_alone(bundle: Path) -> None:
                 await engine.detect(request(jpeg(), b"no picture", jpeg()))
             assert error.value.kind == "unprocessable"
             assert scores(await engine.detect(request())) == [[0.8]]
-
-    run(check())
-
-
-def test_a_partial_request_has_a_result_for_each_picture(bundle: Path) -> None:
-    async def check() -> None:
-        async with LocalEngine(SETTINGS) as engine:
-            await engine.load("shapes", bundle=bundle)
-            killer, known = jpeg(3, height=40), {3: Refused("invalid", "no base64")}
-            for _ in range(2):
-                engine.quarantine.died(asyncio.get_running_loop().time(), [killer])
-            pictures = (jpeg(204), jpeg()[:300], killer, b"", jpeg(102))
-            answer = await engine.detect(request(*pictures, partial=True, refused=known))
-            assert scores(answer) == [[0.8], [0.4]]
-            assert {number: each.kind for number, each in answer.refused.items()} == {
-                1: "unprocessable",
-                2: "unprocessable",
-                3: "invalid",
-            }
-            assert "made workers fail" in answer.refused[2].message
-            order = [each.kind if isinstance(each, Refused) else len(each) for each in answer.pictures()]
-            assert order == [1, "unprocessable", "unprocessable", "invalid", 1]
-            with pytest.raises(ServeError, match="None of the 2") as error:
-                await engine.detect(request(killer, b"", partial=True, refused={1: Refused("invalid", "")}))
-            assert error.value.kind == "unprocessable"
 
     run(check())
 
