@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from eyas.errors import UserError, suggest
 from eyas.serve.api import Engine, ModelKey
 from eyas.serve.registry.base import Model, Registry, parse_reference
-from eyas.serve.registry.watch import INTERVAL, Change, RegistryWatcher
+from eyas.serve.registry.watch import INTERVAL, Behind, Change, RegistryWatcher
 
 _LOG = logging.getLogger("eyas.serve")
 
@@ -87,10 +87,7 @@ class Follower(Collector):
         if not lines:
             reasons = [each.message for each in self._watcher.behind] or [self._watcher.unreadable]
             raise UserError("Nothing of the registry can be served.", where="\n".join(filter(None, reasons)))
-        return lines + [
-            f"warning: {each.wanted.name}@{each.alias} is not served: {each.message.splitlines()[0]}"
-            for each in self._watcher.behind
-        ]
+        return lines + [_warning(each) for each in self._watcher.behind]
 
     async def run(self) -> None:
         """Follow the aliases until the task is cancelled."""
@@ -105,6 +102,7 @@ class Follower(Collector):
                 "alias": each.alias,
                 "version": each.wanted.version,
                 "serving": None if each.serving is None else each.serving.version,
+                "fallback": each.fallback,
                 "reason": each.message.splitlines()[0],  # the lines below it name files of this machine
             }
             for each in self._watcher.behind
@@ -121,10 +119,17 @@ class Follower(Collector):
             "Whether an alias of the registry points to what can't be served",
             labels=("model", "alias"),
         )
-        behind = {(each.wanted.name, each.alias) for each in self._watcher.behind}
-        for name, alias in sorted(behind | self._watcher.serving.keys()):
-            late.add_metric((name, alias), float((name, alias) in behind))
+        fallen = GaugeMetricFamily(
+            "eyas_registry_fallback",
+            "Whether an alias answers with an earlier version than it points to, because nothing else could be served",
+            labels=("model", "alias"),
+        )
+        behind = {(each.wanted.name, each.alias): each for each in self._watcher.behind}
+        for at in sorted(behind.keys() | self._watcher.serving.keys()):
+            late.add_metric(at, float(at in behind))
+            fallen.add_metric(at, float(at in behind and behind[at].fallback))
         yield late
+        yield fallen
         changes = CounterMetricFamily("eyas_registry_changes", "What following the registry did", labels=("kind",))
         for kind, count in sorted(self._changes.items()):
             changes.add_metric((kind,), count)
@@ -167,10 +172,21 @@ class Follower(Collector):
         self._changes[change.kind] += 1
         what = "" if change.key is None else f"{change.key.name}/{change.key.version}"
         if change.kind == "failed":
-            _LOG.error("%s of the registry can't be served; what served before still does: %s", what, change.message)
+            _LOG.error("%s of the registry can't be served; what serves goes on: %s", what, change.message)
+        elif change.kind == "fallback":
+            _LOG.error("@%s answers with %s, an earlier version, since its own can't be served", change.alias, what)
         elif change.kind == "unreadable":
             _LOG.error("the registry can't be read; what serves still does: %s", change.message)
         elif change.kind == "flipped":
             _LOG.info("@%s points to %s", change.alias, what)
         else:
             _LOG.info("%s: %s", change.kind, what or "the registry")
+
+
+def _warning(behind: Behind) -> str:
+    """Return a line of words for an alias that points to what can't be served."""
+    at, reason = f"{behind.wanted.name}@{behind.alias}", behind.message.splitlines()[0]
+    if behind.serving is None:
+        return f"warning: {at} is not served: {reason}"
+    served = f"version {behind.serving.version}, an earlier one, is served in its place"
+    return f"warning: {at} is version {behind.wanted.version}, which can't be served, and {served}: {reason}"

@@ -22,15 +22,16 @@ class Change:
     """What the watcher did, or could not do.
 
     Attributes:
-        kind: "flipped": the alias answers with the version from now on; "unloaded": a version that no alias points
-            to has been freed; "failed": the version can't be served, and what served before still serves;
-            "unreadable": the registry can't be read; "readable": it can again.
+        kind: "flipped": the alias answers with the version from now on; "fallback": it does, but points to another in
+            the registry, which can't be served; "unloaded": a version that no alias points to has been freed;
+            "failed": the version can't be served, and what served before still serves; "unreadable": the registry
+            can't be read; "readable": it can again.
         key: the version; None where it is about the registry.
         alias: the alias, "" where there is none.
         message: what went wrong, "" when nothing did.
     """
 
-    kind: Literal["flipped", "unloaded", "failed", "unreadable", "readable"]
+    kind: Literal["flipped", "fallback", "unloaded", "failed", "unreadable", "readable"]
     key: ModelKey | None = None
     alias: str = ""
     message: str = ""
@@ -45,12 +46,14 @@ class Behind:
         wanted: the version that it points to.
         serving: the version that answers in its place; None if none does.
         message: why.
+        fallback: whether `serving` was loaded in its place, because nothing served; else it serves since before.
     """
 
     alias: str
     wanted: ModelKey
     serving: ModelKey | None
     message: str
+    fallback: bool = False
 
 
 @dataclass
@@ -64,6 +67,9 @@ class _Failure:
 
 class RegistryWatcher:
     """Loads the versions that aliases point to, flips the aliases, and unloads what no alias points to any more.
+
+    A version that can't be served leaves in place what serves. Where nothing does, as after a start, the last one that
+    the alias pointed to before answers, so that a server comes back from a restart with what it had.
 
     Args:
         registry: what is looked at; it is only called in threads.
@@ -97,6 +103,7 @@ class RegistryWatcher:
         self._loading: dict[ModelKey, asyncio.Task[bool]] = {}
         self._unloading: dict[ModelKey, asyncio.Task[None]] = {}
         self._behind: dict[tuple[str, str], Behind] = {}
+        self._fallen: set[tuple[str, str]] = set()  # those that answer with what they fell back to
         self._unreadable = ""
 
     @property
@@ -160,15 +167,34 @@ class RegistryWatcher:
             key, at = ModelKey(model.name, version), (model.name, alias)
             if self._serving.get(at) == key or (await self._load(key, alias) and self._flip(key, alias)):
                 self._behind.pop(at, None)
+                self._fallen.discard(at)
             elif key in self._failures:
-                self._behind[at] = Behind(alias, key, self._serving.get(at), self._failures[key].message)
+                if at not in self._serving:
+                    await self._fall_back(model, alias)
+                failure = self._failures[key]
+                self._behind[at] = Behind(alias, key, self._serving.get(at), failure.message, at in self._fallen)
         for key in sorted(self._loaded):
             used = key in self._serving.values() or key.version in wanted.values()
             if key.name == model.name and not used:
                 self._unload(key)
 
-    async def _load(self, key: ModelKey, alias: str) -> bool:
-        """Have the engine load the version, and return whether it serves it."""
+    async def _fall_back(self, model: Model, alias: str) -> None:
+        """Let the alias answer with the last version that it had before and that can be served, if there is one."""
+        present = model.aliases[alias]
+        for version in dict.fromkeys(reversed(model.stack(alias))):
+            key = ModelKey(model.name, version)
+            if version != present and await self._load(key, alias, present) and self._flip(key, alias, "fallback"):
+                self._fallen.add((model.name, alias))
+                return
+
+    async def _load(self, key: ModelKey, alias: str, wanted: str = "") -> bool:
+        """Have the engine load the version, and return whether it serves it.
+
+        Args:
+            key: the version.
+            alias: what will answer with it.
+            wanted: the version that the alias points to in the registry, if it is not this one.
+        """
         if key in self._loaded:
             return True
         failure = self._failures.get(key)
@@ -180,14 +206,14 @@ class RegistryWatcher:
             task.add_done_callback(lambda _: self._loading.pop(key, None))
         while not (await asyncio.wait([task], timeout=self._interval))[0]:
             # A load that takes long, or hangs, does not hold up the way back.
-            if not await asyncio.to_thread(self._points, key, alias):
+            if not await asyncio.to_thread(self._points, key.name, alias, wanted or key.version):
                 return False
         return not task.cancelled() and task.result()
 
-    def _points(self, key: ModelKey, alias: str) -> bool:
+    def _points(self, name: str, alias: str, version: str) -> bool:
         """Return whether the registry's alias still points to the version, as far as that can be read."""
         try:
-            return self._registry.show(key.name).aliases.get(alias) == key.version
+            return self._registry.show(name).aliases.get(alias) == version
         except UserError:
             return True
 
@@ -205,7 +231,7 @@ class RegistryWatcher:
         self._loaded.add(key)
         return True
 
-    def _flip(self, key: ModelKey, alias: str) -> bool:
+    def _flip(self, key: ModelKey, alias: str, kind: Literal["flipped", "fallback"] = "flipped") -> bool:
         """Let the engine's alias point to the version, and return whether it does."""
         try:
             self._engine.alias(key.name, alias, key.version)
@@ -214,7 +240,7 @@ class RegistryWatcher:
             self._fail(key, alias, str(error))
             return False
         self._serving[key.name, alias] = key
-        self._tell(Change("flipped", key, alias))
+        self._tell(Change(kind, key, alias))
         return True
 
     def _fail(self, key: ModelKey, alias: str, message: str) -> None:
