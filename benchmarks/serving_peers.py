@@ -1,11 +1,13 @@
 """Servers beside `eyas serve`, each with the very same work: JPEG bytes to detections by `eyas.load` of one bundle.
 
-    PYTHON serving_peers.py triton|ray|greedy BUNDLE PORT
+    PYTHON serving_peers.py triton|ray|greedy|floor BUNDLE PORT
 
 Each runs in an environment of its own: numpy, opencv-python-headless, simplejpeg, onnxruntime, and nvidia-pytriton (the
 real Triton, its dynamic batcher) or ray[serve]; Eyas' sources come by PYTHONPATH. `greedy` is Eyas' own
 server with a plain queue in place of the scheduler's admission: all are taken, none is dropped, batches are as large
-as the queue. Each prints its address once it answers. LitServe has a file of its own, since it imports its own again.
+as the queue. `floor` is a Starlette application on uvicorn that takes the body and answers, and does no work at all:
+what this machine needs for a request however little a server does.
+Each prints its address once it answers. LitServe has a file of its own, since it imports its own again.
 """
 
 from __future__ import annotations
@@ -115,6 +117,22 @@ def greedy(bundle: str, port: int) -> None:
     serve([bundle], ServerSettings(port=port, grpc_port=None), engine, say=lambda line: print(line, flush=True))
 
 
+def floor(_bundle: str, port: int) -> None:
+    """Serve nothing: take the body, and answer the same few numbers."""
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    async def answer(request: Request) -> JSONResponse:
+        return JSONResponse({"bytes": len(await request.body()), "box": [1.0, 2.0, 3.0, 4.0]})
+
+    print(f"REST http://127.0.0.1:{port}/detect", flush=True)
+    app = Starlette(routes=[Route("/detect", answer, methods=["POST"])])
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
+
+
 def body(picture: bytes, name: str) -> tuple[bytes, dict[str, str]]:
     """Return what a peer is sent for a picture, and the headers."""
     if name == "litserve":
@@ -140,7 +158,7 @@ def main(arguments: Sequence[str]) -> None:
     name, bundle, port = arguments
     # A script's folder comes first on the path; other packages there must not shadow what is installed.
     sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() != Path(__file__).parent.resolve()]
-    {"triton": triton, "ray": ray, "greedy": greedy}[name](bundle, int(port))
+    {"triton": triton, "ray": ray, "greedy": greedy, "floor": floor}[name](bundle, int(port))
 
 
 if __name__ == "__main__":

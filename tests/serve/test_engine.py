@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.serve.bundles import jpeg, picture, write_bundle
 
+from eyas.errors import UserError
 from eyas.serve import keeper
 from eyas.serve.api import Answer, Engine, ModelKey, Options, Request
 from eyas.serve.engine import LocalEngine
@@ -378,3 +379,14 @@ def test_is_an_engine(bundle: Path) -> None:
         await engine.close()
 
     run(check())
+
+
+def test_a_part_of_the_goal_is_kept_for_what_the_scheduler_does_not_see(bundle: Path) -> None:
+    async def serve() -> None:
+        async with LocalEngine(dataclasses.replace(SETTINGS, goal=20.0, reserve=0.25)) as engine:
+            key = await engine.load("shapes", bundle=bundle)
+            assert engine._flow.scheduler._pool.models[f"{key.name}/{key.version}"].slo == 15.0
+
+    run(serve())
+    with pytest.raises(UserError, match="reserve"):
+        EngineSettings(reserve=0.95)

@@ -25,6 +25,8 @@ class EngineSettings:
         device: the engines' device; see `eyas.load`.
         goal: latency goal, from a request's arrival to its answer, and its default deadline; None for eight times what
             one picture takes, and 0.25 s at least.
+        reserve: share of the goal kept for what the scheduler does not see, the connection and the protocol, and
+            for a batch that takes longer than any before: requests are admitted for the rest of it.
         max_batch: the largest batch.
         max_waiting: pictures that may wait in all.
         limits: which pictures are decoded.
@@ -47,6 +49,7 @@ class EngineSettings:
     decoders: int = 1
     device: str = "auto"
     goal: float | None = None
+    reserve: float = 0.1
     max_batch: int = 8
     max_waiting: int = 4096
     limits: PictureLimits = field(default_factory=PictureLimits)
@@ -61,10 +64,12 @@ class EngineSettings:
         """Refuse values that mean nothing."""
         least: dict[str, float] = {
             "min_workers": 1, "decoders": 1, "max_batch": 1, "max_waiting": 1, "worker_memory": 0, "memory_limit": 0,
-            "shadows": 0, "start_seconds": 0.01, "batch_seconds": 0.01, "stop_seconds": 0,
+            "shadows": 0, "reserve": 0, "start_seconds": 0.01, "batch_seconds": 0.01, "stop_seconds": 0,
         }  # fmt: skip
         optional: dict[str, float] = {"workers": 1, "threads": 1, "goal": 0.001}
         least |= {name: bound for name, bound in optional.items() if vars(self)[name] is not None}
         for name, bound in least.items():
             if not bound <= vars(self)[name] < math.inf:
                 raise UserError(f"{name} is {vars(self)[name]}.", expected=f"at least {bound:g}", where=name)
+        if self.reserve > 0.9:
+            raise UserError(f"reserve is {self.reserve}.", expected="a share of the goal, 0 to 0.9", where="reserve")

@@ -170,7 +170,7 @@ class Keeper:
         def joined(worker: Worker, ready: Ready) -> None:
             profile = Profile.measured(ready.latencies)
             goal = self._settings.goal or max(GOAL_SECONDS, GOAL_BATCHES * (profile.base + profile.per_item))
-            self._flow.add(version.id, worker, profile, goal, spec.max_batch)
+            self._flow.add(version.id, worker, profile, goal * (1 - self._settings.reserve), spec.max_batch)
 
         def make(name: str) -> Worker:
             return ThreadWorker(name, spec) if self._settings.in_process else ProcessWorker(name, spec, classes)

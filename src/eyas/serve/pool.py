@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable
 from eyas.errors import UserError, suggest
 from eyas.serve.items import Batch, Outcome, Reason
 from eyas.serve.latency import LatencyModel, Profile
-from eyas.serve.prediction import Server, finish_after
+from eyas.serve.prediction import Server, finish_after, less_spread
 from eyas.serve.queues import Decaying, Entry, Line, Queue
 from eyas.serve.settings import SchedulerConfig
 
@@ -239,11 +239,12 @@ class Pool:
         for worker in model.workers:
             service = worker.services[queue]
             servers.append((worker.free_in(now), service.cap, service.seconds))
-        alone = finish_after(line.size + 1, servers)
-        if queue.size == line.size and len(self.models) == 1 and len(model.queues) == 1:
-            return alone
-        others = [each for queue in model.neighbours() if queue.size for each in queue.active() if each is not line]
-        return self._among(now, model, line, others, servers, alone) if others else alone
+        answer = finish_after(line.size + 1, servers)
+        if queue.size != line.size or len(self.models) > 1 or len(model.queues) > 1:
+            others = [each for queue in model.neighbours() if queue.size for each in queue.active() if each is not line]
+            if others:
+                answer = self._among(now, model, line, others, servers, answer)
+        return less_spread(answer, servers, [worker.services[queue].latency.safety for worker in model.workers])
 
     def _among(
         self, now: float, model: ServedModel, line: Line, others: list[Line], servers: list[Server], alone: float

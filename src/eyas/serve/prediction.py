@@ -48,3 +48,21 @@ def _no_later_than(position: int, servers: Sequence[Server]) -> float:
         now = begin
         rate += batch / seconds
     return now + (position - done) / rate
+
+
+def less_spread(answer: float, servers: Sequence[Server], safety: Sequence[float]) -> float:
+    """Return when a request is done at the latest to expect, given that batches deviate independently of each other.
+
+    Each server's seconds hold a margin for a slow batch. Of several batches in a row not all are slow: their margins
+    together grow with the root of their number, not with the number.
+
+    Args:
+        answer: seconds until it is done if every batch took as long as the servers say.
+        servers: as for `finish_after`.
+        safety: of each, its seconds over what a batch takes on average.
+    """
+    count = len(servers)
+    seconds = sum(server[2] for server in servers) / count
+    margin = seconds - sum(server[2] / each for server, each in zip(servers, safety, strict=True)) / count
+    batches = (answer - min(server[0] for server in servers)) / seconds
+    return answer - max(batches - math.sqrt(max(batches, 1.0)), 0.0) * margin
