@@ -43,13 +43,18 @@ def test_a_broken_picture_of_several_is_named_and_harms_no_other_request(server:
     whole, broken = jpeg(), jpeg()[:400]
     url = f"{server.url}/v1/detect/batch?model=good"
     texts = [base64.b64encode(each).decode() for each in (whole, broken, whole)]
-    pictures = httpx.post(url, json={"images": texts}, timeout=60).json()["pictures"]
-    assert [len(each.get("detections", ())) for each in pictures] == [1, 0, 1]
-    assert pictures[1]["kind"] == "unprocessable"
-    answer = httpx.post(url, json={"images": [texts[1], base64.b64encode(b"no picture").decode()]}, timeout=60)
-    assert answer.status_code == 422
-    answer = httpx.post(url, json={"images": [texts[0], texts[2]]}, timeout=60)
-    assert [len(each["detections"]) for each in answer.json()["pictures"]] == [1, 1]
+    answer = httpx.post(url, json={"images": [*texts, base64.b64encode(b"no picture").decode()]}, timeout=60)
+    assert answer.status_code == 200
+    told = [each.get("kind") or len(each["detections"]) for each in answer.json()["pictures"]]
+    assert told == [1, "unprocessable", 1, "unprocessable"]
+    answer = httpx.post(url, json={"images": [texts[1]] * 2}, timeout=60)
+    assert (answer.status_code, answer.json()["kind"]) == (422, "unprocessable")
+    inputs = [{"name": "images", "datatype": "BYTES", "shape": [3], "data": texts}]
+    answer = httpx.post(f"{server.url}/v2/models/good/infer", json={"inputs": inputs}, timeout=60)
+    assert (answer.status_code, answer.json()["kind"]) == (422, "unprocessable")
+    assert answer.json()["error"].startswith("Picture 2 of 3"), (
+        "this protocol has no place for the error of one picture"
+    )
 
 
 def test_a_network_that_gives_no_numbers_finds_nothing(server: Running) -> None:

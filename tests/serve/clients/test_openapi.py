@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.routing import Route
 from tests.serve.clients.environment import clients_python
 from tests.serve.fake import FakeEngine
@@ -28,7 +29,9 @@ CHECKS = (
 
 def test_the_document_has_every_address_and_no_other() -> None:
     engine = FakeEngine()
-    app: Any = public_app(Service(engine, Metrics(engine)))._app
+    app: Any = public_app(Service(engine, Metrics(engine)))
+    while not isinstance(app, Starlette):  # the layers around it
+        app = app._app
     routes = {
         (route.path, method.lower())
         for route in app.routes
@@ -50,7 +53,8 @@ def test_fuzzing_finds_no_fault(tmp_path: Path, seed: int) -> None:
     python = clients_python()
     limits = Limits(body=1_000_000)
     with running(FakeEngine, grpc_port=None, limits=limits, events=EventSettings(tmp_path)) as server:
-        words = [str(python.with_name("schemathesis")), "run", f"{server.url}/openapi.json", "--checks", CHECKS,
+        words = [str(python), str(python.with_name("schemathesis")), "run", f"{server.url}/openapi.json",
+                 "--checks", CHECKS,
                  "--max-examples", "5", "--phases", "coverage,fuzzing", "--seed", str(seed),
                  "--generation-database", "none", "--suppress-health-check", "all", "--no-color",
                  "--request-timeout", "20"]  # fmt: skip
