@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -228,3 +229,18 @@ def test_releasing_waits_for_the_batch_and_gives_no_other() -> None:
         assert sizes(worker) == [1]
 
     run(check())
+
+
+def test_a_batch_that_ends_within_one_turn_of_the_loop_took_its_time() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def check() -> None:
+        worker = FakeWorker("w")
+        flow, _ = flow_with(worker, max_batch=1)
+        ticket = submit(flow, b"a")
+        time.sleep(0.004)  # a loop's own clock may stand still until its next turn
+        worker.finish()
+        assert ticket.ended - ticket.dispatched >= 0.004
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(check())

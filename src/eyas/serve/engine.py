@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 from eyas.serve.api import Answer, ModelKey, ModelStatus, Request, Timing
 from eyas.serve.asking import labels_of, thresholds_of
@@ -76,7 +77,7 @@ class LocalEngine:
 
     async def _detect(self, request: Request, route: Route) -> Answer:
         """Run a request on the version that it was given."""
-        version, start = self._table[route.key], self._loop.time()
+        version, start = self._table[route.key], monotonic()
         version.used = start
         version.open += 1
         version.empty.clear()
@@ -84,7 +85,7 @@ class LocalEngine:
             timeout = request.timeout
             if version.state != "ready":
                 await self._keeper.wake(version, timeout)
-                timeout = None if timeout is None else timeout - (self._loop.time() - start)
+                timeout = None if timeout is None else timeout - (monotonic() - start)
             tasks = self._tasks(request, version)
             ticket = Ticket(tasks, self._loop.create_future(), request.partial, request.refused)
             lane = LANES[request.lane]
@@ -103,7 +104,7 @@ class LocalEngine:
             for number, picture in enumerate(request.pictures):
                 if _was_run(ticket, number, request):
                     self.quarantine.survived(picture)
-            return _answer(request, route.key, ticket, self._loop.time() - start)
+            return _answer(request, route.key, ticket, monotonic() - start)
         finally:
             version.open -= 1
             if not version.open:
@@ -126,7 +127,7 @@ class LocalEngine:
         Raises:
             ServeError: it has one, and is not partial; or nothing is left of it.
         """
-        now, refused = self._loop.time(), dict(request.refused)
+        now, refused = monotonic(), dict(request.refused)
         for number, picture in enumerate(request.pictures):
             if number not in refused and self.quarantine.holds(now, picture):
                 if not request.partial:
@@ -138,7 +139,7 @@ class LocalEngine:
 
     def _died(self, tasks: Sequence[Task]) -> None:
         """Remember the pictures of a batch whose worker died."""
-        self.quarantine.died(self._loop.time(), [task.picture for task in tasks])
+        self.quarantine.died(monotonic(), [task.picture for task in tasks])
 
     def _shadow(self, request: Request, key: ModelKey) -> None:
         """Let another version see a copy of the request, in the gaps that real requests leave."""
@@ -193,13 +194,13 @@ class LocalEngine:
 
     def stats(self) -> Stats:
         """Return the scheduler's numbers now; its models are called "name/version"."""
-        return self._flow.scheduler.stats(self._loop.time())
+        return self._flow.scheduler.stats(monotonic())
 
     # ---------------------------------------------------------------------------------------------------- state
 
     def ready(self) -> bool:
         """Return whether new requests are welcome; see `Engine.ready`."""
-        busy = self._loop.time() - self._flow.refused < BUSY_SECONDS
+        busy = monotonic() - self._flow.refused < BUSY_SECONDS
         return self._accepting and not busy and self._keeper.serving()
 
     async def drain(self) -> None:

@@ -1,10 +1,15 @@
-"""The scheduler at work in an event loop: tickets in, batches to the workers, results back to the tickets."""
+"""The scheduler at work in an event loop: tickets in, batches to the workers, results back to the tickets.
+
+The clock is the system's monotonic one. uvloop's own counts whole milliseconds and stands still while callbacks run: a
+batch of two milliseconds would be learned as one of one to three. Its zero is the same, so alarms can be set by either.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from types import MappingProxyType
 
 from eyas.serve.errors import Kind, Refused, ServeError
@@ -14,6 +19,7 @@ from eyas.serve.scheduler import Scheduler
 from eyas.serve.settings import SchedulerConfig
 from eyas.serve.workers import base
 
+TICK = 0.001  # seconds by which an alarm of uvloop may be early: then nothing would be due yet
 # Why a request was refused or ended without an answer -> how the client is told.
 TOLD: dict[Reason, tuple[Kind, str]] = {
     Reason.OVERLOAD: ("overloaded", "The server is busy: the answer would come too late."),
@@ -40,7 +46,7 @@ class Ticket:
 
     Attributes:
         results: one for each picture that was run, or refused alone.
-        arrived, dispatched, ended: the loop's clock; `dispatched` is of its last batch.
+        arrived, dispatched, ended: by the monotonic clock; `dispatched` is of its last batch.
         inference: seconds of the networks of its batches together.
         batch: how many pictures were in its last batch.
     """
@@ -105,7 +111,7 @@ class Flow:
 
     def __init__(self, config: SchedulerConfig, died: Callable[[Sequence[base.Task]], None]) -> None:
         self.scheduler = Scheduler(config)
-        self.refused = -math.inf  # when a request was last refused for load, on the loop's clock
+        self.refused = -math.inf  # when a request was last refused for load, on the monotonic clock
         self._died = died
         self._loop = asyncio.get_running_loop()
         self._workers: dict[str, base.Worker] = {}
@@ -126,7 +132,7 @@ class Flow:
         self._workers.pop(name, None)
         if batch is not None:
             self._died([_ticket(item)[0].tasks[_ticket(item)[1]] for item in batch.items])
-        self.scheduler.worker_lost(self._loop.time(), name)
+        self.scheduler.worker_lost(monotonic(), name)
         self._let_go(name)
         self._settle()
 
@@ -144,7 +150,7 @@ class Flow:
         Raises:
             ServeError: it was refused.
         """
-        now = ticket.arrived = self._loop.time()
+        now = ticket.arrived = monotonic()
         deadline = None if timeout is None else now + timeout
         ticket.ids = range(self._number, self._number + len(ticket.tasks))
         self._number = ticket.ids.stop
@@ -168,7 +174,7 @@ class Flow:
 
     def cancel(self, ticket: Ticket) -> None:
         """Free the places of a request's pictures that still wait; what runs is finished and thrown away."""
-        now = self._loop.time()
+        now = monotonic()
         for number in ticket.ids:
             self.scheduler.cancel(now, number)
         self._settle()
@@ -180,7 +186,7 @@ class Flow:
 
     def _start(self, batch: Batch) -> None:
         """Hand a batch to its worker."""
-        now, tasks = self._loop.time(), []
+        now, tasks = monotonic(), []
         for item in batch.items:
             ticket, index = _ticket(item)
             ticket.dispatched, ticket.batch = now, len(batch.items)
@@ -190,7 +196,7 @@ class Flow:
 
     def _ended(self, batch: Batch, outcome: base.Outcome) -> None:
         """Give the results of a batch to its tickets, and the worker its next one."""
-        now = self._loop.time()
+        now = monotonic()
         if self._running.get(batch.worker) is not batch:
             return
         del self._running[batch.worker]
@@ -218,20 +224,20 @@ class Flow:
         """Answer what has ended, feed the idle workers, and set the alarm clock."""
         self._answer()
         for name in self.scheduler.ready():
-            batch = self.scheduler.next_batch(self._loop.time(), name)
+            batch = self.scheduler.next_batch(monotonic(), name)
             if batch is not None:
                 self._start(batch)
         self._answer()
         wake = self.scheduler.wake_at()
-        if wake is not None and (self._timer is None or wake < self._timer.when()):
+        if wake is not None and (self._timer is None or wake + TICK < self._timer.when()):
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(wake, self._ring)
+            self._timer = self._loop.call_at(wake + TICK, self._ring)
 
     def _ring(self) -> None:
         """Drop what has waited too long."""
         self._timer = None
-        self.scheduler.expire(self._loop.time())
+        self.scheduler.expire(monotonic())
         self._settle()
 
     def _answer(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from time import monotonic
 
 from eyas.errors import UserError
 from eyas.runtime.machine import usable_cores
@@ -43,7 +44,6 @@ class Keeper:
         self._settings = settings
         self._table = table
         self._flow = flow
-        self._loop = asyncio.get_running_loop()
         self._upkeep: asyncio.Task[None] | None = None
 
     def serving(self) -> bool:
@@ -126,7 +126,7 @@ class Keeper:
             raise ServeError("unprocessable", f"The bundle can't be loaded: {error}") from error
         finally:
             version.loading = None
-        version.used = self._loop.time()
+        version.used = monotonic()
         self._table.set(version, "ready")
         LOG.info("%s is ready: %d worker(s), threads: %s", version.id, choice.workers, choice.threads)
         if self._upkeep is None:
@@ -234,7 +234,7 @@ class Keeper:
 
     def _scale(self, version: Version, crew: Crew) -> None:
         """Give a version as many workers as its load wants."""
-        now = self._loop.time()
+        now = monotonic()
         stats = self._flow.scheduler.stats(now).models.get(version.id)
         if version.scaler is None or stats is None:
             return

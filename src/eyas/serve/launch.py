@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +152,8 @@ async def _serve(
         if isinstance(error, ServeError):
             raise UserError(error.message) from error
         raise
+    gc.collect()
+    gc.freeze()  # what is there by now stays: to look through it again would hold up every request for 30 ms
     for line in greeting(settings, server.addresses, lines):
         say(line)
     await server.run(seconds)

@@ -24,7 +24,7 @@ class Version:
         manifest: of its bundle, once it was read.
         crew: its workers, while it is loaded.
         loading: ends when the load that is under way does; None when none is.
-        used: when it last got a request, on the loop's clock.
+        used: when it last got a request, on the monotonic clock.
         open: requests that were accepted and not answered.
         empty: set while `open` is 0.
         lock: held while its workers are started or stopped.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import os
 import signal
 import socket
@@ -94,6 +95,8 @@ def serve(connection: socket.socket, slab: Slab | None) -> None:
     except WorkerFailed as error:
         connection.sendall(pack(Type.FAILED, str(error)))
         return
+    gc.collect()
+    gc.freeze()
     limit_memory(spec.memory)
     connection.sendall(pack_ready(Ready(engine, tuple(latencies), private_memory())))
     for message in incoming:
