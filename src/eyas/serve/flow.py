@@ -1,7 +1,7 @@
 """The scheduler at work in an event loop: tickets in, batches to the workers, results back to the tickets.
 
-The clock is the system's monotonic one. uvloop's own counts whole milliseconds and stands still while callbacks run: a
-batch of two milliseconds would be learned as one of one to three. Its zero is the same, so alarms can be set by either.
+The clock is the system's monotonic one. uvloop's own counts whole milliseconds: a batch of two would be learned as one
+of one to three. Its zero is the same, so alarms can be set by either.
 """
 
 from __future__ import annotations
