@@ -40,7 +40,11 @@ def started(name: str, python: str, bundle: Path, goal: float) -> LocalServer:
         return LocalServer([str(bundle), *OURS, "--slo", f"{1e3 * goal:g}"])
     script = HERE / ("serving_litserve.py" if name == "litserve" else "serving_peers.py")
     # standard error is not read here: a server that talks would fill the pipe and stand still
-    command = ("sh", "-c", f'exec "{python}" "{script}" {name} "{bundle}" {free_port()} 2>/dev/null')
+    command = (
+        "sh",
+        "-c",
+        f'PYTHONPATH="{HERE.parent / "src"}" exec "{python}" "{script}" {name} "{bundle}" {free_port()} 2>/dev/null',
+    )
     return LocalServer([], command, ready=r"REST +(http://\S+)")
 
 

@@ -3,7 +3,7 @@
     PYTHON serving_peers.py triton|ray|greedy|floor BUNDLE PORT
 
 Each runs in an environment of its own: numpy, opencv-python-headless, simplejpeg, onnxruntime, and nvidia-pytriton (the
-real Triton, its dynamic batcher) or ray[serve]; Eyas' sources come by PYTHONPATH. `greedy` is Eyas' own
+real Triton, its dynamic batcher) or ray[serve]; Eyas' sources are on the path. `greedy` is Eyas' own
 server with a plain queue in place of the scheduler's admission: all are taken, none is dropped, batches are as large
 as the queue. `floor` is a Starlette application on uvicorn that takes the body and answers, and does no work at all:
 what this machine needs for a request however little a server does.
