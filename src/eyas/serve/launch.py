@@ -139,6 +139,7 @@ async def _serve(
     engine = LocalEngine(engine_settings, plan.router, shadowed)
     server = Server(engine, settings)
     await server.start()
+    server.service.phase.warming.set()
     following: asyncio.Task[None] | None = None
     try:
         await _load(engine, plan.bundles)
@@ -154,6 +155,7 @@ async def _serve(
         raise
     gc.collect()
     gc.freeze()  # what is there by now stays: to look through it again would hold up every request for 30 ms
+    server.service.phase.warming.clear()
     for line in greeting(settings, server.addresses, lines):
         say(line)
     await server.run(seconds)

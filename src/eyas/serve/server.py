@@ -81,6 +81,7 @@ class Server:
             self._journals.append(events.close)
         span = open_telemetry() if settings.telemetry else no_span
         self.service = Service(self.engine, metrics, settings.limits, events, span)
+        metrics.ready = self.service.ready
         try:
             await self._listen()
         except BaseException:

@@ -41,8 +41,14 @@ def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Phase:
-    """Whether the server takes requests; `end` is set when it is told to end."""
+    """Whether the server takes requests.
 
+    Attributes:
+        warming: set while something is still loaded that is to be served from the start.
+        end: set when the server is told to end.
+    """
+
+    warming: asyncio.Event = field(default_factory=asyncio.Event)
     end: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -85,7 +91,7 @@ class Service:
 
     def ready(self) -> bool:
         """Return whether new requests are welcome."""
-        return not self.phase.draining and self.engine.ready()
+        return not self.phase.warming.is_set() and not self.phase.draining and self.engine.ready()
 
     async def detect(self, request: Request, *, protocol: str, trace: Trace | None = None) -> Answer:
         """Return what was found.

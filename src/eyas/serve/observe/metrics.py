@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Count
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -24,6 +24,7 @@ class Metrics:
     Attributes:
         registry: Prometheus' own.
         in_flight: requests that wait for their answer.
+        ready: whether new requests are welcome; the engine's word, until the server around it knows more.
         events_dropped: events that could not be written.
     """
 
@@ -32,6 +33,7 @@ class Metrics:
         self.registry = r = CollectorRegistry()
         names = ("model", "version")
         self.in_flight = 0
+        self.ready: Callable[[], bool] = engine.ready
         self.outcomes: Count[tuple[str, str, str]] = Count()
         self._refused = Counter(
             "eyas_pictures_refused", "Pictures refused alone, in an answer for others", (*names, "kind"), registry=r
@@ -46,7 +48,7 @@ class Metrics:
         self._tally = Tally()
         r.register(self._tally)
         r.register(_Requests(self))
-        r.register(_Models(engine))
+        r.register(_Models(engine, lambda: self.ready()))
         ProcessCollector(registry=r)
 
     def outcome(self, protocol: str, model: str, outcome: str) -> None:
@@ -101,14 +103,14 @@ class _Requests(Collector):
 class _Models(Collector):
     """Tells the state and memory of each version when the metrics are read."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, welcome: Callable[[], bool]) -> None:
+        self._engine, self._welcome = engine, welcome
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges."""
         names = ("model", "version")
         ready = GaugeMetricFamily("eyas_ready", "Whether new requests are welcome")
-        ready.add_metric((), float(self._engine.ready()))
+        ready.add_metric((), float(self._welcome()))
         yield ready
         state = GaugeMetricFamily("eyas_model_ready", "Whether the version is ready", labels=names)
         memory = GaugeMetricFamily("eyas_model_memory_bytes", "What its workers hold", labels=names)

@@ -1,0 +1,159 @@
+"""Readiness of `eyas serve` as it is really started, by every way to ask for it: false until all models are warm."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx2 as httpx
+import pytest
+from tests.serve.bundles import jpeg, write_bundle
+from tests.serve.processes import wait_until
+
+from eyas.serve.grpc.protocol import health_pb2 as health
+from eyas.serve.grpc.protocol import inference_pb2 as pb
+
+HEALTH, OIP = "grpc.health.v1.Health", "inference.GRPCInferenceService"
+SERVING, NOT_SERVING = health.HealthCheckResponse.SERVING, health.HealthCheckResponse.NOT_SERVING
+# What the workers run at their start: a bundle is warm when a file of its name lies in the gate's folder.
+GATE = """
+import time
+from pathlib import Path
+import eyas.serve.workers.opening as opening
+
+whole = opening.open_pipeline
+
+def open_pipeline(spec):
+    while not (Path({folder!r}) / spec.bundle.name).exists():
+        time.sleep(0.01)
+    return whole(spec)
+
+opening.open_pipeline = open_pipeline
+"""
+
+
+class Asker:
+    """A server's process, and every way to ask whether it is ready."""
+
+    def __init__(self, process: subprocess.Popen[str], gate: Path, rest: str, channel: grpc.Channel) -> None:
+        self.process, self.gate, self.rest, self._channel = process, gate, rest, channel
+
+    def call(self, service: str, method: str, message: Any, answer: Any) -> Any:
+        """Call a gRPC method."""
+        made = self._channel.unary_unary(f"/{service}/{method}", type(message).SerializeToString, answer.FromString)
+        return made(message, timeout=30)
+
+    def health(self, name: str) -> int:
+        """Return gRPC's health of a service or a model."""
+        asked = health.HealthCheckRequest(service=name)
+        return int(self.call(HEALTH, "Check", asked, health.HealthCheckResponse).status)
+
+    def watched(self) -> Iterator[int]:
+        """Yield the server's health whenever it changes."""
+        asked = health.HealthCheckRequest()
+        watch = self._channel.unary_stream(
+            f"/{HEALTH}/Watch", health.HealthCheckRequest.SerializeToString, health.HealthCheckResponse.FromString
+        )
+        for each in watch(asked, timeout=60):
+            yield each.status
+
+    def ready(self) -> bool:
+        """Return whether the server is ready, after asking everywhere; the answers must agree."""
+        answers = {
+            "readyz": httpx.get(f"{self.rest}/readyz").status_code == 200,
+            "oip": httpx.get(f"{self.rest}/v2/health/ready").status_code == 200,
+            "grpc": self.call(OIP, "ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse).ready,
+            "health": self.health("") == SERVING,
+            "service": self.health(OIP) == SERVING,
+            "metric": "\neyas_ready 1.0\n" in httpx.get(f"{self.rest}/metrics").text,
+        }
+        assert len(set(answers.values())) == 1, answers
+        return answers["readyz"]
+
+    def model_ready(self, name: str) -> bool:
+        """Return whether a model is ready; the answers must agree."""
+        rest = httpx.get(f"{self.rest}/v2/models/{name}/ready").status_code == 200
+        asked = self.call(OIP, "ModelReady", pb.ModelReadyRequest(name=name), pb.ModelReadyResponse).ready
+        assert rest == asked == (self.health(name) == SERVING)
+        return rest
+
+    def detect(self, name: str) -> httpx.Response:
+        """Ask for detections."""
+        kind = {"content-type": "image/jpeg"}
+        return httpx.post(f"{self.rest}/v1/detect?model={name}", content=jpeg(), headers=kind, timeout=60)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def asker(tmp_path: Path) -> Iterator[Asker]:
+    """A server of two bundles, neither of which is warm before its gate is opened."""
+    bundles = [write_bundle(tmp_path / name) for name in ("first", "second")]
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    (tmp_path / "sitecustomize.py").write_text(GATE.format(folder=str(gate)), "utf-8")
+    rest, plain = free_port(), free_port()
+    words = [*map(str, bundles), "--port", str(rest), "--grpc-port", str(plain), "--workers", "1", "--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eyas", "serve", *words], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{plain}") as channel:
+            yield Asker(process, gate, f"http://127.0.0.1:{rest}", channel)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def alive(asker: Asker) -> bool:
+    """Return whether the server answers at all."""
+    assert asker.process.poll() is None
+    with contextlib.suppress(httpx.TransportError, grpc.RpcError):
+        live = asker.call(OIP, "ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse).live
+        return bool(live and httpx.get(f"{asker.rest}/livez").status_code == 200)
+    return False
+
+
+def test_a_server_is_ready_when_all_that_it_is_to_serve_is_warm(asker: Asker) -> None:
+    assert wait_until(lambda: alive(asker)), "it listens before it is warm, so that it can say that it is not"
+    assert wait_until(lambda: httpx.get(f"{asker.rest}/v2/models/first/ready").status_code == 503)
+    assert not asker.ready() and not asker.model_ready("first")
+    told = httpx.get(f"{asker.rest}/readyz")
+    assert (told.status_code, told.json()["ready"], told.headers["retry-after"]) == (503, False, "1")
+    refused = asker.detect("first")
+    assert (refused.status_code, refused.json()["kind"], refused.headers["retry-after"]) == (503, "unavailable", "1")
+    seen: list[int] = []
+    watching = threading.Thread(target=lambda: seen.extend(_until_serving(asker)))
+    watching.start()
+    (asker.gate / "first").touch()
+    assert wait_until(lambda: httpx.get(f"{asker.rest}/v2/models/first/ready").status_code == 200)
+    assert asker.model_ready("first") and not asker.ready(), "the second model is not warm"
+    assert asker.detect("first").status_code == 200
+    (asker.gate / "second").touch()
+    assert wait_until(lambda: httpx.get(f"{asker.rest}/readyz").status_code == 200)
+    assert asker.ready() and asker.model_ready("second")
+    assert asker.detect("second").status_code == 200
+    watching.join(30)
+    assert seen == [NOT_SERVING, SERVING]
+
+
+def _until_serving(asker: Asker) -> Iterator[int]:
+    """Yield what a watcher of the server's health sees until it serves."""
+    for status in asker.watched():
+        yield status
+        if status == SERVING:
+            return
