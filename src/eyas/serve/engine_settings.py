@@ -49,7 +49,7 @@ class EngineSettings:
     decoders: int = 1
     device: str = "auto"
     goal: float | None = None
-    reserve: float = 0.1
+    reserve: float = 0.15
     max_batch: int = 8
     max_waiting: int = 4096
     limits: PictureLimits = field(default_factory=PictureLimits)

@@ -32,16 +32,19 @@ class Guarded(HttpToolsProtocol):
         if len(self.connections) > self._limits.connections:
             self._end("503 Service Unavailable", "unavailable", "There are too many connections.", "1")
             return
-        self._begin_head()
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes of headers."""
+        """Count the bytes and the seconds of headers that do not come at once."""
         before = self._in_head
         super().data_received(data)
-        if before and self._in_head and self.parser is not None:
-            self._head += len(data)
-            if self._head > self._limits.headers:
-                self._end("431 Request Header Fields Too Large", "invalid", "The headers are too large.")
+        if self._in_head and self.parser is not None:
+            if self._timer is None:
+                self._watch()
+            if before:
+                self._head += len(data)
+                if self._head > self._limits.headers:
+                    self._end("431 Request Header Fields Too Large", "invalid", "The headers are too large.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -49,8 +52,8 @@ class Guarded(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """Begin the time of this request's headers."""
-        self._begin_head()
+        """Wait for this request's headers from now on."""
+        self._in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -59,9 +62,8 @@ class Guarded(HttpToolsProtocol):
         self._in_head, self._head = False, 0
         super().on_headers_complete()
 
-    def _begin_head(self) -> None:
-        self._stop()
-        self._in_head = True
+    def _watch(self) -> None:
+        """Begin the time of headers."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._limits.header_seconds, self._slow)
 
