@@ -49,9 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--admin-grpc-port", type=int, help="load and unload over gRPC (default: none)")
     work = parser.add_argument_group("how it works")
     work.add_argument("--workers", default="auto", metavar="N", help="worker processes a model (default: auto)")
+    work.add_argument("--min-workers", type=int, default=1, metavar="N",
+        help="with auto: how many of them run at least (default: %(default)s)")  # fmt: skip
     work.add_argument("--threads", type=int, metavar="N", help="processor threads a worker (default: measured)")
     work.add_argument("--slo", type=float, metavar="MS", help="latency goal in milliseconds (default: from the model)")
     work.add_argument("--max-batch", type=int, default=8, metavar="N", help="largest batch (default: %(default)s)")
+    work.add_argument("--memory", type=int, default=0, metavar="MIB",
+        help="what the workers of all models may hold together: above it the model that was not used for the longest "
+        "time is unloaded until a request wants it (default: no limit)")  # fmt: skip
+    work.add_argument("--worker-memory", type=int, default=2048, metavar="MIB",
+        help="what a worker may take beyond what it holds once it is warm; 0: no limit (default: 2048)")  # fmt: skip
     work.add_argument("--batch-seconds", type=float, default=30.0, metavar="S",
         help="a worker that takes longer for a batch hangs, and is replaced (default: %(default)s)")  # fmt: skip
     work.add_argument("--start-seconds", type=float, default=120.0, metavar="S",
@@ -115,17 +122,20 @@ def run(args: argparse.Namespace) -> int:
         key, line = new_key(args.new_key)
         print(f"key (shown once):       {key}\nline of the keys' file: {line}")
         return 0
-    from eyas.serve.engine_settings import EngineSettings
+    from eyas.serve.engine_settings import MIB, EngineSettings
 
     if args.workers != "auto" and not (args.workers.isdecimal() and int(args.workers) > 0):
         raise UserError(f"--workers is '{args.workers}'.", expected="auto, or a number from 1")
     engine = EngineSettings(
         in_process=args.in_process,
         workers=None if args.workers == "auto" else int(args.workers),
+        min_workers=args.min_workers,
         threads=args.threads,
         device=args.device,
         goal=None if args.slo is None else args.slo / 1000.0,
         max_batch=args.max_batch,
+        memory_limit=args.memory * MIB,
+        worker_memory=args.worker_memory * MIB,
         batch_seconds=args.batch_seconds,
         start_seconds=args.start_seconds,
     )
