@@ -31,7 +31,7 @@ class Limits:
         header_seconds: within which the headers must have arrived.
         body_seconds: within which the body must have arrived.
         idle_seconds: after which a stream without a frame is closed.
-        connections: most connections, and most gRPC calls, at once.
+        connections: most connections, and most gRPC calls, at once; besides these, half as many gRPC streams.
         detections: most detections that a client may ask for.
         timeout: most seconds that a client may ask the server to try.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -277,25 +276,6 @@ def test_an_idle_stream_ends(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         next(stream(channel, waiting))
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-
-
-def test_streams_that_do_nothing_keep_nobody_out() -> None:
-    """Hundreds of idle streams; those beyond the limit wait or are refused, and single calls are answered."""
-    limits = Limits(idle_seconds=3.0, connections=400)
-    over = threading.Event()
-    with running(FakeEngine, limits=limits) as server:
-        channels = [grpc.insecure_channel(server.addresses.grpc, [("grpc.use_local_subchannel_pool", 1)]) for _ in "ab"]
-        try:
-            idle = [stream(channels[0], iter(over.wait, True)) for _ in range(300)]
-            assert arrays(infer(channels[1], files(FILE)))["num_detections"].tolist() == [1]
-            with pytest.raises(grpc.RpcError) as caught:
-                next(idle[-1])
-            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED, "after its time an idle stream ends"
-            assert arrays(infer(channels[1], files(FILE)))["num_detections"].tolist() == [1]
-        finally:
-            over.set()
-            for each in channels:
-                each.close()
 
 
 def test_metadata_of_any_bytes_is_taken(channel: grpc.Channel) -> None:

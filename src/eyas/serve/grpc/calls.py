@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -20,6 +21,46 @@ Guard = Callable[[Mapping[str, str]], str]  # metadata -> client's name; raises 
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Any, Context], Awaitable[Any]]
 Streaming = Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]]
+
+
+class Room:
+    """So many calls may be under way at once, of all clients together.
+
+    Streams have a room of their own, so that who opens many and is silent on them keeps no other call out. gRPC's own
+    limit (`maximum_concurrent_rpcs`) is not used, since it knows no such difference.
+
+    Args:
+        most: the number.
+        what: what they are called in a refusal.
+    """
+
+    def __init__(self, most: int, what: str = "calls") -> None:
+        self._most = max(1, most)
+        self._what = what
+        self._open = 0
+
+    def __enter__(self) -> None:
+        """Take a place.
+
+        Raises:
+            ServeError: there is none.
+        """
+        if self._open >= self._most:
+            words = f"{self._most} {self._what} are under way: as many as there may be."
+            raise ServeError("overloaded", words, retry_after=1.0)
+        self._open += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        self._open -= 1
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """How many calls, and how many streams, may be under way."""
+
+    calls: Room
+    streams: Room
 
 
 def metadata_of(context: Context) -> dict[str, str]:
@@ -63,7 +104,12 @@ async def refuse(error: ServeError, context: Context) -> None:
 
 
 def handlers(
-    file: FileDescriptor, service: str, unary: Mapping[str, Unary], streaming: Mapping[str, Streaming], guard: Guard
+    file: FileDescriptor,
+    service: str,
+    unary: Mapping[str, Unary],
+    streaming: Mapping[str, Streaming],
+    guard: Guard,
+    rooms: Rooms,
 ) -> grpc.GenericRpcHandler:
     """Return the service's handlers.
 
@@ -73,17 +119,19 @@ def handlers(
         unary: method -> what answers one message with one.
         streaming: method -> what answers a stream with a stream.
         guard: lets a client in, or raises.
+        rooms: how many calls may be under way.
     """
     descriptor = file.services_by_name[service.rpartition(".")[2]]
     found: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for name, call in unary.items():
         kind = GetMessageClass(descriptor.methods_by_name[name].input_type)
-        found[name] = grpc.unary_unary_rpc_method_handler(_guarded(call, guard, kind), response_serializer=_serialized)
+        handle_one = _guarded(call, guard, kind, rooms.calls)
+        found[name] = grpc.unary_unary_rpc_method_handler(handle_one, response_serializer=_serialized)
     for name, stream in streaming.items():
         method = descriptor.methods_by_name[name]
         many = method.client_streaming
         make = grpc.stream_stream_rpc_method_handler if many else grpc.unary_stream_rpc_method_handler
-        handle = _guarded_stream(stream, guard, GetMessageClass(method.input_type), many)
+        handle = _guarded_stream(stream, guard, GetMessageClass(method.input_type), many, rooms.streams)
         found[name] = make(handle, response_serializer=_serialized)
     return grpc.method_handlers_generic_handler(service, found)
 
@@ -105,11 +153,12 @@ async def _all_parsed(kind: type[Message], messages: AsyncIterator[bytes]) -> As
         yield _parsed(kind, data)
 
 
-def _guarded(call: Unary, guard: Guard, kind: type[Message]) -> Unary:
+def _guarded(call: Unary, guard: Guard, kind: type[Message], room: Room) -> Unary:
     async def handle(data: Any, context: Context) -> Any:
         try:
             guard(metadata_of(context))
-            return await call(_parsed(kind, data), context)
+            with room:
+                return await call(_parsed(kind, data), context)
         except ServeError as error:
             await refuse(error, context)
         except grpc.aio.AbortError:
@@ -121,13 +170,14 @@ def _guarded(call: Unary, guard: Guard, kind: type[Message]) -> Unary:
     return handle
 
 
-def _guarded_stream(call: Streaming, guard: Guard, kind: type[Message], many: bool) -> Streaming:
+def _guarded_stream(call: Streaming, guard: Guard, kind: type[Message], many: bool, room: Room) -> Streaming:
     async def handle(messages: Any, context: Context) -> AsyncIterator[Any]:
         try:
             guard(metadata_of(context))
             source: Any = _all_parsed(kind, messages) if many else _parsed(kind, messages)
-            async for answer in call(source, context):
-                yield answer
+            with room:
+                async for answer in call(source, context):
+                    yield answer
         except ServeError as error:
             await refuse(error, context)
 

@@ -11,6 +11,7 @@ from eyas.errors import UserError
 from eyas.serve.limits import Limits
 
 _SLACK = 64 * 1024  # a message is a little larger than the pictures in it
+_BURST = 16_384  # calls that may wait to be looked at; each holds its headers only
 
 
 def make_server(
@@ -33,10 +34,13 @@ def make_server(
         ("grpc.max_metadata_size", limits.headers),
         ("grpc.absolute_max_metadata_size", limits.headers),
         ("grpc.max_concurrent_streams", limits.connections),
+        # What comes in one burst waits until Python refuses it in words; gRPC tells those beyond it "cancelled".
+        ("grpc.server.max_pending_requests", _BURST),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _BURST),
         ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
         ("grpc.so_reuseport", 0),  # two servers on one port would each get a part of the requests
     ]
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.connections)
+    server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers(tuple(handlers))
     try:
         if credentials is None:

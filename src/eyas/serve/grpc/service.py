@@ -9,7 +9,18 @@ from typing import Any
 
 from eyas.serve.api import Request
 from eyas.serve.errors import ServeError
-from eyas.serve.grpc.calls import Context, Guard, Streaming, Unary, handlers, metadata_of, request_id, time_left
+from eyas.serve.grpc.calls import (
+    Context,
+    Guard,
+    Room,
+    Rooms,
+    Streaming,
+    Unary,
+    handlers,
+    metadata_of,
+    request_id,
+    time_left,
+)
 from eyas.serve.grpc.codec import parse_request, to_message
 from eyas.serve.grpc.protocol import health_pb2 as health
 from eyas.serve.grpc.protocol import inference_pb2 as pb
@@ -217,10 +228,13 @@ def public_handlers(service: Service, guard: Guard) -> list[Any]:
     }
     streaming: dict[str, Streaming] = {"ModelStreamInfer": mine.infer_stream}
     watch: Any = probe.watch
+    calls = service.limits.connections
+    work = Rooms(Room(calls), Room(calls // 2, "streams"))
+    probes = Rooms(Room(calls), Room(calls // 8, "watchers"))  # who asks for health needs no key, so not too many
     return [
-        handlers(pb.DESCRIPTOR, INFERENCE, open_methods, {}, _everybody),
-        handlers(pb.DESCRIPTOR, INFERENCE, unary, streaming, guard),
-        handlers(health.DESCRIPTOR, HEALTH, {"Check": probe.check}, {"Watch": watch}, _everybody),
+        handlers(pb.DESCRIPTOR, INFERENCE, open_methods, {}, _everybody, probes),
+        handlers(pb.DESCRIPTOR, INFERENCE, unary, streaming, guard, work),
+        handlers(health.DESCRIPTOR, HEALTH, {"Check": probe.check}, {"Watch": watch}, _everybody, probes),
     ]
 
 
@@ -234,7 +248,8 @@ def admin_handlers(service: Service, guard: Guard) -> list[Any]:
         "RepositoryModelLoad": repository.load,
         "RepositoryModelUnload": repository.unload,
     }
-    return [handlers(pb.DESCRIPTOR, INFERENCE, unary, {}, guard)]
+    room = Room(service.limits.connections)
+    return [handlers(pb.DESCRIPTOR, INFERENCE, unary, {}, guard, Rooms(room, room))]
 
 
 def _everybody(_metadata: object) -> str:
