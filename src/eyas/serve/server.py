@@ -21,7 +21,7 @@ import uvicorn
 from eyas.errors import UserError
 from eyas.serve import urls
 from eyas.serve.api import Engine
-from eyas.serve.grpc.server import make_server
+from eyas.serve.grpc.lasting import LastingServer
 from eyas.serve.grpc.service import admin_handlers, public_handlers
 from eyas.serve.observe.events import EventLog
 from eyas.serve.observe.journal import Journal
@@ -64,7 +64,7 @@ class Server:
     addresses: Addresses = field(init=False)
     service: Service = field(init=False)
     _http: list[tuple[_Http, asyncio.Task[None]]] = field(init=False, default_factory=list)
-    _grpc: list[grpc.aio.Server] = field(init=False, default_factory=list)
+    _grpc: list[LastingServer] = field(init=False, default_factory=list)
     _journals: list[Callable[[], None]] = field(init=False, default_factory=list)
 
     async def start(self) -> None:
@@ -145,10 +145,10 @@ class Server:
     async def _serve_grpc(self, handlers: list[Any], port: int) -> str:
         settings = self.settings
         credentials = None if settings.tls is None else _credentials(settings.tls)
-        server, bound = make_server(handlers, _address(settings.host, port), settings.limits, credentials)
+        server = LastingServer(handlers, _address(settings.host, port), settings.limits, credentials)
         await server.start()
         self._grpc.append(server)
-        return _address(settings.host, bound)
+        return _address(settings.host, server.port)
 
     def _access_log(self) -> Log | None:
         target = self.settings.access_log
