@@ -13,6 +13,7 @@ from tests.serve.grpc.test_service import FILE, arrays, files, infer
 from tests.serve.processes import wait_until
 from tests.serve.running import Running, running
 
+from eyas.serve.grpc.lasting import LastingServer
 from eyas.serve.grpc.protocol import inference_pb2 as pb
 from eyas.serve.grpc.service import INFERENCE
 
@@ -112,6 +113,7 @@ def test_odd_bytes_end_their_call_at_the_most(server: Running, name: bytes, valu
 def test_a_path_of_odd_bytes_ends_the_server_for_a_moment_only(server: Running) -> None:
     """gRPC's own server ends; another answers at the same port, and the end is clean."""
     (lasting,) = server.server._grpc
+    assert isinstance(lasting, LastingServer)
     for number in range(1, 4):
         exchange(server, "ServerLive", b"", (b":path", b"/\xff"))
         assert wait_until(lambda number=number: lasting.revived == number)
