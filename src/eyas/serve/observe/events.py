@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from eyas.picture_header import parse_header
 from eyas.serve.api import Answer, ModelKey, Request
 from eyas.serve.errors import Refused, ServeError
 from eyas.serve.observe.journal import Journal
+from eyas.serve.observe.recent import Recent
 from eyas.types import Detections, UInt8Array
 
 NAME = "events.jsonl"
@@ -76,16 +77,14 @@ class EventLog:
     ) -> None:
         self._settings, self._chance = settings, chance
         self._journal = Journal(settings.folder / NAME, size=settings.size, keep=settings.files, on_drop=on_drop)
-        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._recent = Recent(settings.recent)
         self._swept = 0.0
 
     def detected(self, request: Request, answer: Answer, *, protocol: str, trace: str) -> None:
         """Log an answer."""
         statistics, keep = self._chance() < self._settings.statistics, self._chance() < self._settings.pictures
         now = time.time()
-        self._recent[answer.id] = None
-        if len(self._recent) > self._settings.recent:
-            self._recent.popitem(last=False)
+        self._recent.add(answer.id)
         self._journal.submit(lambda: self._line(request, answer, protocol, trace, now, statistics, keep))
 
     def refused(self, request_id: str, model: str, *, protocol: str, trace: str, outcome: str) -> None:
