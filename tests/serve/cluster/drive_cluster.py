@@ -41,6 +41,8 @@ class Load:
         self._local = threading.local()
         self.outcomes: Counter[str] = Counter()
         self.slowest = 0.0
+        self.late: list[tuple[float, float, str]] = []  # when, how long it took, and why it was not answered in time
+        self._begin = 0.0
 
     def one(self, query: str = "?model=shapes") -> tuple[str, Any]:
         """Send one request; return its status, or what went wrong, and the answer."""
@@ -63,14 +65,16 @@ class Load:
 
     def _timed(self) -> None:
         start = time.monotonic()
-        outcome, _ = self.one()
+        outcome, body = self.one()
         self.outcomes[outcome] += 1
+        if outcome == "504":
+            self.late.append((round(start - self._begin, 2), round(time.monotonic() - start, 2), body["error"]))
         self.slowest = max(self.slowest, time.monotonic() - start)
 
     @contextmanager
     def running(self, rate: float) -> Iterator[None]:
         """Send that many requests a second within the block; at its end all of them have been answered."""
-        self.outcomes, self.slowest = Counter(), 0.0
+        self.outcomes, self.slowest, self.late, self._begin = Counter(), 0.0, [], time.monotonic()
         stop = threading.Event()
 
         def send() -> None:
@@ -179,6 +183,7 @@ def main(folder: Path, picture: bytes) -> dict[str, Any]:
     report["node_killed"] = {
         "outcomes": dict(load.outcomes),
         "slowest": round(load.slowest, 2),
+        "late": load.late,
         "retried": application.retried() - before,
         "replicas": replicas(),
     }
