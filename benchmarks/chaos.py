@@ -49,7 +49,7 @@ def text(report: chaos.Report, args: argparse.Namespace, load: float) -> str:
     return f"""# Chaos
 
 `python benchmarks/chaos.py --seconds {args.seconds:g} --calm {args.calm:g} --pause {args.pause:g} --seed {args.seed}`:
-the real server (`eyas serve --registry`, {chaos.WORKERS} worker processes a version) is asked by 4 clients while
+the real server (`eyas serve --registry PLACE`, {chaos.WORKERS} worker processes a version) is asked by 4 clients while
 workers are killed and stopped at random, the champion's alias moves, artefacts are spoiled or deleted while the alias
 points to them, and other clients drip, hang up and send rubbish. At the end SIGTERM comes under load.
 

@@ -1,7 +1,7 @@
 """The real server under everything at once: kills, hangs, spoiled artefacts, alias flips, slow and broken clients.
 
-`run` starts `eyas serve --registry` as a process, lets clients ask it while faults come at random, ends it with SIGTERM
-under load, and returns what happened as a `Report`; `Report.faults` says which invariants were broken.
+`run` starts `eyas serve --registry PLACE` as a process, lets clients ask it while faults come at random, ends it with
+SIGTERM under load, and returns what happened as a `Report`; `Report.faults` says which invariants were broken.
 """
 
 from __future__ import annotations
