@@ -120,6 +120,27 @@ def test_a_refusal_is_passed_on_and_not_tried_again(kind: module.Kind) -> None:
     assert len(replicas.asked) == 1
 
 
+@pytest.mark.parametrize("kind", ["overloaded", "deadline"])
+def test_who_lost_its_replica_gets_time_and_is_not_given_up_for_load(kind: module.Kind) -> None:
+    async def main() -> None:
+        found = await cluster(replicas, retries=2, patience=5.0).detect(request())
+        assert found.id == "a"
+
+    replicas = Replicas(ReplicaLostError("gone"), Refusal(kind, "words", 0.5))
+    run(main())
+    assert [asked.timeout for asked, _ in replicas.asked] == [None, 4.0, 4.0]
+
+
+def test_who_lost_its_replica_is_told_of_load_when_no_try_is_left() -> None:
+    async def main() -> None:
+        with pytest.raises(ServeError, match="words"):
+            await cluster(replicas, retries=1).detect(request())
+
+    replicas = Replicas(ReplicaLostError("gone"), Refusal("overloaded", "words", 0.5))
+    run(main())
+    assert len(replicas.asked) == 2
+
+
 def test_a_bug_of_a_replica_is_not_spread_to_the_others() -> None:
     replicas = Replicas(ValueError("bug"))
     with pytest.raises(ValueError, match="bug"):

@@ -21,6 +21,7 @@ from eyas.serve.settings import SchedulerConfig
 LOG = logging.getLogger("eyas.serve")
 BUSY_SECONDS = 1.0  # after a refusal for load the server is not ready for so long
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds before a request is given to another replica
+LATE = 0.8  # of the patience is what a request that lost its replica may wait in the next one's line
 
 
 @dataclass(frozen=True)
@@ -103,20 +104,29 @@ class ClusterEngine:
         return replace(answer, timing=replace(answer.timing, total=loop.time() - start))
 
     async def _persist(self, request: Request, model: str, deadline: float | None) -> Answer:
-        """Ask replicas until one answers, as often as is allowed."""
-        loop, pause, reason = asyncio.get_running_loop(), FIRST_PAUSE, ""
+        """Ask replicas until one answers, as often as is allowed.
+
+        A request that lost its replica was accepted, and has waited for longer than the latency goal already: the next
+        replica would refuse it, or drop it, if it went by the goal. So unless the client set a time itself it gets more
+        of it, and to be refused for load is no reason to give it up while it has tries left. Late is better than never.
+        """
+        loop, pause, reason, lost = asyncio.get_running_loop(), FIRST_PAUSE, "", False
         for tries_left in reversed(range(self.settings.tries)):
+            asked = request
             if deadline is not None:
-                request = replace(request, timeout=max(deadline - loop.time(), 0.001))
+                asked = request = replace(request, timeout=max(deadline - loop.time(), 0.001))
+            elif lost:
+                asked = replace(request, timeout=LATE * self.settings.patience)
             try:
                 async with asyncio.timeout(self._patience(request)):
-                    result = await self._ask(request, model)
+                    result = await self._ask(asked, model)
             except (ReplicaLostError, TimeoutError) as error:
-                reason = str(error) or "no answer in time"
+                reason, lost = str(error) or "no answer in time", True
             else:
                 if isinstance(result, Answer):
                     return result
-                if result.kind != "unavailable":
+                busy = lost and result.kind in ("overloaded", "deadline") and tries_left
+                if result.kind != "unavailable" and not busy:
                     raise result.error()
                 reason = result.message
             if tries_left:
