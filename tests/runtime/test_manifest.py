@@ -240,3 +240,9 @@ def test_the_engine_itself(bundle: Path) -> None:
     assert pick_providers("cpu") == ["CPUExecutionProvider"]
     with pytest.raises(UserError, match="can't use the device 'tpu'"):
         pick_providers("tpu")
+
+
+def test_a_folder_that_is_no_bundle_is_told_how_one_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no bundle.*manifest\.json") as error:
+        read_manifest(tmp_path)
+    assert "eyas compile" in str(error.value)

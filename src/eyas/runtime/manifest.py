@@ -223,6 +223,12 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             is missing, lies outside the folder or was changed.
     """
     path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(
+            f"{folder.name or folder} is no bundle: there is no {MANIFEST} in it.",
+            where=str(folder),
+            fix="eyas compile RUN --out FOLDER makes one",
+        )
     fields = read_json(path, max_bytes=MAX_BYTES)
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise UserError(f"{MANIFEST} is not a bundle's.", where=str(path), expected=f'"format": "{FORMAT}"')
