@@ -37,9 +37,22 @@ def request(picture: bytes | None = None, version: str = "") -> Request:
 
 
 def children() -> list[int]:
-    """Return the numbers of the worker processes that this process has, zombies included."""
+    """Return the numbers of the worker processes that this process has, zombies included.
+
+    Other tests of the same run may have left it other children, multiprocessing's resource tracker for one.
+    """
     tasks = Path("/proc/self/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text("ascii").split()]
+    pids = [int(pid) for task in tasks for pid in (task / "children").read_text("ascii").split()]
+    return [pid for pid in pids if may_be_worker(pid)]
+
+
+def may_be_worker(pid: int) -> bool:
+    """Return whether a process is a worker, or a zombie, of which nobody can tell."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return not words or b"eyas.serve.workers" in words
 
 
 def open_files() -> int:
