@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 from tests.serve.bundles import write_bundle
 from tests.serve.fake import encoded
+from tests.serve.started import Started, started
 
 from eyas.errors import UserError
 from eyas.serve.engine_settings import EngineSettings
@@ -29,25 +27,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def started(bundle: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    """The process, and the addresses of REST and gRPC that it printed."""
-    words = ["serve", f"colours={bundle}", "--port", "0", "--grpc-port", "0", "--workers", "1", "--threads", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "eyas", *words], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    text = ""
-    while "Try:" not in text:
-        line = process.stdout.readline()
-        assert line, f"the server ended: {text}"
-        text += line
-    rest, plain = re.search(r"REST +(http://\S+)", text), re.search(r"gRPC +(\S+)", text)
-    assert rest and plain
-    yield process, rest[1], plain[1]
-    process.kill()
-    process.wait()
+def server(bundle: Path, tmp_path: Path) -> Iterator[Started]:
+    """A server of the bundle."""
+    with started(tmp_path, f"colours={bundle}", "--workers", "1", "--threads", "1") as found:
+        yield found
 
 
-def test_a_bundle_is_served_and_the_end_is_clean(started: tuple[subprocess.Popen[str], str, str]) -> None:
-    process, rest, plain = started
+def test_a_bundle_is_served_and_the_end_is_clean(server: Started) -> None:
+    process, rest, plain = server.process, server.address("REST"), server.address("gRPC")
     blue = np.zeros((40, 80, 3), np.uint8)
     blue[..., 2] = 200
     kind = {"content-type": "image/png"}  # conf: the grey padding around the picture looks a little red

@@ -89,6 +89,11 @@ class ServeError(Exception):
         return WIRES[self.kind]
 
 
+def crashed() -> ServeError:
+    """Return what a client is told of a fault of ours: nothing of the inside."""
+    return ServeError("internal", "The server failed on this request; its log tells more.")
+
+
 def all_refused(refused: Mapping[int, Refused]) -> ServeError:
     """Return the error of a request each of whose pictures was refused.
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from eyas.errors import UserError
 from eyas.serve.api import Answer, Engine, ModelKey, Request
-from eyas.serve.errors import ServeError, all_refused
+from eyas.serve.errors import ServeError, all_refused, crashed
 from eyas.serve.limits import Limits, check_request
 from eyas.serve.observe.events import EventLog
 from eyas.serve.observe.metrics import Metrics
@@ -156,7 +156,7 @@ class Service:
             raise ServeError("deadline", "There was no answer in time.") from error
         except Exception as error:
             _LOG.exception("request %s failed", request.id)
-            raise ServeError("internal", "The server failed on this request; its log tells more.") from error
+            raise crashed() from error
         if answer.refused and not answer.detections:
             raise all_refused(answer.refused)
         if answer.timing.total <= 0.0:

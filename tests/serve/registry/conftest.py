@@ -6,8 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.serve import bundles as detecting
 from tests.serve.registry.carded import write_bundle
 
+from eyas.card import write_card
+from eyas.runtime.manifest import MANIFEST
 from eyas.serve.registry import Registry, open_registry
 from eyas.serve.registry.store import DATABASE
 
@@ -38,3 +41,13 @@ def registry(place: Path) -> Registry:
 def bundles(tmp_path: Path) -> list[Path]:
     """Three bundles that differ."""
     return [write_bundle(tmp_path / f"bundle{i}", f"bundle{i}") for i in range(3)]
+
+
+@pytest.fixture
+def cars(registry: Registry, tmp_path: Path) -> Registry:
+    """A registry with two versions of `cars` whose scores differ by half."""
+    for number, scale in ((1, 1.0), (2, 0.5)):
+        folder = detecting.write_bundle(tmp_path / f"v{number}", scale=scale)
+        write_card(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
+        registry.add(folder, "cars")
+    return registry

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
-from tests.serve import bundles as detecting
 from tests.serve.bundles import jpeg
 
-from eyas.card import write_card
 from eyas.errors import UserError
-from eyas.runtime.manifest import MANIFEST
 from eyas.serve.api import Request
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.registry import Registry
 from eyas.serve.registry.store import BundleRegistry
 from eyas.serve.registry.watch import Change, RegistryWatcher
-
-
-@pytest.fixture
-def cars(registry: Registry, tmp_path: Path) -> Registry:
-    """A registry with two versions of `cars` whose scores differ by half."""
-    for number, scale in ((1, 1.0), (2, 0.5)):
-        folder = detecting.write_bundle(tmp_path / f"v{number}", scale=scale)
-        write_card(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
-        registry.add(folder, "cars")
-    return registry
 
 
 def test_swaps_under_load_lose_nothing(cars: Registry) -> None:

@@ -12,13 +12,10 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from tests.serve import bundles as detecting
 from tests.serve.bundles import jpeg
 from tests.serve.started import Started, started
 
-from eyas.card import write_card
 from eyas.errors import UserError
-from eyas.runtime.manifest import MANIFEST
 from eyas.serve.api import ModelKey
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
@@ -30,14 +27,10 @@ WORKERS = ("--workers", "1", "--threads", "1", "--slo", "20000")
 
 
 @pytest.fixture
-def cars(registry: Registry, tmp_path: Path) -> Registry:
+def cars(cars: Registry) -> Registry:
     """A registry with two versions of `cars` whose scores differ by half; the first is the champion."""
-    for number, scale in ((1, 1.0), (2, 0.5)):
-        folder = detecting.write_bundle(tmp_path / f"v{number}", scale=scale)
-        write_card(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
-        registry.add(folder, "cars")
-    registry.promote("cars", "1")
-    return registry
+    cars.promote("cars", "1")
+    return cars
 
 
 class Load:

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from eyas.serve.errors import ServeError
+from eyas.serve.errors import ServeError, crashed
 from eyas.serve.limits import check_id
 from eyas.serve.service import new_id
 
@@ -165,7 +165,7 @@ def _guarded(call: Unary, guard: Guard, kind: type[Message], room: Room) -> Unar
             raise
         except Exception:
             _LOG.exception("a gRPC call failed")
-            await refuse(ServeError("internal", "The server failed on this request; its log tells more."), context)
+            await refuse(crashed(), context)
 
     return handle
 

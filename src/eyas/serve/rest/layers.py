@@ -11,10 +11,10 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from eyas.serve.errors import ServeError
+from eyas.serve.errors import ServeError, crashed
 from eyas.serve.limits import Limits, check_id
 from eyas.serve.observe.tracing import Trace, trace_of
-from eyas.serve.rest.replies import CRASHED, refusal
+from eyas.serve.rest.replies import refusal
 from eyas.serve.service import new_id
 
 REQUEST_ID = "x-request-id"
@@ -89,7 +89,7 @@ class Surround:
             await _refuse(refused, scope, receive, answer)
         except BaseException as error:
             if not status[0] and isinstance(error, Exception):
-                await _refuse(CRASHED, scope, receive, answer)
+                await _refuse(crashed(), scope, receive, answer)
             status[0] = status[0] or 500
             raise
         finally:

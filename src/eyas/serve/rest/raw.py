@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eyas.serve.errors import ServeError
+from eyas.serve.limits import KINDS
 from eyas.serve.rest.bodies import Body
 from eyas.serve.rest.detect import detected, one_reply, prefers_jpeg
 from eyas.serve.rest.layers import context_of
@@ -18,7 +19,7 @@ from eyas.serve.rest.options import from_query
 from eyas.serve.service import Service
 
 PATH = "/v1/detect"
-KINDS = frozenset({"image/jpeg", "image/png", "image/webp", "application/octet-stream"})
+TYPES = frozenset({*(f"image/{kind}" for kind in KINDS), "application/octet-stream"})
 
 
 class RawPictures:
@@ -43,7 +44,7 @@ class RawPictures:
             return
         context = context_of(scope)
         kind = context.headers.get("content-type", "")
-        if kind not in KINDS and kind.partition(";")[0].strip().lower() not in KINDS:
+        if kind not in TYPES and kind.partition(";")[0].strip().lower() not in TYPES:
             await self._app(scope, receive, send)
             return
         annotate = prefers_jpeg(context.headers.get("accept", ""))

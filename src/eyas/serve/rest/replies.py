@@ -13,11 +13,10 @@ from starlette.responses import Response
 
 from eyas.serve import jsons
 from eyas.serve.api import Answer, Timing
-from eyas.serve.errors import Kind, Refused, ServeError
+from eyas.serve.errors import Kind, Refused, ServeError, crashed
 from eyas.types import Detections
 
 JSON = "application/json"
-CRASHED = ServeError("internal", "The server failed on this request; its log tells more.")
 _KINDS: Mapping[int, Kind] = {
     401: "unauthenticated",
     403: "forbidden",
@@ -71,7 +70,7 @@ async def on_disconnect(_request: Http, _error: Exception) -> Response:
 
 async def on_crash(_request: Http, _error: Exception) -> Response:
     """Answer a fault of ours without telling of the inside; the traceback goes to the server's log."""
-    return refusal(CRASHED)
+    return refusal(crashed())
 
 
 def picture_document(found: Detections) -> dict[str, Any]:
