@@ -21,8 +21,9 @@ import uvicorn
 from eyas.errors import UserError
 from eyas.serve import urls
 from eyas.serve.api import Engine
-from eyas.serve.grpc.lasting import LastingServer
-from eyas.serve.grpc.service import admin_handlers, public_handlers
+from eyas.serve.grpc.calls import Methods
+from eyas.serve.grpc.server import make_server
+from eyas.serve.grpc.service import admin_services, public_services
 from eyas.serve.observe.events import EventLog
 from eyas.serve.observe.journal import Journal
 from eyas.serve.observe.metrics import Metrics
@@ -64,7 +65,7 @@ class Server:
     addresses: Addresses = field(init=False)
     service: Service = field(init=False)
     _http: list[tuple[_Http, asyncio.Task[None]]] = field(init=False, default_factory=list)
-    _grpc: list[LastingServer] = field(init=False, default_factory=list)
+    _grpc: list[grpc.aio.Server] = field(init=False, default_factory=list)
     _journals: list[Callable[[], None]] = field(init=False, default_factory=list)
 
     async def start(self) -> None:
@@ -102,11 +103,11 @@ class Server:
             )
         plain, guarded_admin = "", ""
         if settings.grpc_port is not None:
-            handlers = public_handlers(service, lambda metadata: settings.keys.client(key_of(metadata)))
-            plain = await self._serve_grpc(handlers, settings.grpc_port)
+            services = public_services(service, lambda metadata: settings.keys.client(key_of(metadata)))
+            plain = await self._serve_grpc(services, settings.grpc_port)
         if settings.admin_grpc_port is not None:
-            handlers = admin_handlers(service, self._admin_guard)
-            guarded_admin = await self._serve_grpc(handlers, settings.admin_grpc_port)
+            services = admin_services(service, self._admin_guard)
+            guarded_admin = await self._serve_grpc(services, settings.admin_grpc_port)
         self.addresses = Addresses(rest, plain, admin, guarded_admin)
 
     def _admin_guard(self, metadata: Mapping[str, str]) -> str:
@@ -142,13 +143,13 @@ class Server:
             await task
         return _address(settings.host, listener.getsockname()[1])
 
-    async def _serve_grpc(self, handlers: list[Any], port: int) -> str:
+    async def _serve_grpc(self, services: list[Methods], port: int) -> str:
         settings = self.settings
         credentials = None if settings.tls is None else _credentials(settings.tls)
-        server = LastingServer(handlers, _address(settings.host, port), settings.limits, credentials)
+        server, bound = make_server(services, _address(settings.host, port), settings.limits, credentials)
         await server.start()
         self._grpc.append(server)
-        return _address(settings.host, server.port)
+        return _address(settings.host, bound)
 
     def _access_log(self) -> Log | None:
         target = self.settings.access_log

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -13,7 +15,6 @@ from tests.serve.grpc.test_service import FILE, arrays, files, infer
 from tests.serve.processes import wait_until
 from tests.serve.running import Running, running
 
-from eyas.serve.grpc.lasting import LastingServer
 from eyas.serve.grpc.protocol import inference_pb2 as pb
 from eyas.serve.grpc.service import INFERENCE
 
@@ -33,12 +34,14 @@ def field(name: bytes, value: bytes) -> bytes:
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-def exchange(server: Running, method: str, message: bytes, *more: tuple[bytes, bytes]) -> list[tuple[int, bytes]]:
+def exchange(
+    server: Running, method: str, message: bytes, *more: tuple[bytes, bytes], path: bytes | None = None
+) -> list[tuple[int, bytes]]:
     """Call a method with these metadata, and return the (kind, body) of each frame until the call has ended."""
     head = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
-        (b":path", f"/{INFERENCE}/{method}".encode()),
+        (b":path", f"/{INFERENCE}/{method}".encode() if path is None else path),
         (b":authority", b"localhost"),
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),
@@ -110,15 +113,21 @@ def test_odd_bytes_end_their_call_at_the_most(server: Running, name: bytes, valu
         assert arrays(infer(channel, files(FILE)))["num_detections"].tolist() == [1]
 
 
-def test_a_path_of_odd_bytes_ends_the_server_for_a_moment_only(server: Running) -> None:
-    """gRPC's own server ends; another answers at the same port, and the end is clean."""
-    (lasting,) = server.server._grpc
-    assert isinstance(lasting, LastingServer)
-    for number in range(1, 4):
-        exchange(server, "ServerLive", b"", (b":path", b"/\xff"))
-        assert wait_until(lambda number=number: lasting.revived == number)
-        with grpc.insecure_channel(server.addresses.grpc) as channel:
-            assert arrays(infer(channel, files(FILE), wait_for_ready=True))["num_detections"].tolist() == [1]
+@pytest.mark.parametrize("path", [b"/\xff", b"", b"/", b"no slash", b"/a/b/c", f"/{INFERENCE}/ServerLive\xff".encode()])
+def test_a_path_of_odd_bytes_is_refused_and_cancels_nobody(server: Running, path: bytes) -> None:
+    engine: Any = server.server.engine
+    engine.hold = server.call(asyncio.Event)
+    with grpc.insecure_channel(server.addresses.grpc) as channel:
+        make = channel.unary_unary(f"/{INFERENCE}/ModelInfer", pb.ModelInferRequest.SerializeToString)
+        seen = len(engine.seen)
+        under_way = make.future(files(FILE))
+        assert wait_until(lambda: len(engine.seen) > seen)
+        *_, (kind, block) = exchange(server, "", b"", path=path)
+        assert kind == RESET or b"grpc-status\x0212" in block, "UNIMPLEMENTED"
+        server.call(engine.hold.set)
+        assert under_way.result(10), "nobody else noticed"
+        engine.hold = None
+        assert arrays(infer(channel, files(FILE)))["num_detections"].tolist() == [1]
 
 
 def test_the_frames_made_by_hand_are_those_of_a_client(server: Running) -> None:

@@ -20,6 +20,7 @@ _LOG = logging.getLogger("eyas.serve")
 Guard = Callable[[Mapping[str, str]], str]  # metadata -> client's name; raises ServeError
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Any, Context], Awaitable[Any]]
+Methods = tuple[str, dict[str, "grpc.RpcMethodHandler[Any, Any]"]]  # a service's full name, method -> what answers it
 Streaming = Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]]
 
 
@@ -110,8 +111,8 @@ def handlers(
     streaming: Mapping[str, Streaming],
     guard: Guard,
     rooms: Rooms,
-) -> grpc.GenericRpcHandler:
-    """Return the service's handlers.
+) -> Methods:
+    """Return the handlers of a service's methods.
 
     Args:
         file: where its messages are.
@@ -133,7 +134,7 @@ def handlers(
         make = grpc.stream_stream_rpc_method_handler if many else grpc.unary_stream_rpc_method_handler
         handle = _guarded_stream(stream, guard, GetMessageClass(method.input_type), many, rooms.streams)
         found[name] = make(handle, response_serializer=_serialized)
-    return grpc.method_handlers_generic_handler(service, found)
+    return service, found
 
 
 def _serialized(message: Message) -> bytes:

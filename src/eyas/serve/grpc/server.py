@@ -1,26 +1,72 @@
-"""Starting gRPC servers on the running event loop, with limits."""
+"""Starting gRPC servers on the running event loop, with limits, and without a fault of gRPC's own.
+
+From its 1.84 on grpcio decodes the path of a call to an unknown method in the loop that accepts all calls: one that is
+no UTF-8 ends that loop, the server, and every call under way. So our methods are registered with gRPC's core, which
+compares bytes, and calls to all others are refused here, without a look at their path.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from eyas.errors import UserError
+from eyas.serve.grpc.calls import Methods
 from eyas.serve.limits import Limits
 
 _SLACK = 64 * 1024  # a message is a little larger than the pictures in it
 _BURST = 16_384  # calls that may wait to be looked at; each holds its headers only
 
 
+class _AioServer(cygrpc.AioServer):  # type: ignore[misc]
+    """gRPC's own, but that it never decodes the path of a method that is not registered."""
+
+    def _make_request_call_future(self, method: bytes | None) -> asyncio.Future[Any]:
+        """Return what will be the next call of a registered method; None stands for the others, which never come."""
+        if method is None:
+            return asyncio.ensure_future(self._refuse_unknown())
+        future: asyncio.Future[Any] = super()._make_request_call_future(method)
+        return future
+
+    async def _refuse_unknown(self) -> None:
+        """Refuse calls until the server ends, which raises; one whose client is slow to hear it holds up no other."""
+        refusals: set[asyncio.Task[None]] = set()
+        while True:
+            task = asyncio.create_task(_refuse(await self._request_call()))
+            refusals.add(task)
+            task.add_done_callback(refusals.discard)
+
+
+async def _refuse(call: Any) -> None:
+    context = cygrpc._ServicerContext(call, None, None, asyncio.get_running_loop())
+    with contextlib.suppress(grpc.aio.AbortError, cygrpc.ExecuteBatchError):  # the latter: the client has gone
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "There is no such method.")
+
+
+def _server(options: list[tuple[str, int]]) -> grpc.aio.Server:
+    """Return a server as gRPC makes it, of our class: what that class is made with differs between its versions."""
+    cygrpc.AioServer = _AioServer
+    try:
+        return grpc.aio.server(options=options)
+    finally:
+        cygrpc.AioServer = _AioServer.__base__
+
+
 def make_server(
-    handlers: Sequence[Any], address: str, limits: Limits, credentials: grpc.ServerCredentials | None = None
+    services: Sequence[Methods],
+    address: str,
+    limits: Limits,
+    credentials: grpc.ServerCredentials | None = None,
 ) -> tuple[grpc.aio.Server, int]:
     """Return a server that is bound, not started, and its port.
 
     Args:
-        handlers: the services.
+        services: what they answer.
         address: host and port; port 0 takes a free one.
         limits: sizes and numbers.
         credentials: for TLS; None for none.
@@ -40,8 +86,10 @@ def make_server(
         ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
         ("grpc.so_reuseport", 0),  # two servers on one port would each get a part of the requests
     ]
-    server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers(tuple(handlers))
+    server = _server(options)
+    for service, methods in services:
+        server.add_registered_method_handlers(service, methods)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))  # before 1.84
     try:
         if credentials is None:
             port = server.add_insecure_port(address)

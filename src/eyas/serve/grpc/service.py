@@ -12,6 +12,7 @@ from eyas.serve.errors import ServeError
 from eyas.serve.grpc.calls import (
     Context,
     Guard,
+    Methods,
     Room,
     Rooms,
     Streaming,
@@ -216,7 +217,7 @@ class Health:
         return _STATUS.SERVING if found.state == "ready" else _STATUS.NOT_SERVING
 
 
-def public_handlers(service: Service, guard: Guard) -> list[Any]:
+def public_services(service: Service, guard: Guard) -> list[Methods]:
     """Return what the public port serves; health needs no key."""
     mine, probe = Inference(service), Health(service)
     open_methods: dict[str, Unary] = {"ServerLive": mine.live, "ServerReady": mine.ready}
@@ -238,7 +239,7 @@ def public_handlers(service: Service, guard: Guard) -> list[Any]:
     ]
 
 
-def admin_handlers(service: Service, guard: Guard) -> list[Any]:
+def admin_services(service: Service, guard: Guard) -> list[Methods]:
     """Return what the admin's port serves."""
     mine, repository = Inference(service), Repository(service)
     unary: dict[str, Unary] = {
