@@ -33,6 +33,7 @@ from eyas.serve.latency import Profile
 from eyas.serve.load.arrivals import arrivals
 from eyas.serve.load.chart import draw_load
 from eyas.serve.load.http import Target
+from eyas.serve.load.local import LocalServer
 from eyas.serve.load.report import LoadReport, Step, percentile, summarize
 from eyas.serve.load.sweep import allow_connections
 from eyas.serve.scheduler import Scheduler
@@ -54,20 +55,16 @@ def pipeline(bundle: Path) -> Pipeline:
     return Pipeline(load(bundle, threads=1, spin=False), PictureLimits())
 
 
-def bare(found: Pipeline, tasks: Sequence[Task], seconds: float, pause: float = 0.0) -> tuple[float, float]:
+def bare(found: Pipeline, tasks: Sequence[Task], seconds: float) -> tuple[float, float]:
     """Return milliseconds of processor time a picture, and the median milliseconds, without any server.
 
     Args:
         found: what runs.
         tasks: the pictures, by turns.
         seconds: for how long.
-        pause: seconds between two pictures. A loop without pauses finds its caches and its processor warm; no server
-            that waits for its next request does.
     """
     walls, processor_time, end = [], 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
-        if pause > 0:
-            time.sleep(pause)
         before, start = time.process_time(), time.perf_counter()
         found.run([tasks[len(walls) % len(tasks)]])
         walls.append(time.perf_counter() - start)
@@ -79,43 +76,52 @@ def bare(found: Pipeline, tasks: Sequence[Task], seconds: float, pause: float = 
 
 
 def overhead(bundle: Path, peers: dict[str, str], rounds: int, seconds: float) -> dict[str, Any]:
-    """Return each server's cost of a request around the bare work, one request at a time."""
+    """Return each server's cost of a request around the bare work, one request at a time.
+
+    The bridge, which is the least that two processes can be, runs beside Eyas, and they are played by turns.
+    """
     found = pipeline(bundle)
-    thresholds = found._detector.thresholds
-    tasks = [Task(picture, thresholds) for picture in pictures()]
+    tasks = [Task(picture, found._detector.thresholds) for picture in pictures()]
     rows: dict[str, Any] = {}
     for name, python in peers.items():
-        with started(name, python, bundle, 1.0) as server:
-            aim = target(name, server)
-            asyncio.run(warmed(aim))
+        turns = {name: python} | ({"bridge": sys.executable} if name == "eyas" else {})
+        with ExitStack() as stack:
+            servers = {each: stack.enter_context(started(each, turns[each], bundle, 1.0)) for each in turns}
+            for each, server in servers.items():
+                asyncio.run(warmed(target(each, server)))
             cells = []
-            for _ in range(rounds):
-                alone = bare(found, tasks, seconds) if name != "floor" else (0.0, 0.0)
-                before = server.taken()
-                played = asyncio.run(closed(aim, 1, seconds))
-                after = server.taken()
-                served = [each for each in played.samples if each.served]
-                p50 = 1e3 * statistics.median(each.ended - each.sent for each in served)
-                pause = max(p50 - alone[1], 0.0) / 1e3
-                paced = bare(found, tasks, seconds, pause) if name != "floor" else (0.0, 0.0)
-                cells.append(((after.cpu - before.cpu) * 1e3 / len(served), alone[0], p50, alone[1], *paced))
-            rows[name] = {
-                "cpu_ms": statistics.median(cell[0] for cell in cells),
-                "bare_cpu_ms": statistics.median(cell[1] for cell in cells),
-                "cpu_over_bare_ms": statistics.median(cell[0] - cell[1] for cell in cells),
-                "p50_ms": statistics.median(cell[2] for cell in cells),
-                "bare_p50_ms": statistics.median(cell[3] for cell in cells),
-                "p50_over_bare_ms": statistics.median(cell[2] - cell[3] for cell in cells),
-                "cpu_over_paced_ms": statistics.median(cell[0] - cell[4] for cell in cells),
-                "p50_over_paced_ms": statistics.median(cell[2] - cell[5] for cell in cells),
-                "start_s": server.start_seconds,
-                "memory_mib": after.memory / 2**20,
-                "processes": after.processes,
-                "rounds": cells,
-            }
-        line = {key: round(value, 3) for key, value in rows[name].items() if key != "rounds"}
-        print(name, json.dumps(line), flush=True)
+            for number in range(rounds):
+                cell = {"bare": bare(found, tasks, seconds)}
+                for each in list(servers)[:: -1 if number % 2 else 1]:  # neither always comes first
+                    cell[each] = alone(each, servers[each], seconds)
+                cells.append(cell)
+            for each, server in servers.items():
+                rows[each] = {"start_s": server.start_seconds, "memory_mib": server.taken().memory / 2**20}
+                rows[each] |= {"processes": server.taken().processes, **costs(cells, each), "rounds": cells}
+                line = {key: round(value, 3) for key, value in rows[each].items() if key != "rounds"}
+                print(each, json.dumps(line), flush=True)
     return rows
+
+
+def costs(cells: Sequence[dict[str, tuple[float, float]]], name: str) -> dict[str, float]:
+    """Return medians over the rounds: what a server takes, and what it takes over each other one of its rounds."""
+    found = {}
+    for index, what in enumerate(("cpu", "p50")):
+        found[f"{what}_ms"] = statistics.median(cell[name][index] for cell in cells)
+        for other in sorted(cells[0].keys() - {name}):
+            differences = [cell[name][index] - cell[other][index] for cell in cells]
+            found[f"{what}_over_{other}_ms"] = statistics.median(differences)
+    return found
+
+
+def alone(name: str, server: LocalServer, seconds: float) -> tuple[float, float]:
+    """Return a server's milliseconds of processor time a request, and the client's median, for one client."""
+    before = server.taken()
+    played = asyncio.run(closed(target(name, server), 1, seconds))
+    after = server.taken()
+    served = [each for each in played.samples if each.served]
+    p50 = statistics.median(each.ended - each.sent for each in served)
+    return 1e3 * (after.cpu - before.cpu) / len(served), 1e3 * p50
 
 
 # -------------------------------------------------------------------------------------------------------------- load
@@ -231,8 +237,7 @@ def main() -> None:
     if "overhead" in parts:
         tiny = write_bundle(work / "tiny")
         rows = {"network": overhead(args.bundle, {"eyas": "", **given}, args.rounds, args.seconds)}
-        nothing = {"eyas": "", "floor": sys.executable}
-        rows["nearly no network"] = overhead(tiny, nothing, args.rounds, args.seconds)
+        rows["nearly no network"] = overhead(tiny, {"eyas": "", "floor": sys.executable}, args.rounds, args.seconds)
         keep("overhead", rows)
     if "load" in parts:
         peers = {"eyas": "", "greedy": sys.executable} | {n: p for n, p in given.items() if n == "triton"}

@@ -1,12 +1,15 @@
 """Servers beside `eyas serve`, each with the very same work: JPEG bytes to detections by `eyas.load` of one bundle.
 
-    PYTHON serving_peers.py triton|ray|greedy|floor BUNDLE PORT
+    PYTHON serving_peers.py triton|ray|greedy|bridge|floor BUNDLE PORT
 
 Each runs in an environment of its own: numpy, opencv-python-headless, simplejpeg, onnxruntime, and nvidia-pytriton (the
 real Triton, its dynamic batcher) or ray[serve]; Eyas' sources are on the path. `greedy` is Eyas' own
 server with a plain queue in place of the scheduler's admission: all are taken, none is dropped, batches are as large
 as the queue. `floor` is a Starlette application on uvicorn that takes the body and answers, and does no work at all:
-what this machine needs for a request however little a server does.
+what this machine needs for a request however little a server does. `bridge` is the least that has the shape of Eyas: a
+bare ASGI function on uvicorn hands the body through a socket to one worker process, which does the work and hands JSON
+back; no queue, no limits, no checks, no metrics, no second worker. What it takes over the bare work is what two
+processes and HTTP cost here.
 Each prints its address once it answers. LitServe has a file of its own, since it imports its own again.
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,6 +137,56 @@ def floor(_bundle: str, port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 
+def bridge(bundle: str, port: int) -> None:
+    """Serve with two processes and nothing else: bytes to the worker, JSON back, one request at a time."""
+    import asyncio
+    import os
+
+    import uvicorn
+
+    front, back = socket.socketpair()
+    if os.fork() == 0:
+        front.close()
+        _bridge_worker(bundle, back)
+        os._exit(0)
+    back.close()
+    front.setblocking(False)
+    one = asyncio.Lock()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        parts = []
+        while True:
+            message = await receive()
+            parts.append(message["body"])
+            if not message.get("more_body"):
+                break
+        picture, loop = b"".join(parts), asyncio.get_running_loop()
+        async with one:
+            await loop.sock_sendall(front, len(picture).to_bytes(8, "little") + picture)
+            answer = await loop.sock_recv(front, 1 << 20)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    print(f"REST http://127.0.0.1:{port}/detect", flush=True)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False, lifespan="off")
+
+
+def _bridge_worker(bundle: str, back: Any) -> None:
+    """Read a length and a picture, do what Eyas' worker does with it, answer; so on until the front is gone."""
+    from eyas.serve.workers.base import PictureLimits, Task
+    from eyas.serve.workers.pipeline import Pipeline
+
+    found = detector(bundle)
+    pipeline = Pipeline(found, PictureLimits())
+    while head := back.recv(8, socket.MSG_WAITALL):
+        picture = back.recv(int.from_bytes(head, "little"), socket.MSG_WAITALL)
+        (result,) = pipeline.run([Task(picture, found.thresholds)]).results
+        back.sendall(json.dumps(document(result.detections)).encode())
+
+
 def body(picture: bytes, name: str) -> tuple[bytes, dict[str, str]]:
     """Return what a peer is sent for a picture, and the headers."""
     if name == "litserve":
@@ -158,7 +212,7 @@ def main(arguments: Sequence[str]) -> None:
     name, bundle, port = arguments
     # A script's folder comes first on the path; other packages there must not shadow what is installed.
     sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() != Path(__file__).parent.resolve()]
-    {"triton": triton, "ray": ray, "greedy": greedy, "floor": floor}[name](bundle, int(port))
+    {"triton": triton, "ray": ray, "greedy": greedy, "bridge": bridge, "floor": floor}[name](bundle, int(port))
 
 
 if __name__ == "__main__":
