@@ -13,7 +13,7 @@ import pytest
 from eyas.errors import UserError
 from eyas.serve.api import Answer, Lane, ModelKey, ModelStatus, Request
 from eyas.serve.cluster import engine as module
-from eyas.serve.cluster.engine import ClusterEngine, Refusal, ReplicaLostError
+from eyas.serve.cluster.engine import ClusterEngine, NotTakenError, Refusal, ReplicaLostError
 from eyas.serve.cluster.settings import ClusterSettings
 from eyas.serve.errors import ServeError
 from eyas.types import Detections
@@ -106,7 +106,7 @@ def test_a_request_is_run_as_often_as_declared_and_no_more() -> None:
     assert len(replicas.asked) == 3
 
 
-@pytest.mark.parametrize("kind", ["overloaded", "unprocessable", "deadline", "internal", "invalid"])
+@pytest.mark.parametrize("kind", ["overloaded", "unprocessable", "internal", "invalid"])
 def test_a_refusal_is_passed_on_and_not_tried_again(kind: module.Kind) -> None:
     async def main() -> bool:
         engine = cluster(replicas)
@@ -131,14 +131,64 @@ def test_who_lost_its_replica_gets_time_and_is_not_given_up_for_load(kind: modul
     assert [asked.timeout for asked, _ in replicas.asked] == [None, 4.0, 4.0]
 
 
-def test_who_lost_its_replica_is_told_of_load_when_no_try_is_left() -> None:
-    async def main() -> None:
-        with pytest.raises(ServeError, match="words"):
-            await cluster(replicas, retries=1).detect(request())
+def test_who_was_accepted_and_did_not_get_its_turn_gets_more_time() -> None:
+    async def main() -> int:
+        engine = cluster(replicas, retries=2, patience=5.0)
+        assert (await engine.detect(request())).id == "a"
+        return engine.retried
 
-    replicas = Replicas(ReplicaLostError("gone"), Refusal("overloaded", "words", 0.5))
+    replicas = Replicas(Refusal("deadline", "too late"), Refusal("overloaded", "busy"))
+    assert run(main()) == 2
+    assert [asked.timeout for asked, _ in replicas.asked] == [None, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("late", [request(timeout=9.0), request(stream="s", lane="stream")], ids=["own time", "frame"])
+def test_who_is_not_wanted_late_is_told_that_it_is_late(late: Request) -> None:
+    async def main() -> None:
+        with pytest.raises(ServeError, match="too late") as error:
+            await cluster(replicas).detect(late)
+        assert error.value.kind == "deadline"
+
+    replicas = Replicas(Refusal("deadline", "too late"))
+    run(main())
+    assert len(replicas.asked) == 1
+
+
+@pytest.mark.parametrize("last", [Refusal("overloaded", "busy"), Refusal("deadline", "too late")])
+def test_who_was_accepted_is_told_that_all_tries_failed(last: Refusal) -> None:
+    async def main() -> None:
+        with pytest.raises(ServeError, match="lost") as error:
+            await cluster(replicas, retries=1).detect(request())
+        assert error.value.kind == "unavailable"
+
+    replicas = Replicas(ReplicaLostError("gone"), last)
     run(main())
     assert len(replicas.asked) == 2
+
+
+def test_what_no_replica_has_taken_uses_up_no_try() -> None:
+    async def main() -> tuple[int, int]:
+        engine = cluster(replicas, retries=0)
+        assert (await engine.detect(request())).id == "a"
+        return engine.retried, engine.passed_over
+
+    replicas = Replicas(*[NotTakenError("silent")] * 5)
+    assert run(main()) == (0, 5)
+    assert [asked.timeout for asked, _ in replicas.asked] == [None] * 6
+
+
+def test_what_no_replica_takes_at_all_fails_in_the_end() -> None:
+    async def ask(_asked: Request, _model: str) -> Answer | Refusal:
+        await asyncio.sleep(0.01)
+        raise NotTakenError
+
+    async def main() -> None:
+        engine = cluster(ask, retries=1, patience=0.1)
+        with pytest.raises(ServeError) as error:
+            await engine.detect(request())
+        assert error.value.kind == "unavailable" and engine.passed_over > 2
+
+    run(main())
 
 
 def test_a_bug_of_a_replica_is_not_spread_to_the_others() -> None:

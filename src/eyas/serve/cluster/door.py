@@ -10,34 +10,67 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from eyas.serve.api import Answer, ModelStatus, Request
-from eyas.serve.cluster.engine import Ask, ClusterEngine, Refusal, ReplicaLostError
+from eyas.serve.cluster.engine import Ask, ClusterEngine, NotTakenError, Refusal, ReplicaLostError
 from eyas.serve.cluster.settings import ClusterSettings
 from eyas.serve.server import Addresses, Server
 from eyas.serve.server_settings import ServerSettings
+
+BURST_SECONDS = 0.25  # the losses of one replica come together
 
 
 def asking(detector: Any) -> Ask:
     """Return what gives requests to the replicas of a deployment.
 
+    A replica says within milliseconds that it has taken a request. Where one has just been lost, Ray tells so of those
+    that it had taken, and goes on trying to hand over the others, for longer than anybody wants to wait. So the first
+    loss is a reason to take back whatever nobody has taken yet, and to ask again: by then Ray asks another one.
+
     Args:
         detector: the deployment's handle.
     """
     methods: dict[str, Any] = {}  # of each model; Ray Serve prefers replicas that hold it
+    untaken: set[asyncio.Timeout] = set()
+    sweep: list[asyncio.TimerHandle] = []
+
+    def take_back() -> None:
+        sweep.clear()
+        for limit in untaken:
+            limit.reschedule(0.0)  # that is now
+        untaken.clear()
+
+    async def taken(response: Any) -> None:
+        """Wait until a replica has taken the request."""
+        async with asyncio.timeout(None) as limit:
+            untaken.add(limit)
+            try:
+                await response._to_object_ref()  # the way that Ray documents
+            finally:
+                untaken.discard(limit)
 
     async def ask(request: Request, model: str) -> Answer | Refusal:
         method = methods.get(model)
         if method is None:
-            methods[model] = method = detector.options(method_name="detect", multiplexed_model_id=model)
+            methods[model] = method = detector.options(
+                method_name="detect", multiplexed_model_id=model, _by_reference=True
+            )
         response = method.remote(request)
+        lost: type[Exception] = NotTakenError
         try:
+            await taken(response)
+            lost = ReplicaLostError
             found = await response
+        except TimeoutError:
+            response.cancel()
+            raise NotTakenError("another one was lost before one took it") from None
         except asyncio.CancelledError:
             response.cancel()
             raise
         except RayTaskError:
             raise  # the replica lives; it is the request that it failed on
         except (RayError, RayServeException) as error:
-            raise ReplicaLostError(type(error).__name__) from error
+            if lost is ReplicaLostError and not sweep:
+                sweep.append(asyncio.get_running_loop().call_later(BURST_SECONDS, take_back))
+            raise lost(type(error).__name__) from error
         assert isinstance(found, Answer | Refusal)
         return found
 

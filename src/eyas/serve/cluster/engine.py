@@ -38,10 +38,28 @@ class Refusal:
 
 
 class ReplicaLostError(Exception):
-    """The replica that had the request is gone, or none could be found for it."""
+    """The replica that had the request is gone."""
 
 
-Ask = Callable[[Request, str], Awaitable[Answer | Refusal]]  # (request, id of its model); raises ReplicaLostError
+class NotTakenError(Exception):
+    """No replica has taken the request: there is none, or the one that was asked is silent."""
+
+
+# (request, id of its model) -> what a replica answers; raises ReplicaLostError and NotTakenError.
+Ask = Callable[[Request, str], Awaitable[Answer | Refusal]]
+
+
+def _goes_on(request: Request, refusal: Refusal, accepted: bool) -> bool:
+    """Return whether a request that a replica refused is to be given to another one.
+
+    Args:
+        request: as the client made it.
+        refusal: of the replica.
+        accepted: whether a replica had accepted it before.
+    """
+    if refusal.kind == "deadline":  # it was accepted, and its turn did not come in time
+        return accepted or (request.timeout is None and request.lane != "stream")
+    return refusal.kind == "unavailable" or (refusal.kind == "overloaded" and accepted)
 
 
 class ClusterEngine:
@@ -62,6 +80,7 @@ class ClusterEngine:
         self.settings = settings
         self.router: Router = router or AliasRouter()
         self.retried = 0  # how often a request was given to another replica
+        self.passed_over = 0  # how often a request was taken back, because no replica had taken it
         self._ask = ask
         self._statuses = tuple(statuses)
         self._turns = Turns()
@@ -106,36 +125,48 @@ class ClusterEngine:
     async def _persist(self, request: Request, model: str, deadline: float | None) -> Answer:
         """Ask replicas until one answers, as often as is allowed.
 
-        A request that lost its replica was accepted, and has waited for longer than the latency goal already: the next
-        replica would refuse it, or drop it, if it went by the goal. So unless the client set a time itself it gets more
-        of it, and to be refused for load is no reason to give it up while it has tries left. Late is better than never.
+        A request that a replica lost, or dropped because its turn did not come in time, had been accepted and is late
+        already: the next replica would refuse it, or drop it, if it went by the latency goal. So unless the client set
+        a time itself it gets more of it, and to be refused for load is no reason to give it up while it has tries left.
+        Late is better than never. What no replica has taken, none has lost: that uses up no try.
         """
-        loop, pause, reason, lost = asyncio.get_running_loop(), FIRST_PAUSE, "", False
-        for tries_left in reversed(range(self.settings.tries)):
+        loop, pause, tries_left, accepted = asyncio.get_running_loop(), FIRST_PAUSE, self.settings.tries, False
+        patience = self._patience(request)
+        end = loop.time() + self.settings.tries * patience
+        while tries_left and loop.time() < end:
             asked = request
             if deadline is not None:
-                asked = request = replace(request, timeout=max(deadline - loop.time(), 0.001))
-            elif lost:
-                asked = replace(request, timeout=LATE * self.settings.patience)
+                asked = replace(request, timeout=max(deadline - loop.time(), 0.001))
+            elif accepted:
+                asked = replace(request, timeout=LATE * patience)
             try:
-                async with asyncio.timeout(self._patience(request)):
+                async with asyncio.timeout(patience):
                     result = await self._ask(asked, model)
+            except NotTakenError as error:
+                reason = str(error)
+                self.passed_over += 1
             except (ReplicaLostError, TimeoutError) as error:
-                reason, lost = str(error) or "no answer in time", True
+                reason, accepted = str(error) or "no answer in time", True
+                tries_left = self._lost(request, reason, tries_left)
             else:
                 if isinstance(result, Answer):
                     return result
-                busy = lost and result.kind in ("overloaded", "deadline") and tries_left
-                if result.kind != "unavailable" and not busy:
+                if not _goes_on(request, result, accepted):
                     raise result.error()
-                reason = result.message
+                reason, accepted = result.message, accepted or result.kind == "deadline"
+                tries_left = self._lost(request, reason, tries_left)
             if tries_left:
-                LOG.warning("request %s goes to another replica: %s", request.id, reason)
-                self.retried += 1
                 await asyncio.sleep(pause)
                 pause = min(2.0 * pause, LONGEST_PAUSE)
-        LOG.error("request %s failed %d times: %s", request.id, self.settings.tries, reason)
+        LOG.error("request %s failed, %d tries were left: %s", request.id, tries_left, reason)
         raise ServeError("unavailable", "The replicas that had the request were lost.", retry_after=1.0)
+
+    def _lost(self, request: Request, reason: str, tries_left: int) -> int:
+        """Take note that a try did not lead to an answer, and return how many are left now."""
+        if tries_left > 1:
+            LOG.warning("request %s goes to another replica: %s", request.id, reason)
+            self.retried += 1
+        return tries_left - 1
 
     def _patience(self, request: Request) -> float:
         """Return after how long a replica that has not answered counts as lost."""
