@@ -83,7 +83,10 @@ def make_server(
         # What comes in one burst waits until Python refuses it in words; gRPC tells those beyond it "cancelled".
         ("grpc.server.max_pending_requests", _BURST),
         ("grpc.server.max_pending_requests_hard_limit", 2 * _BURST),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.server_handshake_timeout_ms", int(limits.header_seconds * 1000)),
         ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
+        ("grpc.keepalive_time_ms", int(limits.idle_seconds * 1000)),  # a client that vanished holds no stream for long
         ("grpc.so_reuseport", 0),  # two servers on one port would each get a part of the requests
     ]
     server = _server(options)

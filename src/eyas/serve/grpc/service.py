@@ -9,20 +9,9 @@ from typing import Any
 
 from eyas.serve.api import Request
 from eyas.serve.errors import ServeError
-from eyas.serve.grpc.calls import (
-    Context,
-    Guard,
-    Methods,
-    Room,
-    Rooms,
-    Streaming,
-    Unary,
-    handlers,
-    metadata_of,
-    request_id,
-    time_left,
-)
+from eyas.serve.grpc.calls import Methods, Streaming, Unary, handlers, request_id, time_left
 from eyas.serve.grpc.codec import parse_request, to_message
+from eyas.serve.grpc.door import Context, Guard, make_door, metadata_of
 from eyas.serve.grpc.protocol import health_pb2 as health
 from eyas.serve.grpc.protocol import inference_pb2 as pb
 from eyas.serve.oip.detection import find_model, model_metadata, repository_index, server_metadata, to_request
@@ -229,13 +218,14 @@ def public_services(service: Service, guard: Guard) -> list[Methods]:
     }
     streaming: dict[str, Streaming] = {"ModelStreamInfer": mine.infer_stream}
     watch: Any = probe.watch
-    calls = service.limits.connections
-    work = Rooms(Room(calls), Room(calls // 2, "streams"))
-    probes = Rooms(Room(calls), Room(calls // 8, "watchers"))  # who asks for health needs no key, so not too many
+    limits = service.limits
+    calls = limits.connections
+    work = make_door(guard, limits, calls, calls // 2)
+    probes = make_door(_everybody, limits, calls, calls // 8, "watchers")  # without a key, so not too many may watch
     return [
-        handlers(pb.DESCRIPTOR, INFERENCE, open_methods, {}, _everybody, probes),
-        handlers(pb.DESCRIPTOR, INFERENCE, unary, streaming, guard, work),
-        handlers(health.DESCRIPTOR, HEALTH, {"Check": probe.check}, {"Watch": watch}, _everybody, probes),
+        handlers(pb.DESCRIPTOR, INFERENCE, open_methods, {}, probes),
+        handlers(pb.DESCRIPTOR, INFERENCE, unary, streaming, work),
+        handlers(health.DESCRIPTOR, HEALTH, {"Check": probe.check}, {"Watch": watch}, probes),
     ]
 
 
@@ -249,8 +239,9 @@ def admin_services(service: Service, guard: Guard) -> list[Methods]:
         "RepositoryModelLoad": repository.load,
         "RepositoryModelUnload": repository.unload,
     }
-    room = Room(service.limits.connections)
-    return [handlers(pb.DESCRIPTOR, INFERENCE, unary, {}, guard, Rooms(room, room))]
+    return [
+        handlers(pb.DESCRIPTOR, INFERENCE, unary, {}, make_door(guard, service.limits, service.limits.connections, 1))
+    ]
 
 
 def _everybody(_metadata: object) -> str:
