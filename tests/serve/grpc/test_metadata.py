@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 from tests.serve.fake import FakeEngine
+from tests.serve.grpc.frames import AWAY, DATA, ENDS_STREAM, HEADERS, RESET, Wire, begin, frame, head, message
 from tests.serve.grpc.test_service import FILE, arrays, files, infer
 from tests.serve.processes import wait_until
 from tests.serve.running import Running, running
@@ -18,62 +17,21 @@ from tests.serve.running import Running, running
 from eyas.serve.grpc.protocol import inference_pb2 as pb
 from eyas.serve.grpc.service import INFERENCE
 
-DATA, HEADERS, RESET, SETTINGS, PING, AWAY = 0, 1, 3, 4, 6, 7
-ENDS_STREAM, ENDS_HEADERS, ACKNOWLEDGES = 1, 4, 1
 LIVE = pb.ServerLiveResponse(live=True).SerializeToString()
 
 
-def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
-    """Return a frame."""
-    return struct.pack(">I", len(body))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + body
-
-
-def field(name: bytes, value: bytes) -> bytes:
-    """Return a header field as HPACK's literal without indexing, not compressed."""
-    assert len(name) < 127 and len(value) < 127
-    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
 def exchange(
-    server: Running, method: str, message: bytes, *more: tuple[bytes, bytes], path: bytes | None = None
+    server: Running, method: str, body: bytes, *more: tuple[bytes, bytes], path: bytes | None = None
 ) -> list[tuple[int, bytes]]:
     """Call a method with these metadata, and return the (kind, body) of each frame until the call has ended."""
-    head = [
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", f"/{INFERENCE}/{method}".encode() if path is None else path),
-        (b":authority", b"localhost"),
-        (b"content-type", b"application/grpc"),
-        (b"te", b"trailers"),
-    ]
-    block = b"".join(field(*each) for each in [*head, *more])
-    body = b"\0" + struct.pack(">I", len(message)) + message
-    host, _, port = server.addresses.grpc.rpartition(":")
     found = []
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-            + frame(SETTINGS, 0, 0)
-            + frame(HEADERS, ENDS_HEADERS, 1, block)
-            + frame(DATA, ENDS_STREAM, 1, body)
-        )
-        for kind, flags, content in frames(connection):
-            if kind == SETTINGS and not flags & ACKNOWLEDGES:
-                connection.sendall(frame(SETTINGS, ACKNOWLEDGES, 0))
-            elif kind == PING and not flags & ACKNOWLEDGES:
-                connection.sendall(frame(PING, ACKNOWLEDGES, 0, content))
+    with Wire(server.addresses.grpc) as wire:
+        wire.send(begin(1, head(method, *more, path=path)) + frame(DATA, ENDS_STREAM, 1, message(body)))
+        for kind, flags, _, content in wire.frames():
             found.append((kind, content))
             if kind in (RESET, AWAY) or (kind in (DATA, HEADERS) and flags & ENDS_STREAM):
                 break
     return found
-
-
-def frames(connection: socket.socket) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (kind, flags, body) of what the server sends, until it closes the connection."""
-    with connection.makefile("rb") as incoming:
-        while len(head := incoming.read(9)) == 9:
-            length = int.from_bytes(head[:3], "big")
-            yield head[3], head[4], incoming.read(length)
 
 
 @pytest.fixture(scope="module")
@@ -132,4 +90,4 @@ def test_a_path_of_odd_bytes_is_refused_and_cancels_nobody(server: Running, path
 
 def test_the_frames_made_by_hand_are_those_of_a_client(server: Running) -> None:
     found = exchange(server, "ServerLive", pb.ServerLiveRequest().SerializeToString())
-    assert (DATA, b"\0" + struct.pack(">I", len(LIVE)) + LIVE) in found
+    assert (DATA, message(LIVE)) in found
