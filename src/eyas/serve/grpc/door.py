@@ -53,7 +53,8 @@ class Room:
 class Arrivals:
     """Calls whose message is awaited. When they are many, the one that has waited longest gives way to a new one.
 
-    So calls that say nothing keep nobody out. gRPC itself neither counts them, nor ever ends them.
+    So calls that say nothing keep nobody out. gRPC itself neither counts them, nor ever ends them. One timer looks
+    after all of them, since one for each would cost every call some percent.
 
     Args:
         most: how many there may be.
@@ -62,7 +63,8 @@ class Arrivals:
 
     def __init__(self, most: int, seconds: float) -> None:
         self._most, self._seconds = most, seconds
-        self._waiting: dict[asyncio.Timeout, None] = {}
+        self._waiting: dict[asyncio.Task[Any], float] = {}  # since when, the oldest first
+        self._timer: asyncio.TimerHandle | None = None
 
     async def message(self, context: Context, kind: type[Message]) -> Message:
         """Return the one message of a call.
@@ -70,28 +72,46 @@ class Arrivals:
         Raises:
             ServeError: there is none, it is malformed or too slow, or too many calls began in this moment.
         """
+        task = asyncio.current_task()
+        assert task is not None
+        self._enter(task)
         try:
-            async with asyncio.timeout(self._seconds) as time:
-                self._make_way()
-                self._waiting[time] = None
-                try:
-                    data = await context.read()
-                finally:
-                    self._waiting.pop(time, None)
-        except TimeoutError:
+            data = await context.read()
+        except asyncio.CancelledError:
+            if task in self._waiting:
+                raise
+            task.uncancel()
             raise ServeError("timeout", "The message took too long to arrive.") from None
+        finally:
+            self._waiting.pop(task, None)
         if data is grpc.aio.EOF:
             raise ServeError("invalid", "The call has no message, or not all of it.")
         return parsed(kind, data)
 
-    def _make_way(self) -> None:
-        if len(self._waiting) < self._most:
-            return
-        oldest, now = next(iter(self._waiting)), asyncio.get_running_loop().time()
-        if (oldest.when() or now) - now > self._seconds - PATIENCE:
-            raise ServeError("overloaded", f"{self._most} calls began in this moment.", retry_after=1.0)
-        oldest.reschedule(now)
-        del self._waiting[oldest]
+    def _enter(self, task: asyncio.Task[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if len(self._waiting) >= self._most:
+            oldest, since = next(iter(self._waiting.items()))
+            if now - since < PATIENCE:
+                raise ServeError("overloaded", f"{self._most} calls began in this moment.", retry_after=1.0)
+            self._end(oldest)
+        self._waiting[task] = now
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._look)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        del self._waiting[task]
+        task.cancel()
+
+    def _look(self) -> None:
+        """End those that have waited too long, and look again when the next would have."""
+        loop = asyncio.get_running_loop()
+        late = loop.time() - self._seconds
+        for task in [task for task, since in self._waiting.items() if since <= late]:
+            self._end(task)
+        oldest = next(iter(self._waiting.values()), None)
+        self._timer = None if oldest is None else loop.call_at(oldest + self._seconds, self._look)
 
 
 @dataclass(frozen=True)
