@@ -29,9 +29,9 @@ class Limits:
         headers: most bytes of a request's headers.
         json_depth: deepest nesting of a JSON body.
         header_seconds: within which the headers must have arrived.
-        body_seconds: within which the body must have arrived.
+        body_seconds: within which the body, or the one message of a gRPC call, must have arrived.
         idle_seconds: after which a stream without a frame is closed.
-        connections: most connections, and most gRPC calls, at once; besides these, half as many gRPC streams.
+        connections: most connections of a port, and most gRPC calls, at once; besides these, half as many gRPC streams.
         detections: most detections that a client may ask for.
         timeout: most seconds that a client may ask the server to try.
     """
