@@ -140,18 +140,18 @@ def run(args: argparse.Namespace) -> int:
         start_seconds=args.start_seconds,
     )
     router = _router(args)
-    if args.on == "ray":
-        from eyas.serve.cluster.launch import serve_on_ray
-
-        if args.registry is not None or args.model or router is not None:
-            raise UserError("On a cluster there is no registry and no routing yet.", fix="name the bundles")
-        serve_on_ray(args.bundle, _settings(args), engine, _cluster(args), seconds=args.seconds)
-        return 0
     from eyas.serve.launch import Registered, serve
 
     registered = None
     if args.registry is not None or args.model:
         registered = Registered(args.registry, tuple(args.model))
+    if args.on == "ray":
+        from eyas.serve.cluster.launch import serve_on_ray
+
+        if router is not None:
+            raise UserError("On a cluster requests are not shared out by weight yet.", fix="leave out its options")
+        serve_on_ray(args.bundle, _settings(args), engine, _cluster(args), registered=registered, seconds=args.seconds)
+        return 0
     serve(args.bundle, _settings(args), engine, registered=registered, router=router, seconds=args.seconds)
     return 0
 

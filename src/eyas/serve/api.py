@@ -163,20 +163,8 @@ class ModelStatus:
     on_demand: bool = False
 
 
-class Engine(Protocol):
-    """Serves requests; all methods are called from the event loop that it was started in."""
-
-    async def detect(self, request: Request) -> Answer:
-        """Return what was found. Cancelling the awaiting task frees the request's place in the queue.
-
-        Raises:
-            ServeError: the request was refused, dropped or failed.
-        """
-        ...
-
-    def models(self) -> tuple[ModelStatus, ...]:
-        """Return every version that this server knows of, sorted by name and version."""
-        ...
+class Versions(Protocol):
+    """What is served, as the registry's follower changes it: an engine, or what speaks for a cluster of them."""
 
     async def load(self, name: str, version: str = "", bundle: Path | None = None) -> ModelKey:
         """Load a version, and return it when it is ready; `bundle` None loads one that is known already.
@@ -200,6 +188,22 @@ class Engine(Protocol):
         Raises:
             ServeError: there is no such version, or it is not ready.
         """
+        ...
+
+
+class Engine(Versions, Protocol):
+    """Serves requests; all methods are called from the event loop that it was started in."""
+
+    async def detect(self, request: Request) -> Answer:
+        """Return what was found. Cancelling the awaiting task frees the request's place in the queue.
+
+        Raises:
+            ServeError: the request was refused, dropped or failed.
+        """
+        ...
+
+    def models(self) -> tuple[ModelStatus, ...]:
+        """Return every version that this server knows of, sorted by name and version."""
         ...
 
     def ready(self) -> bool:

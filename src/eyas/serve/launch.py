@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eyas.errors import UserError
 from eyas.runtime.manifest import read_manifest
-from eyas.serve.api import Answer, Engine, ModelKey, Request
+from eyas.serve.api import Answer, Engine, ModelKey, Request, Versions
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError
@@ -145,7 +145,9 @@ async def _serve(
         await _load(engine, plan.bundles)
         lines = [each.line for each in plan.bundles]
         if plan.registered is not None:
-            follower = await _follow(engine, plan.registered, plan.bundles, server)
+            follower = await follower_of(engine, plan.registered, plan.bundles)
+            server.service.metrics.registry.register(follower)
+            server.service.details["registry"] = follower.document
             lines += await follower.start()
             following = asyncio.ensure_future(server.service.phase.unless_draining(follower.run()))
     except BaseException as error:
@@ -164,8 +166,13 @@ async def _serve(
     say("Ended: everything that was accepted has been answered.")
 
 
-async def _follow(engine: Engine, registered: Registered, bundles: Sequence[Serving], server: Server) -> Follower:
-    """Return what follows the registry, seen in the metrics and in /readyz.
+async def follower_of(versions: Versions, registered: Registered, bundles: Sequence[Serving]) -> Follower:
+    """Return what follows the registry.
+
+    Args:
+        versions: what is served, to be kept in step with it.
+        registered: what of the registry is wanted.
+        bundles: what is served besides.
 
     Raises:
         UserError: a name of the registry is a bundle's as well.
@@ -180,10 +187,7 @@ async def _follow(engine: Engine, registered: Registered, bundles: Sequence[Serv
             raise UserError(
                 f"The registry has a model '{each.key.name}' too.", fix=f"give the bundle a name: NAME={each.bundle}"
             )
-    follower = Follower(registry, engine, wanted, interval=registered.interval)
-    server.service.metrics.registry.register(follower)
-    server.service.details["registry"] = follower.document
-    return follower
+    return Follower(registry, versions, wanted, interval=registered.interval)
 
 
 async def _load(engine: Engine, wanted: Sequence[Serving]) -> None:

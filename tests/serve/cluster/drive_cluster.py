@@ -7,6 +7,7 @@ Run by `test_ray.py` in a process of its own: Ray reads its settings once, when 
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import logging
@@ -22,7 +23,8 @@ from typing import Any
 
 from eyas.serve.api import ModelKey
 from eyas.serve.cluster import tokens
-from eyas.serve.cluster.catalog import read_entry
+from eyas.serve.cluster.application import Application
+from eyas.serve.cluster.catalog import NAMESPACE, read_entry
 from eyas.serve.cluster.settings import ClusterSettings
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.server_settings import ServerSettings
@@ -44,6 +46,7 @@ class Load:
         self._address, self._picture = address, picture
         self._local = threading.local()
         self.outcomes: Counter[str] = Counter()
+        self.versions: Counter[str] = Counter()  # who answered
         self.slowest = 0.0
         self.failed: list[tuple[float, float, str]] = []  # when one was sent that was accepted; seconds; what it got
         self._begin = 0.0
@@ -77,12 +80,15 @@ class Load:
         seconds = time.monotonic() - start
         if outcome not in ("200", "429"):
             self.failed.append((round(start - self._begin, 2), round(seconds, 2), f"{outcome} {body}"))
+        if outcome == "200":
+            self.versions[body.get("model", body)["version"]] += 1
         self.slowest = max(self.slowest, seconds)
 
     @contextmanager
     def running(self, rate: float) -> Iterator[None]:
         """Send that many requests a second within the block; at its end all of them have been answered."""
-        self.outcomes, self.slowest, self.failed, self._begin = Counter(), 0.0, [], time.monotonic()
+        self.outcomes, self.versions = Counter(), Counter()
+        self.slowest, self.failed, self._begin = 0.0, [], time.monotonic()
         stop = threading.Event()
 
         def send() -> None:
@@ -142,7 +148,7 @@ def main(folder: Path, picture: bytes, lose_all: bool) -> dict[str, Any]:
     """Return what happened.
 
     Args:
-        folder: has the bundles: shapes, and other.
+        folder: has the bundles: shapes, next, which takes its place where all replicas are lost, and other.
         picture: what is detected on.
         lose_all: whether the node that is killed has both replicas.
     """
@@ -151,14 +157,12 @@ def main(folder: Path, picture: bytes, lose_all: bool) -> dict[str, Any]:
     from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
     from ray.cluster_utils import Cluster
 
-    from eyas.serve.cluster.launch import NAMESPACE, Application
-
     ensure_token_if_auth_enabled(create_token_if_missing=True)
     logging.disable(logging.WARNING)
     head, cpus, replicas_first = (0, 2, 2) if lose_all else (1, 1, 1)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False})
-    second = cluster.add_node(num_cpus=cpus)
     ray.init(address=cluster.address, namespace=NAMESPACE, logging_level="error", log_to_driver=False)
+    second = cluster.add_node(num_cpus=cpus)  # the driver is on the head, since no other node was there before
     report: dict[str, Any] = {"open_to_all": tokens.open_to_all(cluster.address)}
     named = {"shapes": ModelKey("shapes", "1"), "other": ModelKey("other", "1")}
     application = Application.start(
@@ -167,7 +171,12 @@ def main(folder: Path, picture: bytes, lose_all: bool) -> dict[str, Any]:
         EngineSettings(goal=1.0),
         # Nobody answers until a replica has been started again where all are lost, which takes this machine its time.
         ClusterSettings(
-            replicas_first, 2, models=1, patience=20.0 if lose_all else 5.0, up_after=0.5, down_after=600.0
+            replicas_first,
+            2,
+            models=2 if lose_all else 1,
+            patience=20.0 if lose_all else 5.0,
+            up_after=0.5,
+            down_after=600.0,
         ),
     )
     wait_for(replicas_first, 120.0)
@@ -189,6 +198,15 @@ def main(folder: Path, picture: bytes, lose_all: bool) -> dict[str, Any]:
         report["scaled_up_after"] = wait_for(2, 120.0)
     report["scaling"] = {"outcomes": dict(load.outcomes), "slowest": round(load.slowest, 2)}
 
+    if lose_all:
+        with load.running(rate / 3.0):
+            asyncio.run(flip(application, folder / "next"))
+            time.sleep(1.0)
+        report["flipped"] = {
+            "outcomes": dict(load.outcomes),
+            "versions": dict(load.versions),
+            "failed": load.failed,
+        }
     cluster.add_node(num_cpus=cpus)  # room for what is lost
     before = application.retried()
     with load.running(rate):
@@ -199,6 +217,7 @@ def main(folder: Path, picture: bytes, lose_all: bool) -> dict[str, Any]:
     report["node_killed"] = {
         "outcomes": dict(load.outcomes),
         "slowest": round(load.slowest, 2),
+        "versions": dict(load.versions),
         "failed": load.failed,
         "retried": application.retried() - before,
         "replicas": replicas(),
@@ -210,6 +229,14 @@ def main(folder: Path, picture: bytes, lose_all: bool) -> dict[str, Any]:
     ray.shutdown()
     cluster.shutdown()
     return report
+
+
+async def flip(application: Application, bundle: Path) -> None:
+    """Put a second version of the model in the place of the first."""
+    control = application.control()
+    await control.load("shapes", "2", bundle)
+    control.alias("shapes", "champion", "2")
+    await control.unload("shapes", "1")
 
 
 def busy_seconds(load: Load) -> float:

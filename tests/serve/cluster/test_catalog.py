@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.serve.bundles import write_bundle
 from eyas.errors import UserError
 from eyas.runtime.manifest import read_manifest
 from eyas.serve.api import ModelKey
-from eyas.serve.cluster.catalog import digest, model_id, read_entry, statuses, unpack
+from eyas.serve.cluster.catalog import Table, digest, model_id, read_entry, unpack
 
 
 def test_a_bundle_is_the_same_after_the_journey(tmp_path: Path) -> None:
@@ -36,10 +37,28 @@ def test_a_changed_bundle_is_refused_before_it_travels(tmp_path: Path) -> None:
         read_entry(ModelKey("shapes", "1"), folder)
 
 
-def test_the_newest_version_is_the_default(tmp_path: Path) -> None:
+def table(tmp_path: Path, *names: str) -> Table:
+    """Return a table of versions, each NAME/VERSION, of the same bundle."""
     folder = write_bundle(tmp_path / "shapes")
-    keys = [ModelKey("b", "10"), ModelKey("a", "1"), ModelKey("b", "9")]
-    found = statuses([read_entry(key, folder)[0] for key in keys])
-    assert [each.key for each in found] == sorted(keys)
+    return Table(entries=tuple(read_entry(ModelKey(*name.split("/")), folder)[0] for name in names))
+
+
+def test_the_newest_version_is_the_default(tmp_path: Path) -> None:
+    found = table(tmp_path, "b/10", "a/1", "b/9").statuses()
+    assert [model_id(each.key) for each in found] == ["a/1", "b/9", "b/10"]
     assert [each.default for each in found] == [True, False, True]
     assert all(each.state == "ready" and each.manifest is not None for each in found)
+
+
+def test_the_champion_is_the_default_and_aliases_are_told(tmp_path: Path) -> None:
+    aliases = {"b": {"champion": "9", "challenger": "10", "tested": "10"}}
+    found = replace(table(tmp_path, "b/10", "a/1", "b/9"), aliases=aliases).statuses()
+    assert [(each.default, each.aliases) for each in found] == [
+        (True, ()), (True, ("champion",)), (False, ("challenger", "tested")),
+    ]  # fmt: skip
+
+
+def test_a_replica_holds_first_what_aliases_point_to(tmp_path: Path) -> None:
+    pointed = replace(table(tmp_path, "b/10", "a/1", "b/9"), aliases={"b": {"champion": "9"}})
+    assert [each.id for each in pointed.first(2)] == ["b/9", "b/10"]
+    assert [each.id for each in pointed.first(9)] == ["b/9", "b/10", "a/1"]

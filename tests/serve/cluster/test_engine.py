@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import pytest
 
 from eyas.errors import UserError
+from eyas.runtime.manifest import Manifest
 from eyas.serve.api import Answer, Lane, ModelKey, ModelStatus, Request
 from eyas.serve.cluster import engine as module
+from eyas.serve.cluster.catalog import Entry, Table
 from eyas.serve.cluster.engine import ClusterEngine, NotTakenError, Refusal, ReplicaLostError
 from eyas.serve.cluster.settings import ClusterSettings
 from eyas.serve.errors import ServeError
 from eyas.types import Detections
 
 KEY = ModelKey("birds", "2")
-STATUSES = (ModelStatus(ModelKey("birds", "1"), "ready"), ModelStatus(KEY, "ready", default=True))
+OLD = ModelKey("birds", "1")
+NO_MANIFEST = cast("Manifest", None)
+TABLE = Table(entries=tuple(Entry(key, NO_MANIFEST, key.version) for key in (OLD, KEY)))
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("owl",), 8, 8)
 T = TypeVar("T")
 Reply = Answer | Refusal | Exception
@@ -67,7 +71,7 @@ class Replicas:
 
 def cluster(ask: Callable[[Request, str], Awaitable[Answer | Refusal]], **settings: float) -> ClusterEngine:
     """Return an engine in front of the replicas."""
-    return ClusterEngine(ask, STATUSES, replace(ClusterSettings(), **settings))
+    return ClusterEngine(ask, TABLE, replace(ClusterSettings(), **settings))
 
 
 def test_the_replica_is_asked_for_the_version_that_was_routed_to() -> None:
@@ -328,14 +332,42 @@ def test_a_waiting_frame_that_is_cancelled_leaves_its_place() -> None:
     run(main())
 
 
-def test_models_can_not_be_changed_while_it_runs() -> None:
+def test_a_table_is_there_at_once_and_what_was_routed_before_is_waited_for() -> None:
+    async def ask(asked: Request, model: str) -> Answer | Refusal:
+        models.append(model)
+        if model == "birds/1":
+            await go.wait()
+        return answer(asked)
+
+    async def main() -> None:
+        engine = cluster(ask)
+        await engine.show(Table(1, TABLE.entries, {"birds": {"champion": "1"}}))
+        before = asyncio.create_task(engine.detect(request()))
+        await asyncio.sleep(0)
+        shown = asyncio.create_task(engine.show(Table(3, TABLE.entries[1:], {"birds": {"champion": "2"}})))
+        await asyncio.sleep(0)
+        assert (await engine.detect(request())).model == KEY
+        overtaken = asyncio.create_task(engine.show(Table(2, TABLE.entries, {"birds": {"champion": "1"}})))
+        await asyncio.sleep(0)
+        assert (await engine.detect(request())).model == KEY and models == ["birds/1", "birds/2", "birds/2"]
+        await asyncio.sleep(0.1)
+        assert not shown.done()
+        go.set()
+        assert (await before).model == OLD
+        await asyncio.gather(shown, overtaken)
+
+    go, models = asyncio.Event(), list[str]()
+    run(main())
+
+
+def test_the_engine_itself_changes_nothing() -> None:
     async def main() -> None:
         engine = cluster(Replicas())
         for call in (engine.load("birds"), engine.unload("birds")):
             with pytest.raises(ServeError) as error:
                 await call
             assert error.value.kind == "method"
-        assert engine.models() == STATUSES
+        assert engine.models() == (ModelStatus(OLD, "ready"), ModelStatus(KEY, "ready", default=True))
         with pytest.raises(ServeError, match="no model 'fish'"):
             await engine.detect(replace(request(), model="fish"))
 

@@ -22,10 +22,11 @@ DECLARED = {"200", "429"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two bundles and a picture."""
+    """Three bundles and a picture."""
     pytest.importorskip("ray.serve", reason="pip install 'eyas[cluster]'")
     folder = tmp_path_factory.mktemp("cluster")
     write_bundle(folder / "shapes", size=1024)
+    write_bundle(folder / "next", size=1024, scale=0.5)
     write_bundle(folder / "other", scale=0.5)
     (folder / "picture.jpg").write_bytes(jpeg(200, 100, 480, 640))
     return folder
@@ -94,6 +95,12 @@ def test_no_accepted_request_is_lost_with_a_node(report: dict[str, Any]) -> None
 
 def test_no_accepted_request_is_lost_with_the_node_of_all_replicas(report_of_all_lost: dict[str, Any]) -> None:
     check_nothing_was_lost(report_of_all_lost)
+
+
+def test_a_version_takes_anothers_place_under_load_and_new_replicas_know(report_of_all_lost: dict[str, Any]) -> None:
+    flipped = report_of_all_lost["flipped"]
+    assert set(flipped["outcomes"]) <= DECLARED and set(flipped["versions"]) == {"1", "2"}, flipped
+    assert set(report_of_all_lost["node_killed"]["versions"]) == {"2"}
 
 
 def test_no_accepted_request_is_lost_at_the_end(report: dict[str, Any]) -> None:

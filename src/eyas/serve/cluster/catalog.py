@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from eyas.card import CARD
 from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest
 from eyas.serve.api import ModelKey, ModelStatus
+from eyas.serve.route import CHAMPION
 
+NAMESPACE = "eyas"  # of the cluster's actors
 Files = Mapping[str, bytes]  # relative path -> bytes
 
 
@@ -73,11 +75,44 @@ def read_entry(key: ModelKey, folder: Path) -> tuple[Entry, dict[str, bytes]]:
     return Entry(key, manifest, digest(files)), files
 
 
-def statuses(entries: Sequence[Entry]) -> tuple[ModelStatus, ...]:
-    """Return the versions as a server tells them, sorted; the newest of each model is its default."""
-    newest = {entry.key.name: entry.key for entry in sorted(entries, key=lambda entry: entry.key)}
-    found = [
-        ModelStatus(entry.key, "ready", manifest=entry.manifest, default=newest[entry.key.name] == entry.key)
-        for entry in entries
-    ]
-    return tuple(sorted(found, key=lambda status: status.key))
+@dataclass(frozen=True)
+class Table:
+    """What a cluster serves, as every door and replica is told it: as a whole, so that a change is there at once.
+
+    Attributes:
+        number: of the change; the greater one counts.
+        entries: the versions.
+        aliases: model -> alias -> version.
+    """
+
+    number: int = 0
+    entries: tuple[Entry, ...] = ()
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        """Return the versions as a server tells them, sorted.
+
+        The champion of a model is its default, and where there is none its newest version.
+        """
+        default = {entry.key.name: entry.key for entry in sorted(self.entries, key=lambda entry: entry.key)}
+        default |= {name: ModelKey(name, each[CHAMPION]) for name, each in self.aliases.items() if CHAMPION in each}
+        found = [
+            ModelStatus(
+                entry.key,
+                "ready",
+                manifest=entry.manifest,
+                aliases=self._aliases_of(entry.key),
+                default=default[entry.key.name] == entry.key,
+            )
+            for entry in self.entries
+        ]
+        return tuple(sorted(found, key=lambda status: status.key))
+
+    def first(self, number: int) -> list[Entry]:
+        """Return what a replica with room for so many versions holds first: what aliases point to, then the newest."""
+        newest = sorted(self.entries, key=lambda entry: entry.key, reverse=True)
+        return sorted(newest, key=lambda entry: not self._aliases_of(entry.key))[:number]
+
+    def _aliases_of(self, key: ModelKey) -> tuple[str, ...]:
+        pointing = self.aliases.get(key.name, {})
+        return tuple(sorted(alias for alias, version in pointing.items() if version == key.version))

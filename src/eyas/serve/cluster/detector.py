@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +13,44 @@ import ray
 from ray import serve
 
 from eyas.serve.api import Answer, Request
-from eyas.serve.cluster.catalog import Entry, model_id, unpack
+from eyas.serve.cluster.catalog import NAMESPACE, Entry, Table, model_id, unpack
 from eyas.serve.cluster.engine import Refusal
 from eyas.serve.cluster.scaling import replica_metrics
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError
 
-NAMESPACE = "eyas"
-
 
 class Shelf:
-    """An actor on the head node that keeps the bundles' bytes, for the replicas that come when nobody else is left.
+    """An actor on the head node that keeps the bundles' bytes, and the table, for those that are started later.
 
     Args:
+        table: what is served.
         bundles: digest -> the bundle's files.
     """
 
-    def __init__(self, bundles: dict[str, dict[str, bytes]]) -> None:
-        self._bundles = bundles
+    def __init__(self, table: Table, bundles: dict[str, dict[str, bytes]]) -> None:
+        self._table, self._bundles = table, bundles
 
-    def files(self, digest: str) -> dict[str, bytes]:
-        """Return the files of a bundle."""
-        return self._bundles[digest]
+    def table(self) -> Table:
+        """Return what is served."""
+        return self._table
+
+    def show(self, table: Table) -> None:
+        """Serve what a table says from now on; the bundles of what it leaves out stay until they are dropped."""
+        self._table = table
+
+    def files(self, digest: str) -> dict[str, bytes] | None:
+        """Return the files of a bundle, None if it is not there any more."""
+        return self._bundles.get(digest)
+
+    def put(self, digest: str, files: dict[str, bytes]) -> None:
+        """Keep the files of a bundle."""
+        self._bundles[digest] = files
+
+    def drop(self, digest: str) -> None:
+        """Forget the files of a bundle."""
+        self._bundles.pop(digest, None)
 
 
 class Held:
@@ -62,21 +77,20 @@ class Detector:
     """What Ray Serve runs as a replica. Its constructor, and `reconfigure` after it, run before it gets requests.
 
     Args:
-        shelf: name of the actor that has the bundles' bytes.
-        entries: what may be asked for.
+        shelf: name of the actor that has the bundles' bytes, and the table of what may be asked for.
         settings: how the bundles are served.
         models: versions that are held at once.
     """
 
-    def __init__(self, shelf: str, entries: Sequence[Entry], settings: EngineSettings, models: int) -> None:
-        self._entries = {entry.id: entry for entry in entries}
+    def __init__(self, shelf: str, settings: EngineSettings, models: int) -> None:
+        self._entries: dict[str, Entry] = {}
         self._shelf, self._settings, self._models = shelf, settings, models
         self._folder = tempfile.TemporaryDirectory(prefix="eyas-replica-")
         self._engine: LocalEngine | None = None
         self._hold: Callable[[str], Awaitable[Held]] | None = None
 
     async def reconfigure(self, _config: Any) -> None:
-        """Start the engine, and hold as many versions as there is room for: the newest of each model first."""
+        """Start the engine, and hold as many versions as there is room for."""
         if self._engine is not None:
             return
         self._engine = LocalEngine(self._settings)
@@ -85,9 +99,15 @@ class Detector:
             return await self._load(name)
 
         self._hold = serve.multiplexed(max_num_models_per_replica=self._models)(load)
-        newest_first = sorted(self._entries.values(), key=lambda entry: entry.key, reverse=True)
-        for entry in reversed(newest_first[: self._models]):
+        for entry in reversed((await self._table()).first(self._models)):
             await self._held(entry.id)
+
+    async def _table(self) -> Table:
+        """Return what is served, and know it from now on."""
+        table = await ray.get_actor(self._shelf, namespace=NAMESPACE).table.remote()
+        assert isinstance(table, Table)
+        self._entries |= {entry.id: entry for entry in table.entries}
+        return table
 
     async def _held(self, name: str) -> None:
         """Have a version ready."""
@@ -96,12 +116,18 @@ class Detector:
 
     async def _load(self, name: str) -> Held:
         """Fetch a bundle and load it."""
-        entry, engine = self._entries[name], self._engine
+        if name not in self._entries:
+            await self._table()
+        entry, engine = self._entries.get(name), self._engine
         assert engine is not None
+        if entry is None:
+            raise ServeError("unavailable", f"{name} is not served any more.", retry_after=1.0)
         folder = Path(self._folder.name) / entry.digest
         if not folder.is_dir():
             shelf = ray.get_actor(self._shelf, namespace=NAMESPACE)
             files = await shelf.files.remote(entry.digest)
+            if files is None:
+                raise ServeError("unavailable", f"{name} is not served any more.", retry_after=1.0)
             await asyncio.to_thread(unpack, files, folder)
         key = await engine.load(entry.key.name, entry.key.version, folder)
         loop = asyncio.get_running_loop()
@@ -111,6 +137,16 @@ class Detector:
                 asyncio.run_coroutine_threadsafe(engine.unload(key.name, key.version), loop).result()
 
         return Held(release)
+
+    async def warm(self, entry: Entry) -> Refusal | None:
+        """Have a version ready that is in no table yet; return why it can't be had, if it can't."""
+        self._entries[entry.id] = entry
+        try:
+            await self._held(entry.id)
+        except ServeError as error:
+            del self._entries[entry.id]
+            return Refusal(error.kind, error.message, error.retry_after)
+        return None
 
     async def detect(self, request: Request) -> Answer | Refusal:
         """Return what was found on the pictures, or why they were refused; the request names its version."""

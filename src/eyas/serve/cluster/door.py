@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
 from typing import Any
 
+import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from eyas.serve.api import Answer, ModelStatus, Request
+from eyas.serve.api import Answer, Request
+from eyas.serve.cluster.catalog import NAMESPACE, Entry, Table
 from eyas.serve.cluster.engine import Ask, ClusterEngine, NotTakenError, Refusal, ReplicaLostError
 from eyas.serve.cluster.settings import ClusterSettings
 from eyas.serve.server import Addresses, Server
@@ -85,27 +87,49 @@ class Door:
 
     Args:
         detector: handle of the replicas.
+        shelf: name of the actor that has the table.
         settings: how the server is started; the files that it names lie on the node.
         cluster: how replicas are asked.
-        statuses: the versions that are served.
     """
 
-    def __init__(
-        self, detector: Any, settings: ServerSettings, cluster: ClusterSettings, statuses: Sequence[ModelStatus]
-    ) -> None:
-        self._detector, self._settings, self._cluster, self._statuses = detector, settings, cluster, statuses
+    def __init__(self, detector: Any, shelf: str, settings: ServerSettings, cluster: ClusterSettings) -> None:
+        self._detector, self._shelf, self._settings, self._cluster = detector, shelf, settings, cluster
         self._server: Server | None = None
         self._engine: ClusterEngine | None = None
+        self._looks: set[asyncio.Future[None]] = set()
 
     async def reconfigure(self, _config: Any) -> None:
         """Listen as soon as there is a replica; Ray Serve calls it after the constructor, and counts on it then."""
         if self._server is not None:
             return
         await self._detector.held.remote()
-        self._engine = ClusterEngine(asking(self._detector), self._statuses, self._cluster)
+        self._engine = ClusterEngine(asking(self._detector), await self._table(), self._cluster)
         server = Server(self._engine, self._settings)
         await server.start()
         self._server = server
+
+    async def _table(self) -> Table:
+        table = await ray.get_actor(self._shelf, namespace=NAMESPACE).table.remote()
+        assert isinstance(table, Table)
+        return table
+
+    async def warm(self, entry: Entry, seconds: float) -> list[Refusal | None]:
+        """Have every replica hold a version, and return what those say that live; see `Detector.warm`."""
+        told = self._detector.broadcast("warm", entry)
+        found = await told.results_async(timeout_s=seconds, return_exceptions=True)
+        return [each for each in found if each is None or isinstance(each, Refusal)]
+
+    async def show(self, table: Table) -> None:
+        """Route by a table from now on; see `ClusterEngine.show`."""
+        assert self._engine is not None
+        await self._engine.show(table)
+
+    async def check_health(self) -> None:
+        """Look whether there is a table that this door was not shown, as one that starts just then is not."""
+        if self._engine is not None:
+            with contextlib.suppress(RayError, ValueError):  # the shelf is gone: what is known is served
+                self._looks.add(look := asyncio.ensure_future(self._engine.show(await self._table())))
+                look.add_done_callback(self._looks.discard)
 
     async def addresses(self) -> Addresses:
         """Return where it listens."""

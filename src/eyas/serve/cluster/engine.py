@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 from eyas.serve.api import Answer, ModelKey, ModelStatus, Request
-from eyas.serve.cluster.catalog import model_id
+from eyas.serve.cluster.catalog import Table, model_id
 from eyas.serve.cluster.settings import ClusterSettings
 from eyas.serve.cluster.turns import Turns
 from eyas.serve.errors import Kind, ServeError
@@ -21,6 +22,7 @@ from eyas.serve.settings import SchedulerConfig
 LOG = logging.getLogger("eyas.serve")
 BUSY_SECONDS = 1.0  # after a refusal for load the server is not ready for so long
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds before a request is given to another replica
+LOOK_SECONDS = 0.05  # between two looks at whether the requests to a version have ended
 LATE = 0.8  # of the patience is what a request that lost its replica may wait in the next one's line
 
 
@@ -69,20 +71,20 @@ class ClusterEngine:
 
     Args:
         ask: gives a request to some replica and returns what it answers.
-        statuses: the versions that the replicas can hold, sorted.
+        table: the versions that the replicas can hold.
         settings: how often, and for how long, replicas are asked.
         router: which version answers which request.
     """
 
-    def __init__(
-        self, ask: Ask, statuses: Sequence[ModelStatus], settings: ClusterSettings, router: Router | None = None
-    ) -> None:
+    def __init__(self, ask: Ask, table: Table, settings: ClusterSettings, router: Router | None = None) -> None:
         self.settings = settings
         self.router: Router = router or AliasRouter()
         self.retried = 0  # how often a request was given to another replica
         self.passed_over = 0  # how often a request was taken back, because no replica had taken it
         self._ask = ask
-        self._statuses = tuple(statuses)
+        self.table = table
+        self._statuses = table.statuses()
+        self._under_way: Counter[str] = Counter()  # id of a version -> requests that were routed to it
         self._turns = Turns()
         self._refused = -math.inf
         self._accepting = True
@@ -98,14 +100,17 @@ class ClusterEngine:
         request = replace(request, model=key.name, version=key.version)
         self._open += 1
         self._empty.clear()
+        model = model_id(key)
+        self._under_way[model] += 1
         try:
             in_turn = request.stream if request.lane == "stream" and len(request.pictures) == 1 else ""
-            return await self._in_time(request, model_id(key), in_turn)
+            return await self._in_time(request, model, in_turn)
         except ServeError as error:
             if error.kind in ("overloaded", "unavailable"):
                 self._refused = asyncio.get_running_loop().time()
             raise
         finally:
+            self._under_way[model] -= 1
             self._open -= 1
             if not self._open:
                 self._empty.set()
@@ -173,12 +178,20 @@ class ClusterEngine:
         in_line = SchedulerConfig().batch_deadline if request.lane == "batch" else 0.0
         return self.settings.patience + max(in_line, request.timeout or 0.0)
 
+    async def show(self, table: Table) -> None:
+        """Route by a table from now on, unless a later one is there, and return when nothing is under way beside it."""
+        if table.number > self.table.number:
+            self.table, self._statuses = table, table.statuses()
+        while {model for model, count in self._under_way.items() if count} - {each.id for each in self.table.entries}:
+            await asyncio.sleep(LOOK_SECONDS)
+        self._under_way = +self._under_way
+
     def models(self) -> tuple[ModelStatus, ...]:
         """Return every version; see `Engine.models`."""
         return self._statuses
 
     async def load(self, name: str, version: str = "", bundle: Path | None = None) -> ModelKey:  # noqa: ARG002
-        """Refuse: what a cluster serves is said when it is started."""
+        """Refuse: what a cluster serves is said by whoever started it; see `eyas.serve.cluster.control`."""
         self._fixed(name)
 
     async def unload(self, name: str, version: str = "") -> None:  # noqa: ARG002
@@ -190,7 +203,7 @@ class ClusterEngine:
         self._fixed(name)
 
     def _fixed(self, name: str) -> NoReturn:
-        raise ServeError("method", f"On a cluster '{name[:100]}' stays as it was when the server was started.")
+        raise ServeError("method", f"On a cluster '{name[:100]}' is what the command and its registry say.")
 
     def ready(self) -> bool:
         """Return whether new requests are welcome; see `Engine.ready`."""

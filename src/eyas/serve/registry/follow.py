@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from eyas.errors import UserError, suggest
-from eyas.serve.api import Engine, ModelKey
+from eyas.serve.api import ModelKey, Versions
 from eyas.serve.registry.base import Model, Registry, parse_reference
 from eyas.serve.registry.watch import INTERVAL, Behind, Change, RegistryWatcher
 
@@ -65,7 +65,7 @@ class Follower(Collector):
         interval: seconds between two looks.
     """
 
-    def __init__(self, registry: Registry, engine: Engine, wanted: Wanted, *, interval: float = INTERVAL) -> None:
+    def __init__(self, registry: Registry, engine: Versions, wanted: Wanted, *, interval: float = INTERVAL) -> None:
         self._registry, self._engine, self._wanted = registry, engine, wanted
         self._changes: Counter[str] = Counter()
         self._watcher = RegistryWatcher(

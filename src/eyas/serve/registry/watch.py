@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eyas.errors import UserError
-from eyas.serve.api import Engine, ModelKey
+from eyas.serve.api import ModelKey, Versions
 from eyas.serve.errors import ServeError
 from eyas.serve.registry.base import Model, Registry
 
@@ -84,7 +84,7 @@ class RegistryWatcher:
     def __init__(
         self,
         registry: Registry,
-        engine: Engine,
+        engine: Versions,
         *,
         follow: Mapping[str, Collection[str]] | None = None,
         interval: float = INTERVAL,
