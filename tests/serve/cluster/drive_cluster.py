@@ -69,8 +69,10 @@ class Load:
             connection.close()
             self._local.connection = None
             # An idle connection may be closed just when it is to be used again: nobody has taken the request then.
-            idle = not fresh and time.monotonic() - start < 0.2
-            closed = isinstance(error, ConnectionRefusedError | BrokenPipeError) or idle
+            # Nor has anybody where the connection is reset: who has read a request closes it in order.
+            idle = not fresh and time.monotonic() - start < 0.5
+            reset = isinstance(error, ConnectionResetError) and not isinstance(error, http.client.RemoteDisconnected)
+            closed = isinstance(error, ConnectionRefusedError | BrokenPipeError) or reset or idle
             return "refused" if closed else type(error).__name__, None
 
     def _timed(self) -> None:
@@ -174,7 +176,7 @@ def main(folder: Path, picture: bytes, lose_all: bool) -> dict[str, Any]:
             replicas_first,
             2,
             models=2 if lose_all else 1,
-            patience=20.0 if lose_all else 5.0,
+            patience=40.0 if lose_all else 5.0,
             up_after=0.5,
             down_after=600.0,
         ),

@@ -71,9 +71,11 @@ def run(coroutine: Coroutine[None, None, T]) -> T:
     return asyncio.run(asyncio.wait_for(coroutine, 30))
 
 
-async def asked(detector: Detector, *names: str) -> tuple[list[Response], list[asyncio.Task[Any]]]:
+async def asked(
+    detector: Detector, *names: str, patience: float = 60.0
+) -> tuple[list[Response], list[asyncio.Task[Any]]]:
     """Ask for each of the requests, and return when all have been asked for."""
-    ask = door.asking(detector)
+    ask = door.asking(detector, patience)
     tasks = [asyncio.create_task(ask(request(name), "birds/2")) for name in names]  # type: ignore[arg-type]
     while len(detector.responses) < len(names):
         await asyncio.sleep(0)
@@ -108,6 +110,18 @@ def test_two_losses_at_once_take_back_once() -> None:
             each.answered.set_exception(RayActorError())
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(each) for each in found] == [ReplicaLostError, ReplicaLostError, NotTakenError]
+
+    run(main())
+
+
+def test_what_nobody_takes_is_taken_back_when_patience_ends() -> None:
+    async def main() -> None:
+        (silent, busy), tasks = await asked(Detector(), "silent", "busy", patience=0.05)
+        busy.taken.set_result(None)
+        with pytest.raises(NotTakenError):
+            await tasks[0]
+        assert silent.cancelled and not busy.cancelled and not tasks[1].done()
+        tasks[1].cancel()
 
     run(main())
 

@@ -25,8 +25,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three bundles and a picture."""
     pytest.importorskip("ray.serve", reason="pip install 'eyas[cluster]'")
     folder = tmp_path_factory.mktemp("cluster")
-    write_bundle(folder / "shapes", size=1024)
-    write_bundle(folder / "next", size=1024, scale=0.5)
+    # Large networks: few requests a second are a load then, and the cores do not spend their time on sending them.
+    write_bundle(folder / "shapes", size=2048)
+    write_bundle(folder / "next", size=2048, scale=0.5)
     write_bundle(folder / "other", scale=0.5)
     (folder / "picture.jpg").write_bytes(jpeg(200, 100, 480, 640))
     return folder

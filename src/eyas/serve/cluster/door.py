@@ -17,18 +17,21 @@ from eyas.serve.cluster.settings import ClusterSettings
 from eyas.serve.server import Addresses, Server
 from eyas.serve.server_settings import ServerSettings
 
+TAKEN = 0.8  # of the patience with a replica is what one may take to say that it has a request
 BURST_SECONDS = 0.25  # the losses of one replica come together
 
 
-def asking(detector: Any) -> Ask:
+def asking(detector: Any, patience: float) -> Ask:
     """Return what gives requests to the replicas of a deployment.
 
     A replica says within milliseconds that it has taken a request. Where one has just been lost, Ray tells so of those
     that it had taken, and goes on trying to hand over the others, for longer than anybody wants to wait. So the first
-    loss is a reason to take back whatever nobody has taken yet, and to ask again: by then Ray asks another one.
+    loss is a reason to take back whatever nobody has taken yet, and to ask again: by then Ray asks another one. Where
+    there is no loss to learn from, as while there is no replica, patience ends it.
 
     Args:
         detector: the deployment's handle.
+        patience: seconds in which a replica has to take a request.
     """
     methods: dict[str, Any] = {}  # of each model; Ray Serve prefers replicas that hold it
     untaken: set[asyncio.Timeout] = set()
@@ -42,7 +45,7 @@ def asking(detector: Any) -> Ask:
 
     async def taken(response: Any) -> None:
         """Wait until a replica has taken the request."""
-        async with asyncio.timeout(None) as limit:
+        async with asyncio.timeout(patience) as limit:
             untaken.add(limit)
             try:
                 await response._to_object_ref()  # the way that Ray documents
@@ -63,7 +66,7 @@ def asking(detector: Any) -> Ask:
             found = await response
         except TimeoutError:
             response.cancel()
-            raise NotTakenError("another one was lost before one took it") from None
+            raise NotTakenError("no replica took it") from None
         except asyncio.CancelledError:
             response.cancel()
             raise
@@ -103,7 +106,9 @@ class Door:
         if self._server is not None:
             return
         await self._detector.held.remote()
-        self._engine = ClusterEngine(asking(self._detector), await self._table(), self._cluster)
+        self._engine = ClusterEngine(
+            asking(self._detector, TAKEN * self._cluster.patience), await self._table(), self._cluster
+        )
         server = Server(self._engine, self._settings)
         await server.start()
         self._server = server
