@@ -25,6 +25,14 @@ def state(pid: int) -> str:
         return ""
 
 
+def command_line(pid: int) -> list[str]:
+    """Return the words that started a process, [] if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
 def private(pid: int) -> int:
     """Return the bytes of a process's anonymous memory (what is shared with workers is not), 0 if it is gone."""
     try:

@@ -342,7 +342,11 @@ def test_shadows_see_copies_that_nobody_waits_for(bundle: Path, half: Path) -> N
 
 def test_workers_follow_the_load_and_the_swollen_are_replaced(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "UPKEEP_SECONDS", 0.02)
-    monkeypatch.setattr(keeper, "plan", lambda *arguments: Choice(2, 1))
+
+    async def two(*_: object) -> Choice:
+        return Choice(2, 1)
+
+    monkeypatch.setattr(keeper, "plan", two)
     monkeypatch.setattr(keeper, "ProcessWorker", lambda name, spec, classes: ThreadWorker(name, spec))
     wanted, memory = [2], [0]
     monkeypatch.setattr(keeper.Autoscaler, "decide", lambda self, now, signal: wanted[0])

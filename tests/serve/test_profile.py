@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
 from tests.serve.bundles import write_bundle
+from tests.serve.processes import children, command_line
 
-from eyas.runtime.manifest import read_manifest
+from eyas.runtime.manifest import Manifest, read_manifest
 from eyas.serve import profile
-from eyas.serve.profile import FILE, Choice, candidates, choose, measure, plan
+from eyas.serve.profile import FILE, Choice, candidates, choose, measure
+
+
+def plan(bundle: Path, manifest: Manifest, device: str) -> Choice:
+    """Return the best choice."""
+    return asyncio.run(profile.plan(bundle, manifest, device))
 
 
 def test_the_cores_are_shared_out() -> None:
@@ -40,7 +48,7 @@ def test_it_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     manifest = read_manifest(folder)
     calls: list[int] = []
 
-    def apart(bundle: Path, device: str, cores: int) -> list[Choice]:
+    async def apart(bundle: Path, device: str, cores: int) -> list[Choice]:
         calls.append(cores)
         return [Choice(3, 1, 30.0, 0.1), Choice(1, 3, 10.0, 0.1)]
 
@@ -68,11 +76,16 @@ def test_a_read_only_bundle_is_kept_in_the_cache(tmp_path: Path, monkeypatch: py
         write(path, value)
 
     monkeypatch.setattr(profile, "write_json", refusing)
-    monkeypatch.setattr(profile, "_measured_apart", lambda *arguments: [Choice(2, 1, 5.0, 0.1)])
+    found = [Choice(2, 1, 5.0, 0.1)]
+
+    async def apart(*_: object) -> list[Choice]:
+        return found
+
+    monkeypatch.setattr(profile, "_measured_apart", apart)
     monkeypatch.setattr(profile, "usable_cores", lambda: 2)
     monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
     assert plan(folder, manifest, "auto").workers == 2
-    monkeypatch.setattr(profile, "_measured_apart", lambda *arguments: [])
+    found.clear()
     assert plan(folder, manifest, "auto").workers == 2 and not (folder / FILE).exists()
 
 
@@ -86,3 +99,23 @@ def test_what_cannot_be_measured_gets_all_cores_and_an_accelerator_one_worker(
     assert plan(tmp_path / "b", manifest, "auto") == Choice(1, 2)
     assert plan(tmp_path / "b", manifest, "cuda") == Choice(1, None)
     assert plan(tmp_path / "b", manifest.model_copy(update={"target": "tensorrt"}), "auto") == Choice(1, None)
+
+
+def test_giving_up_ends_the_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_bundle(tmp_path / "b")
+    monkeypatch.setattr(profile, "usable_cores", lambda: 2)
+    monkeypatch.setattr(profile, "_places", lambda *arguments: [])
+
+    def measuring() -> list[int]:
+        return [child for child in children(os.getpid()) if "eyas.serve.profile" in command_line(child)]
+
+    async def give_up() -> None:
+        task = asyncio.ensure_future(profile.plan(folder, read_manifest(folder), "auto"))
+        while not measuring():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not measuring()
+
+    asyncio.run(asyncio.wait_for(give_up(), 60))

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +12,7 @@ import grpc
 import httpx2 as httpx
 import pytest
 from tests.serve.bundles import jpeg, write_bundle
+from tests.serve.gated import Gated, gated
 from tests.serve.processes import wait_until
 
 from eyas.serve.grpc.protocol import health_pb2 as health
@@ -23,28 +20,13 @@ from eyas.serve.grpc.protocol import inference_pb2 as pb
 
 HEALTH, OIP = "grpc.health.v1.Health", "inference.GRPCInferenceService"
 SERVING, NOT_SERVING = health.HealthCheckResponse.SERVING, health.HealthCheckResponse.NOT_SERVING
-# What the workers run at their start: a bundle is warm when a file of its name lies in the gate's folder.
-GATE = """
-import time
-from pathlib import Path
-import eyas.serve.workers.opening as opening
-
-whole = opening.open_pipeline
-
-def open_pipeline(spec):
-    while not (Path({folder!r}) / spec.bundle.name).exists():
-        time.sleep(0.01)
-    return whole(spec)
-
-opening.open_pipeline = open_pipeline
-"""
 
 
 class Asker:
     """A server's process, and every way to ask whether it is ready."""
 
-    def __init__(self, process: subprocess.Popen[str], gate: Path, rest: str, channel: grpc.Channel) -> None:
-        self.process, self.gate, self.rest, self._channel = process, gate, rest, channel
+    def __init__(self, server: Gated, channel: grpc.Channel) -> None:
+        self.server, self.rest, self._channel = server, server.rest, channel
 
     def call(self, service: str, method: str, message: Any, answer: Any) -> Any:
         """Call a gRPC method."""
@@ -91,37 +73,20 @@ class Asker:
         return httpx.post(f"{self.rest}/v1/detect?model={name}", content=jpeg(), headers=kind, timeout=60)
 
 
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture
 def asker(tmp_path: Path) -> Iterator[Asker]:
     """A server of two bundles, neither of which is warm before its gate is opened."""
-    bundles = [write_bundle(tmp_path / name) for name in ("first", "second")]
-    gate = tmp_path / "gate"
-    gate.mkdir()
-    (tmp_path / "sitecustomize.py").write_text(GATE.format(folder=str(gate)), "utf-8")
-    rest, plain = free_port(), free_port()
-    words = [*map(str, bundles), "--port", str(rest), "--grpc-port", str(plain), "--workers", "1", "--threads", "1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "eyas", "serve", *words], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{plain}") as channel:
-            yield Asker(process, gate, f"http://127.0.0.1:{rest}", channel)
-    finally:
-        process.kill()
-        process.communicate()
+    bundles = [str(write_bundle(tmp_path / name)) for name in ("first", "second")]
+    with (
+        gated(tmp_path, [*bundles, "--workers", "1", "--threads", "1"]) as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        yield Asker(server, channel)
 
 
 def alive(asker: Asker) -> bool:
     """Return whether the server answers at all."""
-    assert asker.process.poll() is None
+    assert asker.server.process.poll() is None
     with contextlib.suppress(httpx.TransportError, grpc.RpcError):
         live = asker.call(OIP, "ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse).live
         return bool(live and httpx.get(f"{asker.rest}/livez").status_code == 200)
@@ -139,11 +104,11 @@ def test_a_server_is_ready_when_all_that_it_is_to_serve_is_warm(asker: Asker) ->
     seen: list[int] = []
     watching = threading.Thread(target=lambda: seen.extend(_until_serving(asker)))
     watching.start()
-    (asker.gate / "first").touch()
+    asker.server.open("first")
     assert wait_until(lambda: httpx.get(f"{asker.rest}/v2/models/first/ready").status_code == 200)
     assert asker.model_ready("first") and not asker.ready(), "the second model is not warm"
     assert asker.detect("first").status_code == 200
-    (asker.gate / "second").touch()
+    asker.server.open("second")
     assert wait_until(lambda: httpx.get(f"{asker.rest}/readyz").status_code == 200)
     assert asker.ready() and asker.model_ready("second")
     assert asker.detect("second").status_code == 200

@@ -137,7 +137,7 @@ class Keeper:
         """Return how many workers with how many threads a version gets: as was set, the rest as was measured."""
         settings = self._settings
         if settings.workers is None and settings.threads is None and not settings.in_process:
-            return await asyncio.to_thread(plan, bundle, manifest, settings.device, settings.goal)
+            return await plan(bundle, manifest, settings.device, settings.goal)
         cores = usable_cores()
         workers = settings.workers or (1 if settings.in_process else max(1, cores // (settings.threads or cores)))
         return Choice(workers, settings.threads or max(1, cores // workers))

@@ -11,6 +11,7 @@ from pathlib import Path
 from eyas.errors import UserError
 from eyas.runtime.manifest import read_manifest
 from eyas.serve.api import Answer, Engine, ModelKey, Request, Versions
+from eyas.serve.aside import aside
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError
@@ -139,9 +140,11 @@ async def _serve(
     engine = LocalEngine(engine_settings, plan.router, shadowed)
     server = Server(engine, settings)
     await server.start()
-    server.service.phase.warming.set()
-    following: asyncio.Task[None] | None = None
-    try:
+    phase = server.service.phase
+    phase.warming.set()
+    following: list[asyncio.Future[None]] = []
+
+    async def warm_up() -> None:
         await _load(engine, plan.bundles)
         lines = [each.line for each in plan.bundles]
         if plan.registered is not None:
@@ -149,20 +152,19 @@ async def _serve(
             server.service.metrics.registry.register(follower)
             server.service.details["registry"] = follower.document
             lines += await follower.start()
-            following = asyncio.ensure_future(server.service.phase.unless_draining(follower.run()))
-    except BaseException as error:
-        await server.stop()
-        if isinstance(error, ServeError):
-            raise UserError(error.message) from error
-        raise
-    gc.collect()
-    gc.freeze()  # what is there by now stays: to look through it again would hold up every request for 30 ms
-    server.service.phase.warming.clear()
-    for line in greeting(settings, server.addresses, lines):
-        say(line)
-    await server.run(seconds)
-    if following is not None:
-        await asyncio.gather(following, return_exceptions=True)
+            following.append(asyncio.ensure_future(phase.unless_draining(follower.run())))
+        gc.collect()
+        gc.freeze()  # what is there by now stays: to look through it again would hold up every request for 30 ms
+        phase.warming.clear()
+        for line in greeting(settings, server.addresses, lines):
+            say(line)
+
+    try:
+        await server.run(warm_up(), seconds)
+    except ServeError as error:
+        raise UserError(error.message) from error
+    finally:
+        await asyncio.gather(*following, return_exceptions=True)
     say("Ended: everything that was accepted has been answered.")
 
 
@@ -181,7 +183,7 @@ async def follower_of(versions: Versions, registered: Registered, bundles: Seque
     registry = open_registry(registered.registry)
     names = set(wanted.follow or ()) | {key.name for key in wanted.fixed}
     if wanted.follow is None:
-        names |= {model.name for model in await asyncio.to_thread(registry.list)}
+        names |= {model.name for model in await aside(registry.list)}
     for each in bundles:
         if each.key.name in names:
             raise UserError(

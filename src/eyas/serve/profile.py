@@ -6,9 +6,9 @@ the server's does not hold an engine.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -67,10 +67,11 @@ def candidates(cores: int) -> list[tuple[int, int]]:
     return [(cores // each, each) for each in threads if cores // each <= MOST_WORKERS]
 
 
-def plan(bundle: Path, manifest: Manifest, device: str, goal: float | None = None) -> Choice:
+async def plan(bundle: Path, manifest: Manifest, device: str, goal: float | None = None) -> Choice:
     """Return the best choice for a bundle on this machine, from the profile that is kept, or measured now.
 
-    Takes some seconds when it has to measure. An accelerator gets one worker; what can't be measured, all cores.
+    Takes some seconds when it has to measure; cancelled, it ends the measuring. An accelerator gets one worker; what
+    can't be measured, all cores.
     """
     cores = usable_cores()
     if manifest.target.startswith("tensorrt") or device not in ("auto", "cpu"):
@@ -78,13 +79,13 @@ def plan(bundle: Path, manifest: Manifest, device: str, goal: float | None = Non
     if cores == 1:
         return Choice(1, 1)
     key = _key(manifest, device, cores)
-    for place in _places(bundle, manifest):
-        if kept := _read(place, key):
-            return choose(kept, goal)
-    measured = _measured_apart(bundle, device, cores)
+    places = _places(bundle, manifest)
+    measured = await asyncio.to_thread(_kept, places, key)
     if not measured:
-        return Choice(1, cores)
-    _keep(_places(bundle, manifest), key, measured)
+        measured = await _measured_apart(bundle, device, cores)
+        if not measured:
+            return Choice(1, cores)
+        await asyncio.to_thread(_keep, places, key, measured)
     return choose(measured, goal)
 
 
@@ -124,14 +125,24 @@ def _measure(bundle: Path, device: str, workers: int, threads: int) -> Choice:
     return Choice(workers, threads, round(len(times) / taken, 2), round(median(times), 6))
 
 
-def _measured_apart(bundle: Path, device: str, cores: int) -> list[Choice]:
+async def _measured_apart(bundle: Path, device: str, cores: int) -> list[Choice]:
     """Measure in another process; [] when that fails: the bundle's own error is told when it is loaded."""
     command = [sys.executable, "-m", "eyas.serve.profile", str(bundle), device, str(cores)]
+    nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
     try:
-        done = subprocess.run(command, capture_output=True, timeout=LIMIT_SECONDS, stdin=subprocess.DEVNULL)
-        return _choices(json.loads(done.stdout)) if done.returncode == 0 else []
-    except (OSError, subprocess.TimeoutExpired, ValueError):
+        process = await asyncio.create_subprocess_exec(*command, stdin=nothing, stdout=pipe, stderr=nothing)
+    except OSError:
         return []
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            written, _ = await process.communicate()
+        return _choices(json.loads(written)) if process.returncode == 0 else []
+    except (TimeoutError, ValueError):
+        return []
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def _key(manifest: Manifest, device: str, cores: int) -> str:
@@ -144,6 +155,11 @@ def _places(bundle: Path, manifest: Manifest) -> list[Path]:
     cache = cache_folder("profiles")
     apart = [] if cache is None else [cache / f"{manifest.files[manifest.entry][:16]}.json"]
     return [bundle / FILE, *apart]
+
+
+def _kept(places: Sequence[Path], key: str) -> list[Choice]:
+    """Return what the first of the places has under the key, [] where nothing was measured yet."""
+    return next(filter(None, (_read(place, key) for place in places)), [])
 
 
 def _read(place: Path, key: str) -> list[Choice]:

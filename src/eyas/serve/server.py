@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -161,23 +161,33 @@ class Server:
         self._journals.append(journal.close)
         return journal.write
 
-    async def run(self, seconds: float | None = None) -> None:
-        """Serve until SIGTERM or SIGINT (or so many seconds), then end in order. A second signal ends at once."""
-        stop = asyncio.Event()
-        with _signals(stop), contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await stop.wait()
-        again = asyncio.Event()
-        with _signals(again):
-            ending, hurry = asyncio.ensure_future(self.stop()), asyncio.ensure_future(again.wait())
-            await asyncio.wait((ending, hurry), return_when=asyncio.FIRST_COMPLETED)
-            hurry.cancel()
-            if not ending.done():
-                ending.cancel()
-                await asyncio.gather(ending, return_exceptions=True)
-                await self._stop(0.0)
-            else:
-                await ending
+    async def run(self, warm_up: Awaitable[None], seconds: float | None = None) -> None:
+        """Warm up, serve until SIGTERM or SIGINT, then end in order; a second signal ends at once.
+
+        A signal during the warm-up gives that up, but not the requests that were accepted meanwhile. So does an error
+        of the warm-up, which is raised after the end.
+
+        Args:
+            warm_up: loads what is to be served.
+            seconds: after which the server, once it is warm, ends by itself; None for never.
+        """
+        phase, again = self.service.phase, asyncio.Event()
+        with _signals(lambda: (again if phase.draining else phase.end).set()):
+            try:
+                await phase.unless_draining(warm_up)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await phase.end.wait()
+            finally:
+                ending, hurry = asyncio.ensure_future(self.stop()), asyncio.ensure_future(again.wait())
+                await asyncio.wait((ending, hurry), return_when=asyncio.FIRST_COMPLETED)
+                hurry.cancel()
+                if not ending.done():
+                    ending.cancel()
+                    await asyncio.gather(ending, return_exceptions=True)
+                    await self._stop(0.0)
+                else:
+                    await ending
 
     async def stop(self) -> None:
         """End in order: not ready, wait, accept no more, answer what was accepted, close."""
@@ -216,11 +226,11 @@ class _Http(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _signals(event: asyncio.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT set the event."""
+def _signals(told: Callable[[], None]) -> Iterator[None]:
+    """Have SIGTERM and SIGINT call the function."""
     loop = asyncio.get_running_loop()
     for each in SIGNALS:
-        loop.add_signal_handler(each, event.set)
+        loop.add_signal_handler(each, told)
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -132,8 +132,8 @@ class Registry(Protocol):
         """
         ...
 
-    def list(self) -> tuple[Model, ...]:
-        """Return all models, by name."""
+    def list(self, names: Collection[str] | None = None) -> tuple[Model, ...]:
+        """Return all models, by name; of these names only, as far as there are such, if they are given."""
         ...
 
     def show(self, name: str) -> Model:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from eyas.errors import UserError, suggest
 from eyas.serve.api import ModelKey, Versions
+from eyas.serve.aside import aside
 from eyas.serve.registry.base import Model, Registry, parse_reference
 from eyas.serve.registry.watch import INTERVAL, Behind, Change, RegistryWatcher
 
@@ -78,10 +79,14 @@ class Follower(Collector):
         Raises:
             UserError: a model is not in the registry, or nothing of what is wanted can be served.
         """
-        models = {model.name: model for model in await asyncio.to_thread(self._registry.list)}
+        models = {model.name: model for model in await aside(self._registry.list)}
         self._check(models)
         lines = [await self._pin(key) for key in self._wanted.fixed]
-        await self._watcher.look()
+        try:
+            await self._watcher.look()
+        except BaseException:  # told to end
+            self._watcher.end()
+            raise
         for (name, alias), key in sorted(self._watcher.serving.items()):
             lines.append(f"Serving {name}@{alias}, version {key.version} now ({self._registry.location})")
         if not lines:
@@ -163,7 +168,7 @@ class Follower(Collector):
 
     async def _pin(self, key: ModelKey) -> str:
         """Load a version that stays as it is."""
-        found = await asyncio.to_thread(self._registry.resolve, key.name, key.version)
+        found = await aside(self._registry.resolve, key.name, key.version)
         await self._engine.load(key.name, key.version, found.bundle)
         return f"Serving {key.name}, version {key.version} ({self._registry.location})"
 

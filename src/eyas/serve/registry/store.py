@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -73,9 +73,11 @@ class BundleRegistry:
             number = self._writer.add_version(name, card.sha256, tags_of(card, manifest))
         return self._version(self.show(name), number)
 
-    def list(self) -> tuple[Model, ...]:
-        """Return all models, by name."""
-        return self._records.models()
+    def list(self, names: Collection[str] | None = None) -> tuple[Model, ...]:
+        """Return all models, or those of the names, by name; see `Registry.list`."""
+        if names is None:
+            return self._records.models()
+        return tuple(model for name in sorted(names) if (model := self._records.model(name)) is not None)
 
     def show(self, name: str) -> Model:
         """Return one model; see `Registry.show`."""

@@ -10,10 +10,12 @@ from typing import Literal
 
 from eyas.errors import UserError
 from eyas.serve.api import ModelKey, Versions
+from eyas.serve.aside import aside
 from eyas.serve.errors import ServeError
 from eyas.serve.registry.base import Model, Registry
 
 INTERVAL = 1.0
+PATIENCE = 10.0  # seconds after which a registry that has not answered yet is told to be unreadable
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0  # seconds until a version that failed is tried again; doubled each time
 
 
@@ -102,6 +104,7 @@ class RegistryWatcher:
         self._failures: dict[ModelKey, _Failure] = {}
         self._loading: dict[ModelKey, asyncio.Task[bool]] = {}
         self._unloading: dict[ModelKey, asyncio.Task[None]] = {}
+        self._reading: asyncio.Task[tuple[Model, ...]] | None = None
         self._behind: dict[tuple[str, str], Behind] = {}
         self._fallen: set[tuple[str, str]] = set()  # those that answer with what they fell back to
         self._unreadable = ""
@@ -128,8 +131,13 @@ class RegistryWatcher:
                 await self.look()
                 await asyncio.sleep(self._interval)
         finally:
-            for task in (*self._loading.values(), *self._unloading.values()):
-                task.cancel()
+            self.end()
+
+    def end(self) -> None:
+        """Give up what is being read, loaded and unloaded."""
+        reading = () if self._reading is None else (self._reading,)
+        for task in (*reading, *self._loading.values(), *self._unloading.values()):
+            task.cancel()
 
     async def look(self) -> None:
         """Look once, and bring the engine in step.
@@ -137,7 +145,7 @@ class RegistryWatcher:
         It returns when what was to be loaded is loaded, has failed, or is not wanted any more.
         """
         try:
-            models = await asyncio.to_thread(self._read)
+            models = await self._read()
         except UserError as error:
             self._report_unreadable(str(error))
             return
@@ -147,8 +155,19 @@ class RegistryWatcher:
         # One model's slow load does not hold up another's rollback.
         await asyncio.gather(*(self._follow(model) for model in models))
 
-    def _read(self) -> list[Model]:
-        return [one for one in self._registry.list() if self._follow_only is None or one.name in self._follow_only]
+    async def _read(self) -> tuple[Model, ...]:
+        """Return the models to follow. A look that is not answered in time is waited for by the next one.
+
+        Raises:
+            UserError: the registry can't be read, or has not answered in time.
+        """
+        if self._reading is None:
+            self._reading = asyncio.create_task(aside(self._registry.list, self._follow_only))
+        reading = self._reading
+        if not (await asyncio.wait([reading], timeout=PATIENCE))[0]:
+            raise UserError(f"The registry has not answered for {PATIENCE:g} s.", where=self._registry.location)
+        self._reading = None
+        return reading.result()
 
     def _report_unreadable(self, message: str) -> None:
         """Tell that the registry can't be read, once."""
@@ -206,7 +225,7 @@ class RegistryWatcher:
             task.add_done_callback(lambda _: self._loading.pop(key, None))
         while not (await asyncio.wait([task], timeout=self._interval))[0]:
             # A load that takes long, or hangs, does not hold up the way back.
-            if not await asyncio.to_thread(self._points, key.name, alias, wanted or key.version):
+            if not await aside(self._points, key.name, alias, wanted or key.version):
                 return False
         return not task.cancelled() and task.result()
 
@@ -222,7 +241,7 @@ class RegistryWatcher:
         if key in self._unloading:  # called back while it was being freed
             await asyncio.wait([self._unloading[key]])
         try:
-            found = await asyncio.to_thread(self._registry.resolve, key.name, key.version)
+            found = await aside(self._registry.resolve, key.name, key.version)
             await self._engine.load(key.name, key.version, found.bundle)
         except (UserError, ServeError, OSError) as error:
             self._fail(key, alias, str(error))
