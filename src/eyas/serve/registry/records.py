@@ -7,6 +7,7 @@ a millisecond to read. They are only read here: everything that is written is wr
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -113,17 +114,23 @@ class ServerRecords:
     def model(self, name: str) -> Model | None:
         """Return one model, None if there is none of that name."""
         with server_errors():
-            found = self._client.search_registered_models(filter_string=f"name = '{name}'")
+            found = self._client.search_registered_models(filter_string=_named(name))
             return self._model(found[0]) if found else None
 
     def _model(self, record: Any) -> Model:
         versions = [
             _version(record.name, one.version, one.creation_timestamp, one.source, dict(one.tags))
-            for one in self._client.search_model_versions(f"name = '{record.name}'", max_results=10_000)
+            for one in self._client.search_model_versions(_named(record.name), max_results=10_000)
         ]
         pointing = {str(alias): str(version) for alias, version in dict(record.aliases).items()}
         ordered = sorted(versions, key=lambda version: version.key)
         return Model(record.name, tuple(ordered), pointing, events_of(dict(record.tags)))
+
+
+def _named(name: str) -> str:
+    """Return MLflow's filter for a name; other programs may have made names with quotes in them."""
+    quote = '"' if "'" in name else "'"
+    return f"name = {quote}{name}{quote}"
 
 
 def _version(name: str, number: object, created_ms: int, source: str, tags: Mapping[str, str]) -> Version:
@@ -176,8 +183,10 @@ def server_errors() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        # Without the addresses of objects in it the same fault is the same text each time.
+        words = re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:? ?", "", str(error).splitlines()[0])
         raise UserError(
-            f"The registry's server can't do this: {str(error).splitlines()[0]}",
+            f"The registry's server can't do this: {words}",
             fix="check the address, and that the server runs and lets you in (MLFLOW_TRACKING_TOKEN)",
         ) from error
 

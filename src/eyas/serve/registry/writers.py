@@ -18,6 +18,17 @@ from eyas.serve.registry.base import Version
 from eyas.serve.registry.records import PATIENCE, database_error, server_errors, sqlite_errors
 
 EXPERIMENT = "eyas-bundles"  # on a server: holds the runs that the bundles' files hang on
+_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A server that is gone is told of after seconds; MLflow's own numbers are seven tries in some four minutes, and a
+    # server that is back would be found as late.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    # Standard output is ours, and nobody looks at bars in a server's log.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 _FOLDER = "bundle"
 _STEP = 0.02  # seconds between two tries to get the lock
 
@@ -202,12 +213,13 @@ def server_client(url: str) -> Any:
 
 
 def quiet_mlflow() -> None:
-    """Load MLflow, which then neither tells of its tables nor sends home what was done with it.
+    """Load MLflow, set up for a program that others wait for: see `_DEFAULTS`; what the user has set is kept.
 
     Raises:
         UserError: it is not installed.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
     try:
         import alembic  # noqa: F401
         import mlflow
