@@ -21,8 +21,8 @@ EXAMPLES: tuple[str, ...] = (
     "eyas serve bundles/quickstart",
     "eyas serve bundles/quickstart --port 8080 --grpc-port 8081 --slo 100 --workers 1",
     "eyas serve shapes=bundles/quickstart --events events --access-log access.jsonl",
-    "eyas serve --registry models --model shapes@champion",
-    "eyas serve --registry models --weights @champion=9,@challenger=1 --sticky X-User --shadow @challenger",
+    "eyas serve --registry registry --model shapes@champion",
+    "eyas serve --registry registry --weights @champion=9,@challenger=1 --sticky X-User --shadow @challenger",
     "eyas serve --new-key ann",
 )
 TOKEN = "EYAS_ADMIN_TOKEN"

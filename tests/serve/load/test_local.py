@@ -12,7 +12,8 @@ from eyas.serve.load import local
 from eyas.serve.load.local import LocalServer, taken
 
 CHILD = "import sys; print('up http://127.0.0.1:1', flush=True); sys.stdin.read()"
-FAMILY = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], stdin=subprocess.PIPE)"
+# The child's input stays open for as long as its parent lives; `run` would close it at once.
+FAMILY = "import subprocess as s, sys; s.Popen([sys.executable, '-c', sys.argv[1]], stdin=s.PIPE).wait()"
 
 
 def test_a_server_is_started_asked_and_ended() -> None:
