@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from eyas.runtime.loading import load
 from eyas.runtime.machine import processor, usable_cores
 from eyas.runtime.manifest import Manifest
 from eyas.runtime.sessions.cache import cache_folder
+from eyas.serve.aside import aside
 
 FILE = "serve_profile.json"
 MEASURE_SECONDS = 0.4  # for each choice
@@ -128,21 +130,21 @@ def _measure(bundle: Path, device: str, workers: int, threads: int) -> Choice:
 async def _measured_apart(bundle: Path, device: str, cores: int) -> list[Choice]:
     """Measure in another process; [] when that fails: the bundle's own error is told when it is loaded."""
     command = [sys.executable, "-m", "eyas.serve.profile", str(bundle), device, str(cores)]
-    nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+    # Not asyncio's own: uvloop forks, which gRPC's threads do not like; this one starts it without.
+    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
     try:
-        process = await asyncio.create_subprocess_exec(*command, stdin=nothing, stdout=pipe, stderr=nothing)
+        process = subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=nothing)
     except OSError:
         return []
     try:
-        async with asyncio.timeout(LIMIT_SECONDS):
-            written, _ = await process.communicate()
+        written, _ = await aside(process.communicate, timeout=LIMIT_SECONDS)
         return _choices(json.loads(written)) if process.returncode == 0 else []
-    except (TimeoutError, ValueError):
+    except (subprocess.TimeoutExpired, ValueError):
         return []
     finally:
-        if process.returncode is None:
+        if process.poll() is None:
             process.kill()
-            await process.wait()
+            process.wait()
 
 
 def _key(manifest: Manifest, device: str, cores: int) -> str:
