@@ -28,7 +28,7 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     data/shapes (COCO, splits train and val), runs/quickstart (really trained on it, for two steps), street.jpg,
     pictures/*.jpg and clip.mp4; bundles/quickstart, compiled of the run, and bundles/next, the same under another name;
-    both are champion and challenger of the model `shapes` in the registry `models`.
+    both are champion and challenger of the model `shapes` in the registry `registry`.
     """
     import eyas
     from eyas.card import write_card
@@ -53,7 +53,7 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_manifest(other, manifest)
         files = [MANIFEST, *manifest.files]
         write_card(other, "bundle", files, version=manifest.eyas, created=manifest.created)
-        registry = open_registry("models")
+        registry = open_registry("registry")
         for bundle, alias in ((Path("bundles/quickstart"), "champion"), (other, "challenger")):
             registry.promote("shapes", registry.add(bundle, "shapes").key.version, alias)
     return folder

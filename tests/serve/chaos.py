@@ -317,7 +317,7 @@ def run(folder: Path, registry: Path, plan: Plan) -> Report:
     with started(folder, *words) as server:
         world = World(server, registry, plan)
         report, pid = world.report, server.process.pid
-        resting, shared = open_files(pid), shared_memories(pid)
+        resting, shared = len(open_files(pid)), shared_memories(pid)
         asking = [threading.Thread(target=world.ask, args=(number,)) for number in range(4)]
         others = [threading.Thread(target=world.disturb), threading.Thread(target=world.watch)]
         breaking = threading.Thread(target=world.break_things, args=(plan.pause, plan.seconds - plan.calm))
@@ -330,8 +330,8 @@ def run(folder: Path, registry: Path, plan: Plan) -> Report:
         for thread in (*asking, *others, breaking):
             thread.join(90)
         _measure(world, begin + plan.warm_up, measured)
-        wait_until(lambda: len(children(world.pid)) == WORKERS and open_files(pid) <= resting)
-        report.files, report.shared = (resting, open_files(pid)), (shared, shared_memories(pid))
+        wait_until(lambda: len(children(world.pid)) == WORKERS and len(open_files(pid)) <= resting)
+        report.files, report.shared = (resting, len(open_files(pid))), (shared, shared_memories(pid))
         _end_under_load(world)
     wait_until(lambda: not any(map(state, world.workers)), 5.0)
     report.left = [pid for pid in world.workers if state(pid)]

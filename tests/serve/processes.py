@@ -42,18 +42,18 @@ def private(pid: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
-def open_files(pid: int) -> int:
-    """Return how many files a process has open."""
-    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+def open_files(pid: int) -> dict[str, str]:
+    """Return what a process has open: by the number of each file its name, or what kind of thing it is."""
+    found = {}
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found[each.name] = str(each.readlink())
+    return found
 
 
 def shared_memories(pid: int) -> int:
     """Return how many pieces of anonymous shared memory a process has open."""
-    count = 0
-    for each in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            count += str(each.readlink()).startswith("/memfd:")
-    return count
+    return sum(name.startswith("/memfd:") for name in open_files(pid).values())
 
 
 def wait_until(ready: Callable[[], bool], seconds: float = 30.0) -> bool:
