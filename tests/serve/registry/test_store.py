@@ -60,6 +60,8 @@ def test_what_was_measured_is_told(registry: Registry, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "measured", accuracy=accuracy, latency=(latency,))
     tags = registry.add(bundle, "cars").tags
     assert (tags["mAP"], tags["latency"]) == ("0.4567", "1.23 ms (a CPU, 2 threads, batch 1)")
+    bundle = write_bundle(tmp_path / "own", latency=(latency.model_copy(update={"threads": 0}),))
+    assert registry.add(bundle, "cars").tags["latency"] == "1.23 ms (a CPU, threads by its own choice, batch 1)"
 
 
 def test_the_same_bundle_is_the_same_version(registry: Registry, bundles: list[Path], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def test_a_query_and_json_mean_the_same() -> None:
     ("fields", "words"),
     [
         ({"clases": "a"}, "did you mean 'classes'"),
+        ({"boxes": 1}, "the fields are model, version, conf"),
         ({"conf": None}, "null"),
         ({"conf": True}, "number"),
         ({"conf": "١"}, "number"),

@@ -200,7 +200,8 @@ def tags_of(card: Card, manifest: Manifest) -> dict[str, str]:
         tags["mAP"] = f"{manifest.accuracy.map:.4f}"
     if manifest.latency:
         first = manifest.latency[0]
-        tags["latency"] = f"{first.median_ms:.2f} ms ({first.device}, {first.threads} threads, batch {first.batch})"
+        threads = f"{first.threads} threads" if first.threads else "threads by its own choice"
+        tags["latency"] = f"{first.median_ms:.2f} ms ({first.device}, {threads}, batch {first.batch})"
     return tags
 
 

@@ -56,7 +56,8 @@ def asked(fields: Mapping[str, Any], annotate: bool = False) -> Asked:
     """
     for name in fields:
         if name not in FIELDS:
-            raise ServeError("invalid", f"Unknown field {quoted(name)}{suggest(name[:64], FIELDS)}.")
+            near = suggest(name[:64], FIELDS) or f"; the fields are {', '.join(FIELDS)}"
+            raise ServeError("invalid", f"Unknown field {quoted(name)}{near}.")
         if fields[name] is None:
             raise ServeError("invalid", f"'{name}' is null; leave it out instead.")
     kind = _text(fields, "suppression")

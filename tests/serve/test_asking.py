@@ -1,0 +1,32 @@
+"""Classes that a client asks for by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.serve.bundles import write_bundle
+
+from eyas.runtime.manifest import Manifest, read_manifest
+from eyas.serve.api import Options
+from eyas.serve.asking import labels_of
+from eyas.serve.errors import ServeError
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return read_manifest(write_bundle(tmp_path / "colours"))
+
+
+def test_classes_become_labels(manifest: Manifest) -> None:
+    assert labels_of(Options(), manifest) is None
+    assert labels_of(Options(classes=manifest.classes[::-1]), manifest) == tuple(range(len(manifest.classes)))
+
+
+def test_a_class_that_is_not_there_is_told_with_those_that_are(manifest: Manifest) -> None:
+    with pytest.raises(ServeError, match=f"has no class 'zebra'; it has {', '.join(manifest.classes)}[.]"):
+        labels_of(Options(classes=("zebra",)), manifest)
+    many = manifest.model_copy(update={"classes": tuple(f"c{number:02}" * 20 for number in range(80))})
+    with pytest.raises(ServeError, match=r"and 70 more[.]") as error:
+        labels_of(Options(classes=("zebra",)), many)
+    assert len(str(error.value)) < 500
