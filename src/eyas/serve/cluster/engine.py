@@ -88,7 +88,6 @@ class ClusterEngine:
         self._turns = Turns()
         self._refused = -math.inf
         self._accepting = True
-        self._open = 0
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -98,7 +97,6 @@ class ClusterEngine:
             raise ServeError("unavailable", "The server is shutting down.", retry_after=1.0)
         key = self.router.route(request, self._statuses).key
         request = replace(request, model=key.name, version=key.version)
-        self._open += 1
         self._empty.clear()
         model = model_id(key)
         self._under_way[model] += 1
@@ -111,8 +109,7 @@ class ClusterEngine:
             raise
         finally:
             self._under_way[model] -= 1
-            self._open -= 1
-            if not self._open:
+            if not self._under_way.total():
                 self._empty.set()
 
     async def _in_time(self, request: Request, model: str, stream: str) -> Answer:
