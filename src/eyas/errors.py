@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -36,6 +36,12 @@ def suggest(given: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the known name nearest to the given one, or "" when none is near."""
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def shorten(names: Sequence[object], limit: int = 5) -> str:
+    """Return the first names joined by commas, and how many more there are."""
+    rest = len(names) - limit
+    return ", ".join(str(name) for name in names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def missing_extra(package: str, extra: str) -> UserError:

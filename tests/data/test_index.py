@@ -10,9 +10,9 @@ import pytest
 from tests.data.cases import CLASSES, small_index
 
 from eyas.data.file_table import FileTable
-from eyas.data.index import DatasetIndex, build_index, check_class_names, shorten
+from eyas.data.index import DatasetIndex, build_index, check_class_names
 from eyas.data.merge import concatenate
-from eyas.errors import UserError
+from eyas.errors import UserError, shorten
 
 
 @pytest.fixture

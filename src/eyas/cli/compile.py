@@ -175,7 +175,6 @@ def show(bundle: Bundle) -> None:
     else:
         print("mAP:       not measured")
     for one in manifest.latency:
-        threads = f"{one.threads} threads" if one.threads else "threads by its own choice"
         told = ", ".join(f"{name} {version}" for name, version in one.versions.items())
         print(f"latency:   {one.median_ms:.2f} ms median, {one.p90_ms:.2f} ms p90 a batch of {one.batch}")
-        print(f"           {one.device}, {threads}, {told}")
+        print(f"           {one.device}, {one.threads_told}, {told}")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyas.data.file_table import FileTable, offsets_of
-from eyas.errors import UserError, suggest
+from eyas.errors import UserError, shorten, suggest
 from eyas.types import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -197,12 +197,6 @@ def build_index(
         areas=np.where(np.isfinite(given), given, own_areas).astype(np.float32),
         category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(classes) + 1)),
     )
-
-
-def shorten(names: Sequence[object], limit: int = 5) -> str:
-    """Return the first names joined by commas, and how many more there are."""
-    rest = len(names) - limit
-    return ", ".join(str(name) for name in names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_class_names(classes: Sequence[str], where: str) -> None:

@@ -14,11 +14,11 @@ import simplejpeg
 
 from eyas.data.formats import load_splits
 from eyas.data.formats.coco import COCO
-from eyas.data.index import DatasetIndex, SizeArray, shorten
+from eyas.data.index import DatasetIndex, SizeArray
 from eyas.data.progress import spread
 from eyas.data.transfer import moved, plan_names, require_new_folder, require_pictures
 from eyas.decode import decode, read_bytes, read_size
-from eyas.errors import UserError
+from eyas.errors import UserError, shorten
 from eyas.files import atomic_path, read_json, write_json
 from eyas.picture_header import parse_header
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyas.data.formats import FORMATS, find_format, load_splits
-from eyas.data.index import DatasetIndex, shorten
+from eyas.data.index import DatasetIndex
 from eyas.data.merge import concatenate
 from eyas.data.phash import groups, near_pairs
 from eyas.data.scan import scan_pictures
@@ -24,7 +24,7 @@ from eyas.data.transfer import (
     require_pictures,
     with_sizes,
 )
-from eyas.errors import UserError
+from eyas.errors import UserError, shorten
 
 
 @dataclass(frozen=True)

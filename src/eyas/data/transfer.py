@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from eyas.data.file_table import FileTable
 from eyas.data.formats.found import Format, read_sizes
-from eyas.data.index import DatasetIndex, shorten
+from eyas.data.index import DatasetIndex
 from eyas.data.progress import track
-from eyas.errors import UserError
+from eyas.errors import UserError, shorten
 
 Place = Callable[[Path, Path], None]
 

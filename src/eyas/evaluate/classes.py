@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eyas.data.index import DatasetIndex, shorten
-from eyas.errors import UserError, suggest
+from eyas.data.index import DatasetIndex
+from eyas.errors import UserError, shorten, suggest
 
 
 def align_classes(index: DatasetIndex, classes: Sequence[str]) -> tuple[DatasetIndex, tuple[str, ...]]:

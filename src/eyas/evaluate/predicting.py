@@ -14,9 +14,9 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eyas.data.index import DatasetIndex, shorten
+from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
-from eyas.errors import UserError
+from eyas.errors import UserError, shorten
 from eyas.evaluate.predictions import Predictions, PredictionsBuilder
 from eyas.types import Detections, UInt8Array
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from eyas.data.formats import load_dataset
-from eyas.data.index import DatasetIndex, shorten
+from eyas.data.index import DatasetIndex
+from eyas.errors import shorten
 from eyas.evaluate.classes import align_classes
 from eyas.evaluate.coco import check_truth
 from eyas.evaluate.report import CONFIDENCE, Evaluation, Subject, check_numbers, evaluate_detector

@@ -101,6 +101,11 @@ class Latency(_Part):
     p90_ms: float
     versions: dict[str, str]
 
+    @property
+    def threads_told(self) -> str:
+        """The threads in words."""
+        return f"{self.threads} threads" if self.threads else "threads by its own choice"
+
 
 class Manifest(_Part):
     """A bundle's contract. Boxes come in network pixels, scores in 0..1; see `eyas.runtime.sessions.base`.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from eyas.errors import UserError, suggest
+from eyas.errors import UserError, shorten, suggest
 from eyas.runtime.manifest import Manifest
 from eyas.serve.api import Options
 from eyas.serve.errors import ServeError
@@ -44,12 +43,7 @@ def labels_of(options: Options, manifest: Manifest) -> tuple[int, ...] | None:
         return None
     for name in options.classes:
         if name not in manifest.classes:
-            near = suggest(name[:100], manifest.classes) or f"; it has {_some(manifest.classes)}"
+            some = shorten([each[:32] for each in manifest.classes], 10)  # a status of gRPC travels in a header
+            near = suggest(name[:100], manifest.classes) or f"; it has {some}"
             raise ServeError("invalid", f"The model has no class '{name[:100]}'{near}.")
     return tuple(label for label, name in enumerate(manifest.classes) if name in options.classes)
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    """Return the first names in a text; short, since a status of gRPC travels in a header."""
-    text = ", ".join(name[:32] for name in names[:most])
-    return f"{text} and {len(names) - most} more" if len(names) > most else text

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eyas.data.index import DatasetIndex, SizeArray, shorten
+from eyas.data.index import DatasetIndex, SizeArray
 from eyas.decode import read_size
-from eyas.errors import UserError, suggest
+from eyas.errors import UserError, shorten, suggest
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"})
 _SAME_SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}

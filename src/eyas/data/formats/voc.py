@@ -27,8 +27,8 @@ from eyas.data.formats.found import (
     relative_name,
 )
 from eyas.data.formats.voc_xml import Annotation, looks_like_voc, parse_xml
-from eyas.data.index import DatasetIndex, build_index, check_class_names, shorten
-from eyas.errors import UserError
+from eyas.data.index import DatasetIndex, build_index, check_class_names
+from eyas.errors import UserError, shorten
 from eyas.files import write_text
 
 _ANNOTATIONS = ("Annotations", "annotations", "labels")

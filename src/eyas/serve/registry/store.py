@@ -200,8 +200,7 @@ def tags_of(card: Card, manifest: Manifest) -> dict[str, str]:
         tags["mAP"] = f"{manifest.accuracy.map:.4f}"
     if manifest.latency:
         first = manifest.latency[0]
-        threads = f"{first.threads} threads" if first.threads else "threads by its own choice"
-        tags["latency"] = f"{first.median_ms:.2f} ms ({first.device}, {threads}, batch {first.batch})"
+        tags["latency"] = f"{first.median_ms:.2f} ms ({first.device}, {first.threads_told}, batch {first.batch})"
     return tags
 
 
