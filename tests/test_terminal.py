@@ -6,7 +6,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from eyas.terminal import console, say
+from eyas.terminal import open_console
+from eyas.text import say
 
 EVIL = "x\x1b[31mred\x1b]0;title\x07\rover caf\udce9"
 SHOWN = r"x\x1b[31mred\x1b]0;title\x07\x0dover caf\udce9"
@@ -20,7 +21,7 @@ def test_say_prints_what_is_given_without_obeying_it(capsys: pytest.CaptureFixtu
 
 
 def test_a_console_shows_names_in_lines_and_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    where = console(width=200)
+    where = open_console(width=200)
     where.print(EVIL, markup=False)
     table = Table("name", "number")
     table.add_row(EVIL.replace("[", r"\["), "12345")
@@ -31,7 +32,7 @@ def test_a_console_shows_names_in_lines_and_tables(capsys: pytest.CaptureFixture
 
 
 def test_text_made_elsewhere_is_not_obeyed_either(capsys: pytest.CaptureFixture[str]) -> None:
-    console().print(Text(EVIL))
+    open_console().print(Text(EVIL))
     out = capsys.readouterr().out
     assert r"x\x1b[31mred" in out and not {"\x1b", "\x07", "\r"} & set(out)
 
@@ -39,6 +40,6 @@ def test_text_made_elsewhere_is_not_obeyed_either(capsys: pytest.CaptureFixture[
 def test_its_own_styles_reach_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    console().print(f"[bold]{EVIL.replace('[', chr(92) + '[')}[/]")
+    open_console().print(f"[bold]{EVIL.replace('[', chr(92) + '[')}[/]")
     out = capsys.readouterr().out
     assert out.startswith("\x1b[1m") and SHOWN in out

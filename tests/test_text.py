@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyas.text import csv_cell, printable, to_json, to_utf8
+from eyas.text import csv_cell, json_text, printable, to_utf8
 
 ANY = st.text(st.characters(codec=None, categories=None))  # half characters included
 
@@ -44,7 +44,8 @@ def test_whatever_is_printable_can_be_encoded_and_holds_no_control(text: str) ->
 
 @given(ANY)
 def test_json_gives_the_very_name_back(text: str) -> None:
-    assert json.loads(to_json({text: text}).encode("utf-8")) == {text: text}
+    written = json_text({text: text})
+    assert json.loads(written.encode("utf-8")) == {text: text} and printable(written) == written
 
 
 @given(ANY)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from eyas.errors import UserError
-from eyas.text import to_json, to_utf8
+from eyas.text import json_text, to_utf8
 
 # The disk is full, the user's share of it is, or a file may not become as large as this.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def writing(path: Path, lost: str = "what was written until then may be incomple
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise UserError(
             f"The disk is full: {path.name} could not be saved; {lost}.",
@@ -72,7 +72,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, atomically."""
-    write_text(path, to_json(value, indent=2) + "\n")
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 def read_json(path: Path, *, max_bytes: int | None = None) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import cache, lru_cache
 
 import cv2
@@ -26,7 +27,12 @@ def drawable(text: str) -> str:
     text = unicodedata.normalize("NFC", printable(text, one_line=True))
     if text.isascii():
         return text
-    return "".join(char if _has_glyph(char) else anyascii(char) or _code_point(char) for char in _visual(text))
+    return replaced(visual_order(text), _has_glyph)
+
+
+def replaced(text: str, has_glyph: Callable[[str], bool]) -> str:
+    """Return the text with Latin letters in place of each character that the font lacks."""
+    return "".join(char if char.isascii() or has_glyph(char) else anyascii(char) or _code_point(char) for char in text)
 
 
 def _code_point(char: str) -> str:
@@ -46,7 +52,7 @@ def _drawn(char: str) -> np.ndarray:
     return canvas
 
 
-def _visual(text: str) -> str:
+def visual_order(text: str) -> str:
     """Return the characters in the order in which they are drawn: each run of right-to-left letters turned round.
 
     A run holds the blanks and signs between its letters, not those at its ends; numbers within it keep their order. Of

@@ -1,8 +1,7 @@
-"""Writing to the terminal: whatever names lie in a text, none of them can move the cursor, recolour or break a line."""
+"""Tables, styles and progress on the terminal: no name that lies in them can move the cursor or recolour a line."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,7 +25,7 @@ class SafeConsole(Console):
             yield Segment(text if control else printable(text), style, control)
 
 
-def console(*, stderr: bool = False, highlight: bool = False, width: int | None = None) -> Console:
+def open_console(*, stderr: bool = False, highlight: bool = False, width: int | None = None) -> Console:
     """Return a console on stdout or stderr.
 
     Args:
@@ -35,8 +34,3 @@ def console(*, stderr: bool = False, highlight: bool = False, width: int | None 
         width: columns; None takes the terminal's.
     """
     return SafeConsole(stderr=stderr, highlight=highlight, width=width)
-
-
-def say(*words: object, stderr: bool = False, end: str = "\n", flush: bool = False) -> None:
-    """Print one text as it is, but for what would control the terminal or can't be encoded."""
-    print(printable(" ".join(map(str, words))), end=end, file=sys.stderr if stderr else sys.stdout, flush=flush)

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from eyas.errors import UserError
+from eyas.text import say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     threads, batch = parse_numbers(args.threads, "threads"), parse_numbers(args.batch, "batch")
     if args.png is not None and not args.png.lower().endswith(".png"):
         raise UserError(f"--png is '{args.png}'.", where="png", expected="a name that ends in .png")
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eyas.runtime.bench import bench
     from eyas.runtime.bench_chart import draw_report, save_chart
+    from eyas.terminal import open_console
 
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(draw_report(report), path))):
         if path is not None:
             write(path)
-            print(f"written: {path}")
+            say(f"written: {path}")
     return 0
 
 
@@ -90,9 +91,9 @@ def parse_numbers(text: str | None, name: str) -> tuple[int, ...]:
 
 def show(report: BenchReport) -> None:
     """Print the machine, the table, the engines and the notes."""
-    from rich.console import Console
+    from eyas.terminal import open_console
 
-    console = Console(highlight=False)
+    console = open_console()
     cpu = report.machine
     line = f"{cpu.name}, {cpu.cores} usable cores; {report.pictures}; {report.rounds} rounds by turns"
     console.print(line, markup=False, soft_wrap=True)

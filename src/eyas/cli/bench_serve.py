@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyas.errors import UserError
+from eyas.text import say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,19 +55,19 @@ def run(args: argparse.Namespace) -> int:
     loads, headers = parse_loads(args.loads), parse_headers(args.header)
     if args.png is not None and not args.png.lower().endswith(".png"):
         raise UserError(f"--png is '{args.png}'.", where="png", expected="a name that ends in .png")
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eyas.runtime.bench_chart import save_chart
     from eyas.serve.load.chart import draw_load
     from eyas.serve.load.http import Target
     from eyas.serve.load.sweep import Plan, measure
+    from eyas.terminal import open_console
 
     plan = Plan(
         args.goal / 1e3, loads, args.seconds, args.arrivals, args.capacity, max(10.0, args.goal / 100), args.seed
     )
     bodies, pictures = read_bodies(args.source)
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with (
         serving(args) as (url, name),
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(draw_load([report]), path))):
         if path is not None:
             write(path)
-            print(f"written: {path}")
+            say(f"written: {path}")
     return 0
 
 
@@ -149,11 +150,11 @@ def serving(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 def show(report: LoadReport) -> None:
     """Print what was measured, the table and the notes."""
-    from rich.console import Console
+    from eyas.terminal import open_console
 
-    console = Console(highlight=False)
+    console = open_console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDE)  # a file has no edge at which numbers must be cut
+        console = open_console(width=WIDE)  # a file has no edge at which numbers must be cut
     cpu = report.machine
     found = f", found with {report.clients} clients" if report.clients else ""
     line = (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING
+
+from eyas.text import json_text, say
 
 if TYPE_CHECKING:
     from eyas.runtime.doctor import Diagnosis, Runtime
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = examine()
     if args.json:
-        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        say(json_text(found.to_dict(), indent=2))
     else:
         show(found)
     return 0 if found.healthy else 1
@@ -32,11 +33,12 @@ def run(args: argparse.Namespace) -> int:
 
 def show(found: Diagnosis) -> None:
     """Print the machine, a row for each runtime, and the advice."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from eyas.terminal import open_console
+
+    console = open_console()
     cpu = found.processor
     memory = f", {cpu.memory_gib:g} GiB" if cpu.memory_gib else ""
     here = [name for name, present in cpu.instruction_sets.items() if present]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from eyas.text import json_text, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )
     if args.json:
-        print(json.dumps(as_json(evaluation), indent=2, ensure_ascii=False))
+        say(json_text(as_json(evaluation), indent=2))
     else:
         show(evaluation, args.conf)
     return 0
@@ -84,10 +85,10 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
 
 def show(evaluation: Evaluation, confidence: float) -> None:
     """Print both tables, the warnings and the report's place."""
-    from rich.console import Console
+    from eyas.terminal import open_console
 
     result = evaluation.result
-    console = Console(highlight=False)
+    console = open_console()
     console.print(_metrics_table(evaluation))
     console.print(_classes_table(evaluation, confidence))
     console.print(

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eyas.data.findings import Finding, Report
+from eyas.text import printable
 
 _MOST_CLASSES = 40
 _EXAMPLES = 3
@@ -111,6 +112,6 @@ def _print_finding(finding: Finding, console: Console) -> None:
         highlight=False,
     )
     for example in finding.examples[:_EXAMPLES]:
-        console.print(f"    {escape(example)}", highlight=False)
+        console.print(f"    {escape(printable(example, one_line=True))}", highlight=False)
     if finding.count > _EXAMPLES:
         console.print(f"    ... and {finding.count - _EXAMPLES:,} more", style="dim")
