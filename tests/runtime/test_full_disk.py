@@ -98,7 +98,8 @@ def slow(*given):
     time.sleep(0.3)
     return predict(*given)
 type(detector).predict = slow
-for frame, found in detector.stream([np.zeros((64, 64, 3), np.uint8)] * 50):
+stream = detector.stream([np.zeros((64, 64, 3), np.uint8)] * 50)
+for frame, found in stream:
     raise ValueError("the caller's own fault")
 """
 
