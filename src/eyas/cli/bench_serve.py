@@ -24,7 +24,6 @@ EXAMPLES: tuple[str, ...] = (
     "eyas bench serve bundles/quickstart --goal 100 --arrivals bursts --json load.json --png load.png",
 )
 PATH = "/v1/detect"
-WIDE = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -153,8 +152,6 @@ def show(report: LoadReport) -> None:
     from eyas.terminal import open_console
 
     console = open_console()
-    if not console.is_terminal:
-        console = open_console(width=WIDE)  # a file has no edge at which numbers must be cut
     cpu = report.machine
     found = f", found with {report.clients} clients" if report.clients else ""
     line = (
@@ -174,11 +171,10 @@ def show(report: LoadReport) -> None:
 
 def load_table(report: LoadReport) -> Table:
     """Return a row for each load."""
-    from rich.table import Table
+    from eyas.terminal import open_table
 
-    found = Table(box=None, header_style="bold", pad_edge=False)
-    for head in ("load", "offered/s", "sent/s", "served/s", "in time", "p50 ms", "p99", "p99.9", "lag p99", "answers"):
-        found.add_column(head, justify="right" if head != "answers" else "left", no_wrap=True)
+    heads = ("load", "offered/s", "sent/s", "served/s", "in time", "p50 ms", "p99", "p99.9", "lag p99")
+    found = open_table(*(f">{head}" for head in heads), "answers")
     for step in report.steps:
         codes = ", ".join(f"{code}: {count}" for code, count in step.codes.items())
         cells = (step.offered, step.sent, step.served)

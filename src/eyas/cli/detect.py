@@ -104,12 +104,11 @@ def _advance(step: Callable[[], None]) -> Callable[[Frame, Detections], None]:
 def print_report(report: Report) -> None:
     """Print a row for each source, what was skipped and why, and where things lie."""
     from rich.markup import escape
-    from rich.table import Table
 
-    from eyas.terminal import open_console
+    from eyas.terminal import open_console, open_table
 
     console = open_console(highlight=True)
-    table = Table("source", "frames", "objects", "of which", box=None, header_style="bold", pad_edge=False)
+    table = open_table("source", "frames", "objects", "of which")
     for result in report.results[:ROWS]:
         total = sum(result.counts.values())
         table.add_row(

@@ -34,16 +34,15 @@ def run(args: argparse.Namespace) -> int:
 def show(found: Diagnosis) -> None:
     """Print the machine, a row for each runtime, and the advice."""
     from rich.markup import escape
-    from rich.table import Table
 
-    from eyas.terminal import open_console
+    from eyas.terminal import open_console, open_table
 
     console = open_console()
     cpu = found.processor
     memory = f", {cpu.memory_gib:g} GiB" if cpu.memory_gib else ""
     here = [name for name, present in cpu.instruction_sets.items() if present]
     missing = [name for name, present in cpu.instruction_sets.items() if not present]
-    machine = Table(show_header=False, box=None, pad_edge=False)
+    machine = open_table()
     machine.add_row("eyas", f"{found.eyas} (Python {found.python}, {escape(found.system)})")
     machine.add_row("processor", escape(f"{cpu.name}, {cpu.architecture}, {cpu.cores} usable cores{memory}"))
     if cpu.instruction_sets:
@@ -56,7 +55,7 @@ def show(found: Diagnosis) -> None:
         machine.add_row("GPU", "none of NVIDIA's (no driver answered)")
     console.print(machine)
     console.print()
-    table = Table("runtime", "version", "runs on", box=None, header_style="bold", pad_edge=False)
+    table = open_table("runtime", "version", "runs on")
     for runtime in found.runtimes:
         table.add_row(runtime.name, runtime.version or "-", escape(_state(runtime)))
     console.print(table)

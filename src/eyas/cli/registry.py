@@ -112,9 +112,9 @@ def _list(registry: Registry, args: argparse.Namespace) -> None:
     if not models:
         say(f"The registry at {registry.location} is empty: eyas registry add BUNDLE --name NAME")
         return
-    from rich.table import Table
+    from eyas.terminal import open_table
 
-    table = Table("model", "versions", "aliases", box=None, header_style="bold", pad_edge=False)
+    table = open_table("model", ">versions", "aliases")
     for model in models:
         pointing = ", ".join(f"{alias} -> {version}" for alias, version in sorted(model.aliases.items()))
         table.add_row(model.name, str(len(model.versions)), pointing)
@@ -163,15 +163,18 @@ def _model_fields(model: Model) -> dict[str, Any]:
 
 def _print_model(model: Model) -> None:
     """Print a table of the versions and what was done to the aliases."""
-    from rich.table import Table
+    from eyas.terminal import open_table
 
-    columns = ("version", "added", "bundle", "target", "precision", "mAP", "latency", "aliases")
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    table = open_table(">version", "added", "bundle", "target", "precision", ">mAP", "aliases")
     for version in model.versions:
-        tags = [version.tags.get(name, "") for name in ("target", "precision", "mAP", "latency")]
+        tags = [version.tags.get(name, "") for name in ("target", "precision", "mAP")]
         here = ", ".join(sorted(alias for alias, number in model.aliases.items() if number == version.key.version))
-        table.add_row(version.key.version, version.created, version.sha256[:12], *tags, here)
+        added = version.created[:16].replace("T", " ")
+        table.add_row(version.key.version, added, version.sha256[:12], *tags, here)
     _print(table)
+    for version in model.versions:
+        if latency := version.tags.get("latency"):
+            say(f"latency of {version.key.version}: {latency}")
     for event in model.events[-10:]:
         who = f" by {event.by}" if event.by else ""
         say(f"{event.at}  {event.action} {event.alias} -> {event.version}{who}")
