@@ -33,6 +33,15 @@ def webp(kind: bytes, body: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
 
 
+def animation(side: int) -> bytes:
+    """Return an animated WebP of side x side pixels with one frame of one pixel."""
+    stream = b"\x2f" + bytes(4)
+    frame = bytes(6 + 3 + 3 + 4) + b"VP8L" + struct.pack("<I", len(stream)) + stream + b"\0"
+    head = b"VP8X" + struct.pack("<I", 10) + b"\2" + bytes(3) + 2 * (side - 1).to_bytes(3, "little")
+    chunks = head + b"ANIM" + struct.pack("<I", 6) + bytes(6) + b"ANMF" + struct.pack("<I", len(frame)) + frame
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
 def tiff(side: int) -> bytes:
     """Return the first directory of a TIFF with side x side pixels."""
     tags = [(256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 200), (279, 4, 100)]
@@ -44,7 +53,7 @@ BOMBS = {
     "png": (png(SIDE, rows=4), SIDE),
     "webp, lossy": (webp(b"VP8 ", bytes(3) + b"\x9d\x01\x2a" + struct.pack("<HH", 16383, 16383) + bytes(64)), 16383),
     "webp, lossless": (webp(b"VP8L", b"\x2f" + struct.pack("<I", 16382 | 16382 << 14) + bytes(64)), 16383),
-    "webp, extended": (webp(b"VP8X", bytes(4) + 2 * (SIDE - 1).to_bytes(3, "little") + bytes(64)), SIDE),
+    "webp, extended": (animation(SIDE), SIDE),
     "gif": (b"GIF89a" + struct.pack("<HHBBB", SIDE, SIDE, 0, 0, 0) + bytes(64), SIDE),
     "bmp": (b"BM" + struct.pack("<IHHIIiiHH", 100, 0, 0, 54, 40, SIDE, -SIDE, 1, 24) + bytes(64), SIDE),
     "tiff": (tiff(SIDE), SIDE),

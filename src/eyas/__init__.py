@@ -95,4 +95,12 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+def _bound_opencv() -> None:
+    """Set OpenCV's own limit here, before any part of Eyas can load it: later it would be too late."""
+    from eyas.opencv_limits import bound_opencv
+
+    bound_opencv()
+
+
+_bound_opencv()
 sys.modules[__name__].__class__ = _Eyas

@@ -17,15 +17,22 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 
+from eyas.decode_apart import decode_apart
 from eyas.errors import UserError
-from eyas.picture_header import PictureHeader, parse_header
+from eyas.opencv_limits import MAX_PIXELS as MAX_PIXELS
+from eyas.opencv_limits import opencv_limit
+from eyas.opencv_pictures import decode_by_opencv, row_blocks
+from eyas.picture_header import BadHeader, FileBytes, PictureHeader, pixels_only, read_header
 from eyas.types import UInt8Array
 
-MAX_PIXELS = 178_956_970  # 512 MiB of RGB, the size from which Pillow refuses too
+MAX_SCANS = 100  # of a progressive JPEG; the usual ones have about ten
+SCANNED_PIXELS = 2_000_000_000  # pixels times scans, each of which costs about a decoding of its own
 
+# Decoded in a process of their own: what these take, or how long, is not told by their headers.
+_APART = frozenset({"tiff", "avif", "jpeg2000", "gif"})
+_REPLACE = "replace the file, or delete it and its labels"
 # Oddities of a JPEG stream that change no pixel; every other complaint of the decoder means lost pixels.
 _HARMLESS = ("extraneous bytes", "Unknown Adobe color transform", "Invalid SOS parameters")
 
@@ -48,18 +55,15 @@ def decode(
     Raises:
         UserError: the bytes are empty, truncated, damaged, no picture, or the picture is too large.
     """
-    header = parse_header(data)
-    if header is None:
-        # OpenCV knows more kinds, but then nobody would know how much memory the picture takes before it takes it.
-        raise _damaged("its header is incomplete", where) if data[:2] == b"\xff\xd8" else _no_picture(data, where)
+    header = _header(data, where)
     _check_pixels(header.height, header.width, max_pixels, where)
     if header.kind == "jpeg":
         image = _decode_jpeg(data, header, shrink, fast, where)
     else:
-        image = _decode_other(data, where)
-        _check_pixels(image.shape[0], image.shape[1], max_pixels, where)
+        image = _decode_other(data, header, where)
+        # OpenCV has applied a TIFF's orientation already.
+        _check_same(header.size if header.kind == "tiff" else (header.height, header.width), image.shape[:2], where)
         image = _shrunk(image, shrink)
-    # OpenCV has applied a TIFF's orientation already.
     if header.orientation != 1 and header.kind != "tiff":
         image = _upright(image, header.orientation)
     return image
@@ -88,22 +92,27 @@ def image_size(data: bytes, *, where: str = "") -> tuple[int, int]:
     Raises:
         UserError: no JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000 or PNM header was found.
     """
-    header = parse_header(data)
-    if header is None:
-        raise _no_picture(data, where)
-    return header.size
+    return _header(data, where).size
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
     """Return the (height, width) of a picture file; of a large file only the header's pages are read."""
     try:
         with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            header = parse_header(data)
-    except (OSError, ValueError):  # missing or empty: told properly below
-        header = None
-    if header is None:
-        raise _no_picture(read_bytes(path), str(path))
-    return header.size
+            return _header(data, str(path)).size
+    except (OSError, ValueError):  # missing, or empty, which can't be mapped
+        return image_size(read_bytes(path), where=str(path))
+
+
+def _header(data: FileBytes, where: str) -> PictureHeader:
+    """Return the header; a kind of picture that is not known is refused even where OpenCV knows it.
+
+    Else nobody would know how much memory it takes before it takes it.
+    """
+    try:
+        return read_header(data)
+    except BadHeader as error:
+        raise _no_picture(data, where, str(error)) from None
 
 
 def _check_pixels(height: int, width: int, max_pixels: int, where: str) -> None:
@@ -119,14 +128,21 @@ def _check_pixels(height: int, width: int, max_pixels: int, where: str) -> None:
         )
 
 
-def _no_picture(data: bytes, where: str) -> UserError:
+def _check_same(said: tuple[int, int], found: tuple[int, ...], where: str) -> None:
+    """Refuse a picture of which the decoder makes another size, (height, width), than its header says."""
+    if tuple(found) != said:
+        raise _damaged(f"its header says {said[1]} x {said[0]} pixels, and it holds {found[1]} x {found[0]}", where)
+
+
+def _no_picture(data: FileBytes, where: str, reason: str = "") -> UserError:
     """Return the error for bytes that no decoder takes."""
-    problem = "The file is not a picture that can be read, or it is damaged." if data else "The file is empty."
+    problem = "The file is not a picture that can be read, or it is damaged" if len(data) else "The file is empty"
+    problem += f": {reason}." if reason and len(data) else "."
     return UserError(
         problem,
         expected="a complete JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000 or PNM file",
         where=where,
-        fix="replace the file, or delete it and its labels",
+        fix=_REPLACE,
     )
 
 
@@ -162,12 +178,14 @@ def _shrunk(image: UInt8Array, shrink: int) -> UInt8Array:
 
 def _decode_jpeg(data: bytes, header: PictureHeader, shrink: int, fast: bool, where: str) -> UInt8Array:
     """Return the JPEG's pixels as stored (not yet upright), 1, 2, 4 or 8 times smaller."""
+    _check_scans(data, header, where)
     factor = shrink_factor(shrink)
     options: dict[str, int] = {"fastdct": fast, "fastupsample": fast}
     if factor > 1:
         options |= {"min_height": -(-header.height // factor), "min_width": -(-header.width // factor)}
     wanted = "CMYK" if header.channels == 4 else "RGB"
     try:
+        _check_same((header.height, header.width), simplejpeg.decode_jpeg_header(data)[:2], where)
         try:
             pixels: UInt8Array = simplejpeg.decode_jpeg(data, wanted, **options)
         except ValueError as error:
@@ -179,57 +197,50 @@ def _decode_jpeg(data: bytes, header: PictureHeader, shrink: int, fast: bool, wh
     return _cmyk_to_rgb(pixels, inverted=header.adobe) if wanted == "CMYK" else pixels
 
 
+def _check_scans(data: bytes, header: PictureHeader, where: str) -> None:
+    """Refuse a JPEG that takes its time: a scan of some bytes can go over all pixels again."""
+    if not header.scans:
+        return
+    num, pixels = data.count(b"\xff\xda"), header.height * header.width
+    most = min(MAX_SCANS, max(1, SCANNED_PIXELS // pixels))
+    if num > most:
+        raise UserError(
+            f"The JPEG of {header.width} x {header.height} pixels has {num} scans.",
+            expected=f"at most {most} (a guard against endless work)",
+            where=where,
+            fix="store it anew, as an ordinary JPEG",
+        )
+
+
 def _cmyk_to_rgb(cmyk: UInt8Array, *, inverted: bool) -> UInt8Array:
     """Return RGB = (1 - C)(1 - K), ...; Adobe's files store the complements (`inverted`)."""
-    light = cmyk if inverted else 255 - cmyk
-    product = light[..., :3].astype(np.uint16) * light[..., 3:]
-    return ((product + 127) // 255).astype(np.uint8)
+    out = np.empty((*cmyk.shape[:2], 3), np.uint8)
+    for rows in row_blocks(out):
+        light = cmyk[rows] if inverted else 255 - cmyk[rows]
+        product = light[..., :3].astype(np.uint16) * light[..., 3:]
+        out[rows] = (product + 127) // 255
+    return out
 
 
-def _decode_other(data: bytes, where: str) -> UInt8Array:
+def _decode_other(data: bytes, header: PictureHeader, where: str) -> UInt8Array:
     """Return the pixels as OpenCV decodes them, made RGB and 8 bits deep."""
-    if not data:
-        raise _no_picture(data, where)
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a broken file is told of once, by our own error
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if header.kind == "png":
+            data = pixels_only(data)
+        num = header.height * header.width
+        apart = header.kind in _APART or num > opencv_limit()
+        pixels = decode_apart(data, num) if apart else decode_by_opencv(data)
+    except BadHeader as error:
+        raise _damaged(str(error), where) from None
+    except UserError as error:
+        raise UserError(error.problem, expected=error.expected, where=where, fix=error.fix or _REPLACE) from None
     except cv2.error as error:
         raise _damaged(str(error.err), where) from None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    except MemoryError:
+        raise UserError("To decode the picture takes more memory than there is.", where=where) from None
     if pixels is None:
         raise _no_picture(data, where)
-    return _to_rgb(_to_8_bits(pixels, where))
-
-
-def _to_8_bits(pixels: npt.NDArray[np.generic], where: str) -> UInt8Array:
-    """Return 8-bit values; 65535 becomes 255."""
-    if pixels.dtype == np.uint8:
-        return np.asarray(pixels, np.uint8)
-    if pixels.dtype == np.uint16:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    raise UserError(
-        f"The picture's pixels are {pixels.dtype} numbers.",
-        expected="8 or 16 bits a channel, unsigned",
-        where=where,
-        fix="convert it to an 8-bit PNG with the contrast you want",
-    )
-
-
-def _to_rgb(pixels: UInt8Array) -> UInt8Array:
-    """Return RGB from grey [H, W], grey with alpha [H, W, 2], BGR [H, W, 3] or BGRA [H, W, 4]; alpha over white."""
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if channels == 1:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8)
-    if channels == 3:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-    alpha = pixels[..., -1:]
-    colour = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB) if channels == 4 else np.repeat(pixels[..., :1], 3, axis=2)
-    if int(alpha.min()) == 255:
-        return np.asarray(colour, np.uint8)
-    blended = colour.astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16))
-    return ((blended + 127) // 255).astype(np.uint8)
+    return pixels
 
 
 def _upright(image: UInt8Array, orientation: int) -> UInt8Array:

@@ -92,7 +92,7 @@ BAD = {
     "tiff": (encoded(image(), "TIFF"), "unsupported"),
     "bmp": (b"BM" + bytes(12) + struct.pack("<Iii", 40, 100_000, 100_000) + bytes(28), "unsupported"),
     "heic called jpeg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unprocessable"),
-    "many scans": (jpeg()[:-2] + b"\xff\xda" * 101 + b"\xff\xd9", "unprocessable"),
+    "many scans": (encoded(image(), "JPEG", progressive=True)[:-2] + b"\xff\xda" * 101 + b"\xff\xd9", "unprocessable"),
     "many markers": (b"\xff\xd8" + b"\xff\xe0\0\x02" * 500_000, "unprocessable"),
     "padding": (b"\xff\xd8" + bytes(8_000_000), "unprocessable"),
     "empty chunks": (png(32, 32)[:33] + b"\0\0\0\0teSTAAAA" * 500_000, "unprocessable"),

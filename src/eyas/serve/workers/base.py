@@ -19,13 +19,11 @@ class PictureLimits:
     Attributes:
         max_pixels: most pixels.
         max_side: greatest height and width.
-        max_scans: most scans of a progressive JPEG, each of which costs about a decoding of its own.
         formats: the kinds of picture files that are taken.
     """
 
     max_pixels: int = 50_000_000
     max_side: int = 16_384
-    max_scans: int = 100
     formats: tuple[PictureKind, ...] = ("jpeg", "png", "webp")
 
 

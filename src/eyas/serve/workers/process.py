@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from eyas.opencv_limits import VARIABLE
 from eyas.serve.workers.base import Ready, WorkerFailed
 from eyas.serve.workers.protocol import (
     Message,
@@ -82,13 +83,14 @@ def serve(connection: socket.socket, slab: Slab | None) -> None:
     first = next(incoming, None)
     if first is None or first.type is not Type.SPEC:
         return
+    spec = read_spec(first)
+    os.environ[VARIABLE] = str(spec.limits.max_pixels)  # read when OpenCV is loaded
     # Heavy imports come here, so that a mistake in them is told to the front.
     import cv2
 
     from eyas.serve.workers.opening import open_pipeline
     from eyas.serve.workers.pipeline import BatchFailed
 
-    spec = read_spec(first)
     cv2.setNumThreads(1)
     try:
         pipeline, engine, latencies = open_pipeline(spec)
