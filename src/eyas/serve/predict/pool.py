@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -47,6 +48,14 @@ class _Worker:
     task: _Task | None = field(default=None)
 
 
+def _memory() -> int:
+    """Return the bytes of memory that the machine has; 0, which limits nothing, where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
 class Pool:
     """Processes that do parts; leaving its `with` block ends them.
 
@@ -60,6 +69,7 @@ class Pool:
 
     def __init__(self, settings: Settings, out: Path, workers: int, threads: int, device: str = "auto") -> None:
         self._first = (settings, threads, device, str(out))
+        self._memory = _memory() // max(1, workers)
         self._workers: list[_Worker] = []
         self._num = workers
 
@@ -104,7 +114,7 @@ class Pool:
         if len(self._workers) == self._num:
             return None
         ours, theirs = Pipe()
-        command = [sys.executable, "-m", "eyas.serve.predict.worker", str(theirs.fileno())]
+        command = [sys.executable, "-m", "eyas.serve.predict.worker", str(theirs.fileno()), str(self._memory)]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         ours.send(self._first)

@@ -1,4 +1,4 @@
-"""`python -m eyas.serve.predict.worker FD`: does the parts that its parent sends, and ends with its parent."""
+"""`python -m eyas.serve.predict.worker FD [BYTES]`: does the parts that its parent sends, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from eyas.errors import UserError
 _PR_SET_PDEATHSIG = 1
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, memory: int = 0) -> None:
     """Answer messages until the parent goes away.
 
     The parent sends (settings, threads, device, out) once, then (part, without) again and again; it gets ("tick", n),
     ("saved", Saved) or ("failed", error's parts or a traceback).
+
+    Args:
+        descriptor: our end of the connection to it.
+        memory: the bytes that this process may take once the detector is loaded; 0 for no limit.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -28,16 +32,20 @@ def main(descriptor: int) -> None:
     connection: Connection[Any, Any] = Connection(descriptor)
     from eyas.serve.predict.job import Job
     from eyas.serve.predict.work import Predictor
+    from eyas.serve.workers.process import limit_memory
 
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             settings, threads, device, out = connection.recv()
             predictor, job = Predictor(settings, threads, device), Job(Path(out))
+            limit_memory(memory)
             connection.send(("ready", None))
             while True:
                 part, without = connection.recv()
                 done = predictor.run(part, lambda number: connection.send(("tick", number)), without=without)
                 connection.send(("saved", job.save(part, done)))
+        except MemoryError:  # the part is done again in a new process, one picture at a time
+            return
         except UserError as error:
             connection.send(("failed", (error.problem, error.expected, error.where, error.fix)))
         except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -47,4 +55,4 @@ def main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:3]))
