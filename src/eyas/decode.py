@@ -56,7 +56,7 @@ def decode(
         UserError: the bytes are empty, truncated, damaged, no picture, or the picture is too large.
     """
     header = _header(data, where)
-    _check_pixels(header.height, header.width, max_pixels, where)
+    check_pixels(header.height, header.width, max_pixels, where)
     if header.kind == "jpeg":
         image = _decode_jpeg(data, header, shrink, fast, where)
     else:
@@ -65,7 +65,7 @@ def decode(
         _check_same(header.size if header.kind == "tiff" else (header.height, header.width), image.shape[:2], where)
         image = _shrunk(image, shrink)
     if header.orientation != 1 and header.kind != "tiff":
-        image = _upright(image, header.orientation)
+        image = upright(image, header.orientation)
     return image
 
 
@@ -115,7 +115,7 @@ def _header(data: FileBytes, where: str) -> PictureHeader:
         raise _no_picture(data, where, str(error)) from None
 
 
-def _check_pixels(height: int, width: int, max_pixels: int, where: str) -> None:
+def check_pixels(height: int, width: int, max_pixels: int, where: str) -> None:
     """Refuse a picture with more than `max_pixels` pixels, or none."""
     if height < 1 or width < 1:
         raise UserError(f"The picture's header says {width} x {height} pixels.", where=where)
@@ -243,7 +243,7 @@ def _decode_other(data: bytes, header: PictureHeader, where: str) -> UInt8Array:
     return pixels
 
 
-def _upright(image: UInt8Array, orientation: int) -> UInt8Array:
+def upright(image: UInt8Array, orientation: int) -> UInt8Array:
     """Return the picture turned as its EXIF orientation (2..8) asks."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)

@@ -40,10 +40,10 @@ def decode_by_opencv(data: bytes) -> UInt8Array | None:
         raise
     finally:
         cv2.utils.logging.setLogLevel(level)
-    return None if pixels is None else _to_rgb(pixels)
+    return None if pixels is None else to_rgb(pixels)
 
 
-def _to_rgb(pixels: npt.NDArray[np.generic]) -> UInt8Array:
+def to_rgb(pixels: npt.NDArray[np.generic]) -> UInt8Array:
     """Return RGB from grey [H, W], grey with alpha [H, W, 2], BGR [H, W, 3] or BGRA [H, W, 4]; alpha over white."""
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(

@@ -8,6 +8,7 @@ by one size and taken by the other.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from eyas.picture_header.base import BadHeader, FileBytes, PictureHeader, PictureKind
 from eyas.picture_header.boxes import JPEG2000_SIGNATURE, avif_header, is_avif, jpeg2000_header
@@ -17,7 +18,28 @@ from eyas.picture_header.png import SIGNATURE as PNG_SIGNATURE
 from eyas.picture_header.png import pixels_only, png_header
 from eyas.picture_header.webp import webp_header
 
-__all__ = ["BadHeader", "FileBytes", "PictureHeader", "PictureKind", "parse_header", "pixels_only", "read_header"]
+__all__ = [
+    "BadHeader",
+    "FileBytes",
+    "PictureHeader",
+    "PictureKind",
+    "parse_header",
+    "picture_kind",
+    "pixels_only",
+    "read_header",
+]
+
+_PARSERS: dict[PictureKind, Callable[[FileBytes], PictureHeader]] = {
+    "jpeg": jpeg_header,
+    "png": png_header,
+    "webp": webp_header,
+    "bmp": bmp_header,
+    "gif": gif_header,
+    "tiff": tiff_header,
+    "avif": avif_header,
+    "jpeg2000": jpeg2000_header,
+    "pnm": pnm_header,
+}
 
 
 def read_header(data: FileBytes) -> PictureHeader:
@@ -26,28 +48,34 @@ def read_header(data: FileBytes) -> PictureHeader:
     Raises:
         BadHeader: it is of no known kind, ends too early, or says two things; tells which, "" for the first.
     """
+    kind = picture_kind(data)
+    if kind is None:
+        raise BadHeader("")
     try:
-        if data[:2] == b"\xff\xd8":
-            return jpeg_header(data)
-        if data[:8] == PNG_SIGNATURE:
-            return png_header(data)
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return webp_header(data)
-        if data[:2] == b"BM":
-            return bmp_header(data)
-        if data[:6] in (b"GIF87a", b"GIF89a"):
-            return gif_header(data)
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            return tiff_header(data)
-        if data[:1] == b"P" and data[1:2] in b"1234567":
-            return pnm_header(data)
-        if data[:12] == JPEG2000_SIGNATURE:
-            return jpeg2000_header(data)
-        if is_avif(data):
-            return avif_header(data)
+        return _PARSERS[kind](data)
     except (struct.error, IndexError, KeyError):
         raise BadHeader("its header is incomplete") from None
-    raise BadHeader("")
+
+
+def picture_kind(data: FileBytes) -> PictureKind | None:
+    """Return the kind of picture file that begins like this; 32 bytes are enough. None for no kind."""
+    if data[:2] == b"\xff\xd8":
+        return "jpeg"
+    if data[:8] == PNG_SIGNATURE:
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[:2] == b"BM":
+        return "bmp"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "tiff"
+    if data[:1] == b"P" and data[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6", b"7") and data[2:3].isspace():
+        return "pnm"
+    if data[:12] == JPEG2000_SIGNATURE:
+        return "jpeg2000"
+    return "avif" if is_avif(data) else None
 
 
 def parse_header(data: FileBytes) -> PictureHeader | None:

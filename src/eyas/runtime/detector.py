@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias, overload
+from typing import overload
 
-import numpy as np
-
-from eyas.decode import MAX_PIXELS, decode, read_image
-from eyas.errors import UserError, suggest
+from eyas.decode import MAX_PIXELS
+from eyas.errors import UserError
+from eyas.runtime.choices import check_batch, labels_of, shortened
+from eyas.runtime.images import Image, batches, is_image, is_many, not_an_image, read_one
 from eyas.runtime.postprocess import select
-from eyas.runtime.preprocess import Preprocessor, checked_image
+from eyas.runtime.preprocess import Preprocessor
 from eyas.runtime.sessions.base import Session
 from eyas.runtime.sources import Frame, Source
 from eyas.types import DETECT, Detections, FloatArray, InputSpec, IntArray, Suppression, Thresholds, UInt8Array
 
-Image: TypeAlias = str | Path | bytes | UInt8Array
+__all__ = ["Detector", "Image"]
 
 
 class Detector:
@@ -75,7 +74,7 @@ class Detector:
     @overload
     def __call__(
         self,
-        images: Sequence[Image],
+        images: Iterable[Image],
         *,
         confidence: float | None = ...,
         iou: float | None = ...,
@@ -86,7 +85,7 @@ class Detector:
 
     def __call__(
         self,
-        images: Image | Sequence[Image],
+        images: Image | Iterable[Image],
         *,
         confidence: float | None = None,
         iou: float | None = None,
@@ -94,26 +93,29 @@ class Detector:
         classes: Sequence[str] | None = None,
         batch: int = 8,
     ) -> Detections | list[Detections]:
-        """Return the detections of one picture, or of each picture of a list.
+        """Return the detections of one picture, or of each picture of a list or an iterator.
 
         Args:
-            images: a path, a picture file's bytes, or uint8 [H, W, 3] RGB; or a list of these.
+            images: a path, an http address, a picture file's bytes, an open file, uint8 [H, W, 3] RGB, a PIL image
+                (turned upright as its EXIF says), or a torch tensor [3, H, W] or [H, W, 3], RGB, uint8 or floats from
+                0 to 1; or a list or an iterator of these, which is read a batch at a time.
             confidence, iou, suppression: thresholds for this call, in place of the detector's.
             classes: names of the only classes wanted.
             batch: how many pictures of a list go through the network at once.
 
         Raises:
-            UserError: a picture can't be read, a class is unknown, a threshold is out of range.
+            UserError: a picture can't be read or is none, a class is unknown, a threshold is out of range.
         """
         thresholds = self.limits(confidence, iou, suppression)
         only = self.labels_of(classes)
-        if isinstance(images, str | Path | bytes | np.ndarray):
+        if is_image(images):
             return self.predict([self.read(images)], thresholds, only)[0]
-        if batch < 1:
-            raise UserError(f"The batch is {batch}.", expected="at least 1", where="batch")
+        if not is_many(images):
+            raise not_an_image(images)
+        check_batch(batch)
         found: list[Detections] = []
-        for start in range(0, len(images), batch):
-            found += self.predict([self.read(image) for image in images[start : start + batch]], thresholds, only)
+        for group in batches(images, batch, self.read):
+            found += self.predict(group, thresholds, only)
         return found
 
     def predict(
@@ -184,17 +186,13 @@ class Detector:
         settings = StreamSettings(self.limits(confidence, iou, suppression), self.labels_of(classes), batch, drop, draw)
         return run_stream(self, source, settings, on_problem)
 
-    def read(self, image: Image) -> UInt8Array:
-        """Return the picture as uint8 [H, W, 3] RGB, from whatever stands for it.
+    def read(self, image: Image, where: str = "") -> UInt8Array:
+        """Return the picture as uint8 [H, W, 3] RGB, from whatever stands for it; see `eyas.runtime.images.read_one`.
 
         Raises:
-            UserError: it can't be read, or an array is of another type or shape.
+            UserError: it can't be read, or is of another type or shape.
         """
-        if isinstance(image, bytes):
-            return decode(image, max_pixels=self.max_pixels)
-        if isinstance(image, str | Path):
-            return read_image(image, max_pixels=self.max_pixels)
-        return checked_image(image)
+        return read_one(image, self.max_pixels, where)
 
     def limits(
         self, confidence: float | None = None, iou: float | None = None, suppression: Suppression | None = None
@@ -213,17 +211,7 @@ class Detector:
         Raises:
             UserError: the model has no such class (the nearest one is suggested).
         """
-        if classes is None:
-            return None
-        for name in [classes] if isinstance(classes, str) else classes:
-            if name not in self.classes:
-                raise UserError(
-                    f"The model has no class '{name}'{suggest(name, self.classes)}.",
-                    where="classes",
-                    expected="some of " + _shortened(self.classes),
-                )
-        names = {classes} if isinstance(classes, str) else set(classes)
-        return np.array([label for label, name in enumerate(self.classes) if name in names], np.int64)
+        return labels_of(classes, self.classes)
 
     @property
     def engine(self) -> str:
@@ -236,7 +224,7 @@ class Detector:
         return (
             f"engine:     {self._session.description}\n"
             f"input:      {self.input.width} x {self.input.height} RGB, longest side fitted, padded\n"
-            f"classes:    {len(self.classes)}: {_shortened(self.classes)}\n"
+            f"classes:    {len(self.classes)}: {shortened(self.classes)}\n"
             f"thresholds: confidence {limits.confidence:g}, IoU {limits.iou:g} ({limits.suppression}), "
             f"at most {limits.max_detections} detections"
         )
@@ -277,8 +265,3 @@ class Detector:
     ) -> None:
         """Close the detector."""
         self.close()
-
-
-def _shortened(names: Sequence[str], most: int = 12) -> str:
-    """Return the names in one line, the first few if they are many."""
-    return ", ".join(names[:most]) + (f", … and {len(names) - most} more" if len(names) > most else "")

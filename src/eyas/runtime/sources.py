@@ -1,20 +1,23 @@
-"""Where pictures come from: files, folders, globs, videos, cameras, network streams, arrays, and lists of these."""
+"""Where pictures come from: files, folders, globs, videos, cameras, addresses, arrays, and lists of these."""
 
 from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, Union
 
 import cv2
 import numpy as np
 
 from eyas.decode import MAX_PIXELS, read_image
 from eyas.errors import UserError, suggest
-from eyas.runtime.preprocess import checked_image
+from eyas.runtime.download import is_address, look_up
+from eyas.runtime.images import Image, is_image, is_many, not_an_image, read_one
 from eyas.types import UInt8Array
 
 PICTURE_SUFFIXES = frozenset({
@@ -24,7 +27,7 @@ PICTURE_SUFFIXES = frozenset({
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv",
 })  # fmt: skip
-_ADDRESSES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "srt://")
+_STREAMS = ("rtsp://", "rtsps://", "rtmp://", "udp://", "srt://")
 _USUAL_FPS = 25.0  # of a video that doesn't say
 
 
@@ -60,9 +63,24 @@ class Pixels:
     name: str
 
 
-Item: TypeAlias = Picture | Video | Live | Pixels
-OneSource: TypeAlias = str | Path | int | UInt8Array | Item
-Source: TypeAlias = OneSource | Sequence[OneSource]
+@dataclass(frozen=True)
+class Held:
+    """A picture that is at hand in another form: a PIL image, a file's bytes, or what lay at an address.
+
+    Attributes:
+        image: the picture; it is decoded when its turn comes.
+        name: of what is written.
+        address: where it was fetched from, "" where it was not.
+    """
+
+    image: Image
+    name: str
+    address: str = ""
+
+
+Item: TypeAlias = Picture | Video | Live | Pixels | Held
+OneSource: TypeAlias = Union[Image, int, Item]  # noqa: UP007  # `Image` holds names in quotes
+Source: TypeAlias = Union[OneSource, Iterable[OneSource]]  # noqa: UP007
 
 
 @dataclass(frozen=True)
@@ -87,19 +105,29 @@ class Frame:
 def expand(source: Source) -> list[Item]:
     """Return everything that the source stands for, in order; folders are searched to their depths.
 
+    What lies at an http address is looked up: a picture is fetched, anything else is left to be streamed. An iterator
+    is read to its end.
+
     Raises:
-        UserError: a path is missing, a folder has no pictures or videos, a glob matches none, or nothing was given.
+        UserError: a path is missing, a folder has no pictures or videos, a glob matches none, nothing usable lies at an
+            address, something is no source, or nothing was given.
     """
     items: list[Item] = []
-    for one in source if isinstance(source, Sequence) and not isinstance(source, str) else [source]:
+    for one in source if is_many(source) else [source]:
         if isinstance(one, Item):
             items.append(one)
+        elif isinstance(one, str | PathLike):
+            items += _expand_path(os.fsdecode(one))
         elif isinstance(one, np.ndarray):
-            items.append(Pixels(checked_image(one), f"array_{len(items):06d}.png"))
+            items.append(Pixels(read_one(one, where=f"sources[{len(items)}]"), f"array_{len(items):06d}.png"))
+        elif is_image(one):
+            items.append(Held(one, f"picture_{len(items):06d}.png"))
+        elif isinstance(one, int | np.integer) and not isinstance(one, bool) and one >= 0:
+            items.append(Live(int(one), f"camera_{one}"))
         elif isinstance(one, int):
-            items.append(Live(one, f"camera_{one}"))
+            raise UserError(f"A camera was given as {one}.", expected="its number, from 0 on")
         else:
-            items += _expand_path(str(one))
+            raise not_an_image(one, f"sources[{len(items)}]" if is_many(source) else "")
     if not items:
         raise UserError("No source was given.", expected="pictures, folders, globs, videos or a camera's number")
     return items
@@ -113,6 +141,8 @@ def frames(item: Item, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
     """
     if isinstance(item, Pixels):
         yield Frame(item.image, item)
+    elif isinstance(item, Held):
+        yield Frame(read_one(item.image, max_pixels, item.address), item)
     elif isinstance(item, Picture):
         yield Frame(read_image(item.path, max_pixels=max_pixels), item)
     else:
@@ -149,7 +179,10 @@ def _expand_path(text: str) -> list[Item]:
         return [_file(path, path.name)]
     if text.isdecimal():
         return [Live(int(text), f"camera_{text}")]
-    if text.lower().startswith(_ADDRESSES):
+    if is_address(text):
+        there = look_up(text)
+        return [Live(text, there.name) if there.data is None else Held(there.data, there.name, text)]
+    if text.lower().startswith(_STREAMS):
         return [Live(text, "stream")]
     if glob.has_magic(text):
         return _expand_glob(text)

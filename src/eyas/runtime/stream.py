@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from eyas.errors import UserError
 from eyas.runtime.annotate import annotate
 from eyas.runtime.channel import Channel, Closed
+from eyas.runtime.choices import check_batch
 from eyas.runtime.sources import Frame, Item, Live, Source, expand, frames
 from eyas.types import Detections, IntArray, Thresholds
 
@@ -34,8 +35,7 @@ class StreamSettings:
 
     def __post_init__(self) -> None:
         """Refuse an empty batch."""
-        if self.batch < 1:
-            raise UserError(f"The batch is {self.batch}.", expected="at least 1", where="batch")
+        check_batch(self.batch)
 
 
 @dataclass(frozen=True)
