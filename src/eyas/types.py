@@ -106,10 +106,10 @@ class Thresholds:
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}.", expected="a number above 0", where=name)
         for name in ("confidence", "iou"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UserError(
-                    f"The {name} threshold is {getattr(self, name)}.", expected="a number from 0 to 1", where=name
-                )
+            value = getattr(self, name)
+            number = isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
+            if not (number and 0.0 <= value <= 1.0):
+                raise UserError(f"The {name} threshold is {value!r}.", expected="a number from 0 to 1", where=name)
 
 
 DETECT = Thresholds()

@@ -178,8 +178,8 @@ def _picture(answer: http.client.HTTPResponse, address: str, end: float) -> byte
     while len(data) < 32 and monotonic() < end and (more := answer.read1(_BLOCK)):
         data += more
     if picture_kind(data) is None:
-        text = data.lstrip()[:1] in (b"<", b"{", b"[") or kind.startswith("text/") or not data
-        if text and not data.startswith(b"#EXTM3U"):
+        page = data.lstrip()[:1] in (b"", b"<", b"{", b"[") or (kind.startswith("text/") and b"\0" not in data)
+        if page and not data.startswith(b"#EXTM3U"):
             raise UserError(
                 f"At the address lies {kind if data else 'nothing'}, no picture and no video.",
                 expected="the address of the picture itself, not of a page that shows it",

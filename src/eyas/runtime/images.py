@@ -39,6 +39,7 @@ Image: TypeAlias = Union[  # with names in quotes, `|` fails when the module is 
     str, PathLike[str], bytes, bytearray, memoryview, File, UInt8Array, "PIL.Image.Image", "torch.Tensor"
 ]
 
+_WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})  # of PIL's modes
 FORMS = (
     "a path, an http address, a picture file's bytes, an open file, a uint8 array [height, width, 3], RGB, a PIL image "
     "or a torch tensor; or a list or an iterator of these"
@@ -132,23 +133,23 @@ def _from_file(file: File, max_pixels: int) -> UInt8Array:
 def _from_pil(image: PIL.Image.Image, max_pixels: int) -> UInt8Array:
     """Return a PIL image's pixels as those of its file would be: upright, alpha over white, 16 bits scaled."""
     check_pixels(image.height, image.width, max_pixels, "")
-    orientation = image.getexif().get(0x0112, 1)
+    if image.mode in ("I", "F"):
+        raise UserError(
+            f"The PIL image's mode is {image.mode}: its numbers have no known range.",
+            expected="8 or 16 bits a channel, unsigned",
+            fix='image.point(lambda x: x * factor).convert("L"), with the contrast you want',
+        )
     try:
+        orientation = image.getexif().get(0x0112, 1)
         if image.mode.startswith("I;16"):
             pixels = to_rgb(np.asarray(image).astype(np.uint16))
-        elif image.mode in ("I", "F"):
-            raise UserError(
-                f"The PIL image's mode is {image.mode}: its numbers have no known range.",
-                expected="8 or 16 bits a channel, unsigned",
-                fix='image.point(lambda x: x * factor).convert("L"), with the contrast you want',
-            )
-        elif image.has_transparency_data:
+        elif image.mode in _WITH_ALPHA or "transparency" in image.info:
             pixels = to_rgb(np.asarray(image.convert("RGBA"))[..., [2, 1, 0, 3]])
         else:
             pixels = np.array(image.convert("RGB"), np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:  # it is read from its file only now
-        raise UserError(f"The PIL image can't be read: {error}.") from None
-    return upright(pixels, orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1)
+    except Exception as error:  # it may be read from its file only now, and its reader raise anything
+        raise UserError(f"The PIL image can't be read: {error}.") from error
+    return upright(pixels, orientation if orientation in range(1, 9) else 1)
 
 
 def _from_tensor(tensor: torch.Tensor) -> UInt8Array:
