@@ -1,4 +1,4 @@
-"""OpenCV kept within bounds: its own limit on a picture's size, and libpng's lines off the terminal.
+"""OpenCV kept within bounds: its own limit on a picture's size, and its libraries' lines off the terminal.
 
 `eyas/__init__.py` calls `bound_opencv` before anything of Eyas can load OpenCV, which reads its limit only while it is
 loaded. So a decoder that finds another size in a file than we do refuses it by itself.
@@ -23,9 +23,14 @@ _kept: int | None = None  # C's stderr meanwhile
 
 
 def bound_opencv() -> None:
-    """Set OpenCV's limit unless the user has set one, or has loaded OpenCV before us: then it is too late."""
+    """Set OpenCV's limit unless the user has set one, or has loaded OpenCV before us: then it is too late.
+
+    FFmpeg inside of it is told to be silent.
+    """
     if "cv2" not in sys.modules:
         os.environ.setdefault(VARIABLE, str(MAX_PIXELS))
+    # FFmpeg's own lines about a broken video, which we tell of in ours; read when the first one is opened.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def opencv_limit() -> int:

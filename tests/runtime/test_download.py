@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
-from tests.runtime.fakes import colour_detector, picture
+from tests.runtime.fakes import colour_detector, picture, write_video
 from tests.serve.certificates import make_certificates
 
 from eyas.errors import UserError
@@ -37,7 +37,7 @@ PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/nothing": (200, {"Content-Type": "image/jpeg"}, b""),
     "/broken": (500, {}, b"oops"),
     "/short.jpg": (200, {"Content-Length": str(len(JPEG) + 100)}, JPEG),
-    "/camera": (200, {"Content-Type": "multipart/x-mixed-replace; boundary=x"}, b"--x\r\n" + JPEG),
+    "/camera": (200, {"Content-Type": "multipart/x-mixed-replace; boundary=x", "Content-Length": ""}, b"--x"),
     "/list.m3u8": (200, {"Content-Type": "application/vnd.apple.mpegurl"}, b"#EXTM3U\n"),
     "/list": (200, {"Content-Type": "text/plain"}, b"#EXTM3U\n"),
     "/clip.mp4": (200, {"Content-Type": "video/mp4"}, b"\0\0\0\x18ftypisom" + bytes(100)),
@@ -98,8 +98,8 @@ def test_a_name_and_a_password_are_sent(site: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/camera", "/list.m3u8", "/list", "/clip.mp4", "/clip"])
-def test_a_stream_stays_a_stream(site: str, path: str) -> None:
-    assert expand(site + path) == [Live(site + path, path[1:])]
+def test_a_stream_stays_a_stream_and_a_video_a_video(site: str, path: str) -> None:
+    assert expand(site + path) == [Live(site + path, path[1:], ends="clip" in path)]
 
 
 @pytest.mark.parametrize(
@@ -195,6 +195,17 @@ def test_detections_and_files_of_an_address(site: str, tmp_path: Path) -> None:
     assert [result.name for result in report.results] == ["a.jpg", "a.jpg"] and not report.problems
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-2.jpg", "a.jpg", "labels", "r.json"]
     assert Image.open(io.BytesIO((tmp_path / "a.jpg").read_bytes())).size == (96, 64)
+
+
+def test_a_video_at_an_address_is_used_frame_by_frame_and_ends(
+    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = write_video(tmp_path / "v.mp4", num=6)
+    monkeypatch.setitem(PAGES, "/v.mp4", (200, {"Content-Type": "video/mp4"}, video.read_bytes()))
+    detector, _ = colour_detector(seconds=0.05)
+    report = detect(detector, site + "/v.mp4", out=tmp_path / "out")
+    assert [(result.name, result.frames) for result in report.results] == [("v.mp4", 6)] and not report.problems
+    assert (tmp_path / "out" / "v.mp4").is_file()
 
 
 def test_a_damaged_picture_is_told_with_its_address(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="RUN", help="the folder of a trained run or of a bundle")
     add("source", metavar="SOURCE", nargs="+",
-        help="pictures, folders (searched to their depths), globs, videos, camera numbers, rtsp://")  # fmt: skip
+        help="pictures, folders (searched to their depths), globs, videos, camera numbers, "
+        "http:// addresses of pictures or streams, rtsp://")  # fmt: skip
     add("--out", default="detections", metavar="DIR", help="where everything is written (default: %(default)s)")
     add("--conf", type=float, metavar="X", help="least score, 0 to 1 (default: the run's)")
     add("--iou", type=float, metavar="X", help="overlap above which the weaker box of a class is dropped (the run's)")

@@ -26,8 +26,8 @@ ANSWER_SECONDS = 10.0  # of silence
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _BLOCK = 64 * 1024
-_STREAM_TYPES = ("multipart/x-mixed-replace", "video/", "audio/", "application/vnd.apple.mpegurl",
-                 "application/x-mpegurl", "application/dash+xml", "application/sdp")  # fmt: skip
+_STREAM_TYPES = ("multipart/x-mixed-replace", "video/", "audio/")
+_LIST_TYPES = ("application/dash+xml", "application/sdp")
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class Found:
     Attributes:
         data: a picture's file; None where it is a stream or a video.
         name: for what is made of it, from the address.
+        ends: whether it is a file, whose length is known, and no stream.
     """
 
     data: bytes | None
     name: str
+    ends: bool = False
 
 
 class _NoHttp(Exception):
@@ -81,7 +83,8 @@ def look_up(address: str) -> Found:
                 public = _guarded(connection, public, address)
                 answer = _ask(connection, parts)
                 if answer.status not in _REDIRECTS:
-                    return Found(_picture(answer, address, end), _name(urlsplit(address)))
+                    ends = answer.length is not None and not _is_list(answer)
+                    return Found(_picture(answer, address, end), _name(urlsplit(address)), ends)
                 url = urljoin(url, answer.headers.get("Location", ""))
             finally:
                 connection.close()
@@ -172,14 +175,14 @@ def _picture(answer: http.client.HTTPResponse, address: str, end: float) -> byte
         reason = f" ({answer.reason})" if answer.reason.isprintable() and answer.reason else ""
         raise UserError(f"The address answers with status {answer.status}{reason}.", where=address)
     kind = answer.headers.get_content_type()
-    if kind.startswith(_STREAM_TYPES) or "mpegurl" in kind:
+    if kind.startswith(_STREAM_TYPES) or _is_list(answer):
         return None
     data = answer.read1(_BLOCK)
     while len(data) < 32 and monotonic() < end and (more := answer.read1(_BLOCK)):
         data += more
     if picture_kind(data) is None:
         page = data.lstrip()[:1] in (b"", b"<", b"{", b"[") or (kind.startswith("text/") and b"\0" not in data)
-        if page and not data.startswith(b"#EXTM3U"):
+        if page:
             raise UserError(
                 f"At the address lies {kind if data else 'nothing'}, no picture and no video.",
                 expected="the address of the picture itself, not of a page that shows it",
@@ -196,6 +199,12 @@ def _picture(answer: http.client.HTTPResponse, address: str, end: float) -> byte
     if answer.length:
         raise UserError("The picture ended too early.", where=address, fix="try again")
     return bytes(room)
+
+
+def _is_list(answer: http.client.HTTPResponse) -> bool:
+    """Return whether the answer is the list of a stream's parts."""
+    kind = answer.headers.get_content_type()
+    return "mpegurl" in kind or kind in _LIST_TYPES or answer.peek(7).startswith(b"#EXTM3U")
 
 
 def _name(parts: SplitResult) -> str:

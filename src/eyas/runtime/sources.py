@@ -16,6 +16,7 @@ import numpy as np
 
 from eyas.decode import MAX_PIXELS, read_image
 from eyas.errors import UserError, suggest
+from eyas.opencv_limits import quiet_library
 from eyas.runtime.download import is_address, look_up
 from eyas.runtime.images import Image, is_image, is_many, not_an_image, read_one
 from eyas.types import UInt8Array
@@ -49,10 +50,17 @@ class Video:
 
 @dataclass(frozen=True)
 class Live:
-    """A camera's number or a network stream's address: it doesn't wait for us, and its end is not planned."""
+    """A camera's number or a network stream's address: it doesn't wait for us, and its end is not planned.
+
+    Attributes:
+        address: of the camera or stream.
+        name: of what is written.
+        ends: it is a video file at an address: it waits, and comes to an end.
+    """
 
     address: int | str
     name: str
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,11 @@ class Held:
 Item: TypeAlias = Picture | Video | Live | Pixels | Held
 OneSource: TypeAlias = Union[Image, int, Item]  # noqa: UP007  # `Image` holds names in quotes
 Source: TypeAlias = Union[OneSource, Iterable[OneSource]]  # noqa: UP007
+
+
+def is_live(item: Item) -> bool:
+    """Return whether the source doesn't wait for us, and has no planned end."""
+    return isinstance(item, Live) and not item.ends
 
 
 @dataclass(frozen=True)
@@ -156,7 +169,7 @@ def count_frames(items: Sequence[Item]) -> int | None:
         if isinstance(item, Live):
             return None
         if isinstance(item, Video):
-            capture = cv2.VideoCapture(str(item.path))
+            capture = _opened(str(item.path))
             num = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
             capture.release()
             if num <= 0:
@@ -181,7 +194,7 @@ def _expand_path(text: str) -> list[Item]:
         return [Live(int(text), f"camera_{text}")]
     if is_address(text):
         there = look_up(text)
-        return [Live(text, there.name) if there.data is None else Held(there.data, there.name, text)]
+        return [Live(text, there.name, there.ends) if there.data is None else Held(there.data, there.name, text)]
     if text.lower().startswith(_STREAMS):
         return [Live(text, "stream")]
     if glob.has_magic(text):
@@ -233,13 +246,14 @@ def _kinds() -> str:
 def _captured(item: Video | Live) -> Iterator[Frame]:
     """Yield the frames of a video or camera."""
     address = str(item.path) if isinstance(item, Video) else item.address
-    capture = cv2.VideoCapture(address)
+    capture = _opened(address)
     try:
         if not capture.isOpened():
             raise _not_opened(item)
         fps = float(capture.get(cv2.CAP_PROP_FPS))
         fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else _USUAL_FPS
-        expected = capture.get(cv2.CAP_PROP_FRAME_COUNT) if isinstance(item, Video) else math.inf
+        ends = isinstance(item, Video) or item.ends
+        expected = capture.get(cv2.CAP_PROP_FRAME_COUNT) if ends else math.inf
         index = 0
         while True:
             good, image = capture.read()
@@ -250,6 +264,12 @@ def _captured(item: Video | Live) -> Iterator[Frame]:
         _check_end(item, index, expected)
     finally:
         capture.release()
+
+
+def _opened(address: str | int) -> cv2.VideoCapture:
+    """Return the video or camera, open or not; what OpenCV's readers of containers print meanwhile is kept quiet."""
+    with quiet_library():
+        return cv2.VideoCapture(address)
 
 
 def _not_opened(item: Video | Live) -> UserError:
@@ -269,12 +289,12 @@ def _not_opened(item: Video | Live) -> UserError:
 
 def _check_end(item: Video | Live, read: int, expected: float) -> None:
     """Raise a UserError if a video ended before the frames that it announced, or a camera at all."""
-    if isinstance(item, Live):
+    if isinstance(item, Live) and not item.ends:
         raise UserError(f"{item.name} stopped giving pictures after {read} frames.", where=str(item.address))
     # Containers count a little wrong, so a few frames less are no fault.
     if read == 0 or read < expected - max(2.0, 0.02 * expected):
         raise UserError(
             f"The video breaks off after {read} of {expected:.0f} frames.",
-            where=str(item.path),
+            where=str(item.address if isinstance(item, Live) else item.path),
             fix="copy the file again from its source; the frames before the break were used",
         )

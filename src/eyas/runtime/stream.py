@@ -16,7 +16,7 @@ from eyas.errors import UserError
 from eyas.runtime.annotate import annotate
 from eyas.runtime.channel import Channel, Closed
 from eyas.runtime.choices import check_batch
-from eyas.runtime.sources import Frame, Item, Live, Source, expand, frames
+from eyas.runtime.sources import Frame, Item, Source, expand, frames, is_live
 from eyas.types import Detections, IntArray, Thresholds
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _report(results: Channel[Found | Problem], on_problem: OnProblem | None) -> 
             raise entry.error
         elif on_problem is not None:
             on_problem(entry.item.name, entry.error)
-        elif isinstance(entry.item, Live):
+        elif is_live(entry.item):
             raise entry.error
         else:
             first = first or entry.error
@@ -147,7 +147,7 @@ def _work(
 def _read(items: Sequence[Item], drop: bool | None, max_pixels: int, outbox: Channel[Frame | Problem]) -> None:
     """Decode the items one after another."""
     for item in items:
-        stale = isinstance(item, Live) if drop is None else drop
+        stale = is_live(item) if drop is None else drop
         droppable = partial(_is_frame_of, item) if stale else None
         try:
             for frame in frames(item, max_pixels):
@@ -184,7 +184,7 @@ def _infer(
             outbox.put(entry)
             continue
         waiting.append(entry)
-        hurry = isinstance(entry.item, Live) and not inbox.waiting()
+        hurry = is_live(entry.item) and not inbox.waiting()
         if hurry or len(waiting) >= settings.batch:
             flush()
     flush()
