@@ -21,7 +21,6 @@ from eyas.runtime.preprocess import checked_image
 from eyas.types import UInt8Array
 
 if TYPE_CHECKING:
-    import PIL.Image
     import torch
 
 
@@ -34,9 +33,37 @@ class File(Protocol):
         ...
 
 
-# PIL images and torch tensors are pictures, too; their types are named where these packages are there.
+class PilImage(Protocol):
+    """What is used of a `PIL.Image.Image`; the package itself may not be there."""
+
+    @property
+    def mode(self) -> str:
+        """Return how its pixels are stored."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Return its height in pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Return its width in pixels."""
+        ...
+
+    info: Any  # what its file said beside the pixels
+
+    def convert(self, mode: str, /) -> Any:
+        """Return it with its pixels stored otherwise."""
+        ...
+
+    def getexif(self) -> Any:
+        """Return its EXIF tags."""
+        ...
+
+
 Image: TypeAlias = Union[  # with names in quotes, `|` fails when the module is run
-    str, PathLike[str], bytes, bytearray, memoryview, File, UInt8Array, "PIL.Image.Image", "torch.Tensor"
+    str, PathLike[str], bytes, bytearray, memoryview, File, UInt8Array, PilImage, "torch.Tensor"
 ]
 
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})  # of PIL's modes
@@ -130,7 +157,7 @@ def _from_file(file: File, max_pixels: int) -> UInt8Array:
     return decode(bytes(data), max_pixels=max_pixels, where=where)
 
 
-def _from_pil(image: PIL.Image.Image, max_pixels: int) -> UInt8Array:
+def _from_pil(image: PilImage, max_pixels: int) -> UInt8Array:
     """Return a PIL image's pixels as those of its file would be: upright, alpha over white, 16 bits scaled."""
     check_pixels(image.height, image.width, max_pixels, "")
     if image.mode in ("I", "F"):
