@@ -83,7 +83,10 @@ def _limit(memory: int, seconds: int) -> None:
     if sys.platform == "linux":
         import resource
 
-        held = int(Path("/proc/self/statm").read_bytes().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        try:
+            held = int(Path("/proc/self/statm").read_bytes().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:  # no /proc here
+            return
         used = resource.getrusage(resource.RUSAGE_SELF)
         spent = int(used.ru_utime + used.ru_stime) + 1
         for kind, limit in ((resource.RLIMIT_AS, held + memory), (resource.RLIMIT_CPU, spent + seconds)):

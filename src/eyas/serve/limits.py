@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from eyas.picture_header import parse_header
+from eyas.picture_header import BadHeader, read_header
 from eyas.serve.api import Lane, Options, Request
 from eyas.serve.errors import Refused, ServeError
 from eyas.types import UInt8Array
@@ -119,9 +119,11 @@ def check_file(data: bytes, limits: Limits, where: str = "The picture") -> None:
     """Refuse a file by its first bytes, before anything is decoded."""
     if not data:
         raise ServeError("unprocessable", f"{where} is empty.")
-    header = parse_header(data)
-    if header is None:
-        raise ServeError("unprocessable", f"{where} is no JPEG, PNG or WebP file, or its header is incomplete.")
+    try:
+        header = read_header(data)
+    except BadHeader as error:
+        reason = f": {error}." if str(error) else "."
+        raise ServeError("unprocessable", f"{where} is no JPEG, PNG or WebP file, or is damaged{reason}") from None
     if header.kind not in KINDS:
         raise ServeError("unsupported", f"{where} is a {header.kind.upper()} file; JPEG, PNG and WebP are served.")
     check_size(header.height, header.width, limits, where)
