@@ -93,6 +93,15 @@ BAD = {
     "bmp": (b"BM" + bytes(12) + struct.pack("<Iii", 40, 100_000, 100_000) + bytes(28), "unsupported"),
     "heic called jpeg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unprocessable"),
     "many scans": (encoded(image(), "JPEG", progressive=True)[:-2] + b"\xff\xda" * 101 + b"\xff\xd9", "unprocessable"),
+    "a stream of 268 million pixels where a chunk should be": (
+        b"RIFF\x34\0\0\0WEBP\x2f" + struct.pack("<I", 16382 | 16382 << 14) + bytes(43),
+        "unprocessable",
+    ),
+    "a canvas and a picture of two sizes": (
+        b"RIFF\x5e\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\x1f\0\0\x1f\0\0"
+        b"VP8L\x2c\0\0\0\x2f" + struct.pack("<I", 16382 | 16382 << 14) + bytes(39),
+        "unprocessable",
+    ),
     "many markers": (b"\xff\xd8" + b"\xff\xe0\0\x02" * 500_000, "unprocessable"),
     "padding": (b"\xff\xd8" + bytes(8_000_000), "unprocessable"),
     "empty chunks": (png(32, 32)[:33] + b"\0\0\0\0teSTAAAA" * 500_000, "unprocessable"),
