@@ -52,6 +52,14 @@ def test_a_mixed_list_keeps_its_order(tree: Path) -> None:
     assert expand(items) == items
 
 
+def test_a_video_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
+    item = expand(write_video(tmp_path / "clip.mp4", num=3))[0]
+    with pytest.raises(UserError, match="million pixels") as error:
+        next(frames(item, max_pixels=100))
+    assert error.value.where.endswith("clip.mp4")
+    assert len(list(frames(item))) == 3
+
+
 def test_a_file_named_like_a_camera_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jpeg(tmp_path / "0")
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ from typing import TypeAlias, Union
 import cv2
 import numpy as np
 
-from eyas.decode import MAX_PIXELS, read_image
+from eyas.decode import MAX_PIXELS, check_pixels, read_image
 from eyas.errors import UserError, suggest
 from eyas.opencv_limits import quiet_library
 from eyas.runtime.download import is_address, look_up
@@ -159,7 +159,7 @@ def frames(item: Item, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
     elif isinstance(item, Picture):
         yield Frame(read_image(item.path, max_pixels=max_pixels), item)
     else:
-        yield from _captured(item)
+        yield from _captured(item, max_pixels)
 
 
 def count_frames(items: Sequence[Item]) -> int | None:
@@ -243,13 +243,16 @@ def _kinds() -> str:
     return "files ending in " + ", ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
 
 
-def _captured(item: Video | Live) -> Iterator[Frame]:
+def _captured(item: Video | Live, max_pixels: int) -> Iterator[Frame]:
     """Yield the frames of a video or camera."""
     address = str(item.path) if isinstance(item, Video) else item.address
     capture = _opened(address)
     try:
         if not capture.isOpened():
             raise _not_opened(item)
+        height, width = capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH)
+        if height >= 1 and width >= 1:  # some cameras don't say it before the first frame
+            check_pixels(int(height), int(width), max_pixels, str(address))
         fps = float(capture.get(cv2.CAP_PROP_FPS))
         fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else _USUAL_FPS
         ends = isinstance(item, Video) or item.ends
