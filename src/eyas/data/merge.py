@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eyas.data.file_table import FileTable, offsets_of
-from eyas.data.index import DatasetIndex
+from eyas.data.index import DatasetIndex, id_columns
 
 
 def concatenate(splits: Sequence[DatasetIndex], split: str) -> DatasetIndex:
@@ -18,9 +18,10 @@ def concatenate(splits: Sequence[DatasetIndex], split: str) -> DatasetIndex:
     """
     first = splits[0]
     assert all(index.classes == first.classes and index.root == first.root for index in splits)
-    ids = np.concatenate([index.image_ids for index in splits])
-    if len(np.unique(ids)) < len(ids):
-        ids = np.arange(1, len(ids) + 1)
+    source_ids = [each for index in splits for each in index.source_ids()]
+    if len(set(source_ids)) < len(source_ids):
+        source_ids = list(range(1, len(source_ids) + 1))
+    ids, id_texts = id_columns(source_ids)
     names = [index.files.name(i) for index in splits for i in range(len(index))]
     return dataclasses.replace(
         first,
@@ -28,6 +29,7 @@ def concatenate(splits: Sequence[DatasetIndex], split: str) -> DatasetIndex:
         files=FileTable.build(first.root, names),
         sizes=np.concatenate([index.sizes for index in splits]),
         image_ids=ids,
+        id_texts=id_texts,
         offsets=offsets_of(np.concatenate([np.diff(index.offsets) for index in splits])),
         boxes=np.concatenate([index.boxes for index in splits]),
         labels=np.concatenate([index.labels for index in splits]),
