@@ -28,9 +28,9 @@ Suppression = Literal["class_wise", "class_agnostic", "soft"]
 
 def plain_id(value: Any) -> Id | None:
     """Return the id that a JSON value stands for: an integer (1.0 is 1), or a text as it is; None if it is none."""
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        return int(value)
-    return value if isinstance(value, str) or type(value) is int else None
+    if type(value) is int or isinstance(value, str):
+        return value
+    return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else None
 
 
 @dataclass(frozen=True)

@@ -28,15 +28,11 @@ class Ids:
 
     def append(self, value: Id) -> None:
         """Add an id as `plain_id` gives it."""
-        if type(value) is int:
-            try:
-                self.numbers.append(value)
-            except OverflowError:
-                pass
-            else:
-                return
-        self.others[len(self.numbers)] = value
-        self.numbers.append(0)
+        try:
+            self.numbers.append(value)  # type: ignore[arg-type]
+        except (TypeError, OverflowError):
+            self.others[len(self.numbers)] = value
+            self.numbers.append(0)
 
     def __len__(self) -> int:
         """Return the number of ids."""

@@ -14,11 +14,9 @@ def read_flag(value: Any) -> bool | None:
     Args:
         value: a JSON value or an element's text; None, blank and "Unspecified" mean no.
     """
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    if isinstance(value, int | float):
-        return bool(value) if value in (0, 1) else None
-    if not isinstance(value, str):
-        return None
-    text = value.strip().lower()
-    return True if text in _YES else False if text in _NO else None
+    if isinstance(value, str):
+        text = value.strip().lower()
+        return True if text in _YES else False if text in _NO else None
+    if value is None or isinstance(value, int | float):
+        return bool(value) if value in (0, 1, None) else None
+    return None
