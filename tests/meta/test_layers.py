@@ -11,7 +11,8 @@ import pytest
 from tests.meta.source import ROOT, Import, imports, modules
 
 BASE = frozenset({
-    "types", "boxes", "errors", "text", "terminal", "files", "card", "letterbox", "decode", "picture_header", "glyphs",
+    "types", "boxes", "errors", "text", "terminal", "files", "card", "letterbox", "decode", "picture_header",
+    "picture_files", "glyphs",
     "chart_text", "draw", "runfolder",
 })  # fmt: skip
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from eyas.data.formats.coco_parse import Columns, parse
-from eyas.data.formats.found import Format, Found, Problems, canonical, relative_name
+from eyas.data.formats.found import Format, Found, Problems, canonical, label_files, relative_name
 from eyas.data.formats.ids import Ids, places
 from eyas.data.index import DatasetIndex, build_index, check_class_names, id_order
 from eyas.errors import UserError
@@ -34,19 +34,23 @@ def sniff(root: Path) -> tuple[Found, ...]:
     """Return the splits that lie in `root` as COCO JSON, in order of name."""
     if root.is_file():
         return (_found_file(root),) if root.suffix.lower() == ".json" else ()
-    folder = root / "annotations"
-    named = {path.stem.removeprefix("instances_"): path for path in sorted(folder.glob("instances_*.json"))}
+    files = label_files(root / "annotations", ".json")
+    named = {stem.removeprefix("instances_"): path for stem, path in files.items() if stem.startswith("instances_")}
     if not named:
-        named = {path.stem: path for path in sorted(folder.glob("*.json")) if canonical(path.stem) in _PLAIN_SPLITS}
-    beside = {path.parent.name: path for path in sorted(root.glob(f"*/{ROBOFLOW}"))}
-    if (root / ROBOFLOW).is_file():
-        beside[root.name] = root / ROBOFLOW
+        named = {stem: path for stem, path in files.items() if canonical(stem) in _PLAIN_SPLITS}
+    folders = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
+    beside = {folder.name: path for folder in folders if (path := _beside(folder))}
     return tuple(Found(split, path, root) for split, path in {**named, **beside}.items())
+
+
+def _beside(folder: Path) -> Path | None:
+    """Return the annotation file that lies beside its pictures in the folder, None if there is none."""
+    return next((path for path in label_files(folder, ".json").values() if path.name.lower() == ROBOFLOW), None)
 
 
 def _found_file(path: Path) -> Found:
     """Return the split that one JSON file stands for; the root is where its layout begins."""
-    if path.name == ROBOFLOW:
+    if path.name.lower() == ROBOFLOW:
         return Found(path.parent.name, path, path.parent)
     root = path.parent.parent if path.parent.name == "annotations" else path.parent
     return Found(path.stem.removeprefix("instances_"), path, root)
@@ -152,7 +156,7 @@ def _picture_folder(found: Found, names: Sequence[str]) -> Path:
         root / "images",
         root,
     ]
-    candidates = [beside] if found.source.name == ROBOFLOW else [*dict.fromkeys([*candidates, beside])]
+    candidates = [beside] if found.source.name.lower() == ROBOFLOW else [*dict.fromkeys([*candidates, beside])]
     candidates = [folder for folder in candidates if folder.is_dir()]
     for some in (names[:20], names[20:]):
         for folder in candidates:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +13,8 @@ import numpy as np
 from eyas.data.index import DatasetIndex, SizeArray
 from eyas.decode import read_size
 from eyas.errors import UserError, shorten, suggest
+from eyas.picture_files import search_folder
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"})
 _SAME_SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 
@@ -101,18 +100,24 @@ def plain_names(found: Sequence[Found]) -> Mapping[str, Found]:
     return {(name if plain.count(name) == 1 else f.split): f for name, f in zip(plain, found, strict=True)}
 
 
-def is_picture(path: Path) -> bool:
-    """Return whether the file's suffix is a picture's."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
-
-
 def list_pictures(folder: Path) -> list[Path]:
-    """Return the pictures below the folder in order of name; hidden files are left out."""
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if not name.startswith(".") and is_picture(Path(name))]
-    return sorted(found)
+    """Return the pictures below the folder in order of name; what else may have been meant is counted and told."""
+    listing = search_folder(folder)
+    if listing.left_out:
+        warnings.warn(f"Left out of {folder}: {listing.told()}.", stacklevel=2)
+    return listing.files
+
+
+def label_files(folder: Path, suffix: str) -> dict[str, Path]:
+    """Return stem -> label file right in the folder, by name; suffixes in any case, hidden files left out.
+
+    Of two that differ in the suffix's case the one in lower case is taken. {} where there is no such folder.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError:
+        return {}
+    return {path.stem: path for path in paths if path.suffix.lower() == suffix and not path.name.startswith(".")}
 
 
 def read_sizes(paths: Sequence[Path]) -> SizeArray:

@@ -22,6 +22,7 @@ from eyas.data.formats.found import (
     Found,
     Problems,
     canonical,
+    label_files,
     list_pictures,
     read_sizes,
     relative_name,
@@ -53,7 +54,7 @@ def sniff(root: Path) -> tuple[Found, ...]:
 
 def _has_voc(folder: Path) -> bool:
     """Return whether any of the folder's first XML files is a VOC annotation."""
-    return any(looks_like_voc(path) for path in sorted(folder.glob("*.xml"))[:_LOOKED_AT])
+    return any(looks_like_voc(path) for path in list(label_files(folder, ".xml").values())[:_LOOKED_AT])
 
 
 def _annotation_folder(root: Path) -> Path | None:
@@ -115,18 +116,19 @@ def _pairs(found: Found) -> list[tuple[Path, Path | None]]:
         folder = _picture_folder(found.root)
         stems = [line.split()[0] for line in found.source.read_text(encoding="utf-8").splitlines() if line.strip()]
         known = {path.stem: path for path in list_pictures(folder)}
-        missing = [stem for stem in stems if not (annotations / f"{stem}.xml").is_file()]
+        files = label_files(annotations, ".xml")
+        missing = [stem for stem in stems if stem not in files]
         if missing:
             raise UserError(
                 f"{found.source.name} lists {len(missing)} pictures without an XML file: {shorten(missing)}.",
                 where=str(found.source),
                 expected=f"a file such as {annotations / missing[0]}.xml for each",
             )
-        return [(known.get(stem, folder / f"{stem}.jpg"), annotations / f"{stem}.xml") for stem in stems]
+        return [(known.get(stem, folder / f"{stem}.jpg"), files[stem]) for stem in stems]
     flat = found.source != annotations
     folder = found.source if flat else _picture_folder(found.root)
     known = {path.stem: path for path in list_pictures(folder) if not flat or path.parent == folder}
-    files = {path.stem: path for path in sorted(found.source.glob("*.xml"))}
+    files = label_files(found.source, ".xml")
     stems = sorted(known.keys() | files.keys())
     return [(known.get(stem, folder / f"{stem}.jpg"), files.get(stem)) for stem in stems]
 

@@ -15,11 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from eyas.data.formats.found import Format, Found, Problems, canonical, list_pictures, read_sizes, relative_name
+from eyas.data.formats.found import (
+    Format,
+    Found,
+    Problems,
+    canonical,
+    label_files,
+    list_pictures,
+    read_sizes,
+    relative_name,
+)
 from eyas.data.formats.yolo_rows import parse_rows
 from eyas.data.formats.yolo_yaml import DataYaml, find_yaml, read_yaml
 from eyas.data.index import DatasetIndex, build_index, check_class_names
-from eyas.errors import UserError
+from eyas.errors import UserError, shorten
 from eyas.files import write_text
 
 
@@ -54,7 +63,9 @@ def read(found: Found) -> DatasetIndex:
     for number, path in enumerate(labels):
         try:
             text = path.read_bytes()
-        except FileNotFoundError:
+        except OSError as error:
+            if path.is_symlink() or not isinstance(error, FileNotFoundError):
+                problems.add(f"{path}: {'is a dead link' if not path.exists() else error.strerror}")
             continue
         seen += 1
         rows = parse_rows(text, path, len(data.classes), data.has_keypoints, problems)
@@ -122,19 +133,29 @@ def _listed(line: str, source: Path, data: DataYaml) -> Path:
 
 
 def label_paths(paths: Sequence[Path]) -> list[Path]:
-    """Return where each picture's label file is, or would be."""
-    folders = {folder: _label_folder(folder) for folder in dict.fromkeys(path.parent for path in paths)}
-    return [folders[path.parent] / (path.stem + ".txt") for path in paths]
+    """Return where each picture's label file is, in the first of its label folders that has one, or would be."""
+    folders = {folder: _label_folders(folder) for folder in dict.fromkeys(path.parent for path in paths)}
+    files = {folder: [label_files(place, ".txt") for place in places] for folder, places in folders.items()}
+    chosen, twice = [], []
+    for path in paths:
+        found = [names[path.stem] for names in files[path.parent] if path.stem in names]
+        chosen.append(found[0] if found else folders[path.parent][0] / (path.stem + ".txt"))
+        twice += found[:1] if len(found) > 1 else []
+    if twice:
+        warnings.warn(
+            f"{len(twice)} pictures have a label file beside them, too, which is not read; these are: "
+            f"{shorten(twice, 3)}.",
+            stacklevel=2,
+        )
+    return chosen
 
 
-def _label_folder(folder: Path) -> Path:
-    """Return the label folder of a picture folder: "labels" for its last part "images", else beside the pictures."""
+def _label_folders(folder: Path) -> list[Path]:
+    """Return where labels of a picture folder may lie, first the usual place: "labels" for its last part "images"."""
     places = [i for i, part in enumerate(folder.parts) if part == "images"]
-    swapped = Path(*folder.parts[: places[-1]], "labels", *folder.parts[places[-1] + 1 :]) if places else None
-    for candidate in (swapped, folder / "labels", folder):
-        if candidate is not None and candidate.is_dir() and next(candidate.glob("*.txt"), None):
-            return candidate
-    return swapped or folder
+    swapped = [Path(*folder.parts[:i], "labels", *folder.parts[i + 1 :]) for i in places[-1:]]
+    inner = [folder / "labels"] if (folder / "labels").is_dir() else []
+    return [*swapped, *inner, folder]
 
 
 def strays(found: Found) -> tuple[Path, ...]:
@@ -142,7 +163,10 @@ def strays(found: Found) -> tuple[Path, ...]:
     data = read_yaml(found.source)
     labels = set(label_paths(_pictures(found, data)))
     present = {
-        path for folder in {p.parent for p in labels} if folder.name != "images" for path in folder.glob("*.txt")
+        path
+        for folder in {p.parent for p in labels}
+        if folder.name != "images"
+        for path in label_files(folder, ".txt").values()
     }
     listed = {data.resolve(entry) for entries in data.splits.values() for entry in entries}
     return tuple(sorted(p for p in present - labels - listed if p.name != "classes.txt"))
