@@ -78,8 +78,8 @@ def test_wrong_size_and_exif_turned(tmp_path: Path) -> None:
     edit(root, lambda d: d["images"][0].update(width=30, height=40))
     edit(root, lambda d: d["images"][1].update(width=50))
     told = found(root, "wrong picture size")[0].examples
-    assert told[0] == "train/a.jpg: is 40x30, annotated as 30x40 (turned: the labels ignore its EXIF orientation)"
-    assert told[1] == "train/b.jpg: is 40x30, annotated as 50x30"
+    assert told[0] == "train/a.jpg is 40x30, annotated as 30x40 (turned: the labels ignore its EXIF orientation)"
+    assert told[1] == "train/b.jpg is 40x30, annotated as 50x30"
 
 
 @pytest.mark.parametrize(

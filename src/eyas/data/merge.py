@@ -1,14 +1,54 @@
-"""Several indexes as one."""
+"""Several indexes: brought to the same classes, or made one."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from eyas.data.file_table import FileTable, offsets_of
 from eyas.data.index import DatasetIndex, id_columns
+from eyas.errors import UserError, shorten, suggest
+
+
+def same_classes(splits: Mapping[str, DatasetIndex], where: str, name: str) -> dict[str, DatasetIndex]:
+    """Return the splits with their labels in the order of the classes of one of them, the training split.
+
+    Classes are matched by name. A split may list them in another order, or fewer; that is told.
+
+    Args:
+        splits: by name.
+        where: the dataset, for the error.
+        name: the training split.
+
+    Raises:
+        UserError: a split has boxes of a class that the training split does not list.
+    """
+    wanted = splits[name].classes
+    result = {}
+    for other, index in splits.items():
+        used = {index.classes[int(label)] for label in np.unique(index.labels)}
+        unknown = [each for each in index.classes if each not in wanted]
+        if used & set(unknown):
+            strange = [each for each in unknown if each in used]
+            raise UserError(
+                f"The split '{other}' has boxes of classes that the split '{name}' does not list: "
+                f"{shorten([f'{each!r}{suggest(each, wanted)}' for each in strange])}.",
+                where=where,
+                expected=f"classes among those of '{name}': {shorten(wanted, 20)}",
+                fix=f"list them for '{name}', too (a class needs no box there), or leave these boxes out",
+            )
+        notes = [f"lists classes that '{name}' lacks, without boxes: {shorten(unknown)}"] if unknown else []
+        missing = [each for each in wanted if each not in index.classes]
+        notes += [f"does not list the classes {shorten(missing)}"] if missing else []
+        if not notes and index.classes != wanted:
+            notes = [f"lists its classes in another order than '{name}'"]
+        if notes:
+            warnings.warn(f"The split '{other}' {', and '.join(notes)}. Classes are matched by name.", stacklevel=2)
+        result[other] = index.with_classes(wanted)
+    return result
 
 
 def concatenate(splits: Sequence[DatasetIndex], split: str) -> DatasetIndex:

@@ -18,6 +18,10 @@ from eyas.picture_files import search_folder
 _SAME_SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 
+class BrokenPictures(UserWarning):
+    """Pictures can't be read; a check that decodes all of them tells it better."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A split that a format sees in a root.
@@ -46,6 +50,7 @@ class Format:
         pictures: (out, split) -> the folder that the format wants the split's pictures in.
         strays: split -> label files there that belong to no picture.
         has_crowd: whether the format can say that a box stands for a crowd.
+        says_sizes: whether picture sizes stand in the label files, and boxes are meant for these.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Format:
     pictures: Callable[[Path, str], Path]
     strays: Callable[[Found], tuple[Path, ...]]
     has_crowd: bool
+    says_sizes: bool = True
 
 
 def canonical(split: str) -> str:
@@ -133,6 +139,7 @@ def read_sizes(paths: Sequence[Path]) -> SizeArray:
         warnings.warn(
             f"{len(broken)} of {len(paths)} pictures can't be read; their boxes are left out: "
             f"{shorten(broken, 3)}. 'eyas data check' tells more.",
+            BrokenPictures,
             stacklevel=2,
         )
     return sizes

@@ -216,4 +216,5 @@ YOLO = Format(
     pictures=pictures,
     strays=strays,
     has_crowd=False,
+    says_sizes=False,
 )
