@@ -11,13 +11,14 @@ import numpy as np
 from eyas.data.box_checks import check_boxes
 from eyas.data.findings import Finding, Level, Report, finding
 from eyas.data.formats import find_format, load_splits
-from eyas.data.formats.found import BrokenPictures, Format, Found
+from eyas.data.formats.found import BrokenPictures, Format, Found, StrayLabels
 from eyas.data.index import DatasetIndex
 from eyas.data.phash import near_pairs
 from eyas.data.scan import MISSING, Scan, scan_pictures
 from eyas.data.sizes import SizeCheck, SizeState, apply, compare, describe
 from eyas.data.statistics import SplitStatistics, split_statistics
 from eyas.data.usable import TOO_SMALL
+from eyas.picture_files import is_picture
 
 _FEW_BOXES = 10
 
@@ -61,8 +62,11 @@ def check_dataset(
         findings += _check_use(name, statistics[name], "train" in splits)
     findings += _check_copies(splits, scans)
     findings += strays
+    findings += _check_unlisted(splits)
     findings += _check_balance(statistics)
-    lines = dict.fromkeys(str(each.message) for each in told if not issubclass(each.category, BrokenPictures))
+    lines = dict.fromkeys(
+        str(each.message) for each in told if not issubclass(each.category, BrokenPictures | StrayLabels)
+    )
     findings += finding("warning", "on reading", "all", "What was said when the labels were read.", list(lines))
     findings.sort(key=lambda each: each.level != "error")
     classes = next(iter(splits.values())).classes
@@ -163,6 +167,18 @@ def _check_strays(dataset_format: Format, found: tuple[Found, ...]) -> list[Find
         meaning = "A label file without its picture is never used."
         findings += finding("warning", "stray label file", each.split, meaning, strays)
     return findings
+
+
+def _check_unlisted(splits: Mapping[str, DatasetIndex]) -> list[Finding]:
+    """Return pictures that lie right beside those of a split and belong to none."""
+    paths = {path for index in splits.values() for path in index.files}
+    unlisted = []
+    for folder in sorted({path.parent for path in paths}):
+        if folder.is_dir():
+            unlisted += [path for path in sorted(folder.iterdir()) if is_picture(path) and path not in paths]
+    names = [path.name for path in unlisted if not path.name.startswith(".") and path.is_file()]
+    meaning = "It lies beside the pictures of a split, but belongs to none: it is never used."
+    return finding("warning", "picture not listed", " and ".join(splits), meaning, names)
 
 
 def _check_balance(statistics: Mapping[str, SplitStatistics]) -> list[Finding]:

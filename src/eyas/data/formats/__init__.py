@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from eyas.data.formats.coco import COCO
-from eyas.data.formats.found import Format, Found, pick, plain_names
+from eyas.data.formats.found import Format, Found, StrayLabels, pick, plain_names
 from eyas.data.formats.voc import VOC
 from eyas.data.formats.yolo import YOLO
 from eyas.data.index import DatasetIndex
 from eyas.data.merge import same_classes
 from eyas.data.sizes import fit_to_pictures
-from eyas.errors import UserError, suggest
+from eyas.errors import UserError, shorten, suggest
 
 FORMATS: Mapping[str, Format] = MappingProxyType({f.name: f for f in (COCO, YOLO, VOC)})
 
@@ -72,7 +73,7 @@ def load_dataset(root: Path | str, split: str | None = None, *, format: str | No
         UserError: the root, the split or the annotations can't be used, or they are for pictures of another shape.
     """
     found_format, found = find_format(root, format)
-    return _fitted(found_format, found_format.read(pick(found, split, str(root))))
+    return _fitted(found_format, _read(found_format, pick(found, split, str(root))))
 
 
 def load_splits(
@@ -92,13 +93,27 @@ def load_splits(
         UserError: something can't be used, or a split has boxes of classes that the training split lacks.
     """
     found_format, found = find_format(root, format)
-    splits = {name: dataclasses.replace(found_format.read(f), split=name) for name, f in plain_names(found).items()}
+    splits = {name: dataclasses.replace(_read(found_format, f), split=name) for name, f in plain_names(found).items()}
     first = "train" if "train" in splits else next(iter(splits))
     splits = {
         name: dataclasses.replace(index, category_ids=splits[first].category_ids)
         for name, index in same_classes(splits, str(root), first).items()
     }
     return {name: _fitted(found_format, index) for name, index in splits.items()} if fit else splits
+
+
+def _read(found_format: Format, found: Found) -> DatasetIndex:
+    """Return the index of a split, having told of label files that belong to no picture."""
+    index = found_format.read(found)
+    strays = found_format.strays(found)
+    if strays:
+        warnings.warn(
+            f"{len(strays)} label files of '{found.split}' belong to no picture and are not used: "
+            f"{shorten([path.name for path in strays], 3)}.",
+            StrayLabels,
+            stacklevel=3,
+        )
+    return index
 
 
 def _fitted(found_format: Format, index: DatasetIndex) -> DatasetIndex:

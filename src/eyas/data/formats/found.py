@@ -22,6 +22,10 @@ class BrokenPictures(UserWarning):
     """Pictures can't be read; a check that decodes all of them tells it better."""
 
 
+class StrayLabels(UserWarning):
+    """Label files belong to no picture; a check lists them."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A split that a format sees in a root.
@@ -124,6 +128,15 @@ def label_files(folder: Path, suffix: str) -> dict[str, Path]:
     except OSError:
         return {}
     return {path.stem: path for path in paths if path.suffix.lower() == suffix and not path.name.startswith(".")}
+
+
+def tell_unlabelled(split: str, labelled: int, pictures: int) -> None:
+    """Warn when most pictures of a split have no label file: meant as background, or the labels were not found."""
+    if labelled < pictures / 2:
+        warnings.warn(
+            f"Only {labelled} of {pictures} pictures of '{split}' have a label file; the others count as background.",
+            stacklevel=3,
+        )
 
 
 def read_sizes(paths: Sequence[Path]) -> SizeArray:

@@ -26,6 +26,7 @@ from eyas.data.formats.found import (
     list_pictures,
     read_sizes,
     relative_name,
+    tell_unlabelled,
 )
 from eyas.data.formats.voc_xml import Annotation, looks_like_voc, parse_xml
 from eyas.data.index import DatasetIndex, build_index, check_class_names
@@ -83,6 +84,7 @@ def read(found: Found) -> DatasetIndex:
     problems = Problems(found.source, "the annotations")
     pairs = _pairs(found)
     parsed = {xml: parse_xml(xml, problems) for _, xml in pairs if xml is not None}
+    tell_unlabelled(found.split, len(parsed), len(pairs))
     classes = _classes(found, parsed, problems)
     problems.raise_any("VOC XML with a name and xmin, ymin, xmax, ymax for each object")
     place = {name: i for i, name in enumerate(classes)}

@@ -11,6 +11,7 @@ import json
 import warnings
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from eyas.data.formats.found import (
     list_pictures,
     read_sizes,
     relative_name,
+    tell_unlabelled,
 )
 from eyas.data.formats.yolo_rows import parse_rows
 from eyas.data.formats.yolo_yaml import DataYaml, find_yaml, read_yaml
@@ -80,6 +82,7 @@ def read(found: Found) -> DatasetIndex:
             where=str(paths[0].parent),
             expected=f"for {paths[0].name} the file {labels[0]}",
         )
+    tell_unlabelled(found.split, seen, len(paths))
     sizes = read_sizes(paths)
     owner = np.frombuffer(pictures, np.int64)
     scale = sizes[owner][:, [1, 0, 1, 0]].astype(np.float64)
@@ -159,7 +162,7 @@ def _label_folders(folder: Path) -> list[Path]:
 
 
 def strays(found: Found) -> tuple[Path, ...]:
-    """Return the label files of the split that belong to no picture."""
+    """Return the label files of the split that belong to no picture of any split."""
     data = read_yaml(found.source)
     labels = set(label_paths(_pictures(found, data)))
     present = {
@@ -167,9 +170,15 @@ def strays(found: Found) -> tuple[Path, ...]:
         for folder in {p.parent for p in labels}
         if folder.name != "images"
         for path in label_files(folder, ".txt").values()
-    }
+    } - labels
     listed = {data.resolve(entry) for entries in data.splits.values() for entry in entries}
-    return tuple(sorted(p for p in present - labels - listed if p.name != "classes.txt"))
+    others = [split for split in data.splits if split != found.split and present]
+    for split in others:  # several lists of pictures may share one folder of labels
+        try:
+            present -= set(label_paths(_pictures(replace(found, split=split), data)))
+        except UserError:  # told where that split is read
+            continue
+    return tuple(sorted(p for p in present - listed if p.name != "classes.txt"))
 
 
 def pictures(out: Path, split: str) -> Path:
