@@ -76,6 +76,12 @@ def test_detection_and_data_sets_say_what_they_leave_out(tmp_path: Path) -> None
     assert len(index) == 2
 
 
+def test_the_manual_lists_the_suffixes() -> None:
+    manual = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text()
+    listed = manual.split("Pictures are files that end in ")[1].split(", in any case")[0]
+    assert set(listed.replace(" or ", ", ").replace("\n", " ").replace(", ", " ").split()) == PICTURE_SUFFIXES
+
+
 # ---------------------------------------------------------------------------------------------------------- labels
 
 
