@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.data.cases import write_jpeg, yolo_root
+from tests.data.cases import coco_root, voc_root, write_jpeg, yolo_root
 
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
@@ -109,4 +110,40 @@ def test_a_label_that_can_not_be_read_is_no_background(kind: str, tmp_path: Path
     else:
         label.symlink_to("nowhere.txt")
     with pytest.raises(UserError, match=r"b\.txt: " + ("is a dead link" if kind == "dead link" else "Is a directory")):
+        load_dataset(root, "train")
+
+
+def test_labels_beside_what_a_link_leads_to_are_found(tmp_path: Path) -> None:
+    root = yolo_root(tmp_path / "data")
+    other = tmp_path / "other"
+    write_jpeg(other / "images" / "c.gif")
+    (other / "labels").mkdir()
+    (other / "labels" / "c.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (root / "images" / "train" / "linked").symlink_to(other / "images")
+    index = load_dataset(root, "train")
+    assert [index.files.name(i) for i in range(2)] == ["images/train/a.jpg", "images/train/linked/c.gif"]
+    assert index.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (coco_root, "annotations/instances_train.json"),
+        (yolo_root, "labels/train/a.txt"),
+        (voc_root, "Annotations/a.xml"),
+    ],
+)
+def test_labels_in_any_case_of_suffix(make: Callable[[Path], Path], path: str, tmp_path: Path) -> None:
+    before = load_dataset(make(tmp_path), "train")
+    label = tmp_path / path
+    label.rename(label.with_suffix(label.suffix.upper()))
+    after = load_dataset(tmp_path, "train")
+    assert len(after.boxes) and after.boxes.tolist() == before.boxes.tolist()
+
+
+def test_a_dead_link_to_an_xml_file_is_told(tmp_path: Path) -> None:
+    root = voc_root(tmp_path)
+    (root / "Annotations" / "a.xml").unlink()
+    (root / "Annotations" / "a.xml").symlink_to("nowhere.xml")
+    with pytest.raises(UserError, match=r"a\.xml: is a dead link"):
         load_dataset(root, "train")

@@ -307,6 +307,15 @@ def test_no_picture_at_all_is_refused(tmp_path: Path) -> None:
     assert len(load_dataset(root, "train")) == 2  # one missing picture is the check's business
 
 
+def test_names_with_backslashes_are_paths_where_there_is_no_such_file(tmp_path: Path) -> None:
+    write_jpeg(tmp_path / "train" / "sub" / "a.jpg")
+    path = tmp_path / "annotations" / "instances_train.json"
+    write_json(path, coco_dict(["sub\\a.jpg"], [(1, 1, (2, 3, 10, 12))]))
+    assert load_dataset(tmp_path, "train").path(0) == tmp_path / "train" / "sub" / "a.jpg"
+    write_jpeg(tmp_path / "train" / "sub\\a.jpg")
+    assert load_dataset(tmp_path, "train").path(0) == tmp_path / "train" / "sub\\a.jpg"
+
+
 def test_empty_and_degenerate_boxes_are_kept_for_the_check(tmp_path: Path) -> None:
     index = read_with(tmp_path, lambda d: d["annotations"][0].update(bbox=[5, 5, -3, 0]))
     assert index.boxes[0].tolist() == [5, 5, 2, 5]

@@ -71,15 +71,13 @@ def read(found: Found) -> DatasetIndex:
     problems.raise_any("ids that stand once, and annotations of images and categories that the file lists")
     boxes = np.frombuffer(columns.boxes, np.float64).reshape(-1, 4).copy()
     boxes[:, 2:] += boxes[:, :2]
-    folder = _picture_folder(found, columns.names)
+    folder, names = _pictures(found, columns.names)
     prefix = relative_name(folder, found.root)
     return build_index(
         root=found.root,
         split=canonical(found.split),
         classes=classes,
-        names=columns.names
-        if prefix == "."
-        else [f"{prefix}/{name}" if name[:1] != "/" else name for name in columns.names],
+        names=names if prefix == "." else [f"{prefix}/{name}" if name[:1] != "/" else name for name in names],
         sizes=np.frombuffer(columns.sizes, np.int64).reshape(-1, 2),
         pictures=pictures,
         boxes=boxes,
@@ -141,6 +139,17 @@ def _check_ids(columns: Columns, problems: Problems) -> None:
         for value, count in column.twice():
             if what == "image" or not isinstance(value, int) or value >= 0:
                 problems.add(f"the {what} id {value!r} stands {count} times")
+
+
+def _pictures(found: Found, names: list[str]) -> tuple[Path, list[str]]:
+    """Return the folder that the picture names are relative to, and the names; of Windows, if they only fit so."""
+    try:
+        return _picture_folder(found, names), names
+    except UserError:
+        plain = [name.replace("\\", "/") for name in names]
+        if plain == names:
+            raise
+        return _picture_folder(found, plain), plain
 
 
 def _picture_folder(found: Found, names: Sequence[str]) -> Path:

@@ -86,7 +86,9 @@ def parse(path: Path) -> Columns:
     boxes = np.frombuffer(columns.boxes, np.float64).reshape(-1, 4)
     for row in np.flatnonzero(~np.isfinite(boxes).all(axis=1)).tolist():
         rows.problems.add(f"annotation {columns.annotation_ids[row]}: the bbox {boxes[row].tolist()} is not finite")
-    rows.problems.raise_any("bbox: four finite numbers, left, top, width, height in pixels; ids: integers or texts")
+    rows.problems.raise_any(
+        "bbox: four finite numbers, left, top, width, height in pixels; ids: integers or texts; iscrowd: 0 or 1"
+    )
     return columns
 
 

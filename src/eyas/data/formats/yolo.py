@@ -154,11 +154,20 @@ def label_paths(paths: Sequence[Path]) -> list[Path]:
 
 
 def _label_folders(folder: Path) -> list[Path]:
-    """Return where labels of a picture folder may lie, first the usual place: "labels" for its last part "images"."""
-    places = [i for i, part in enumerate(folder.parts) if part == "images"]
-    swapped = [Path(*folder.parts[:i], "labels", *folder.parts[i + 1 :]) for i in places[-1:]]
-    inner = [folder / "labels"] if (folder / "labels").is_dir() else []
-    return [*swapped, *inner, folder]
+    """Return where labels of a picture folder may lie, first the usual place: "labels" for its last part "images".
+
+    Where the folder was reached through a link, they may lie beside what it leads to.
+    """
+    candidates = []
+    for place in dict.fromkeys((folder, folder.resolve())):
+        parts = [i for i, part in enumerate(place.parts) if part == "images"]
+        candidates += [Path(*place.parts[:i], "labels", *place.parts[i + 1 :]) for i in parts[-1:]]
+        candidates += [place / "labels"] if (place / "labels").is_dir() else []
+        candidates.append(place)
+    different: dict[Path, Path] = {}
+    for candidate in candidates:
+        different.setdefault(candidate.resolve(), candidate)
+    return list(different.values())
 
 
 def strays(found: Found) -> tuple[Path, ...]:
