@@ -19,7 +19,7 @@ from eyas.errors import UserError
 from eyas.types import IntArray
 
 Float64Array = npt.NDArray[np.float64]
-_CHUNK, _READERS = 256, 8  # pictures a task, and threads: disks far away answer late, but many at once
+_CHUNK, _READERS = 64, 16  # pictures a task, and threads: disks far away answer late, but many at once
 
 
 class SizeState(IntEnum):

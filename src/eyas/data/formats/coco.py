@@ -34,6 +34,8 @@ def sniff(root: Path) -> tuple[Found, ...]:
     """Return the splits that lie in `root` as COCO JSON, in order of name."""
     if root.is_file():
         return (_found_file(root),) if root.suffix.lower() == ".json" else ()
+    if not root.is_dir():
+        return ()
     files = label_files(root / "annotations", ".json")
     named = {stem.removeprefix("instances_"): path for stem, path in files.items() if stem.startswith("instances_")}
     if not named:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -124,10 +125,11 @@ def label_files(folder: Path, suffix: str) -> dict[str, Path]:
     Of two that differ in the suffix's case the one in lower case is taken. {} where there is no such folder.
     """
     try:
-        paths = sorted(folder.iterdir())
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.lower().endswith(suffix))
     except OSError:
         return {}
-    return {path.stem: path for path in paths if path.suffix.lower() == suffix and not path.name.startswith(".")}
+    return {Path(name).stem: folder / name for name in names if not name.startswith(".")}
 
 
 def tell_unlabelled(split: str, labelled: int, pictures: int) -> None:
