@@ -42,7 +42,7 @@ class DatasetIndex:
         crowd: bool [M], True for a box that stands for a crowd.
         areas: float32 [M], the object's area where the format gives it (COCO), else the box's.
         category_ids: C ids of the classes in the source (COCO), else 1..C.
-        id_texts: str [N], COCO's picture ids as JSON writes them, where they are no 64-bit integers; else None.
+        id_texts: the N ids in COCO's file as JSON writes them, where they are no 64-bit integers; else None.
     """
 
     root: Path
@@ -57,7 +57,7 @@ class DatasetIndex:
     crowd: BoolArray
     areas: FloatArray
     category_ids: tuple[Id, ...]
-    id_texts: npt.NDArray[np.str_] | None = None
+    id_texts: FileTable | None = None
 
     def __post_init__(self) -> None:
         """Check that the columns fit together; a mismatch is a fault of the code that built them."""
@@ -66,7 +66,7 @@ class DatasetIndex:
         assert self.offsets.shape == (pictures + 1,) and int(self.offsets[-1]) == rows
         assert self.boxes.shape == (rows, 4) and self.labels.shape == self.crowd.shape == self.areas.shape == (rows,)
         assert len(self.category_ids) == len(self.classes)
-        assert self.id_texts is None or self.id_texts.shape == (pictures,)
+        assert self.id_texts is None or len(self.id_texts) == pictures
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -91,7 +91,9 @@ class DatasetIndex:
 
     def source_ids(self) -> list[Id]:
         """Return the N pictures' ids as the source has them."""
-        return self.image_ids.tolist() if self.id_texts is None else [json.loads(text) for text in self.id_texts]
+        if self.id_texts is None:
+            return list(self.image_ids.tolist())
+        return [json.loads(self.id_texts.name(i)) for i in range(len(self))]
 
     def subset(self, indices: Sequence[int] | IntArray) -> DatasetIndex:
         """Return the index of the pictures that `indices` picks, in that order; classes stay as they are."""
@@ -104,7 +106,7 @@ class DatasetIndex:
             files=self.files.take(picked),
             sizes=self.sizes[picked],
             image_ids=self.image_ids[picked],
-            id_texts=None if self.id_texts is None else self.id_texts[picked],
+            id_texts=None if self.id_texts is None else self.id_texts.take(picked),
             offsets=offsets,
             boxes=self.boxes[rows],
             labels=self.labels[rows],
@@ -212,7 +214,7 @@ def build_index(
     )
 
 
-def id_columns(ids: Sequence[Id] | IntArray) -> tuple[IntArray, npt.NDArray[np.str_] | None]:
+def id_columns(ids: Sequence[Id] | IntArray) -> tuple[IntArray, FileTable | None]:
     """Return `DatasetIndex.image_ids` and `DatasetIndex.id_texts` for ids that are all different."""
     if isinstance(ids, np.ndarray):
         return np.asarray(ids, np.int64), None
@@ -220,7 +222,7 @@ def id_columns(ids: Sequence[Id] | IntArray) -> tuple[IntArray, npt.NDArray[np.s
         return np.array(ids, np.int64), None
     ranks = np.empty(len(ids), np.int64)
     ranks[sorted(range(len(ids)), key=lambda row: id_order(ids[row]))] = np.arange(1, len(ids) + 1)
-    return ranks, np.array([json.dumps(each) for each in ids])
+    return ranks, FileTable.build(Path(), [json.dumps(each) for each in ids])
 
 
 def id_order(value: Id) -> tuple[bool, int, str]:
