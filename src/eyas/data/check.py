@@ -122,7 +122,8 @@ def _check_sizes(index: DatasetIndex, check: SizeCheck) -> list[Finding]:
 def _check_use(name: str, numbers: SplitStatistics, has_train: bool) -> list[Finding]:
     """Return that nothing of a split can be trained on, or measured, and boxes that training would never see."""
     is_trained = name == "train" or not has_train
-    text = f"{numbers.boxes:,} boxes, of which " + ", ".join(f"{n:,} {why}" for why, n in numbers.left_out.items())
+    reasons = ", ".join(f"{n:,} {why}" for why, n in numbers.left_out.items())
+    text = f"{numbers.boxes:,} boxes" + (f", of which {reasons}" if reasons else "")
     if is_trained and not numbers.trained:
         return finding("error", "nothing to train on", name, "No box in it can be trained on.", [text])
     if not is_trained and not numbers.measured:
