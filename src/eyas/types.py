@@ -7,6 +7,7 @@ right, y down, a box covers [x0, x1) by [y0, y1)); pictures are uint8 RGB, heigh
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -19,9 +20,17 @@ from eyas.errors import UserError, suggest
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+Id = int | str  # of a picture, category or annotation in a COCO file: usually a number, but any size of it, or a text
 
 PadMode = Literal["center", "bottom_right"]
 Suppression = Literal["class_wise", "class_agnostic", "soft"]
+
+
+def plain_id(value: Any) -> Id | None:
+    """Return the id that a JSON value stands for: an integer (1.0 is 1), or a text as it is; None if it is none."""
+    if type(value) is int or isinstance(value, str):
+        return value
+    return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -78,8 +79,8 @@ def test_wrong_size_and_exif_turned(tmp_path: Path) -> None:
     edit(root, lambda d: d["images"][0].update(width=30, height=40))
     edit(root, lambda d: d["images"][1].update(width=50))
     told = found(root, "wrong picture size")[0].examples
-    assert told[0] == "train/a.jpg: is 40x30, annotated as 30x40 (turned: the labels ignore its EXIF orientation)"
-    assert told[1] == "train/b.jpg: is 40x30, annotated as 50x30"
+    assert told[0] == "train/a.jpg is 40x30, annotated as 30x40 (turned: the labels ignore its EXIF orientation)"
+    assert told[1] == "train/b.jpg is 40x30, annotated as 50x30"
 
 
 @pytest.mark.parametrize(
@@ -247,3 +248,54 @@ def test_yolo_with_a_broken_picture_warns_only_in_the_report(tmp_path: Path, rec
 
 def test_lookup_by_load_agrees(clean: Path) -> None:
     assert dataset_numbers(clean).splits["val"].boxes == len(load_dataset(clean, "val").boxes)
+
+
+# ------------------------------------------------------------------------------------------- what is never used
+
+
+def test_pictures_that_no_split_lists_are_told(tmp_path: Path) -> None:
+    root = coco_root(tmp_path)
+    write_jpeg(root / "val" / "forgotten.gif")
+    write_jpeg(root / "val" / "._a.jpg")
+    assert [each.examples for each in found(root, "picture not listed")] == [("forgotten.gif",)]
+
+
+def test_lists_that_share_a_folder_of_labels_have_no_strays(tmp_path: Path) -> None:
+    root = yolo_root(tmp_path)
+    write_jpeg(root / "images" / "train" / "b.jpg", seed=3)
+    for name in ("b", "alone"):
+        (root / "labels" / "train" / f"{name}.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    (root / "t.txt").write_text("images/train/a.jpg\n")
+    (root / "v.txt").write_text("images/train/b.jpg\n")
+    (root / "data.yaml").write_text("train: t.txt\nval: v.txt\nnames: [cat, dog, traffic light]\n")
+    strays = {each.split: each.examples for each in found(root, "stray label file")}
+    assert strays == {"train": ("labels/train/alone.txt",), "val": ("labels/train/alone.txt",)}
+    with pytest.warns(UserWarning, match="1 label files of 'train' belong to no picture and are not used: alone.txt"):
+        load_dataset(root, "train")
+
+
+def test_mostly_unlabelled_pictures_are_told(tmp_path: Path) -> None:
+    root = yolo_root(tmp_path)
+    for number in range(3):
+        write_jpeg(root / "images" / "train" / f"x{number}.jpg", seed=10 + number)
+    told = [text for each in found(root, "on reading") for text in each.examples]
+    assert told == ["Only 1 of 4 pictures of 'train' have a label file; the others count as background."]
+
+
+def test_boxes_too_small_to_be_trained_on_are_counted(tmp_path: Path) -> None:
+    root = coco_root(tmp_path)
+    edit(root, lambda d: d["annotations"][0].update(bbox=[5, 5, 0.05, 9]))
+    small = found(root, "box too small")
+    assert [(each.level, each.split) for each in small] == [("warning", "train")]
+    assert small[0].examples[0].startswith("1 boxes too small (below 2 pixels a side")
+    printed = io.StringIO()
+    print_report(check_dataset(root), Console(width=200, file=printed))
+    assert "Training on 'train' at 640 px sees 1 of 2 boxes; left out: 1 too small" in printed.getvalue()
+
+
+def test_classes_in_another_order_are_no_reason_to_refuse_the_check(tmp_path: Path) -> None:
+    root = coco_root(tmp_path)
+    edit(root, lambda d: d["categories"].reverse(), "val")  # the ids decide: nothing has changed
+    assert not found(root, "on reading")
+    edit(root, lambda d: [c.update(id=4 - c["id"]) for c in d["categories"]], "val")
+    assert "lists its classes in another order" in found(root, "on reading")[0].examples[0]

@@ -98,13 +98,39 @@ def test_one_split_needs_no_name(tmp_path: Path) -> None:
     assert load_dataset(root).split == "everything"
 
 
-def test_splits_with_other_classes_are_refused(tmp_path: Path) -> None:
+def test_boxes_of_classes_that_the_training_split_lacks_are_refused(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    other = coco_dict(["a.jpg", "b.jpg"], [])
-    other["categories"] = [{"id": 1, "name": "zebra"}]
+    other = coco_dict(["a.jpg", "b.jpg"], [(1, 1, (1, 1, 5, 5))])
+    other["categories"] = [{"id": 1, "name": "dogg"}]
     write_json(root / "annotations" / "instances_val.json", other)
-    with pytest.raises(UserError, match="different classes"):
+    with pytest.raises(
+        UserError, match=r"'val' has boxes of .* 'train' does not list: 'dogg' \(did you mean 'dog'\?\)"
+    ):
         load_splits(root)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("traffic light", "dog", "cat"), "lists its classes in another order than 'train'"),
+        (("dog",), "does not list the classes cat, traffic light"),
+        (("zebra", "dog"), "lists classes that 'train' lacks, without boxes: zebra, and does not list the classes cat"),
+    ],
+)
+def test_classes_in_another_order_or_fewer_are_matched_by_name(
+    names: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    root = coco_root(tmp_path)
+    number = names.index("dog") + 1
+    other = coco_dict(["a.jpg", "b.jpg"], [(1, number, (1, 1, 5, 5))])
+    other["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    write_json(root / "annotations" / "instances_val.json", other)
+    with pytest.warns(UserWarning, match=f"The split 'val' {told}"):
+        splits = load_splits(root)
+    assert splits["val"].classes == CLASSES
+    assert splits["val"].labels.tolist() == [1]
+    assert splits["val"].category_ids == splits["train"].category_ids
+    assert load_dataset(root, "val").classes == names  # alone it keeps its own
 
 
 # ------------------------------------------------------------------------------------------- layouts in the wild

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.data.cases import coco_dict, coco_root, write_jpeg, write_json
+from tests.data.cases import CLASSES, coco_dict, coco_root, write_jpeg, write_json
 
 from eyas.data.formats import load_dataset
 from eyas.data.formats.coco import to_coco
@@ -80,18 +80,29 @@ def test_segmentations_are_skipped_and_harmless(tmp_path: Path) -> None:
         ),
         (lambda d: d["annotations"][1].update(bbox=[1, 2, 3, float("inf")]), "not finite"),
         (lambda d: d["annotations"][1].pop("bbox"), "annotation 2: the bbox is None"),
-        (lambda d: d["annotations"][1].pop("category_id"), "category_id None must be integers"),
-        (lambda d: d["annotations"][1].update(image_id="2"), "image_id '2'"),
+        (lambda d: d["annotations"][1].pop("category_id"), "category_id None must be integers or texts"),
+        (lambda d: d["annotations"][1].update(image_id="9"), "annotation 2 is of image '9', which is not listed"),
+        (lambda d: d["annotations"][1].update(image_id="02"), "is of image '02', which is not listed"),
+        (lambda d: d["annotations"][1].update(image_id=None), "image_id None"),
+        (lambda d: d["annotations"][1].update(image_id=True), "image_id True"),
+        (lambda d: d["annotations"][1].update(image_id=1.5), "image_id 1.5"),
+        (lambda d: d["annotations"][1].update(id=[1]), "id, image_id 2"),
+        (lambda d: d["annotations"][1].update(iscrowd="maybe"), "annotation 2: 'iscrowd' is 'maybe', neither 0 nor 1"),
+        (lambda d: d["annotations"][1].update(iscrowd=2), "'iscrowd' is 2, neither"),
+        (lambda d: d["annotations"][1].update(bbox=[1, 2, 3, 10**400]), "annotation 2: the bbox is"),
+        (lambda d: d["images"][1].update(id=None), "'id' an integer or text"),
+        (lambda d: d["images"].append({"id": "1", "file_name": "c.jpg"}), 'ids 1 and "1" differ only in their type'),
+        (lambda d: d["images"].append({"id": 2.0, "file_name": "c.jpg"}), "the image id 2 stands 2 times"),
         (lambda d: d["annotations"][1].pop("image_id"), "has no 'image_id'"),
         (lambda d: d["annotations"].append(3), "has no 'image_id'"),
         (lambda d: d["annotations"][1].update(id=1), "the annotation id 1 stands 2 times"),
-        (lambda d: d["annotations"][1].update(area="large"), "the area 'large' a number"),
+        (lambda d: d["annotations"][1].update(area="large"), "annotation 2: the area 'large' is no number"),
         (lambda d: d["images"][1].update(id=1), "the image id 1 stands 2 times"),
         (lambda d: d["images"][1].update(file_name=3), "'file_name' must be text"),
         (lambda d: d["images"][1].update(width=-3), "image 2: the size"),
         (lambda d: d["images"][1].pop("file_name"), "no 'file_name' and 'id'"),
         (lambda d: d["categories"][1].update(id=1), "the category id 1 stands twice ('cat', 'dog')"),
-        (lambda d: d["categories"][1].pop("name"), "lacks an integer 'id' or a 'name'"),
+        (lambda d: d["categories"][1].pop("name"), "lacks an 'id' (an integer or text) or a 'name'"),
         (lambda d: d["categories"][1].update(name="cat"), "Class names stand twice: cat"),
         (lambda d: d["categories"].clear(), "names no class"),
         (lambda d: d.pop("categories"), "is not a COCO file: it holds images, annotations"),
@@ -103,6 +114,145 @@ def test_rubbish_is_refused_by_name(change: Callable[[Document], object], messag
         read_with(tmp_path, change)
     assert message in str(caught.value)
     assert "instances_train.json" in str(caught.value)
+
+
+BOX = {"bbox": [0, 0, 30, 30], "category_id": 1}
+STRANGE: dict[str, Callable[[Document], object]] = {
+    "predictions beside annotations": lambda d: d.update(predictions=[{"id": 9, "image_id": 1, **BOX}]),
+    "predictions before annotations": lambda d: (
+        (rest := dict(d)),
+        d.clear(),
+        d.update(predictions=[{"id": 9, "image_id": 1, **BOX}], **rest),
+    ),
+    "objects within images": lambda d: d["images"][0].update(objects=[{"id": 1, "image_id": 1, **BOX}]),
+    "annotations within images": lambda d: d["images"][1].update(annotations=[{"id": 7, "image_id": 2, **BOX}]),
+    "videos": lambda d: d.update(videos=[{"id": 1, "file_name": "clip.mp4"}]),
+    "annotations with the file's name": lambda d: [a.update(file_name="a.jpg") for a in d["annotations"]],
+    "images with an image_id": lambda d: [i.update(image_id=i["id"], bbox=[0, 0, 1, 1]) for i in d["images"]],
+    "info with an id": lambda d: d.update(info={"id": 1, "file_name": "export.json", "image_id": 1}),
+    "lists within info": lambda d: d.update(info={"categories": [{"id": 1, "name": "other"}], "images": [], **BOX}),
+    "licences": lambda d: d.update(licenses=[{"id": 1, "name": "CC0", "image_id": 1}]),
+    "parts of a segmentation": lambda d: d["annotations"][0].update(segments_info=[{"id": 1, "image_id": 1, **BOX}]),
+    "attributes": lambda d: d["annotations"][0].update(attributes={"id": 3, "file_name": "x", "image_id": 1, **BOX}),
+    "a tree of categories": lambda d: d["categories"][0].update(children=[{"id": 2, "name": "cat"}], supercategory="a"),
+    "other lists": lambda d: d.update(tracks=[{"id": 1, "file_name": "a.jpg"}], groups=[[{"image_id": 1}]], note="x"),
+    "an object of annotations": lambda d: d.update(extra={"annotations": [{"id": 8, "image_id": 1, **BOX}]}),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_only_direct_children_of_the_three_lists_count(case: str, tmp_path: Path) -> None:
+    index = read_with(tmp_path, STRANGE[case])
+    assert index.classes == CLASSES
+    assert [index.files.name(i) for i in range(len(index))] == ["train/a.jpg", "train/b.jpg"]
+    assert index.boxes.tolist() == [[2, 3, 12, 15], [0, 0, 4, 4], [20, 5, 28, 13]]
+    assert index.labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"annotations"', '"annotations": [], "annotations"', "the list 'annotations' stands 2 times"),
+        ('"bbox": [20', '"bbox": [1, 2, 3, 4], "bbox": [20', "annotation 2: a key stands twice in it"),
+        ('"file_name": "b.jpg"', '"file_name": "a.jpg", "file_name": "b.jpg"', "image 2: a key stands twice in it"),
+    ],
+)
+def test_keys_that_stand_twice_are_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
+    read_with(tmp_path, lambda _: None)
+    path = tmp_path / "annotations" / "instances_train.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
+        load_dataset(tmp_path, "train")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_the_encodings_that_json_may_have(encoding: str, tmp_path: Path) -> None:
+    read_with(tmp_path, lambda d: d["categories"][0].update(name="Fuß"))
+    path = tmp_path / "annotations" / "instances_train.json"
+    path.write_text(path.read_text().replace("\\u00df", "ß"), encoding=encoding)
+    assert load_dataset(tmp_path, "train").classes[0] == "Fuß"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"images": [1, 2', '{"images": [1 2]}', '{"images": [] "a": 1}', '{"a" 1}', "{1: 2}", '{"a": 1} x', '{"a": 1,}'],
+)
+def test_syntax_errors_of_the_outermost_object(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"x\.json is not valid JSON.*line 1 column"):
+        parse(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "crowd"),
+    [("0", False), ("1", True), (0.0, False), (1.0, True), (True, True), (False, False), (None, False), ("", False),
+     ("false", False), ("True", True), (" 0 ", False)],
+)  # fmt: skip
+def test_flags_in_words_and_numbers(value: object, crowd: bool, tmp_path: Path) -> None:
+    assert read_with(tmp_path, lambda d: d["annotations"][0].update(iscrowd=value)).crowd[0] == crowd
+
+
+# ----------------------------------------------------------------------------------------------------------- ids
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ranks"),
+    [
+        ("0001", "0002", [1, 2]), ("b", "a", [2, 1]), ("10", "9", [2, 1]), (2**63, 5, [2, 1]),
+        (2**80, -(2**80), [2, 1]),
+        ("a", 3, [2, 1]), ("a b\"c\\", "ß", [1, 2]),
+    ],
+)  # fmt: skip
+def test_ids_of_any_kind_are_kept(first: Any, second: Any, ranks: list[int], tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        for image, number in zip(document["images"], (first, second), strict=True):
+            image["id"] = number
+        for annotation in document["annotations"]:
+            annotation["image_id"] = (first, second)[annotation["image_id"] - 1]
+
+    index = read_with(tmp_path, change)
+    assert index.source_ids() == [first, second]
+    assert index.image_ids.tolist() == ranks
+    assert index.labels.tolist() == [0, 1, 2]
+    assert index.subset([1]).source_ids() == [second]
+    written = json.loads(json.dumps(to_coco(index)))
+    assert [image["id"] for image in written["images"]] == [first, second]
+    assert [annotation["image_id"] for annotation in written["annotations"]] == [first, first, second]
+
+
+@pytest.mark.parametrize("number", [1.0, -5, 0, 2**63 - 1])
+def test_whole_numbers_are_ids(number: float, tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["images"][1]["id"] = number + 1 if number == 1 else number
+        for annotation in document["annotations"]:
+            if annotation["image_id"] == 2:
+                annotation["image_id"] = document["images"][1]["id"]
+
+    index = read_with(tmp_path, change)
+    assert index.id_texts is None and index.image_ids[1] == (2 if number == 1 else number)
+
+
+def test_ids_that_differ_in_type_alone_are_matched_and_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="2 of 3 annotations give the id of their image as text"):
+        index = read_with(tmp_path, lambda d: [a.update(image_id="1") for a in d["annotations"] if a["image_id"] == 1])
+    assert index.labels.tolist() == [0, 1, 2]
+    assert index.id_texts is None
+
+
+def test_huge_and_text_ids_of_annotations_and_categories(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        ids = {1: 2**70, 2: "10", 3: "9"}
+        for number, annotation in enumerate(document["annotations"]):
+            annotation.update(id=2**64 + number, category_id=ids[annotation["category_id"]])
+        for category in document["categories"]:
+            category["id"] = ids[category["id"]]
+
+    index = read_with(tmp_path, change)
+    assert index.classes == ("cat", "traffic light", "dog")
+    assert index.category_ids == (2**70, "9", "10")
+    assert index.labels.tolist() == [0, 2, 1]
+    assert index.with_classes([*index.classes, "new"]).category_ids == (2**70, "9", "10", 2**70 + 4)
 
 
 def test_only_the_first_faults_are_spelled_out(tmp_path: Path) -> None:
@@ -155,6 +305,15 @@ def test_no_picture_at_all_is_refused(tmp_path: Path) -> None:
     assert str(root / "train") in caught.value.expected
     write_jpeg(root / "train" / "b.jpg")
     assert len(load_dataset(root, "train")) == 2  # one missing picture is the check's business
+
+
+def test_names_with_backslashes_are_paths_where_there_is_no_such_file(tmp_path: Path) -> None:
+    write_jpeg(tmp_path / "train" / "sub" / "a.jpg")
+    path = tmp_path / "annotations" / "instances_train.json"
+    write_json(path, coco_dict(["sub\\a.jpg"], [(1, 1, (2, 3, 10, 12))]))
+    assert load_dataset(tmp_path, "train").path(0) == tmp_path / "train" / "sub" / "a.jpg"
+    write_jpeg(tmp_path / "train" / "sub\\a.jpg")
+    assert load_dataset(tmp_path, "train").path(0) == tmp_path / "train" / "sub\\a.jpg"
 
 
 def test_empty_and_degenerate_boxes_are_kept_for_the_check(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from eyas.data.formats import find_format, load_splits
 from eyas.data.index import build_index
 from eyas.data.shapes import make_shapes
 from eyas.data.split import SplitSettings, assign_groups, split_dataset
-from eyas.decode import read_image
+from eyas.decode import read_image, read_size
 from eyas.errors import UserError
 
 
@@ -83,9 +83,11 @@ def test_seed_decides(shapes: Path, tmp_path: Path) -> None:
 
 def test_near_duplicates_stay_together(shapes: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(shapes, tmp_path / "copies"))
-    for i in range(1, 21):  # pictures 21 to 40 become smaller copies of 1 to 20
-        image = cv2.resize(read_image(root / "train" / f"{i:06d}.jpg"), None, fx=0.7, fy=0.7)
-        (root / "train" / f"{i + 20:06d}.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=70))
+    for i in range(1, 21):  # pictures 21 to 40 become copies of 1 to 20, coded anew
+        place = root / "train" / f"{i + 20:06d}.jpg"
+        height, width = read_size(place)  # the annotations there are of pictures of this shape
+        image = cv2.resize(read_image(root / "train" / f"{i:06d}.jpg"), (width, height))
+        place.write_bytes(simplejpeg.encode_jpeg(image, quality=70))
     split_dataset(root, tmp_path / "grouped", SplitSettings(val=0.3))
     split_dataset(root, tmp_path / "torn", SplitSettings(val=0.3, group=False))
 

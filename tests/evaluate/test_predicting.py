@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +61,10 @@ def test_no_readable_picture_is_refused(tmp_path: Path) -> None:
 
 
 def test_pictures_of_another_size_than_annotated_are_warned_of(tmp_path: Path) -> None:
-    root = write_dataset(tmp_path)
-    path = root / "annotations" / "instances_val.json"
-    truth = json.loads(path.read_text())
-    truth["images"][2]["width"] = 256
-    path.write_text(json.dumps(truth))
-    index = load_dataset(root, "val")
+    index = load_dataset(write_dataset(tmp_path), "val")
+    sizes = index.sizes.copy()
+    sizes[2, 1] = 256
+    index = dataclasses.replace(index, sizes=sizes)
     run = predict_dataset(colour_detector(), index)
     assert run.resized == (2,) and "another size" in run.warnings(index)[0] and "2.png" in run.warnings(index)[0]
 

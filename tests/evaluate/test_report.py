@@ -38,6 +38,31 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     return evaluate_detector(colour_detector(blind=["blue"]), index, root / "report", subject=subject, batch=3)
 
 
+def test_ids_that_are_no_small_integers_are_kept(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path)
+    path = root / "annotations" / "instances_val.json"
+    truth = json.loads(path.read_text())
+    old = [image["id"] for image in truth["images"]]
+    ids = dict(zip(old, ["0001", 2**63, -4, "b/c", '"'], strict=True))
+    for image in truth["images"]:
+        image["id"] = ids[image["id"]]
+    for annotation in truth["annotations"]:
+        annotation.update(image_id=ids[annotation["image_id"]], category_id=f"k{annotation['category_id']}")
+    for category in truth["categories"]:
+        category["id"] = f"k{category['id']}"
+    plain = evaluate_detector(colour_detector(), load_dataset(write_dataset(tmp_path / "plain"), "val"), tmp_path / "p")
+    path.write_text(json.dumps(truth))
+    odd = evaluate_detector(colour_detector(), load_dataset(root, "val"), tmp_path / "o")
+    assert odd.result.to_dict() == plain.result.to_dict()
+
+    def results(folder: Path) -> set[tuple[object, str, str]]:
+        entries = json.loads((folder / "detections.json").read_text())
+        return {(each["image_id"], each["category_id"], str(each["bbox"])) for each in entries}
+
+    expected = {(ids[image], f"k{category}", box) for image, category, box in results(plain.folder)}  # type: ignore[index]
+    assert results(odd.folder) == expected
+
+
 def test_numbers(evaluation: Evaluation) -> None:
     assert evaluation.result.class_ap.tolist() == pytest.approx([1.0, 1.0, 0.0])
     assert evaluation.result.ap == pytest.approx(2 / 3)

@@ -12,7 +12,8 @@ from tests.meta.source import ROOT, Import, imports, modules
 
 BASE = frozenset({
     "types", "boxes", "errors", "text", "terminal", "files", "card", "letterbox", "decode", "decode_apart",
-    "decode_process", "opencv_limits", "opencv_pictures", "picture_header", "glyphs", "chart_text", "draw", "runfolder",
+    "decode_process", "opencv_limits", "opencv_pictures", "picture_header", "picture_files", "glyphs", "chart_text",
+    "draw", "runfolder",
 })  # fmt: skip
 
 # Unit (a base module or a package) -> the units it may import. Everything may import itself.

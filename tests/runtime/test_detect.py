@@ -154,6 +154,29 @@ def test_coco_results_take_the_ids_of_an_annotation_file(tmp_path: Path, annotat
     assert [(entry["image_id"], entry["category_id"]) for entry in entries] == [(41, 9), (42, 9)]
 
 
+@pytest.mark.parametrize(
+    ("given", "written"), [("0001", "0001"), (2**63, 2**63), (-7, -7), (3.0, 3), ("a/b", "a/b"), (0, 0)]
+)
+def test_coco_results_keep_ids_as_they_are(given: object, written: object, tmp_path: Path, annotations: Path) -> None:
+    truth = json.loads(annotations.read_text())
+    truth["images"][0]["id"] = given
+    truth["categories"][1]["id"] = given
+    annotations.write_text(json.dumps(truth))
+    run(write_jpeg(tmp_path / "in" / "a.jpg"), tmp_path / "out", save_json="r.json", like=annotations)
+    entry = json.loads((tmp_path / "out" / "r.json").read_text())[0]
+    assert (entry["image_id"], entry["category_id"]) == (written, written)
+    assert type(entry["image_id"]) is type(written)
+
+
+@pytest.mark.parametrize("given", [None, True, 1.5, [1], {"id": 1}, float("nan")])
+def test_ids_that_are_none(given: object, tmp_path: Path, annotations: Path) -> None:
+    truth = json.loads(annotations.read_text())
+    truth["images"][0]["id"] = given
+    annotations.write_text(json.dumps(truth))
+    with pytest.raises(UserError, match=r"The id of 'a\.jpg' is no id"):
+        run(write_jpeg(tmp_path / "in" / "a.jpg"), tmp_path / "out", save_json="r.json", like=annotations)
+
+
 def test_annotation_files_that_do_not_fit(tmp_path: Path, annotations: Path) -> None:
     with pytest.raises(UserError, match=r"c\.jpg is not among the images"):
         run(write_jpeg(tmp_path / "c.jpg"), tmp_path / "out", save_json="r.json", like=annotations)

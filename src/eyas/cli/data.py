@@ -75,7 +75,7 @@ def _check(args: argparse.Namespace) -> int:
         from eyas.data.check_chart import write_chart
         from eyas.data.formats import load_splits
 
-        write_chart(load_splits(args.root, format=args.format), args.size, args.chart)
+        write_chart(load_splits(args.root, format=args.format, fit=False), args.size, args.chart)
     print_report(report, open_console())
     return 1 if report.has_errors else 0
 

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from eyas.data.box_checks import check_boxes
-from eyas.data.findings import Finding, Report, finding
+from eyas.data.findings import Finding, Level, Report, finding
 from eyas.data.formats import find_format, load_splits
-from eyas.data.formats.found import Format, Found
+from eyas.data.formats.found import BrokenPictures, Format, Found, StrayLabels
 from eyas.data.index import DatasetIndex
 from eyas.data.phash import near_pairs
 from eyas.data.scan import MISSING, Scan, scan_pictures
+from eyas.data.sizes import SizeCheck, SizeState, apply, compare, describe
 from eyas.data.statistics import SplitStatistics, split_statistics
+from eyas.data.usable import TOO_SMALL
+from eyas.picture_files import is_picture
 
 _FEW_BOXES = 10
 
@@ -39,19 +42,32 @@ def check_dataset(
         UserError: the dataset can't be read at all: no known format, malformed annotations, unknown classes.
     """
     dataset_format, found = find_format(root, format)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # broken pictures are told of in the report
-        splits = load_splits(root, format=format)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        splits = load_splits(root, format=format, fit=False)
+        strays = _check_strays(dataset_format, found)
     scans = _scan(splits, workers)
-    statistics = {name: split_statistics(index, train_size, scans[name].sizes) for name, index in splits.items()}
+    sizes = {
+        name: SizeCheck(scans[name].sizes, compare(index.sizes, scans[name].sizes)) for name, index in splits.items()
+    }
     findings: list[Finding] = []
     for name, index in splits.items():
         findings += _check_files(index, scans[name])
+        findings += _check_sizes(index, sizes[name])
+    splits = {name: apply(index, sizes[name]) for name, index in splits.items()}
+    statistics = {name: split_statistics(index, train_size) for name, index in splits.items()}
+    for name, index in splits.items():
         known = np.where(scans[name].sizes > 0, scans[name].sizes, index.sizes)
         findings += check_boxes(index, known)
+        findings += _check_use(name, statistics[name], "train" in splits)
     findings += _check_copies(splits, scans)
-    findings += _check_strays(dataset_format, found)
+    findings += strays
+    findings += _check_unlisted(splits)
     findings += _check_balance(statistics)
+    lines = dict.fromkeys(
+        str(each.message) for each in told if not issubclass(each.category, BrokenPictures | StrayLabels)
+    )
+    findings += finding("warning", "on reading", "all", "What was said when the labels were read.", list(lines))
     findings.sort(key=lambda each: each.level != "error")
     classes = next(iter(splits.values())).classes
     return Report(Path(root), dataset_format.name, classes, train_size, statistics, tuple(findings))
@@ -82,20 +98,42 @@ def _check_files(index: DatasetIndex, scan: Scan) -> list[Finding]:
     names = [index.files.name(i) for i in range(len(index))]
     missing = [name for name, fault in zip(names, scan.faults, strict=True) if fault == MISSING]
     broken = [f"{name}: {fault}" for name, fault in zip(names, scan.faults, strict=True) if fault not in ("", MISSING)]
-    both_known = (scan.sizes > 0).all(axis=1) & (index.sizes > 0).all(axis=1)
-    differ = np.flatnonzero(both_known & (scan.sizes != index.sizes).any(axis=1))
-    told = []
-    for i in differ:
-        (height, width), (said_height, said_width) = scan.sizes[i], index.sizes[i]
-        turned = (
-            " (turned: the labels ignore its EXIF orientation)" if (height, width) == (said_width, said_height) else ""
-        )
-        told.append(f"{names[i]}: is {width}x{height}, annotated as {said_width}x{said_height}{turned}")
     return [
         *finding("error", "missing picture", index.split, "The annotations name it, but there is no file.", missing),
         *finding("error", "unreadable picture", index.split, "It can't be decoded.", broken),
-        *finding("error", "wrong picture size", index.split, "Its boxes belong to a picture of another size.", told),
     ]
+
+
+def _check_sizes(index: DatasetIndex, check: SizeCheck) -> list[Finding]:
+    """Return pictures of another size than the annotations say: boxes are scaled along where the shape is the same."""
+    scaled = [describe(index, check, int(i)) for i in check.which(SizeState.SCALED)]
+    turned = set(check.which(SizeState.TURNED).tolist())
+    wrong = [
+        describe(index, check, int(i)) + (" (turned: the labels ignore its EXIF orientation)" if i in turned else "")
+        for i in check.which(SizeState.TURNED, SizeState.OTHER).tolist()
+    ]
+    meaning = "Another size than annotated, of the same shape: its boxes are scaled along."
+    return [
+        *finding("error", "wrong picture size", index.split, "Its boxes belong to a picture of another shape.", wrong),
+        *finding("warning", "scaled picture", index.split, meaning, scaled),
+    ]
+
+
+def _check_use(name: str, numbers: SplitStatistics, has_train: bool) -> list[Finding]:
+    """Return that nothing of a split can be trained on, or measured, and boxes that training would never see."""
+    is_trained = name == "train" or not has_train
+    reasons = ", ".join(f"{n:,} {why}" for why, n in numbers.left_out.items())
+    text = f"{numbers.boxes:,} boxes" + (f", of which {reasons}" if reasons else "")
+    if is_trained and not numbers.trained:
+        return finding("error", "nothing to train on", name, "No box in it can be trained on.", [text])
+    if not is_trained and not numbers.measured:
+        level: Level = "error" if name == "val" else "warning"
+        return finding(
+            level, "nothing to measure", name, "No box in it can be found, so a model gets no numbers.", [text]
+        )
+    small = {why: count for why, count in numbers.left_out.items() if is_trained and why.startswith(TOO_SMALL)}
+    meaning = "Training never sees such a box, the largest that its picture is shown included."
+    return finding("warning", "box too small", name, meaning, [f"{n:,} boxes {why}" for why, n in small.items()])
 
 
 def _check_copies(splits: Mapping[str, DatasetIndex], scans: Mapping[str, Scan]) -> list[Finding]:
@@ -130,6 +168,18 @@ def _check_strays(dataset_format: Format, found: tuple[Found, ...]) -> list[Find
         meaning = "A label file without its picture is never used."
         findings += finding("warning", "stray label file", each.split, meaning, strays)
     return findings
+
+
+def _check_unlisted(splits: Mapping[str, DatasetIndex]) -> list[Finding]:
+    """Return pictures that lie right beside those of a split and belong to none."""
+    paths = {path for index in splits.values() for path in index.files}
+    unlisted = []
+    for folder in sorted({path.parent for path in paths}):
+        if folder.is_dir():
+            unlisted += [path for path in sorted(folder.iterdir()) if is_picture(path) and path not in paths]
+    names = [path.name for path in unlisted if not path.name.startswith(".") and path.is_file()]
+    meaning = "It lies beside the pictures of a split, but belongs to none: it is never used."
+    return finding("warning", "picture not listed", " and ".join(splits), meaning, names)
 
 
 def _check_balance(statistics: Mapping[str, SplitStatistics]) -> list[Finding]:

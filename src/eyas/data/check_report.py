@@ -19,6 +19,13 @@ def print_numbers(report: Report, console: Console) -> None:
     """Print the splits, the classes and the box sizes."""
     console.print(f"[bold]{escape(str(report.root))}[/]: {report.format}, {len(report.classes)} classes")
     console.print(_split_table(report))
+    for name, numbers in report.splits.items():
+        if numbers.left_out and (name == "train" or "train" not in report.splits):
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in numbers.left_out.items())
+            console.print(
+                f"Training on '{escape(name)}' at {report.train_size} px sees {numbers.trained:,} of "
+                f"{numbers.boxes:,} boxes; left out: {escape(reasons)}."
+            )
     console.print(_class_table(report))
     console.print(_size_table(report))
 

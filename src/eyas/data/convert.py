@@ -15,7 +15,6 @@ from eyas.data.transfer import (
     place_pictures,
     require_new_folder,
     require_pictures,
-    with_sizes,
 )
 from eyas.errors import UserError, suggest
 
@@ -61,7 +60,7 @@ def convert(
     require_new_folder(folder)
     splits = load_splits(source, format=format)
     require_pictures(splits)
-    indexes = [with_sizes(index) for index in splits.values()]
+    indexes = list(splits.values())
     target = FORMATS[to]
     lost = losses(indexes, target)
     place, text = (link, "linking pictures") if link_pictures else (copy, "copying pictures")

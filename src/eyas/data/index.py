@@ -6,6 +6,7 @@ A million annotations take about 40 MB, forked loader workers share the pages, a
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ import numpy.typing as npt
 
 from eyas.data.file_table import FileTable, offsets_of
 from eyas.errors import UserError, shorten, suggest
-from eyas.types import FloatArray, IntArray
+from eyas.types import FloatArray, Id, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
 SizeArray = npt.NDArray[np.int32]
+MOST_DIGITS = 40  # an id that is a longer text is no number that anyone counts with
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +34,15 @@ class DatasetIndex:
         classes: C class names, in label order.
         files: the N pictures' paths.
         sizes: int32 [N, 2], (height, width) in pixels, (0, 0) where unknown.
-        image_ids: int64 [N], COCO's ids, or 1..N where the format has none.
+        image_ids: int64 [N], COCO's ids, or 1..N where the format has none. Where COCO's are no 64-bit integers, their
+            ranks from 1: integers by size, then texts.
         offsets: int64 [N + 1], picture i's boxes are the rows offsets[i]:offsets[i + 1].
         boxes: float32 [M, 4], xyxy pixels of the picture.
         labels: int64 [M], 0..C-1.
         crowd: bool [M], True for a box that stands for a crowd.
         areas: float32 [M], the object's area where the format gives it (COCO), else the box's.
         category_ids: C ids of the classes in the source (COCO), else 1..C.
+        id_texts: the N ids in COCO's file as JSON writes them, where they are no 64-bit integers; else None.
     """
 
     root: Path
@@ -52,7 +56,8 @@ class DatasetIndex:
     labels: IntArray
     crowd: BoolArray
     areas: FloatArray
-    category_ids: tuple[int, ...]
+    category_ids: tuple[Id, ...]
+    id_texts: FileTable | None = None
 
     def __post_init__(self) -> None:
         """Check that the columns fit together; a mismatch is a fault of the code that built them."""
@@ -61,6 +66,7 @@ class DatasetIndex:
         assert self.offsets.shape == (pictures + 1,) and int(self.offsets[-1]) == rows
         assert self.boxes.shape == (rows, 4) and self.labels.shape == self.crowd.shape == self.areas.shape == (rows,)
         assert len(self.category_ids) == len(self.classes)
+        assert self.id_texts is None or len(self.id_texts) == pictures
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -83,6 +89,12 @@ class DatasetIndex:
         """Return int64 [M]: the index of the picture that each box belongs to."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
 
+    def source_ids(self) -> list[Id]:
+        """Return the N pictures' ids as the source has them."""
+        if self.id_texts is None:
+            return list(self.image_ids.tolist())
+        return [json.loads(self.id_texts.name(i)) for i in range(len(self))]
+
     def subset(self, indices: Sequence[int] | IntArray) -> DatasetIndex:
         """Return the index of the pictures that `indices` picks, in that order; classes stay as they are."""
         picked = np.asarray(indices, dtype=np.int64)
@@ -94,6 +106,7 @@ class DatasetIndex:
             files=self.files.take(picked),
             sizes=self.sizes[picked],
             image_ids=self.image_ids[picked],
+            id_texts=None if self.id_texts is None else self.id_texts.take(picked),
             offsets=offsets,
             boxes=self.boxes[rows],
             labels=self.labels[rows],
@@ -141,7 +154,7 @@ class DatasetIndex:
             )
         labels = lookup[self.labels]
         kept = self.keep_rows(labels >= 0)
-        spare = max(source_ids.values(), default=0)
+        spare = max((number for number in source_ids.values() if isinstance(number, int)), default=0)
         ids = tuple(source_ids.get(name, spare + 1 + i) for i, name in enumerate(wanted))
         return dataclasses.replace(kept, classes=wanted, labels=labels[labels >= 0], category_ids=ids)
 
@@ -158,8 +171,8 @@ def build_index(
     labels: npt.ArrayLike,
     crowd: npt.ArrayLike | None = None,
     areas: npt.ArrayLike | None = None,
-    image_ids: npt.ArrayLike | None = None,
-    category_ids: Sequence[int] | None = None,
+    image_ids: Sequence[Id] | IntArray | None = None,
+    category_ids: Sequence[Id] | None = None,
 ) -> DatasetIndex:
     """Return the index made from columns in any order of rows.
 
@@ -174,7 +187,7 @@ def build_index(
         labels: [M].
         crowd: [M], False if None.
         areas: [M], NaN where unknown; the boxes' own areas there and if None.
-        image_ids: [N], 1..N if None.
+        image_ids: [N], all different; 1..N if None.
         category_ids: [C], 1..C if None.
     """
     picture_column = np.asarray(pictures, dtype=np.int64)
@@ -182,6 +195,7 @@ def build_index(
     box_column = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[order]
     own_areas = np.prod(np.maximum(box_column[:, 2:] - box_column[:, :2], 0), axis=1)
     given = np.full(len(order), np.nan) if areas is None else np.asarray(areas, dtype=np.float64)[order]
+    ids, id_texts = id_columns(np.arange(1, len(names) + 1) if image_ids is None else image_ids)
     flags = np.zeros(len(order), bool) if crowd is None else np.asarray(crowd, dtype=bool)[order]
     return DatasetIndex(
         root=root,
@@ -189,7 +203,8 @@ def build_index(
         classes=tuple(classes),
         files=FileTable.build(root, names),
         sizes=np.asarray(sizes, dtype=np.int32).reshape(-1, 2),
-        image_ids=np.arange(1, len(names) + 1) if image_ids is None else np.asarray(image_ids, dtype=np.int64),
+        image_ids=ids,
+        id_texts=id_texts,
         offsets=offsets_of(np.bincount(picture_column, minlength=len(names))),
         boxes=box_column.astype(np.float32),
         labels=np.asarray(labels, dtype=np.int64)[order],
@@ -197,6 +212,24 @@ def build_index(
         areas=np.where(np.isfinite(given), given, own_areas).astype(np.float32),
         category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(classes) + 1)),
     )
+
+
+def id_columns(ids: Sequence[Id] | IntArray) -> tuple[IntArray, FileTable | None]:
+    """Return `DatasetIndex.image_ids` and `DatasetIndex.id_texts` for ids that are all different."""
+    if isinstance(ids, np.ndarray):
+        return np.asarray(ids, np.int64), None
+    if all(isinstance(each, int) and -(2**63) <= each < 2**63 for each in ids):
+        return np.array(ids, np.int64), None
+    ranks = np.empty(len(ids), np.int64)
+    ranks[sorted(range(len(ids)), key=lambda row: id_order(ids[row]))] = np.arange(1, len(ids) + 1)
+    return ranks, FileTable.build(Path(), [json.dumps(each) for each in ids])
+
+
+def id_order(value: Id) -> tuple[bool, int, str]:
+    """Return what ids are sorted by: integers by size, then texts that are whole numbers, then other texts."""
+    if isinstance(value, int):
+        return False, value, ""
+    return True, int(value) if value.isdecimal() and len(value) <= MOST_DIGITS else 0, value
 
 
 def check_class_names(classes: Sequence[str], where: str) -> None:

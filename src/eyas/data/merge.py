@@ -1,14 +1,54 @@
-"""Several indexes as one."""
+"""Several indexes: brought to the same classes, or made one."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from eyas.data.file_table import FileTable, offsets_of
-from eyas.data.index import DatasetIndex
+from eyas.data.index import DatasetIndex, id_columns
+from eyas.errors import UserError, shorten, suggest
+
+
+def same_classes(splits: Mapping[str, DatasetIndex], where: str, name: str) -> dict[str, DatasetIndex]:
+    """Return the splits with their labels in the order of the classes of one of them, the training split.
+
+    Classes are matched by name. A split may list them in another order, or fewer; that is told.
+
+    Args:
+        splits: by name.
+        where: the dataset, for the error.
+        name: the training split.
+
+    Raises:
+        UserError: a split has boxes of a class that the training split does not list.
+    """
+    wanted = splits[name].classes
+    result = {}
+    for other, index in splits.items():
+        used = {index.classes[int(label)] for label in np.unique(index.labels)}
+        unknown = [each for each in index.classes if each not in wanted]
+        if used & set(unknown):
+            strange = [each for each in unknown if each in used]
+            raise UserError(
+                f"The split '{other}' has boxes of classes that the split '{name}' does not list: "
+                f"{shorten([f'{each!r}{suggest(each, wanted)}' for each in strange])}.",
+                where=where,
+                expected=f"classes among those of '{name}': {shorten(wanted, 20)}",
+                fix=f"list them for '{name}', too (a class needs no box there), or leave these boxes out",
+            )
+        notes = [f"lists classes that '{name}' lacks, without boxes: {shorten(unknown)}"] if unknown else []
+        missing = [each for each in wanted if each not in index.classes]
+        notes += [f"does not list the classes {shorten(missing)}"] if missing else []
+        if not notes and index.classes != wanted:
+            notes = [f"lists its classes in another order than '{name}'"]
+        if notes:
+            warnings.warn(f"The split '{other}' {', and '.join(notes)}. Classes are matched by name.", stacklevel=2)
+        result[other] = index.with_classes(wanted)
+    return result
 
 
 def concatenate(splits: Sequence[DatasetIndex], split: str) -> DatasetIndex:
@@ -18,9 +58,10 @@ def concatenate(splits: Sequence[DatasetIndex], split: str) -> DatasetIndex:
     """
     first = splits[0]
     assert all(index.classes == first.classes and index.root == first.root for index in splits)
-    ids = np.concatenate([index.image_ids for index in splits])
-    if len(np.unique(ids)) < len(ids):
-        ids = np.arange(1, len(ids) + 1)
+    source_ids = [each for index in splits for each in index.source_ids()]
+    if len(set(source_ids)) < len(source_ids):
+        source_ids = list(range(1, len(source_ids) + 1))
+    ids, id_texts = id_columns(source_ids)
     names = [index.files.name(i) for index in splits for i in range(len(index))]
     return dataclasses.replace(
         first,
@@ -28,6 +69,7 @@ def concatenate(splits: Sequence[DatasetIndex], split: str) -> DatasetIndex:
         files=FileTable.build(first.root, names),
         sizes=np.concatenate([index.sizes for index in splits]),
         image_ids=ids,
+        id_texts=id_texts,
         offsets=offsets_of(np.concatenate([np.diff(index.offsets) for index in splits])),
         boxes=np.concatenate([index.boxes for index in splits]),
         labels=np.concatenate([index.labels for index in splits]),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ import simplejpeg
 
 from eyas.data.formats import load_splits
 from eyas.data.formats.coco import COCO
-from eyas.data.index import DatasetIndex, SizeArray
 from eyas.data.progress import spread
+from eyas.data.sizes import rescale
 from eyas.data.transfer import moved, plan_names, require_new_folder, require_pictures
 from eyas.decode import decode, read_bytes, read_size
 from eyas.errors import UserError, shorten
@@ -43,21 +41,19 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Job:
-    """One picture to pack, and the (height, width) that its boxes are meant for."""
+    """One picture to pack."""
 
     source: Path
     destination: Path
-    annotated: tuple[int, int]
     size: int
     quality: int
 
 
 @dataclass(frozen=True)
 class _Done:
-    """What became of one picture: a fault or "", sizes before and after, whether it was there already, bytes."""
+    """What became of one picture: a fault or "", its new size, whether it was there already, bytes."""
 
     fault: str
-    before: tuple[int, int]
     after: tuple[int, int]
     resumed: bool
     bytes_before: int
@@ -102,8 +98,7 @@ def pack_dataset(
         target = COCO.pictures(folder, index.split)
         target.mkdir(parents=True, exist_ok=True)
         for i, name in enumerate(names):
-            annotated = (int(index.sizes[i, 0]), int(index.sizes[i, 1]))
-            jobs.append(_Job(index.path(i), target / name, annotated, size, quality))
+            jobs.append(_Job(index.path(i), target / name, size, quality))
     done = list(spread(_pack, jobs, "packing pictures", workers=workers))
     faults = [f"{job.source.name}: {result.fault}" for job, result in zip(jobs, done, strict=True) if result.fault]
     if faults:
@@ -116,7 +111,8 @@ def pack_dataset(
     packed = []
     for index, names in zip(indexes, plans, strict=True):
         results = done[start : start + len(index)]
-        packed.append(moved(_scaled(index, results), folder, COCO, names))
+        sizes = np.array([result.after for result in results], np.int32).reshape(-1, 2)
+        packed.append(moved(rescale(index, sizes), folder, COCO, names))
         start += len(index)
     COCO.write(packed, folder)
     return Packed(
@@ -146,25 +142,22 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
 def _pack(job: _Job) -> _Done:
     """Write one packed picture, unless it is there and no older than its source."""
     try:
-        before = read_size(job.source)
-        if job.annotated != (0, 0) and job.annotated != before:
-            return _failed(f"is {before[1]}x{before[0]}, annotated as {job.annotated[1]}x{job.annotated[0]}")
         stat = job.source.stat()
         if job.destination.is_file() and job.destination.stat().st_mtime_ns >= stat.st_mtime_ns:
             after = read_size(job.destination)
-            return _Done("", before, after, True, stat.st_size, job.destination.stat().st_size)
+            return _Done("", after, True, stat.st_size, job.destination.stat().st_size)
         data = read_bytes(job.source)
         after, packed = _shrink(data, job)
     except UserError as error:
         return _failed(error.problem)
     with atomic_path(job.destination) as temporary:
         temporary.write_bytes(packed)
-    return _Done("", before, after, False, len(data), len(packed))
+    return _Done("", after, False, len(data), len(packed))
 
 
 def _failed(fault: str) -> _Done:
     """Return the result for a picture that could not be packed."""
-    return _Done(fault, (0, 0), (0, 0), False, 0, 0)
+    return _Done(fault, (0, 0), False, 0, 0)
 
 
 def _shrink(data: bytes, job: _Job) -> tuple[tuple[int, int], bytes]:
@@ -183,16 +176,3 @@ def _shrink(data: bytes, job: _Job) -> tuple[tuple[int, int], bytes]:
         np.ascontiguousarray(image), quality=job.quality, colorspace="RGB", colorsubsampling="420"
     )
     return (image.shape[0], image.shape[1]), encoded
-
-
-def _scaled(index: DatasetIndex, results: Sequence[_Done]) -> DatasetIndex:
-    """Return the index with the new sizes and the boxes and areas scaled along."""
-    before = np.array([result.before for result in results], np.float64).reshape(-1, 2)
-    sizes: SizeArray = np.array([result.after for result in results], np.int32).reshape(-1, 2)
-    ratio = (sizes / np.maximum(before, 1))[index.picture_of_row()]
-    return dataclasses.replace(
-        index,
-        sizes=sizes,
-        boxes=(index.boxes * ratio[:, [1, 0, 1, 0]]).astype(np.float32),
-        areas=(index.areas * ratio.prod(axis=1)).astype(np.float32),
-    )

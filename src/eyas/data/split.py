@@ -22,7 +22,6 @@ from eyas.data.transfer import (
     place_pictures,
     require_new_folder,
     require_pictures,
-    with_sizes,
 )
 from eyas.errors import UserError, shorten
 
@@ -85,7 +84,7 @@ def split_dataset(
     found_format, _ = find_format(root, format)
     splits = load_splits(root, format=format)
     require_pictures(splits)
-    whole = with_sizes(concatenate(list(splits.values()), "all"))
+    whole = concatenate(list(splits.values()), "all")
     members = _groups(whole) if settings.group else [[i] for i in range(len(whole))]
     parts = assign_groups(whole, members, settings.shares, settings.seed)
     empty = [name for name, indices in parts.items() if not len(indices)]

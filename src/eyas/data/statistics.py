@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eyas.data.index import DatasetIndex, SizeArray
+from eyas.data.policy import AugmentPolicy
+from eyas.data.usable import measured_boxes, trained_boxes
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's limits, in square pixels
 
@@ -25,6 +27,9 @@ class SplitStatistics:
         class_boxes, class_pictures: class -> boxes of it, pictures with it.
         sizes: boxes that are small, medium and large by COCO's limits, in the pictures as they are.
         train_sizes: the same after the picture is fitted to the training size.
+        trained: boxes that training at that size can see, with the default augmentation.
+        left_out: why it never sees the others -> how many.
+        measured: boxes that evaluation looks for.
         tiny: boxes with a side below 4 pixels at the training size.
         side_percentiles: the 5th, 25th, 50th, 75th and 95th percentile of the root of the box area, at that size.
         picture_sizes: [smallest, median, largest] of the picture's longest side in pixels.
@@ -39,6 +44,9 @@ class SplitStatistics:
     class_pictures: dict[str, int]
     sizes: tuple[int, int, int]
     train_sizes: tuple[int, int, int]
+    trained: int
+    left_out: dict[str, int]
+    measured: int
     tiny: int
     side_percentiles: tuple[float, ...]
     picture_sizes: tuple[int, int, int]
@@ -62,6 +70,7 @@ def split_statistics(index: DatasetIndex, train_size: int, sizes: SizeArray | No
     num_classes = len(index.classes)
     pairs = np.unique(owner * num_classes + index.labels)
     measured = longest[longest > 0]
+    usable = trained_boxes(index, (train_size, train_size), AugmentPolicy(), sizes=known)
     percentiles = np.percentile(sides, [5, 25, 50, 75, 95]) if len(sides) else np.zeros(5)
     return SplitStatistics(
         pictures=len(index),
@@ -73,6 +82,9 @@ def split_statistics(index: DatasetIndex, train_size: int, sizes: SizeArray | No
         class_pictures=_by_class(index, np.bincount(pairs % num_classes, minlength=num_classes)),
         sizes=_size_counts(index.areas),
         train_sizes=_size_counts(sides**2),
+        trained=int(usable.kept.sum()),
+        left_out=dict(usable.left_out),
+        measured=int(measured_boxes(index, known).kept.sum()),
         tiny=int((shape.min(axis=1, initial=np.inf) < 4).sum()),
         side_percentiles=tuple(round(float(value), 1) for value in percentiles),
         picture_sizes=(

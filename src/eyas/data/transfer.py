@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyas.data.file_table import FileTable
-from eyas.data.formats.found import Format, read_sizes
+from eyas.data.formats.found import Format
 from eyas.data.index import DatasetIndex
 from eyas.data.progress import track
 from eyas.errors import UserError, shorten
@@ -80,16 +80,6 @@ def require_pictures(splits: Mapping[str, DatasetIndex]) -> None:
             f"{len(missing)} pictures are missing: {shorten(missing, 3)}.",
             fix="restore them or remove their annotations; 'eyas data check' lists them all",
         )
-
-
-def with_sizes(index: DatasetIndex) -> DatasetIndex:
-    """Return the index with the sizes that it lacks read from the pictures' headers."""
-    unknown = np.flatnonzero((index.sizes <= 0).any(axis=1))
-    if not len(unknown):
-        return index
-    sizes = index.sizes.copy()
-    sizes[unknown] = read_sizes([index.path(int(i)) for i in unknown])
-    return dataclasses.replace(index, sizes=sizes)
 
 
 def plan_names(splits: Sequence[DatasetIndex], *, shared: bool, suffix: str = "") -> list[list[str]]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyas.data.index import DatasetIndex
+from eyas.data.usable import measured_boxes
 from eyas.errors import UserError
 from eyas.evaluate.predictions import Predictions
 
@@ -127,9 +128,12 @@ def check_truth(index: DatasetIndex) -> None:
     where = f"{index.root}, split '{index.split}'"
     if not len(index):
         raise UserError("The data set has no pictures to evaluate on.", where=where, expected="at least one picture")
-    if not len(index.labels) or bool(index.crowd.all()):
+    usable = measured_boxes(index)
+    if not usable.kept.any():
+        why = f": {len(index.labels):,} boxes, of which {usable.told()}" if len(index.labels) else ""
         raise UserError(
-            f"None of the {len(index)} pictures has a truth box, so there is nothing to compare detections with.",
+            f"None of the {len(index)} pictures has a truth box that can be found{why}. "
+            "So there is nothing to compare detections with.",
             where=where,
             expected="at least one labelled object that is no crowd",
             fix="check that the annotations belong to these pictures: eyas data check",

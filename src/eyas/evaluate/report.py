@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -224,12 +225,17 @@ def write_detections(path: Path, index: DatasetIndex, predictions: Predictions) 
     """Write the predictions as COCO results, one a line, with the picture and category ids of the source."""
     boxes = predictions.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
-    images = index.image_ids[predictions.images].tolist()
-    categories = np.asarray(index.category_ids, np.int64)[predictions.labels].tolist()
+    image_ids = [json.dumps(each) for each in index.source_ids()]
+    category_ids = [json.dumps(each) for each in index.category_ids]
     lines = (
-        f'{{"image_id":{image},"category_id":{category},"bbox":[{x:.9g},{y:.9g},{w:.9g},{h:.9g}],"score":{score:.9g}}}'
-        for image, category, (x, y, w, h), score in zip(
-            images, categories, boxes.tolist(), predictions.scores.tolist(), strict=True
+        f'{{"image_id":{image_ids[image]},"category_id":{category_ids[label]},'
+        f'"bbox":[{x:.9g},{y:.9g},{w:.9g},{h:.9g}],"score":{score:.9g}}}'
+        for image, label, (x, y, w, h), score in zip(
+            predictions.images.tolist(),
+            predictions.labels.tolist(),
+            boxes.tolist(),
+            predictions.scores.tolist(),
+            strict=True,
         )
     )
     with atomic_path(path) as temporary:

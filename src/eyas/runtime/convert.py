@@ -12,7 +12,7 @@ import numpy as np
 from eyas.boxes import cxcywh_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
 from eyas.errors import UserError
 from eyas.text import json_text
-from eyas.types import Detections, FloatArray
+from eyas.types import Detections, FloatArray, Id
 
 if TYPE_CHECKING:
     import supervision  # type: ignore[import-not-found, unused-ignore]  # optional
@@ -86,7 +86,7 @@ def from_json(text: str) -> Detections:
         raise UserError(f"The detections are not valid JSON: {error}.") from None
 
 
-def to_coco(detections: Detections, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+def to_coco(detections: Detections, image_id: Id, category_ids: Sequence[Id] | None = None) -> list[dict[str, Any]]:
     """Return entries of a COCO results file.
 
     Args:
@@ -94,10 +94,10 @@ def to_coco(detections: Detections, image_id: int, category_ids: Sequence[int] |
         image_id: the picture's id in the annotation file.
         category_ids: the id of each class there; None counts from 1.
     """
-    ids = range(1, len(detections.classes) + 1) if category_ids is None else category_ids
+    ids: Sequence[Id] = range(1, len(detections.classes) + 1) if category_ids is None else category_ids
     boxes, scores = decimals(xyxy_to_xywh(detections.boxes)), decimals(detections.scores)
     return [
-        {"image_id": image_id, "category_id": int(ids[label]), "bbox": box, "score": score}
+        {"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score}
         for box, score, label in zip(boxes, scores, detections.labels.tolist(), strict=True)
     ]
 

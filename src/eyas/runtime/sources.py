@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -17,14 +18,11 @@ import numpy as np
 from eyas.decode import MAX_PIXELS, check_pixels, read_image
 from eyas.errors import UserError, suggest
 from eyas.opencv_limits import quiet_library
+from eyas.picture_files import PICTURE_SUFFIXES, search_folder
 from eyas.runtime.download import is_address, look_up
 from eyas.runtime.images import Image, is_image, is_many, not_an_image, read_one
 from eyas.types import UInt8Array
 
-PICTURE_SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif", ".jp2",
-    ".pbm", ".pgm", ".ppm", ".pnm",
-})  # fmt: skip
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv",
 })  # fmt: skip
@@ -222,10 +220,11 @@ def _expand_glob(pattern: str) -> list[Item]:
 
 
 def _search(folder: Path) -> list[Item]:
-    """Return the pictures and videos below the folder, by name; hidden files are left out."""
-    found = (path for path in folder.rglob("*") if _known(path) and path.is_file())
-    inside = ((path, path.relative_to(folder)) for path in sorted(found))
-    return [_file(path, name.as_posix()) for path, name in inside if not any(p.startswith(".") for p in name.parts)]
+    """Return the pictures and videos below the folder, by name; what else may have been meant is told."""
+    listing = search_folder(folder, PICTURE_SUFFIXES | VIDEO_SUFFIXES)
+    if listing.left_out:
+        warnings.warn(f"Left out of {folder}: {listing.told()}.", stacklevel=3)
+    return [_file(path, path.relative_to(folder).as_posix()) for path in listing.files]
 
 
 def _known(path: Path) -> bool:

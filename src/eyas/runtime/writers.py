@@ -17,7 +17,7 @@ from eyas.files import read_json, write_bytes, write_text, writing
 from eyas.runtime.convert import to_coco, to_yolo_txt
 from eyas.runtime.sources import Frame, Item, Live, Video
 from eyas.text import json_text
-from eyas.types import Detections, UInt8Array
+from eyas.types import Detections, Id, UInt8Array, plain_id
 
 JPEG_QUALITY = 92
 _LOOK_EVERY = 30  # frames of a video between two looks at the room on the disk
@@ -169,8 +169,8 @@ class CocoFile:
     """
 
     def __init__(self, path: Path, items: Sequence[Item], classes: tuple[str, ...], like: Path | None = None) -> None:
-        self._image_ids: Mapping[int, int] | None = None
-        self._category_ids: list[int] | None = None
+        self._image_ids: Mapping[int, Id] | None = None
+        self._category_ids: list[Id] | None = None
         if like is not None:
             ids, self._category_ids = read_ids(like, classes)
             self._image_ids = {id(item): _image_id(item, ids, like) for item in items}
@@ -211,7 +211,7 @@ class CocoFile:
             self._temporary.unlink(missing_ok=True)
 
 
-def _image_id(item: Item, ids: Mapping[str, int], like: Path) -> int:
+def _image_id(item: Item, ids: Mapping[str, Id], like: Path) -> Id:
     """Return the item's image id: that of its path below the folder given, else of its bare file name."""
     found = ids.get(item.name, ids.get(PurePosixPath(item.name).name))
     if found is None:
@@ -219,7 +219,7 @@ def _image_id(item: Item, ids: Mapping[str, int], like: Path) -> int:
     return found
 
 
-def read_ids(annotations: Path, classes: tuple[str, ...]) -> tuple[Mapping[str, int], list[int]]:
+def read_ids(annotations: Path, classes: tuple[str, ...]) -> tuple[Mapping[str, Id], list[Id]]:
     """Return (file name -> image id, the category id of each class) of a COCO annotation file.
 
     Raises:
@@ -227,18 +227,27 @@ def read_ids(annotations: Path, classes: tuple[str, ...]) -> tuple[Mapping[str, 
     """
     fields = read_json(annotations)
     try:
-        images = {str(image["file_name"]): int(image["id"]) for image in fields["images"]}
-        categories = {str(category["name"]): int(category["id"]) for category in fields["categories"]}
+        images = {str(image["file_name"]): plain_id(image["id"]) for image in fields["images"]}
+        categories = {str(category["name"]): plain_id(category["id"]) for category in fields["categories"]}
     except (KeyError, TypeError):
         raise UserError("This is not a COCO annotation file.", where=str(annotations)) from None
-    missing = [name for name in classes if name not in categories]
+    image_ids = {name: number for name, number in images.items() if number is not None}
+    category_ids = {name: number for name, number in categories.items() if number is not None}
+    strange = [name for name in images if name not in image_ids] + [
+        name for name in categories if name not in category_ids
+    ]
+    if strange:
+        raise UserError(
+            f"The id of '{strange[0]}' is no id.", where=str(annotations), expected="an integer or a text for every id"
+        )
+    missing = [name for name in classes if name not in category_ids]
     if missing:
         raise UserError(
             f"The annotation file has no category for the model's class '{missing[0]}'.",
             where=str(annotations),
             expected="every class of the model",
         )
-    return images, [categories[name] for name in classes]
+    return image_ids, [category_ids[name] for name in classes]
 
 
 def write_yolo(path: Path, frame: Frame, detections: Detections) -> None:

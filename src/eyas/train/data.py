@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import lightning as L
@@ -12,8 +13,11 @@ from eyas.data.batch import Batch
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.data.loader import EvalLoader, TrainLoader, eval_loader, train_loader
+from eyas.data.merge import same_classes
 from eyas.data.policy import AugmentPolicy
+from eyas.data.usable import Usable, trained_boxes
 from eyas.errors import UserError
+from eyas.evaluate.coco import check_truth
 from eyas.runtime.machine import usable_cores
 from eyas.train.recipe import DataRecipe
 
@@ -47,7 +51,7 @@ class DetectionData(L.LightningDataModule):
         self.epochs = epochs
         self.close_epochs = close_epochs
         self.seed = seed
-        self.train_index, self.val_index = load_train_and_val(recipe)
+        self.train_index, self.val_index = load_train_and_val(recipe, self.augment)
         self.loader: TrainLoader | None = None
         self._resume_from: dict[str, Any] | None = None
 
@@ -104,7 +108,8 @@ class DetectionData(L.LightningDataModule):
 
     def trial_batch(self, count: int, epoch: int) -> Batch:
         """Return the first pictures that have boxes as one augmented batch of an epoch, made in this process."""
-        labelled = np.flatnonzero(np.diff(self.train_index.offsets) > 0)[:count]
+        kept = trained(self.train_index, self.recipe, self.augment).kept
+        labelled = np.unique(self.train_index.picture_of_row()[kept])[:count]
         loader = train_loader(
             self.train_index.subset(labelled), self.recipe.input_spec(), self.augment,
             batch_size=len(labelled), seed=self.seed,
@@ -113,37 +118,49 @@ class DetectionData(L.LightningDataModule):
         return next(iter(loader))
 
 
-def load_train_and_val(recipe: DataRecipe) -> tuple[DatasetIndex, DatasetIndex]:
+def load_train_and_val(recipe: DataRecipe, augment: AugmentPolicy | None = None) -> tuple[DatasetIndex, DatasetIndex]:
     """Return the training and the validation split, labels of both in the order of the first's classes.
 
+    Boxes that training never sees are counted, and told with the reason.
+
     Raises:
-        UserError: no dataset is given, it can't be read, it is empty, or the splits' classes differ.
+        UserError: no dataset is given, it can't be read, nothing in it can be trained on or measured, or the validation
+            split has boxes of classes that the training split lacks.
     """
     if not recipe.root:
         raise UserError("No dataset is given.", fix="eyas train --data path/to/dataset", where="data.root")
-    train = load_dataset(recipe.root, recipe.train)
-    val = load_dataset(recipe.root, recipe.val)
-    if set(val.classes) - set(train.classes):
+    loaded = {split: load_dataset(recipe.root, split) for split in (recipe.train, recipe.val)}
+    train, val = (same_classes(loaded, recipe.root, recipe.train)[split] for split in (recipe.train, recipe.val))
+    usable = trained(train, recipe, augment or AugmentPolicy())
+    if not usable.kept.any():
+        why = f", of which {usable.told()}" if usable.left_out else ""
         raise UserError(
-            "The validation split has classes that the training split lacks: "
-            + ", ".join(sorted(set(val.classes) - set(train.classes))),
+            f"There is nothing to train on: the split '{recipe.train}' has {len(train)} pictures and "
+            f"{len(train.boxes)} boxes{why}.",
+            expected="at least one picture with a box that is neither of a crowd nor too small",
             where=recipe.root,
-            fix="give both splits the same list of classes",
+            fix="look at the labels with 'eyas data check' and 'eyas data show'; train at a larger --size if objects "
+            "are too small",
         )
-    for index, split in ((train, recipe.train), (val, recipe.val)):
-        if len(index) == 0 or len(index.boxes) == 0:
-            raise UserError(
-                f"The split '{split}' has {len(index)} pictures and {len(index.boxes)} boxes.",
-                expected="at least one picture with a box",
-                where=recipe.root,
-            )
+    if usable.left_out:
+        warnings.warn(
+            f"Of the {len(train.boxes):,} boxes of '{recipe.train}' {int(usable.kept.sum()):,} are trained on; "
+            f"left out: {usable.told()}.",
+            stacklevel=2,
+        )
+    check_truth(val)
     if len(train) < recipe.batch_size:
         raise UserError(
             f"The batch has {recipe.batch_size} pictures, the training split only {len(train)}.",
             where="data.batch_size",
             fix=f"--batch {max(1, len(train) // 2)}",
         )
-    return train, val.with_classes(train.classes)
+    return train, val
+
+
+def trained(index: DatasetIndex, recipe: DataRecipe, augment: AugmentPolicy) -> Usable:
+    """Return the boxes of the training split that training can see."""
+    return trained_boxes(index, (recipe.size, recipe.size), augment, margin=recipe.margin)
 
 
 def pick_workers(wanted: int) -> int:

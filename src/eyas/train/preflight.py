@@ -13,9 +13,10 @@ from torch import nn
 from eyas.data.batch import Batch
 from eyas.data.cache import available_memory
 from eyas.data.index import DatasetIndex
+from eyas.data.usable import Usable
 from eyas.errors import UserError
 from eyas.train.batches import batch_loss, to_float_images
-from eyas.train.data import DetectionData
+from eyas.train.data import DetectionData, trained
 from eyas.train.optim import make_optimizer
 from eyas.train.recipe import Recipe, evolve
 
@@ -43,7 +44,10 @@ def preflight(recipe: Recipe, data: DetectionData, net: nn.Module) -> list[Findi
     Raises:
         UserError: a check failed; all findings stand in the message.
     """
-    findings = [check_labels(data.train_index), check_augmentation(data)]
+    findings = [
+        check_labels(data.train_index, trained(data.train_index, recipe.data, data.augment)),
+        check_augmentation(data),
+    ]
     batch = data.trial_batch(FEW, epoch=0)
     findings += [check_memory(recipe, net, batch), *check_learning(recipe, net, batch)]
     bad = [finding for finding in findings if not finding.fine]
@@ -55,8 +59,13 @@ def preflight(recipe: Recipe, data: DetectionData, net: nn.Module) -> list[Findi
     return findings
 
 
-def check_labels(index: DatasetIndex) -> Finding:
-    """Check that labels name classes, boxes are finite and have an area, and every class occurs."""
+def check_labels(index: DatasetIndex, usable: Usable | None = None) -> Finding:
+    """Check that labels name classes, boxes are finite and have an area, and every class occurs.
+
+    Args:
+        index: the training split.
+        usable: the boxes that training sees; all if None.
+    """
     boxes, labels = index.boxes, index.labels
     if ((labels < 0) | (labels >= len(index.classes))).any():
         return Finding("labels", False, f"labels outside 0..{len(index.classes) - 1}")
@@ -65,11 +74,13 @@ def check_labels(index: DatasetIndex) -> Finding:
     flat = int(((boxes[:, 2:] - boxes[:, :2]) <= 0).any(axis=1).sum())
     if flat > 0.01 * len(boxes):
         return Finding("labels", False, f"{flat} of {len(boxes)} boxes have no area: run 'eyas data check'")
-    counts = np.bincount(labels, minlength=len(index.classes))
+    seen = labels if usable is None else labels[usable.kept]
+    counts = np.bincount(seen, minlength=len(index.classes))
     absent = [index.classes[i] for i in np.flatnonzero(counts == 0)]
-    rarest = int(counts[counts > 0].min()) if len(boxes) else 0
+    rarest = int(counts[counts > 0].min()) if len(seen) else 0
     note = f"; never labelled: {', '.join(absent[:5])}" if absent else ""
-    text = f"{len(index)} pictures, {len(boxes)} boxes, {len(index.classes)} classes, rarest class {rarest} boxes{note}"
+    note += f"; left out: {usable.told()}" if usable is not None and usable.left_out else ""
+    text = f"{len(index)} pictures, {len(seen)} boxes, {len(index.classes)} classes, rarest class {rarest} boxes{note}"
     return Finding("labels", True, text)
 
 

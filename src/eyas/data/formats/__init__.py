@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from eyas.data.formats.coco import COCO
-from eyas.data.formats.found import Format, Found, pick, plain_names
+from eyas.data.formats.found import Format, Found, StrayLabels, pick, plain_names
 from eyas.data.formats.voc import VOC
 from eyas.data.formats.yolo import YOLO
 from eyas.data.index import DatasetIndex
-from eyas.errors import UserError, suggest
+from eyas.data.merge import same_classes
+from eyas.data.sizes import fit_to_pictures
+from eyas.errors import UserError, shorten, suggest
 
 FORMATS: Mapping[str, Format] = MappingProxyType({f.name: f for f in (COCO, YOLO, VOC)})
 
@@ -67,30 +70,55 @@ def load_dataset(root: Path | str, split: str | None = None, *, format: str | No
         format: "coco", "yolo" or "voc" when the folder alone does not say.
 
     Raises:
-        UserError: the root, the split or the annotations can't be used.
+        UserError: the root, the split or the annotations can't be used, or they are for pictures of another shape.
     """
     found_format, found = find_format(root, format)
-    return found_format.read(pick(found, split, str(root)))
+    return _fitted(found_format, _read(found_format, pick(found, split, str(root))))
 
 
-def load_splits(root: Path | str, *, format: str | None = None) -> dict[str, DatasetIndex]:  # noqa: A002
-    """Return the indexes of all splits by plain name.
+def load_splits(
+    root: Path | str,
+    *,
+    format: str | None = None,  # noqa: A002
+    fit: bool = True,
+) -> dict[str, DatasetIndex]:
+    """Return the indexes of all splits by plain name, with the classes of the training split.
+
+    Args:
+        root: as for `load_dataset`.
+        format: the same.
+        fit: bring sizes and boxes to the picture files; False leaves them as the annotations have them.
 
     Raises:
-        UserError: something can't be used, or the splits differ in their classes.
+        UserError: something can't be used, or a split has boxes of classes that the training split lacks.
     """
     found_format, found = find_format(root, format)
-    splits = {name: dataclasses.replace(found_format.read(f), split=name) for name, f in plain_names(found).items()}
-    first = next(iter(splits.values()))
-    for name, index in splits.items():
-        if index.classes != first.classes:
-            raise UserError(
-                f"The splits '{first.split}' and '{name}' have different classes: {', '.join(first.classes)} against "
-                f"{', '.join(index.classes)}.",
-                where=str(root),
-                expected="the same classes in the same order in every split",
-            )
-    return splits
+    splits = {name: dataclasses.replace(_read(found_format, f), split=name) for name, f in plain_names(found).items()}
+    first = "train" if "train" in splits else next(iter(splits))
+    splits = {
+        name: dataclasses.replace(index, category_ids=splits[first].category_ids)
+        for name, index in same_classes(splits, str(root), first).items()
+    }
+    return {name: _fitted(found_format, index) for name, index in splits.items()} if fit else splits
+
+
+def _read(found_format: Format, found: Found) -> DatasetIndex:
+    """Return the index of a split, having told of label files that belong to no picture."""
+    index = found_format.read(found)
+    strays = found_format.strays(found)
+    if strays:
+        warnings.warn(
+            f"{len(strays)} label files of '{found.split}' belong to no picture and are not used: "
+            f"{shorten([path.name for path in strays], 3)}.",
+            StrayLabels,
+            stacklevel=3,
+        )
+    return index
+
+
+def _fitted(found_format: Format, index: DatasetIndex) -> DatasetIndex:
+    """Return the index with boxes for the pictures as they are, whatever size the annotations were made for."""
+    return fit_to_pictures(index) if found_format.says_sizes else index
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -10,6 +10,7 @@ Written as the first, with root/SPLIT.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from eyas.data.formats.coco_parse import Columns, parse
-from eyas.data.formats.found import Format, Found, Problems, canonical, relative_name
-from eyas.data.index import DatasetIndex, build_index, check_class_names
+from eyas.data.formats.found import Format, Found, Problems, canonical, label_files, relative_name
+from eyas.data.formats.ids import Ids, places
+from eyas.data.index import DatasetIndex, build_index, check_class_names, id_order
 from eyas.errors import UserError
 from eyas.files import write_text
 from eyas.text import json_text
+from eyas.types import Id, IntArray, plain_id
 
 ROBOFLOW = "_annotations.coco.json"
 _PLAIN_SPLITS = frozenset({"train", "val", "test"})
@@ -31,19 +34,25 @@ def sniff(root: Path) -> tuple[Found, ...]:
     """Return the splits that lie in `root` as COCO JSON, in order of name."""
     if root.is_file():
         return (_found_file(root),) if root.suffix.lower() == ".json" else ()
-    folder = root / "annotations"
-    named = {path.stem.removeprefix("instances_"): path for path in sorted(folder.glob("instances_*.json"))}
+    if not root.is_dir():
+        return ()
+    files = label_files(root / "annotations", ".json")
+    named = {stem.removeprefix("instances_"): path for stem, path in files.items() if stem.startswith("instances_")}
     if not named:
-        named = {path.stem: path for path in sorted(folder.glob("*.json")) if canonical(path.stem) in _PLAIN_SPLITS}
-    beside = {path.parent.name: path for path in sorted(root.glob(f"*/{ROBOFLOW}"))}
-    if (root / ROBOFLOW).is_file():
-        beside[root.name] = root / ROBOFLOW
+        named = {stem: path for stem, path in files.items() if canonical(stem) in _PLAIN_SPLITS}
+    folders = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
+    beside = {folder.name: path for folder in folders if (path := _beside(folder))}
     return tuple(Found(split, path, root) for split, path in {**named, **beside}.items())
+
+
+def _beside(folder: Path) -> Path | None:
+    """Return the annotation file that lies beside its pictures in the folder, None if there is none."""
+    return next((path for path in label_files(folder, ".json").values() if path.name.lower() == ROBOFLOW), None)
 
 
 def _found_file(path: Path) -> Found:
     """Return the split that one JSON file stands for; the root is where its layout begins."""
-    if path.name == ROBOFLOW:
+    if path.name.lower() == ROBOFLOW:
         return Found(path.parent.name, path, path.parent)
     root = path.parent.parent if path.parent.name == "annotations" else path.parent
     return Found(path.stem.removeprefix("instances_"), path, root)
@@ -57,95 +66,92 @@ def read(found: Found) -> DatasetIndex:
     """
     columns = parse(found.source)
     problems = Problems(found.source)
-    ids, classes = _categories(columns.categories, found.source, _used(columns))
-    image_ids = np.frombuffer(columns.image_ids, np.int64)
-    pictures = _lookup(image_ids, np.frombuffer(columns.box_images, np.int64), "image", columns, problems)
-    labels = _lookup(
-        np.array(ids, np.int64), np.frombuffer(columns.box_categories, np.int64), "category", columns, problems
-    )
+    category_ids, classes = _categories(columns, found.source)
+    pictures = _lookup(columns.image_ids, columns.box_images, "image", columns, problems)
+    labels = _lookup(category_ids, columns.box_categories, "category", columns, problems)
     _check_ids(columns, problems)
     problems.raise_any("ids that stand once, and annotations of images and categories that the file lists")
     boxes = np.frombuffer(columns.boxes, np.float64).reshape(-1, 4).copy()
     boxes[:, 2:] += boxes[:, :2]
-    folder = _picture_folder(found, columns.names)
+    folder, names = _pictures(found, columns.names)
     prefix = relative_name(folder, found.root)
     return build_index(
         root=found.root,
         split=canonical(found.split),
         classes=classes,
-        names=columns.names
-        if prefix == "."
-        else [f"{prefix}/{name}" if name[:1] != "/" else name for name in columns.names],
+        names=names if prefix == "." else [f"{prefix}/{name}" if name[:1] != "/" else name for name in names],
         sizes=np.frombuffer(columns.sizes, np.int64).reshape(-1, 2),
         pictures=pictures,
         boxes=boxes,
         labels=labels,
         crowd=np.frombuffer(columns.crowd, np.int8) != 0,
         areas=np.frombuffer(columns.areas, np.float64),
-        image_ids=image_ids,
-        category_ids=ids,
+        image_ids=columns.image_ids.values() if columns.image_ids.others else columns.image_ids.array(),
+        category_ids=category_ids.values(),
     )
 
 
-def _used(columns: Columns) -> frozenset[int]:
-    """Return the category ids that annotations use."""
-    return frozenset(np.unique(np.frombuffer(columns.box_categories, np.int64)).tolist())
-
-
-def _categories(categories: Sequence[Any], source: Path, used: frozenset[int]) -> tuple[list[int], list[str]]:
+def _categories(columns: Columns, source: Path) -> tuple[Ids, list[str]]:
     """Return the categories' ids, rising, and their names."""
-    rows: dict[int, str] = {}
+    rows: dict[Id, str] = {}
     problems = Problems(source)
-    for category in categories:
-        if (
-            not isinstance(category, dict)
-            or type(category.get("id")) is not int
-            or not isinstance(category.get("name"), str)
-        ):
-            problems.add(f"the category {category!r:.80} lacks an integer 'id' or a 'name'")
-        elif category["id"] in rows:
-            problems.add(
-                f"the category id {category['id']} stands twice ('{rows[category['id']]}', '{category['name']}')"
-            )
+    for entry in columns.categories:
+        number = plain_id(entry.get("id")) if isinstance(entry, dict) else None
+        if number is None or not isinstance(entry.get("name"), str):
+            problems.add(f"the category {entry!r:.80} lacks an 'id' (an integer or text) or a 'name'")
+        elif number in rows:
+            problems.add(f"the category id {number!r} stands twice ('{rows[number]}', '{entry['name']}')")
         else:
-            rows[category["id"]] = category["name"]
+            rows[number] = entry["name"]
     problems.raise_any('categories such as {"id": 1, "name": "cat"}')
-    rest = [c for c in categories if c["id"] != 0]
+    rest = [entry for entry in columns.categories if plain_id(entry["id"]) != 0]
     placeholder = rows.get(0)
     # Roboflow's exports put the project's name as category 0, the supercategory of all others; it is no class.
-    if rest and placeholder is not None and 0 not in used and all(c.get("supercategory") == placeholder for c in rest):
-        del rows[0]
-    ids = sorted(rows)
+    if rest and placeholder is not None and all(entry.get("supercategory") == placeholder for entry in rest):
+        found, _ = places(Ids([0]), columns.box_categories)
+        if (found < 0).all():
+            del rows[0]
+    ids = sorted(rows, key=id_order)
     classes = [rows[i] for i in ids]
     check_class_names(classes, str(source))
-    return ids, classes
+    return Ids(ids), classes
 
 
-def _lookup(
-    known: np.ndarray[Any, np.dtype[np.int64]],
-    given: np.ndarray[Any, np.dtype[np.int64]],
-    what: str,
-    columns: Columns,
-    problems: Problems,
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return for each of `given` its place in `known`; ids that are not there become problems."""
+def _lookup(known: Ids, given: Ids, what: str, columns: Columns, problems: Problems) -> IntArray:
+    """Return for each of `given` its row in `known`; ids that are not there become problems."""
     if not len(known):
         raise UserError(f"The file lists no {what}.", where=str(problems.where))
-    order = np.argsort(known, kind="stable")
-    place = np.minimum(np.searchsorted(known[order], given), len(known) - 1)
-    result = order[place]
-    for row in np.flatnonzero(known[result] != given):
-        problems.add(f"annotation {columns.annotation_ids[row]} is of {what} {given[row]}, which is not listed")
-    return np.asarray(result, dtype=np.int64)
+    found, differ = places(known, given)
+    for row in np.flatnonzero(found < 0).tolist():
+        problems.add(f"annotation {columns.annotation_ids[row]!r} is of {what} {given[row]!r}, which is not listed")
+    for number in known.alike():
+        problems.add(f'the {what} ids {number} and "{number}" differ only in their type')
+    if differ:
+        warnings.warn(
+            f"{problems.where.name}: {differ} of {len(given)} annotations give the id of their {what} as text where "
+            "the list has a number, or the other way round; they were taken for the same.",
+            stacklevel=2,
+        )
+    return found
 
 
 def _check_ids(columns: Columns, problems: Problems) -> None:
     """Note ids of images and annotations that stand twice."""
     for what, column in (("image", columns.image_ids), ("annotation", columns.annotation_ids)):
-        values, counts = np.unique(np.frombuffer(column, np.int64), return_counts=True)
-        for value, count in zip(values[counts > 1], counts[counts > 1], strict=True):
-            if value >= 0 or what == "image":
-                problems.add(f"the {what} id {value} stands {count} times")
+        for value, count in column.twice():
+            if what == "image" or not isinstance(value, int) or value >= 0:
+                problems.add(f"the {what} id {value!r} stands {count} times")
+
+
+def _pictures(found: Found, names: list[str]) -> tuple[Path, list[str]]:
+    """Return the folder that the picture names are relative to, and the names; of Windows, if they only fit so."""
+    try:
+        return _picture_folder(found, names), names
+    except UserError:
+        plain = [name.replace("\\", "/") for name in names]
+        if plain == names:
+            raise
+        return _picture_folder(found, plain), plain
 
 
 def _picture_folder(found: Found, names: Sequence[str]) -> Path:
@@ -161,7 +167,7 @@ def _picture_folder(found: Found, names: Sequence[str]) -> Path:
         root / "images",
         root,
     ]
-    candidates = [beside] if found.source.name == ROBOFLOW else [*dict.fromkeys([*candidates, beside])]
+    candidates = [beside] if found.source.name.lower() == ROBOFLOW else [*dict.fromkeys([*candidates, beside])]
     candidates = [folder for folder in candidates if folder.is_dir()]
     for some in (names[:20], names[20:]):
         for folder in candidates:
@@ -191,18 +197,19 @@ def write(splits: Sequence[DatasetIndex], out: Path) -> None:
 def to_coco(index: DatasetIndex, folder: Path | None = None) -> dict[str, Any]:
     """Return the index as the dict of a COCO file; file names are relative to `folder` (the index's root if None)."""
     base = folder or index.root
+    ids = index.source_ids()
     images = [
-        {"id": int(image_id), "file_name": relative_name(path, base), "width": int(size[1]), "height": int(size[0])}
-        for image_id, path, size in zip(index.image_ids, index.files, index.sizes, strict=True)
+        {"id": image_id, "file_name": relative_name(path, base), "width": int(size[1]), "height": int(size[0])}
+        for image_id, path, size in zip(ids, index.files, index.sizes, strict=True)
     ]
     # float32 prints with noise in its last digits as a float64: four decimals are far below any box's accuracy.
     xyxy = index.boxes.astype(np.float64)
     xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).round(4)
-    ids = index.image_ids[index.picture_of_row()]
+    owner = index.picture_of_row().tolist()
     annotations = [
         {
             "id": row + 1,
-            "image_id": int(ids[row]),
+            "image_id": ids[owner[row]],
             "category_id": index.category_ids[index.labels[row]],
             "bbox": xywh[row].tolist(),
             "area": round(float(index.areas[row]), 4),

@@ -1,8 +1,9 @@
 """Parsing a COCO file into columns while it is read, so that memory is the text and the columns and nothing more.
 
-Polygons, three quarters of a usual file, are cut out before the parser sees them; a hook then turns each annotation
-into a row of dense arrays as soon as the parser closes it. Of COCO's own training file (860,000 annotations) that
-takes well under half of the time and a third of the memory of parsing it whole.
+Polygons, three quarters of a usual file, are cut out before the parser sees them; of the rest one entry at a time is
+parsed and turned into a row of dense arrays. Of COCO's own training file (860,000 annotations) that takes well under
+half of the time and a third of the memory of parsing it whole. Streaming parsers (ijson) take many times as long, and
+msgspec refuses the NaN that many exporters write.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ from typing import Any
 import numpy as np
 
 from eyas.data.formats.found import Problems
+from eyas.data.formats.ids import Ids
+from eyas.data.formats.json_lists import Twice, walk
+from eyas.data.formats.values import read_flag
 from eyas.errors import UserError
+from eyas.types import plain_id
 
 # Inside a JSON string the quotes would be escaped, and an object can't end within these characters: so this finds
 # whole polygon lists and nothing else.
 _POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[[-+0-9.eE,\s\[\]]*\]')
+_LISTS = ("images", "annotations", "categories")
 
 
 @dataclass
@@ -30,21 +36,22 @@ class Columns:
 
     Attributes:
         names: file name of each image.
-        image_ids, sizes: int64, one and two (height, width) a image; sizes 0 where the file has none.
-        annotation_ids: int64; -1 - row where the file has none.
-        box_images, box_categories: int64, the ids that the annotation refers to.
+        image_ids: of each image.
+        sizes: int64, two (height, width) a image; 0 where the file has none.
+        annotation_ids: -1 - row where the file has none.
+        box_images, box_categories: the ids that the annotation refers to.
         boxes: float64, four an annotation: left, top, width, height.
         areas: float64, NaN where the file has none.
         crowd: int8.
-        categories: the dicts as they are.
+        categories: the entries as they are.
     """
 
     names: list[str] = field(default_factory=list)
-    image_ids: array[int] = field(default_factory=lambda: array("q"))
+    image_ids: Ids = field(default_factory=Ids)
     sizes: array[int] = field(default_factory=lambda: array("q"))
-    annotation_ids: array[int] = field(default_factory=lambda: array("q"))
-    box_images: array[int] = field(default_factory=lambda: array("q"))
-    box_categories: array[int] = field(default_factory=lambda: array("q"))
+    annotation_ids: Ids = field(default_factory=Ids)
+    box_images: Ids = field(default_factory=Ids)
+    box_categories: Ids = field(default_factory=Ids)
     boxes: array[float] = field(default_factory=lambda: array("d"))
     areas: array[float] = field(default_factory=lambda: array("d"))
     crowd: array[int] = field(default_factory=lambda: array("b"))
@@ -52,39 +59,53 @@ class Columns:
 
 
 def parse(path: Path) -> Columns:
-    """Return the columns of the COCO file.
+    """Return the columns of the COCO file: of the direct children of its lists images, annotations and categories.
+
+    Whatever else the file holds (other lists, entries within entries) is passed over, whatever its keys are.
 
     Raises:
         UserError: it is missing, no JSON, no COCO file, or a row in it is malformed; the first few are named.
     """
-    columns = Columns()
-    problems = Problems(path)
-    hook = _Hook(columns, problems)
+    rows = _Rows(path)
+    columns = rows.columns
     try:
-        document = json.loads(_POLYGONS.sub(b'"segmentation":0', path.read_bytes()).decode("utf-8"), object_hook=hook)
+        text = _read(path)
+        if text.lstrip(" \t\n\r")[:1] != "{":
+            raise _no_coco(path, [type(json.loads(text)).__name__])
+        keys = walk(text, {"images": rows.image, "annotations": rows.annotation, "categories": rows.category})
     except FileNotFoundError:
         raise UserError(f"There is no file {path.name}.", where=str(path.parent)) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path.name} is not valid JSON: {_located(path, error)}.", where=str(path)) from None
-    keys = ("images", "annotations", "categories")
-    if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in keys):
-        has = ", ".join(list(document)[:6]) if isinstance(document, dict) else type(document).__name__
-        raise UserError(
-            f"{path.name} is not a COCO file: it holds {has or 'nothing'}.",
-            where=str(path),
-            expected="an object with the lists 'images', 'annotations' and 'categories'",
-        )
-    if len(document["images"]) != len(columns.names) + hook.bad_images or any(document["images"]):
-        problems.add("an entry of 'images' has no 'file_name' and 'id'")
-    if any(entry is not None for entry in document["annotations"]):
-        bad = next(entry for entry in document["annotations"] if entry is not None)
-        problems.add(f"the entry {bad!r:.100} of 'annotations' has no 'image_id'")
+    if not {(key, list) for key in _LISTS} <= set(keys):
+        raise _no_coco(path, [key for key, _ in keys])
+    for key in _LISTS:
+        count = sum(name == key for name, _ in keys)
+        if count > 1:
+            rows.problems.add(f"the list '{key}' stands {count} times")
     boxes = np.frombuffer(columns.boxes, np.float64).reshape(-1, 4)
-    for row in np.flatnonzero(~np.isfinite(boxes).all(axis=1)):
-        problems.add(f"annotation {columns.annotation_ids[row]}: the bbox {boxes[row].tolist()} is not finite")
-    problems.raise_any("bbox: four finite numbers, left, top, width, height in pixels; ids: integers")
-    columns.categories = document["categories"]
+    for row in np.flatnonzero(~np.isfinite(boxes).all(axis=1)).tolist():
+        rows.problems.add(f"annotation {columns.annotation_ids[row]}: the bbox {boxes[row].tolist()} is not finite")
+    rows.problems.raise_any(
+        "bbox: four finite numbers, left, top, width, height in pixels; ids: integers or texts; iscrowd: 0 or 1"
+    )
     return columns
+
+
+def _read(path: Path) -> str:
+    """Return the file's text without its polygons, in whichever of the encodings that JSON may have."""
+    data = path.read_bytes()
+    encoding = json.detect_encoding(data)
+    return (_POLYGONS.sub(b'"segmentation":0', data) if encoding.startswith("utf-8") else data).decode(encoding)
+
+
+def _no_coco(path: Path, has: list[str]) -> UserError:
+    """Return the error for a JSON file of another kind, with what it holds instead."""
+    return UserError(
+        f"{path.name} is not a COCO file: it holds {', '.join(has[:6]) or 'nothing'}.",
+        where=str(path),
+        expected="an object with the lists 'images', 'annotations' and 'categories'",
+    )
 
 
 def _located(path: Path, error: Exception) -> Exception:
@@ -96,72 +117,86 @@ def _located(path: Path, error: Exception) -> Exception:
     return error
 
 
-class _Hook:
-    """Moves each image and annotation into the columns the moment the parser has read it."""
+class _Rows:
+    """Moves each image, annotation and category into the columns the moment the parser has read it."""
 
-    def __init__(self, columns: Columns, problems: Problems) -> None:
-        self.columns = columns
-        self.problems = problems
-        self.bad_images = 0
+    def __init__(self, path: Path) -> None:
+        self.columns = Columns()
+        self.problems = Problems(path)
 
-    def __call__(self, entry: dict[str, Any]) -> dict[str, Any] | None:
-        """Return None for an entry that went into the columns, any other dict as it is."""
-        if "file_name" in entry and "id" in entry:
-            self._image(entry)
-            return None
-        if "image_id" in entry:
-            self._annotation(entry)
-            return None
-        return entry
+    def category(self, entry: Any) -> None:
+        """Keep a category."""
+        self.columns.categories.append(entry)
 
-    def _image(self, entry: dict[str, Any]) -> None:
+    def image(self, entry: Any) -> None:
         """Append an image's row."""
-        name, image_id = entry["file_name"], entry["id"]
+        if not isinstance(entry, dict) or not {"file_name", "id"} <= entry.keys():
+            self.problems.add(f"the entry {entry!r:.100} of 'images' has no 'file_name' and 'id'")
+            return
+        name, image_id = entry["file_name"], plain_id(entry["id"])
         size = (entry.get("height") or 0, entry.get("width") or 0)
-        if not isinstance(name, str) or not name or type(image_id) is not int:
-            self.bad_images += 1
-            self.problems.add(f"image {image_id!r:.40}: 'file_name' must be text and 'id' an integer")
-            return
-        if not all(isinstance(n, int | float) and 0 <= n < 2**31 for n in size):
-            self.bad_images += 1
-            self.problems.add(f"image {image_id}: the size (height, width) {size!r:.60} is none")
-            return
-        self.columns.names.append(name)
-        self.columns.image_ids.append(image_id)
-        self.columns.sizes.extend((int(size[0]), int(size[1])))
+        if not isinstance(name, str) or not name or image_id is None:
+            self.problems.add(f"image {entry['id']!r:.40}: 'file_name' must be text and 'id' an integer or text")
+        elif not all(isinstance(n, int | float) and 0 <= n < 2**31 for n in size):
+            self.problems.add(f"image {image_id!r:.40}: the size (height, width) {size!r:.60} is none")
+        elif isinstance(entry, Twice):
+            self.problems.add(f"image {image_id!r:.40}: a key stands twice in it")
+        else:
+            self.columns.names.append(name)
+            self.columns.image_ids.append(image_id)
+            self.columns.sizes.extend((int(size[0]), int(size[1])))
 
-    def _annotation(self, entry: dict[str, Any]) -> None:
+    def annotation(self, entry: Any) -> None:
         """Append an annotation's row."""
+        if not isinstance(entry, dict) or "image_id" not in entry:
+            self.problems.add(f"the entry {entry!r:.100} of 'annotations' has no 'image_id'")
+            return
         columns = self.columns
-        row = len(columns.annotation_ids)
-        number = entry.get("id", -1 - row)
-        box, area = entry.get("bbox"), entry.get("area")
-        if not isinstance(box, list) or len(box) != 4:
-            self.problems.add(f"annotation {number!r:.40}: the bbox is {box!r:.60}")
+        given, area = entry.get("id"), entry.get("area")
+        number = -1 - len(columns.annotation_ids) if given is None else plain_id(given)
+        image, category = plain_id(entry["image_id"]), plain_id(entry.get("category_id"))
+        box = _numbers(entry.get("bbox"), 4)
+        areas = _numbers([float("nan") if area is None else area], 1)
+        crowd = read_flag(entry.get("iscrowd"))
+        if (
+            number is None
+            or image is None
+            or category is None
+            or box is None
+            or areas is None
+            or crowd is None
+            or isinstance(entry, Twice)
+        ):
+            self.problems.add(_annotation_fault(entry))
             return
-        try:
-            columns.boxes.extend(box)
-        except TypeError:
-            del columns.boxes[row * 4 :]
-            self.problems.add(f"annotation {number!r:.40}: the bbox is {box!r:.60}")
-            return
-        try:
-            columns.annotation_ids.append(number)
-            columns.box_images.append(entry["image_id"])
-            columns.box_categories.append(entry.get("category_id"))  # type: ignore[arg-type]
-            columns.areas.append(float("nan") if area is None else area)
-            columns.crowd.append(1 if entry.get("iscrowd") else 0)
-        except (TypeError, OverflowError):
-            self._undo(row)
-            self.problems.add(
-                f"annotation {number!r:.40}: id, image_id {entry['image_id']!r:.40} and category_id "
-                f"{entry.get('category_id')!r:.40} must be integers, the area {area!r:.40} a number"
-            )
+        columns.annotation_ids.append(number)
+        columns.box_images.append(image)
+        columns.box_categories.append(category)
+        columns.boxes.extend(box)
+        columns.areas.extend(areas)
+        columns.crowd.append(crowd)
 
-    def _undo(self, row: int) -> None:
-        """Cut every column back to `row` rows."""
-        columns = self.columns
-        for column in (columns.annotation_ids, columns.box_images, columns.box_categories, columns.crowd):
-            del column[row:]
-        del columns.areas[row:]
-        del columns.boxes[row * 4 :]
+
+def _numbers(values: Any, count: int) -> array[float] | None:
+    """Return the list of `count` numbers as an array, None if it is none."""
+    if not isinstance(values, list) or len(values) != count:
+        return None
+    try:
+        return array("d", values)
+    except (TypeError, OverflowError):  # a text among them, or an integer of hundreds of digits
+        return None
+
+
+def _annotation_fault(entry: dict[str, Any]) -> str:
+    """Return in words why an annotation can't be used."""
+    name = f"annotation {entry.get('id')!r:.40}"
+    if _numbers(entry.get("bbox"), 4) is None:
+        return f"{name}: the bbox is {entry.get('bbox')!r:.60}"
+    if isinstance(entry, Twice):
+        return f"{name}: a key stands twice in it"
+    if read_flag(entry.get("iscrowd")) is None:
+        return f"{name}: 'iscrowd' is {entry['iscrowd']!r:.40}, neither 0 nor 1"
+    if _numbers([entry.get("area") or 0], 1) is None:
+        return f"{name}: the area {entry['area']!r:.40} is no number"
+    ids = f"image_id {entry['image_id']!r:.40} and category_id {entry.get('category_id')!r:.40}"
+    return f"{name}: id, {ids} must be integers or texts"

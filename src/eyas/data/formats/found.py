@@ -14,9 +14,17 @@ import numpy as np
 from eyas.data.index import DatasetIndex, SizeArray
 from eyas.decode import read_size
 from eyas.errors import UserError, shorten, suggest
+from eyas.picture_files import search_folder
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"})
 _SAME_SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+
+
+class BrokenPictures(UserWarning):
+    """Pictures can't be read; a check that decodes all of them tells it better."""
+
+
+class StrayLabels(UserWarning):
+    """Label files belong to no picture; a check lists them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Format:
         pictures: (out, split) -> the folder that the format wants the split's pictures in.
         strays: split -> label files there that belong to no picture.
         has_crowd: whether the format can say that a box stands for a crowd.
+        says_sizes: whether picture sizes stand in the label files, and boxes are meant for these.
     """
 
     name: str
@@ -57,6 +66,7 @@ class Format:
     pictures: Callable[[Path, str], Path]
     strays: Callable[[Found], tuple[Path, ...]]
     has_crowd: bool
+    says_sizes: bool = True
 
 
 def canonical(split: str) -> str:
@@ -101,18 +111,34 @@ def plain_names(found: Sequence[Found]) -> Mapping[str, Found]:
     return {(name if plain.count(name) == 1 else f.split): f for name, f in zip(plain, found, strict=True)}
 
 
-def is_picture(path: Path) -> bool:
-    """Return whether the file's suffix is a picture's."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
-
-
 def list_pictures(folder: Path) -> list[Path]:
-    """Return the pictures below the folder in order of name; hidden files are left out."""
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if not name.startswith(".") and is_picture(Path(name))]
-    return sorted(found)
+    """Return the pictures below the folder in order of name; what else may have been meant is counted and told."""
+    listing = search_folder(folder)
+    if listing.left_out:
+        warnings.warn(f"Left out of {folder}: {listing.told()}.", stacklevel=2)
+    return listing.files
+
+
+def label_files(folder: Path, suffix: str) -> dict[str, Path]:
+    """Return stem -> label file right in the folder, by name; suffixes in any case, hidden files left out.
+
+    Of two that differ in the suffix's case the one in lower case is taken. {} where there is no such folder.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.lower().endswith(suffix))
+    except OSError:
+        return {}
+    return {Path(name).stem: folder / name for name in names if not name.startswith(".")}
+
+
+def tell_unlabelled(split: str, labelled: int, pictures: int) -> None:
+    """Warn when most pictures of a split have no label file: meant as background, or the labels were not found."""
+    if labelled < pictures / 2:
+        warnings.warn(
+            f"Only {labelled} of {pictures} pictures of '{split}' have a label file; the others count as background.",
+            stacklevel=3,
+        )
 
 
 def read_sizes(paths: Sequence[Path]) -> SizeArray:
@@ -128,6 +154,7 @@ def read_sizes(paths: Sequence[Path]) -> SizeArray:
         warnings.warn(
             f"{len(broken)} of {len(paths)} pictures can't be read; their boxes are left out: "
             f"{shorten(broken, 3)}. 'eyas data check' tells more.",
+            BrokenPictures,
             stacklevel=2,
         )
     return sizes

@@ -22,9 +22,11 @@ from eyas.data.formats.found import (
     Found,
     Problems,
     canonical,
+    label_files,
     list_pictures,
     read_sizes,
     relative_name,
+    tell_unlabelled,
 )
 from eyas.data.formats.voc_xml import Annotation, looks_like_voc, parse_xml
 from eyas.data.index import DatasetIndex, build_index, check_class_names
@@ -53,7 +55,7 @@ def sniff(root: Path) -> tuple[Found, ...]:
 
 def _has_voc(folder: Path) -> bool:
     """Return whether any of the folder's first XML files is a VOC annotation."""
-    return any(looks_like_voc(path) for path in sorted(folder.glob("*.xml"))[:_LOOKED_AT])
+    return any(looks_like_voc(path) for path in list(label_files(folder, ".xml").values())[:_LOOKED_AT])
 
 
 def _annotation_folder(root: Path) -> Path | None:
@@ -82,6 +84,7 @@ def read(found: Found) -> DatasetIndex:
     problems = Problems(found.source, "the annotations")
     pairs = _pairs(found)
     parsed = {xml: parse_xml(xml, problems) for _, xml in pairs if xml is not None}
+    tell_unlabelled(found.split, len(parsed), len(pairs))
     classes = _classes(found, parsed, problems)
     problems.raise_any("VOC XML with a name and xmin, ymin, xmax, ymax for each object")
     place = {name: i for i, name in enumerate(classes)}
@@ -115,18 +118,19 @@ def _pairs(found: Found) -> list[tuple[Path, Path | None]]:
         folder = _picture_folder(found.root)
         stems = [line.split()[0] for line in found.source.read_text(encoding="utf-8").splitlines() if line.strip()]
         known = {path.stem: path for path in list_pictures(folder)}
-        missing = [stem for stem in stems if not (annotations / f"{stem}.xml").is_file()]
+        files = label_files(annotations, ".xml")
+        missing = [stem for stem in stems if stem not in files]
         if missing:
             raise UserError(
                 f"{found.source.name} lists {len(missing)} pictures without an XML file: {shorten(missing)}.",
                 where=str(found.source),
                 expected=f"a file such as {annotations / missing[0]}.xml for each",
             )
-        return [(known.get(stem, folder / f"{stem}.jpg"), annotations / f"{stem}.xml") for stem in stems]
+        return [(known.get(stem, folder / f"{stem}.jpg"), files[stem]) for stem in stems]
     flat = found.source != annotations
     folder = found.source if flat else _picture_folder(found.root)
     known = {path.stem: path for path in list_pictures(folder) if not flat or path.parent == folder}
-    files = {path.stem: path for path in sorted(found.source.glob("*.xml"))}
+    files = label_files(found.source, ".xml")
     stems = sorted(known.keys() | files.keys())
     return [(known.get(stem, folder / f"{stem}.jpg"), files.get(stem)) for stem in stems]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from eyas.data.formats.found import Problems
+from eyas.data.formats.values import read_flag
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,22 @@ class Annotation:
 
 def looks_like_voc(path: Path) -> bool:
     """Return whether the XML file's outermost element is VOC's <annotation>."""
-    with path.open("rb") as file:
-        head = file.read(2000)
+    try:
+        with path.open("rb") as file:
+            head = file.read(2000)
+    except OSError:  # a dead link: told where the annotations are read
+        return False
     return b"<annotation>" in head or b"<annotation " in head
 
 
 def parse_xml(path: Path, problems: Problems) -> Annotation:
     """Return the annotation in the file; faults go to `problems` with the file and line or object."""
     empty = Annotation((0, 0), ())
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        problems.add(f"{path}: {'is a dead link' if path.is_symlink() and not path.exists() else error.strerror}")
+        return empty
     if b"<!ENTITY" in data:  # entities can blow up to gigabytes, and no annotation needs them
         problems.add(f"{path}: declares XML entities")
         return empty
@@ -71,7 +79,10 @@ def _object(element: ElementTree.Element) -> VocObject | str:
         return f"the bndbox of '{name}' is {texts}"
     if not all(math.isfinite(value) for value in (x0, y0, x1, y1)):
         return f"the bndbox of '{name}' is {texts}"
-    return VocObject(name, (x0, y0, x1, y1), (element.findtext("difficult") or "0").strip() == "1")
+    difficult = read_flag(element.findtext("difficult"))
+    if difficult is None:
+        return f"<difficult> of '{name}' is '{element.findtext('difficult')}', neither 0 nor 1"
+    return VocObject(name, (x0, y0, x1, y1), difficult)
 
 
 def _whole(root: ElementTree.Element, tag: str) -> int:

@@ -11,15 +11,26 @@ import json
 import warnings
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from eyas.data.formats.found import Format, Found, Problems, canonical, list_pictures, read_sizes, relative_name
+from eyas.data.formats.found import (
+    Format,
+    Found,
+    Problems,
+    canonical,
+    label_files,
+    list_pictures,
+    read_sizes,
+    relative_name,
+    tell_unlabelled,
+)
 from eyas.data.formats.yolo_rows import parse_rows
 from eyas.data.formats.yolo_yaml import DataYaml, find_yaml, read_yaml
 from eyas.data.index import DatasetIndex, build_index, check_class_names
-from eyas.errors import UserError
+from eyas.errors import UserError, shorten
 from eyas.files import write_text
 
 
@@ -54,7 +65,9 @@ def read(found: Found) -> DatasetIndex:
     for number, path in enumerate(labels):
         try:
             text = path.read_bytes()
-        except FileNotFoundError:
+        except OSError as error:
+            if path.is_symlink() or not isinstance(error, FileNotFoundError):
+                problems.add(f"{path}: {'is a dead link' if not path.exists() else error.strerror}")
             continue
         seen += 1
         rows = parse_rows(text, path, len(data.classes), data.has_keypoints, problems)
@@ -69,6 +82,7 @@ def read(found: Found) -> DatasetIndex:
             where=str(paths[0].parent),
             expected=f"for {paths[0].name} the file {labels[0]}",
         )
+    tell_unlabelled(found.split, seen, len(paths))
     sizes = read_sizes(paths)
     owner = np.frombuffer(pictures, np.int64)
     scale = sizes[owner][:, [1, 0, 1, 0]].astype(np.float64)
@@ -122,30 +136,58 @@ def _listed(line: str, source: Path, data: DataYaml) -> Path:
 
 
 def label_paths(paths: Sequence[Path]) -> list[Path]:
-    """Return where each picture's label file is, or would be."""
-    folders = {folder: _label_folder(folder) for folder in dict.fromkeys(path.parent for path in paths)}
-    return [folders[path.parent] / (path.stem + ".txt") for path in paths]
+    """Return where each picture's label file is, in the first of its label folders that has one, or would be."""
+    folders = {folder: _label_folders(folder) for folder in dict.fromkeys(path.parent for path in paths)}
+    files = {folder: [label_files(place, ".txt") for place in places] for folder, places in folders.items()}
+    chosen, twice = [], []
+    for path in paths:
+        found = [names[path.stem] for names in files[path.parent] if path.stem in names]
+        chosen.append(found[0] if found else folders[path.parent][0] / (path.stem + ".txt"))
+        twice += found[:1] if len(found) > 1 else []
+    if twice:
+        warnings.warn(
+            f"{len(twice)} pictures have a label file beside them, too, which is not read; these are: "
+            f"{shorten(twice, 3)}.",
+            stacklevel=2,
+        )
+    return chosen
 
 
-def _label_folder(folder: Path) -> Path:
-    """Return the label folder of a picture folder: "labels" for its last part "images", else beside the pictures."""
-    places = [i for i, part in enumerate(folder.parts) if part == "images"]
-    swapped = Path(*folder.parts[: places[-1]], "labels", *folder.parts[places[-1] + 1 :]) if places else None
-    for candidate in (swapped, folder / "labels", folder):
-        if candidate is not None and candidate.is_dir() and next(candidate.glob("*.txt"), None):
-            return candidate
-    return swapped or folder
+def _label_folders(folder: Path) -> list[Path]:
+    """Return where labels of a picture folder may lie, first the usual place: "labels" for its last part "images".
+
+    Where the folder was reached through a link, they may lie beside what it leads to.
+    """
+    candidates = []
+    for place in dict.fromkeys((folder, folder.resolve())):
+        parts = [i for i, part in enumerate(place.parts) if part == "images"]
+        candidates += [Path(*place.parts[:i], "labels", *place.parts[i + 1 :]) for i in parts[-1:]]
+        candidates += [place / "labels"] if (place / "labels").is_dir() else []
+        candidates.append(place)
+    different: dict[Path, Path] = {}
+    for candidate in candidates:
+        different.setdefault(candidate.resolve(), candidate)
+    return list(different.values())
 
 
 def strays(found: Found) -> tuple[Path, ...]:
-    """Return the label files of the split that belong to no picture."""
+    """Return the label files of the split that belong to no picture of any split."""
     data = read_yaml(found.source)
     labels = set(label_paths(_pictures(found, data)))
     present = {
-        path for folder in {p.parent for p in labels} if folder.name != "images" for path in folder.glob("*.txt")
-    }
+        path
+        for folder in {p.parent for p in labels}
+        if folder.name != "images"
+        for path in label_files(folder, ".txt").values()
+    } - labels
     listed = {data.resolve(entry) for entries in data.splits.values() for entry in entries}
-    return tuple(sorted(p for p in present - labels - listed if p.name != "classes.txt"))
+    others = [split for split in data.splits if split != found.split and present]
+    for split in others:  # several lists of pictures may share one folder of labels
+        try:
+            present -= set(label_paths(_pictures(replace(found, split=split), data)))
+        except UserError:  # told where that split is read
+            continue
+    return tuple(sorted(p for p in present - listed if p.name != "classes.txt"))
 
 
 def pictures(out: Path, split: str) -> Path:
@@ -192,4 +234,5 @@ YOLO = Format(
     pictures=pictures,
     strays=strays,
     has_crowd=False,
+    says_sizes=False,
 )

@@ -13,7 +13,8 @@ from typing import Literal
 import cv2
 
 from eyas.errors import UserError
-from eyas.runtime.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Picture, Video, expand
+from eyas.picture_files import PICTURE_SUFFIXES
+from eyas.runtime.sources import VIDEO_SUFFIXES, Picture, Video, expand
 
 Kind = Literal["pictures", "tar", "video", "parquet"]
 TAR, PARQUET = ".tar", ".parquet"

@@ -15,6 +15,7 @@ from eyas.errors import UserError
 from eyas.files import atomic_path
 from eyas.runtime.convert import decimals
 from eyas.runtime.writers import read_ids
+from eyas.types import Id
 
 Format = Literal["parquet", "jsonl", "coco"]
 SUFFIXES: Mapping[str, Format] = {".parquet": "parquet", ".jsonl": "jsonl", ".json": "coco"}
@@ -59,7 +60,7 @@ class CocoResults:
     """
 
     def __init__(
-        self, path: Path, first: int, ids: tuple[Mapping[str, int], Sequence[int]] | None, where: str = ""
+        self, path: Path, first: int, ids: tuple[Mapping[str, Id], Sequence[Id]] | None, where: str = ""
     ) -> None:
         self._file = path.open("w", encoding="utf-8")
         self._count = first
@@ -82,10 +83,10 @@ class CocoResults:
                 self._file.write(self._separator + json.dumps(entry, ensure_ascii=False))
                 self._separator = ",\n"
 
-    def _category(self, label: int) -> int:
+    def _category(self, label: int) -> Id:
         return label + 1 if self._ids is None else self._ids[1][label]
 
-    def _image(self, name: str) -> int:
+    def _image(self, name: str) -> Id:
         if self._ids is None:
             return self._count
         known = self._ids[0]
@@ -165,7 +166,7 @@ def _opened(
     path: Path,
     kind: Format,
     first: int,
-    ids: tuple[Mapping[str, int], list[int]] | None,
+    ids: tuple[Mapping[str, Id], list[Id]] | None,
     like: Path | None,
     about: Mapping[str, str] | None,
 ) -> Iterator[Results]:

@@ -1,0 +1,82 @@
+"""Several indexes: the same classes by one rule for every verb, and one index of all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.data.cases import CLASSES, coco_root
+
+from eyas.data.check import check_dataset
+from eyas.data.formats import load_dataset, load_splits
+from eyas.data.index import DatasetIndex, id_columns
+from eyas.data.merge import concatenate
+from eyas.errors import UserError
+from eyas.train.data import load_train_and_val
+from eyas.train.recipe import DataRecipe
+
+
+def with_val_classes(root: Path, names: list[str], label: str) -> Path:
+    """Return a COCO root whose validation split lists `names` and labels its one box as `label`."""
+    coco_root(root)
+    path = root / "annotations" / "instances_val.json"
+    document = json.loads(path.read_text())
+    document["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    document["annotations"][0]["category_id"] = names.index(label) + 1
+    path.write_text(json.dumps(document))
+    return root
+
+
+def of_train(root: Path) -> DatasetIndex:
+    return load_train_and_val(DataRecipe(root=str(root), batch_size=1))[1]
+
+
+def of_splits(root: Path) -> DatasetIndex:
+    return load_splits(root)["val"]
+
+
+@pytest.mark.parametrize("read", [of_train, of_splits])
+@pytest.mark.parametrize(
+    "names", [["traffic light", "dog", "cat"], ["dog"], ["dog", "zebra"], ["dog", "cat", "traffic light", "more"]]
+)
+def test_order_and_number_of_classes_do_not_matter(read: Any, names: list[str], tmp_path: Path) -> None:
+    root = with_val_classes(tmp_path, names, "dog")
+    with pytest.warns(UserWarning, match=r"The split 'val' .*Classes are matched by name"):
+        index = read(root)
+    assert index.classes == CLASSES and index.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("read", [of_train, of_splits, check_dataset])
+def test_boxes_of_an_unknown_class_are_refused_by_all(read: Any, tmp_path: Path) -> None:
+    root = with_val_classes(tmp_path, ["dog", "zebra"], "zebra")
+    with pytest.raises(UserError, match="'val' has boxes of classes that the split 'train' does not list: 'zebra'"):
+        read(root)
+
+
+@pytest.mark.filterwarnings("error")
+def test_splits_that_agree_say_nothing(tmp_path: Path) -> None:
+    load_splits(coco_root(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ids"),
+    [
+        ([1, 2], [3, 4], [1, 2, 3, 4]),
+        ([1, 2], [2, 3], [1, 2, 3, 4]),  # one stands in both: numbered anew
+        (["a", "b"], ["c", 2**64], ["a", "b", "c", 2**64]),
+        (["1", "2"], [1, 2], ["1", "2", 1, 2]),
+        (["a", "b"], ["b", "c"], [1, 2, 3, 4]),
+    ],
+)
+def test_ids_of_joined_splits(first: list[Any], second: list[Any], ids: list[Any], tmp_path: Path) -> None:
+    index = load_dataset(coco_root(tmp_path), "train")
+    parts = []
+    for given in (first, second):
+        numbers, texts = id_columns(given)
+        parts.append(dataclasses.replace(index, image_ids=numbers, id_texts=texts))
+    joined = concatenate(parts, "all")
+    assert joined.source_ids() == ids
+    assert len(set(joined.image_ids.tolist())) == 4
