@@ -35,11 +35,13 @@ class Found:
         split: its name as it stands on the disk.
         source: the file or folder that the annotations come from.
         root: the dataset's root.
+        rows: what long rows of YOLO label files hold, if the user says it: "polygon", "keypoints" or "oriented".
     """
 
     split: str
     source: Path
     root: Path
+    rows: str | None = None
 
 
 @dataclass(frozen=True)
