@@ -115,12 +115,10 @@ def _layout(found: Found, data: DataYaml) -> Layout:
     """Return what long rows hold: what the user says, else what data.yaml says, else what the rows of all splits show.
 
     Raises:
-        UserError: the user says what there is not, or the rows can be of several kinds.
+        UserError: the rows can be of several kinds.
     """
     if found.rows is not None:
-        kind = next((kind for kind in KINDS if kind == found.rows), None)
-        if kind is None:
-            raise UserError(f"There are no rows of the kind '{found.rows}'.", expected="one of " + ", ".join(KINDS))
+        kind = next(kind for kind in KINDS if kind == found.rows)
         return Layout(kind, data.kpt_shape if kind == "keypoints" else None)
     if data.kpt_shape is not None:
         return Layout("keypoints", data.kpt_shape)

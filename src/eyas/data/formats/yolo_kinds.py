@@ -5,8 +5,8 @@ one of nine an oriented box too. The rows of one dataset are all of one kind, so
 splits, and only on evidence:
 
 - Polygons have any number of points, keypoints and corners always the same. So rows of several lengths are polygons.
-- Read as a box and keypoints, polygons are nonsense in most places of a picture: the box sticks out of it, or the
-  points lie outside the box. Where that is so for more than a tenth of the rows, they are polygons.
+- Read as a centre and sides, the first two points of a polygon are nonsense wherever it lies in the right or lower
+  third of its picture: the box sticks out. Where that is so for more than a tenth of the rows, they are polygons.
 - An even number of numbers, or a 2 where a keypoint says how visible it is, can't be of a polygon.
 
 Where that leaves a doubt, the user is asked.
@@ -28,7 +28,7 @@ from eyas.errors import UserError
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _FILES = 4000  # label files that are looked at, spread evenly
 _USUAL = 0.9  # part of the rows that a rule must hold for; the rest may be slips of those who drew
-_SLACK = 0.25  # of the box's side, by which keypoints may lie outside it
+_HAIR = 0.01  # by which a box may stick out of its picture
 _WORDS = {"polygon": "polygons", "keypoints": "boxes with keypoints", "oriented": "oriented boxes"}
 
 
@@ -39,8 +39,8 @@ class Evidence:
     Attributes:
         boxes: rows of five numbers.
         lengths: length -> rows of it.
-        keypoints: length -> rows that make sense as a box and keypoints.
-        flagged: length -> rows that do, and have a 2 among the flags that say how visible a keypoint is.
+        keypoints: length -> rows that can be a box and keypoints.
+        flagged: length -> rows that can, and have a 2 among the flags that say how visible a keypoint is.
     """
 
     boxes: int = 0
@@ -114,21 +114,17 @@ def _note(values: list[float], evidence: Evidence) -> None:
     if count < 7:
         return
     evidence.lengths[count] += 1
+    if not _is_box(values[1:5]):
+        return
     flags = values[7::3] if (count - 5) % 3 == 0 else []
-    three = bool(flags) and all(flag in (0, 1, 2) for flag in flags) and _makes_sense(values, 3)
-    two = (count - 5) % 2 == 0 and _makes_sense(values, 2)
-    evidence.keypoints[count] += three or two
+    three = bool(flags) and all(flag in (0, 1, 2) for flag in flags)
+    evidence.keypoints[count] += three or (count - 5) % 2 == 0
     evidence.flagged[count] += three and 2 in flags
 
 
-def _makes_sense(values: list[float], size: int) -> bool:
-    """Return whether the row is a box in the picture with keypoints (of `size` numbers each) in it or near it."""
-    x, y, width, height = values[1:5]
-    if not (0 < width <= 1.01 and 0 < height <= 1.01):
+def _is_box(values: Sequence[float]) -> bool:
+    """Return whether the four numbers are the centre and the sides of a box in the picture."""
+    x, y, width, height = values
+    if not (width > 0 and height > 0):
         return False
-    if min(x - width / 2, y - height / 2) < -0.01 or max(x + width / 2, y + height / 2) > 1.01:
-        return False
-    reach_x, reach_y = width * (0.5 + _SLACK), height * (0.5 + _SLACK)
-    points = zip(values[5::size], values[6::size], strict=True)
-    # A keypoint that is not there stands as 0 0.
-    return all((px, py) == (0, 0) or (abs(px - x) <= reach_x and abs(py - y) <= reach_y) for px, py in points)
+    return min(x - width / 2, y - height / 2) >= -_HAIR and max(x + width / 2, y + height / 2) <= 1 + _HAIR
