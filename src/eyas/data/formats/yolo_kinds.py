@@ -7,6 +7,8 @@ splits, and only on evidence:
 - Polygons have any number of points, keypoints and corners always the same. So rows of several lengths are polygons.
 - Read as a centre and sides, the first two points of a polygon are nonsense wherever it lies in the right or lower
   third of its picture: the box sticks out. Where that is so for more than a tenth of the rows, they are polygons.
+- Beside rows of a box alone, as segmentation sets have them and keypoints hardly ever do, it is enough that the points
+  lie outside that box.
 - An even number of numbers, or a 2 where a keypoint says how visible it is, can't be of a polygon.
 
 Where that leaves a doubt, the user is asked.
@@ -28,6 +30,7 @@ from eyas.errors import UserError
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _FILES = 4000  # label files that are looked at, spread evenly
 _USUAL = 0.9  # part of the rows that a rule must hold for; the rest may be slips of those who drew
+_SLACK = 0.25  # of the box's side, by which keypoints may lie outside it
 _HAIR = 0.01  # by which a box may stick out of its picture
 _WORDS = {"polygon": "polygons", "keypoints": "boxes with keypoints", "oriented": "oriented boxes"}
 
@@ -40,12 +43,14 @@ class Evidence:
         boxes: rows of five numbers.
         lengths: length -> rows of it.
         keypoints: length -> rows that can be a box and keypoints.
-        flagged: length -> rows that can, and have a 2 among the flags that say how visible a keypoint is.
+        inside: length -> those of them with every point in the box, or near it.
+        flagged: length -> rows that can be a box and keypoints with flags that say how visible each is, a 2 among them.
     """
 
     boxes: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
     keypoints: Counter[int] = field(default_factory=Counter)
+    inside: Counter[int] = field(default_factory=Counter)
     flagged: Counter[int] = field(default_factory=Counter)
 
 
@@ -96,7 +101,7 @@ def possible_kinds(evidence: Evidence) -> tuple[Kind, ...]:
         return ("polygon",)
     length, count = evidence.lengths.most_common(1)[0]
     several = count < _USUAL * evidence.lengths.total()
-    fitting = evidence.keypoints[length] > _USUAL * count
+    fitting = (evidence.inside if evidence.boxes else evidence.keypoints)[length] > _USUAL * count
     if several or (length % 2 == 0 and not fitting):
         return ("polygon",)
     if fitting and (length % 2 == 0 or evidence.flagged[length]):
@@ -118,7 +123,9 @@ def _note(values: list[float], evidence: Evidence) -> None:
         return
     flags = values[7::3] if (count - 5) % 3 == 0 else []
     three = bool(flags) and all(flag in (0, 1, 2) for flag in flags)
-    evidence.keypoints[count] += three or (count - 5) % 2 == 0
+    two = (count - 5) % 2 == 0
+    evidence.keypoints[count] += three or two
+    evidence.inside[count] += (three and _near(values, 3)) or (two and _near(values, 2))
     evidence.flagged[count] += three and 2 in flags
 
 
@@ -128,3 +135,11 @@ def _is_box(values: Sequence[float]) -> bool:
     if not (width > 0 and height > 0):
         return False
     return min(x - width / 2, y - height / 2) >= -_HAIR and max(x + width / 2, y + height / 2) <= 1 + _HAIR
+
+
+def _near(values: Sequence[float], size: int) -> bool:
+    """Return whether the keypoints of a row, of `size` numbers each, lie in its box or near it, or stand as 0 0."""
+    x, y, width, height = values[1:5]
+    reach_x, reach_y = width * (0.5 + _SLACK), height * (0.5 + _SLACK)
+    points = zip(values[5::size], values[6::size], strict=True)
+    return all((px, py) == (0, 0) or (abs(px - x) <= reach_x and abs(py - y) <= reach_y) for px, py in points)
