@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from eyas.data.formats.coco import COCO
 from eyas.data.formats.found import Format, Found, StrayLabels, pick, plain_names
+from eyas.data.formats.hints import hint
 from eyas.data.formats.voc import VOC
 from eyas.data.formats.yolo import YOLO
 from eyas.data.formats.yolo_kinds import KINDS
@@ -54,11 +55,12 @@ def find_format(
             where=str(path),
             fix=f"say which with the format option ({' or '.join(f.name for f, _ in fitting)}), or move one away",
         )
+    told = hint(path, tuple(FORMATS.values()))
     raise UserError(
-        f"No dataset was found{' in the format ' + format if format else ''}. {_listing(path)}",
+        f"No dataset was found{' in the format ' + format if format else ''}. {_listing(path)} {told.looks}".rstrip(),
         where=str(path),
         expected="; ".join(f.title for f in wanted),
-        fix=_hint(path),
+        fix=told.fix,
     )
 
 
@@ -155,18 +157,6 @@ def _fitted(found_format: Format, index: DatasetIndex) -> DatasetIndex:
 def _relative(path: Path, root: Path) -> str:
     """Return the path below the root, or its name."""
     return path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else path.name
-
-
-def _hint(path: Path) -> str:
-    """Return what usually helps when a folder is not recognised, "" when nothing comes to mind."""
-    if path.is_file():
-        return ""
-    if any(path.glob("*.json")):
-        return f"give the COCO file itself, for example {sorted(path.glob('*.json'))[0]}"
-    if (path / "labels").is_dir() or any(path.glob("*/labels")):
-        return "YOLO labels need a data.yaml that names the splits and the classes"
-    inner = next((p for p in sorted(path.iterdir()) if p.is_dir() and any(f.sniff(p) for f in FORMATS.values())), None)
-    return f"give the folder inside: {inner}" if inner else ""
 
 
 def _listing(path: Path) -> str:
