@@ -41,6 +41,13 @@ def read_list(path: Path, bases: Sequence[Path]) -> list[Path]:
         )
         for number, picture in zip(lost, moved, strict=True):
             found[number] = picture
+        told = [(lines[number], found[number]) for number in lost if found[number]]
+        if told:
+            warnings.warn(
+                f"{path.name}: {len(told)} of its pictures are listed by paths that are not here; each was found by "
+                f"the end of its path, for example {strip_blanks(told[0][0])} as {told[0][1]}.",
+                stacklevel=2,
+            )
     if lines and not any(found):
         raise UserError(
             f"None of the {len(lines)} pictures that {path.name} lists is there, for example {lines[0].strip()}.",
@@ -80,13 +87,6 @@ def _by_ends(lines: Sequence[str], path: Path, bases: Sequence[Path]) -> list[Pa
             )
         found.append(known[fitting[0]] if fitting else None)
     _keep_to_the_rule(lines, found)
-    told = [(line, picture) for line, picture in zip(lines, found, strict=True) if picture]
-    if told:
-        warnings.warn(
-            f"{path.name}: {len(told)} of its pictures are listed by paths that are not here; each was found by the "
-            f"end of its path, for example {strip_blanks(told[0][0])} as {told[0][1]}.",
-            stacklevel=2,
-        )
     return found
 
 

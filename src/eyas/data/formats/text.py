@@ -117,8 +117,8 @@ def _by_zeros(head: bytes) -> str:
     if every and head[2::4].count(0) == last == every and head[0::4].count(0) < every:
         return "utf-32-le"
     even, odd = head[0::2].count(0), head[1::2].count(0)
-    if min(even, odd) == 0:
-        return "utf-16-be" if even else "utf-16-le"
+    if max(even, odd) > 4 * min(even, odd):  # a few letters, such as the ideographic blank, have the zero elsewhere
+        return "utf-16-be" if even > odd else "utf-16-le"
     return "utf-8"
 
 

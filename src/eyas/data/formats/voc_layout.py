@@ -68,9 +68,10 @@ def pair(xmls: Sequence[Path], xml_root: Path, picture_root: Path) -> Pairs:
         else:
             open_ones.append((xml, fitting))
     problems = Problems(xml_root, "the annotations")
+    unclaimed = [number for number in range(len(names)) if number not in owners]
     for xml, fitting in open_ones:
-        free = fitting or [number for number in range(len(names)) if number not in owners]
-        chosen = finder.by_filename(parse_xml(xml, Problems(xml)), frozenset(free))
+        free = fitting or unclaimed
+        chosen = finder.by_filename(parse_xml(xml, Problems(xml)), free)
         if len(chosen) == 1:
             owners.setdefault(chosen[0], []).append(xml)
         elif chosen or fitting:
@@ -102,13 +103,14 @@ class _Finder:
         """Return the pictures that fit best."""
         return self._stems.find(stem)
 
-    def by_filename(self, annotation: Annotation, among: frozenset[int]) -> list[int]:
+    def by_filename(self, annotation: Annotation, among: Sequence[int]) -> list[int]:
         """Return which of `among` the annotation names: by <filename>, with <folder>, then by <path>, in any suffix."""
         best: list[int] = []
+        wanted = set(among)
         folder = f"{annotation.folder}/{annotation.filename}" if annotation.folder else ""
         for text in (annotation.filename, folder, annotation.path):
             for found in (self._names.find(text), self._stems.find(_without_suffix(text))):
-                fitting = [number for number in found if number in among]
+                fitting = [number for number in found if number in wanted]
                 if len(fitting) == 1:
                     return fitting
                 best = best or fitting

@@ -114,18 +114,22 @@ def read_yaml(path: Path) -> DataYaml:
 def _moved(data: DataYaml) -> dict[str, Path]:
     """Return where entries lead to without the first folders of their paths, for those that lead nowhere as they stand.
 
-    What is the folder of another split too, or lies in it, is left out: "/old/val/images" is not "images", where the
-    pictures of all splits are.
+    A folder that holds another split's, or lies in one that the file names as it is, is left out: "/old/test/images"
+    is not "images", where the pictures of all splits are.
     """
-    literal = [(split, data.resolve(entry), entry) for split, entries in data.splits.items() for entry in entries]
-    ended = [(split, target or _by_end(data, entry), entry) for split, target, entry in literal]
-    return {
-        entry: target
-        for (split, target, entry), (_, known, _) in zip(ended, literal, strict=True)
-        if known is None
-        and target is not None
-        and not any(other != split and place is not None and _overlap(target, place) for other, place, _ in ended)
-    }
+    literal = {entry: data.resolve(entry) for entries in data.splits.values() for entry in entries}
+    ended = {entry: _by_end(data, entry) for entry, target in literal.items() if target is None}
+    moved = {}
+    for entry, target in ended.items():
+        others = [place for other, place in {**literal, **ended}.items() if place is not None and other != entry]
+        given = [place for place in literal.values() if place is not None]
+        if (
+            target is not None
+            and not any(_inside(o, target) for o in others)
+            and not any(_inside(target, g) for g in given)
+        ):
+            moved[entry] = target
+    return moved
 
 
 def _by_end(data: DataYaml, entry: str) -> Path | None:
@@ -135,10 +139,9 @@ def _by_end(data: DataYaml, entry: str) -> Path | None:
     return next((end for end in ends if exists(end)), None)
 
 
-def _overlap(one: Path, other: Path) -> bool:
-    """Return whether the two are one, or one lies in the other."""
-    first, second = one.resolve(), other.resolve()
-    return first.is_relative_to(second) or second.is_relative_to(first)
+def _inside(one: Path, other: Path) -> bool:
+    """Return whether the first is the second, or lies in it."""
+    return one.resolve().is_relative_to(other.resolve())
 
 
 def _load(path: Path) -> Any:
