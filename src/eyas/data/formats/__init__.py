@@ -138,7 +138,9 @@ def load_splits(
 def _read(found_format: Format, found: Found) -> DatasetIndex:
     """Return the index of a split, having told of label files that belong to no picture."""
     index = found_format.read(found)
-    strays = found_format.strays(found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for the same pictures again, and would tell the same again
+        strays = found_format.strays(found)
     if strays:
         warnings.warn(
             f"{len(strays)} label files of '{found.split}' belong to no picture and are not used: "

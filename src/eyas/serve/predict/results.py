@@ -75,7 +75,7 @@ class CocoResults:
             if "error" in row:
                 continue
             found = row.get("detections", [])
-            image = self._count
+            image: Id = self._count
             if self._ids is not None:  # frames of a video share its name
                 image = self._ids[0].find(row["name"], once="index" not in row)
             boxes = np.array([one["box"] for one in found], np.float32).reshape(-1, 4)
