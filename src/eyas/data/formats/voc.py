@@ -64,7 +64,9 @@ def sniff(root: Path) -> tuple[Found, ...]:
 
 def _has_voc(folder: Path, *, below: bool) -> bool:
     """Return whether any of the folder's first XML files is a VOC annotation."""
-    return any(looks_like_voc(path) for path in list_xml(folder, below=below)[:_LOOKED_AT])
+    if any(looks_like_voc(path) for path in list_xml(folder, below=False)[:_LOOKED_AT]):
+        return True
+    return below and any(looks_like_voc(path) for path in list_xml(folder)[:_LOOKED_AT])
 
 
 def _annotation_folder(root: Path) -> Path | None:
@@ -126,7 +128,7 @@ class _Dataset:
     def pairs(self) -> Pairs:
         """Their pictures."""
         assert self.folder is not None
-        return pair(list_xml(self.folder), self.folder, _picture_folder(self.root))
+        return pair(self.annotations.files, self.folder, _picture_folder(self.root))
 
     def xmls(self, found: Found) -> list[Path]:
         """Return the XML files of a split."""

@@ -46,7 +46,7 @@ def list_xml(folder: Path, *, below: bool = True) -> list[Path]:
     if not below:
         return list(label_files(folder, ".xml").values())
     listing = search_folder(folder, frozenset({".xml"}))
-    files = sorted([*listing.files, *listing.left_out.get("dead links", [])])
+    files = sorted([*listing.files, *listing.left_out.get("dead links", [])], key=str)
     return list({stem_of(path, folder): path for path in files}.values())
 
 
@@ -89,7 +89,7 @@ def pair(xmls: Sequence[Path], xml_root: Path, picture_root: Path) -> Pairs:
 
 def stem_of(path: Path, root: Path) -> str:
     """Return the path below `root` without its suffix, with forward slashes."""
-    return path.relative_to(root).as_posix().removesuffix(path.suffix)
+    return path.as_posix().removeprefix(f"{root.as_posix().rstrip('/')}/").removesuffix(path.suffix)
 
 
 class _Finder:
@@ -146,12 +146,15 @@ class Annotations:
     Args:
         xmls: the files.
         root: the folder that they lie below.
+
+    Attributes:
+        files: the files.
     """
 
     def __init__(self, xmls: Sequence[Path], root: Path) -> None:
         self._files = {stem_of(xml, root): xml for xml in xmls}
         self._ends = PathEnds(self._files)
-        self._xmls = list(self._files.values())
+        self.files = list(self._files.values())
 
     def lines(self, path: Path) -> list[str]:
         """Return the lines of a list that are not blank; names are left as they are."""
@@ -163,7 +166,7 @@ class Annotations:
         exact = self._files.get(line) or self._files.get(plain)
         if exact is not None:
             return [exact]
-        return [self._xmls[number] for number in self._ends.find(_without_suffix(plain.removesuffix(".xml")))]
+        return [self.files[number] for number in self._ends.find(_without_suffix(plain.removesuffix(".xml")))]
 
     def find_flagged(self, line: str) -> list[Path]:
         """Return the files that a line "name flag" of a class's own list names."""

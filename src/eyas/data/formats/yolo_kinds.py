@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -28,7 +28,8 @@ from eyas.data.formats.yolo_rows import Kind, Layout, numbered_rows
 from eyas.errors import UserError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_FILES = 4000  # label files that are looked at, spread evenly
+_FILES = 1000  # label files that are looked at first, spread evenly
+_ENOUGH = 100  # long rows among them; where there are fewer, all files are looked at
 _USUAL = 0.9  # part of the rows that a rule must hold for; the rest may be slips of those who drew
 _SLACK = 0.25  # of the box's side, by which keypoints may lie outside it
 _HAIR = 0.01  # by which a box may stick out of its picture
@@ -64,15 +65,10 @@ def find_layout(labels: Sequence[Path], source: Path) -> Layout:
     Raises:
         UserError: the rows can be of several kinds.
     """
-    evidence = Evidence()
     step = max(1, len(labels) // _FILES)
-    for path in labels[::step]:
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
-        for _, _, values in numbered_rows(data, path, Problems(path)):
-            _note(values, evidence)
+    evidence = gather(labels[::step])
+    if step > 1 and evidence.lengths.total() < _ENOUGH:
+        evidence = gather(labels)
     possible = possible_kinds(evidence)
     if len(possible) == 1:
         if possible[0] == "keypoints":
@@ -93,6 +89,19 @@ def find_layout(labels: Sequence[Path], source: Path) -> Layout:
         + (f"; or for keypoints, with a line such as kpt_shape: [{(length - 5) // 2}, 2] in {source.name}"
            if "keypoints" in possible else ""),
     )  # fmt: skip
+
+
+def gather(labels: Iterable[Path]) -> Evidence:
+    """Return what is seen in the label files; those that are not there, and rows of no numbers, are passed over."""
+    evidence = Evidence()
+    for path in labels:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        for _, _, values in numbered_rows(data, path, Problems(path)):
+            _note(values, evidence)
+    return evidence
 
 
 def possible_kinds(evidence: Evidence) -> tuple[Kind, ...]:
