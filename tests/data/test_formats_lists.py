@@ -111,6 +111,11 @@ def test_the_true_reason_is_told(tmp_path: Path) -> None:
     gone = list_of(root, "C:\\x\\gone.jpg\nC:\\x\\lost.jpg\n")
     assert "None of the 2 pictures that train.txt lists is there" in str(gone)
     assert "label" not in gone.problem
+    assert "UTF-8" not in gone.fix
+    (root / "train.txt").write_bytes("images/train/汽车.jpg".encode("gbk"))
+    with pytest.raises(UserError, match="None of the 1 pictures") as caught:
+        load_dataset(root, "train")
+    assert "UTF-8" in caught.value.fix
     assert "could be" in str(list_of(root, "C:\\x\\a.jpg\n"))  # images/train/a.jpg or images/val/a.jpg
     twice = list_of(root, "C:\\one\\train\\a.jpg\nC:\\two\\train\\a.jpg\n")
     assert "of both only" in twice.problem

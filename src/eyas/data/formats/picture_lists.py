@@ -53,7 +53,8 @@ def read_list(path: Path, bases: Sequence[Path]) -> list[Path]:
             f"None of the {len(lines)} pictures that {path.name} lists is there, for example {lines[0].strip()}.",
             where=str(path),
             expected="paths from " + " or ".join(str(base) for base in bases),
-            fix="correct the paths in the list, or put the pictures where it says",
+            fix="correct the paths in the list, or put the pictures where it says"
+            + ("" if "".join(lines).isascii() else "; if it is not in UTF-8 or UTF-16, save it so"),
         )
     return [
         picture or bases[-1] / strip_blanks(line).replace("\\", "/") for picture, line in zip(found, lines, strict=True)

@@ -224,5 +224,6 @@ def listed(path: Path, annotations: Annotations, pairs: Pairs) -> list[Path]:
             f"{path.name} lists {len(missing)} pictures without an XML file: {shorten(missing)}.",
             where=str(path),
             expected=f"a file such as {missing[0]}.xml in the folder of the annotations for each",
+            fix="" if "".join(missing).isascii() else "if the list is not in UTF-8 or UTF-16, save it so",
         )
     return chosen
