@@ -53,7 +53,7 @@ def say(*words: object, stderr: bool = False, end: str = "\n", flush: bool = Fal
 
 def file_stem(text: str) -> str:
     """Return the text as part of a new file's name that every system, list file and XML can hold."""
-    return _CONTROLS.sub("_", text).replace("\n", "_").replace("\t", "_")
+    return re.sub("[\n\t\ufffe\uffff]", "_", _CONTROLS.sub("_", text))  # XML can't hold the last two
 
 
 def csv_cell(value: object) -> str:

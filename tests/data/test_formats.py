@@ -64,7 +64,7 @@ def test_what_usually_helps_is_said(tmp_path: Path) -> None:
             find_format(root)
         return caught.value.fix
 
-    write_json(tmp_path / "json" / "labels.json", {})
+    write_json(tmp_path / "json" / "labels.json", coco_dict(["a.jpg"], []))
     assert fix_for(tmp_path / "json") == f"give the COCO file itself, for example {tmp_path / 'json' / 'labels.json'}"
     (yolo_root(tmp_path / "yolo") / "data.yaml").unlink()
     assert "need a data.yaml" in fix_for(tmp_path / "yolo")

@@ -9,7 +9,7 @@ from tests.data.cases import write_jpeg, yolo_root
 
 from eyas.data.formats import find_splits, load_dataset
 from eyas.data.formats.found import Problems
-from eyas.data.formats.yolo_rows import parse_rows
+from eyas.data.formats.yolo_rows import Layout, parse_rows
 from eyas.data.formats.yolo_yaml import find_yaml, read_yaml
 from eyas.errors import UserError
 
@@ -163,7 +163,7 @@ def test_a_hair_outside_is_rounding(tmp_path: Path) -> None:
 
 def test_binary_label_file_is_refused(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
-    (root / "labels" / "train" / "a.txt").write_bytes(b"\xff\xfe0\x00 \x00")
+    (root / "labels" / "train" / "a.txt").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xd8")
     with pytest.raises(UserError, match="is not text"):
         load_dataset(root, "train")
 
@@ -210,7 +210,8 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
 
 def test_parse_rows_goes_on_after_a_fault(tmp_path: Path) -> None:
     problems = Problems(tmp_path)
-    rows = parse_rows(b"1 0.5 0.5 1 1\r\nx\n0 0.25 0.25 0.5 0.5", tmp_path / "a.txt", 2, False, problems)
+    data = b"1 0.5 0.5 1 1\r\nx\n0 0.25 0.25 0.5 0.5"
+    rows = parse_rows(data, tmp_path / "a.txt", 2, lambda: Layout("polygon"), problems)
     assert rows == [(1, (0, 0, 1, 1)), (0, (0, 0, 0.5, 0.5))]
     assert problems.count == 1
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eyas.cli.rows import add_rows
 from eyas.compile.options import describe_options, parse_options
 from eyas.errors import UserError
 from eyas.text import say
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where overlapping boxes are dropped (default: %(default)s)")  # fmt: skip
     add("--candidates", type=int, metavar="N", help="boxes a picture that leave the graph (default: 300)")
     add("--data", metavar="ROOT", help="the data set to check and calibrate on (default: the run's own)")
+    add_rows(parser)
     add("--split", metavar="NAME", help="the split to check on (default: the run's own)")
     add("--measure", type=int, default=500, metavar="N",
         help="measure mAP on at most so many pictures; 0: not at all (default: %(default)s)")  # fmt: skip
@@ -78,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         candidates=CANDIDATES if args.candidates is None else args.candidates,
         data=args.data,
         split=args.split,
+        rows=args.rows,
         measured=args.measure,
         options={} if pairs else parse_options(args.target, args.option),
         budget=None if args.budget is None else args.budget / 100,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from eyas.cli.rows import add_rows
 from eyas.text import json_text, say
 
 HELP = (
@@ -43,6 +44,7 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
     """Add the dataset and its format."""
     parser.add_argument("root", metavar="ROOT", type=Path, help="the data set: a folder, a COCO .json or a data.yaml")
     parser.add_argument("--format", choices=_FORMATS, help="its format, when the folder alone does not say")
+    add_rows(parser)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
@@ -68,14 +70,14 @@ def _check(args: argparse.Namespace) -> int:
     from eyas.files import write_json
     from eyas.terminal import open_console
 
-    report = check_dataset(args.root, format=args.format, train_size=args.size)
+    report = check_dataset(args.root, format=args.format, rows=args.rows, train_size=args.size)
     if args.json:
         write_json(args.json, report.to_dict())
     if args.chart:
         from eyas.data.check_chart import write_chart
         from eyas.data.formats import load_splits
 
-        write_chart(load_splits(args.root, format=args.format, fit=False), args.size, args.chart)
+        write_chart(load_splits(args.root, format=args.format, rows=args.rows, fit=False), args.size, args.chart)
     print_report(report, open_console())
     return 1 if report.has_errors else 0
 
@@ -91,7 +93,7 @@ def _info(args: argparse.Namespace) -> int:
     from eyas.data.check_report import print_numbers
     from eyas.terminal import open_console
 
-    report = dataset_numbers(args.root, format=args.format, train_size=args.size)
+    report = dataset_numbers(args.root, format=args.format, rows=args.rows, train_size=args.size)
     if args.json:
         say(json_text(report.to_dict(), indent=2))
     else:
@@ -114,7 +116,7 @@ def _show(args: argparse.Namespace) -> int:
     from eyas.data.show import dataset_sheet
     from eyas.draw import write_png
 
-    index = load_dataset(args.root, args.split, format=args.format)
+    index = load_dataset(args.root, args.split, format=args.format, rows=args.rows)
     sheet = dataset_sheet(index, count=args.count, seed=args.seed, columns=args.columns, side=args.side)
     write_png(sheet, args.out)
     say(f"{min(args.count, len(index))} of {len(index)} pictures of '{index.split}': {args.out}")
@@ -131,7 +133,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _convert(args: argparse.Namespace) -> int:
     from eyas.data.convert import convert
 
-    done = convert(args.root, args.out, args.to, link_pictures=args.link, format=args.format)
+    done = convert(args.root, args.out, args.to, link_pictures=args.link, format=args.format, rows=args.rows)
     _print_splits(done.pictures, done.boxes)
     lost = done.losses
     for count, text in (
@@ -164,7 +166,7 @@ def _split(args: argparse.Namespace) -> int:
     from eyas.data.split import SplitSettings, split_dataset
 
     settings = SplitSettings(args.val, args.test, args.group, args.seed, args.link)
-    splits = split_dataset(args.root, args.out, settings, format=args.format)
+    splits = split_dataset(args.root, args.out, settings, format=args.format, rows=args.rows)
     _print_splits({name: len(s) for name, s in splits.items()}, {name: len(s.boxes) for name, s in splits.items()})
     say(f"written: {args.out}")
     return 0
@@ -180,7 +182,7 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
 def _pack(args: argparse.Namespace) -> int:
     from eyas.data.pack import pack_dataset
 
-    done = pack_dataset(args.root, args.out, size=args.size, quality=args.quality, format=args.format)
+    done = pack_dataset(args.root, args.out, size=args.size, quality=args.quality, format=args.format, rows=args.rows)
     before, after = done.bytes_before / 1e6, done.bytes_after / 1e6
     resumed = f", {done.resumed:,} of them earlier" if done.resumed else ""
     say(f"{done.pictures:,} pictures{resumed}: {before:,.1f} MB before, {after:,.1f} MB after")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eyas.cli.rows import add_rows
 from eyas.text import json_text, say
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="ROOT", type=Path, required=True, help="the data set: a folder, a COCO .json or a data.yaml"
     )
+    add_rows(parser)
     parser.add_argument("--split", default="val", help="the split to evaluate on (default: val)")
     parser.add_argument("--size", type=int, help="the network's input side in pixels (default: as it was trained)")
     parser.add_argument(
@@ -60,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         confidence=args.conf,
         batch=args.batch,
         progress=sys.stderr.isatty(),
+        rows=args.rows,
     )
     if args.json:
         say(json_text(as_json(evaluation), indent=2))

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from eyas.cli.rows import add_rows
 from eyas.text import say
 
 HELP = "train a detector on a data set"
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from eyas.train.recipe import Recipe, dotted_fields
 
     parser.add_argument("--data", metavar="ROOT", help="dataset: a COCO, YOLO or Pascal VOC folder")
+    add_rows(parser)
     parser.add_argument("--recipe", default="", help="scratch, finetune, yolo_nas_coco or quick")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one below runs/)")
     parser.add_argument("--model", metavar="NAME", help="p, n, s, m or l: from under 1 to 42 million parameters")
@@ -52,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from eyas.train.recipes import named
 
     if args.resume is not None:
-        ignored = [f"--{name}" for name in ("data", "recipe", "out", "model", "weights", "size", "batch", "config")
-                   if getattr(args, name)]  # fmt: skip
+        names = ("data", "rows", "recipe", "out", "model", "weights", "size", "batch", "config")
+        ignored = [f"--{name}" for name in names if getattr(args, name)]
         ignored += [f"--{key.removeprefix('field:')}" for key in given_fields(args)]
         if ignored:
             raise UserError(
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     changes: dict[str, Any] = read_config(args.config) if args.config else {}
     short = {
         "data.root": args.data, "model.name": args.model, "model.weights": args.weights, "data.size": args.size,
-        "trainer.epochs": args.epochs, "data.batch_size": args.batch,
+        "trainer.epochs": args.epochs, "data.batch_size": args.batch, "data.rows": args.rows,
     }  # fmt: skip
     changes |= {name: value for name, value in short.items() if value is not None}
     changes |= {key.removeprefix("field:"): yaml.safe_load(value) for key, value in given_fields(args).items()}

@@ -75,7 +75,7 @@ def compile_run(
     check_sealed(run)
     spec, sizes = input_of(config.input, settings.size)
     folder = free_folder(run, out, settings)
-    pictures = find_pictures(run, settings.data, settings.split)
+    pictures = find_pictures(run, settings.data, settings.split, settings.rows)
     with aside(folder) as work:
         bundle, files = work / "bundle", work / "files"
         bundle.mkdir()

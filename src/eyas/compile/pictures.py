@@ -29,22 +29,26 @@ class Pictures:
     calibrate: DatasetIndex
 
 
-def find_pictures(run: Path, data: str | Path | None = None, split: str | None = None) -> Pictures:
+def find_pictures(
+    run: Path, data: str | Path | None = None, split: str | None = None, rows: str | None = None
+) -> Pictures:
     """Return the data set to judge and to calibrate on.
 
     Args:
         run: the run; its recipe says what it was trained and validated on.
         data: another data set; None for the run's own.
         split: the split to judge on; None for the one that the run was validated on, or "val".
+        rows: what long rows of YOLO label files hold; None for what the recipe says of the run's own data set.
 
     Raises:
         UserError: the run's data set is not there any more, or has no such split.
     """
     recipe = _recipe_data(run)
     root = Path(data) if data is not None else _own_root(run, recipe)
-    judge = load_dataset(root, split or (recipe.get("val") if data is None else None) or "val")
+    rows = rows or (recipe.get("rows") if data is None else None)
+    judge = load_dataset(root, split or (recipe.get("val") if data is None else None) or "val", rows=rows)
     try:
-        calibrate = load_dataset(root, (recipe.get("train") if data is None else None) or "train")
+        calibrate = load_dataset(root, (recipe.get("train") if data is None else None) or "train", rows=rows)
     except UserError:
         calibrate = judge  # a data set of one split
     return Pictures(judge, calibrate)

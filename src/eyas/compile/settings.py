@@ -36,6 +36,7 @@ class Settings:
         candidates: boxes that the graph gives a picture.
         data: the data set to judge and calibrate on; None for the run's own.
         split: the split to judge on; None for the run's own.
+        rows: what long rows of YOLO label files hold; None for what the run's recipe says of its own data set.
         compared: how many pictures the outputs are compared on.
         calibrated: how many pictures the ranges of INT8 are taken from, if the run does not carry them.
         weight_bits: of a weight in INT8 at most, 7 or 8; None for what the engine can take on this machine.
@@ -54,6 +55,7 @@ class Settings:
     candidates: int = CANDIDATES
     data: str | Path | None = None
     split: str | None = None
+    rows: str | None = None
     compared: int = 8
     calibrated: int = 128
     weight_bits: int | None = None

@@ -27,6 +27,7 @@ def check_dataset(
     root: Path | str,
     *,
     format: str | None = None,  # noqa: A002
+    rows: str | None = None,
     train_size: int = 640,
     workers: int | None = None,
 ) -> Report:
@@ -35,16 +36,17 @@ def check_dataset(
     Args:
         root: the dataset.
         format: its format, when the folder alone does not say.
+        rows: what long rows of YOLO label files hold, when they alone do not say.
         train_size: the network's input size in pixels, for telling box sizes.
         workers: threads that decode; one a core if None.
 
     Raises:
         UserError: the dataset can't be read at all: no known format, malformed annotations, unknown classes.
     """
-    dataset_format, found = find_format(root, format)
+    dataset_format, found = find_format(root, format, rows)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        splits = load_splits(root, format=format, fit=False)
+        splits = load_splits(root, format=format, rows=rows, fit=False)
         strays = _check_strays(dataset_format, found)
     scans = _scan(splits, workers)
     sizes = {
@@ -73,10 +75,16 @@ def check_dataset(
     return Report(Path(root), dataset_format.name, classes, train_size, statistics, tuple(findings))
 
 
-def dataset_numbers(root: Path | str, *, format: str | None = None, train_size: int = 640) -> Report:  # noqa: A002
+def dataset_numbers(
+    root: Path | str,
+    *,
+    format: str | None = None,  # noqa: A002
+    rows: str | None = None,
+    train_size: int = 640,
+) -> Report:
     """Return the numbers of the dataset as a report without findings; no picture is decoded."""
-    dataset_format, _ = find_format(root, format)
-    splits = load_splits(root, format=format)
+    dataset_format, _ = find_format(root, format, rows)
+    splits = load_splits(root, format=format, rows=rows)
     statistics = {name: split_statistics(index, train_size) for name, index in splits.items()}
     classes = next(iter(splits.values())).classes
     return Report(Path(root), dataset_format.name, classes, train_size, statistics, ())

@@ -41,6 +41,7 @@ def convert(
     *,
     link_pictures: bool = False,
     format: str | None = None,  # noqa: A002
+    rows: str | None = None,
 ) -> Converted:
     """Write the dataset in `source` as a new one in the format `to`, with all its splits.
 
@@ -50,6 +51,7 @@ def convert(
         to: "coco", "yolo" or "voc".
         link_pictures: hard-link the pictures instead of copying them.
         format: the source's format, when the folder alone does not say.
+        rows: what long rows of YOLO label files hold, when they alone do not say.
 
     Raises:
         UserError: the source can't be read, a picture is missing or `out` is not empty; nothing is written then.
@@ -58,7 +60,7 @@ def convert(
         raise UserError(f"Unknown format '{to}'{suggest(to, FORMATS)}.", expected="one of " + ", ".join(FORMATS))
     folder = Path(out)
     require_new_folder(folder)
-    splits = load_splits(source, format=format)
+    splits = load_splits(source, format=format, rows=rows)
     require_pictures(splits)
     indexes = list(splits.values())
     target = FORMATS[to]

@@ -67,6 +67,7 @@ def pack_dataset(
     size: int = 640,
     quality: int = 90,
     format: str | None = None,  # noqa: A002
+    rows: str | None = None,
     workers: int | None = None,
 ) -> Packed:
     """Write the dataset as COCO with pictures whose longest side is at most `size`, and the boxes scaled along.
@@ -80,6 +81,7 @@ def pack_dataset(
         size: longest side in pixels.
         quality: of the JPEGs, 1 to 100.
         format: the dataset's format, when the folder alone does not say.
+        rows: what long rows of YOLO label files hold, when they alone do not say.
         workers: threads; one a core if None.
 
     Raises:
@@ -88,7 +90,7 @@ def pack_dataset(
     if not 32 <= size <= 16384 or not 1 <= quality <= 100:
         raise UserError(f"Can't pack to {size} px at quality {quality}.", expected="32 to 16384 px, quality 1 to 100")
     folder = Path(out)
-    splits = load_splits(root, format=format)
+    splits = load_splits(root, format=format, rows=rows)
     require_pictures(splits)
     _begin(folder, {"source": str(Path(root).resolve()), "size": size, "quality": quality})
     indexes = list(splits.values())

@@ -64,6 +64,7 @@ def split_dataset(
     settings: SplitSettings,
     *,
     format: str | None = None,  # noqa: A002
+    rows: str | None = None,
 ) -> dict[str, DatasetIndex]:
     """Write the pictures of all splits in `root` as a new dataset, split anew, in the same format.
 
@@ -72,6 +73,7 @@ def split_dataset(
         out: a new or empty folder.
         settings: the shares and the rest.
         format: the dataset's format, when the folder alone does not say.
+        rows: what long rows of YOLO label files hold, when they alone do not say.
 
     Returns:
         The new splits.
@@ -82,7 +84,7 @@ def split_dataset(
     folder = Path(out)
     require_new_folder(folder)
     found_format, _ = find_format(root, format)
-    splits = load_splits(root, format=format)
+    splits = load_splits(root, format=format, rows=rows)
     require_pictures(splits)
     whole = concatenate(list(splits.values()), "all")
     members = _groups(whole) if settings.group else [[i] for i in range(len(whole))]

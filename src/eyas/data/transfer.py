@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,13 @@ from eyas.data.index import DatasetIndex
 from eyas.data.progress import track
 from eyas.errors import UserError, shorten
 from eyas.files import writing
+from eyas.picture_files import is_picture
+from eyas.picture_header import parse_header
 from eyas.text import file_stem
 
 Place = Callable[[Path, Path], None]
+_LONGEST = 180  # bytes of a stem; with a split, a number and a suffix a name may have 255
+_SUFFIXES: Mapping[str, str] = MappingProxyType({"jpeg": ".jpg", "jpeg2000": ".jp2", "pnm": ".ppm"})
 
 
 @dataclass(frozen=True)
@@ -97,17 +102,34 @@ def plan_names(splits: Sequence[DatasetIndex], *, shared: bool, suffix: str = ""
             taken = set()
         names = []
         for path in index.files:
-            own, folder = file_stem(path.stem), file_stem(path.parent.name)
-            candidates = [own, f"{index.split}_{own}", f"{folder}_{own}"]
+            own = _safe(path.name if not is_picture(path) else path.stem)
+            candidates = [own, f"{index.split}_{own}", _safe(f"{path.parent.name}_{own}")]
             stem = next((c for c in candidates if c.lower() not in taken), "")
             number = 2
             while not stem or stem.lower() in taken:
                 stem = f"{own}_{number}"
                 number += 1
             taken.add(stem.lower())
-            names.append(stem + (suffix or path.suffix))
+            names.append(stem + (suffix or (path.suffix if is_picture(path) else _true_suffix(path))))
         plans.append(names)
     return plans
+
+
+def _safe(stem: str) -> str:
+    """Return a stem that a list of pictures, an XML file and a search of folders give back.
+
+    No ends of lines, control characters or halves of a character, no dot in front (it hides a file), not blanks alone,
+    and short enough for a label file's name.
+    """
+    plain = file_stem(stem).encode()[:_LONGEST].decode(errors="ignore")
+    return "_" + plain.lstrip(".") if plain.startswith(".") or not plain.strip() else plain
+
+
+def _true_suffix(path: Path) -> str:
+    """Return the suffix for a picture whose name has none of a picture's, by what is in the file."""
+    with path.open("rb") as file:
+        header = parse_header(file.read(1 << 16))
+    return _SUFFIXES.get(header.kind, f".{header.kind}") if header else path.suffix
 
 
 def place_pictures(
@@ -121,7 +143,11 @@ def place_pictures(
         target: its format.
         place: (source, destination) -> makes the picture there.
         text: what the progress bar says.
+
+    Raises:
+        UserError: the format can't hold the dataset; no picture is placed then.
     """
+    target.refuse(splits)
     shared = target.pictures(out, "a") == target.pictures(out, "b")
     plans = plan_names(splits, shared=shared)
     pairs = []

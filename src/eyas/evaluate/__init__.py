@@ -19,6 +19,7 @@ def evaluate(
     confidence: float = 0.25,
     batch: int = 8,
     progress: bool = False,
+    rows: str | None = None,
 ) -> CocoResult:
     """Measure a trained model on a data set, write a report folder and return the COCO numbers.
 
@@ -33,10 +34,13 @@ def evaluate(
             know no threshold.
         batch: pictures that go through the network at once.
         progress: show a progress bar on stderr.
+        rows: what long rows of YOLO label files hold ("polygon", "keypoints", "oriented"), if they alone do not say.
 
     Raises:
         UserError: something given can't be used, or the data set has classes that the model doesn't know.
     """
     from eyas.evaluate.run import evaluate_run
 
-    return evaluate_run(run, data, split, out, size=size, confidence=confidence, batch=batch, progress=progress).result
+    return evaluate_run(
+        run, data, split, out, size=size, confidence=confidence, batch=batch, progress=progress, rows=rows
+    ).result

@@ -25,10 +25,11 @@ def evaluate_run(
     confidence: float = CONFIDENCE,
     batch: int = 8,
     progress: bool = False,
+    rows: str | None = None,
 ) -> Evaluation:
     """Measure the model in `run` on a data set and write the report; see `eyas.evaluate.evaluate`."""
     check_numbers(confidence, batch)
-    index = load_dataset(data, split)
+    index = load_dataset(data, split, rows=rows)
     check_truth(index)
     with load(run, thresholds=EVALUATE, size=size) as detector:
         aligned, missing = align_classes(index, detector.classes)

@@ -15,7 +15,8 @@ import simplejpeg
 from eyas.errors import UserError
 from eyas.files import read_json, write_bytes, write_text, writing
 from eyas.runtime.convert import to_coco, to_yolo_txt
-from eyas.runtime.sources import Frame, Item, Live, Video
+from eyas.runtime.like import ImageIds
+from eyas.runtime.sources import Frame, Item, Live, Picture, Video
 from eyas.text import json_text
 from eyas.types import Detections, Id, UInt8Array, plain_id
 
@@ -172,8 +173,9 @@ class CocoFile:
         self._image_ids: Mapping[int, Id] | None = None
         self._category_ids: list[Id] | None = None
         if like is not None:
-            ids, self._category_ids = read_ids(like, classes)
-            self._image_ids = {id(item): _image_id(item, ids, like) for item in items}
+            names, self._category_ids = read_ids(like, classes)
+            ids = ImageIds(names, str(like))
+            self._image_ids = {id(item): ids.find(_place(item)) for item in items}
         self._count = 0
         self._separator = "[\n"
         self._path = path
@@ -211,12 +213,9 @@ class CocoFile:
             self._temporary.unlink(missing_ok=True)
 
 
-def _image_id(item: Item, ids: Mapping[str, Id], like: Path) -> Id:
-    """Return the item's image id: that of its path below the folder given, else of its bare file name."""
-    found = ids.get(item.name, ids.get(PurePosixPath(item.name).name))
-    if found is None:
-        raise UserError(f"{item.name} is not among the images of the annotation file.", where=str(like))
-    return found
+def _place(item: Item) -> str | Path:
+    """Return the item's whole path, or its name if it is no file."""
+    return item.path.absolute() if isinstance(item, Picture | Video) else item.name
 
 
 def read_ids(annotations: Path, classes: tuple[str, ...]) -> tuple[Mapping[str, Id], list[Id]]:

@@ -129,7 +129,7 @@ def load_train_and_val(recipe: DataRecipe, augment: AugmentPolicy | None = None)
     """
     if not recipe.root:
         raise UserError("No dataset is given.", fix="eyas train --data path/to/dataset", where="data.root")
-    loaded = {split: load_dataset(recipe.root, split) for split in (recipe.train, recipe.val)}
+    loaded = {split: load_dataset(recipe.root, split, rows=recipe.rows) for split in (recipe.train, recipe.val)}
     train, val = (same_classes(loaded, recipe.root, recipe.train)[split] for split in (recipe.train, recipe.val))
     usable = trained(train, recipe, augment or AugmentPolicy())
     if not usable.kept.any():

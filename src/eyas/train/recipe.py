@@ -36,6 +36,7 @@ class DataRecipe:
     Attributes:
         root: the dataset's folder (COCO, YOLO or Pascal VOC), or its .json or .yaml file.
         train, val: names of the splits.
+        rows: what long rows of YOLO label files hold, where they alone do not say: polygon, keypoints or oriented.
         size: the network's input side in pixels, a multiple of 32.
         margin: pixels left free on the limiting side; YOLO-NAS resizes to 636 in 640.
         batch_size: pictures a step and process.
@@ -46,6 +47,7 @@ class DataRecipe:
     root: str = ""
     train: str = "train"
     val: str = "val"
+    rows: Literal["polygon", "keypoints", "oriented"] | None = None
     size: int = 640
     margin: int = 4
     batch_size: int = 16

@@ -10,8 +10,10 @@ from types import MappingProxyType
 
 from eyas.data.formats.coco import COCO
 from eyas.data.formats.found import Format, Found, StrayLabels, pick, plain_names
+from eyas.data.formats.hints import hint
 from eyas.data.formats.voc import VOC
 from eyas.data.formats.yolo import YOLO
+from eyas.data.formats.yolo_kinds import KINDS
 from eyas.data.index import DatasetIndex
 from eyas.data.merge import same_classes
 from eyas.data.sizes import fit_to_pictures
@@ -20,12 +22,17 @@ from eyas.errors import UserError, shorten, suggest
 FORMATS: Mapping[str, Format] = MappingProxyType({f.name: f for f in (COCO, YOLO, VOC)})
 
 
-def find_format(root: Path | str, format: str | None = None) -> tuple[Format, tuple[Found, ...]]:  # noqa: A002
+def find_format(
+    root: Path | str,
+    format: str | None = None,  # noqa: A002
+    rows: str | None = None,
+) -> tuple[Format, tuple[Found, ...]]:
     """Return the one format that `root` is of and the splits found.
 
     Args:
         root: a dataset's folder, one COCO .json file or a data.yaml.
         format: its name if the user says it; else every format looks for its files.
+        rows: what long rows of YOLO label files hold ("polygon", "keypoints", "oriented"), if they alone do not say.
 
     Raises:
         UserError: nothing there, no format fits or several do; says what was found.
@@ -40,7 +47,7 @@ def find_format(root: Path | str, format: str | None = None) -> tuple[Format, tu
     wanted = [FORMATS[format]] if format else list(FORMATS.values())
     fitting = [(f, found) for f in wanted if (found := f.sniff(path))]
     if len(fitting) == 1:
-        return fitting[0]
+        return _with_rows(*fitting[0], rows)
     if fitting:
         lines = [f"{f.name}: {', '.join(sorted({_relative(s.source, path) for s in found}))}" for f, found in fitting]
         raise UserError(
@@ -48,12 +55,30 @@ def find_format(root: Path | str, format: str | None = None) -> tuple[Format, tu
             where=str(path),
             fix=f"say which with the format option ({' or '.join(f.name for f, _ in fitting)}), or move one away",
         )
+    told = hint(path, tuple(FORMATS.values()))
     raise UserError(
-        f"No dataset was found{' in the format ' + format if format else ''}. {_listing(path)}",
+        f"No dataset was found{' in the format ' + format if format else ''}. {_listing(path)} {told.looks}".rstrip(),
         where=str(path),
         expected="; ".join(f.title for f in wanted),
-        fix=_hint(path),
+        fix=told.fix,
     )
+
+
+def _with_rows(found_format: Format, found: tuple[Found, ...], rows: str | None) -> tuple[Format, tuple[Found, ...]]:
+    """Return the splits with what the user says of their rows.
+
+    Raises:
+        UserError: the format has no such rows, or there is no such kind.
+    """
+    if rows is None:
+        return found_format, found
+    if found_format is not YOLO or rows not in KINDS:
+        raise UserError(
+            f"--rows {rows} can't be used with a dataset of the format {found_format.name}.",
+            where=str(found[0].root),
+            expected=f"for YOLO one of {', '.join(KINDS)}, for other formats nothing",
+        )
+    return found_format, tuple(dataclasses.replace(each, rows=rows) for each in found)
 
 
 def find_splits(root: Path | str, format: str | None = None) -> tuple[str, ...]:  # noqa: A002
@@ -61,18 +86,25 @@ def find_splits(root: Path | str, format: str | None = None) -> tuple[str, ...]:
     return tuple(plain_names(find_format(root, format)[1]))
 
 
-def load_dataset(root: Path | str, split: str | None = None, *, format: str | None = None) -> DatasetIndex:  # noqa: A002
+def load_dataset(
+    root: Path | str,
+    split: str | None = None,
+    *,
+    format: str | None = None,  # noqa: A002
+    rows: str | None = None,
+) -> DatasetIndex:
     """Return the index of one split of the dataset in `root`.
 
     Args:
         root: a dataset's folder, one COCO .json file or a data.yaml.
         split: its name; "val", "valid" and "validation" are one. None is fine when there is only one.
         format: "coco", "yolo" or "voc" when the folder alone does not say.
+        rows: what long rows of YOLO label files hold ("polygon", "keypoints", "oriented"), if they alone do not say.
 
     Raises:
         UserError: the root, the split or the annotations can't be used, or they are for pictures of another shape.
     """
-    found_format, found = find_format(root, format)
+    found_format, found = find_format(root, format, rows)
     return _fitted(found_format, _read(found_format, pick(found, split, str(root))))
 
 
@@ -80,19 +112,20 @@ def load_splits(
     root: Path | str,
     *,
     format: str | None = None,  # noqa: A002
+    rows: str | None = None,
     fit: bool = True,
 ) -> dict[str, DatasetIndex]:
     """Return the indexes of all splits by plain name, with the classes of the training split.
 
     Args:
         root: as for `load_dataset`.
-        format: the same.
+        format, rows: the same.
         fit: bring sizes and boxes to the picture files; False leaves them as the annotations have them.
 
     Raises:
         UserError: something can't be used, or a split has boxes of classes that the training split lacks.
     """
-    found_format, found = find_format(root, format)
+    found_format, found = find_format(root, format, rows)
     splits = {name: dataclasses.replace(_read(found_format, f), split=name) for name, f in plain_names(found).items()}
     first = "train" if "train" in splits else next(iter(splits))
     splits = {
@@ -105,7 +138,9 @@ def load_splits(
 def _read(found_format: Format, found: Found) -> DatasetIndex:
     """Return the index of a split, having told of label files that belong to no picture."""
     index = found_format.read(found)
-    strays = found_format.strays(found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for the same pictures again, and would tell the same again
+        strays = found_format.strays(found)
     if strays:
         warnings.warn(
             f"{len(strays)} label files of '{found.split}' belong to no picture and are not used: "
@@ -124,18 +159,6 @@ def _fitted(found_format: Format, index: DatasetIndex) -> DatasetIndex:
 def _relative(path: Path, root: Path) -> str:
     """Return the path below the root, or its name."""
     return path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else path.name
-
-
-def _hint(path: Path) -> str:
-    """Return what usually helps when a folder is not recognised, "" when nothing comes to mind."""
-    if path.is_file():
-        return ""
-    if any(path.glob("*.json")):
-        return f"give the COCO file itself, for example {sorted(path.glob('*.json'))[0]}"
-    if (path / "labels").is_dir() or any(path.glob("*/labels")):
-        return "YOLO labels need a data.yaml that names the splits and the classes"
-    inner = next((p for p in sorted(path.iterdir()) if p.is_dir() and any(f.sniff(p) for f in FORMATS.values())), None)
-    return f"give the folder inside: {inner}" if inner else ""
 
 
 def _listing(path: Path) -> str:

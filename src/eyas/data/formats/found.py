@@ -35,11 +35,13 @@ class Found:
         split: its name as it stands on the disk.
         source: the file or folder that the annotations come from.
         root: the dataset's root.
+        rows: what long rows of YOLO label files hold, if the user says it: "polygon", "keypoints" or "oriented".
     """
 
     split: str
     source: Path
     root: Path
+    rows: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Format:
         strays: split -> label files there that belong to no picture.
         has_crowd: whether the format can say that a box stands for a crowd.
         says_sizes: whether picture sizes stand in the label files, and boxes are meant for these.
+        refuse: splits -> raises UserError if the format can't hold them at all; asked before pictures are copied.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Format:
     strays: Callable[[Found], tuple[Path, ...]]
     has_crowd: bool
     says_sizes: bool = True
+    refuse: Callable[[Sequence[DatasetIndex]], None] = lambda _: None
 
 
 def canonical(split: str) -> str:

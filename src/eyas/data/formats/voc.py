@@ -4,6 +4,7 @@ Read from any of these:
     root/JPEGImages, root/Annotations/*.xml and root/ImageSets/Main/SPLIT.txt
     root/images with root/annotations/*.xml (or the names above without ImageSets): one split, "all"
     root/SPLIT/*.xml beside their pictures (Roboflow's export), or root/*.xml: one split, "all"
+Pictures and XML files may lie in sub-folders; see voc_layout for which belongs to which.
 A classes.txt in the root fixes the order of the classes; without one they are those of all XML files, sorted.
 "Difficult" objects are read and written as crowds: neither is trained on, and neither counts in evaluation.
 Written as the first.
@@ -12,6 +13,7 @@ Written as the first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -22,12 +24,12 @@ from eyas.data.formats.found import (
     Found,
     Problems,
     canonical,
-    label_files,
-    list_pictures,
     read_sizes,
     relative_name,
     tell_unlabelled,
 )
+from eyas.data.formats.text import read_names, strip_blanks
+from eyas.data.formats.voc_layout import Annotations, Pairs, image_sets, list_xml, listed, pair
 from eyas.data.formats.voc_xml import Annotation, looks_like_voc, parse_xml
 from eyas.data.index import DatasetIndex, build_index, check_class_names
 from eyas.errors import UserError, shorten
@@ -43,36 +45,33 @@ def sniff(root: Path) -> tuple[Found, ...]:
     """Return the splits that lie in `root` as Pascal VOC."""
     if not root.is_dir():
         return ()
-    annotations = _annotation_folder(root)
-    if annotations:
-        sets = _image_sets(root)
-        return tuple(Found(s.stem, s, root) for s in sets) if sets else (Found("all", annotations, root),)
-    beside = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in _ANNOTATIONS and _has_voc(p)]
+    folder = _annotation_folder(root)
+    if folder:
+        sets = image_sets(root, Annotations(list_xml(folder), folder))
+        return tuple(Found(s.stem, s, root) for s in sets) if sets else (Found("all", folder, root),)
+    beside = [
+        path
+        for path in sorted(root.iterdir())
+        if path.is_dir()
+        and path.name not in _ANNOTATIONS
+        and not path.name.startswith(".")
+        and _has_voc(path, below=False)
+    ]
     if beside:
         return tuple(Found(folder.name, folder, root) for folder in beside)
-    return (Found("all", root, root),) if _has_voc(root) else ()
+    return (Found("all", root, root),) if _has_voc(root, below=False) else ()
 
 
-def _has_voc(folder: Path) -> bool:
+def _has_voc(folder: Path, *, below: bool) -> bool:
     """Return whether any of the folder's first XML files is a VOC annotation."""
-    return any(looks_like_voc(path) for path in list(label_files(folder, ".xml").values())[:_LOOKED_AT])
+    if any(looks_like_voc(path) for path in list_xml(folder, below=False)[:_LOOKED_AT]):
+        return True
+    return below and any(looks_like_voc(path) for path in list_xml(folder)[:_LOOKED_AT])
 
 
 def _annotation_folder(root: Path) -> Path | None:
     """Return the root's folder of VOC annotations, None if it has none."""
-    return next((root / name for name in _ANNOTATIONS if _has_voc(root / name)), None)
-
-
-def _image_sets(root: Path) -> list[Path]:
-    """Return the lists that are splits: not a class's own lists (two columns), not "trainval" beside train and val."""
-    lists = []
-    for path in sorted((root / "ImageSets" / "Main").glob("*.txt")):
-        with path.open(encoding="utf-8") as file:
-            first = next((line for line in file if line.strip()), "")
-        if len(first.split()) == 1:
-            lists.append(path)
-    names = {path.stem for path in lists}
-    return [path for path in lists if path.stem != "trainval" or not {"train", "val"} <= names]
+    return next((root / name for name in _ANNOTATIONS if _has_voc(root / name, below=True)), None)
 
 
 def read(found: Found) -> DatasetIndex:
@@ -82,10 +81,11 @@ def read(found: Found) -> DatasetIndex:
         UserError: an XML file is missing or malformed; the first few are named.
     """
     problems = Problems(found.source, "the annotations")
-    pairs = _pairs(found)
+    dataset = _Dataset(found.root)
+    pairs = dataset.pictures(found)
     parsed = {xml: parse_xml(xml, problems) for _, xml in pairs if xml is not None}
     tell_unlabelled(found.split, len(parsed), len(pairs))
-    classes = _classes(found, parsed, problems)
+    classes = _classes(found, dataset, parsed, problems)
     problems.raise_any("VOC XML with a name and xmin, ymin, xmax, ymax for each object")
     place = {name: i for i, name in enumerate(classes)}
     unknown = sorted({o.name for a in parsed.values() for o in a.objects} - place.keys())
@@ -111,28 +111,41 @@ def read(found: Found) -> DatasetIndex:
     )
 
 
-def _pairs(found: Found) -> list[tuple[Path, Path | None]]:
-    """Return (picture, its XML file) of the split in order; None for a background picture without XML."""
-    annotations = _annotation_folder(found.root)
-    if found.source.is_file() and annotations:
-        folder = _picture_folder(found.root)
-        stems = [line.split()[0] for line in found.source.read_text(encoding="utf-8").splitlines() if line.strip()]
-        known = {path.stem: path for path in list_pictures(folder)}
-        files = label_files(annotations, ".xml")
-        missing = [stem for stem in stems if stem not in files]
-        if missing:
-            raise UserError(
-                f"{found.source.name} lists {len(missing)} pictures without an XML file: {shorten(missing)}.",
-                where=str(found.source),
-                expected=f"a file such as {annotations / missing[0]}.xml for each",
-            )
-        return [(known.get(stem, folder / f"{stem}.jpg"), files[stem]) for stem in stems]
-    flat = found.source != annotations
-    folder = found.source if flat else _picture_folder(found.root)
-    known = {path.stem: path for path in list_pictures(folder) if not flat or path.parent == folder}
-    files = label_files(found.source, ".xml")
-    stems = sorted(known.keys() | files.keys())
-    return [(known.get(stem, folder / f"{stem}.jpg"), files.get(stem)) for stem in stems]
+class _Dataset:
+    """The files of a dataset, looked for once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = _annotation_folder(root)
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """The XML files of the annotations' folder."""
+        assert self.folder is not None
+        return Annotations(list_xml(self.folder), self.folder)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Their pictures."""
+        assert self.folder is not None
+        return pair(self.annotations.files, self.folder, _picture_folder(self.root))
+
+    def xmls(self, found: Found) -> list[Path]:
+        """Return the XML files of a split."""
+        if found.source.is_file():
+            return listed(found.source, self.annotations, self.pairs)
+        return list_xml(found.source, below=found.source != self.root)
+
+    def pictures(self, found: Found) -> list[tuple[Path, Path | None]]:
+        """Return (picture, its XML file) of the split in order; None for a background picture without XML."""
+        xmls = self.xmls(found)
+        if found.source.is_file():
+            return [(self.pairs.pictures[xml], xml) for xml in xmls]
+        pairs = self.pairs if found.source == self.folder else pair(xmls, found.source, found.source)
+        # Pictures may lie in sub-folders of a split's folder; in those of a root without splits lies anything.
+        alone = [picture for picture in pairs.alone if found.source != self.root or picture.parent == self.root]
+        every = [*((picture, xml) for xml, picture in pairs.pictures.items()), *((picture, None) for picture in alone)]
+        return sorted(every, key=lambda each: each[0].with_suffix(""))
 
 
 def _picture_folder(root: Path) -> Path:
@@ -143,29 +156,46 @@ def _picture_folder(root: Path) -> Path:
     return root
 
 
-def _classes(found: Found, parsed: dict[Path, Annotation], problems: Problems) -> list[str]:
+def _classes(found: Found, dataset: _Dataset, parsed: dict[Path, Annotation], problems: Problems) -> list[str]:
     """Return the class names: those of classes.txt, else of all XML files of the dataset, sorted."""
-    listed = found.root / _CLASSES
-    if listed.is_file():
-        classes = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = found.root / _CLASSES
+    if names.is_file():
+        classes = read_names(names)
     else:
-        others = {xml for split in sniff(found.root) for _, xml in _pairs(split) if xml is not None} - parsed.keys()
+        others = {xml for split in sniff(found.root) for xml in dataset.xmls(split)} - parsed.keys()
         every: Iterable[Annotation] = [*parsed.values(), *(parse_xml(xml, problems) for xml in sorted(others))]
         classes = sorted({o.name for annotation in every for o in annotation.objects})
     problems.raise_any("VOC XML with a name and xmin, ymin, xmax, ymax for each object")
-    check_class_names(classes, str(listed if listed.is_file() else found.source))
+    check_class_names(classes, str(names if names.is_file() else found.source))
     return classes
 
 
 def strays(found: Found) -> tuple[Path, ...]:
     """Return the XML files of the split whose picture is not there."""
-    return tuple(xml for picture, xml in _pairs(found) if xml is not None and not picture.is_file())
+    return tuple(
+        xml for picture, xml in _Dataset(found.root).pictures(found) if xml is not None and not picture.is_file()
+    )
 
 
 def pictures(out: Path, split: str) -> Path:
     """Return the folder that the pictures of every split go to."""
     del split
     return out / "JPEGImages"
+
+
+def refuse(splits: Sequence[DatasetIndex]) -> None:
+    """Refuse class names that a line of text and an XML element would not give back.
+
+    Raises:
+        UserError: a class name begins or ends with blanks.
+    """
+    odd = [name for name in splits[0].classes if name != strip_blanks(name)]
+    if odd:
+        raise UserError(
+            f"Pascal VOC can't hold class names with blanks at their ends: {shorten([repr(name) for name in odd])}.",
+            where=str(splits[0].root),
+            fix="rename them in the source, or convert to coco or yolo",
+        )
 
 
 def write(splits: Sequence[DatasetIndex], out: Path) -> None:
@@ -217,4 +247,5 @@ VOC = Format(
     pictures=pictures,
     strays=strays,
     has_crowd=True,
+    refuse=refuse,
 )

@@ -1,17 +1,20 @@
 """YOLO txt: one label file a picture, a row "class centre_x centre_y width height" an object, in fractions of the size.
 
 Read: data.yaml (or the file itself) with splits that are folders, lists of folders or .txt lists of pictures; label
-files in the folder "labels" beside "images", or beside the pictures. Polygon rows become their bounding boxes. A
-picture without a label file is a background picture. Written as out/images/SPLIT, out/labels/SPLIT, out/data.yaml.
+files in the folder "labels" beside "images", or beside the pictures. Of rows with a polygon or an oriented box the
+upright box around it is taken, of rows with keypoints their box (see yolo_kinds). A picture without a label file is a
+background picture. Written as out/images/SPLIT, out/labels/SPLIT, out/data.yaml.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +30,15 @@ from eyas.data.formats.found import (
     relative_name,
     tell_unlabelled,
 )
-from eyas.data.formats.yolo_rows import parse_rows
+from eyas.data.formats.picture_lists import read_list
+from eyas.data.formats.yolo_kinds import KINDS, find_layout
+from eyas.data.formats.yolo_rows import Layout, parse_rows
 from eyas.data.formats.yolo_yaml import DataYaml, find_yaml, read_yaml
 from eyas.data.index import DatasetIndex, build_index, check_class_names
 from eyas.errors import UserError, shorten
 from eyas.files import write_text
+
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})  # that YAML makes something else of
 
 
 def sniff(root: Path) -> tuple[Found, ...]:
@@ -60,6 +67,11 @@ def read(found: Found) -> DatasetIndex:
     paths = _pictures(found, data)
     labels = label_paths(paths)
     problems = Problems(found.source.parent, "label files")
+
+    @cache
+    def layout() -> Layout:
+        return _layout(found, data)
+
     pictures, classes, boxes = array("q"), array("q"), array("d")
     seen = 0
     for number, path in enumerate(labels):
@@ -70,7 +82,7 @@ def read(found: Found) -> DatasetIndex:
                 problems.add(f"{path}: {'is a dead link' if not path.exists() else error.strerror}")
             continue
         seen += 1
-        rows = parse_rows(text, path, len(data.classes), data.has_keypoints, problems)
+        rows = parse_rows(text, path, len(data.classes), layout, problems)
         pictures.extend([number] * len(rows))
         for label, box in rows:
             classes.append(label)
@@ -99,6 +111,28 @@ def read(found: Found) -> DatasetIndex:
     )
 
 
+def _layout(found: Found, data: DataYaml) -> Layout:
+    """Return what long rows hold: what the user says, else what data.yaml says, else what the rows of all splits show.
+
+    Raises:
+        UserError: the rows can be of several kinds.
+    """
+    if found.rows is not None:
+        kind = next(kind for kind in KINDS if kind == found.rows)
+        return Layout(kind, data.kpt_shape if kind == "keypoints" else None)
+    if data.kpt_shape is not None:
+        return Layout("keypoints", data.kpt_shape)
+    labels = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each split tells of its own faults when it is read
+        for split in data.splits:
+            try:
+                labels += label_paths(_pictures(Found(split, found.source, found.root), data))
+            except UserError:
+                continue
+    return find_layout(labels, found.source)
+
+
 def _pictures(found: Found, data: DataYaml) -> list[Path]:
     """Return the pictures of the split in order.
 
@@ -117,22 +151,17 @@ def _pictures(found: Found, data: DataYaml) -> list[Path]:
             )
         if target.is_dir():
             paths += list_pictures(target)
-        elif target.suffix == ".txt":
-            lines = [line.strip() for line in target.read_text(encoding="utf-8").splitlines()]
-            paths += [_listed(line, target, data) for line in lines if line]
+        elif target.suffix.lower() == ".txt":
+            paths += read_list(target, tuple(dict.fromkeys((target.parent, *data.bases))))
         else:
             paths.append(target)
+        if entry in data.moved:
+            warnings.warn(
+                f"{data.path.name} says {found.split}: {entry}, which is not here; {target} was taken.", stacklevel=3
+            )
     if not paths:
         raise UserError(f"The split '{found.split}' has no picture.", where=", ".join(data.splits[found.split]))
     return paths
-
-
-def _listed(line: str, source: Path, data: DataYaml) -> Path:
-    """Return the path that a line of a list of pictures means: from the list's folder, the root, or absolute."""
-    for base in (source.parent, data.base):
-        if (base / line).is_file():
-            return base / line
-    return data.base / line
 
 
 def label_paths(paths: Sequence[Path]) -> list[Path]:
@@ -204,10 +233,21 @@ def write(splits: Sequence[DatasetIndex], out: Path) -> None:
             path = index.path(number)
             text = _rows_text(index, number)
             (folder / (path.stem + ".txt")).write_text(text, encoding="ascii")
-    lines = [f"{index.split}: images/{index.split}" for index in splits]
-    # A JSON string is a YAML string, so any name is quoted right.
-    names = [f"  {i}: {json.dumps(name, ensure_ascii=False)}" for i, name in enumerate(splits[0].classes)]
+    lines = [f"{_key(index.split)}: {_key(f'images/{index.split}')}" for index in splits]
+    names = [f"  {i}: {_quoted(name)}" for i, name in enumerate(splits[0].classes)]
     write_text(out / "data.yaml", "\n".join([*lines, f"nc: {len(names)}", "names:", *names]) + "\n")
+
+
+def _quoted(text: str) -> str:
+    """Return the text as a YAML string that every reader takes for text: a JSON string, all of it printable."""
+    escaped = re.compile("[\x7f-\xa0\xad\u2028\u2029\ufeff\ufffe\uffff]")
+    return escaped.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
+
+
+def _key(text: str) -> str:
+    """Return the text as YAML: plain where every reader takes it for text."""
+    plain = re.fullmatch(r"(images/)?[A-Za-z][A-Za-z0-9_-]*", text) and text.lower() not in _WORDS
+    return text if plain else _quoted(text)
 
 
 def _rows_text(index: DatasetIndex, number: int) -> str:

@@ -1,14 +1,22 @@
-"""Reading a YOLO dataset's data.yaml: class names, and where each split's pictures are, oddities included."""
+"""Reading a YOLO dataset's data.yaml: class names, and where each split's pictures are, oddities included.
+
+Every value is read as the text that stands there: YAML's own rules would make True of a class "yes", 8 of "010" and a
+date of "2024-01-01".
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eyas.data.formats.found import canonical
+from eyas.data.formats.picture_lists import exists
+from eyas.data.formats.text import read_text, strip_blanks
 from eyas.errors import UserError, missing_extra
+from eyas.path_ends import path_parts
 
 _NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NO_SPLITS = frozenset({"path", "nc", "names", "download", "kpt_shape", "flip_idx", "channels", "roboflow"})
@@ -23,31 +31,38 @@ class DataYaml:
         classes: class names in label order.
         splits: split -> its entries as they stand in the file.
         base: the folder named by "path:" if it exists, else the file's own.
-        has_keypoints: label rows go on with keypoints after the box.
+        kpt_shape: (keypoints of an object, numbers of a keypoint) if label rows go on with keypoints after the box.
+        moved: entries that lead nowhere as they stand, but to this folder or list by the longest end of their path.
     """
 
     path: Path
     classes: tuple[str, ...]
     splits: dict[str, tuple[str, ...]]
     base: Path
-    has_keypoints: bool
+    kpt_shape: tuple[int, int] | None
+    moved: Mapping[str, Path] = field(default_factory=dict)
 
     def resolve(self, entry: str) -> Path | None:
         """Return the folder or list that a split's entry means, None if there is none.
 
         Exports often say "../train/images" for what lies at "train/images" beside the file, or carry an absolute
         path of the machine they were made on; so besides the literal meaning, the entry without its leading dots is
-        looked for.
+        looked for, and its path without the folders that are not here (`moved`).
         """
         plain = PurePosixPath(entry.replace("\\", "/"))
-        inner = Path(*[part for part in plain.parts if part not in ("..", ".", "/")])
-        for base in dict.fromkeys((self.base, self.path.parent)):
+        inner = Path(*path_parts(entry))
+        for base in self.bases:
             for candidate in (base / plain, base / inner):
-                if candidate.exists():
+                if exists(candidate):
                     # "../train/images" may also exist beside the root; the dataset's own folder wins.
                     own = base / inner
-                    return own if own.exists() else candidate
-        return None
+                    return own if exists(own) else candidate
+        return self.moved.get(entry)
+
+    @property
+    def bases(self) -> tuple[Path, ...]:
+        """The folders that entries are relative to, the likelier one first."""
+        return tuple(dict.fromkeys((self.base, self.path.parent)))
 
 
 def find_yaml(root: Path) -> Path | None:
@@ -57,7 +72,11 @@ def find_yaml(root: Path) -> Path | None:
     for name in _NAMES:
         if (root / name).is_file():
             return root / name
-    others = [p for p in sorted(root.glob("*.y*ml")) if p.suffix in (".yaml", ".yml") and _names_classes(p)]
+    others = [
+        path
+        for path in sorted(root.glob("*.y*ml"))
+        if path.suffix in (".yaml", ".yml") and not path.name.startswith(".") and _names_classes(path)
+    ]
     return others[0] if len(others) == 1 else None
 
 
@@ -71,34 +90,108 @@ def read_yaml(path: Path) -> DataYaml:
     if not isinstance(fields, dict) or "names" not in fields:
         raise UserError(f"{path.name} names no classes.", where=str(path), expected="a line such as: names: [cat, dog]")
     classes = _classes(fields["names"], path)
-    count = fields.get("nc")
-    if count is not None and count != len(classes):
-        raise UserError(f"{path.name} says nc: {count} but has {len(classes)} names.", where=str(path))
-    base = path.parent / str(fields.get("path") or ".")
-    data = DataYaml(path, classes, {}, base if base.is_dir() else path.parent, "kpt_shape" in fields)
+    count = fields.get("nc", "")
+    if not _says_nothing(count) and _whole(count) != len(classes):
+        raise UserError(f"{path.name} says nc: {count!s:.40} but has {len(classes)} names.", where=str(path))
+    said = fields.get("path", "")
+    base = path.parent / (said if isinstance(said, str) and not _says_nothing(said) else ".")
+    shape = _kpt_shape(fields.get("kpt_shape", ""), path)
+    data = DataYaml(path, classes, {}, base if base.is_dir() else path.parent, shape)
     splits = {}
     for key, value in fields.items():
-        entries = tuple(e for e in (value if isinstance(value, list) else [value]) if isinstance(e, str) and e)
-        if not entries or str(key) in _NO_SPLITS:
+        given = value if isinstance(value, list) else [value]
+        entries = tuple(e for e in given if isinstance(e, str) and (_is_text(e) or (e and data.resolve(e))))
+        if not entries or key in _NO_SPLITS:
             continue
-        usual = canonical(str(key)).startswith(("train", "val", "test"))
+        usual = canonical(key).startswith(("train", "val", "test"))
         if usual or all(data.resolve(entry) is not None for entry in entries):
-            splits[str(key)] = entries
+            splits[key] = entries
     if not splits:
         raise UserError(f"{path.name} names no split.", where=str(path), expected="lines such as: train: images/train")
-    return dataclasses.replace(data, splits=splits)
+    return dataclasses.replace(data, splits=splits, moved=_moved(dataclasses.replace(data, splits=splits)))
+
+
+def _moved(data: DataYaml) -> dict[str, Path]:
+    """Return where entries lead to without the first folders of their paths, for those that lead nowhere as they stand.
+
+    A folder that holds another split's, or lies in one that the file names as it is, is left out: "/old/test/images"
+    is not "images", where the pictures of all splits are.
+    """
+    literal = {entry: data.resolve(entry) for entries in data.splits.values() for entry in entries}
+    ended = {entry: _by_end(data, entry) for entry, target in literal.items() if target is None}
+    moved = {}
+    for entry, target in ended.items():
+        others = [place for other, place in {**literal, **ended}.items() if place is not None and other != entry]
+        given = [place for place in literal.values() if place is not None]
+        if (
+            target is not None
+            and not any(_inside(o, target) for o in others)
+            and not any(_inside(target, g) for g in given)
+        ):
+            moved[entry] = target
+    return moved
+
+
+def _by_end(data: DataYaml, entry: str) -> Path | None:
+    """Return the folder or list at the longest end of the entry's path, None if there is none."""
+    parts = path_parts(entry)
+    ends = (base.joinpath(*parts[first:]) for first in range(1, len(parts)) for base in data.bases)
+    return next((end for end in ends if exists(end)), None)
+
+
+def _inside(one: Path, other: Path) -> bool:
+    """Return whether the first is the second, or lies in it."""
+    return one.resolve().is_relative_to(other.resolve())
 
 
 def _load(path: Path) -> Any:
-    """Return the parsed file."""
+    """Return the parsed file: mappings, lists and texts."""
     try:
         import yaml
     except ImportError:
         raise missing_extra("pyyaml", "train") from None
+
+    class Texts(yaml.BaseLoader):
+        """Makes a text of every scalar, and takes no key twice."""
+
+        def construct_scalar(self, node: Any) -> Any:
+            text = super().construct_scalar(node)
+            return text if getattr(node, "style", None) else strip_blanks(text)  # quotes keep what is in them
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            mapping = super().construct_mapping(node, deep=deep)
+            if len(mapping) < len(node.value):
+                keys = [self.construct_object(key) for key, _ in node.value]
+                twice = next(key for key in keys if keys.count(key) > 1)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {twice!r:.80} stands twice", node.start_mark
+                )
+            return mapping
+
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return yaml.load(read_text(path), Loader=Texts)
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path.name} is not valid YAML: {error}.", where=str(path)) from None
+    except RecursionError:
+        raise UserError(f"{path.name} is not valid YAML: it is nested too deep.", where=str(path)) from None
+
+
+def _is_text(text: str) -> bool:
+    """Return whether YAML takes the plain text for one, and not for a number, a date, yes and no, or nothing."""
+    import yaml
+
+    tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    return str(tag) == "tag:yaml.org,2002:str"
+
+
+def _says_nothing(value: Any) -> bool:
+    """Return whether the field is empty or YAML's null."""
+    return value in ("", "~", "null", "Null", "NULL")
+
+
+def _whole(text: Any) -> int | None:
+    """Return the whole number that the text is, None if it is none."""
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _names_classes(path: Path) -> bool:
@@ -112,17 +205,27 @@ def _names_classes(path: Path) -> bool:
 
 def _classes(names: Any, path: Path) -> tuple[str, ...]:
     """Return the class names from a list, or from a mapping of numbers 0..C-1."""
-    if isinstance(names, list):
-        return tuple(str(name) for name in names)
     if isinstance(names, dict):
-        try:
-            numbered = {int(key): str(name) for key, name in names.items()}
-        except ValueError:
-            numbered = {}
-        if numbered and sorted(numbered) == list(range(len(names))):
-            return tuple(numbered[i] for i in range(len(names)))
+        numbered = {_whole(key): name for key, name in names.items()}
+        names = [numbered.get(i) for i in range(len(names))]
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return tuple(names)
     raise UserError(
         f"The names in {path.name} can't be read.",
         where=str(path),
         expected="a list of class names, or a mapping of the numbers 0, 1, 2, ... to names",
+    )
+
+
+def _kpt_shape(value: Any, path: Path) -> tuple[int, int] | None:
+    """Return the shape of keypoints, None if the field says nothing."""
+    if _says_nothing(value):
+        return None
+    shape: Sequence[int | None] = [_whole(each) for each in value] if isinstance(value, list) else []
+    if len(shape) == 2 and shape[0] and shape[1] in (2, 3):
+        return shape[0], shape[1]
+    raise UserError(
+        f"{path.name} says kpt_shape: {value!s:.40}.",
+        where=str(path),
+        expected="the number of keypoints and 2 or 3 numbers each, such as kpt_shape: [17, 3]",
     )

@@ -14,6 +14,7 @@ from eyas.boxes import xyxy_to_xywh
 from eyas.errors import UserError
 from eyas.files import atomic_path
 from eyas.runtime.convert import decimals
+from eyas.runtime.like import ImageIds
 from eyas.runtime.writers import read_ids
 from eyas.types import Id
 
@@ -55,17 +56,13 @@ class CocoResults:
     Args:
         path: where.
         first: how many pictures came before this file: ids go on counting, from 1.
-        ids: (name -> image id, category id of each class) of an annotation file; None counts both from 1.
-        where: the annotation file, for the error.
+        ids: (images, category id of each class) of an annotation file; None counts both from 1.
     """
 
-    def __init__(
-        self, path: Path, first: int, ids: tuple[Mapping[str, Id], Sequence[Id]] | None, where: str = ""
-    ) -> None:
+    def __init__(self, path: Path, first: int, ids: tuple[ImageIds, Sequence[Id]] | None) -> None:
         self._file = path.open("w", encoding="utf-8")
         self._count = first
         self._ids = ids
-        self._where = where
         self._separator = "[\n"
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -75,25 +72,21 @@ class CocoResults:
             about: dict[str, Any] = {"file_name": row["name"]}
             if "index" in row:
                 about["frame"] = row["index"]
+            if "error" in row:
+                continue
             found = row.get("detections", [])
+            image: Id = self._count
+            if self._ids is not None:  # frames of a video share its name
+                image = self._ids[0].find(row["name"], once="index" not in row)
             boxes = np.array([one["box"] for one in found], np.float32).reshape(-1, 4)
             for one, box in zip(found, decimals(xyxy_to_xywh(boxes)), strict=True):
-                fields = {"image_id": self._image(row["name"]), "category_id": self._category(one["label"])}
+                fields = {"image_id": image, "category_id": self._category(one["label"])}
                 entry = {**fields, "bbox": box, "score": one["score"], **about}
                 self._file.write(self._separator + json.dumps(entry, ensure_ascii=False))
                 self._separator = ",\n"
 
     def _category(self, label: int) -> Id:
         return label + 1 if self._ids is None else self._ids[1][label]
-
-    def _image(self, name: str) -> Id:
-        if self._ids is None:
-            return self._count
-        known = self._ids[0]
-        found = known.get(name, known.get(name.rpartition("/")[2]))
-        if found is None:
-            raise UserError(f"{name} is not among the images of the annotation file.", where=self._where)
-        return found
 
     def close(self) -> None:
         """Finish the file."""
@@ -140,7 +133,7 @@ def write_results(
         like: a COCO annotation file whose ids are to be used.
         about: text for a parquet file's metadata.
     """
-    ids = read_ids(like, classes) if like else None
+    ids = _like(like, classes) if like else None
     problems: list[tuple[str, str]] = []
     rows = _noting((json.loads(line) for line in lines), problems)
     first = 0
@@ -148,7 +141,7 @@ def write_results(
     following = next(rows, None)
     while following is not None or not written:
         path = out if shard is None else out / f"{len(written):05d}{ENDINGS[kind]}"
-        with atomic_path(path) as temporary, _opened(temporary, kind, first, ids, like, about) as results:
+        with atomic_path(path) as temporary, _opened(temporary, kind, first, ids, about) as results:
             end = None if shard is None else first + shard
             while following is not None and first != end:
                 results.write([following])
@@ -161,13 +154,18 @@ def write_results(
     return problems
 
 
+def _like(path: Path, classes: tuple[str, ...]) -> tuple[ImageIds, list[Id]]:
+    """Return the images and the category ids of an annotation file."""
+    images, categories = read_ids(path, classes)
+    return ImageIds(images, str(path)), categories
+
+
 @contextmanager
 def _opened(
     path: Path,
     kind: Format,
     first: int,
-    ids: tuple[Mapping[str, Id], list[Id]] | None,
-    like: Path | None,
+    ids: tuple[ImageIds, list[Id]] | None,
     about: Mapping[str, str] | None,
 ) -> Iterator[Results]:
     """Give a file of results, closed at the end."""
@@ -175,7 +173,7 @@ def _opened(
     if kind == "jsonl":
         results = JsonLines(path)
     elif kind == "coco":
-        results = CocoResults(path, first, ids, str(like or ""))
+        results = CocoResults(path, first, ids)
     else:
         from eyas.serve.predict.tables import ParquetResults
 

@@ -1,0 +1,14 @@
+"""The option `--rows` of every verb that reads a data set."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_rows(parser: argparse.ArgumentParser) -> None:
+    """Add the option; its value is for `eyas.data.formats.load_dataset`."""
+    parser.add_argument(
+        "--rows",
+        choices=("polygon", "keypoints", "oriented"),
+        help="what long rows of YOLO label files hold, when they alone do not say",
+    )

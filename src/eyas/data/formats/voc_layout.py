@@ -1,0 +1,229 @@
+"""Which picture belongs to which VOC annotation, and which annotations a list of ImageSets names.
+
+A picture belongs to the annotation of its stem; in sub-folders, to that of the same sub-folder where both have them.
+<filename> decides where the stem finds several pictures ("a.jpg" and "a.png", or namesakes in two folders) or none (the
+file was named otherwise). What stays open after that is refused: equal names never stand for each other.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eyas.data.formats.found import Problems, canonical, label_files, list_pictures
+from eyas.data.formats.text import decode, split_lines, strip_blanks
+from eyas.data.formats.voc_xml import Annotation, parse_xml
+from eyas.errors import UserError, shorten
+from eyas.path_ends import PathEnds, path_parts
+from eyas.picture_files import is_picture, search_folder
+
+_FLAGGED = re.compile(r"(.*?)\s+(?:-1|0|1)")  # a line of a class's own list: whether a picture has one, or a hard one
+_LOOKED_AT = 1000  # lines of a list, to tell whose it is
+_SPLITS = frozenset({"train", "val", "test", "trainval"})
+
+
+@dataclass
+class Pairs:
+    """The annotations of a dataset and their pictures.
+
+    Attributes:
+        pictures: XML file -> its picture, which may not be there.
+        alone: pictures that no annotation belongs to.
+    """
+
+    pictures: dict[Path, Path] = field(default_factory=dict)
+    alone: list[Path] = field(default_factory=list)
+
+
+def list_xml(folder: Path, *, below: bool = True) -> list[Path]:
+    """Return the XML files in the folder, and `below` it, in order of name, dead links included: reading tells of them.
+
+    Hidden files are left out, and of two that differ in the suffix's case the one in capitals.
+    """
+    if not below:
+        return list(label_files(folder, ".xml").values())
+    listing = search_folder(folder, frozenset({".xml"}))
+    files = sorted([*listing.files, *listing.left_out.get("dead links", [])], key=str)
+    return list({stem_of(path, folder): path for path in files}.values())
+
+
+def pair(xmls: Sequence[Path], xml_root: Path, picture_root: Path) -> Pairs:
+    """Return which picture below `picture_root` belongs to which of the XML files below `xml_root`.
+
+    Raises:
+        UserError: an annotation fits several pictures, or a picture several annotations.
+    """
+    known = list_pictures(picture_root)
+    names = [picture.relative_to(picture_root).as_posix() for picture in known]
+    finder = _Finder(names)
+    owners: dict[int, list[Path]] = {}
+    open_ones: list[tuple[Path, list[int]]] = []
+    for xml in xmls:
+        fitting = finder.by_stem(stem_of(xml, xml_root))
+        if len(fitting) == 1:
+            owners.setdefault(fitting[0], []).append(xml)
+        else:
+            open_ones.append((xml, fitting))
+    problems = Problems(xml_root, "the annotations")
+    unclaimed = [number for number in range(len(names)) if number not in owners]
+    for xml, fitting in open_ones:
+        free = fitting or unclaimed
+        chosen = finder.by_filename(parse_xml(xml, Problems(xml)), free)
+        if len(chosen) == 1:
+            owners.setdefault(chosen[0], []).append(xml)
+        elif chosen or fitting:
+            several = shorten([names[number] for number in chosen or fitting], 3)
+            problems.add(f"{xml}: could be of {several}, and its <filename> does not say which")
+    for number, xml_files in owners.items():
+        if len(xml_files) > 1:
+            problems.add(f"{shorten(xml_files, 3)} all belong to {names[number]}")
+    problems.raise_any("one picture for each XML file: of the same name and sub-folder, or named in <filename>")
+    pictures = {xml_files[0]: known[number] for number, xml_files in owners.items()}
+    alone = [picture for number, picture in enumerate(known) if number not in owners]
+    missing = {xml: picture_root / f"{stem_of(xml, xml_root)}.jpg" for xml in xmls if xml not in pictures}
+    return Pairs({xml: pictures.get(xml) or missing[xml] for xml in xmls}, _without_twins(alone, pictures.values()))
+
+
+def stem_of(path: Path, root: Path) -> str:
+    """Return the path below `root` without its suffix, with forward slashes."""
+    return path.as_posix().removeprefix(f"{root.as_posix().rstrip('/')}/").removesuffix(path.suffix)
+
+
+class _Finder:
+    """Finds pictures by what annotations say of them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = PathEnds(names)
+        self._stems = PathEnds(_without_suffix(name) for name in names)
+
+    def by_stem(self, stem: str) -> list[int]:
+        """Return the pictures that fit best."""
+        return self._stems.find(stem)
+
+    def by_filename(self, annotation: Annotation, among: Sequence[int]) -> list[int]:
+        """Return which of `among` the annotation names: by <filename>, with <folder>, then by <path>, in any suffix."""
+        best: list[int] = []
+        wanted = set(among)
+        folder = f"{annotation.folder}/{annotation.filename}" if annotation.folder else ""
+        for text in (annotation.filename, folder, annotation.path):
+            for found in (self._names.find(text), self._stems.find(_without_suffix(text))):
+                fitting = [number for number in found if number in wanted]
+                if len(fitting) == 1:
+                    return fitting
+                best = best or fitting
+        return best
+
+
+def _without_suffix(name: str) -> str:
+    """Return the path without a picture's suffix."""
+    suffix = Path(path_parts(name)[-1]).suffix if path_parts(name) else ""
+    return name.removesuffix(suffix) if suffix and is_picture(Path(f"a{suffix}")) else name
+
+
+def _without_twins(alone: Sequence[Path], pictures: Iterable[Path]) -> list[Path]:
+    """Return the pictures without those that have an annotated one of the same stem beside them.
+
+    Most often such a twin is the same photograph in another format: as a background picture it would teach that
+    nothing is in it.
+    """
+    taken = {picture.with_suffix("") for picture in pictures}
+    twins = [picture for picture in alone if picture.with_suffix("") in taken]
+    if twins:
+        warnings.warn(
+            f"{len(twins)} pictures without an annotation of their own have the name of an annotated one but for the "
+            f"suffix and are left out: {shorten(twins, 3)}.",
+            stacklevel=2,
+        )
+    return [picture for picture in alone if picture.with_suffix("") not in taken]
+
+
+class Annotations:
+    """The XML files of a dataset, to be found by lines of a list.
+
+    Args:
+        xmls: the files.
+        root: the folder that they lie below.
+
+    Attributes:
+        files: the files.
+    """
+
+    def __init__(self, xmls: Sequence[Path], root: Path) -> None:
+        self._files = {stem_of(xml, root): xml for xml in xmls}
+        self._ends = PathEnds(self._files)
+        self.files = list(self._files.values())
+
+    def lines(self, path: Path) -> list[str]:
+        """Return the lines of a list that are not blank; names are left as they are."""
+        return [line for line in split_lines(decode(path.read_bytes())) if line in self._files or strip_blanks(line)]
+
+    def find(self, line: str) -> list[Path]:
+        """Return the files that a line names as a whole: by the very name, with blanks or a suffix, or by its end."""
+        plain = strip_blanks(line)
+        exact = self._files.get(line) or self._files.get(plain)
+        if exact is not None:
+            return [exact]
+        return [self.files[number] for number in self._ends.find(_without_suffix(plain.removesuffix(".xml")))]
+
+    def find_flagged(self, line: str) -> list[Path]:
+        """Return the files that a line "name flag" of a class's own list names."""
+        match = _FLAGGED.fullmatch(strip_blanks(line))
+        return self.find(match[1]) if match else []
+
+    def is_split(self, path: Path) -> bool:
+        """Return whether a list says which pictures are in a split, and not which have objects of one class.
+
+        A class's list has a flag after every name. A name may look so too ("street 1"), so a list is a class's only if
+        no line of it is a name as a whole, and every line one without its flag.
+        """
+        lines = self.lines(path)[:_LOOKED_AT]
+        if not lines or canonical(path.stem) in _SPLITS:
+            return bool(lines)
+        whole = any(line in self._files or strip_blanks(line) in self._files for line in lines)
+        return whole or not all(self.find_flagged(line) for line in lines)
+
+
+def image_sets(root: Path, annotations: Annotations) -> list[Path]:
+    """Return the lists of ImageSets/Main that are splits; not "trainval" where it adds nothing to train and val."""
+    folder = root / "ImageSets" / "Main"
+    lists = {path.stem: path for path in sorted(folder.glob("[!.]*.txt")) if annotations.is_split(path)}
+    if {"trainval", "train", "val"} <= lists.keys():
+        whole, *parts = ({strip_blanks(s) for s in annotations.lines(lists[n])} for n in ("trainval", "train", "val"))
+        if whole <= parts[0] | parts[1]:
+            del lists["trainval"]
+    return list(lists.values())
+
+
+def listed(path: Path, annotations: Annotations, pairs: Pairs) -> list[Path]:
+    """Return the XML files that a list names, in order.
+
+    Raises:
+        UserError: a line names none, or several.
+    """
+    stems = {xml: picture.with_suffix("").as_posix() for xml, picture in pairs.pictures.items()}
+    by_picture = PathEnds(stems.values())
+    files = list(stems)
+    chosen: list[Path] = []
+    missing: list[str] = []
+    for line in annotations.lines(path):
+        found = annotations.find(line) or [files[n] for n in by_picture.find(_without_suffix(strip_blanks(line)))]
+        found = found or annotations.find_flagged(line)
+        if len(found) > 1:
+            raise UserError(
+                f"{path.name} lists {strip_blanks(line)}, which could be {shorten(found, 3)}.",
+                where=str(path),
+                expected="names with their sub-folder, such as cam1/0001",
+            )
+        missing += [] if found else [strip_blanks(line)]
+        chosen += found
+    if missing:
+        raise UserError(
+            f"{path.name} lists {len(missing)} pictures without an XML file: {shorten(missing)}.",
+            where=str(path),
+            expected=f"a file such as {missing[0]}.xml in the folder of the annotations for each",
+            fix="" if "".join(missing).isascii() else "if the list is not in UTF-8 or UTF-16, save it so",
+        )
+    return chosen

@@ -1,0 +1,58 @@
+"""Which image of an annotation file a picture is: what `--like` asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from eyas.errors import UserError, shorten
+from eyas.path_ends import PathEnds
+from eyas.types import Id
+
+
+class ImageIds:
+    """Gives each picture the id of the image whose file name its path ends like, and no two pictures the same.
+
+    Args:
+        ids: file name -> image id.
+        where: the annotation file, for messages.
+    """
+
+    def __init__(self, ids: Mapping[str, Id], where: str) -> None:
+        self._names = list(ids)
+        self._ids = list(ids.values())
+        self._ends = PathEnds(self._names)
+        self._owners: dict[int, str] = {}
+        self._where = where
+
+    def find(self, path: str | Path, *, once: bool = False) -> Id:
+        """Return the image id of a picture: "cam1/0001.jpg" is never "cam2/0001.jpg".
+
+        Args:
+            path: the picture's, as much of it as is known.
+            once: who asks for the same path again means another picture; else the same one, or another frame of it.
+
+        Raises:
+            UserError: no image has its name, several fit alike, or the one that fits is another picture's.
+        """
+        text = path.as_posix() if isinstance(path, Path) else path
+        fitting = self._ends.find(text)
+        if not fitting:
+            raise UserError(f"{text} is not among the images of the annotation file.", where=self._where)
+        if len(fitting) > 1:
+            raise UserError(
+                f"{text} could be {shorten([self._names[number] for number in fitting], 3)} of the annotation file.",
+                where=self._where,
+                expected="a path that ends like one of its file names",
+                fix="give the folder that these names start from",
+            )
+        known = fitting[0] in self._owners
+        other = self._owners.setdefault(fitting[0], text)
+        if other != text or (known and once):
+            raise UserError(
+                f"{other} and {text} could both be the image {self._names[fitting[0]]} of the annotation file.",
+                where=self._where,
+                expected="a picture for each image",
+                fix="give the folder that the file's names start from, or sort the pictures by folder",
+            )
+        return self._ids[fitting[0]]
