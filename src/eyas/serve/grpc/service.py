@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eyas.serve.api import Request
+from eyas.serve.desk import AT_ONCE
 from eyas.serve.errors import ServeError
 from eyas.serve.grpc.calls import Methods, Streaming, Unary, handlers, request_id, time_left
-from eyas.serve.grpc.codec import parse_request, to_message
-from eyas.serve.grpc.door import Context, Guard, make_door, metadata_of
+from eyas.serve.grpc.codec import has_numbers, parse_request, to_message
+from eyas.serve.grpc.door import Context, Guard, client_of, make_door, metadata_of
 from eyas.serve.grpc.protocol import health_pb2 as health
 from eyas.serve.grpc.protocol import inference_pb2 as pb
 from eyas.serve.oip.detection import find_model, model_metadata, repository_index, server_metadata, to_request
@@ -58,7 +59,9 @@ class Inference:
     async def answer(self, message: pb.ModelInferRequest, context: Context, stream: str) -> pb.ModelInferResponse:
         """Answer a message that came alone, or in the stream of that id."""
         metadata = metadata_of(context)
-        infer = parse_request(message)
+        limits = self.service.limits
+        size = AT_ONCE * has_numbers(message)  # as objects of Python's they are much larger than in the message
+        infer = await self.service.desk.read(2 * size, parse_request, message, limits.pictures)
         request = to_request(
             infer,
             model=message.model_name,
@@ -66,6 +69,7 @@ class Inference:
             request_id=new_id() if stream else request_id(metadata),
             headers=passed_on(metadata),
             stream=stream,
+            most=limits.pictures,
         )
         answer = await self.service.detect(_within_deadline(request, context), protocol="grpc")
         return to_message(answer, infer)
@@ -122,7 +126,9 @@ class Inference:
     ) -> pb.ModelStreamInferResponse:
         """Answer a message of a stream; an error is the message's, and the stream goes on."""
         try:
-            return pb.ModelStreamInferResponse(infer_response=await self.answer(message, context, stream))
+            with self.service.budget.hold(client_of(context)) as held:
+                held.take(message.ByteSize())
+                return pb.ModelStreamInferResponse(infer_response=await self.answer(message, context, stream))
         except ServeError as error:
             failed = pb.ModelInferResponse(
                 model_name=message.model_name, model_version=message.model_version, id=message.id
@@ -220,8 +226,10 @@ def public_services(service: Service, guard: Guard) -> list[Methods]:
     watch: Any = probe.watch
     limits = service.limits
     calls = limits.connections
-    work = make_door(guard, limits, calls, calls // 2)
-    probes = make_door(_everybody, limits, calls, calls // 8, "watchers")  # without a key, so not too many may watch
+    desk, budget = service.desk, service.budget
+    work = make_door(guard, limits, calls, calls // 2, desk, budget)
+    # Without a key, so not too many may watch.
+    probes = make_door(_everybody, limits, calls, calls // 8, desk, budget, "watchers")
     return [
         handlers(pb.DESCRIPTOR, INFERENCE, open_methods, {}, probes),
         handlers(pb.DESCRIPTOR, INFERENCE, unary, streaming, work),
@@ -239,9 +247,8 @@ def admin_services(service: Service, guard: Guard) -> list[Methods]:
         "RepositoryModelLoad": repository.load,
         "RepositoryModelUnload": repository.unload,
     }
-    return [
-        handlers(pb.DESCRIPTOR, INFERENCE, unary, {}, make_door(guard, service.limits, service.limits.connections, 1))
-    ]
+    door = make_door(guard, service.limits, service.limits.connections, 1, service.desk, service.budget)
+    return [handlers(pb.DESCRIPTOR, INFERENCE, unary, {}, door)]
 
 
 def _everybody(_metadata: object) -> str:

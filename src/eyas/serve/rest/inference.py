@@ -12,11 +12,13 @@ from eyas.serve import jsons
 from eyas.serve.api import ModelStatus
 from eyas.serve.errors import ServeError
 from eyas.serve.oip.detection import find_model, model_metadata, repository_index, server_metadata, to_request
-from eyas.serve.oip.rest import HEADER, answer_body, parse_request
+from eyas.serve.oip.rest import HEADER, answer_body, json_size, parse_request
 from eyas.serve.rest.disconnect import while_connected
 from eyas.serve.rest.layers import context_of
 from eyas.serve.rest.replies import JSON, reply
 from eyas.serve.service import Service, passed_on
+
+MOST_ADMIN = 16 * 2**10  # bytes of what the admin says
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,18 @@ class Inference:
         name, version = self._name(http)
         context = context_of(http.scope)
         body = await http.body()
-        infer = parse_request(body, http.headers.get(HEADER), depth=self.service.limits.json_depth)
+        limits, header = self.service.limits, http.headers.get(HEADER)
+        size = json_size(header, len(body))
+        infer = await self.service.desk.read(
+            size, parse_request, body, header, most=limits.json, pictures=limits.pictures
+        )
         request = to_request(
-            infer, model=name, version=version, request_id=context.id, headers=passed_on(context.headers)
+            infer,
+            model=name,
+            version=version,
+            request_id=context.id,
+            headers=passed_on(context.headers),
+            most=limits.pictures,
         )
         answer = await while_connected(http.receive, self.service.detect(request, protocol="oip", trace=context.trace))
         content, length = answer_body(answer, infer)
@@ -108,7 +119,7 @@ class Repository:
 
     async def _fields(self, http: Http) -> dict[str, Any]:
         body = await http.body()
-        return jsons.parse_object(body, depth=self.service.limits.json_depth) if body.strip() else {}
+        return jsons.parse(body, dict[str, Any], most=MOST_ADMIN) if body.strip() else {}
 
     def _version(self, fields: dict[str, Any]) -> str:
         """Return the version in the parameters; an artefact in the request itself is never loaded."""
