@@ -21,6 +21,7 @@ import uvicorn
 from eyas.errors import UserError
 from eyas.serve import urls
 from eyas.serve.api import Engine
+from eyas.serve.budget import Budget
 from eyas.serve.grpc.calls import Methods
 from eyas.serve.grpc.server import make_server
 from eyas.serve.grpc.service import admin_services, public_services
@@ -81,7 +82,8 @@ class Server:
             events = EventLog(settings.events, on_drop=metrics.events_dropped.inc)
             self._journals.append(events.close)
         span = open_telemetry() if settings.telemetry else no_span
-        self.service = Service(self.engine, metrics, settings.limits, events, span)
+        budget = Budget(settings.limits.bodies)
+        self.service = Service(self.engine, metrics, settings.limits, events, span, budget=budget)
         metrics.ready = self.service.ready
         try:
             await self._listen()
@@ -94,7 +96,7 @@ class Server:
         hosts = settings.allowed_hosts
         fetch = _fetcher(settings.limits.body) if settings.urls else None
         keys = settings.keys if settings.keys.hashes else None
-        public = public_app(service, keys=keys, hosts=hosts, fetch=fetch, log=log)
+        public = public_app(service, keys=keys, hosts=hosts, origins=settings.origins, fetch=fetch, log=log)
         rest = await self._serve_http(public, settings.port)
         admin = ""
         if settings.admin_port is not None:

@@ -8,7 +8,6 @@ has overtaken, or {"frame": 4, "error": ..., "kind": ...}.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from eyas.serve.api import Answer, Request
 from eyas.serve.errors import ServeError
 from eyas.serve.rest.layers import context_of
 from eyas.serve.rest.options import from_query
-from eyas.serve.rest.replies import head_document, picture_document
+from eyas.serve.rest.replies import head_document, picture_document, refuse
 from eyas.serve.service import Service, passed_on
 
 IN_FLIGHT = 8  # frames of a stream that may wait for answers; a client that sends more loses them at once
@@ -34,13 +33,10 @@ class Stream:
 
     async def handle(self, socket: WebSocket) -> None:
         """Serve one stream until the client ends it, is silent for too long, or the server drains."""
-        if not same_origin(socket.headers):
-            await socket.close(POLICY, "Streams are for pages of this server.")
-            return
         try:
             asked = from_query(socket.query_params.multi_items())
-        except ServeError as error:
-            await socket.close(POLICY, error.message[:100])
+        except ServeError as error:  # before it is accepted, so that the words can be read
+            await refuse(error, socket.scope, socket.receive, socket.send)
             return
         context = context_of(socket.scope)
         base = Request(
@@ -133,9 +129,3 @@ async def _finish(sender: asyncio.Future[None], answers: asyncio.Queue[asyncio.T
             task.cancel()
             waiting.append(task)  # type: ignore[arg-type]
     await asyncio.gather(*waiting, return_exceptions=True)
-
-
-def same_origin(headers: Mapping[str, str]) -> bool:
-    """Return whether a browser's page comes from this server; programs send no Origin."""
-    origin = headers.get("origin")
-    return origin is None or origin.partition("://")[2] == headers.get("host")
