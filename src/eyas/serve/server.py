@@ -31,7 +31,9 @@ from eyas.serve.observe.metrics import Metrics
 from eyas.serve.observe.tracing import no_span, open_telemetry
 from eyas.serve.rest.app import admin_app, public_app
 from eyas.serve.rest.guarded import Guarded
+from eyas.serve.rest.guarded_stream import GuardedStream
 from eyas.serve.rest.layers import Log
+from eyas.serve.rest.places import Places
 from eyas.serve.security import check_token, key_of
 from eyas.serve.server_settings import ServerSettings, Tls, read_pem, ssl_context
 from eyas.serve.service import Service
@@ -119,10 +121,12 @@ class Server:
     async def _serve_http(self, app: Any, port: int) -> str:
         settings = self.settings
         listener = _bind(settings.host, port)
+        places = Places(settings.limits.connections)
+        guarded = {"limits": settings.limits, "places": places}
         config = uvicorn.Config(
             app,
-            http=partial(Guarded, limits=settings.limits),  # type: ignore[arg-type] # it is called only
-            ws="websockets-sansio",
+            http=partial(Guarded, **guarded),  # type: ignore[arg-type] # it is called only
+            ws=partial(GuardedStream, **guarded, budget=self.service.budget),  # type: ignore[arg-type]
             ws_max_size=settings.limits.body,
             ws_per_message_deflate=False,  # a frame is compressed already, and a small one could unpack to a large one
             lifespan="off",

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from starlette.requests import Request as Http
 
 from eyas.serve import base64s, jsons
+from eyas.serve.budget import Held
 from eyas.serve.desk import Desk
 from eyas.serve.errors import Refused, ServeError
 from eyas.serve.limits import KINDS, Limits
 from eyas.serve.rest import multipart
+from eyas.serve.rest.layers import context_of
 from eyas.serve.rest.options import Asked, asked, once
 from eyas.serve.urls import Fetcher
 
@@ -58,7 +60,7 @@ async def read(
     if kind == JSON:
         body = await json_body(http, limits)
         given = await desk.read(len(body), _from_json, body, query, limits, many, annotate)
-        return await _fetched(given, limits, fetch, many) if given.urls else given.body
+        return await _fetched(given, limits, fetch, many, context_of(http.scope).held) if given.urls else given.body
     if kind == MULTIPART:
         body = await http.body()
         return await desk.read(len(body), _from_form, body, content_type, query, limits, many, annotate)
@@ -121,7 +123,7 @@ def _from_json(body: bytes, query: Mapping[str, Any], limits: Limits, many: bool
     return _Given(Body(tuple(pictures), found, refused))
 
 
-async def _fetched(given: _Given, limits: Limits, fetch: Fetcher | None, many: bool) -> Body:
+async def _fetched(given: _Given, limits: Limits, fetch: Fetcher | None, many: bool, held: Held) -> Body:
     """Return the body with the pictures that lie at the URLs."""
     if fetch is None:
         raise ServeError("forbidden", "This server does not fetch pictures from URLs; send the picture itself.")
@@ -129,7 +131,9 @@ async def _fetched(given: _Given, limits: Limits, fetch: Fetcher | None, many: b
     refused: dict[int, Refused] = {}
     for number, url in enumerate(given.urls):
         try:
-            pictures.append(await fetch(url))
+            picture = await fetch(url)
+            held.take(len(picture))
+            pictures.append(picture)
         except ServeError as error:
             _refuse_alone(error, number, many, pictures, refused)
         if sum(map(len, pictures)) > limits.body:

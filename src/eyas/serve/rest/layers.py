@@ -46,11 +46,13 @@ class Context:
         id: the request's id.
         headers: by lower-case name; `traceparent` is the server's own.
         trace: the request's.
+        held: holds the bytes that the request brought.
     """
 
     id: str
     headers: Mapping[str, str]
     trace: Trace
+    held: Held
 
 
 def context_of(scope: MutableMapping[str, Any]) -> Context:
@@ -84,7 +86,8 @@ class Surround:
         request_id, error = _request_id(headers, error)
         trace = trace_of(headers.get("traceparent"))
         headers["traceparent"] = trace.header
-        scope.setdefault("state", {})["context"] = Context(request_id, headers, trace)
+        held = self._budget.hold((scope.get("client") or ("",))[0])
+        scope.setdefault("state", {})["context"] = Context(request_id, headers, trace, held)
         status = [0]
         client = ""
 
@@ -105,11 +108,8 @@ class Surround:
             if error is not None:
                 raise error
             client = self._guard(scope.get("method", ""), scope["path"], headers)
-            if scope["type"] == "http":
-                with self._budget.hold((scope.get("client") or ("",))[0]) as held:
-                    await self._app(scope, BodyLimit(receive, self._limits, headers, held), answer)
-            else:
-                await self._app(scope, receive, answer)
+            body = BodyLimit(receive, self._limits, headers, held) if scope["type"] == "http" else receive
+            await self._app(scope, body, answer)
         except ServeError as refused:
             await refuse(refused, scope, receive, answer)
         except BaseException as error:
@@ -118,6 +118,7 @@ class Surround:
             status[0] = status[0] or 500
             raise
         finally:
+            held.close()
             if self._log is not None:
                 self._log(
                     {
