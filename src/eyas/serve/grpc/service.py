@@ -15,6 +15,7 @@ from eyas.serve.grpc.codec import has_numbers, parse_request, to_message
 from eyas.serve.grpc.door import Context, Guard, client_of, make_door, metadata_of
 from eyas.serve.grpc.protocol import health_pb2 as health
 from eyas.serve.grpc.protocol import inference_pb2 as pb
+from eyas.serve.limits import check_model
 from eyas.serve.oip.detection import find_model, model_metadata, repository_index, server_metadata, to_request
 from eyas.serve.service import Service, new_id, passed_on
 
@@ -157,14 +158,18 @@ class Repository:
 
     async def load(self, message: pb.RepositoryModelLoadRequest, _context: Context) -> pb.RepositoryModelLoadResponse:
         """Load a model that the registry knows."""
-        await self.service.engine.load(message.model_name, _version(message.parameters))
+        version = _version(message.parameters)
+        check_model(message.model_name, version)
+        await self.service.engine.load(message.model_name, version)
         return pb.RepositoryModelLoadResponse()
 
     async def unload(
         self, message: pb.RepositoryModelUnloadRequest, _context: Context
     ) -> pb.RepositoryModelUnloadResponse:
         """Let a model answer what it has accepted, and free it."""
-        await self.service.engine.unload(message.model_name, _version(message.parameters))
+        version = _version(message.parameters)
+        check_model(message.model_name, version)
+        await self.service.engine.unload(message.model_name, version)
         return pb.RepositoryModelUnloadResponse()
 
 

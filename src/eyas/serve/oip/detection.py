@@ -17,6 +17,7 @@ from eyas.serve.api import Answer, Engine, ModelStatus, Options, Request
 from eyas.serve.errors import ServeError
 from eyas.serve.limits import check_model, lane_of
 from eyas.serve.oip.tensors import BYTES, MAX_ITEMS, Array, InferRequest, Parameter, Tensor, quoted
+from eyas.serve.route import unknown
 from eyas.types import Suppression, UInt8Array
 
 IMAGES = "images"
@@ -181,7 +182,7 @@ def find_model(engine: Engine, name: str, version: str = "") -> ModelStatus:
     elif version:
         known = [each for each in known if each.key.version == version]
     if not name or not known:
-        raise ServeError("not_found", f"There is no model {quoted(name)}{' of that version' if version else ''}.")
+        raise unknown(name, version, (each.key for each in engine.models()))
     return max(known, key=lambda each: (each.default, each.state == "ready", each.key))
 
 
