@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from python_multipart.multipart import parse_options_header
@@ -10,6 +9,8 @@ from python_multipart.multipart import parse_options_header
 from eyas.serve.errors import ServeError
 
 HEADER = 8 * 2**10  # most bytes of a part's own headers
+LINE = 256  # of the line that its boundary begins
+_STEP = 2**20
 
 
 class Part(NamedTuple):
@@ -40,27 +41,40 @@ def split(body: bytes, content_type: str, most: int) -> list[Part]:
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not 0 < len(boundary) <= 200:
         raise ServeError("invalid", "The multipart body has no boundary, or too long a one.")
-    return list(_parts(body, b"--" + boundary, most))
-
-
-def _parts(body: bytes, mark: bytes, most: int) -> Iterator[Part]:
+    mark = b"\r\n--" + boundary
     malformed = ServeError("invalid", "The multipart body is malformed.")
-    if not body.startswith(mark):  # what comes before the first boundary is nobody's
-        start = body.find(b"\r\n" + mark)
-        if start < 0:
-            raise malformed
-        body = body[start + 2 :]
-    pieces = body[len(mark) :].split(b"\r\n" + mark, most + 1)
-    if len(pieces) > most + 1:
-        raise ServeError("invalid", f"The multipart body has more than {most} parts.")
-    if not pieces.pop().startswith(b"--"):
+    at = -2 if body.startswith(mark[2:]) else _find(body, mark, 0)  # what comes before the first one is nobody's
+    if at == -1:
         raise malformed
-    for piece in pieces:
-        rest, newline, piece = piece.partition(b"\r\n")
-        end = -2 if piece.startswith(b"\r\n") else piece.find(b"\r\n\r\n", 0, HEADER)
-        if rest.strip(b" \t") or not newline or end == -1:
+    end = at + len(mark)
+    found: list[Part] = []
+    while not body.startswith(b"--", end):
+        start = body.find(b"\r\n", end, end + LINE)
+        at = _find(body, mark, start) if start >= 0 and not body[end:start].strip(b" \t") else -1
+        if at < 0:
             raise malformed
-        yield _part(piece[: max(end, 0)], piece[end + 4 :])
+        if len(found) >= most:
+            raise ServeError("invalid", f"The multipart body has more than {most} parts.")
+        found.append(_read(body, start, at))
+        end = at + len(mark)
+    return found
+
+
+def _find(body: bytes, mark: bytes, at: int) -> int:
+    """Return where the mark stands next, -1 where nowhere; in steps, between which other threads get their turn."""
+    for start in range(at, len(body), _STEP):
+        found = body.find(mark, start, start + _STEP + len(mark))
+        if found >= 0:
+            return found
+    return -1
+
+
+def _read(body: bytes, start: int, end: int) -> Part:
+    """Return the part between the ends of its boundaries' lines: headers, an empty line, content."""
+    blank = body.find(b"\r\n\r\n", start, min(end, start + HEADER))
+    if blank < 0:
+        raise ServeError("invalid", "The headers of a part of the multipart body do not end, or are too long.")
+    return _part(body[start + 2 : blank], body[blank + 4 : end])
 
 
 def _part(head: bytes, content: bytes) -> Part:
