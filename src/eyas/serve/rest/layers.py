@@ -88,6 +88,7 @@ class Surround:
         headers["traceparent"] = trace.header
         held = self._budget.hold((scope.get("client") or ("",))[0])
         scope.setdefault("state", {})["context"] = Context(request_id, headers, trace, held)
+        body = BodyLimit(receive, self._limits, headers, held)
         status = [0]
         client = ""
 
@@ -95,6 +96,8 @@ class Surround:
             if message["type"] == "http.response.start":
                 status[0] = message["status"]
                 message["headers"] = [*message.get("headers", ()), (REQUEST_ID.encode(), request_id.encode())]
+                if status[0] >= 400 and body.unread:  # what is left of it is not worth reading
+                    message["headers"].append((b"connection", b"close"))
             elif message["type"] == "websocket.accept":
                 status[0] = 101
             elif message["type"] == "websocket.close" and not status[0]:  # no route; a refusal's own words come by HTTP
@@ -108,8 +111,7 @@ class Surround:
             if error is not None:
                 raise error
             client = self._guard(scope.get("method", ""), scope["path"], headers)
-            body = BodyLimit(receive, self._limits, headers, held) if scope["type"] == "http" else receive
-            await self._app(scope, body, answer)
+            await self._app(scope, body if scope["type"] == "http" else receive, answer)
         except ServeError as refused:
             await refuse(refused, scope, receive, answer)
         except BaseException as error:
@@ -182,8 +184,14 @@ class BodyLimit:
         held.end = self._make_way
         announced = headers.get("content-length", "")
         self._announced = int(announced) if announced.isdecimal() and len(announced) < 19 else 0
+        self._has_body = self._announced > 0 or "transfer-encoding" in headers
         encoding = headers.get("content-encoding", "identity").strip().lower()
         self._encoded = encoding not in ("", "identity")
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is a body that has not arrived whole."""
+        return self._has_body and not self._complete
 
     async def __call__(self) -> Message:
         """Return the next message.

@@ -40,8 +40,6 @@ def refusal(error: ServeError, headers: Mapping[str, str] | None = None) -> Resp
         found["retry-after"] = str(max(1, math.ceil(error.retry_after or 1.0)))
     if error.kind == "unauthenticated":
         found["www-authenticate"] = "Bearer"
-    if error.kind in ("timeout", "too_large"):
-        found["connection"] = "close"  # what is left of the body is not worth reading
     return reply(refusal_document(error), error.wire.http, found)
 
 
