@@ -197,7 +197,7 @@ def from_text(name: str, datatype: str, shape: tuple[int, ...], text: bytes) -> 
     if b'"' in text or b"{" in text:
         raise wrong
     close = text.translate(None, b" \t\r\n")
-    if not close.count(b"],[") == close.count(b"],") == close.count(b",["):
+    if not _is_even(close):
         raise ServeError("invalid", "The data is nested unevenly.")
     flat = close.translate(None, b"[]")
     _check_count(flat.count(b",") + bool(flat), count, name)
@@ -212,6 +212,18 @@ def from_text(name: str, datatype: str, shape: tuple[int, ...], text: bytes) -> 
             raise wrong from None
         at = end + 1
     return Tensor(name, datatype, shape, _joined(arrays, datatype).reshape(shape))
+
+
+def _is_even(text: bytes) -> bool:
+    """Return whether between two numbers as many lists begin as end; else there are lists beside numbers."""
+    for depth in range(1, MAX_RANK + 1):
+        ends, begins = b"]" * depth + b",", b"," + b"[" * depth
+        count = text.count(ends)
+        if text.count(begins) != count or text.count(ends + begins[1:]) != count:
+            return False
+        if not count:
+            return True
+    return False
 
 
 @cache
