@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from eyas.serve.errors import ServeError, crashed
-from eyas.serve.grpc.door import Context, Door, client_of
+from eyas.serve.grpc.door import CLIENT, Context, Door
 from eyas.serve.grpc.parsing import parsed
 from eyas.serve.limits import check_id
 from eyas.serve.service import new_id
@@ -101,8 +101,8 @@ def _guarded(call: Unary, door: Door, kind: type[Message]) -> Unary:
     async def handle(_messages: Any, context: Context) -> Any:
         try:
             door.open(context)
-            data = await door.arrivals.message(context)
-            with door.budget.hold(client_of(context)) as held:
+            with door.budget.hold(CLIENT) as held:
+                data = await door.arrivals.message(context)
                 held.take(len(data))
                 message = await parsed(kind, data, door.desk)
                 door.calls.take(context)

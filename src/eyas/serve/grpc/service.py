@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eyas.serve.api import Request
+from eyas.serve.budget import Held
 from eyas.serve.desk import AT_ONCE
 from eyas.serve.errors import ServeError
 from eyas.serve.grpc.calls import Methods, Streaming, Unary, handlers, request_id, time_left
 from eyas.serve.grpc.codec import has_numbers, parse_request, to_message
-from eyas.serve.grpc.door import Context, Guard, client_of, make_door, metadata_of
+from eyas.serve.grpc.door import CLIENT, Context, Guard, make_door, metadata_of
 from eyas.serve.grpc.protocol import health_pb2 as health
 from eyas.serve.grpc.protocol import inference_pb2 as pb
 from eyas.serve.limits import check_model
@@ -84,8 +85,8 @@ class Inference:
         """
         waiting: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
         free = asyncio.Semaphore(IN_FLIGHT)
-        stream = new_id()
-        reader = asyncio.ensure_future(self._read(messages, context, stream, waiting, free))
+        held = self.service.budget.hold(CLIENT)
+        reader = asyncio.ensure_future(self._read(messages, context, held, waiting, free))
         try:
             while (task := await waiting.get()) is not None:
                 answer = await task
@@ -98,17 +99,18 @@ class Inference:
             for task in rest:
                 task.cancel()
             await asyncio.gather(reader, *rest, return_exceptions=True)
+            held.close()
 
     async def _read(
         self,
         messages: AsyncIterator[pb.ModelInferRequest],
         context: Context,
-        stream: str,
+        held: Held,
         waiting: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None],
         free: asyncio.Semaphore,
     ) -> None:
         """Begin to work on each message as it comes, up to so many at once."""
-        source = aiter(messages)
+        source, stream = aiter(messages), new_id()
         try:
             while True:
                 await free.acquire()
@@ -116,25 +118,33 @@ class Inference:
                     message = await self.service.phase.unless_draining(anext(source, None))
                 if message is None:
                     return
-                waiting.put_nowait(asyncio.ensure_future(self._streamed(message, context, stream)))
+                waiting.put_nowait(asyncio.ensure_future(self._streamed(message, context, stream, held)))
         except TimeoutError:
             raise ServeError("deadline", "No request came on the stream for too long.") from None
         finally:
             waiting.put_nowait(None)
 
     async def _streamed(
-        self, message: pb.ModelInferRequest, context: Context, stream: str
+        self, message: pb.ModelInferRequest, context: Context, stream: str, held: Held
     ) -> pb.ModelStreamInferResponse:
         """Answer a message of a stream; an error is the message's, and the stream goes on."""
+        size = message.ByteSize()
         try:
-            with self.service.budget.hold(client_of(context)) as held:
-                held.take(message.ByteSize())
-                return pb.ModelStreamInferResponse(infer_response=await self.answer(message, context, stream))
+            held.take(size)
         except ServeError as error:
-            failed = pb.ModelInferResponse(
-                model_name=message.model_name, model_version=message.model_version, id=message.id
-            )
-            return pb.ModelStreamInferResponse(error_message=f"{error.kind}: {error.message}", infer_response=failed)
+            return _failed(message, error)
+        try:
+            return pb.ModelStreamInferResponse(infer_response=await self.answer(message, context, stream))
+        except ServeError as error:
+            return _failed(message, error)
+        finally:
+            held.give(size)
+
+
+def _failed(message: pb.ModelInferRequest, error: ServeError) -> pb.ModelStreamInferResponse:
+    """Return what is told of a message of a stream that is refused."""
+    failed = pb.ModelInferResponse(model_name=message.model_name, model_version=message.model_version, id=message.id)
+    return pb.ModelStreamInferResponse(error_message=f"{error.kind}: {error.message}", infer_response=failed)
 
 
 def _within_deadline(request: Request, context: Context) -> Request:
