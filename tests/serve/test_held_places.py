@@ -7,8 +7,9 @@ import json
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -223,20 +224,19 @@ def test_few_messages_of_grpc_are_read_at_once(server: Running) -> None:
 
 
 def test_an_answer_that_nobody_reads_ends_its_connection() -> None:
-    engine = FakeEngine()
-    many = engine.models()[0]
-    with running(lambda: engine, grpc_port=None, limits=Limits(body_seconds=0.3)) as server:
-        del many
-        host, _, port = server.addresses.rest.rpartition(":")
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect((host, int(port)))
+    with running(FakeEngine, grpc_port=None, limits=Limits(body_seconds=0.3)) as server:
+        connections = server.server._http[0][0].server_state.connections
+        with bare(server, b"") as connection:
             connection.settimeout(5)
-            ask = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-            ended: Callable[[], bool] = lambda: not server.server._http[0][0].server_state.connections  # noqa: E731
-            try:
+            with suppress(OSError):  # it ends while we go on asking
                 for _ in range(2000):
-                    connection.sendall(ask)
-            except OSError:
-                pass
-            assert wait_until(ended, 20.0)
+                    connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert wait_until(lambda: not connections, 20.0)
+
+
+def test_streams_that_had_to_go_end_quietly_with_the_server(caplog: pytest.LogCaptureFixture, impatient: None) -> None:
+    with ExitStack() as stack:
+        with running(FakeEngine, grpc_port=None, limits=replace(LIMITS, connections=4)) as server:
+            for _ in range(12):
+                stack.enter_context(connect(f"ws://{server.addresses.rest}/v1/stream"))
+        assert "Traceback" not in caplog.text

@@ -59,9 +59,10 @@ class Budget:
         if not standing:
             return False
         slowest = min(standing, key=lambda each: each.last)
-        assert slowest.end is not None
+        end = slowest.end
+        assert end is not None
         slowest.close()
-        slowest.end()
+        end()
         return True
 
 
@@ -129,3 +130,4 @@ class Held:
         """Give back all bytes."""
         self.arrived()
         self.give(self.size)
+        self.end = None

@@ -6,7 +6,7 @@ import asyncio
 from time import monotonic
 from typing import Any
 
-from uvicorn._types import ASGIReceiveEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
@@ -38,6 +38,7 @@ class GuardedStream(WebSocketsSansIOProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._last = monotonic()
+        self._failed = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Hold bytes for this client from now on."""
@@ -101,6 +102,11 @@ class GuardedStream(WebSocketsSansIOProtocol):
                 self._count()
         return message
 
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send what the application says, unless the stream was closed already by what is here."""
+        if not self._failed:
+            await super().send(message)
+
     def pause_writing(self) -> None:
         """Begin the time in which the client must read its answers."""
         super().pause_writing()
@@ -161,5 +167,5 @@ class GuardedStream(WebSocketsSansIOProtocol):
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.conn.fail(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
+        self.close_sent = self._failed = True
         self.transport.close()

@@ -237,7 +237,7 @@ class BodyLimit:
             if not why:
                 raise
             task.uncancel()
-            raise why[0] from None
+            raise why.pop() from None  # kept here, it would keep this frame, which keeps all that has arrived
         finally:
             self._end = None
             timer.cancel()
