@@ -31,7 +31,6 @@ SINGLE = frozenset(
         "content-length",
         "content-encoding",
         "inference-header-content-length",
-        "x-forwarded-host",
         REQUEST_ID,
     }
 )
