@@ -15,9 +15,11 @@ from tests.serve.fake import encoded
 from tests.serve.started import Started, started
 
 from eyas.errors import UserError
+from eyas.serve import launch
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.grpc.protocol import inference_pb2 as pb
-from eyas.serve.launch import serve
+from eyas.serve.launch import greeting, serve
+from eyas.serve.server import Addresses
 from eyas.serve.server_settings import ServerSettings
 
 
@@ -84,3 +86,42 @@ def test_a_warning_for_a_server_that_everybody_reaches(bundle: Path) -> None:
     settings = ServerSettings(host="0.0.0.0", port=0, grpc_port=None)
     serve([str(bundle)], settings, EngineSettings(in_process=True), say=said.append, seconds=0.0)
     assert any(line.startswith("warning: everybody") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts", "expected"),
+    [
+        ("127.0.0.1", set(), "127.0.0.1:8000"),
+        ("0.0.0.0", set(), "127.0.0.1:8000"),
+        ("::", set(), "[::1]:8000"),
+        ("0:0::0", set(), "[::1]:8000"),
+        ("", set(), "127.0.0.1:8000"),
+        ("0.0.0.0", {"eyas.example", "127.0.0.1"}, "127.0.0.1:8000"),
+        ("0.0.0.0", {"eyas.example"}, "eyas.example:8000"),
+        ("eyas.example", set(), "eyas.example:8000"),
+        ("192.0.2.7", set(), "192.0.2.7:8000"),
+    ],
+)
+def test_the_address_that_is_told_can_be_opened(host: str, hosts: set[str], expected: str) -> None:
+    settings = ServerSettings(host=host, hosts=frozenset(hosts))
+    addresses = Addresses(*(f"{host}:{port}" for port in (8000, 8001, 9000, 9001)))
+    lines = greeting(settings, addresses, [])
+    told = "\n".join(lines)
+    name = expected.rpartition(":")[0]
+    assert f"  REST   http://{expected}  " in told and f"http://{expected}/v1/detect" in told
+    assert f"  gRPC   {name}:8001  " in told and f"http://{name}:9000" in told and f"{name}:9001" in told
+    assert "0.0.0.0" not in told and "[::]" not in told and "//:" not in told
+
+
+def test_other_machines_are_told_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "outer_address", lambda version_6: "[2001:db8::7]" if version_6 else "192.0.2.7")
+    lines = greeting(ServerSettings(host="::"), Addresses("[::]:8000"), [])
+    assert "From other machines:  http://[2001:db8::7]:8000" in lines
+    assert not [
+        line for line in greeting(ServerSettings(), Addresses("127.0.0.1:8000"), []) if "other machines" in line
+    ]
+
+
+def test_a_server_on_all_addresses_answers_at_the_one_that_it_tells(bundle: Path, tmp_path: Path) -> None:
+    with started(tmp_path, f"colours={bundle}", "--workers", "1", "--threads", "1", "--host", "0.0.0.0") as server:
+        assert httpx.get(server.address("REST") + "/livez", timeout=60).status_code == 200

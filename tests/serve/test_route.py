@@ -8,7 +8,7 @@ import pytest
 
 from eyas.serve.api import ModelKey, ModelStatus, Request
 from eyas.serve.errors import ServeError
-from eyas.serve.route import AliasRouter, Split, SplitRouter
+from eyas.serve.route import AliasRouter, Split, SplitRouter, unknown
 
 ONE, TWO = ModelKey("birds", "1"), ModelKey("birds", "2")
 STATUSES = (
@@ -65,3 +65,19 @@ def test_a_header_and_a_version_overrule_the_weights_and_shadows_see_copies() ->
     chosen = router.route(request(**{"x-version": "@challenger"}), STATUSES)
     assert (chosen.key, chosen.shadows) == (TWO, (ONE,))
     assert router.route(request(version="2"), STATUSES).key == TWO
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "words"),
+    [
+        ("shapes", "7", "The model 'shapes' has no version '7'."),
+        ("shapes", "@best", "The model 'shapes' has no alias 'best'."),
+        ("shape", "", "There is no model 'shape' (did you mean 'shapes'?)."),
+        ("shape", "7", "There is no model 'shape' (did you mean 'shapes'?)."),
+        ("", "", "No model was named."),
+        ("other", "", "There is no model 'other'."),
+        ("shapes", "", "The model 'shapes' has no version that could be loaded."),
+    ],
+)
+def test_what_is_not_there_is_told_in_whole_words(name: str, version: str, words: str) -> None:
+    assert unknown(name, version, [ModelKey("shapes", "1")]).message == words

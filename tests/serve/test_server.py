@@ -218,6 +218,29 @@ def test_the_admin_loads_unloads_and_flips(server: Running) -> None:
         assert admin.put("/v1/models/shapes/aliases/x", json={"version": "77"}).status_code == 404
 
 
+@pytest.mark.parametrize(
+    "alias",
+    ["Champion", "latest", "v1", "1st", "a b", "a.b", "a%2Fb", "..%2Fa", "a%00", "a%1B%5B31m", "a%0Ab", "%C3%A9",
+     "a" * 65, "-a", "@a", "%E2%80%AEa", "a%ED%A0%80"],
+)  # fmt: skip
+def test_an_alias_over_the_admins_port_is_one_of_the_registry(server: Running, alias: str) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    url = f"http://{server.addresses.admin}/v1/models/shapes/aliases/{alias}"
+    answer = httpx.put(url, json={"version": "2"}, headers=headers)
+    assert answer.status_code in (400, 404), "404: a slash makes another address of it"
+    assert answer.text.isprintable()
+    assert not any("\x1b" in text for text in httpx.get(f"{server.url}/v1/models").text)
+
+
+@pytest.mark.parametrize("version", ["../1", "1/2", "1\n", "\x1b[31m1", "x" * 65, "-1", "@champion\0", "é"])
+@pytest.mark.parametrize("path", ["/v1/models/shapes/aliases/best", "/v2/repository/models/shapes/load"])
+def test_a_version_over_the_admins_port_is_one(server: Running, version: str, path: str) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    method, body = ("PUT", {"version": version}) if "alias" in path else ("POST", {"parameters": {"version": version}})
+    answer = httpx.request(method, f"http://{server.addresses.admin}{path}", json=body, headers=headers)
+    assert answer.status_code == 404 and "x1b" not in answer.text
+
+
 def test_the_admin_needs_a_token_and_a_port_of_its_own(server: Running) -> None:
     index = "/v2/repository/index"
     assert httpx.post(f"http://{server.addresses.admin}{index}").status_code == 401

@@ -79,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--tls-key", metavar="FILE", help="its PEM key")
     who.add_argument("--client-ca", metavar="FILE", help="let in only clients with a certificate signed by it (mTLS)")
     who.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="host name to answer for")
+    who.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN",
+        help="let pages of another site ask and read answers: https://example.org, or * for all")  # fmt: skip
     who.add_argument("--allow-urls", action="store_true", help="fetch pictures from https URLs of public addresses")
     who.add_argument("--access-log", metavar="FILE", help="a JSON line a request; - for standard error")
     who.add_argument("--events", metavar="DIR", help="keep the event log there: what was asked and found, and feedback")
@@ -188,7 +190,7 @@ def _router(args: argparse.Namespace) -> Router | None:
 
 
 def _settings(args: argparse.Namespace) -> ServerSettings:
-    from eyas.serve.security import Keys, read_keys
+    from eyas.serve.security import Keys, checked_origin, read_keys
     from eyas.serve.server_settings import ServerSettings
 
     token = os.environ.get(TOKEN, "")
@@ -205,6 +207,7 @@ def _settings(args: argparse.Namespace) -> ServerSettings:
         keys=read_keys(Path(args.keys)) if args.keys else Keys(),
         tls=_tls(args),
         hosts=frozenset(name.lower() for name in args.allow_host),
+        origins=frozenset(map(checked_origin, args.allow_origin)),
         urls=args.allow_urls,
         access_log=args.access_log,
         events=_events(args),

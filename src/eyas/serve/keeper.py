@@ -18,6 +18,7 @@ from eyas.serve.flow import Flow
 from eyas.serve.latency import Profile
 from eyas.serve.models import ModelTable, Version
 from eyas.serve.profile import Choice, plan
+from eyas.serve.route import unknown
 from eyas.serve.workers.base import Ready, Worker, WorkerFailed, WorkerSpec
 from eyas.serve.workers.crew import Crew
 from eyas.serve.workers.inprocess import ThreadWorker
@@ -70,7 +71,7 @@ class Keeper:
         else:
             found = self._table.default(name) or next(reversed(self._table.of(name)), None)
         if found is None:
-            raise ServeError("not_found", f"The model '{name}' has no version '{version}' that was loaded before.")
+            raise unknown(name, version, (each.key for each in self._table.all()))
         return found
 
     def _new(self, name: str, version: str, bundle: Path) -> Version:
@@ -185,7 +186,7 @@ class Keeper:
         """
         found = [each for each in self._table.of(name) if version in ("", each.key.version)]
         if not found:
-            raise ServeError("not_found", f"There is no model '{name}'" + f" of version '{version}'." * bool(version))
+            raise unknown(name, version, (each.key for each in self._table.all()))
         await asyncio.gather(*(self._retire(each, "unloaded on request") for each in found))
 
     async def _retire(self, version: Version, reason: str) -> None:

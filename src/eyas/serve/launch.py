@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from eyas.errors import UserError
@@ -205,14 +208,49 @@ async def _load(engine: Engine, wanted: Sequence[Serving]) -> None:
 def greeting(settings: ServerSettings, addresses: Addresses, served: Sequence[str]) -> list[str]:
     """Return what a person wants to know of a server that has just started, after the lines of what it serves."""
     scheme = "http" if settings.tls is None else "https"
+    here = partial(reachable, settings=settings)
+    rest = here(addresses.rest)
     key = " -H 'X-API-Key: KEY'" if settings.keys.hashes else ""
-    lines = [*served, f"  REST   {scheme}://{addresses.rest}  (a page to try a picture: {scheme}://{addresses.rest}/)"]
-    lines += [f"  gRPC   {addresses.grpc}  (Open Inference Protocol)"] if addresses.grpc else []
-    lines += [f"  admin  {scheme}://{addresses.admin}"] if addresses.admin else []
-    lines += [f"  admin  {addresses.admin_grpc}  (gRPC)"] if addresses.admin_grpc else []
+    lines = [*served, f"  REST   {scheme}://{rest}  (a page to try a picture: {scheme}://{rest}/)"]
+    lines += [f"  gRPC   {here(addresses.grpc)}  (Open Inference Protocol)"] if addresses.grpc else []
+    lines += [f"  admin  {scheme}://{here(addresses.admin)}"] if addresses.admin else []
+    lines += [f"  admin  {here(addresses.admin_grpc)}  (gRPC)"] if addresses.admin_grpc else []
     ask = f"curl{key} -H 'Content-Type: image/jpeg' --data-binary @picture.jpg"
-    lines += [f"Try:  {ask} {scheme}://{addresses.rest}/v1/detect"]
+    lines += [f"Try:  {ask} {scheme}://{rest}/v1/detect"]
+    if is_wildcard(settings.host) and not settings.hosts and (other := outer_address(":" in settings.host)):
+        port = addresses.rest.rpartition(":")[2]
+        lines += [f"From other machines:  {scheme}://{other}:{port}"]
     known = settings.keys.hashes or (settings.tls is not None and settings.tls.client_authority is not None)
     if not settings.loopback and not known:
         lines += ["warning: everybody who reaches this machine may use the server; --keys FILE asks for a key"]
     return lines
+
+
+def is_wildcard(host: str) -> bool:
+    """Return whether the host stands for all addresses of this machine, and so is none that can be opened."""
+    try:
+        return not host or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def reachable(address: str, settings: ServerSettings) -> str:
+    """Return an address that can be opened on this machine for one that the server listens at."""
+    if not is_wildcard(settings.host):
+        return address
+    local = "[::1]" if ":" in settings.host else "127.0.0.1"
+    if settings.hosts and local.strip("[]") not in settings.hosts:
+        local = min(settings.hosts)  # others are refused, see `check_host`
+    return f"{local}:{address.rpartition(':')[2]}"
+
+
+def outer_address(version_6: bool) -> str:
+    """Return the address that this machine has on the way out, "" where there is no way; nothing is sent."""
+    family, there = (socket.AF_INET6, "2001:db8::1") if version_6 else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((there, 9))
+            found = str(probe.getsockname()[0])
+    except OSError:
+        return ""
+    return f"[{found}]" if version_6 else found

@@ -27,9 +27,12 @@ class Limits:
         pixels: most pixels a picture, by its header.
         side: most pixels a side.
         headers: most bytes of a request's headers.
-        json_depth: deepest nesting of a JSON body.
+        bodies: most bytes of all bodies and messages that the server holds at once; half of them for one client.
+        json: most bytes of a JSON body, or of the JSON before raw tensors.
         header_seconds: within which the headers must have arrived.
         body_seconds: within which the body, or the one message of a gRPC call, must have arrived.
+        body_patience: seconds after which a body must have brought `body_rate` bytes for each second more.
+        body_rate: least bytes a second of a body that takes long.
         idle_seconds: after which a stream without a frame is closed.
         connections: most connections of a port, and most gRPC calls, at once; besides these, half as many gRPC streams.
         detections: most detections that a client may ask for.
@@ -41,9 +44,12 @@ class Limits:
     pixels: int = 50_000_000
     side: int = 16_384
     headers: int = 16 * 2**10
-    json_depth: int = 32
+    bodies: int = 512 * 2**20
+    json: int = 8 * 2**20
     header_seconds: float = 10.0
     body_seconds: float = 30.0
+    body_patience: float = 5.0
+    body_rate: float = 16 * 2**10
     idle_seconds: float = 300.0
     connections: int = 1024
     detections: int = 10_000

@@ -10,7 +10,7 @@ from eyas.runtime.manifest import Manifest
 from eyas.serve.api import ModelKey, ModelStatus, State
 from eyas.serve.autoscale import Autoscaler
 from eyas.serve.errors import ServeError
-from eyas.serve.route import CHAMPION
+from eyas.serve.route import CHAMPION, unknown
 from eyas.serve.workers.crew import Crew
 
 
@@ -98,7 +98,7 @@ class ModelTable:
         """
         found = self._versions.get(ModelKey(name, version))
         if found is None:
-            raise ServeError("not_found", f"The model '{name}' has no version '{version}'.")
+            raise unknown(name, version, self._versions)
         if found.state != "ready" and not found.on_demand:
             raise ServeError("unavailable", f"Version {version} of '{name}' is {found.state}; the alias stays.")
         self._aliases.setdefault(name, {})[alias] = version

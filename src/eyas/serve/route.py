@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -131,7 +131,24 @@ def model_name(name: str, statuses: Sequence[ModelStatus]) -> str:
         raise ServeError("unavailable", "No model is loaded.", retry_after=1.0)
     if not name:
         raise ServeError("invalid", f"Several models are served: name one of {', '.join(names)}.")
-    raise ServeError("not_found", f"There is no model '{name[:100]}'{suggest(name[:100], names)}.")
+    raise unknown(name, "", (status.key for status in statuses))
+
+
+def unknown(name: str, version: str, known: Iterable[ModelKey]) -> ServeError:
+    """Return what is told of a model, a version or an "@alias" that is not among those that are known.
+
+    Args:
+        name: the model's.
+        version: "" where none was asked for.
+        known: what there is.
+    """
+    names = dict.fromkeys(key.name for key in known)
+    if not name:
+        return ServeError("not_found", "No model was named.")
+    if name not in names:
+        return ServeError("not_found", f"There is no model '{name[:100]}'{suggest(name[:100], names)}.")
+    what = f"alias '{version[1:100]}'" if version.startswith("@") else f"version '{version[:100]}'" * bool(version)
+    return ServeError("not_found", f"The model '{name}' has no {what or 'version that could be loaded'}.")
 
 
 def resolve(name: str, version: str, statuses: Sequence[ModelStatus]) -> ModelKey:
@@ -151,8 +168,7 @@ def resolve(name: str, version: str, statuses: Sequence[ModelStatus]) -> ModelKe
     for status in versions:
         if (alias in status.aliases) if alias else status.key.version == version:
             return _usable(status).key
-    what = f"alias '{alias[:100]}'" if alias else f"version '{version[:100]}'"
-    raise ServeError("not_found", f"The model '{name}' has no {what}.")
+    raise unknown(name, version, (status.key for status in statuses))
 
 
 def _usable(status: ModelStatus) -> ModelStatus:

@@ -15,6 +15,7 @@ from eyas.serve.errors import ServeError
 
 # Asked without a key by probes, and by a person who opens the page; they tell nothing of models or requests.
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"})
+_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "testserver"})
 
 
@@ -114,3 +115,64 @@ def check_host(header: str | None, allowed: frozenset[str]) -> None:
         raise ServeError("invalid", "The Host header is malformed.")
     if allowed and host[1].strip("[]").lower() not in allowed:
         raise ServeError("forbidden", "This server does not answer for that host name.")
+
+
+def check_origin(method: str, path: str, headers: Mapping[str, str], allowed: frozenset[str]) -> None:
+    """Refuse what a page of another site sends, by what its browser says of it; programs say nothing.
+
+    A page may send a request to any address without asking, and only can't read the answer. What its browser tells
+    with the request, no page can change: `Sec-Fetch-Site` and `Origin`. Our own page is where the browser says so, or
+    where the origin's host is the one that was asked, here or at the proxy before us.
+
+    Args:
+        method: of the request; OPTIONS changes nothing and tells nothing.
+        path: of the request; a link may lead to the page.
+        headers: of the request, lower-case names.
+        allowed: origins whose pages may send requests; "*" for all.
+
+    Raises:
+        ServeError: a page of another site sent it.
+    """
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if method == "OPTIONS" or (origin is None and site is None):
+        return
+    if "*" in allowed or (origin is not None and origin.lower() in allowed):
+        return
+    if site == "same-origin" or (origin is None and site == "none"):
+        return
+    if origin is None:
+        if method == "GET" and path == "/" and headers.get("sec-fetch-mode") == "navigate":
+            return
+    elif site in (None, "none") and _host_of(origin) in _own_hosts(origin, headers):
+        return
+    raise ServeError("forbidden", "Pages of other sites may not use this server; --allow-origin names those that may.")
+
+
+def _host_of(origin: str) -> str:
+    """Return the host and port of an origin, without the port that its scheme has anyway; "" for "null"."""
+    scheme, _, host = origin.lower().partition("://")
+    return host.removesuffix(_PORTS.get(scheme, " "))
+
+
+def _own_hosts(origin: str, headers: Mapping[str, str]) -> set[str]:
+    """Return the hosts that the request was sent to: ours, and that of a proxy, which no page can make up."""
+    end = _PORTS.get(origin.partition("://")[0].lower(), " ")
+    forwarded = re.search(r'(?:^|[;,\s])host="?([^";,\s]+)', headers.get("forwarded", ""), re.IGNORECASE)
+    given = (headers.get("host", ""), headers.get("x-forwarded-host", "").partition(",")[0].strip())
+    hosts = {*given, forwarded[1] if forwarded else ""} - {""}
+    return {host.lower().removesuffix(end) for host in hosts}
+
+
+def checked_origin(text: str) -> str:
+    """Return an origin whose pages may send requests, in lower case.
+
+    Raises:
+        UserError: it is none.
+    """
+    if text not in ("*", "null") and not re.fullmatch(
+        r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", text.lower()
+    ):
+        raise UserError(
+            f"'{text}' is no origin.", expected="scheme and host, as https://example.org, null, or * for all"
+        )
+    return text.lower()

@@ -21,6 +21,7 @@ import uvicorn
 from eyas.errors import UserError
 from eyas.serve import urls
 from eyas.serve.api import Engine
+from eyas.serve.budget import Budget
 from eyas.serve.grpc.calls import Methods
 from eyas.serve.grpc.server import make_server
 from eyas.serve.grpc.service import admin_services, public_services
@@ -30,7 +31,9 @@ from eyas.serve.observe.metrics import Metrics
 from eyas.serve.observe.tracing import no_span, open_telemetry
 from eyas.serve.rest.app import admin_app, public_app
 from eyas.serve.rest.guarded import Guarded
+from eyas.serve.rest.guarded_stream import GuardedStream
 from eyas.serve.rest.layers import Log
+from eyas.serve.rest.places import Places
 from eyas.serve.security import check_token, key_of
 from eyas.serve.server_settings import ServerSettings, Tls, read_pem, ssl_context
 from eyas.serve.service import Service
@@ -81,7 +84,8 @@ class Server:
             events = EventLog(settings.events, on_drop=metrics.events_dropped.inc)
             self._journals.append(events.close)
         span = open_telemetry() if settings.telemetry else no_span
-        self.service = Service(self.engine, metrics, settings.limits, events, span)
+        budget = Budget(settings.limits.bodies)
+        self.service = Service(self.engine, metrics, settings.limits, events, span, budget=budget)
         metrics.ready = self.service.ready
         try:
             await self._listen()
@@ -94,7 +98,7 @@ class Server:
         hosts = settings.allowed_hosts
         fetch = _fetcher(settings.limits.body) if settings.urls else None
         keys = settings.keys if settings.keys.hashes else None
-        public = public_app(service, keys=keys, hosts=hosts, fetch=fetch, log=log)
+        public = public_app(service, keys=keys, hosts=hosts, origins=settings.origins, fetch=fetch, log=log)
         rest = await self._serve_http(public, settings.port)
         admin = ""
         if settings.admin_port is not None:
@@ -117,10 +121,12 @@ class Server:
     async def _serve_http(self, app: Any, port: int) -> str:
         settings = self.settings
         listener = _bind(settings.host, port)
+        places = Places(settings.limits.connections)
+        guarded = {"limits": settings.limits, "places": places}
         config = uvicorn.Config(
             app,
-            http=partial(Guarded, limits=settings.limits),  # type: ignore[arg-type] # it is called only
-            ws="websockets-sansio",
+            http=partial(Guarded, **guarded),  # type: ignore[arg-type] # it is called only
+            ws=partial(GuardedStream, **guarded, budget=self.service.budget),  # type: ignore[arg-type]
             ws_max_size=settings.limits.body,
             ws_per_message_deflate=False,  # a frame is compressed already, and a small one could unpack to a large one
             lifespan="off",
@@ -242,7 +248,7 @@ def _bind(host: str, port: int) -> socket.socket:
     """Return a socket that listens soon, so that a taken port is told before anything starts."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio looks before it sets NODELAY
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:

@@ -42,6 +42,7 @@ class ServerSettings:
         tls: certificate and key; None for none.
         hosts: names that the server answers for, in lower case; empty: this machine's own names where it listens on
             loopback (a stranger's name that points here is refused), all elsewhere.
+        origins: origins of other sites' pages that may send requests and read the answers; "*" for all.
         urls: whether pictures may be given as URLs.
         access_log: file of the access log, a JSON line a request; "-" for standard error, None for none.
         events: the event log; None for none.
@@ -60,6 +61,7 @@ class ServerSettings:
     keys: Keys = field(default_factory=Keys, repr=False)
     tls: Tls | None = None
     hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
     urls: bool = False
     access_log: str | None = None
     events: EventSettings | None = None

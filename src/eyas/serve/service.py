@@ -16,6 +16,8 @@ import numpy as np
 
 from eyas.errors import UserError
 from eyas.serve.api import Answer, Engine, ModelKey, Request
+from eyas.serve.budget import Budget
+from eyas.serve.desk import Desk
 from eyas.serve.errors import ServeError, all_refused, crashed
 from eyas.serve.limits import Limits, check_request
 from eyas.serve.observe.events import EventLog
@@ -77,6 +79,8 @@ class Service:
         limits: what a client may send.
         events: the event log, if there is one.
         span: what records spans.
+        desk: where large requests are read.
+        budget: what their bytes are held in.
         phase: whether the server drains.
         details: what /readyz tells besides, by name; it never makes the server less ready.
     """
@@ -86,6 +90,8 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     events: EventLog | None = None
     span: Span = no_span
+    desk: Desk = field(default_factory=Desk)
+    budget: Budget = field(default_factory=lambda: Budget(Limits.bodies))
     phase: Phase = field(default_factory=Phase)
     details: dict[str, Callable[[], Any]] = field(default_factory=dict)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from eyas.serve.errors import ServeError
 
 Fetcher = Callable[[str], Awaitable[bytes]]
 Resolve = Callable[[str, int], Awaitable[list[str]]]
+_DOTTED = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -28,21 +30,59 @@ async def resolve(host: str, port: int) -> list[str]:
     return [str(entry[4][0]) for entry in found]
 
 
+# What IANA's registries of special-purpose addresses (RFC 6890 and its updates) take out of unicast, written out here
+# since `ipaddress` knows other parts of them in each version of Python. An embedded IPv4 address (mapped, compatible,
+# 6to4, Teredo, NAT64) is refused with the block that it lies in, whatever it is: a translator may reach it.
+_SPECIAL_4 = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # shared with a provider
+            "127.0.0.0/8",  # loopback
+            "168.63.129.16/32",  # a cloud's own services, behind an address that looks public
+            "169.254.0.0/16",  # link-local, the clouds' metadata
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocol assignments
+            "192.0.2.0/24",  # documentation
+            "192.31.196.0/24",  # AS112
+            "192.52.193.0/24",  # AMT
+            "192.88.99.0/24",  # 6to4 relays
+            "192.168.0.0/16",  # private
+            "192.175.48.0/24",  # AS112
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/3",  # multicast, reserved, broadcast
+        ),
+    )
+)
+_UNICAST_6 = ipaddress.IPv6Network("2000::/3")  # all that IANA has given out; beside it lie local and embedded ones
+_SPECIAL_6 = tuple(
+    map(
+        ipaddress.IPv6Network,
+        (
+            "2001::/23",  # protocol assignments: Teredo, benchmarks, ORCHID and others
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4
+            "2620:4f:8000::/48",  # AS112
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+
+
 def is_public(address: str) -> bool:
-    """Return whether the address belongs to the public internet, whatever way it is written."""
+    """Return whether the text is the address of a host on the public internet: global unicast, and nothing special."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        found = ipaddress.ip_address(address)
     except ValueError:
         return False
-    inner = found
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            inner = found.ipv4_mapped
-        elif found.sixtofour is not None:
-            inner = found.sixtofour
-        elif found.teredo is not None or found in ipaddress.ip_network("64:ff9b::/96"):
-            return False  # a translator would reach any IPv4 address
-    return inner.is_global and found.is_global and not inner.is_multicast
+    if isinstance(found, ipaddress.IPv4Address):
+        return not any(found in network for network in _SPECIAL_4)
+    plain = found.scope_id is None and found in _UNICAST_6
+    return plain and not any(found in network for network in _SPECIAL_6)
 
 
 @dataclass(frozen=True)
@@ -102,6 +142,9 @@ def checked(url: str, settings: UrlSettings) -> SplitResult:
     odd = any(ord(letter) <= 32 or ord(letter) > 126 for letter in url)
     if parts.scheme != "https" or not host or odd or len(url) > 2048:
         raise ServeError("forbidden", "Only https URLs are fetched.")
+    last = host.rstrip(".").rpartition(".")[2]
+    if ":" not in host and re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last) and not _DOTTED.fullmatch(host):
+        raise ServeError("forbidden", "An address is written as four decimal numbers with dots between them.")
     if parts.username is not None or parts.password is not None or port not in settings.ports:
         raise ServeError("forbidden", "A URL with a name, a password or another port is not fetched.")
     return parts

@@ -74,7 +74,7 @@ def test_a_bundle_of_two_versions_stays_until_both_are_gone(bundles: list[Path])
         assert cluster.shelf
         await control.unload("shapes")
         assert not cluster.shelf and not cluster.table.entries
-        with pytest.raises(ServeError, match="no version"):
+        with pytest.raises(ServeError, match="no model"):
             await control.unload("shapes", "1")
 
     cluster = Cluster()

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serve.fake import CLASSES, encoded, picture
+from tests.serve.fake import CLASSES, FakeEngine, encoded, picture
 
 from eyas.serve import base64s, jsons
 from eyas.serve.api import Answer, ModelKey
 from eyas.serve.errors import ServeError
-from eyas.serve.oip.detection import parameters, to_request
+from eyas.serve.oip.detection import model_metadata, parameters, server_metadata, to_request
 from eyas.serve.oip.rest import answer_body, parse_request
-from eyas.serve.oip.tensors import DATATYPES, InferRequest, from_raw, from_values, to_raw
+from eyas.serve.oip.tensors import DATATYPES, InferRequest, from_raw, from_text, from_values, to_raw
 from eyas.types import Detections
 
 IMAGE = picture(4, 6, (1, 1, 3, 3))
@@ -60,6 +60,33 @@ BAD: list[tuple[bytes, str | None]] = [
     body(shape=[1, 2**62, 6, 3], data=[1]),
     body(shape=[2**62, 2**62, 2**62, 3], data=[]),
     body(shape=[-1, 4, 6, 3], data=[1]),
+    body(shape=[2**63, 1, 1, 3], data=[1]),
+    body(shape=[2**64, 1, 1, 3], data=[1]),
+    body(shape=[2**32, 2**32, 1, 3], data=[1]),
+    body(shape=[2**31, 2**31, 2, 1], data=[]),
+    body(shape=[0, 2**62, 2**62, 3], data=[]),
+    body(shape=[0, 2**63, 1, 3], data=[]),
+    body(shape=[2**62, 0, 4, 3], data=[]),
+    body(b"\0" * 3, shape=[2**62, 4, 1, 1], parameters={"binary_data_size": 3}),
+    body(b"\0" * 3, shape=[0, 2**63, 1, 3], parameters={"binary_data_size": 3}),
+    body(b"\0" * 8, datatype="FP64", shape=[2**61 + 1, 8, 1, 1], parameters={"binary_data_size": 8}),
+    body(b"\0" * 8, datatype="BYTES", shape=[2**63], parameters={"binary_data_size": 8}),
+    body(b"\0" * 8, datatype="BYTES", shape=[2**62, 4], parameters={"binary_data_size": 8}),
+    body(datatype="BYTES", shape=[-1], data=["aaaa"]),
+    body(datatype="BYTES", shape=[2**62, 4], data=["aaaa"]),
+    body(datatype="BYTES", shape=[], data=["aaaa"]),
+    body(shape=[], data=[1]),
+    body(shape=[[1], 4, 6, 3], data=[0] * 72),
+    body(shape={"0": 1}, data=[0] * 72),
+    body(shape=[1e3, 4, 6, 3], data=[0] * 72),
+    body(data=[[0] * 36, [[0] * 36]]),
+    body(data=[[0] * 71, 0]),
+    body(data=[0, [0] * 71]),
+    body(data=[None] * 72),
+    body(data=[[]] * 72),
+    body(data=[{}] * 72),
+    body(data={"0": 1}),
+    body(data=["]" * 72]),
     body(shape=[0, 4, 6, 3], data=[]),
     body(shape=[1, 4, 6, 4], data=[0] * 96),
     body(shape=[1, 4, 6], data=[0] * 24),
@@ -217,7 +244,7 @@ def test_no_bytes_are_too_strange(data: bytes, datatype: str, shape: list[int]) 
 @given(st.binary(max_size=80))
 def test_any_json_is_read_or_refused(data: bytes) -> None:
     try:
-        jsons.parse_object(data)
+        jsons.parse(data, dict[str, Any], most=1000)
     except ServeError as error:
         assert error.kind == "invalid"
 
@@ -229,3 +256,62 @@ def test_base64_comes_back_in_every_form(data: bytes) -> None:
         assert base64s.decode(" \n".join(text)) == data
     with pytest.raises(ServeError):
         base64s.decode(base64.b64encode(data).decode() + "é")
+
+
+@pytest.mark.parametrize("datatype", DATATYPES)
+@pytest.mark.parametrize(
+    "shape", [(2**63,), (2**62, 4), (0, 2**63), (2**40, 2**40, 0), (2**31, 2**31, 2), (-1,), (2**70,)]
+)
+def test_a_shape_beyond_every_request_is_refused_in_every_way_it_comes(datatype: str, shape: tuple[int, ...]) -> None:
+    for read in (from_raw, from_values, from_text):
+        for data in (b"", bytes(8)):
+            given: Any = b"[]" if read is from_text else list(data) if read is from_values else data
+            with pytest.raises(ServeError) as caught:
+                read("x", datatype, shape, given)
+            assert caught.value.kind == "invalid"
+
+
+@pytest.mark.parametrize("datatype", DATATYPES)
+def test_numbers_of_a_text_are_those_of_a_list(datatype: str) -> None:
+    kind = DATATYPES[datatype]
+    values: list[Any] = [False, True] * 5000 if kind.kind == "b" else [0, 1, 7] * 5000
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        values += [int(limits.min), int(limits.max)]
+    text = json.dumps([values[:2], values[2:4]], indent=1)[:-2] + ", " + json.dumps([values[4:]], indent=3)[1:]
+    found = from_text("x", datatype, (len(values),), text.encode()).array
+    assert found is not None and found.dtype == kind
+    assert np.array_equal(found, from_values("x", datatype, (len(values),), values).array)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "text"),
+    [("UINT8", "[256]"), ("UINT8", "[-1]"), ("INT8", "[128]"), ("UINT64", "[18446744073709551616]"), ("UINT64", "[-1]"),
+     ("INT64", "[9223372036854775808]"), ("BOOL", "[1]"), ("UINT8", "[true]"), ("FP32", "[true]"), ("FP32", "[null]"),
+     ("UINT8", "[1.5]"), ("FP64", "[1e999]")],
+)  # fmt: skip
+def test_a_number_that_does_not_fit_is_refused(datatype: str, text: str) -> None:
+    with pytest.raises(ServeError):
+        from_text("x", datatype, (1,), text.encode())
+
+
+def test_more_pictures_than_a_request_may_have_are_too_large() -> None:
+    items = b"\0\0\0\0" * 9
+    for made in (
+        body(items, datatype="BYTES", shape=[9], parameters={"binary_data_size": len(items)}),
+        body(datatype="BYTES", shape=[9], data=["aaaa"] * 9),
+        body(bytes(27), shape=[9, 1, 1, 3], parameters={"binary_data_size": 27}),
+    ):
+        with pytest.raises(ServeError) as caught:
+            infer = parse_request(*made, pictures=8)
+            to_request(infer, model="m", version="", request_id="a", headers={}, most=8)
+        assert caught.value.kind == "too_large"
+
+
+def test_the_metadata_tell_all_that_is_taken_and_announce_nothing_else() -> None:
+    engine = FakeEngine()
+    found = model_metadata(engine, "shapes")
+    assert [each["name"] for each in found["inputs"]] == ["images"], "one entry an input, or clients would send two"
+    accepts = [(each["datatype"], each["shape"]) for each in found["parameters"]["accepts"]]
+    assert accepts == [("BYTES", [-1]), ("UINT8", [-1, -1, -1, 3])]
+    assert "model_repository" not in server_metadata()["extensions"]

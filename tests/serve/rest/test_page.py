@@ -64,6 +64,33 @@ def test_a_dropped_one_takes_its_place_wherever_it_falls(tab: Tab, folder: Path)
     assert tab.run("canvas.width / canvas.height") == pytest.approx(64 / 48)
 
 
+def test_labels_of_several_classes_on_one_box_cover_each_other_nowhere(tab: Tab, folder: Path) -> None:
+    tab.drop("#drop", folder / "both.jpg")
+    tab.wait(f"{FOUND} && ({ROWS}).length === 2")
+    # Each label's own colour, which no picture of the test has, covers about as much as the other's.
+    count = (
+        "(rgb => { const c = canvas, d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
+        "for (let i = 0; i < d.length; i += 4) n += rgb.every((v, k) => Math.abs(d[i + k] - v) < 3); return n; })"
+    )
+    colour = (
+        "(label => { const p = document.createElement('canvas').getContext('2d'); p.fillStyle = colour(label);"
+        "p.fillRect(0, 0, 1, 1); return [...p.getImageData(0, 0, 1, 1).data].slice(0, 3); })"
+    )
+    covered = [tab.run(f"{count}({colour}({label}))") for label in (0, 1)]
+    assert min(covered) > 0.4 * max(covered) > 0, covered  # the best one's colour is that of the box, too
+
+
+def test_labels_stand_within_the_picture_and_beside_one_another(tab: Tab) -> None:
+    stood = tab.run(
+        "(() => { const placed = []; for (const [left, top] of [[0, 0], [0, 0], [30, 5], [0, 90], [0, 90], [70, 0]])"
+        " place(placed, left, top, 50, 16, 100); return placed.map(each => [each.left, each.top]); })()"
+    )
+    assert all(0 <= top <= 84 for _, top in stood)
+    pairs = [(a, b) for at, a in enumerate(stood) for b in stood[:at]]
+    assert not [(a, b) for a, b in pairs if abs(a[0] - b[0]) < 50 and abs(a[1] - b[1]) < 16]
+    assert stood[:3] == [[0, 0], [0, 16], [30, 32]] and stood[-1] == [70, 0], "as near to its box as there is room"
+
+
 def test_what_is_no_picture_is_said_and_leaves_no_boxes(tab: Tab, folder: Path) -> None:
     tab.drop("#drop", folder / "broken.jpg")
     tab.wait("document.querySelector('#status.bad') !== null")

@@ -13,6 +13,7 @@ from eyas.serve.api import ModelKey
 from eyas.serve.cluster.catalog import Entry, Files, Table, read_entry
 from eyas.serve.cluster.engine import Refusal
 from eyas.serve.errors import ServeError
+from eyas.serve.route import unknown
 
 LOG = logging.getLogger("eyas.serve")
 
@@ -90,7 +91,7 @@ class Control:
             ServeError: there is no such version.
         """
         if all(entry.key != ModelKey(name, version) for entry in self.table.entries):
-            raise ServeError("not_found", f"The model '{name}' has no version '{version}'.")
+            raise unknown(name, version, (entry.key for entry in self.table.entries))
         pointing = {**self.table.aliases.get(name, {}), alias: version}
         self._change(replace(self.table, aliases={**self.table.aliases, name: pointing}))
         task = asyncio.ensure_future(self._show())
@@ -107,7 +108,7 @@ class Control:
         """
         gone = [each for each in self.table.entries if each.key.name == name and version in ("", each.key.version)]
         if not gone:
-            raise ServeError("not_found", f"The model '{name}' has no version '{version}'.")
+            raise unknown(name, version, (entry.key for entry in self.table.entries))
         versions = {each.key.version for each in gone}
         left = {alias: to for alias, to in self.table.aliases.get(name, {}).items() if to not in versions}
         entries = tuple(each for each in self.table.entries if each not in gone)

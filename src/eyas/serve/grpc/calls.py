@@ -13,7 +13,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from eyas.serve.errors import ServeError, crashed
-from eyas.serve.grpc.door import Context, Door, parsed
+from eyas.serve.grpc.door import CLIENT, Context, Door
+from eyas.serve.grpc.parsing import parsed
 from eyas.serve.limits import check_id
 from eyas.serve.service import new_id
 
@@ -90,18 +91,22 @@ def _serialized(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-async def _all_parsed(kind: type[Message], messages: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-    async for data in messages:
-        yield parsed(kind, data)
+async def _all_parsed(kind: type[Message], messages: AsyncIterator[bytes], door: Door) -> AsyncIterator[Message]:
+    source = aiter(messages)
+    while (data := await door.streams.hear(anext(source, None))) is not None:
+        yield await parsed(kind, data, door.desk)
 
 
 def _guarded(call: Unary, door: Door, kind: type[Message]) -> Unary:
     async def handle(_messages: Any, context: Context) -> Any:
         try:
             door.open(context)
-            message = await door.arrivals.message(context, kind)
-            door.calls.take(context)
-            return await call(message, context)
+            with door.budget.hold(CLIENT) as held:
+                data = await door.arrivals.message(context)
+                held.take(len(data))
+                message = await parsed(kind, data, door.desk)
+                door.calls.take(context)
+                return await call(message, context)
         except ServeError as error:
             await refuse(error, context)
         except grpc.aio.BaseError:  # the call has ended
@@ -117,7 +122,11 @@ def _guarded_stream(call: Streaming, door: Door, kind: type[Message], many: bool
     async def handle(messages: Any, context: Context) -> AsyncIterator[Any]:
         try:
             door.open(context)
-            source: Any = _all_parsed(kind, messages) if many else await door.arrivals.message(context, kind)
+            source: Any
+            if many:
+                source = _all_parsed(kind, messages, door)
+            else:
+                source = await parsed(kind, await door.arrivals.message(context), door.desk)
             door.streams.take(context)
             async for answer in call(source, context):
                 yield answer

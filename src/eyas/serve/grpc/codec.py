@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from eyas.serve.api import Answer
 from eyas.serve.errors import ServeError
@@ -11,6 +11,8 @@ from eyas.serve.oip.detection import to_tensors
 from eyas.serve.oip.tensors import (
     BYTES,
     DATATYPES,
+    MAX_ITEMS,
+    MAX_RANK,
     InferRequest,
     Parameter,
     RequestedOutput,
@@ -41,21 +43,30 @@ _CONTENTS: Mapping[str, str] = {
 }
 
 
-def parse_request(message: pb.ModelInferRequest) -> InferRequest:
+def has_numbers(message: pb.ModelInferRequest) -> bool:
+    """Return whether an input has its numbers one by one, which takes long to read."""
+    return any(entry.HasField("contents") and entry.datatype != BYTES for entry in message.inputs[:MAX_TENSORS])
+
+
+def parse_request(message: pb.ModelInferRequest, pictures: int = MAX_ITEMS) -> InferRequest:
     """Return what the message asks.
+
+    Args:
+        message: the message.
+        pictures: most pictures.
 
     Raises:
         ServeError: whatever is wrong with it.
     """
-    raw = list(message.raw_input_contents)
-    if len(message.inputs) > MAX_TENSORS or len(message.outputs) > MAX_TENSORS:
+    if max(len(message.inputs), len(message.outputs), len(message.raw_input_contents)) > MAX_TENSORS:
         raise ServeError("invalid", f"A request has at most {MAX_TENSORS} inputs and outputs.")
+    raw = list(message.raw_input_contents)
     if raw and len(raw) != len(message.inputs):
         raise ServeError("invalid", f"There are {len(raw)} raw contents for {len(message.inputs)} inputs.")
     names = [entry.name for entry in message.inputs]
     if len(set(names)) != len(names):
         raise ServeError("invalid", "An input is given twice.")
-    inputs = tuple(_tensor(entry, raw[at] if raw else None) for at, entry in enumerate(message.inputs))
+    inputs = tuple(_tensor(entry, raw[at] if raw else None, pictures) for at, entry in enumerate(message.inputs))
     outputs = []
     for output in message.outputs:
         if "classification" in output.parameters:
@@ -64,26 +75,26 @@ def parse_request(message: pb.ModelInferRequest) -> InferRequest:
     return InferRequest(message.id, inputs, tuple(outputs), _parameters(message.parameters), binary=True)
 
 
-def _tensor(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Tensor:
+def _tensor(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, pictures: int) -> Tensor:
     name = entry.name
     check_datatype(entry.datatype, name)
-    shape = check_shape(list(entry.shape), name)
+    shape = check_shape(entry.shape[: MAX_RANK + 1], name)
     if any(key.startswith("shared_memory") for key in entry.parameters):
         raise ServeError("invalid", "Shared memory is not served.")
     fields = {field.name for field, _ in entry.contents.ListFields()}
     if raw is not None:
         if fields:
             raise ServeError("invalid", f"The input {quoted(name)} has both typed and raw contents.")
-        return from_raw(name, entry.datatype, shape, raw)
+        return from_raw(name, entry.datatype, shape, raw, most=pictures)
     wanted = _CONTENTS.get(entry.datatype)
     if fields - {wanted} or wanted is None:
         raise ServeError("invalid", f"The contents of {quoted(name)} are not those of {entry.datatype}.")
-    return from_values(name, entry.datatype, shape, _values(entry.contents, wanted))
+    return from_values(name, entry.datatype, shape, _values(entry.contents, wanted), most=pictures)
 
 
-def _values(contents: pb.InferTensorContents, name: str) -> list[object]:
+def _values(contents: pb.InferTensorContents, name: str) -> Sequence[object]:
     field = pb.InferTensorContents.DESCRIPTOR.fields_by_name[name]
-    return next((list(value) for each, value in contents.ListFields() if each.number == field.number), [])
+    return next((value for each, value in contents.ListFields() if each.number == field.number), ())
 
 
 def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Parameter]:

@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
 
+from eyas.serve.budget import Budget
+from eyas.serve.desk import Desk
 from eyas.serve.errors import ServeError
+from eyas.serve.grpc.rooms import Room
 from eyas.serve.limits import Limits
 
 PATIENCE = 1.0  # seconds that a call may wait for its message, however many others come
+# Whom a call's bytes count for. To ask gRPC for the address of a client whose call has been reset ends the process, so
+# all of its clients have one share.
+CLIENT = "gRPC"
+READING = 3.0  # seconds that it may be read, while others wait to be
 Guard = Callable[[Mapping[str, str]], str]  # metadata -> client's name; raises ServeError
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-class Room:
-    """So many calls may be under way at once, of all clients together.
-
-    Streams have a room of their own, so that who opens many and is silent on them keeps no other call out. gRPC's own
-    limit (`maximum_concurrent_rpcs`) is not used, since it knows no such difference.
-
-    Args:
-        most: the number.
-        what: what they are called in a refusal.
-    """
-
-    def __init__(self, most: int, what: str = "calls") -> None:
-        self._most = max(1, most)
-        self._what = what
-        self._open = 0
-
-    def take(self, context: Context) -> None:
-        """Take a place until the call has ended: an answer that its client doesn't let in holds it, too.
-
-        Raises:
-            ServeError: there is none.
-        """
-        if self._open >= self._most:
-            words = f"{self._most} {self._what} are under way: as many as there may be."
-            raise ServeError("overloaded", words, retry_after=1.0)
-        self._open += 1
-        context.add_done_callback(self._give_back)  # type: ignore[arg-type] # it comes by position
-
-    def _give_back(self, _context: Any) -> None:
-        self._open -= 1
 
 
 class Arrivals:
@@ -56,26 +31,35 @@ class Arrivals:
     So calls that say nothing keep nobody out. gRPC itself neither counts them, nor ever ends them. One timer looks
     after all of them, since one for each would cost every call some percent.
 
+    Only some messages are read at the same time, since nobody knows how much of one gRPC holds already. The others stay
+    with their clients, but for what HTTP/2 lets through unread.
+
     Args:
         most: how many there may be.
         seconds: within which a message must have arrived.
+        read: how many are read at the same time.
     """
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most, self._seconds = most, seconds
+    def __init__(self, most: int, seconds: float, read: int) -> None:
+        self._most, self._seconds, self._read = most, seconds, max(1, read)
+        self._reading: dict[asyncio.Task[Any], float] = {}  # since when, the oldest first
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._waiting: dict[asyncio.Task[Any], float] = {}  # since when, the oldest first
         self._timer: asyncio.TimerHandle | None = None
 
-    async def message(self, context: Context, kind: type[Message]) -> Message:
+    async def message(self, context: Context) -> bytes:
         """Return the one message of a call.
 
         Raises:
-            ServeError: there is none, it is malformed or too slow, or too many calls began in this moment.
+            ServeError: there is none, it is too slow, or too many calls began in this moment.
         """
         task = asyncio.current_task()
         assert task is not None
         self._enter(task)
         try:
+            if len(self._reading) >= self._read:
+                await self._turn()
+            self._reading[task] = asyncio.get_running_loop().time()
             data = await context.read()
         except asyncio.CancelledError:
             if task in self._waiting:
@@ -84,9 +68,34 @@ class Arrivals:
             raise ServeError("timeout", "The message took too long to arrive.") from None
         finally:
             self._waiting.pop(task, None)
+            self._reading.pop(task, None)
+            self._next()
         if data is grpc.aio.EOF:
             raise ServeError("invalid", "The call has no message, or not all of it.")
-        return parsed(kind, data)
+        return bytes(data)
+
+    async def _turn(self) -> None:
+        """Wait until a message may be read; who reads for too long while others wait gives way."""
+        loop = asyncio.get_running_loop()
+        while len(self._reading) >= self._read:
+            oldest, since = next(iter(self._reading.items()))
+            if loop.time() - since >= READING:
+                self._end(oldest)
+                return
+            turn: asyncio.Future[None] = loop.create_future()
+            self._queue.append(turn)
+            timer = loop.call_at(since + READING, _wake, turn)
+            try:
+                await turn
+            finally:
+                timer.cancel()
+
+    def _next(self) -> None:
+        while self._queue and len(self._reading) < self._read:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     def _enter(self, task: asyncio.Task[Any]) -> None:
         loop = asyncio.get_running_loop()
@@ -102,6 +111,7 @@ class Arrivals:
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         del self._waiting[task]
+        self._reading.pop(task, None)
         task.cancel()
 
     def _look(self) -> None:
@@ -124,6 +134,8 @@ class Door:
         streams: the room for streams.
         arrivals: where a call waits for its message.
         headers: most bytes of its metadata.
+        desk: where large messages are parsed.
+        budget: what messages are held in.
     """
 
     guard: Guard
@@ -131,6 +143,8 @@ class Door:
     streams: Room
     arrivals: Arrivals
     headers: int
+    desk: Desk
+    budget: Budget
 
     def open(self, context: Context) -> None:
         """Let a client in.
@@ -144,10 +158,17 @@ class Door:
         self.guard(metadata)
 
 
-def make_door(guard: Guard, limits: Limits, calls: int, streams: int, what: str = "streams") -> Door:
+def _wake(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+def make_door(
+    guard: Guard, limits: Limits, calls: int, streams: int, desk: Desk, budget: Budget, what: str = "streams"
+) -> Door:
     """Return a door with room for so many calls and streams."""
-    arrivals = Arrivals(calls, limits.body_seconds)
-    return Door(guard, Room(calls), Room(streams, what), arrivals, limits.headers)
+    arrivals = Arrivals(calls, limits.body_seconds, limits.bodies // limits.body)
+    return Door(guard, Room(calls), Room(streams, what), arrivals, limits.headers, desk, budget)
 
 
 def metadata_of(context: Context) -> dict[str, str]:
@@ -157,15 +178,3 @@ def metadata_of(context: Context) -> dict[str, str]:
         if isinstance(value, str):
             found.setdefault(name.lower(), value)
     return found
-
-
-def parsed(kind: type[Message], data: bytes) -> Message:
-    """Return the message in the bytes; parsed only now, after the client was let in, and with a proper refusal.
-
-    Raises:
-        ServeError: there is no such message in them.
-    """
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        raise ServeError("invalid", "The message is malformed.") from None

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eyas.serve.api import Request
+from eyas.serve.budget import Held
+from eyas.serve.desk import AT_ONCE
 from eyas.serve.errors import ServeError
 from eyas.serve.grpc.calls import Methods, Streaming, Unary, handlers, request_id, time_left
-from eyas.serve.grpc.codec import parse_request, to_message
-from eyas.serve.grpc.door import Context, Guard, make_door, metadata_of
+from eyas.serve.grpc.codec import has_numbers, parse_request, to_message
+from eyas.serve.grpc.door import CLIENT, Context, Guard, make_door, metadata_of
 from eyas.serve.grpc.protocol import health_pb2 as health
 from eyas.serve.grpc.protocol import inference_pb2 as pb
+from eyas.serve.limits import check_model
 from eyas.serve.oip.detection import find_model, model_metadata, repository_index, server_metadata, to_request
 from eyas.serve.service import Service, new_id, passed_on
 
@@ -58,7 +61,9 @@ class Inference:
     async def answer(self, message: pb.ModelInferRequest, context: Context, stream: str) -> pb.ModelInferResponse:
         """Answer a message that came alone, or in the stream of that id."""
         metadata = metadata_of(context)
-        infer = parse_request(message)
+        limits = self.service.limits
+        size = AT_ONCE * has_numbers(message)  # as objects of Python's they are much larger than in the message
+        infer = await self.service.desk.read(2 * size, parse_request, message, limits.pictures)
         request = to_request(
             infer,
             model=message.model_name,
@@ -66,6 +71,7 @@ class Inference:
             request_id=new_id() if stream else request_id(metadata),
             headers=passed_on(metadata),
             stream=stream,
+            most=limits.pictures,
         )
         answer = await self.service.detect(_within_deadline(request, context), protocol="grpc")
         return to_message(answer, infer)
@@ -79,8 +85,8 @@ class Inference:
         """
         waiting: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
         free = asyncio.Semaphore(IN_FLIGHT)
-        stream = new_id()
-        reader = asyncio.ensure_future(self._read(messages, context, stream, waiting, free))
+        held = self.service.budget.hold(CLIENT)
+        reader = asyncio.ensure_future(self._read(messages, context, held, waiting, free))
         try:
             while (task := await waiting.get()) is not None:
                 answer = await task
@@ -93,17 +99,18 @@ class Inference:
             for task in rest:
                 task.cancel()
             await asyncio.gather(reader, *rest, return_exceptions=True)
+            held.close()
 
     async def _read(
         self,
         messages: AsyncIterator[pb.ModelInferRequest],
         context: Context,
-        stream: str,
+        held: Held,
         waiting: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None],
         free: asyncio.Semaphore,
     ) -> None:
         """Begin to work on each message as it comes, up to so many at once."""
-        source = aiter(messages)
+        source, stream = aiter(messages), new_id()
         try:
             while True:
                 await free.acquire()
@@ -111,23 +118,33 @@ class Inference:
                     message = await self.service.phase.unless_draining(anext(source, None))
                 if message is None:
                     return
-                waiting.put_nowait(asyncio.ensure_future(self._streamed(message, context, stream)))
+                waiting.put_nowait(asyncio.ensure_future(self._streamed(message, context, stream, held)))
         except TimeoutError:
             raise ServeError("deadline", "No request came on the stream for too long.") from None
         finally:
             waiting.put_nowait(None)
 
     async def _streamed(
-        self, message: pb.ModelInferRequest, context: Context, stream: str
+        self, message: pb.ModelInferRequest, context: Context, stream: str, held: Held
     ) -> pb.ModelStreamInferResponse:
         """Answer a message of a stream; an error is the message's, and the stream goes on."""
+        size = message.ByteSize()
+        try:
+            held.take(size)
+        except ServeError as error:
+            return _failed(message, error)
         try:
             return pb.ModelStreamInferResponse(infer_response=await self.answer(message, context, stream))
         except ServeError as error:
-            failed = pb.ModelInferResponse(
-                model_name=message.model_name, model_version=message.model_version, id=message.id
-            )
-            return pb.ModelStreamInferResponse(error_message=f"{error.kind}: {error.message}", infer_response=failed)
+            return _failed(message, error)
+        finally:
+            held.give(size)
+
+
+def _failed(message: pb.ModelInferRequest, error: ServeError) -> pb.ModelStreamInferResponse:
+    """Return what is told of a message of a stream that is refused."""
+    failed = pb.ModelInferResponse(model_name=message.model_name, model_version=message.model_version, id=message.id)
+    return pb.ModelStreamInferResponse(error_message=f"{error.kind}: {error.message}", infer_response=failed)
 
 
 def _within_deadline(request: Request, context: Context) -> Request:
@@ -151,14 +168,18 @@ class Repository:
 
     async def load(self, message: pb.RepositoryModelLoadRequest, _context: Context) -> pb.RepositoryModelLoadResponse:
         """Load a model that the registry knows."""
-        await self.service.engine.load(message.model_name, _version(message.parameters))
+        version = _version(message.parameters)
+        check_model(message.model_name, version)
+        await self.service.engine.load(message.model_name, version)
         return pb.RepositoryModelLoadResponse()
 
     async def unload(
         self, message: pb.RepositoryModelUnloadRequest, _context: Context
     ) -> pb.RepositoryModelUnloadResponse:
         """Let a model answer what it has accepted, and free it."""
-        await self.service.engine.unload(message.model_name, _version(message.parameters))
+        version = _version(message.parameters)
+        check_model(message.model_name, version)
+        await self.service.engine.unload(message.model_name, version)
         return pb.RepositoryModelUnloadResponse()
 
 
@@ -220,8 +241,10 @@ def public_services(service: Service, guard: Guard) -> list[Methods]:
     watch: Any = probe.watch
     limits = service.limits
     calls = limits.connections
-    work = make_door(guard, limits, calls, calls // 2)
-    probes = make_door(_everybody, limits, calls, calls // 8, "watchers")  # without a key, so not too many may watch
+    desk, budget = service.desk, service.budget
+    work = make_door(guard, limits, calls, calls // 2, desk, budget)
+    # Without a key, so not too many may watch.
+    probes = make_door(_everybody, limits, calls, calls // 8, desk, budget, "watchers")
     return [
         handlers(pb.DESCRIPTOR, INFERENCE, open_methods, {}, probes),
         handlers(pb.DESCRIPTOR, INFERENCE, unary, streaming, work),
@@ -239,9 +262,8 @@ def admin_services(service: Service, guard: Guard) -> list[Methods]:
         "RepositoryModelLoad": repository.load,
         "RepositoryModelUnload": repository.unload,
     }
-    return [
-        handlers(pb.DESCRIPTOR, INFERENCE, unary, {}, make_door(guard, service.limits, service.limits.connections, 1))
-    ]
+    door = make_door(guard, service.limits, service.limits.connections, 1, service.desk, service.budget)
+    return [handlers(pb.DESCRIPTOR, INFERENCE, unary, {}, door)]
 
 
 def _everybody(_metadata: object) -> str:

@@ -16,7 +16,8 @@ from eyas.errors import suggest
 from eyas.serve.api import Answer, Engine, ModelStatus, Options, Request
 from eyas.serve.errors import ServeError
 from eyas.serve.limits import check_model, lane_of
-from eyas.serve.oip.tensors import BYTES, Array, InferRequest, Parameter, Tensor, quoted
+from eyas.serve.oip.tensors import BYTES, MAX_ITEMS, Array, InferRequest, Parameter, Tensor, quoted
+from eyas.serve.route import unknown
 from eyas.types import Suppression, UInt8Array
 
 IMAGES = "images"
@@ -26,7 +27,11 @@ OUTPUTS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "labels": ("INT64", (-1, -1)),
     "num_detections": ("INT64", (-1,)),
 }
-EXTENSIONS = ("binary_tensor_data", "parameters", "model_repository", "schedule_policy", "sequence")
+EXTENSIONS = ("binary_tensor_data", "parameters", "schedule_policy", "sequence")
+INPUTS: tuple[dict[str, Any], ...] = (
+    {"name": IMAGES, "datatype": BYTES, "shape": [-1]},
+    {"name": IMAGES, "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
+)
 PARAMETERS = ("confidence", "iou", "suppression", "classes", "max_detections", "timeout", "priority", "sequence_id")
 # What clients of Triton add on their own; nothing here depends on it.
 _IGNORED = frozenset(
@@ -35,7 +40,14 @@ _IGNORED = frozenset(
 
 
 def to_request(
-    infer: InferRequest, *, model: str, version: str, request_id: str, headers: Mapping[str, str], stream: str = ""
+    infer: InferRequest,
+    *,
+    model: str,
+    version: str,
+    request_id: str,
+    headers: Mapping[str, str],
+    stream: str = "",
+    most: int = MAX_ITEMS,
 ) -> Request:
     """Return the engine's request.
 
@@ -45,6 +57,7 @@ def to_request(
         request_id: the id to use where the client gave none.
         headers: the client's headers, lower-case names.
         stream: id of the connection, which a sequence_id belongs to.
+        most: most pictures.
 
     Raises:
         ServeError: inputs, outputs or parameters are not a detector's.
@@ -60,7 +73,7 @@ def to_request(
         id=infer.id or request_id,
         model=model,
         version=version,
-        pictures=pictures(infer.inputs),
+        pictures=pictures(infer.inputs, most),
         options=_options(found),
         timeout=None if timeout is None else float(timeout) / 1e6,
         lane=lane_of(int(found.get("priority", 0))),
@@ -118,8 +131,8 @@ def class_names(text: str) -> tuple[str, ...] | None:
     return tuple(name.strip() for name in text.split(",") if name.strip()) or None
 
 
-def pictures(inputs: tuple[Tensor, ...]) -> tuple[bytes | UInt8Array, ...]:
-    """Return the pictures of the one input."""
+def pictures(inputs: tuple[Tensor, ...], most: int) -> tuple[bytes | UInt8Array, ...]:
+    """Return the pictures of the one input; more than so many are refused."""
     names = [tensor.name for tensor in inputs]
     if names != [IMAGES]:
         raise ServeError("invalid", f"A detector has one input, '{IMAGES}'; given: {quoted(', '.join(names)[:60])}.")
@@ -132,6 +145,8 @@ def pictures(inputs: tuple[Tensor, ...]) -> tuple[bytes | UInt8Array, ...]:
         raise ServeError("invalid", f"'{IMAGES}' is UINT8 or BYTES, not {tensor.datatype}.")
     if len(tensor.shape) != 4 or tensor.shape[3] != 3 or 0 in tensor.shape:
         raise ServeError("invalid", f"'{IMAGES}' of UINT8 has the shape [N, height, width, 3].")
+    if tensor.shape[0] > most:
+        raise ServeError("too_large", f"{tensor.shape[0]} pictures in a request; at most {most} are allowed.")
     return tuple(tensor.array)
 
 
@@ -167,7 +182,7 @@ def find_model(engine: Engine, name: str, version: str = "") -> ModelStatus:
     elif version:
         known = [each for each in known if each.key.version == version]
     if not name or not known:
-        raise ServeError("not_found", f"There is no model {quoted(name)}{' of that version' if version else ''}.")
+        raise unknown(name, version, (each.key for each in engine.models()))
     return max(known, key=lambda each: (each.default, each.state == "ready", each.key))
 
 
@@ -179,13 +194,14 @@ def model_metadata(engine: Engine, name: str, version: str = "") -> dict[str, An
         "name": name,
         "versions": versions,
         "platform": "eyas" if status.manifest is None else f"eyas_{status.manifest.target}",
-        "inputs": [{"name": IMAGES, "datatype": BYTES, "shape": [-1]}],
+        "inputs": [INPUTS[0]],  # one entry an input, or clients would send two
         "outputs": [
             {"name": output, "datatype": kind, "shape": list(shape)} for output, (kind, shape) in OUTPUTS.items()
         ],
     }
+    document["parameters"] = {"accepts": list(INPUTS)}
     if status.manifest is not None:
-        document["parameters"] = {"classes": list(status.manifest.classes), "version": status.key.version}
+        document["parameters"] |= {"classes": list(status.manifest.classes), "version": status.key.version}
     return document
 
 

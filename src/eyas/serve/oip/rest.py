@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any
+
+import msgspec
 
 from eyas.serve import base64s, jsons
 from eyas.serve.api import Answer
@@ -12,6 +13,7 @@ from eyas.serve.errors import ServeError
 from eyas.serve.oip.detection import to_tensors
 from eyas.serve.oip.tensors import (
     BYTES,
+    MAX_ITEMS,
     InferRequest,
     Parameter,
     RequestedOutput,
@@ -19,6 +21,7 @@ from eyas.serve.oip.tensors import (
     check_datatype,
     check_shape,
     from_raw,
+    from_text,
     from_values,
     quoted,
     to_raw,
@@ -26,118 +29,133 @@ from eyas.serve.oip.tensors import (
 
 HEADER = "inference-header-content-length"
 MAX_TENSORS = 64
+MAX_SHAPE_TEXT = 256  # letters
 
 
-def parse_request(body: bytes, header_length: str | None, *, depth: int = 32) -> InferRequest:
+class _Input(msgspec.Struct):
+    """An entry of "inputs"; what may be long in it is not looked at before its type and shape are known."""
+
+    name: str
+    datatype: str
+    shape: msgspec.Raw
+    parameters: dict[str, Parameter] = {}
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _Output(msgspec.Struct):
+    """An entry of "outputs"."""
+
+    name: str
+    parameters: dict[str, Parameter] = {}
+
+
+class _Request(msgspec.Struct):
+    """The JSON of a request; fields that the protocol may get are passed over."""
+
+    inputs: list[_Input]
+    id: str = ""
+    outputs: list[_Output] | None = None
+    parameters: dict[str, Parameter] = {}
+
+
+def json_size(header_length: str | None, total: int) -> int:
+    """Return how many bytes of a body are JSON.
+
+    Args:
+        header_length: the value of the header that says it; None where all of them are.
+        total: how many there are.
+
+    Raises:
+        ServeError: the header makes no sense.
+    """
+    if header_length is None:
+        return total
+    if not re.fullmatch(r"[0-9]{1,18}", header_length) or not 0 < int(header_length) <= total:
+        raise ServeError("invalid", f"{HEADER} must be the length of the JSON, at most that of the body.")
+    return int(header_length)
+
+
+def parse_request(
+    body: bytes, header_length: str | None, *, most: int = 8 * 2**20, pictures: int = MAX_ITEMS
+) -> InferRequest:
     """Return the request in a body.
 
     Args:
         body: JSON, followed by the raw tensors in the order of the inputs that announce `binary_data_size`.
         header_length: the value of the header that says where the JSON ends; None where all of it is JSON.
-        depth: deepest nesting of the JSON.
+        most: most bytes of JSON.
+        pictures: most pictures.
 
     Raises:
         ServeError: whatever is wrong with it.
     """
-    size = _header_length(header_length, len(body))
-    fields = jsons.parse_object(memoryview(body)[:size], depth=depth)
+    size = json_size(header_length, len(body))
+    request = jsons.parse(memoryview(body)[:size], _Request, most=most)
     rest = memoryview(body)[size:]
+    for what, entries in (("inputs", request.inputs), ("outputs", request.outputs or ())):
+        if len(entries) > MAX_TENSORS:
+            raise ServeError("invalid", f"'{what}' has {len(entries)} entries; at most {MAX_TENSORS} are allowed.")
     tensors, at, names = [], 0, set()
-    for entry in _objects(fields.get("inputs"), "inputs"):
-        name, datatype, shape = _head(entry)
+    for entry in request.inputs:
+        name = entry.name
         if name in names:
             raise ServeError("invalid", f"The input {quoted(name)} is given twice.")
         names.add(name)
-        length = _parameters(entry).get("binary_data_size")
-        if length is None:
-            tensors.append(from_values(name, datatype, shape, _values(entry, name, datatype)))
-            continue
-        if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= len(rest) - at:
-            raise ServeError("invalid", f"The input {quoted(name)} announces more or fewer raw bytes than were sent.")
-        if "data" in entry:
-            raise ServeError("invalid", f"The input {quoted(name)} has both JSON data and raw bytes.")
-        tensors.append(from_raw(name, datatype, shape, rest[at : at + length]))
-        at += length
+        tensor = _tensor(entry, rest[at:], pictures)
+        at += _raw_size(entry, len(rest) - at) or 0
+        tensors.append(tensor)
     if at != len(rest):
         raise ServeError("invalid", f"{len(rest) - at} raw bytes belong to no input.")
-    given = _parameters(fields)
-    binary = given.get("binary_data_output", False)
-    return InferRequest(
-        id=_text(fields.get("id", ""), "id"),
-        inputs=tuple(tensors),
-        outputs=_outputs(fields, bool(binary)),
-        parameters=given,
-        binary=bool(binary),
-    )
+    binary = bool(request.parameters.get("binary_data_output", False))
+    return InferRequest(request.id, tuple(tensors), _outputs(request, binary), request.parameters, binary)
 
 
-def _header_length(text: str | None, total: int) -> int:
-    if text is None:
-        return total
-    if not re.fullmatch(r"[0-9]{1,18}", text) or not 0 < int(text) <= total:
-        raise ServeError("invalid", f"{HEADER} must be the length of the JSON, at most that of the body.")
-    return int(text)
-
-
-def _objects(value: Any, name: str) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise ServeError("invalid", f"'{name}' must be a list of objects.")
-    if len(value) > MAX_TENSORS:
-        raise ServeError("invalid", f"'{name}' has {len(value)} entries; at most {MAX_TENSORS} are allowed.")
-    return value
-
-
-def _head(entry: Mapping[str, Any]) -> tuple[str, str, tuple[int, ...]]:
-    name, datatype = _text(entry.get("name"), "name"), _text(entry.get("datatype"), "datatype")
+def _tensor(entry: _Input, rest: memoryview, pictures: int) -> Tensor:
+    """Return an input's tensor, whose bytes are the first of the rest where they are not in the JSON."""
+    name, datatype, data = entry.name, entry.datatype, bytes(entry.data)
     check_datatype(datatype, name)
-    shape = entry.get("shape")
-    if not isinstance(shape, list):
-        raise ServeError("invalid", f"The input {quoted(name)} needs a shape, a list of sizes.")
-    return name, datatype, check_shape(shape, name)
-
-
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise ServeError("invalid", f"'{name}' must be a text.")
-    return value
-
-
-def _parameters(entry: Mapping[str, Any]) -> dict[str, Parameter]:
-    value = entry.get("parameters", {})
-    if not isinstance(value, dict) or not all(isinstance(each, bool | int | float | str) for each in value.values()):
-        raise ServeError("invalid", "'parameters' must be an object of texts, numbers and truths.")
-    return value
-
-
-def _values(entry: Mapping[str, Any], name: str, datatype: str) -> Iterable[Any]:
-    """Yield the JSON data row by row; nested lists are flattened, texts of BYTES are base64."""
-    if not isinstance(entry.get("data"), list):
+    if len(entry.shape) > MAX_SHAPE_TEXT:
+        raise ServeError("invalid", f"The shape of {quoted(name)} is too long.")
+    try:
+        shape = check_shape(msgspec.json.decode(entry.shape, type=list[int]), name)
+    except (msgspec.DecodeError, ValueError):
+        raise ServeError("invalid", f"The input {quoted(name)} needs a shape, a list of sizes.") from None
+    size = _raw_size(entry, len(rest))
+    if size is not None:
+        if data:
+            raise ServeError("invalid", f"The input {quoted(name)} has both JSON data and raw bytes.")
+        return from_raw(name, datatype, shape, rest[:size], most=pictures)
+    if not data.startswith(b"["):
         raise ServeError("invalid", f"The input {quoted(name)} has no data: a list, or raw bytes behind the JSON.")
-    flat = _flatten(entry["data"])
-    if datatype != BYTES:
-        return flat
-    if not all(isinstance(value, str) for value in flat):
-        raise ServeError("invalid", f"The data of {quoted(name)} must be base64 texts, a file each.")
-    return [base64s.decode(value, f"An item of {quoted(name)}") for value in flat]
+    if datatype == BYTES:
+        return from_values(name, datatype, shape, _files(data, name), most=pictures)
+    return from_text(name, datatype, shape, data)
 
 
-def _flatten(values: list[Any]) -> list[Any]:
-    while any(isinstance(value, list) for value in values):
-        if not all(isinstance(value, list) for value in values):
-            raise ServeError("invalid", "The data is nested unevenly.")
-        values = [inner for value in values for inner in value]
-    return values
+def _raw_size(entry: _Input, left: int) -> int | None:
+    """Return how many raw bytes the input announces, None where it announces none."""
+    size = entry.parameters.get("binary_data_size")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= left):
+        raise ServeError("invalid", f"The input {quoted(entry.name)} announces more or fewer raw bytes than were sent.")
+    return size
 
 
-def _outputs(fields: Mapping[str, Any], binary: bool) -> tuple[RequestedOutput, ...]:
-    if fields.get("outputs") is None:
-        return ()
+def _files(data: bytes, name: str) -> list[bytes]:
+    """Return the files in the JSON data, a list of base64 texts, or of lists of one."""
+    try:
+        texts = msgspec.json.decode(data, type=list[str | tuple[str]])
+    except (msgspec.DecodeError, ValueError):
+        raise ServeError("invalid", f"The data of {quoted(name)} must be base64 texts, a file each.") from None
+    where = f"An item of {quoted(name)}"
+    return [base64s.decode(text if isinstance(text, str) else text[0], where) for text in texts]
+
+
+def _outputs(request: _Request, binary: bool) -> tuple[RequestedOutput, ...]:
     found = []
-    for entry in _objects(fields["outputs"], "outputs"):
-        given = _parameters(entry)
-        if given.get("classification"):
+    for entry in request.outputs or ():
+        if entry.parameters.get("classification"):
             raise ServeError("invalid", "The classification extension makes no sense for a detector.")
-        found.append(RequestedOutput(_text(entry.get("name"), "name"), bool(given.get("binary_data", binary))))
+        found.append(RequestedOutput(entry.name, bool(entry.parameters.get("binary_data", binary))))
     return tuple(found)
 
 

@@ -6,11 +6,13 @@ A shape is believed only after it was held against the bytes that really came: a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -34,6 +36,11 @@ DATATYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
 )
 BYTES = "BYTES"
 MAX_RANK = 8
+MAX_SIZE = 2**40  # numbers: more than any request holds, and far below what an array's size is counted in
+MAX_ITEMS = 10_000  # byte strings of a tensor, where nothing less is asked
+_SLICE = (
+    64 * 2**10
+)  # values, or bytes of text, that are read in one step, which nothing else of the process runs beside
 
 Array = npt.NDArray[Any]
 Parameter = bool | int | float | str
@@ -91,6 +98,8 @@ def check_shape(shape: Sequence[Any], name: str) -> tuple[int, ...]:
         raise ServeError("invalid", f"The tensor {quoted(name)} has {len(shape)} dimensions.")
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in shape):
         raise ServeError("invalid", f"The shape of {quoted(name)} must hold sizes, 0 or more.")
+    if math.prod(size for size in shape if size) > MAX_SIZE:
+        raise ServeError("invalid", f"The shape of {quoted(name)} asks for more than a request can hold.")
     return tuple(shape)
 
 
@@ -100,18 +109,24 @@ def check_datatype(datatype: str, name: str) -> None:
         raise ServeError("invalid", f"The tensor {quoted(name)} has the unknown datatype {quoted(datatype)}.")
 
 
-def from_raw(name: str, datatype: str, shape: tuple[int, ...], data: bytes | memoryview) -> Tensor:
+def from_raw(
+    name: str, datatype: str, shape: tuple[int, ...], data: bytes | memoryview, *, most: int = MAX_ITEMS
+) -> Tensor:
     """Return the tensor in raw bytes: little-endian numbers, or BYTES with a length of 4 bytes before each item.
 
+    Args:
+        name, datatype, shape: the tensor's.
+        data: the bytes.
+        most: most items of BYTES.
+
     Raises:
-        ServeError: the bytes are not what datatype and shape say.
+        ServeError: the bytes are not what datatype and shape say, or are too many items.
     """
     check_datatype(datatype, name)
-    count = math.prod(shape)
+    count = math.prod(check_shape(shape, name))
     if datatype == BYTES:
-        items = split_bytes(data, name)
-        _check_count(len(items), count, name)
-        return Tensor(name, datatype, shape, items=items)
+        _check_items(count, most, name)
+        return Tensor(name, datatype, shape, items=split_bytes(data, name, count))
     kind = DATATYPES[datatype]
     if len(data) != count * kind.itemsize:
         raise ServeError(
@@ -120,33 +135,109 @@ def from_raw(name: str, datatype: str, shape: tuple[int, ...], data: bytes | mem
     return Tensor(name, datatype, shape, np.frombuffer(data, kind).reshape(shape))
 
 
-def split_bytes(data: bytes | memoryview, name: str) -> tuple[bytes, ...]:
-    """Return the items of a BYTES tensor."""
-    items, at, end = [], 0, len(data)
+def split_bytes(data: bytes | memoryview, name: str, count: int) -> tuple[bytes, ...]:
+    """Return the items of a BYTES tensor, which must be so many."""
+    items: list[bytes] = []
+    at, end = 0, len(data)
     view = memoryview(data)
-    while at < end:
+    while at < end and len(items) < count:
         size = int.from_bytes(view[at : at + 4], "little")
         if at + 4 > end or at + 4 + size > end:
             raise ServeError("invalid", f"An item of {quoted(name)} is said to be longer than what was sent.")
         items.append(bytes(view[at + 4 : at + 4 + size]))
         at += 4 + size
+    if at < end:
+        raise ServeError("invalid", f"The tensor {quoted(name)} has more values than the {count} of its shape.")
+    _check_count(len(items), count, name)
     return tuple(items)
 
 
-def from_values(name: str, datatype: str, shape: tuple[int, ...], values: Iterable[Any]) -> Tensor:
+def from_values(
+    name: str, datatype: str, shape: tuple[int, ...], values: Sequence[Any], *, most: int = MAX_ITEMS
+) -> Tensor:
     """Return the tensor of a flat row of numbers, truths, or (for BYTES) byte strings.
 
+    Args:
+        name, datatype, shape: the tensor's.
+        values: the row.
+        most: most items of BYTES.
+
     Raises:
-        ServeError: there are more or fewer values than the shape says, or one does not fit the datatype.
+        ServeError: there are more or fewer values than the shape says, one does not fit the datatype, or there are too
+            many items.
     """
     check_datatype(datatype, name)
-    row = list(values)
-    _check_count(len(row), math.prod(shape), name)
+    count = math.prod(check_shape(shape, name))
     if datatype == BYTES:
-        if not all(isinstance(value, bytes) for value in row):
+        _check_items(len(values), most, name)
+        _check_count(len(values), count, name)
+        items = tuple(values)
+        if not all(isinstance(value, bytes) for value in items):
             raise ServeError("invalid", f"The tensor {quoted(name)} must hold byte strings.")
-        return Tensor(name, datatype, shape, items=tuple(row))
-    return Tensor(name, datatype, shape, _numbers(name, datatype, row).reshape(shape))
+        return Tensor(name, datatype, shape, items=items)
+    _check_count(len(values), count, name)
+    slices = range(0, len(values), _SLICE)
+    arrays = [_numbers(name, datatype, list(values[at : at + _SLICE])) for at in slices]
+    return Tensor(name, datatype, shape, _joined(arrays, datatype).reshape(shape))
+
+
+def from_text(name: str, datatype: str, shape: tuple[int, ...], text: bytes) -> Tensor:
+    """Return the tensor of numbers or truths that a JSON list holds, flat or nested, which are read slice by slice.
+
+    Args:
+        name, datatype, shape: the tensor's.
+        text: the list, which is known to be JSON.
+
+    Raises:
+        ServeError: it is nested unevenly, has more or fewer values than the shape says, or one that does not fit.
+    """
+    check_datatype(datatype, name)
+    count = math.prod(check_shape(shape, name))
+    wrong = ServeError("invalid", f"A value of {quoted(name)} is no {datatype}, or does not fit into it.")
+    if b'"' in text or b"{" in text:
+        raise wrong
+    close = text.translate(None, b" \t\r\n")
+    if not _is_even(close):
+        raise ServeError("invalid", "The data is nested unevenly.")
+    flat = close.translate(None, b"[]")
+    _check_count(flat.count(b",") + bool(flat), count, name)
+    decoder = _decoder(datatype)
+    arrays, at = [], 0
+    while at < len(flat):
+        end = flat.find(b",", at + _SLICE)
+        end = len(flat) if end < 0 else end
+        try:
+            arrays.append(np.array(decoder.decode(b"[%b]" % flat[at:end]), DATATYPES[datatype]))
+        except (msgspec.DecodeError, ValueError, OverflowError):
+            raise wrong from None
+        at = end + 1
+    return Tensor(name, datatype, shape, _joined(arrays, datatype).reshape(shape))
+
+
+def _is_even(text: bytes) -> bool:
+    """Return whether between two numbers as many lists begin as end; else there are lists beside numbers."""
+    for depth in range(1, MAX_RANK + 1):
+        ends, begins = b"]" * depth + b",", b"," + b"[" * depth
+        count = text.count(ends)
+        if text.count(begins) != count or text.count(ends + begins[1:]) != count:
+            return False
+        if not count:
+            return True
+    return False
+
+
+@cache
+def _decoder(datatype: str) -> msgspec.json.Decoder[list[Any]]:
+    """Return what reads a list of such values and no others."""
+    kind = DATATYPES[datatype]
+    if kind.kind == "b":
+        return msgspec.json.Decoder(list[bool])
+    if kind.kind == "f":
+        return msgspec.json.Decoder(list[float])
+    if datatype == "UINT64":  # beyond what msgspec can bound; numpy refuses what does not fit
+        return msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(ge=0)]])
+    limits = np.iinfo(kind)
+    return msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(ge=int(limits.min), le=int(limits.max))]])
 
 
 def _numbers(name: str, datatype: str, row: list[Any]) -> Array:
@@ -163,6 +254,15 @@ def _numbers(name: str, datatype: str, row: list[Any]) -> Array:
         return np.array(row, kind)
     except OverflowError:
         raise ServeError("invalid", f"A value of {quoted(name)} does not fit into {datatype}.") from None
+
+
+def _joined(arrays: list[Array], datatype: str) -> Array:
+    return np.concatenate(arrays) if arrays else np.zeros(0, DATATYPES[datatype])
+
+
+def _check_items(count: int, most: int, name: str) -> None:
+    if count > most:
+        raise ServeError("too_large", f"{quoted(name)} has {count} items in a request; at most {most} are allowed.")
 
 
 def _check_count(found: int, expected: int, name: str) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Http
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp
 
 from eyas.serve.errors import ServeError
 from eyas.serve.observe.metrics import CONTENT_TYPE
@@ -23,7 +25,7 @@ from eyas.serve.rest.openapi import document
 from eyas.serve.rest.raw import RawPictures
 from eyas.serve.rest.replies import on_crash, on_disconnect, on_http_error, on_serve_error, reply
 from eyas.serve.rest.stream import Stream
-from eyas.serve.security import OPEN_PATHS, Keys, check_host, check_token, key_of
+from eyas.serve.security import OPEN_PATHS, Keys, check_host, check_origin, check_token, key_of
 from eyas.serve.service import Service
 from eyas.serve.urls import Fetcher
 
@@ -34,6 +36,8 @@ _PAGE_HEADERS = {
     "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
 }
+# Of an answer's headers, those that a page of an allowed origin may read.
+_READABLE = ("x-request-id", "x-eyas-model", "x-eyas-detections", "inference-header-content-length", "retry-after")
 _ERRORS: Mapping[Any, Callable[[Http, Exception], Any]] = {
     ServeError: on_serve_error,
     HTTPException: on_http_error,
@@ -47,15 +51,17 @@ def public_app(
     *,
     keys: Keys | None = None,
     hosts: frozenset[str] = frozenset(),
+    origins: frozenset[str] = frozenset(),
     fetch: Fetcher | None = None,
     log: Log | None = None,
-) -> Surround:
+) -> ASGIApp:
     """Return the application that clients talk to.
 
     Args:
         service: what answers.
         keys: who may come in; None for everybody.
         hosts: names that the server answers for; empty for all.
+        origins: of pages of other sites that may ask; "*" for all.
         fetch: gets pictures from URLs; None where they are off.
         log: takes the lines of the access log; None for no log.
     """
@@ -83,11 +89,15 @@ def public_app(
     )
     app.router.redirect_slashes = False
 
-    def guard(path: str, headers: Mapping[str, str]) -> str:
+    def guard(method: str, path: str, headers: Mapping[str, str]) -> str:
         check_host(headers.get("host"), hosts)
+        check_origin(method, path, headers, origins)
         return "" if keys is None or path in OPEN_PATHS else keys.client(key_of(headers))
 
-    return Surround(RawPictures(app, service), service.limits, guard, log)
+    whole = Surround(RawPictures(app, service), service, guard, log)
+    if not origins:
+        return whole
+    return CORSMiddleware(whole, tuple(origins), ("GET", "POST"), ("*",), expose_headers=_READABLE)
 
 
 def admin_app(service: Service, token: str, *, hosts: frozenset[str] = frozenset(), log: Log | None = None) -> Surround:
@@ -107,13 +117,14 @@ def admin_app(service: Service, token: str, *, hosts: frozenset[str] = frozenset
     )
     app.router.redirect_slashes = False
 
-    def guard(path: str, headers: Mapping[str, str]) -> str:
+    def guard(method: str, path: str, headers: Mapping[str, str]) -> str:
         check_host(headers.get("host"), hosts)
+        check_origin(method, path, headers, frozenset())
         if path not in OPEN_PATHS:
             check_token(token, headers)
         return "admin"
 
-    return Surround(app, service.limits, guard, log)
+    return Surround(app, service, guard, log)
 
 
 def _probes(inference: Inference) -> list[Route]:

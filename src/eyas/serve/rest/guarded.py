@@ -1,38 +1,55 @@
-"""uvicorn's HTTP protocol with what it lacks: limits on the size of headers, on their time, and on connections."""
+"""uvicorn's HTTP protocol with what it lacks: limits on headers and their time, places, and whom a request is for."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+from time import monotonic
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from eyas.serve import jsons
 from eyas.serve.limits import Limits
+from eyas.serve.rest.places import PATIENCE, Places
+
+PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+_FULL = ("503 Service Unavailable", "unavailable", "There are too many connections.", "1")
+_STATUS = {"bad": "400 Bad Request", "slow": "408 Request Timeout", "large": "431 Request Header Fields Too Large"}
+
+
+class _Refused(Exception):
+    """Ends the parsing of a request that is refused before the application sees it."""
 
 
 class Guarded(HttpToolsProtocol):
-    """Ends connections that send no request, or endless headers; uvicorn makes one for each connection.
+    """Ends connections that send no request, endless headers or read no answer; uvicorn makes one for each connection.
 
     Args:
         limits: the limits.
+        places: the port's.
         kwargs: uvicorn's own.
     """
 
-    def __init__(self, *, limits: Limits, **kwargs: Any) -> None:
+    def __init__(self, *, limits: Limits, places: Places, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._limits = limits
+        self._limits, self._places = limits, places
         self._head = 0  # bytes of headers so far
         self._in_head = True
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of headers
+        self._unread: asyncio.TimerHandle | None = None  # of an answer that its client does not read
+        self._since = 0.0
+        self._refusal: tuple[str, str, str, str] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin the time of the first request's headers."""
         super().connection_made(transport)
-        if len(self.connections) > self._limits.connections:
-            self._end("503 Service Unavailable", "unavailable", "There are too many connections.", "1")
-            return
-        self._watch()
+        self._since = monotonic()
+        if self._places.enter(self, self.client[0] if self.client else ""):
+            self._watch()
+        else:
+            self._end(*_FULL)
 
     def data_received(self, data: bytes) -> None:
         """Count the bytes and the seconds of headers that do not come at once."""
@@ -44,11 +61,12 @@ class Guarded(HttpToolsProtocol):
             if before:
                 self._head += len(data)
                 if self._head > self._limits.headers:
-                    self._end("431 Request Header Fields Too Large", "invalid", "The headers are too large.")
+                    self._end(_STATUS["large"], "invalid", "The headers are too large.")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks, and give back the place."""
         self._stop()
+        self._places.leave(self)
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -57,15 +75,72 @@ class Guarded(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """End it."""
+        """End it, and refuse what is not for this server, or has no place but for a probe."""
         self._stop()
         self._in_head, self._head = False, 0
+        if not self.url.startswith(b"/"):
+            self._to_path()
+        if self._places.spare(self) and self.url.partition(b"?")[0] not in PROBES:
+            self._refuse(*_FULL)
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Be idle from now on."""
+        self._since = monotonic()
+        super().on_response_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Give the connection, and its place, to a stream."""
+        self._stop()
+        super().handle_websocket_upgrade()
+        self._places.stream(self, self.transport.get_protocol())  # type: ignore[arg-type]
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that the parser gave up: what is no HTTP, or what was refused."""
+        self._end(*(self._refusal or (_STATUS["bad"], "invalid", msg, "")))
+
+    def pause_writing(self) -> None:
+        """Begin the time in which the client must read its answer."""
+        super().pause_writing()
+        self._unread = asyncio.get_running_loop().call_later(self._limits.body_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """End it."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
+
+    def idle(self) -> float | None:
+        """Return since when nothing was asked, None while something is answered."""
+        return self._since if self.cycle is None or self.cycle.response_complete else None
+
+    def end(self) -> None:
+        """Close it: another needs its place."""
+        self._stop()
+        self.transport.close()
+
+    def _to_path(self) -> None:
+        """Make a path of a whole URL, which must name the same host as the Host header (RFC 9112, 3.2.2)."""
+        match = _ABSOLUTE.match(self.url)
+        hosts = {value.strip().lower() for name, value in self.headers if name == b"host"}
+        if match is None or hosts != {match[1].lower()}:
+            self._refuse(_STATUS["bad"], "invalid", "The request is for another server, or for no path of this one.")
+        else:
+            rest = self.url[match.end() :].partition(b"#")[0]
+            self.url = rest if rest.startswith(b"/") else b"/" + rest
+
+    def _refuse(self, status: str, kind: str, message: str, retry: str = "") -> None:
+        self._refusal = (status, kind, message, retry)
+        raise _Refused(message)
 
     def _watch(self) -> None:
         """Begin the time of headers."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._limits.header_seconds, self._slow)
+        if self._places.spare(self):
+            self._timer.cancel()
+            self._timer = loop.call_later(min(PATIENCE, self._limits.header_seconds), self._end, *_FULL)
 
     def _stop(self) -> None:
         if self._timer is not None:
@@ -74,7 +149,7 @@ class Guarded(HttpToolsProtocol):
 
     def _slow(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
-            self._end("408 Request Timeout", "timeout", "The headers took too long to arrive.")
+            self._end(_STATUS["slow"], "timeout", "The headers took too long to arrive.")
 
     def _end(self, status: str, kind: str, message: str, retry: str = "") -> None:
         """Answer without the application, and close the connection."""

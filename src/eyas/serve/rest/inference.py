@@ -8,15 +8,21 @@ from typing import Any
 from starlette.requests import Request as Http
 from starlette.responses import Response
 
+from eyas.errors import UserError
 from eyas.serve import jsons
 from eyas.serve.api import ModelStatus
 from eyas.serve.errors import ServeError
+from eyas.serve.limits import check_model
 from eyas.serve.oip.detection import find_model, model_metadata, repository_index, server_metadata, to_request
-from eyas.serve.oip.rest import HEADER, answer_body, parse_request
+from eyas.serve.oip.rest import HEADER, answer_body, json_size, parse_request
+from eyas.serve.oip.tensors import quoted
+from eyas.serve.registry.base import check_alias
 from eyas.serve.rest.disconnect import while_connected
 from eyas.serve.rest.layers import context_of
 from eyas.serve.rest.replies import JSON, reply
 from eyas.serve.service import Service, passed_on
+
+MOST_ADMIN = 16 * 2**10  # bytes of what the admin says
 
 
 @dataclass(frozen=True)
@@ -54,9 +60,18 @@ class Inference:
         name, version = self._name(http)
         context = context_of(http.scope)
         body = await http.body()
-        infer = parse_request(body, http.headers.get(HEADER), depth=self.service.limits.json_depth)
+        limits, header = self.service.limits, http.headers.get(HEADER)
+        size = json_size(header, len(body))
+        infer = await self.service.desk.read(
+            size, parse_request, body, header, most=limits.json, pictures=limits.pictures
+        )
         request = to_request(
-            infer, model=name, version=version, request_id=context.id, headers=passed_on(context.headers)
+            infer,
+            model=name,
+            version=version,
+            request_id=context.id,
+            headers=passed_on(context.headers),
+            most=limits.pictures,
         )
         answer = await while_connected(http.receive, self.service.detect(request, protocol="oip", trace=context.trace))
         content, length = answer_body(answer, infer)
@@ -86,14 +101,16 @@ class Repository:
 
     async def load(self, http: Http) -> Response:
         """Load a model that the registry knows, and answer when it is ready."""
-        version = self._version(await self._fields(http))
-        key = await self.service.engine.load(http.path_params["model"], version)
+        model, version = http.path_params["model"], self._version(await self._fields(http))
+        check_model(model, version)
+        key = await self.service.engine.load(model, version)
         return reply({"name": key.name, "version": key.version})
 
     async def unload(self, http: Http) -> Response:
         """Let a model answer what it has accepted, and free it."""
-        version = self._version(await self._fields(http))
-        await self.service.engine.unload(http.path_params["model"], version)
+        model, version = http.path_params["model"], self._version(await self._fields(http))
+        check_model(model, version)
+        await self.service.engine.unload(model, version)
         return reply({})
 
     async def alias(self, http: Http) -> Response:
@@ -103,12 +120,18 @@ class Repository:
         if not isinstance(version, str) or not version:
             raise ServeError("invalid", "'version' must name a version.")
         model, alias = http.path_params["model"], http.path_params["alias"]
+        check_model(model, version)
+        try:
+            check_alias(alias)
+        except UserError as error:
+            words = f"{quoted(alias)} can't be an alias; expected: {error.expected}."
+            raise ServeError("invalid", words) from None
         self.service.engine.alias(model, alias, version)
         return reply({"name": model, "alias": alias, "version": version})
 
     async def _fields(self, http: Http) -> dict[str, Any]:
         body = await http.body()
-        return jsons.parse_object(body, depth=self.service.limits.json_depth) if body.strip() else {}
+        return jsons.parse(body, dict[str, Any], most=MOST_ADMIN) if body.strip() else {}
 
     def _version(self, fields: dict[str, Any]) -> str:
         """Return the version in the parameters; an artefact in the request itself is never loaded."""

@@ -8,7 +8,7 @@ from eyas.serve.api import Lane
 from eyas.serve.errors import WIRES
 from eyas.serve.limits import Limits
 from eyas.serve.oip.tensors import BYTES, DATATYPES
-from eyas.serve.rest.detect import VERDICTS
+from eyas.serve.rest.feedback import VERDICTS
 from eyas.types import Suppression
 
 Schema = dict[str, Any]

@@ -40,12 +40,17 @@ def from_query(pairs: Sequence[tuple[str, str]], annotate: bool = False) -> Aske
     """Return what a query string or the fields of a form ask."""
     if not pairs and not annotate:
         return PLAIN
+    return asked(once(pairs), annotate)
+
+
+def once(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return the fields by name; one that is given twice is refused."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
             raise ServeError("invalid", f"{quoted(name)} is given twice.")
         found[name] = value
-    return asked(found, annotate)
+    return found
 
 
 def asked(fields: Mapping[str, Any], annotate: bool = False) -> Asked:

@@ -10,6 +10,7 @@ import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as Http
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from eyas.serve import jsons
 from eyas.serve.api import Answer, Timing
@@ -39,9 +40,22 @@ def refusal(error: ServeError, headers: Mapping[str, str] | None = None) -> Resp
         found["retry-after"] = str(max(1, math.ceil(error.retry_after or 1.0)))
     if error.kind == "unauthenticated":
         found["www-authenticate"] = "Bearer"
-    if error.kind in ("timeout", "too_large"):
-        found["connection"] = "close"  # what is left of the body is not worth reading
     return reply(refusal_document(error), error.wire.http, found)
+
+
+async def refuse(error: ServeError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request, or the wish for a WebSocket, with a ServeError."""
+    response = refusal(error)
+    if scope["type"] == "websocket":  # the words are a body, which a program can read, in place of the upgrade
+        start = {
+            "type": "websocket.http.response.start",
+            "status": response.status_code,
+            "headers": response.raw_headers,
+        }
+        await send(start)
+        await send({"type": "websocket.http.response.body", "body": response.body})
+        return
+    await response(scope, receive, send)
 
 
 def refusal_document(error: ServeError | Refused) -> dict[str, Any]:

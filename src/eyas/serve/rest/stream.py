@@ -8,7 +8,6 @@ has overtaken, or {"frame": 4, "error": ..., "kind": ...}.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +15,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from eyas.serve import jsons
 from eyas.serve.api import Answer, Request
+from eyas.serve.budget import Held
 from eyas.serve.errors import ServeError
 from eyas.serve.rest.layers import context_of
 from eyas.serve.rest.options import from_query
-from eyas.serve.rest.replies import head_document, picture_document
+from eyas.serve.rest.replies import head_document, picture_document, refuse
 from eyas.serve.service import Service, passed_on
 
 IN_FLIGHT = 8  # frames of a stream that may wait for answers; a client that sends more loses them at once
-BAD_DATA, POLICY, TOO_BIG, AWAY = 1003, 1008, 1009, 1001
+BAD_DATA, POLICY, TOO_BIG, AWAY, LATER = 1003, 1008, 1009, 1001, 1013
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,10 @@ class Stream:
 
     async def handle(self, socket: WebSocket) -> None:
         """Serve one stream until the client ends it, is silent for too long, or the server drains."""
-        if not same_origin(socket.headers):
-            await socket.close(POLICY, "Streams are for pages of this server.")
-            return
         try:
             asked = from_query(socket.query_params.multi_items())
-        except ServeError as error:
-            await socket.close(POLICY, error.message[:100])
+        except ServeError as error:  # before it is accepted, so that the words can be read
+            await refuse(error, socket.scope, socket.receive, socket.send)
             return
         context = context_of(socket.scope)
         base = Request(
@@ -58,7 +55,7 @@ class Stream:
         answers: asyncio.Queue[asyncio.Task[dict[str, Any]] | None] = asyncio.Queue()
         sender = asyncio.ensure_future(_send(socket, answers))
         try:
-            await self._receive(socket, base, answers, sender)
+            await self._receive(socket, base, answers, sender, context.held)
         finally:
             answers.put_nowait(None)
             await _finish(sender, answers)
@@ -69,6 +66,7 @@ class Stream:
         base: Request,
         answers: asyncio.Queue[asyncio.Task[dict[str, Any]] | None],
         sender: asyncio.Future[None],
+        held: Held,
     ) -> None:
         """Hand each frame to the engine as it comes."""
         number = 0
@@ -95,19 +93,26 @@ class Stream:
                 return
             request = replace(base, id=f"{base.id[:100]}.{number}", pictures=(frame,))
             full = answers.qsize() >= IN_FLIGHT
-            answers.put_nowait(asyncio.ensure_future(self._frame(number, request, full)))
+            try:
+                held.take(len(frame))
+            except ServeError as error:
+                await socket.close(LATER, error.message[:100])
+                return
+            answers.put_nowait(asyncio.ensure_future(self._frame(number, request, full, held)))
             number += 1
 
-    async def _frame(self, number: int, request: Request, full: bool) -> dict[str, Any]:
-        """Return the message about a frame."""
-        if full:
-            return {"frame": number, "dropped": True}
+    async def _frame(self, number: int, request: Request, full: bool, held: Held) -> dict[str, Any]:
+        """Return the message about a frame, and hold its bytes until then."""
         try:
+            if full:
+                return {"frame": number, "dropped": True}
             answer: Answer = await self.service.detect(request, protocol="websocket")
         except ServeError as error:
             if error.kind == "cancelled":
                 return {"frame": number, "dropped": True}
             return {"frame": number, "error": error.message, "kind": error.kind}
+        finally:
+            held.give(sum(map(len, request.pictures)))
         return {"frame": number} | head_document(answer) | picture_document(answer.detections[0])
 
 
@@ -133,9 +138,3 @@ async def _finish(sender: asyncio.Future[None], answers: asyncio.Queue[asyncio.T
             task.cancel()
             waiting.append(task)  # type: ignore[arg-type]
     await asyncio.gather(*waiting, return_exceptions=True)
-
-
-def same_origin(headers: Mapping[str, str]) -> bool:
-    """Return whether a browser's page comes from this server; programs send no Origin."""
-    origin = headers.get("origin")
-    return origin is None or origin.partition("://")[2] == headers.get("host")

@@ -1,0 +1,111 @@
+"""The connections of a port: how many, whose, and which of them ends when another needs its place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+PATIENCE = 1.0  # seconds without a request or a frame, after which a connection gives its place to another
+RESERVE = 16  # one more for so many: places that only probes are answered on
+
+
+class Connection(Protocol):
+    """A connection as its place sees it."""
+
+    def idle(self) -> float | None:
+        """Return since when (on the monotonic clock) its client has asked nothing, None while it is answered."""
+        ...
+
+    def end(self) -> None:
+        """Close it: another needs its place."""
+        ...
+
+
+@dataclass
+class _Seat:
+    client: str
+    stream: bool = False
+    spare: bool = False
+
+
+@dataclass
+class Places:
+    """The places of a port. The last quarter is for clients that have less than half, and beyond all some for probes.
+
+    When places are short, the stream ends that has been idle for the longest time, then the idle connection.
+
+    Attributes:
+        most: how many there are, those for probes apart.
+    """
+
+    most: int
+    _seats: dict[Connection, _Seat] = field(default_factory=dict, init=False)
+    _clients: Counter[str] = field(default_factory=Counter, init=False)
+    _spares: int = field(default=0, init=False)
+
+    def enter(self, connection: Connection, client: str) -> bool:
+        """Take a place, and return whether there was one; one for probes may be what is left.
+
+        Args:
+            connection: the new one.
+            client: its client's address.
+        """
+        spare = not self._room(client) and not self._end_idle(client if self._greedy(client) else None)
+        if spare and self._spares >= max(2, self.most // RESERVE) and not self._end_idle(None, spare=True):
+            return False
+        self._seats[connection] = _Seat(client, spare=spare)
+        self._clients[client] += 1
+        self._spares += spare
+        return True
+
+    def spare(self, connection: Connection) -> bool:
+        """Return whether the connection has only a place that probes are answered on."""
+        seat = self._seats.get(connection)
+        if seat is None or not seat.spare:
+            return False
+        if self._room(seat.client):
+            seat.spare = False
+            self._spares -= 1
+        return seat.spare
+
+    def stream(self, connection: Connection, following: Connection) -> None:
+        """Give the place of a connection to the stream that it has become."""
+        seat = self._seats.pop(connection, None)
+        if seat is not None:
+            seat.stream = True
+            self._seats[following] = seat
+
+    def leave(self, connection: Connection) -> None:
+        """Give the place back."""
+        seat = self._seats.pop(connection, None)
+        if seat is not None:
+            self._spares -= seat.spare
+            self._clients[seat.client] -= 1
+            if not self._clients[seat.client]:
+                del self._clients[seat.client]
+
+    def _room(self, client: str) -> bool:
+        return len(self._seats) - self._spares < self.most and not self._greedy(client)
+
+    def _greedy(self, client: str) -> bool:
+        """Whether places are getting short, and the client has half of them already."""
+        left = self.most - (len(self._seats) - self._spares)
+        return left <= self.most // 4 and self._clients[client] >= max(1, self.most // 2)
+
+    def _end_idle(self, client: str | None, *, spare: bool = False) -> bool:
+        """End the connection that is idle for the longest time, streams first, and return whether there was one."""
+        late = monotonic() - PATIENCE
+        found = [
+            (not seat.stream, since, connection)
+            for connection, seat in self._seats.items()
+            if seat.spare is spare and client in (None, seat.client)
+            if (since := connection.idle()) is not None and since <= late
+        ]
+        if not found:
+            return False
+        _, _, connection = min(found, key=lambda each: each[:2])
+        self.leave(connection)
+        connection.end()
+        return True
