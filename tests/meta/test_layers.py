@@ -11,7 +11,19 @@ import pytest
 from tests.meta.source import ROOT, Import, imports, modules
 
 BASE = frozenset(
-    {"types", "boxes", "errors", "files", "card", "letterbox", "decode", "picture_header", "draw", "runfolder"}
+    {
+        "types",
+        "boxes",
+        "checks",
+        "errors",
+        "files",
+        "card",
+        "letterbox",
+        "decode",
+        "picture_header",
+        "draw",
+        "runfolder",
+    }
 )
 
 # Unit (a base module or a package) -> the units it may import. Everything may import itself.
@@ -20,8 +32,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "tensor_boxes": BASE,
     "data": BASE,
     "models": BASE | {"tensor_boxes"},
-    "assign": frozenset({"types", "boxes", "errors", "tensor_boxes"}),
-    "losses": frozenset({"types", "boxes", "errors", "tensor_boxes", "assign"}),
+    "assign": frozenset({"types", "boxes", "checks", "errors", "tensor_boxes"}),
+    "losses": frozenset({"types", "boxes", "checks", "errors", "tensor_boxes", "assign"}),
     "runtime": BASE,
     "serve": BASE | {"runtime"},
     "evaluate": BASE | {"data", "runtime"},

@@ -6,7 +6,6 @@ A million annotations take about 40 MB, forked loader workers share the pages, a
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,14 +196,3 @@ def build_index(
         areas=np.where(np.isfinite(given), given, own_areas).astype(np.float32),
         category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(classes) + 1)),
     )
-
-
-def check_class_names(classes: Sequence[str], where: str) -> None:
-    """Raise a UserError when there is no class, a name is empty or a name stands twice."""
-    if not classes:
-        raise UserError("The dataset names no class.", where=where, expected="at least one class name")
-    twice = [name for name, count in Counter(classes).items() if count > 1]
-    if twice:
-        raise UserError(f"Class names stand twice: {shorten(twice)}.", where=where, expected="each name once")
-    if any(not name.strip() for name in classes):
-        raise UserError("A class name is empty.", where=where, expected="a name for every class")

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from eyas.checks import check_class_names
 from eyas.data.formats.coco_parse import Columns, parse
 from eyas.data.formats.found import Format, Found, Problems, canonical, relative_name
-from eyas.data.index import DatasetIndex, build_index, check_class_names
+from eyas.data.index import DatasetIndex, build_index
 from eyas.errors import UserError
 from eyas.files import write_text
 

@@ -17,6 +17,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from eyas.checks import check_class_names
 from eyas.data.formats.found import (
     Format,
     Found,
@@ -27,7 +28,7 @@ from eyas.data.formats.found import (
     relative_name,
 )
 from eyas.data.formats.voc_xml import Annotation, looks_like_voc, parse_xml
-from eyas.data.index import DatasetIndex, build_index, check_class_names
+from eyas.data.index import DatasetIndex, build_index
 from eyas.errors import UserError, shorten
 from eyas.files import write_text
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from eyas.checks import check_class_names
 from eyas.data.formats.found import Format, Found, Problems, canonical, list_pictures, read_sizes, relative_name
 from eyas.data.formats.yolo_rows import parse_rows
 from eyas.data.formats.yolo_yaml import DataYaml, find_yaml, read_yaml
-from eyas.data.index import DatasetIndex, build_index, check_class_names
+from eyas.data.index import DatasetIndex, build_index
 from eyas.errors import UserError
 from eyas.files import write_text
 
