@@ -155,7 +155,7 @@ class InputSpec:
             raise UserError(f"Unknown pad_mode {shown(self.pad_mode)}.", expected="center or bottom_right")
         check_whole("The margin", self.margin, 0, min(self.height, self.width) - 1, "margin")
         check_whole("The pad_value", self.pad_value, 0, 255, "pad_value")
-        check_number("The scale", self.scale, 1e-9, 1e9, "scale")
+        check_number("The scale", self.scale, 1e-6, 1.0, "scale")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eyas.data.formats.found import canonical
-from eyas.errors import UserError, missing_extra
+from eyas.data.yaml_file import load_yaml
+from eyas.errors import UserError
 
 _NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NO_SPLITS = frozenset({"path", "nc", "names", "download", "kpt_shape", "flip_idx", "channels", "roboflow"})
@@ -92,13 +93,10 @@ def read_yaml(path: Path) -> DataYaml:
 def _load(path: Path) -> Any:
     """Return the parsed file."""
     try:
-        import yaml
-    except ImportError:
-        raise missing_extra("pyyaml", "train") from None
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path.name} is not valid YAML: {error}.", where=str(path)) from None
+    return load_yaml(text, str(path))
 
 
 def _names_classes(path: Path) -> bool:
