@@ -17,7 +17,7 @@ from eyas.files import read_json, write_json
 
 CARD = "card.json"
 _HASH = re.compile(r"[0-9a-f]{64}")
-MOST_ANCESTORS = 10_000  # artefacts in a lineage; cards that name each other over and over would make it endless
+MOST_ANCESTORS = 1000  # artefacts in a lineage; cards that name each other over and over would make it endless
 MAX_BYTES = 64 * 2**20  # of a card; one that names a million files has 100 MB of names, and none has
 
 
@@ -109,7 +109,8 @@ def _check(card: Card) -> None:
 
 def _check_path(path: str) -> None:
     """Raise a ValueError unless there can be a file of that name."""
-    if "\0" in os.fsdecode(os.fsencode(path)):
+    encoded = os.fsencode(path)
+    if b"\0" in encoded or len(encoded) > 4000 or any(len(part) > 255 for part in encoded.split(b"/")):
         raise ValueError(f"a path is {shown(path)}")
 
 
