@@ -12,6 +12,7 @@ What is made of the less usual kinds:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
@@ -21,10 +22,13 @@ import numpy.typing as npt
 import simplejpeg
 
 from eyas.errors import UserError
+from eyas.files import open_regular
 from eyas.picture_header import PictureHeader, parse_header
 from eyas.types import UInt8Array
 
 MAX_PIXELS = 178_956_970  # 512 MiB of RGB, the size from which Pillow refuses too
+
+MAX_BYTES = 3 << 29  # of a file: so many pixels of four 16-bit channels, not compressed
 
 # Oddities of a JPEG stream that change no pixel; every other complaint of the decoder means lost pixels.
 _HARMLESS = ("extraneous bytes", "Unknown Adobe color transform", "Invalid SOS parameters")
@@ -65,15 +69,24 @@ def decode(
     return image
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, below: Sequence[Path] = ()) -> UInt8Array:
     """Return the picture in the file as uint8 RGB [H, W, 3], upright; see `decode` for the rules and errors."""
-    return decode(read_bytes(path), max_pixels=max_pixels, where=str(path))
+    return decode(read_bytes(path, below=below), max_pixels=max_pixels, where=str(path))
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """Return the file's bytes; a file that is missing or can't be opened is a UserError."""
+def read_bytes(path: str | Path, *, below: Sequence[Path] = ()) -> bytes:
+    """Return the file's bytes.
+
+    Args:
+        path: the file.
+        below: where it must lie, see `eyas.files.open_regular`.
+
+    Raises:
+        UserError: it is missing, can't be opened, is no file but a device or pipe, is too large, or lies elsewhere.
+    """
     try:
-        return Path(path).read_bytes()
+        with open_regular(path, max_bytes=MAX_BYTES, below=below) as file:
+            return file.read()
     except OSError as error:
         raise UserError(f"The picture can't be read: {error.strerror}.", where=str(path)) from None
 
@@ -97,7 +110,7 @@ def image_size(data: bytes, *, where: str = "") -> tuple[int, int]:
 def read_size(path: str | Path) -> tuple[int, int]:
     """Return the (height, width) of a picture file; of a large file only the header's pages are read."""
     try:
-        with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        with open_regular(path) as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             header = parse_header(data)
     except (OSError, ValueError):  # missing or empty: told properly below
         header = None

@@ -13,6 +13,9 @@ from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from eyas.errors import UserError
+from eyas.text import to_json
+
+OUTSIDE = "The file lies outside the folders that may be read."
 
 
 @contextmanager
@@ -49,19 +52,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, atomically; names of files that are no UTF-8 come back as they were."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    if not _is_utf8(text):
-        text = json.dumps(value, indent=2)
-    write_text(path, text + "\n")
-
-
-def _is_utf8(text: str) -> bool:
-    """Return whether UTF-8 can hold the text: it has no halves of a character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    write_text(path, to_json(value, indent=2) + "\n")
 
 
 @contextmanager
@@ -100,7 +91,7 @@ def open_regular(path: str | Path, *, max_bytes: int | None = None, below: Seque
             )
         if below and not any(_real(descriptor, path).is_relative_to(root) for root in below):
             raise UserError(
-                "The file lies outside the folders that may be read.",
+                OUTSIDE,
                 where=str(path),
                 expected="a file below " + " or ".join(str(root) for root in below),
             )

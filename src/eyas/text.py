@@ -1,0 +1,60 @@
+"""Text that strangers chose (file names, class names), made fit for the place where it is shown or written.
+
+Names come from file systems and label files, so they may hold anything: bytes that are no UTF-8 (Python keeps them as
+lone surrogates), half an emoji, terminal escape sequences, formulas for a spreadsheet. A name is kept as it is inside
+the program, since files are found by it, and is made fit at the edge, by the function for that edge.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+# Control characters of C0 and C1 but for line feed and tab, line separators, and the marks that turn the direction of
+# what follows: all that moves a terminal's cursor or makes a line read otherwise than it is.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# With these a spreadsheet takes a cell for a formula, the full-width forms included.
+_FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
+
+
+def printable(text: str, *, one_line: bool = False) -> str:
+    r"""Return the text with every character that controls a terminal, or is half a character, as an escape like `\x1b`.
+
+    Args:
+        text: what is to be shown.
+        one_line: escape line feeds and tabs too, for a name within a line.
+    """
+    shown = _CONTROLS.sub(_escaped, text)
+    return shown.replace("\n", r"\n").replace("\t", r"\t") if one_line else shown
+
+
+def to_utf8(text: str) -> str:
+    r"""Return the text with lone surrogates, which no UTF-8 can hold, as escapes like `\udce9`."""
+    return _SURROGATES.sub(_escaped, text)
+
+
+def to_json(value: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+    r"""Return JSON that any encoding can hold: readable where it can be, lone surrogates as JSON's escapes.
+
+    A reader of JSON gets exactly the name back, so a file is found again by it.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, separators=separators)
+    return _SURROGATES.sub(_escaped, text)
+
+
+def csv_cell(value: object) -> str:
+    """Return the cell of a CSV file: text at which a spreadsheet would calculate gets a quote before it.
+
+    Numbers stay as they are, negative ones included. See OWASP, CSV injection.
+    """
+    text = "" if value is None else to_utf8(str(value))
+    if isinstance(value, str) and text[:1] in _FORMULA:
+        return "'" + text
+    return text
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
