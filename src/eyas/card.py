@@ -13,7 +13,7 @@ from typing import Any
 
 from eyas.checks import MAX_NAME, shown
 from eyas.errors import UserError
-from eyas.files import read_json, write_json
+from eyas.files import read_json, real, write_json
 
 CARD = "card.json"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -159,7 +159,7 @@ def check_files(
     """
     for name, expected in files.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not real(path).is_relative_to(real(folder)):
             raise UserError(f"The {owner} names a file outside its folder: {name}.", where=str(path))
         if not path.is_file():
             raise UserError(f"{name} is missing.", where=str(folder), fix="copy the whole folder, or make it again")

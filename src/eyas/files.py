@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import stat
@@ -59,6 +60,8 @@ def write_json(path: Path, value: Any) -> None:
 def open_regular(path: str | Path, *, max_bytes: int | None = None, below: Sequence[Path] = ()) -> Iterator[BinaryIO]:
     """Give a file that is one, opened for reading: no device, pipe or socket, which have no end or make one wait.
 
+    What is given has a descriptor only if the file is not empty.
+
     Args:
         path: the file, or a link to it.
         max_bytes: a larger one is refused before it is read.
@@ -95,7 +98,8 @@ def open_regular(path: str | Path, *, max_bytes: int | None = None, below: Seque
                 where=str(path),
                 expected="a file below " + " or ".join(str(root) for root in below),
             )
-        yield file
+        # The kernel's own files say that they have no bytes, and may have no end: they have none then.
+        yield file if about.st_size else io.BytesIO()
 
 
 _KINDS: Mapping[int, str] = MappingProxyType(
@@ -112,7 +116,12 @@ def _real(descriptor: int, path: str | Path) -> Path:
     """Return where an open file really lies; Linux tells of the very file, whatever its name leads to by now."""
     with suppress(OSError):
         return Path(f"/proc/self/fd/{descriptor}").readlink()
-    return Path(path).resolve()
+    return real(path)
+
+
+def real(path: str | Path) -> Path:
+    """Return where a path leads to; of links in a circle, as far as they can be followed (`Path.resolve` fails)."""
+    return Path(os.path.realpath(path))
 
 
 def read_json(path: Path, *, max_bytes: int | None = None, strict: bool = False) -> Any:

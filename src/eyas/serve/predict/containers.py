@@ -86,13 +86,14 @@ def open_video(path: Path, below: Sequence[Path] = ()) -> tuple[cv2.VideoCapture
     """
     try:
         with open_regular(path, below=below) as file:
+            size = os.fstat(file.fileno()).st_size
             name = str(path)
             if name != to_utf8(name):
                 name = f"/proc/self/fd/{file.fileno()}"  # OpenCV takes text only, and this name is none
             capture = cv2.VideoCapture(name)
-            size = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise UserError(f"The video can't be opened: {error.strerror}.", where=str(path)) from None
+        reason = error.strerror or "it is empty"
+        raise UserError(f"The video can't be opened: {reason}.", where=str(path)) from None
     if not capture.isOpened():
         raise UserError("The video can't be opened: it is damaged, or of an unknown kind.", where=str(path))
     return capture, size

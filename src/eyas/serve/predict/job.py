@@ -143,14 +143,15 @@ class Job:
     def saved(self) -> dict[int, Saved]:
         """Return the parts that are done, by number; files that are not whole are removed, and that is told."""
         found = self._found()
+        wanted = ((part.index, part) for part in self.parts()) if self.begun() else dict.fromkeys(found).items()
         good: dict[int, Saved] = {}
-        for part in self.parts() if found else ():
-            for one in found.pop(part.index, ()):
-                if part.index not in good and self._read(one, part) is not None:
-                    good[part.index] = one
-                else:
-                    found.setdefault(-1, []).append(one)
-        bad = [one.file for each in found.values() for one in each]
+        for index, part in wanted if found else ():
+            whole = (one for one in found.get(index, ()) if self._read(one, part) is not None)
+            first = next(whole, None)
+            if first is not None:
+                good[index] = first
+        kept = {one.file for one in good.values()}
+        bad = [one.file for each in found.values() for one in each if one.file not in kept]
         for name in bad:
             (self.folder / _PARTS / name).unlink(missing_ok=True)
         if bad:
@@ -168,13 +169,14 @@ class Job:
                 found.setdefault(index, []).append(Saved(index, pictures, unreadable, path.name))
         return found
 
-    def _read(self, saved: Saved, part: Part) -> bytes | None:
+    def _read(self, saved: Saved, part: Part | None) -> bytes | None:
         """Return the lines of a part that is done, None unless they are that part's and are as they were written."""
         path = self.folder / _PARTS / saved.file
         if not path.is_file():
             return None
         lines = path.read_bytes()
-        whole = saved.file == _file(part, Done(lines, saved.pictures, saved.unreadable))
+        which = saved.file.split("-")[3] if part is None else _which(part)
+        whole = saved.file == _file(saved.index, which, Done(lines, saved.pictures, saved.unreadable))
         return lines if whole and lines.count(b"\n") == saved.pictures else None
 
     def save(self, part: Part, done: Done) -> Saved:
@@ -183,7 +185,7 @@ class Job:
         Raises:
             UserError: the disk is full.
         """
-        saved = Saved(part.index, done.pictures, done.unreadable, _file(part, done))
+        saved = Saved(part.index, done.pictures, done.unreadable, _file(part.index, _which(part), done))
         with atomic_path(self.folder / _PARTS / saved.file) as path:
             path.write_bytes(done.lines)
         return saved
@@ -212,8 +214,12 @@ class Job:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _file(part: Part, done: Done) -> str:
+def _which(part: Part) -> str:
+    """Return the hash of a part's line in the plan: which pictures it is made of."""
+    return hashlib.sha256(to_line(part).encode()).hexdigest()[:16]
+
+
+def _file(index: int, which: str, done: Done) -> str:
     """Return the name of a part's file."""
-    which = hashlib.sha256(to_line(part).encode()).hexdigest()[:16]
     what = hashlib.sha256(done.lines).hexdigest()[:32]
-    return f"{part.index:07d}-{done.pictures}-{done.unreadable}-{which}-{what}.jsonl"
+    return f"{index:07d}-{done.pictures}-{done.unreadable}-{which}-{what}.jsonl"

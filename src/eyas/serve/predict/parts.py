@@ -13,6 +13,7 @@ from typing import Literal
 import cv2
 
 from eyas.errors import UserError, shorten
+from eyas.files import real
 from eyas.runtime.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Picture, Video, expand
 from eyas.serve.predict.containers import open_video, tar_members
 from eyas.text import to_utf8
@@ -114,14 +115,14 @@ def _of_source(source: str, cut: _Cut) -> Iterator[Part]:
     if path.is_dir():
         yield from _of_files(_walk(path, "", cut.without), path, cut)
     elif path.is_file() and (_container(path.name) or path.name.lower().endswith(_COMPRESSED)):
-        yield from _of_container(path, path.name, path.resolve().parent, cut)
+        yield from _of_container(path, path.name, real(path).parent, cut)
     else:
         for item in expand(source):  # a glob, one picture, and the words for what is missing
             if isinstance(item, Picture):
-                folder = str(item.path.parent.resolve())
-                yield Part(0, "pictures", folder, str(item.path.resolve().parent), count=1, names=(item.path.name,))
+                folder = str(real(item.path.parent))
+                yield Part(0, "pictures", folder, str(real(item.path).parent), count=1, names=(item.path.name,))
             elif isinstance(item, Video):
-                yield from _of_container(item.path, item.name, item.path.resolve().parent, cut)
+                yield from _of_container(item.path, item.name, real(item.path).parent, cut)
             else:
                 raise UserError(f"{source} has no end.", expected="files", fix="use 'eyas detect' for cameras")
 
@@ -135,7 +136,7 @@ def _walk(folder: Path, below: str, without: Path | None) -> Iterator[str]:
         found = sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries)
     for name, is_folder, is_link in found:
         path = folder / name
-        if name.startswith(".") or (without is not None and path.resolve() == without):
+        if name.startswith(".") or (without is not None and real(path) == without):
             continue
         if is_link and path.is_dir():
             warnings.warn(
@@ -155,7 +156,7 @@ def _container(name: str) -> bool:
 
 def _of_files(names: Iterator[str], folder: Path, cut: _Cut) -> Iterator[Part]:
     """Yield parts of the files: pictures that follow each other together, whatever holds many pictures by itself."""
-    root = folder.resolve()
+    root = real(folder)
     waiting: list[str] = []
     for name in names:
         if not _container(name):
@@ -172,7 +173,7 @@ def _of_files(names: Iterator[str], folder: Path, cut: _Cut) -> Iterator[Part]:
 def _of_container(path: Path, name: str, root: Path, cut: _Cut) -> Iterator[Part]:
     """Yield the parts of an archive, a video or a parquet file."""
     suffix = path.suffix.lower()
-    path = path.resolve()
+    path = real(path)
     if path.name.lower().endswith(_COMPRESSED):
         raise UserError(f"The archive {name} is compressed.", expected="a plain .tar", fix=f"gunzip {name}")
     below = (root, *cut.roots)

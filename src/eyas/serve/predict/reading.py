@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -76,8 +77,15 @@ class Reader:
             yield Found(name, None, _ended(path) if position in without else self._file(path, part))
 
     def _archive(self, part: Part, without: frozenset[int]) -> Iterator[Found]:
-        with open_regular(part.path, below=self._below(part)) as file:
-            total = os.fstat(file.fileno()).st_size
+        try:
+            with open_regular(part.path, below=self._below(part)) as file:
+                descriptor = os.dup(file.fileno())
+        except (OSError, UserError) as error:
+            reason = error.problem if isinstance(error, UserError) else f"The archive can't be read: {error.strerror}."
+            yield from (Found(f"{part.name}/{name}", None, UserError(reason, where=part.path)) for name in part.names)
+            return
+        with os.fdopen(descriptor, "rb") as file:
+            total = os.fstat(descriptor).st_size
             for position, (name, (offset, size)) in enumerate(zip(part.names, part.spans, strict=True)):
                 full = f"{part.name}/{name}"
                 if position in without:
@@ -85,7 +93,7 @@ class Reader:
                 elif size > MAX_BYTES or offset + size > total:
                     yield Found(full, None, UserError(f"The member says that it has {size} bytes.", where=full))
                 else:
-                    yield Found(full, None, self._decoded(os.pread(file.fileno(), size, offset), full))
+                    yield Found(full, None, self._decoded(os.pread(descriptor, size, offset), full))
 
     def _file(self, path: Path, part: Part) -> UInt8Array | UserError:
         try:
@@ -105,7 +113,12 @@ class Reader:
         if self._video is None or self._video[0] != part.path or self._frame > part.start:
             if self._video is not None:
                 self._video[1].release()
-            self._video = (part.path, open_video(Path(part.path), self._below(part))[0])
+                self._video = None
+            try:
+                self._video = (part.path, open_video(Path(part.path), self._below(part))[0])
+            except UserError as error:
+                yield Found(part.name, None, error)
+                return
             self._frame = 0
         capture = self._video[1]
         while self._frame < part.start and capture.grab():  # seeking is not exact to the frame
@@ -127,7 +140,8 @@ class Reader:
 
         if self._table is None or self._table[:2] != (part.path, part.column) or self._row > part.start:
             below = self._below(part)
-            with open_parquet(Path(part.path), below) as table:
+            groups: list[int] = []
+            with suppress(UserError), open_parquet(Path(part.path), below) as table:  # told below, row by row
                 groups = [table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)]
             group = self._row = 0
             while group < len(groups) and self._row + groups[group] <= part.start:
