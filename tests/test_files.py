@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 
 from eyas.errors import UserError
-from eyas.files import atomic_path, read_json, write_json, write_text
+from eyas.files import atomic_path, read_json, write_bytes, write_json, write_text, writing
 
 
 def names(folder: Path) -> list[str]:
@@ -33,7 +35,7 @@ def test_the_old_file_survives_whatever_happens(tmp_path: Path, error: BaseExcep
     assert (tmp_path / "a.txt").read_text() == "old" and names(tmp_path) == ["a.txt"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_told_and_the_old_file_survives(tmp_path: Path, number: int) -> None:
     write_text(tmp_path / "a.txt", "old")
     with pytest.raises(UserError, match="disk is full") as caught, atomic_path(tmp_path / "a.txt"):
@@ -67,3 +69,30 @@ def test_json_that_is_missing_or_is_none(tmp_path: Path) -> None:
         (tmp_path / "a.json").write_bytes(data)
         with pytest.raises(UserError, match="not valid JSON"):
             read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.jpg", "half \ud83d", "ü 猫"])
+def test_names_that_no_encoding_holds_come_back_from_json(tmp_path: Path, name: str) -> None:
+    write_json(tmp_path / "a.json", {name: [name]})
+    assert read_json(tmp_path / "a.json") == {name: [name]}
+    assert ("ü" in name) == ("ü" in (tmp_path / "a.json").read_bytes().decode("utf-8"))
+
+
+def test_text_with_half_a_character_is_written_as_an_escape(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "caf\udce9")
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\\udce9"
+
+
+def test_a_full_disk_is_told_by_the_place_that_was_written_to(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(UserError, match="disk is full") as caught:
+            write_bytes(tmp_path / "a.bin", bytes(2000))
+        with pytest.raises(UserError, match="gone"), writing(tmp_path / "b", "it is gone"):
+            (tmp_path / "b").write_bytes(bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert caught.value.where == str(tmp_path / "a.bin") and names(tmp_path) == ["b"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,19 +13,31 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from eyas.files import atomic_path
+from eyas.files import write_bytes
+from eyas.glyphs import drawable
+from eyas.text import to_utf8
 from eyas.types import FloatArray, UInt8Array
 
 Colour = tuple[int, int, int]
 _Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_WEIGHT = 400  # of the font: regular
 # Bright, far apart in hue and lightness, in an order that keeps neighbours apart.
 _PALETTE: tuple[Colour, ...] = (
     (255, 82, 82), (64, 156, 255), (255, 205, 40), (56, 200, 110), (214, 96, 255), (255, 140, 40), (40, 214, 214),
     (255, 110, 180), (160, 220, 50), (130, 120, 255), (190, 130, 80), (120, 200, 255), (255, 170, 150), (30, 160, 130),
     (200, 200, 120), (220, 50, 120), (150, 170, 200), (255, 230, 140), (110, 110, 220), (140, 230, 190),
 )  # fmt: skip
+
+
+class _Fonts(threading.local):
+    """OpenCV's own font, an object for each thread since it keeps the glyphs that it has drawn."""
+
+    def __init__(self) -> None:
+        self.face = cv2.FontFace("sans")
+
+
+_FONTS = _Fonts()
 
 
 def class_colour(label: int) -> Colour:
@@ -39,7 +52,7 @@ def class_colour(label: int) -> Colour:
 
 def name_colour(name: str) -> Colour:
     """Return an RGB colour that depends on the text alone, for names without a class number."""
-    return class_colour(zlib.crc32(name.encode()) % 64)
+    return class_colour(zlib.crc32(to_utf8(name).encode()) % 64)
 
 
 def draw_boxes(
@@ -87,14 +100,12 @@ def text_height(height: int, width: int) -> int:
 
 def put_text(image: UInt8Array, text: str, left: int, bottom: int, size: int, colour: Colour) -> None:
     """Write one line of text into the picture, in place; `bottom` is its baseline, `size` the line's height."""
-    scale, thickness = _font(size)
-    cv2.putText(image, text, (left, bottom), _FONT, scale, colour, thickness, cv2.LINE_AA)
+    cv2.putText(image, drawable(text), (left, bottom), colour, _FONTS.face, _points(size), _WEIGHT)
 
 
 def text_width(text: str, size: int) -> int:
     """Return the width in pixels of one line of text."""
-    scale, thickness = _font(size)
-    return int(cv2.getTextSize(text, _FONT, scale, thickness)[0][0])
+    return int(cv2.getTextSize((0, 0), drawable(text), (0, 0), _FONTS.face, _points(size), _WEIGHT)[2])
 
 
 def cut_text(text: str, size: int, room: int) -> str:
@@ -147,13 +158,12 @@ def write_png(image: UInt8Array, path: Path) -> None:
     """Write an RGB picture as a PNG file, atomically."""
     done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert done
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+    write_bytes(path, data.tobytes())
 
 
-def _font(size: int) -> tuple[float, int]:
-    """Return OpenCV's (scale, thickness) for a line height in pixels."""
-    return size / 30, max(1, round(size / 14))
+def _points(size: int) -> int:
+    """Return the font's size for a line height in pixels."""
+    return max(6, round(size * 0.85))
 
 
 def _visible(box: npt.NDArray[np.floating], height: int, width: int) -> bool:

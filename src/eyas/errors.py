@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from eyas.text import printable
+
 
 class UserError(Exception):
     """Something the user gave can't be used; says what, what was expected, where, and how to mend it.
@@ -26,7 +28,7 @@ class UserError(Exception):
     def __str__(self) -> str:
         """Return the parts that are set, a line each."""
         lines = [self.problem]
-        lines += [f"  where:    {self.where}"] if self.where else []
+        lines += [f"  where:    {printable(self.where, one_line=True)}"] if self.where else []
         lines += [f"  expected: {self.expected}"] if self.expected else []
         lines += [f"  to mend:  {self.fix}"] if self.fix else []
         return "\n".join(lines)

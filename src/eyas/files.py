@@ -14,9 +14,35 @@ from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from eyas.errors import UserError
-from eyas.text import to_json
+from eyas.text import json_text, to_utf8
+
+# The disk is full, the user's share of it is, or a file may not become as large as this.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 OUTSIDE = "The file lies outside the folders that may be read."
+
+
+@contextmanager
+def writing(path: Path, lost: str = "what was written until then may be incomplete") -> Iterator[None]:
+    """Tell of a full disk by the place that was written to, which the system's own error does not name.
+
+    Args:
+        path: the file or folder that is being written.
+        lost: what has become of it.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(
+            f"The disk is full: {path.name} could not be saved; {lost}.",
+            where=str(path),
+            fix="free some space and run the same command again (training: with --resume)",
+        ) from error
 
 
 @contextmanager
@@ -29,31 +55,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"The disk is full: {path.name} could not be saved; the last good one is untouched.",
-                where=str(path),
-                fix="free some space and run the same command again (training: with --resume)",
-            ) from error
-        raise
+        with writing(path, "the last good one is untouched"):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically (UTF-8)."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically (UTF-8; half characters in names become escapes)."""
+    write_bytes(path, to_utf8(text).encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, atomically; names of files that are no UTF-8 come back as they were."""
-    write_text(path, to_json(value, indent=2) + "\n")
+    """Write `value` to `path` as indented JSON, atomically."""
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -35,13 +36,24 @@ def to_utf8(text: str) -> str:
     return _SURROGATES.sub(_escaped, text)
 
 
-def to_json(value: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
-    r"""Return JSON that any encoding can hold: readable where it can be, lone surrogates as JSON's escapes.
+def json_text(value: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+    r"""Return JSON that any encoding can hold and any terminal can show, readable otherwise.
 
-    A reader of JSON gets exactly the name back, so a file is found again by it.
+    Half characters and what controls a terminal stand as JSON's own escapes, so a reader of JSON gets exactly the name
+    back, and a file is found again by it.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, separators=separators)
-    return _SURROGATES.sub(_escaped, text)
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def say(*words: object, stderr: bool = False, end: str = "\n", flush: bool = False) -> None:
+    """Print one text as it is, but for what would control the terminal or can't be encoded."""
+    print(printable(" ".join(map(str, words))), end=end, file=sys.stderr if stderr else sys.stdout, flush=flush)
+
+
+def file_stem(text: str) -> str:
+    """Return the text as part of a new file's name that every system, list file and XML can hold."""
+    return _CONTROLS.sub("_", text).replace("\n", "_").replace("\t", "_")
 
 
 def csv_cell(value: object) -> str:

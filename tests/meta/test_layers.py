@@ -11,8 +11,8 @@ import pytest
 from tests.meta.source import ROOT, Import, imports, modules
 
 BASE = frozenset({
-    "types", "boxes", "checks", "errors", "files", "card", "letterbox", "decode", "picture_header", "draw", "runfolder",
-    "text",
+    "types", "boxes", "checks", "errors", "text", "terminal", "files", "card", "letterbox", "decode", "picture_header",
+    "glyphs", "chart_text", "draw", "runfolder",
 })  # fmt: skip
 
 # Unit (a base module or a package) -> the units it may import. Everything may import itself.
@@ -39,7 +39,7 @@ OUTSIDE: Mapping[str, frozenset[str]] = {
     "pytorch_lightning": frozenset(),
     "safetensors": frozenset({"models", "train"}),
     "hotcoco": frozenset({"evaluate"}),
-    "matplotlib": frozenset({"evaluate", "train", "data"}),
+    "matplotlib": frozenset({"chart_text", "evaluate", "train", "data"}),
     "jsonargparse": frozenset({"train", "cli"}),
     "yaml": frozenset({"data", "train"}),
     "onnx": frozenset({"compile"}),

@@ -24,8 +24,9 @@ WEAK = {"MPL-2.0"}
 SPELLINGS = {
     "apache": "Apache-2.0", "apache 2.0": "Apache-2.0", "apache software license": "Apache-2.0",
     "apache license 2.0": "Apache-2.0", "bsd": "BSD-3-Clause", "bsd license": "BSD-3-Clause",
-    "3-clause bsd license": "BSD-3-Clause", "freebsd": "BSD-2-Clause", "mit license": "MIT",
-    "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0", "python software foundation license": "PSF-2.0",
+    "3-clause bsd license": "BSD-3-Clause", "freebsd": "BSD-2-Clause", "isc license (iscl)": "ISC",
+    "mit license": "MIT", "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0",
+    "python software foundation license": "PSF-2.0",
 }  # fmt: skip
 
 # CUDA's libraries, which a GPU build of torch brings, and TensorRT: NVIDIA's own terms, installed by the user, not

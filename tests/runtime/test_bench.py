@@ -33,6 +33,7 @@ from eyas.runtime.bench_report import (
     Opened,
     Record,
     Row,
+    name_models,
     pick_rounds,
     summarize,
 )
@@ -293,3 +294,24 @@ def test_notes_tell_what_the_numbers_do_not() -> None:
     assert "Nothing was found" in next(notes([a_row()]))
     told = " ".join(notes([a_row(calls=20, starved=None, found=1.0)]))
     assert "fewer than 100 calls" in told and "can't be told" in told
+
+
+def test_stages_add_up_to_the_median_call() -> None:
+    """Half of the calls decode for long, the other half infer for long: the medians of both stages are of no call."""
+    calls = ((9.0, 0.0, 2.0, 1.0), (2.0, 0.0, 9.0, 1.0), (9.0, 1.0, 2.0, 0.0)) * 20
+    record = Record(Contender(Path("a"), 1, 4), OPENED, [Round(calls, 240, 0, Cost(1, 1, 0.0))])
+    (row,) = summarize([record])
+    assert sum(row.stages) == pytest.approx(row.p50) == pytest.approx(12.0)
+
+
+def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    bundle, run = tmp_path / "bundles" / "quickstart", tmp_path / "runs" / "quickstart"
+    other = tmp_path / "old" / "quickstart"
+    for path in (bundle, run, other):
+        path.mkdir(parents=True)
+    (bundle / "manifest.json").touch()
+    assert name_models([bundle, run]) == {bundle: "quickstart (bundle)", run: "quickstart (run)"}
+    assert name_models([bundle]) == {bundle: "quickstart"}
+    assert len(set(name_models([bundle, run, other]).values())) == 3
+    record = Record(Contender(run, 1, 1, "quickstart (run)"), OPENED, [one_round([1.0])])
+    assert summarize([record])[0].name == "quickstart (run)"

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from eyas.serve.api import ModelKey, Request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eyas.serve.api import ModelKey, Request, timing_of
 
 
 def test_versions_are_ordered_as_numbers() -> None:
@@ -12,3 +15,16 @@ def test_a_request_needs_little() -> None:
     request = Request("1", "birds", "", (b"\xff\xd8",))
     assert (request.lane, request.timeout, request.stream, dict(request.headers)) == ("interactive", None, "", {})
     assert request.options.confidence is None
+
+
+@given(st.lists(st.floats(0, 10), min_size=6, max_size=6))
+def test_the_stages_add_up_to_no_more_than_the_total(times: list[float]) -> None:
+    queue, decode, preprocess, inference, postprocess, total = times
+    found = timing_of(
+        queue=queue, decode=decode, preprocess=preprocess, inference=inference, postprocess=postprocess, total=total,
+        batch=2,
+    )  # fmt: skip
+    parts = (found.queue, found.decode, found.preprocess, found.inference, found.postprocess)
+    assert sum(parts) <= total + 1e-9 and min(parts) >= 0 and found.total == total
+    if sum(times[:5]) <= total:
+        assert parts == tuple(times[:5])

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from eyas.errors import UserError
+from eyas.text import say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     threads, batch = parse_numbers(args.threads, "threads"), parse_numbers(args.batch, "batch")
     if args.png is not None and not args.png.lower().endswith(".png"):
         raise UserError(f"--png is '{args.png}'.", where="png", expected="a name that ends in .png")
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eyas.runtime.bench import bench
     from eyas.runtime.bench_chart import draw_report, save_chart
+    from eyas.terminal import open_console
 
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(draw_report(report), path))):
         if path is not None:
             write(path)
-            print(f"written: {path}")
+            say(f"written: {path}")
     return 0
 
 
@@ -90,9 +91,9 @@ def parse_numbers(text: str | None, name: str) -> tuple[int, ...]:
 
 def show(report: BenchReport) -> None:
     """Print the machine, the table, the engines and the notes."""
-    from rich.console import Console
+    from eyas.terminal import open_console
 
-    console = Console(highlight=False)
+    console = open_console()
     cpu = report.machine
     line = f"{cpu.name}, {cpu.cores} usable cores; {report.pictures}; {report.rounds} rounds by turns"
     console.print(line, markup=False, soft_wrap=True)
@@ -100,7 +101,10 @@ def show(report: BenchReport) -> None:
     console.print()
     console.print(stage_table(report))
     console.print()
-    for engine in dict.fromkeys(f"{row.path.name}: {row.opened.engine}" for row in report.rows):
+    if any(row.stream_per_second is not None for row in report.rows):
+        console.print(stream_table(report))
+        console.print()
+    for engine in dict.fromkeys(f"{row.name}: {row.opened.engine}" for row in report.rows):
         console.print(engine, markup=False, soft_wrap=True, style="dim")
     console.print(
         "ms: a call, from JPEG bytes to detections; a row's ratio is to the first one, a picture; CPU ms: processor "
@@ -122,30 +126,31 @@ def speed_table(report: BenchReport) -> Table:
 
 
 def stage_table(report: BenchReport) -> Table:
-    """Return where the time goes, in milliseconds and percent, and what streaming gives."""
-    streamed = any(row.stream_per_second is not None for row in report.rows)
-    found = _table("decode", "preprocess", "inference", "postprocess", *(["stream/s", "gain"] if streamed else []))
+    """Return where the time of a call goes, in milliseconds and percent."""
+    found = _table("decode", "preprocess", "inference", "postprocess")
     for row in report.rows:
-        cells = [f"{ms:.2f} {share:5.1%}" for ms, share in zip(row.stages, row.shares, strict=True)]
+        found.add_row(*_who(row), *(f"{ms:.2f} {share:4.0%}" for ms, share in zip(row.stages, row.shares, strict=True)))
+    return found
+
+
+def stream_table(report: BenchReport) -> Table:
+    """Return what streaming gives, where it was measured."""
+    found = _table("stream/s", "gain")
+    for row in report.rows:
         if row.stream_per_second is not None and row.stream_gain is not None:
-            cells += [f"{row.stream_per_second:.1f}", f"{row.stream_gain:.2f}"]
-        found.add_row(*_who(row), *cells)
+            found.add_row(*_who(row), f"{row.stream_per_second:.1f}", f"{row.stream_gain:.2f}")
     return found
 
 
 def _table(*heads: str) -> Table:
     """Return an empty table whose rows begin with the contender."""
-    from rich.table import Table
+    from eyas.terminal import open_table
 
-    found = Table(box=None, header_style="bold", pad_edge=False)
-    found.add_column("model", overflow="fold")
-    for head in ("thr.", "batch", *heads):
-        found.add_column(head, justify="right", no_wrap=True)
-    return found
+    return open_table("model", *(f">{head}" for head in ("thr.", "batch", *heads)))
 
 
 def _who(row: Row) -> tuple[str, str, str]:
     """Return the cells that name the contender."""
     from rich.markup import escape
 
-    return escape(row.path.name), "auto" if row.threads is None else str(row.threads), str(row.batch)
+    return escape(row.name), "auto" if row.threads is None else str(row.threads), str(row.batch)

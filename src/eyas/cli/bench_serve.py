@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyas.errors import UserError
+from eyas.text import say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +24,6 @@ EXAMPLES: tuple[str, ...] = (
     "eyas bench serve bundles/quickstart --goal 100 --arrivals bursts --json load.json --png load.png",
 )
 PATH = "/v1/detect"
-WIDE = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,19 +54,19 @@ def run(args: argparse.Namespace) -> int:
     loads, headers = parse_loads(args.loads), parse_headers(args.header)
     if args.png is not None and not args.png.lower().endswith(".png"):
         raise UserError(f"--png is '{args.png}'.", where="png", expected="a name that ends in .png")
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eyas.runtime.bench_chart import save_chart
     from eyas.serve.load.chart import draw_load
     from eyas.serve.load.http import Target
     from eyas.serve.load.sweep import Plan, measure
+    from eyas.terminal import open_console
 
     plan = Plan(
         args.goal / 1e3, loads, args.seconds, args.arrivals, args.capacity, max(10.0, args.goal / 100), args.seed
     )
     bodies, pictures = read_bodies(args.source)
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with (
         serving(args) as (url, name),
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(draw_load([report]), path))):
         if path is not None:
             write(path)
-            print(f"written: {path}")
+            say(f"written: {path}")
     return 0
 
 
@@ -149,11 +149,9 @@ def serving(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 def show(report: LoadReport) -> None:
     """Print what was measured, the table and the notes."""
-    from rich.console import Console
+    from eyas.terminal import open_console
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDE)  # a file has no edge at which numbers must be cut
+    console = open_console()
     cpu = report.machine
     found = f", found with {report.clients} clients" if report.clients else ""
     line = (
@@ -173,11 +171,10 @@ def show(report: LoadReport) -> None:
 
 def load_table(report: LoadReport) -> Table:
     """Return a row for each load."""
-    from rich.table import Table
+    from eyas.terminal import open_table
 
-    found = Table(box=None, header_style="bold", pad_edge=False)
-    for head in ("load", "offered/s", "sent/s", "served/s", "in time", "p50 ms", "p99", "p99.9", "lag p99", "answers"):
-        found.add_column(head, justify="right" if head != "answers" else "left", no_wrap=True)
+    heads = ("load", "offered/s", "sent/s", "served/s", "in time", "p50 ms", "p99", "p99.9", "lag p99")
+    found = open_table(*(f">{head}" for head in heads), "answers")
     for step in report.steps:
         codes = ", ".join(f"{code}: {count}" for code, count in step.codes.items())
         cells = (step.offered, step.sent, step.served)

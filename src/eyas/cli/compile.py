@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from eyas.compile.options import describe_options, parse_options
 from eyas.errors import UserError
+from eyas.text import say
 
 if TYPE_CHECKING:
     from eyas.compile.auto import Trial
@@ -56,13 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compile, tell each step and what the bundle promises; return 0."""
     batch = parse_range(args.batch, "batch")
-    from rich.console import Console
-
     from eyas.compile.auto import candidates, compile_auto
     from eyas.compile.bundle import compile_run
     from eyas.compile.graph import CANDIDATES
     from eyas.compile.settings import Settings
     from eyas.compile.target import target_info
+    from eyas.terminal import open_console
 
     pairs = candidates(args.target, args.precision) if "auto" in (args.target, args.precision) else []
     if pairs and args.option:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         weight_bits=args.weight_bits,
         threads=args.threads,
     )
-    console = Console(stderr=True, highlight=False)
+    console = open_console(stderr=True)
 
     def tell(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
@@ -136,15 +136,15 @@ def parse_size(text: str | None) -> int | Sides | tuple[int, int] | None:
 
 def show_trials(trials: Sequence[Trial], bundle: Bundle) -> None:
     """Print the table that a choice was made from, the fastest first; what was chosen has a mark."""
-    print(f"{'target':12} {'precision':9} {'ms':>8} {'p90':>8} {'mAP':>8} {'fp32':>8}")
+    say(f"{'target':12} {'precision':9} {'ms':>8} {'p90':>8} {'mAP':>8} {'fp32':>8}")
     chosen = bundle.manifest.latency[0].median_ms
     for trial in sorted(trials, key=lambda one: (bool(one.problem), one.median_ms)):
         if trial.problem:
-            print(f"{trial.target:12} {trial.precision:9} {trial.problem}")
+            say(f"{trial.target:12} {trial.precision:9} {trial.problem}")
         else:
             mark = "  <- chosen" if trial.median_ms == chosen else ""
             numbers = f"{trial.median_ms:8.2f} {trial.p90_ms:8.2f} {trial.map:8.4f} {trial.map_fp32:8.4f}"
-            print(f"{trial.target:12} {trial.precision:9} {numbers}{mark}")
+            say(f"{trial.target:12} {trial.precision:9} {numbers}{mark}")
 
 
 def show(bundle: Bundle) -> None:
@@ -154,27 +154,27 @@ def show(bundle: Bundle) -> None:
     if manifest.sizes:
         sides += " (any from {} to {})".format(*manifest.sizes)
     megabytes = sum((bundle.folder / name).stat().st_size for name in manifest.files) / 1e6
-    print(f"bundle:    {bundle.folder}, {megabytes:.1f} MB")
-    print(f"target:    {manifest.target}, {manifest.precision}, input {sides}, batch {manifest.batch[0]}", end="")
-    print(f" to {manifest.batch[1]}" if manifest.batch[1] > manifest.batch[0] else "")
+    say(f"bundle:    {bundle.folder}, {megabytes:.1f} MB")
+    say(f"target:    {manifest.target}, {manifest.precision}, input {sides}, batch {manifest.batch[0]}", end="")
+    say(f" to {manifest.batch[1]}" if manifest.batch[1] > manifest.batch[0] else "")
     if manifest.compute_capabilities:
-        print(f"GPUs:      of compute capability {', '.join(manifest.compute_capabilities)}")
+        say(f"GPUs:      of compute capability {', '.join(manifest.compute_capabilities)}")
     if manifest.judged == "graph":
-        print("NOT RUN:   no GPU here can run the engine. What follows is of the ONNX graph that it was built from.")
+        say("NOT RUN:   no GPU here can run the engine. What follows is of the ONNX graph that it was built from.")
     if manifest.parity:
-        print(
+        say(
             f"parity:    boxes {manifest.parity.boxes_px:.3g} px, scores {manifest.parity.scores:.3g} "
             f"(of {100 * manifest.parity.quantile:g} % of the candidates, {manifest.parity.pictures} pictures)"
         )
     if manifest.accuracy:
         found = manifest.accuracy
-        print(
+        say(
             f"mAP:       {found.map:.4f}, the trained network {found.map_fp32:.4f} "
             f"({found.pictures} pictures of {found.data}, split '{found.split}')"
         )
     else:
-        print("mAP:       not measured")
+        say("mAP:       not measured")
     for one in manifest.latency:
         told = ", ".join(f"{name} {version}" for name, version in one.versions.items())
-        print(f"latency:   {one.median_ms:.2f} ms median, {one.p90_ms:.2f} ms p90 a batch of {one.batch}")
-        print(f"           {one.device}, {one.threads_told}, {told}")
+        say(f"latency:   {one.median_ms:.2f} ms median, {one.p90_ms:.2f} ms p90 a batch of {one.batch}")
+        say(f"           {one.device}, {one.threads_told}, {told}")

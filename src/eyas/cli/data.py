@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+
+from eyas.text import json_text, say
 
 HELP = (
     "Check, convert, split, pack, show and describe data sets in COCO, YOLO or Pascal VOC form; make a synthetic one."
@@ -62,11 +63,10 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from eyas.data.check import check_dataset
     from eyas.data.check_report import print_report
     from eyas.files import write_json
+    from eyas.terminal import open_console
 
     report = check_dataset(args.root, format=args.format, train_size=args.size)
     if args.json:
@@ -76,7 +76,7 @@ def _check(args: argparse.Namespace) -> int:
         from eyas.data.formats import load_splits
 
         write_chart(load_splits(args.root, format=args.format), args.size, args.chart)
-    print_report(report, Console(highlight=False))
+    print_report(report, open_console())
     return 1 if report.has_errors else 0
 
 
@@ -87,16 +87,15 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from eyas.data.check import dataset_numbers
     from eyas.data.check_report import print_numbers
+    from eyas.terminal import open_console
 
     report = dataset_numbers(args.root, format=args.format, train_size=args.size)
     if args.json:
-        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        say(json_text(report.to_dict(), indent=2))
     else:
-        print_numbers(report, Console(highlight=False))
+        print_numbers(report, open_console())
     return 0
 
 
@@ -118,7 +117,7 @@ def _show(args: argparse.Namespace) -> int:
     index = load_dataset(args.root, args.split, format=args.format)
     sheet = dataset_sheet(index, count=args.count, seed=args.seed, columns=args.columns, side=args.side)
     write_png(sheet, args.out)
-    print(f"{min(args.count, len(index))} of {len(index)} pictures of '{index.split}': {args.out}")
+    say(f"{min(args.count, len(index))} of {len(index)} pictures of '{index.split}': {args.out}")
     return 0
 
 
@@ -141,8 +140,8 @@ def _convert(args: argparse.Namespace) -> int:
         (lost.cut, "boxes cut at the picture's edge"),
     ):
         if count:
-            print(f"  {count:,} {text}")
-    print(f"written as {args.to}: {args.out}")
+            say(f"  {count:,} {text}")
+    say(f"written as {args.to}: {args.out}")
     return 0
 
 
@@ -167,7 +166,7 @@ def _split(args: argparse.Namespace) -> int:
     settings = SplitSettings(args.val, args.test, args.group, args.seed, args.link)
     splits = split_dataset(args.root, args.out, settings, format=args.format)
     _print_splits({name: len(s) for name, s in splits.items()}, {name: len(s.boxes) for name, s in splits.items()})
-    print(f"written: {args.out}")
+    say(f"written: {args.out}")
     return 0
 
 
@@ -184,8 +183,8 @@ def _pack(args: argparse.Namespace) -> int:
     done = pack_dataset(args.root, args.out, size=args.size, quality=args.quality, format=args.format)
     before, after = done.bytes_before / 1e6, done.bytes_after / 1e6
     resumed = f", {done.resumed:,} of them earlier" if done.resumed else ""
-    print(f"{done.pictures:,} pictures{resumed}: {before:,.1f} MB before, {after:,.1f} MB after")
-    print(f"written as coco: {args.out}")
+    say(f"{done.pictures:,} pictures{resumed}: {before:,.1f} MB before, {after:,.1f} MB after")
+    say(f"written as coco: {args.out}")
     return 0
 
 
@@ -201,14 +200,14 @@ def _shapes(args: argparse.Namespace) -> int:
     from eyas.data.shapes import make_shapes
 
     make_shapes(args.out, train=args.train, val=args.val, size=args.size, seed=args.seed)
-    print(f"{args.train} training and {args.val} validation pictures: {args.out}")
+    say(f"{args.train} training and {args.val} validation pictures: {args.out}")
     return 0
 
 
 def _print_splits(pictures: Mapping[str, int], boxes: Mapping[str, int]) -> None:
     """Print a line a split."""
     for name, count in pictures.items():
-        print(f"  {name}: {count:,} pictures, {boxes[name]:,} boxes")
+        say(f"  {name}: {count:,} pictures, {boxes[name]:,} boxes")
 
 
 # Sub-command -> (its line of help, adds its arguments, does its work).

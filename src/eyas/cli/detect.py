@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from eyas.errors import UserError
+from eyas.text import printable, say
 
 if TYPE_CHECKING:
     from eyas.runtime.detect import Report
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         report = _detect(args)
     except KeyboardInterrupt:
-        print(f"Interrupted; what was done until then lies in {args.out}", file=sys.stderr)
+        say(f"Interrupted; what was done until then lies in {args.out}", stderr=True)
         return 130
     print_report(report)
     return 0 if report.results else 1
@@ -64,16 +64,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _detect(args: argparse.Namespace) -> Report:
     """Call the library, with a progress bar on a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eyas.decode import MAX_PIXELS
     from eyas.runtime.detect import detect
     from eyas.runtime.sources import count_frames, expand
+    from eyas.terminal import open_console
 
     items = expand(args.source)
     columns = (TextColumn("detecting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("detecting", total=count_frames(items))
         return detect(
@@ -103,15 +103,20 @@ def _advance(step: Callable[[], None]) -> Callable[[Frame, Detections], None]:
 
 def print_report(report: Report) -> None:
     """Print a row for each source, what was skipped and why, and where things lie."""
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    console = Console()
-    table = Table("source", "frames", "objects", "of which", box=None, header_style="bold", pad_edge=False)
+    from eyas.terminal import open_console, open_table
+
+    console = open_console(highlight=True)
+    table = open_table("source", "frames", "objects", "of which")
     for result in report.results[:ROWS]:
         total = sum(result.counts.values())
-        table.add_row(escape(result.name), str(result.frames), str(total), escape(counted(result.counts)))
+        table.add_row(
+            escape(printable(result.name, one_line=True)),
+            str(result.frames),
+            str(total),
+            escape(counted(result.counts)),
+        )
     hidden = report.results[ROWS:]
     if hidden:
         rest = sum((result.counts for result in hidden), Counter[str]())
@@ -120,7 +125,10 @@ def print_report(report: Report) -> None:
     if report.results:
         console.print(table)
     for name, problem in report.problems:
-        console.print(f"[yellow]not all of {escape(name)} could be used:[/] {escape(problem)}", soft_wrap=True)
+        console.print(
+            f"[yellow]not all of {escape(printable(name, one_line=True))} could be used:[/] {escape(problem)}",
+            soft_wrap=True,
+        )
     if report.problems:
         whole = len(report.results) + sum(name not in {r.name for r in report.results} for name, _ in report.problems)
         console.print(f"[yellow]{len(report.problems)} of {whole} sources had problems.[/]")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING
+
+from eyas.text import json_text, say
 
 if TYPE_CHECKING:
     from eyas.runtime.doctor import Diagnosis, Runtime
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = examine()
     if args.json:
-        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        say(json_text(found.to_dict(), indent=2))
     else:
         show(found)
     return 0 if found.healthy else 1
@@ -32,16 +33,16 @@ def run(args: argparse.Namespace) -> int:
 
 def show(found: Diagnosis) -> None:
     """Print the machine, a row for each runtime, and the advice."""
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    console = Console(highlight=False)
+    from eyas.terminal import open_console, open_table
+
+    console = open_console()
     cpu = found.processor
     memory = f", {cpu.memory_gib:g} GiB" if cpu.memory_gib else ""
     here = [name for name, present in cpu.instruction_sets.items() if present]
     missing = [name for name, present in cpu.instruction_sets.items() if not present]
-    machine = Table(show_header=False, box=None, pad_edge=False)
+    machine = open_table()
     machine.add_row("eyas", f"{found.eyas} (Python {found.python}, {escape(found.system)})")
     machine.add_row("processor", escape(f"{cpu.name}, {cpu.architecture}, {cpu.cores} usable cores{memory}"))
     if cpu.instruction_sets:
@@ -54,7 +55,7 @@ def show(found: Diagnosis) -> None:
         machine.add_row("GPU", "none of NVIDIA's (no driver answered)")
     console.print(machine)
     console.print()
-    table = Table("runtime", "version", "runs on", box=None, header_style="bold", pad_edge=False)
+    table = open_table("runtime", "version", "runs on")
     for runtime in found.runtimes:
         table.add_row(runtime.name, runtime.version or "-", escape(_state(runtime)))
     console.print(table)

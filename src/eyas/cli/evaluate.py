@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from eyas.text import json_text, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )
     if args.json:
-        print(json.dumps(as_json(evaluation), indent=2, ensure_ascii=False))
+        say(json_text(as_json(evaluation), indent=2))
     else:
         show(evaluation, args.conf)
     return 0
@@ -84,10 +85,10 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
 
 def show(evaluation: Evaluation, confidence: float) -> None:
     """Print both tables, the warnings and the report's place."""
-    from rich.console import Console
+    from eyas.terminal import open_console
 
     result = evaluation.result
-    console = Console(highlight=False)
+    console = open_console()
     console.print(_metrics_table(evaluation))
     console.print(_classes_table(evaluation, confidence))
     console.print(
@@ -101,15 +102,11 @@ def show(evaluation: Evaluation, confidence: float) -> None:
 
 
 def _metrics_table(evaluation: Evaluation) -> Table:
-    from rich.table import Table
-
     from eyas.evaluate.coco import MEANINGS, METRICS
     from eyas.evaluate.tables import cell
+    from eyas.terminal import open_table
 
-    table = Table(title="COCO metrics", title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("meaning")
+    table = open_table("metric", ">value", "meaning", title="COCO metrics", lines=True)
     for name, meaning in zip(METRICS, MEANINGS, strict=True):
         table.add_row(name, cell(evaluation.result.metrics[name]), meaning, style="bold" if name == "AP" else None)
     return table
@@ -117,13 +114,13 @@ def _metrics_table(evaluation: Evaluation) -> Table:
 
 def _classes_table(evaluation: Evaluation, confidence: float) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
     from eyas.evaluate.tables import CLASS_COLUMNS, cell
+    from eyas.terminal import open_table
 
-    table = Table(title=f"Classes (precision, recall, F1 at confidence {confidence:.2f})", title_justify="left")
-    for name in SHOWN_COLUMNS:
-        table.add_column(CLASS_COLUMNS[name], justify="left" if name == "name" else "right")
+    title = f"Classes (precision, recall, F1 at confidence {confidence:.2f})"
+    heads = (("" if name == "name" else ">") + CLASS_COLUMNS[name] for name in SHOWN_COLUMNS)
+    table = open_table(*heads, title=title, lines=True)
     for row in evaluation.rows:
         table.add_row(*(escape(cell(row[name])) for name in SHOWN_COLUMNS))
     return table

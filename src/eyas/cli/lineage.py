@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eyas.card import CARD, Card, lineage, verify_card
 from eyas.errors import UserError
+from eyas.text import say
 
 HELP = "show what an artefact was made from, and check that nothing was changed"
 EXAMPLES: tuple[str, ...] = ("eyas lineage runs/quickstart",)
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     for depth, folder, card in lineage(args.folder):
         fault = check(folder, card, expected.get(folder.resolve(), ""))
         changed = changed or bool(fault)
-        print(describe(depth, folder, card, fault or "unchanged"))
+        say(describe(depth, folder, card, fault or "unchanged"))
         unknown: dict[str, None] = {}  # in order; the splits of a data set are parents of their own, in one folder
         for parent in card.parents:
             path = Path(parent.get("path", ""))
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
             if not (path / CARD).is_file():
                 unknown[f"{parent.get('kind', 'artefact')} {path}: no card there, can't be checked"] = None
         for line in unknown:
-            print(f"{'   ' * depth}└─ {line}")
+            say(f"{'   ' * depth}└─ {line}")
     return 1 if changed else 0
 
 

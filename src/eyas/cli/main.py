@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import re
 import sys
@@ -23,6 +24,8 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from eyas.errors import UserError, missing_extra, suggest
+from eyas.files import FULL
+from eyas.text import printable, say
 
 # Verb -> (module, one line). Help is printed from this table: no verb's module is imported for it. A verb may have two
 # words; the longer one is meant: who benches a model in a folder named "serve" writes ./serve.
@@ -93,9 +96,8 @@ _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 
 # What the operating system refuses for the user's reasons, not for ours.
 _USER_ERRNOS = frozenset({
-    errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
-    errno.EEXIST,
-})  # fmt: skip
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+}) | FULL  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -180,12 +182,12 @@ def dispatch(arguments: Sequence[str]) -> int:
     if not rest or rest[0] in ("-h", "--help", "help"):
         if rest[:1] == ["help"] and len(rest) > 1:
             return dispatch([*rest[1:], "--help"])
-        print(overview())
+        say(overview())
         return 0
     if rest[0] in ("--version", "-V"):
         from importlib.metadata import version
 
-        print(f"eyas {version('eyas')}")
+        say(f"eyas {version('eyas')}")
         return 0
     if rest[0].startswith("-"):
         raise UserError(
@@ -201,9 +203,9 @@ def dispatch(arguments: Sequence[str]) -> int:
 def _report(message: str, debug: bool) -> None:
     """Print an error to stderr, red on a terminal, after its traceback if that was asked for."""
     if debug:
-        traceback.print_exc()
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    print(f"\033[31m{message}\033[0m" if colour else message, file=sys.stderr)
+        say(traceback.format_exc(), stderr=True, end="")
+    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
+    print(f"{red}{printable(message)}{plain}", file=sys.stderr)
 
 
 def _debug_wanted(arguments: Sequence[str]) -> bool:
@@ -217,7 +219,7 @@ def _format_warning(
 ) -> str:
     """Return a warning as a line for the user; the place in the code matters to programmers only."""
     if issubclass(category, UserWarning):
-        return f"warning: {message}\n"
+        return f"warning: {printable(str(message))}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n" + (f"  {line}\n" if line else "")
 
 
@@ -230,6 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     debug = _debug_wanted(given)
     warnings.formatwarning = _format_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal's encoding lacks is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -255,7 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _USER_ERRNOS:
             raise
-        _report(str(UserError(f"{error.strerror}.", where=str(error.filename or ""))), debug)
+        # Of a copy that fails the second name is the one that was written to.
+        where = error.filename2 if error.errno in FULL and error.filename2 else error.filename
+        _report(str(UserError(f"{error.strerror}.", where=str(where or ""))), debug)
         return 2
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eyas.text import printable, say
+
 if TYPE_CHECKING:
     from eyas.serve.predict.run import Report
 
@@ -53,27 +55,27 @@ def run(args: argparse.Namespace) -> int:
     """Predict, show progress, tell what could not be read; return 1 if nothing could, else 0."""
     report = _predict(args)
     for name, problem in report.problems[:SHOWN]:
-        print(f"can't be read: {name}: {problem}")
+        say(f"can't be read: {printable(name, one_line=True)}: {problem}")
     if report.unreadable > SHOWN:
-        print(f"… and {report.unreadable - SHOWN} more")
+        say(f"… and {report.unreadable - SHOWN} more")
     again = f", {report.before} of them before" if report.before else ""
     lost = f", {report.unreadable} of them can't be read" if report.unreadable else ""
-    print(f"{report.pictures} pictures{again}{lost}: {report.out}")
+    say(f"{report.pictures} pictures{again}{lost}: {report.out}")
     return 0 if report.unreadable < report.pictures else 1
 
 
 def _predict(args: argparse.Namespace) -> Report:
     """Call the library, with a progress bar on a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eyas.decode import MAX_PIXELS
     from eyas.serve.predict.run import Progress as Step
     from eyas.serve.predict.run import predict
+    from eyas.terminal import open_console
 
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn())  # fmt: skip
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("predicting", total=None, rate="")
 

@@ -25,19 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make pictures, train, evaluate, detect, and say what came of it."""
     import torch
-    from rich.console import Console
 
     from eyas.data.shapes import make_shapes
     from eyas.errors import UserError
     from eyas.evaluate import evaluate
     from eyas.runtime.detect import detect
+    from eyas.terminal import open_console
     from eyas.train import train
 
     out: Path = args.out
     run_folder, data = out / "run", out / "shapes"
     if run_folder.exists():
         raise UserError(f"{run_folder} exists already.", fix=f"choose another --out, or remove {out}")
-    console = Console()
+    console = open_console(highlight=True)
     console.rule(f"1/4  making {args.train} training and {args.val} validation pictures")
     make_shapes(data, train=args.train, val=args.val, size=SIZE, seed=0)
     console.rule("2/4  training a pico detector from random weights")

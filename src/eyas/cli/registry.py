@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from eyas.text import json_text, say
 
 if TYPE_CHECKING:
     from eyas.serve.registry import Model, Registry, Version
@@ -106,14 +107,14 @@ def _roll_back(registry: Registry, args: argparse.Namespace) -> None:
 def _list(registry: Registry, args: argparse.Namespace) -> None:
     models = registry.list()
     if args.json:
-        print(json.dumps([_model_fields(model) for model in models], indent=2))
+        say(json_text([_model_fields(model) for model in models], indent=2))
         return
     if not models:
-        print(f"The registry at {registry.location} is empty: eyas registry add BUNDLE --name NAME")
+        say(f"The registry at {registry.location} is empty: eyas registry add BUNDLE --name NAME")
         return
-    from rich.table import Table
+    from eyas.terminal import open_table
 
-    table = Table("model", "versions", "aliases", box=None, header_style="bold", pad_edge=False)
+    table = open_table("model", ">versions", "aliases")
     for model in models:
         pointing = ", ".join(f"{alias} -> {version}" for alias, version in sorted(model.aliases.items()))
         table.add_row(model.name, str(len(model.versions)), pointing)
@@ -128,20 +129,20 @@ def _show(registry: Registry, args: argparse.Namespace) -> None:
         resolved = registry.resolve(name, reference)
         fields = {**_version_fields(resolved.version), "bundle": str(resolved.bundle), "files": dict(resolved.hashes)}
         if args.json:
-            print(json.dumps(fields, indent=2))
+            say(json_text(fields, indent=2))
         else:
             _print_fields({key: value for key, value in fields.items() if key not in ("files", "card")})
         return
     model = registry.show(name)
     if args.json:
-        print(json.dumps(_model_fields(model), indent=2))
+        say(json_text(_model_fields(model), indent=2))
     else:
         _print_model(model)
 
 
 def _tell(version: Version, args: argparse.Namespace, line: str) -> None:
     """Print what was done."""
-    print(json.dumps(_version_fields(version), indent=2) if args.json else line)
+    say(json_text(_version_fields(version), indent=2) if args.json else line)
 
 
 def _version_fields(version: Version) -> dict[str, Any]:
@@ -162,31 +163,34 @@ def _model_fields(model: Model) -> dict[str, Any]:
 
 def _print_model(model: Model) -> None:
     """Print a table of the versions and what was done to the aliases."""
-    from rich.table import Table
+    from eyas.terminal import open_table
 
-    columns = ("version", "added", "bundle", "target", "precision", "mAP", "latency", "aliases")
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    table = open_table(">version", "added", "bundle", "target", "precision", ">mAP", "aliases")
     for version in model.versions:
-        tags = [version.tags.get(name, "") for name in ("target", "precision", "mAP", "latency")]
+        tags = [version.tags.get(name, "") for name in ("target", "precision", "mAP")]
         here = ", ".join(sorted(alias for alias, number in model.aliases.items() if number == version.key.version))
-        table.add_row(version.key.version, version.created, version.sha256[:12], *tags, here)
+        added = version.created[:16].replace("T", " ")
+        table.add_row(version.key.version, added, version.sha256[:12], *tags, here)
     _print(table)
+    for version in model.versions:
+        if latency := version.tags.get("latency"):
+            say(f"latency of {version.key.version}: {latency}")
     for event in model.events[-10:]:
         who = f" by {event.by}" if event.by else ""
-        print(f"{event.at}  {event.action} {event.alias} -> {event.version}{who}")
+        say(f"{event.at}  {event.action} {event.alias} -> {event.version}{who}")
 
 
 def _print_fields(fields: Mapping[str, str]) -> None:
     """Print names and values in two columns."""
     width = max(map(len, fields))
     for key, value in fields.items():
-        print(f"{key:<{width}}  {value}")
+        say(f"{key:<{width}}  {value}")
 
 
 def _print(table: Any) -> None:
-    from rich.console import Console
+    from eyas.terminal import open_console
 
-    Console(highlight=False).print(table)
+    open_console().print(table)
 
 
 Work = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[["Registry", argparse.Namespace], None]]

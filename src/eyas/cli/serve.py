@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyas.errors import UserError
+from eyas.text import say
 
 if TYPE_CHECKING:
     from eyas.serve.cluster.settings import ClusterSettings
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         from eyas.serve.security import new_key
 
         key, line = new_key(args.new_key)
-        print(f"key (shown once):       {key}\nline of the keys' file: {line}")
+        say(f"key (shown once):       {key}\nline of the keys' file: {line}")
         return 0
     from eyas.serve.engine_settings import MIB, EngineSettings
 
@@ -193,7 +194,7 @@ def _settings(args: argparse.Namespace) -> ServerSettings:
     token = os.environ.get(TOKEN, "")
     if not token and (args.admin_port is not None or args.admin_grpc_port is not None):
         token = secrets.token_urlsafe(24)
-        print(f"The admin's token of this run: {token}  (set {TOKEN} to choose it)")
+        say(f"The admin's token of this run: {token}  (set {TOKEN} to choose it)")
     return ServerSettings(
         host=args.host,
         port=args.port,

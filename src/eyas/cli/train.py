@@ -7,6 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from eyas.text import say
+
 HELP = "train a detector on a data set"
 EXAMPLES = (
     "eyas train --data data/shapes --recipe quick --out runs/first",
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
                 f"--resume goes on with the run's own recipe; {', '.join(ignored)} can't be changed.",
                 fix=f"leave them out, or start a new run with --weights {args.resume}",
             )
-        print(resume(args.resume, epochs=args.epochs))
+        say(resume(args.resume, epochs=args.epochs))
         return 0
     recipe = named(args.recipe or ("finetune" if args.weights else "scratch"))
     changes: dict[str, Any] = read_config(args.config) if args.config else {}
@@ -74,9 +76,9 @@ def run(args: argparse.Namespace) -> int:
     }
     recipe = override(recipe, changes)
     if args.print_recipe:
-        print(yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False), end="")
+        say(yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False), end="")
         return 0
-    print(fit(recipe, args.out))
+    say(fit(recipe, args.out))
     return 0
 
 

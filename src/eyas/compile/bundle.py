@@ -28,6 +28,7 @@ from eyas.compile.settings import Settings, Tell
 from eyas.compile.target import Range, Sides, TargetInfo, check_machine, run_builder, target_info
 from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
+from eyas.files import writing
 from eyas.runfolder import read_config, verify_run
 from eyas.runtime.machine import processor
 from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest, write_manifest
@@ -128,14 +129,15 @@ def free_folder(run: Path, out: str | Path | None, settings: Settings) -> Path:
 @contextmanager
 def aside(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside `folder`, which is removed at the end whatever happens."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     work = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        yield work
-    finally:
+    with writing(folder, "nothing was left there"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(work, ignore_errors=True)
+        try:
+            work.mkdir()
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def write_graph(

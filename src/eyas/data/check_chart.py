@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from eyas.chart_text import chart_fonts, chart_text
 from eyas.data.index import DatasetIndex
 from eyas.files import atomic_path
 
@@ -52,7 +53,12 @@ def _draw_classes(axes: Axes, splits: Mapping[str, DatasetIndex]) -> None:
         share = np.bincount(index.labels, minlength=len(index.classes))[order] / max(len(index.labels), 1)
         height = np.arange(len(order)) + (number - (len(splits) - 1) / 2) * thickness
         axes.barh(height, share * 100, thickness, label=name, color=_colour(number))
-    axes.set_yticks(range(len(order)), [first.classes[i] for i in order], fontsize=10 if len(order) < 20 else 7)
+    axes.set_yticks(
+        range(len(order)),
+        [chart_text(first.classes[i]) for i in order],
+        fontfamily=chart_fonts(),
+        fontsize=10 if len(order) < 20 else 7,
+    )
     axes.invert_yaxis()
     rest = len(first.classes) - len(order)
     axes.set_title("Boxes of each class" + (f" ({rest} rarer classes left out)" if rest else ""))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from eyas.data.findings import Finding, Report
+from eyas.terminal import open_table
+from eyas.text import printable
 
 _MOST_CLASSES = 40
 _EXAMPLES = 3
@@ -42,12 +43,9 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str, first: str, *columns: str) -> Table:
     """Return an empty table; all columns but the first hold numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    return table
+    return open_table(first, *(f">{column}" for column in columns), title=title, lines=True)
 
 
 def _split_table(report: Report) -> Table:
@@ -71,7 +69,7 @@ def _split_table(report: Report) -> Table:
 def _class_table(report: Report) -> Table:
     """Return boxes and pictures of each class in each split, most frequent first."""
     table = _table("Classes: boxes / pictures that have one", "class", *map(escape, report.splits))
-    table.add_column("", min_width=_BAR, no_wrap=True)
+    table.add_column("", no_wrap=True)  # the bar: what is cut first where the terminal is narrow
     first = next(iter(report.splits.values()))
     order = sorted(report.classes, key=lambda name: -first.class_boxes[name])
     most = max([1, *first.class_boxes.values()])
@@ -111,6 +109,6 @@ def _print_finding(finding: Finding, console: Console) -> None:
         highlight=False,
     )
     for example in finding.examples[:_EXAMPLES]:
-        console.print(f"    {escape(example)}", highlight=False)
+        console.print(f"    {escape(printable(example, one_line=True))}", highlight=False)
     if finding.count > _EXAMPLES:
         console.print(f"    ... and {finding.count - _EXAMPLES:,} more", style="dim")

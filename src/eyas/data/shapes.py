@@ -17,7 +17,7 @@ import simplejpeg
 from eyas.data.formats.coco import COCO
 from eyas.data.index import DatasetIndex, build_index
 from eyas.errors import UserError
-from eyas.files import read_json, write_json
+from eyas.files import read_json, write_json, writing
 from eyas.types import FloatArray, UInt8Array
 
 CLASSES = ("circle", "square", "triangle", "star", "cross")
@@ -66,9 +66,10 @@ def make_shapes(root: Path | str, *, train: int = 400, val: int = 100, size: int
         raise UserError(
             f"The folder {folder} is not empty.", expected="a new or an empty folder", fix="remove it or name another"
         )
-    splits = [_make_split(folder, name, count, size, seed) for name, count in (("train", train), ("val", val))]
-    COCO.write(splits, folder)
-    write_json(folder / _SETTINGS, settings)
+    with writing(folder):
+        splits = [_make_split(folder, name, count, size, seed) for name, count in (("train", train), ("val", val))]
+        COCO.write(splits, folder)
+        write_json(folder / _SETTINGS, settings)
     return folder
 
 

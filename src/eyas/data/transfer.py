@@ -19,6 +19,8 @@ from eyas.data.formats.found import Format, read_sizes
 from eyas.data.index import DatasetIndex
 from eyas.data.progress import track
 from eyas.errors import UserError, shorten
+from eyas.files import writing
+from eyas.text import file_stem
 
 Place = Callable[[Path, Path], None]
 
@@ -49,17 +51,18 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     """Give a folder beside `out` to write into; it becomes `out` on success and vanishes on failure.
 
     Raises:
-        UserError: `out` exists and is not an empty folder.
+        UserError: `out` exists and is not an empty folder, or the disk is full.
     """
     require_new_folder(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield partial
-        partial.chmod(0o777 & ~_umask())
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with writing(out, "nothing was left there"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            yield partial
+            partial.chmod(0o777 & ~_umask())
+            partial.replace(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _umask() -> int:
@@ -104,11 +107,12 @@ def plan_names(splits: Sequence[DatasetIndex], *, shared: bool, suffix: str = ""
             taken = set()
         names = []
         for path in index.files:
-            candidates = [path.stem, f"{index.split}_{path.stem}", f"{path.parent.name}_{path.stem}"]
+            own, folder = file_stem(path.stem), file_stem(path.parent.name)
+            candidates = [own, f"{index.split}_{own}", f"{folder}_{own}"]
             stem = next((c for c in candidates if c.lower() not in taken), "")
             number = 2
             while not stem or stem.lower() in taken:
-                stem = f"{path.stem}_{number}"
+                stem = f"{own}_{number}"
                 number += 1
             taken.add(stem.lower())
             names.append(stem + (suffix or path.suffix))

@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from eyas.chart_text import chart_fonts, chart_text
 from eyas.evaluate.coco import RECALL_POINTS, SIZES, CocoResult
 from eyas.evaluate.confidence import THRESHOLDS, ConfidenceCurves
+from eyas.files import atomic_path
 
 Float64Array = npt.NDArray[np.float64]
 Color = tuple[float, float, float, float]
@@ -75,7 +77,7 @@ def plot_per_class(result: CocoResult, path: Path) -> None:
     for row, i in enumerate(shown):
         text = f"{result.class_ap[i]:.3f}   {counted(int(result.class_boxes[i]), 'box', 'boxes')}"
         axes.text(1.01, row, text, va="center", fontsize=8, color="#333333", transform=axes.get_yaxis_transform())
-    axes.set_yticks(rows, [_short(result.classes[i]) for i in shown], fontsize=8)
+    axes.set_yticks(rows, [chart_text(result.classes[i]) for i in shown], fontsize=8, fontfamily=chart_fonts())
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     mean = axes.axvline(result.ap, color=ACCENT_COLOR, linewidth=1.2)
@@ -122,7 +124,8 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write the figure as PNG, without a time stamp: the same results give the same bytes."""
-    figure.savefig(path, format="png", metadata={"Software": None})
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
 def unit_axes(axes: Axes, x_label: str, y_label: str) -> None:
@@ -147,12 +150,15 @@ def _class_lines(
     palette = colormaps["tab20" if len(order) > 10 else "tab10"]
     for position, (i, note) in enumerate(zip(order, notes, strict=True)):
         color: Color | str = palette(position) if named else QUIET_COLOR
-        label = f"{_short(result.classes[i])} ({note})" if named else None
+        label = f"{chart_text(result.classes[i])} ({note})" if named else None
         axes.plot(x, curves[i], color=color, linewidth=1.0, alpha=0.85 if named else 0.35, label=label)
 
 
 def _legend(axes: Axes, title: str) -> None:
-    axes.legend(title=title, frameon=False, fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    axes.legend(
+        title=title, frameon=False, prop={"family": chart_fonts(), "size": 8}, title_fontsize=8, loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+    )  # fmt: skip
 
 
 def _quiet(axes: Axes, grid: str) -> None:
@@ -160,10 +166,6 @@ def _quiet(axes: Axes, grid: str) -> None:
     axes.grid(axis="both" if grid == "both" else "x" if grid == "x" else "y", color="#e3e6ea", linewidth=0.8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-
-
-def _short(name: str, limit: int = 24) -> str:
-    return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
 def _mean_of_defined(curves: Float64Array) -> Float64Array:

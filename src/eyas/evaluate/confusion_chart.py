@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 
+from eyas.chart_text import chart_fonts, chart_text
 from eyas.evaluate.charts import new_figure, save
 
 MAX_CLASSES = 80  # beyond it cells become too small to read; the classes with the most errors are shown
@@ -27,7 +28,7 @@ def plot_confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...], conf
     sums = matrix[shown].sum(axis=1)
     share = counts / np.maximum(sums, 1)[:, None]
     names = [*classes, "background"]
-    labels = [names[i] if len(names[i]) <= 22 else names[i][:21] + "…" for i in shown]
+    labels = [chart_text(names[i], 22) for i in shown]
     size = len(shown)
     inches = float(np.clip(0.62 * size, 3.0, 7.0)) if size <= 16 else 7.0 + 0.19 * (size - 16)
     font = float(np.clip(9.0 - 0.03 * (size - 16), 7.5, 9.0))
@@ -38,10 +39,9 @@ def plot_confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...], conf
         color = "white" if share[row, column] > 0.55 else "#222222"
         text = f"{100 * share[row, column]:.0f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=font - 0.5, color=color)
-    axes.set_xticks(range(size), labels, rotation=90, fontsize=font)
-    axes.set_yticks(
-        range(size), [f"{label} ({count:,})" for label, count in zip(labels, sums, strict=True)], fontsize=font
-    )
+    counted = [f"{label} ({count:,})" for label, count in zip(labels, sums, strict=True)]
+    axes.set_xticks(range(size), labels, rotation=90, fontsize=font, fontfamily=chart_fonts())
+    axes.set_yticks(range(size), counted, fontsize=font, fontfamily=chart_fonts())
     axes.set_xticks(np.arange(-0.5, size), minor=True)
     axes.set_yticks(np.arange(-0.5, size), minor=True)
     axes.grid(which="minor", color="#e3e6ea", linewidth=0.6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -11,13 +10,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.errors import UserError, shorten
 from eyas.evaluate.predictions import Predictions, PredictionsBuilder
+from eyas.terminal import open_console
 from eyas.types import Detections, UInt8Array
 
 READERS = 2  # threads that read and decode; more than the detector needs to be kept busy on a CPU
@@ -139,7 +138,7 @@ def _bar(shown: bool) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
+        console=open_console(stderr=True),
         disable=not shown,
         transient=True,
     )

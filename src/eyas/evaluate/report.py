@@ -22,7 +22,7 @@ from eyas.evaluate.predicting import DetectsBatches, PredictionRun, predict_data
 from eyas.evaluate.predictions import Predictions
 from eyas.evaluate.tables import Row, class_csv, class_rows
 from eyas.evaluate.worst import WorstPicture, draw_worst, worst_pictures
-from eyas.files import atomic_path, write_json, write_text
+from eyas.files import atomic_path, write_json, write_text, writing
 
 METRICS_FILE = "metrics.json"
 CLASSES_FILE = "per_class.csv"
@@ -145,7 +145,8 @@ def evaluate_detector(
     told = subject or Subject()
     warnings = (*told.warnings, *run.warnings(index))
     rows = class_rows(analysis.result, analysis.curves, confidence)
-    write_report(out, index, run, analysis, replace(told, warnings=warnings), rows)
+    with writing(out):
+        write_report(out, index, run, analysis, replace(told, warnings=warnings), rows)
     return Evaluation(analysis.result, out, rows, warnings, analysis.curves.best)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from eyas.evaluate.coco import CocoResult, finite
 from eyas.evaluate.confidence import THRESHOLDS, ConfidenceCurves
+from eyas.text import csv_cell
 
 Row = Mapping[str, str | int | float | None]
 
@@ -60,9 +61,9 @@ def class_rows(result: CocoResult, curves: ConfidenceCurves, confidence: float) 
 def class_csv(rows: Sequence[Row]) -> str:
     """Return the table as CSV; undefined numbers are empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(CLASS_COLUMNS), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CLASS_COLUMNS)
+    writer.writerows([csv_cell(row[column]) for column in CLASS_COLUMNS] for row in rows)
     return text.getvalue()
 
 

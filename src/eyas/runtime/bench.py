@@ -16,7 +16,7 @@ from pathlib import Path
 from eyas.errors import UserError
 from eyas.runtime.bench_picture import find_pictures, write_pictures
 from eyas.runtime.bench_process import Process
-from eyas.runtime.bench_report import BenchReport, Contender, Opened, Record, Row, call_ms, summarize
+from eyas.runtime.bench_report import BenchReport, Contender, Opened, Record, Row, call_ms, name_models, summarize
 from eyas.runtime.machine import processor
 from eyas.runtime.sources import OneSource
 
@@ -57,21 +57,22 @@ def bench(
     """
     paths = [Path(one) for one in ([models] if isinstance(models, str | Path) else models)]
     _check(paths, threads, batch, seconds)
-    contenders = [Contender(path, count, num) for path in paths for count in threads for num in batch]
+    names = name_models(paths)
+    contenders = [Contender(path, count, num, names[path]) for path in paths for count in threads for num in batch]
     rounds = min(max(round(seconds / ROUND_SECONDS), ROUNDS[0]), ROUNDS[1])
     steps = len(contenders) * (1 + rounds)
     with ExitStack() as stack:
         files = stack.enter_context(_pictures(source))
         processes = []
         for i, one in enumerate(contenders):
-            progress(i, steps, f"opening {one.path.name}")
+            progress(i, steps, f"opening {one.name}")
             opened = Process(one.path, files, threads=one.threads, batch=one.batch, device=device, size=size)
             processes.append(stack.enter_context(opened))
         records = [Record(c, _opened(p)) for c, p in zip(contenders, processes, strict=True)]
         for number in range(rounds):
             for i in range(len(records)):
                 turn = (number + i) % len(records)  # nobody always comes first
-                progress(len(records) * (1 + number) + i, steps, f"measuring {contenders[turn].path.name}")
+                progress(len(records) * (1 + number) + i, steps, f"measuring {contenders[turn].name}")
                 _take_turn(records[turn], processes[turn], seconds / rounds, stream)
         progress(steps, steps, "done")
         what = f"{len(files)} made-up pictures of 640 x 480 pixels" if source is None else f"{len(files)} pictures"
@@ -137,12 +138,12 @@ def notes(rows: Sequence[Row]) -> Iterator[str]:
         )
     elif any(row.starved is None for row in rows):
         yield "Whether the machine was busy can't be told on this system."
-    for path, most in {row.path: row.opened.most_at_once for row in rows}.items():
-        if most is not None and any(row.batch > most for row in rows if row.path == path):
-            yield f"{path.name} takes at most {most} at once; larger batches go through it in parts."
+    for name, most in {row.name: row.opened.most_at_once for row in rows}.items():
+        if most is not None and any(row.batch > most for row in rows if row.name == name):
+            yield f"{name} takes at most {most} at once; larger batches go through it in parts."
     for row in rows:
         if row.calls < 100:
-            yield f"The 99 % percentile of fewer than 100 calls ({row.path.name}: {row.calls}) says little."
+            yield f"The 99 % percentile of fewer than 100 calls ({row.name}: {row.calls}) says little."
             break
     if all(row.found == 0 for row in rows):
         yield "Nothing was found in the pictures: post-processing had nothing to do. Give a source with objects in it."

@@ -84,7 +84,7 @@ def _axis(canvas: UInt8Array, step: float, end: float, scale: float) -> None:
 def _bar(canvas: UInt8Array, row: Row, top: int, scale: float) -> None:
     """Draw one contender: name and setting, the stages in a row, percentiles, numbers."""
     middle, half = top + ROW // 2, FINE * 12
-    put_text(canvas, cut_text(row.path.name, TEXT, LEFT - FINE * 32), FINE * 16, middle - FINE * 3, TEXT, DARK)
+    put_text(canvas, cut_text(row.name, TEXT, LEFT - FINE * 32), FINE * 16, middle - FINE * 3, TEXT, DARK)
     put_text(canvas, cut_text(setting(row), SMALL, LEFT - FINE * 32), FINE * 16, middle + FINE * 14, SMALL, GREY)
     x = float(LEFT)
     for stage, colour in zip(row.stages, COLOURS, strict=True):

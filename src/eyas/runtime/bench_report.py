@@ -11,10 +11,12 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from eyas.files import write_json
 from eyas.runtime.bench_meter import STAGES, Round, Streamed
 from eyas.runtime.machine import Processor
+from eyas.runtime.manifest import MANIFEST
 
 CALM = 0.03  # of the processor time that it asked for, a calm round was denied no more
 ENOUGH = 3  # so many calm rounds at least, and a third of all, are enough to leave the others out
@@ -28,11 +30,29 @@ class Contender:
         path: the run's or the bundle's folder.
         threads: CPU threads; None for the engine's own choice.
         batch: pictures a call.
+        name: what it is called where people read it, unlike every other model's; see `name_models`.
     """
 
     path: Path
     threads: int | None
     batch: int
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.path.name)
+
+
+def name_models(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return path -> a name that tells it from the others: the folder's, with what it holds and where where needed."""
+    kinds = {path: "bundle" if (path / MANIFEST).is_file() else "run" for path in paths}
+    names = {path: path.resolve().name for path in kinds}
+    if len(set(names.values())) == len(names):
+        return names
+    told = {path: f"{names[path]} ({kinds[path]})" for path in kinds}
+    if len(set(told.values())) == len(told):
+        return told
+    return {path: f"{path} ({kinds[path]})" for path in kinds}
 
 
 @dataclass(frozen=True)
@@ -59,10 +79,10 @@ class Row:
     """A contender's numbers. Times are milliseconds of wall clock a call (a batch) unless said otherwise.
 
     Attributes:
-        path, threads, batch: the contender, see `Contender`.
+        path, threads, batch, name: the contender, see `Contender`.
         opened: see `Opened`.
         p50, p90, p99: of a call, from the files' bytes to the detections.
-        stages: median of each stage, in the order of `STAGES`.
+        stages: what each stage takes of the median call, in the order of `STAGES`; they add up to p50.
         per_second: pictures a second, median of the rounds.
         cpu_ms: milliseconds of processor time a picture, median of the rounds.
         ratio: time of a picture against the first row's in the same round, median of the rounds.
@@ -95,6 +115,7 @@ class Row:
     calls: int
     starved: float | None
     calm: bool
+    name: str
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -201,7 +222,7 @@ def _row(record: Record, first: Record) -> Row:
         p50=p50,
         p90=p90,
         p99=p99,
-        stages=tuple(float(np.median([call[i] for one in rounds for call in one.calls])) for i in range(len(STAGES))),
+        stages=_stages_of_the_median(np.array([call for one in rounds for call in one.calls]), p50),
         per_second=median(picture_rate(one) for one in rounds),
         cpu_ms=median(cpu_ms(one) for one in rounds),
         ratio=median(picture_rate(first.rounds[i]) / picture_rate(record.rounds[i]) for i in pairs),
@@ -213,4 +234,16 @@ def _row(record: Record, first: Record) -> Row:
         calls=len(totals),
         starved=None if None in waited else sum(filter(None, waited)) / (wanted or 1.0),
         calm=calm,
+        name=record.contender.name,
     )
+
+
+def _stages_of_the_median(calls: npt.NDArray[np.float64], p50: float) -> tuple[float, ...]:
+    """Return how a call of the median length is spent, from [N, stages] milliseconds.
+
+    The stages' own medians are those of different calls, and may add up to more or less than any call took.
+    """
+    totals = calls.sum(axis=1)
+    low, high = np.percentile(totals, (40, 60))
+    spent = calls[(totals >= low) & (totals <= high)].mean(axis=0)
+    return tuple((spent * p50 / max(spent.sum(), 1e-9)).tolist())

@@ -11,6 +11,7 @@ import numpy as np
 
 from eyas.boxes import cxcywh_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
 from eyas.errors import UserError
+from eyas.text import json_text
 from eyas.types import Detections, FloatArray
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def from_dict(fields: Mapping[str, Any]) -> Detections:
 
 def to_json(detections: Detections) -> str:
     """Return `to_dict` as JSON text."""
-    return json.dumps(to_dict(detections), ensure_ascii=False)
+    return json_text(to_dict(detections))
 
 
 def from_json(text: str) -> Detections:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from eyas.errors import UserError
+from eyas.files import writing
 from eyas.runtime.sources import Frame, Item, Live, Picture, Video
 from eyas.runtime.writers import CocoFile, Names, VideoFile, out_suffix, write_picture, write_yolo
 from eyas.types import Detections
@@ -125,18 +128,20 @@ class OutputWriter:
     def _end_video(self) -> None:
         """Finish the video that is being written."""
         if self._video is not None:
-            self._video.close()
-            self._video = None
+            video, self._video = self._video, None
+            video.close()
 
     def __enter__(self) -> OutputWriter:
         """Make the output folder and return the writer itself."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish what is open."""
-        self._end_video()
-        if self._coco is not None:
-            self._coco.close()
+        """Finish what is open; of several faults the first is told, for the others follow from it."""
+        with suppress(UserError) if error is not None else nullcontext(), ExitStack() as stack:
+            if self._coco is not None:
+                stack.callback(self._coco.close)
+            self._end_video()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import threading
 import warnings
@@ -84,13 +85,21 @@ def _consume(
     threads = [threading.Thread(target=_work, args=stage, daemon=True) for stage in stages]
     for thread in threads:
         thread.start()
-    try:
-        yield from _report(drawn if settings.draw else found, on_problem)
-    finally:
+
+    def end() -> None:
         for channel in (read, found, drawn):
             channel.cancel()
         for thread in threads:
             thread.join(timeout=5.0)  # a camera's driver may hang for longer than anyone wants to wait
+
+    # An error of the caller's keeps this generator alive in its traceback to the end of the program, which would end a
+    # thread in the middle of an inference, and by that abort.
+    atexit.register(end)
+    try:
+        yield from _report(drawn if settings.draw else found, on_problem)
+    finally:
+        atexit.unregister(end)
+        end()
 
 
 def _report(results: Channel[Found | Problem], on_problem: OnProblem | None) -> Iterator[Found]:

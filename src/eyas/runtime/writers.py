@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import cv2
 import numpy as np
 import simplejpeg
 
 from eyas.errors import UserError
-from eyas.files import read_json
+from eyas.files import read_json, write_bytes, write_text, writing
 from eyas.runtime.convert import to_coco, to_yolo_txt
 from eyas.runtime.sources import Frame, Item, Live, Video
+from eyas.text import json_text
 from eyas.types import Detections, UInt8Array
 
 JPEG_QUALITY = 92
+_LOOK_EVERY = 30  # frames of a video between two looks at the room on the disk
+_LOST = "the results are lost"
 _LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff", ".webp"})
 _JPEGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 
@@ -68,46 +72,85 @@ def out_suffix(item: Item) -> str:
 
 def write_picture(path: Path, image: UInt8Array) -> None:
     """Write uint8 RGB [H, W, 3] to `path`, as the kind that its suffix says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in _JPEGS:
         data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=JPEG_QUALITY)
     else:
         done, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         assert done, path.suffix
         data = encoded.tobytes()
-    path.write_bytes(data)
+    write_bytes(path, data)
 
 
 class VideoFile:
     """An MP4 that grows by a frame at a time; it gets its name when it is closed, so a half-written one is never met.
 
+    OpenCV tells nothing of a disk that is full, so the room is looked at on the way and the finished file is read.
+
     Args:
         path: where it goes in the end.
         fps: frames a second.
         height, width: its size; frames of another size are resized.
+
+    Raises:
+        UserError: videos of that size can't be written here.
     """
 
     def __init__(self, path: Path, fps: float, height: int, width: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._size = (width, height)
+        self._count = 0
         self._temporary = path.with_name(f".{path.stem}.part.mp4")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary.write_bytes(b"")
         fourcc = cv2.VideoWriter.fourcc(*"mp4v")
         self._writer = cv2.VideoWriter(str(self._temporary), fourcc, fps, self._size)
         if not self._writer.isOpened():
+            self._temporary.unlink(missing_ok=True)
             raise UserError(f"A video of {width} x {height} pixels can't be written here.", where=str(path))
 
     def write(self, image: UInt8Array) -> None:
-        """Add a frame, uint8 RGB [H, W, 3]."""
+        """Add a frame, uint8 RGB [H, W, 3].
+
+        Raises:
+            UserError: the disk is full.
+        """
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if (bgr.shape[1], bgr.shape[0]) != self._size:
             bgr = cv2.resize(bgr, self._size)
         self._writer.write(bgr)
+        self._count += 1
+        if self._count % _LOOK_EVERY == 0 and shutil.disk_usage(self._path.parent).free < bgr.nbytes:
+            self._give_up()
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
+        """Finish the file, see that all of it is there, and give it its name.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        if not self._temporary.exists():
+            return  # given up already
         self._writer.release()
+        if _count_frames(self._temporary) != self._count:
+            self._give_up()
         self._temporary.replace(self._path)
+
+    def _give_up(self) -> NoReturn:
+        """Remove what was written and tell why."""
+        self._writer.release()
+        self._temporary.unlink(missing_ok=True)
+        with writing(self._path, "the video of it is lost"):
+            raise OSError(errno.ENOSPC, "the video is incomplete")
+
+
+def _count_frames(path: Path) -> int:
+    """Return how many frames the video file says it has; 0 if it can't be opened."""
+    video = cv2.VideoCapture(str(path))
+    try:
+        return round(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+    finally:
+        video.release()
 
 
 class CocoFile:
@@ -134,9 +177,10 @@ class CocoFile:
         self._count = 0
         self._separator = "[\n"
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = path.with_name(f".{path.name}.part")
-        self._file: TextIO = self._temporary.open("w", encoding="utf-8")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: TextIO = self._temporary.open("w", encoding="utf-8")
 
     def write(self, frame: Frame, detections: Detections) -> None:
         """Add the detections of one frame."""
@@ -146,14 +190,25 @@ class CocoFile:
             about["frame"] = frame.index
         image_id = self._count if self._image_ids is None else self._image_ids[id(frame.item)]
         for entry in to_coco(detections, image_id, self._category_ids):
-            self._file.write(self._separator + json.dumps({**entry, **about}, ensure_ascii=False))
+            with writing(self._path, _LOST):
+                self._file.write(self._separator + json_text({**entry, **about}))
             self._separator = ",\n"
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
-        self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
-        self._file.close()
-        self._temporary.replace(self._path)
+        """Finish the file and give it its name.
+
+        Raises:
+            UserError: the disk is full; nothing of the file stays.
+        """
+        try:
+            with writing(self._path, _LOST):
+                try:
+                    self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
+                finally:
+                    self._file.close()
+                self._temporary.replace(self._path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
 
 def _image_id(item: Item, ids: Mapping[str, int], like: Path) -> int:
@@ -190,5 +245,4 @@ def write_yolo(path: Path, frame: Frame, detections: Detections) -> None:
     """Write YOLO's lines to `path`, NAME.txt; for a frame of a video, to NAME/000123.txt."""
     if isinstance(frame.item, Video | Live):
         path = path.with_suffix("") / f"{frame.index:06d}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_yolo_txt(detections), encoding="utf-8")
+    write_text(path, to_yolo_txt(detections))

@@ -93,11 +93,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Timing:
-    """Where a request's time went, in seconds; decoding to selecting are sums over its pictures.
+    """Where a request's time went, in seconds; the stages add up to no more than the total.
 
     Attributes:
-        queue: from arrival until its (last) batch was given to a worker.
-        decode, preprocess, inference, postprocess: in the worker; inference is the whole batch's.
+        queue: from arrival until its (last) batch was given to a worker, less what its other batches took.
+        decode, preprocess, inference, postprocess: in the worker, sums over its pictures; inference is the whole
+            batch's. Of what was done at once, each has its share of the time.
         total: from arrival to the answer.
         batch: how many pictures shared its (last) batch.
     """
@@ -109,6 +110,23 @@ class Timing:
     postprocess: float = 0.0
     total: float = 0.0
     batch: int = 1
+
+
+def timing_of(
+    *, queue: float, decode: float, preprocess: float, inference: float, postprocess: float, total: float, batch: int
+) -> Timing:
+    """Return the times of a request whose batches may have run at once, on several workers: parts of its total."""
+    work = decode + preprocess + inference + postprocess
+    share = min(1.0, total / work) if work > 0.0 else 1.0
+    return Timing(
+        queue=min(queue, max(0.0, total - work)),
+        decode=decode * share,
+        preprocess=preprocess * share,
+        inference=inference * share,
+        postprocess=postprocess * share,
+        total=total,
+        batch=batch,
+    )
 
 
 @dataclass(frozen=True)

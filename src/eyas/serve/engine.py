@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from eyas.serve.api import Answer, ModelKey, ModelStatus, Request, Timing
+from eyas.serve.api import Answer, ModelKey, ModelStatus, Request, timing_of
 from eyas.serve.asking import labels_of, thresholds_of
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import WIRES, Refused, ServeError, all_refused
@@ -240,7 +240,7 @@ def _was_run(ticket: Ticket, number: int, request: Request) -> bool:
 def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> Answer:
     """Return the answer of a request all of whose pictures were run."""
     found = [result for result in ticket.results if isinstance(result, Found)]
-    timing = Timing(
+    timing = timing_of(
         queue=ticket.dispatched - ticket.arrived,
         decode=sum(result.decode for result in found),
         preprocess=sum(result.preprocess for result in found),

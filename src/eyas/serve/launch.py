@@ -20,6 +20,7 @@ from eyas.serve.registry.follow import Follower, wanted_of
 from eyas.serve.route import Router
 from eyas.serve.server import Addresses, Server
 from eyas.serve.server_settings import ServerSettings
+from eyas.text import say as say_line
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Registered:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)  # whoever waits for the address reads it now, also through a pipe
+    say_line(line, flush=True)  # whoever waits for the address reads it now, also through a pipe
 
 
 def serve(

@@ -18,6 +18,7 @@ from rich.console import Console
 from eyas import runfolder
 from eyas.errors import UserError
 from eyas.files import read_json
+from eyas.terminal import open_console
 from eyas.train.callbacks.progress import ProgressLine
 from eyas.train.callbacks.record import Recorder
 from eyas.train.callbacks.save import Saver, Stopper, StopRunError
@@ -43,7 +44,7 @@ def fit(recipe: Recipe, out: Path | None = None, *, console: Console | None = No
         UserError: before the first step, what can't work; later, a diverged loss, broken pictures or a full disk.
     """
     folder = free_folder(recipe, out)
-    return _run(recipe, folder, console or Console(stderr=True), resume=False)
+    return _run(recipe, folder, console or open_console(stderr=True), resume=False)
 
 
 def resume(folder: Path, *, console: Console | None = None, epochs: int | None = None) -> Path:
@@ -72,7 +73,7 @@ def resume(folder: Path, *, console: Console | None = None, epochs: int | None =
     recipe = override(
         Recipe(), flatten(read_json(folder / runfolder.RECIPE, max_bytes=runfolder.MAX_BYTES, strict=True))
     )
-    return _run(recipe, folder, console or Console(stderr=True), resume=True)
+    return _run(recipe, folder, console or open_console(stderr=True), resume=True)
 
 
 def _run(recipe: Recipe, folder: Path, console: Console, *, resume: bool) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -177,3 +178,15 @@ def test_a_network_that_does_not_run_is_told() -> None:
     dead = Pipeline(Detector(DeadSession(), CLASSES, InputSpec(SIZE, SIZE)), LIMITS)
     with pytest.raises(BatchFailed, match="the device is gone"):
         dead.run([Task(picture(), LOW)])
+
+
+@pytest.mark.parametrize("decoders", [1, 4])
+def test_the_times_of_a_batch_add_up_to_no_more_than_it_took(tmp_path: Path, decoders: int) -> None:
+    many = Pipeline(load(write_bundle(tmp_path / "b"), threads=1), LIMITS, decoders=decoders)
+    start = time.perf_counter()
+    ran = many.run([Task(jpeg(200, 30, 900, 900), LOW)] * 8)
+    took = time.perf_counter() - start
+    parts = [(one.decode, one.preprocess, one.postprocess) for one in ran.results if isinstance(one, Found)]
+    assert len(parts) == 8 and min(decode for decode, _, _ in parts) > 0
+    assert sum(map(sum, parts)) + ran.inference <= took
+    many.close()

@@ -10,7 +10,6 @@ Written as the first, with root/SPLIT.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from eyas.data.formats.found import Format, Found, Problems, canonical, relative
 from eyas.data.index import DatasetIndex, build_index
 from eyas.errors import UserError
 from eyas.files import write_text
+from eyas.text import json_text
 
 ROBOFLOW = "_annotations.coco.json"
 _PLAIN_SPLITS = frozenset({"train", "val", "test"})
@@ -185,7 +185,7 @@ def pictures(out: Path, split: str) -> Path:
 def write(splits: Sequence[DatasetIndex], out: Path) -> None:
     """Write out/annotations/instances_SPLIT.json of each split; its pictures lie in out/SPLIT already."""
     for index in splits:
-        text = json.dumps(to_coco(index, out / index.split), ensure_ascii=False, separators=(",", ":"))
+        text = json_text(to_coco(index, out / index.split), separators=(",", ":"))
         write_text(out / "annotations" / f"instances_{index.split}.json", text + "\n")
 
 

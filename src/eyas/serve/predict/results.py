@@ -15,7 +15,7 @@ from eyas.errors import UserError
 from eyas.files import atomic_path
 from eyas.runtime.convert import decimals
 from eyas.runtime.writers import read_ids
-from eyas.text import to_json, to_utf8
+from eyas.text import json_text, to_utf8
 
 Format = Literal["parquet", "jsonl", "coco"]
 SUFFIXES: Mapping[str, Format] = {".parquet": "parquet", ".jsonl": "jsonl", ".json": "coco"}
@@ -42,7 +42,7 @@ class JsonLines:
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add pictures."""
-        self._file.writelines(to_json(row) + "\n" for row in rows)
+        self._file.writelines(json_text(row) + "\n" for row in rows)
 
     def close(self) -> None:
         """Finish the file."""
@@ -80,7 +80,7 @@ class CocoResults:
             for one, box in zip(found, decimals(xyxy_to_xywh(boxes)), strict=True):
                 fields = {"image_id": self._image(row["name"]), "category_id": self._category(one["label"])}
                 entry = {**fields, "bbox": box, "score": one["score"], **about}
-                self._file.write(self._separator + to_json(entry))
+                self._file.write(self._separator + json_text(entry))
                 self._separator = ",\n"
 
     def _category(self, label: int) -> int:

@@ -17,7 +17,7 @@ from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.serve.predict.parts import Part
 from eyas.serve.predict.reading import Found, Reader
-from eyas.text import to_json
+from eyas.text import json_text
 from eyas.types import Detections, Suppression
 
 Tick: TypeAlias = Callable[[int], None]
@@ -174,4 +174,4 @@ def to_line(found: Found, result: Detections | UserError) -> bytes:
             for one, label in zip(fields["detections"], result.labels.tolist(), strict=True)
         ]
         row |= {"height": result.height, "width": result.width, "detections": detections}
-    return to_json(row).encode() + b"\n"
+    return json_text(row).encode() + b"\n"

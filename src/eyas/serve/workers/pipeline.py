@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import simplejpeg
@@ -88,13 +88,13 @@ class Pipeline:
         """
         if len(self._frames) < len(tasks):
             self._frames = self._room(len(tasks))
-        read: Iterable[_Picture | Refused]
         slots = self._frames[: len(tasks)]
         if self._threads is not None and len(tasks) > 1:
-            read = list(self._threads.map(self._read, tasks, slots))
+            start = time.perf_counter()
+            at_once = list(self._threads.map(self._read, tasks, slots))
+            pictures = _shares_of(time.perf_counter() - start, at_once)
         else:
-            read = map(self._read, tasks, slots)
-        pictures = list(read)
+            pictures = list(map(self._read, tasks, slots))
         good = [i for i, picture in enumerate(pictures) if isinstance(picture, _Picture)]
         if not good:
             return Ran(tuple(picture for picture in pictures if isinstance(picture, Refused)), 0.0)
@@ -187,6 +187,19 @@ class Pipeline:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         self._detector.close()
+
+
+def _shares_of(wall: float, read: Sequence[_Picture | Refused]) -> list[_Picture | Refused]:
+    """Return what was read with its times as shares of the seconds that reading took, since several were read at once.
+
+    So the times of a batch add up to what its request waited for.
+    """
+    spent = sum(one.decode + one.preprocess for one in read if isinstance(one, _Picture))
+    share = min(1.0, wall / spent) if spent else 1.0
+    return [
+        replace(one, decode=one.decode * share, preprocess=one.preprocess * share) if isinstance(one, _Picture) else one
+        for one in read
+    ]
 
 
 def _no_memory(error: Exception) -> bool:

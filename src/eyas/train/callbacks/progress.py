@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from eyas.terminal import open_console
 from eyas.train.module import DetectionModule
 
 
@@ -28,7 +29,7 @@ class ProgressLine(L.Callback):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or open_console(stderr=True)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._shown = 0.0

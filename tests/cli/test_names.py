@@ -1,0 +1,123 @@
+"""Names that are no UTF-8 or control a terminal: every command shows, draws and writes them, and loses no result."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from tests.data.cases import coco_root
+
+from eyas.cli.main import main
+from eyas.decode import read_image
+
+# What a zip made on a Chinese Windows unpacks to, a Latin-1 name, a title for the terminal, a name of two lines.
+NAMES = (b"\xd5\xd5\xc6\xac.jpg", b"caf\xe9.jpg", b"a\x1b]0;title\x07\x1b[2J.jpg", b"two\nlines.jpg")
+
+
+def scene(seed: int) -> bytes:
+    """Return a JPEG unlike all others."""
+    noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(np.kron(noise, np.ones((8, 8, 1), np.uint8)))))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with a picture of each name."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        (folder / os.fsdecode(name)).write_bytes(scene(number))
+    return folder
+
+
+@pytest.fixture
+def dataset(pictures: Path, tmp_path: Path) -> Path:
+    """A COCO data set of them."""
+    root = tmp_path / "set"
+    names = [os.fsdecode(name) for name in NAMES]
+    for split in ("train", "val"):
+        (root / split).mkdir(parents=True)
+        for name in names:
+            (root / split / name).write_bytes(scene(names.index(name) + 100 * (split == "val")))
+        fields = {
+            "images": [{"id": i, "file_name": name, "width": 64, "height": 64} for i, name in enumerate(names)],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 40, 40], "area": 1600, "iscrowd": 0}
+                for i in range(len(names))
+            ],
+            "categories": [{"id": 1, "name": "猫 =1+1"}],
+        }
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(fields))
+    return root
+
+
+def quiet(capfd: pytest.CaptureFixture[str]) -> str:
+    """Return what was printed, once it is sure that nothing in it controls a terminal."""
+    out, err = capfd.readouterr()
+    assert not [c for c in out + err if ord(c) < 32 and c not in "\n\t\r"], (out, err)
+    return out + err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "SET"],
+        ["check", "SET", "--json", "OUT/c.json", "--chart", "OUT/c.png"],
+        ["info", "SET", "--json"],
+        ["show", "SET", "--out", "OUT/s.png"],
+        ["convert", "SET", "OUT/voc", "--to", "voc"],
+        ["convert", "SET", "OUT/yolo", "--to", "yolo"],
+        ["convert", "SET", "OUT/coco", "--to", "coco"],
+        ["split", "SET", "OUT/split", "--no-group"],
+        ["pack", "SET", "OUT/pack"],
+    ],
+)
+def test_data_sets(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: Sequence[str]) -> None:
+    given = [word.replace("SET", str(dataset)).replace("OUT", str(tmp_path / "out")) for word in words]
+    assert main(["data", *given]) == 0
+    quiet(capfd)
+    if words[0] in ("convert", "split", "pack"):  # what was written is read, and every picture is found
+        out = next(word for word in given if "out" in word and word != str(dataset))
+        assert main(["data", "info", out, "--json"]) == 0
+        splits = json.loads(quiet(capfd))["splits"]
+        assert sum(split["pictures"] for split in splits.values()) == 2 * len(NAMES)
+    if words[-1].endswith(".json"):
+        json.loads(Path(given[-1]).read_text(encoding="utf-8"))
+    if words[0] == "show":
+        assert read_image(given[-1]).std() > 1
+
+
+def test_detect(pictures: Path, example_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    run = str(example_folder / "runs/quickstart")
+    options = ["--conf", "0.001", "--save-json", "r.json", "--save-txt", "--out", str(out)]
+    assert main(["detect", run, str(pictures), *options]) == 0
+    quiet(capfd)
+    found = json.loads((out / "r.json").read_bytes().decode("utf-8"))
+    assert {entry["file_name"] for entry in found} == {os.fsdecode(name) for name in NAMES}
+    assert len(list(out.glob("*.jpg"))) == len(list((out / "labels").glob("*.txt"))) == len(NAMES)
+
+
+def test_a_file_that_is_not_there_is_named_without_being_obeyed(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["detect", "run\x1b[31m", "caf\udce9\x1b[2J"]) == 2
+    assert r"\x1b[" in quiet(capfd)
+
+
+def test_a_terminal_of_few_letters_gets_escapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import io
+    import sys
+
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    root = coco_root(tmp_path / "ü猫")
+    assert main(["data", "info", str(root)]) == 0
+    sys.stdout.flush()
+    assert b"\\xfc\\u732b" in raw.getvalue().replace(b"\n", b"")
