@@ -157,15 +157,14 @@ def test_what_is_no_database_is_told_and_left_alone(tmp_path: Path, data: bytes)
     assert (place / DATABASE).read_bytes() == data
 
 
-def test_a_database_of_somebody_else_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_database_of_somebody_else_with_something_in_it_is_kept(tmp_path: Path) -> None:
     place = tmp_path / "registry"
     place.mkdir()
     with closing(sqlite3.connect(place / DATABASE)) as database:
         database.executescript("CREATE TABLE experiments (x INTEGER); INSERT INTO experiments VALUES (1)")
-    before = (place / DATABASE).read_bytes()
-    with pytest.raises(UserError):
-        open_registry(place).add(write_bundle(tmp_path / "bundle"), "cars")
-    assert (place / DATABASE).read_bytes() == before
+    open_registry(place).add(write_bundle(tmp_path / "bundle"), "cars")
+    with closing(sqlite3.connect(place / DATABASE)) as database:
+        assert database.execute("SELECT x FROM experiments").fetchall() == [(1,)]
 
 
 def test_copies_that_were_left_by_a_killed_process_go(registry: Registry, place: Path, tmp_path: Path) -> None:

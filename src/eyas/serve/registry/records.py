@@ -83,11 +83,13 @@ def is_unmade(path: Path, patience: float = PATIENCE) -> bool:
 
 
 def has_rows(path: Path, patience: float = PATIENCE) -> bool:
-    """Return whether a database has anything in it that would be lost with it.
+    """Return whether there is a database with anything in it that would be lost with it.
 
     Raises:
         UserError: it is a file of another kind, or can't be read.
     """
+    if not path.is_file() or not path.stat().st_size:
+        return False
     with _looking(path, patience) as database:
         kept = _tables(database) - {"alembic_version"}
         return any(database.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() for table in sorted(kept))

@@ -17,7 +17,7 @@ from eyas.errors import UserError, missing_extra
 from eyas.files import atomic_path
 from eyas.serve.registry.artifacts import Artifacts
 from eyas.serve.registry.base import Version
-from eyas.serve.registry.records import PATIENCE, database_error, has_rows, is_unmade, server_errors, sqlite_errors
+from eyas.serve.registry.records import PATIENCE, database_error, has_rows, server_errors, sqlite_errors
 
 EXPERIMENT = "eyas-bundles"  # on a server: holds the runs that the bundles' files hang on
 _DEFAULTS = {
@@ -132,20 +132,10 @@ class SqliteWriter:
 
     def _opened(self) -> Any:
         if self._store is None:
-            from mlflow.exceptions import MlflowException
-            from sqlalchemy.exc import SQLAlchemyError
-
-            unmade = is_unmade(self._path, self._patience)
-            empty = not self._path.is_file() or not has_rows(self._path, self._patience)
-            if unmade and empty:
+            # Without a row in it nothing is lost, whether its making came to its end or not.
+            if not has_rows(self._path, self._patience):
                 self._make()
-            try:
-                self._store = _store_at(self._path, self._patience)
-            except (MlflowException, SQLAlchemyError):
-                if not empty:
-                    raise
-                self._make()  # its making was ended, by an earlier version, which made it under its own name
-                self._store = _store_at(self._path, self._patience)
+            self._store = _store_at(self._path, self._patience)
         return self._store
 
     def _make(self) -> None:
