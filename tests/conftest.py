@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch, OpenCV or matplotlib are imported: small tensors gain nothing from threads, and workers share the cores.
@@ -20,6 +21,15 @@ settings.load_profile("eyas")
 
 # Fields of a recipe that make training a matter of seconds; what is learned does not matter.
 SHORT = {"trainer.max_steps": 2, "trainer.epochs": 1, "data.workers": 0, "trainer.preflight": False}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what engines work out for this machine out of the user's own cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "EYAS_CACHE" not in os.environ:
+            patch.setenv("EYAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.nasty import variants
 
 from eyas.card import CARD, Card, hash_file, lineage, read_card, verify_card, write_card
 from eyas.errors import UserError
@@ -115,3 +116,35 @@ def test_a_folder_that_was_used_again_ends_the_walk(tmp_path: Path) -> None:
     artefact(tmp_path / "one", parents=(entry("two"), entry("one")))
     artefact(tmp_path / "two", parents=(entry("one"),))
     assert [folder.name for _, folder, _ in lineage(tmp_path / "one")] == ["one", "two"]
+
+
+CARD_FIELDS = {
+    "kind": "bundle",
+    "version": "0",
+    "files": {"a": "0" * 64},
+    "parents": [{"kind": "run", "path": "x", "sha256": "0" * 64}],
+    "recipe": {"x": 1},
+    "created": "x",
+    "sha256": "0" * 64,
+}
+
+
+def test_any_value_in_any_field_of_a_card(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    for what, text in variants(CARD_FIELDS):
+        (tmp_path / CARD).write_text(text)
+        for function in (verify_card, lambda folder: list(lineage(folder))):
+            try:
+                function(tmp_path)
+            except UserError as error:
+                assert len(str(error)) < 2000, what
+
+
+def test_cards_that_name_each_other_over_and_over(tmp_path: Path) -> None:
+    for number in range(40):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        parent = {"path": str(tmp_path / str(number + 1))}
+        (folder / CARD).write_text(json.dumps({**CARD_FIELDS, "files": {}, "parents": [parent] * 2}))
+    with pytest.raises(UserError, match="more than 1000 artefacts"):
+        list(lineage(tmp_path / "0"))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from eyas.checks import MAX_NAME, shown
 from eyas.errors import UserError
-from eyas.files import read_json, write_json
+from eyas.files import read_json, real, write_json
 
 CARD = "card.json"
+_HASH = re.compile(r"[0-9a-f]{64}")
+MOST_ANCESTORS = 1000  # artefacts in a lineage; cards that name each other over and over would make it endless
 MAX_BYTES = 64 * 2**20  # of a card; one that names a million files has 100 MB of names, and none has
 
 
@@ -41,7 +46,7 @@ class Card:
         """Return the hash of the artefact: of its files' names and hashes, in order of names."""
         digest = hashlib.sha256()
         for name, value in sorted(self.files.items()):
-            digest.update(f"{name}\0{value}\n".encode())
+            digest.update(f"{name}\0{value}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
@@ -74,25 +79,66 @@ def read_card(folder: Path) -> Card:
     Raises:
         UserError: there is no card, or it is not one.
     """
-    fields = read_json(folder / CARD, max_bytes=MAX_BYTES)
+    path = folder / CARD
+    fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
     try:
         fields.pop("sha256", None)
-        return Card(**fields)
-    except (TypeError, AttributeError):
-        raise UserError("card.json is not a card of Eyas.", where=str(folder / CARD)) from None
+        card = Card(**fields)
+        _check(card)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{CARD} is not a card of Eyas: {error}.", where=str(path)) from None
+    return card
 
 
-def verify_card(folder: Path, *, known: Mapping[str, str] = MappingProxyType({})) -> Card:
+def _check(card: Card) -> None:
+    """Raise a ValueError unless the fields of a card that was read are of their kinds."""
+    texts = {"kind": card.kind, "version": card.version, "created": card.created}
+    for name, value in texts.items():
+        if not isinstance(value, str) or len(value) > MAX_NAME:
+            raise ValueError(f"{name} is {shown(value)}")
+    if not isinstance(card.files, dict) or not isinstance(card.recipe, dict) or not isinstance(card.parents, list):
+        raise ValueError("files, recipe or parents are of another kind")
+    for name, value in card.files.items():
+        _check_path(name)
+        check_hash(value)
+    for parent in card.parents:
+        if not isinstance(parent, dict) or not all(isinstance(value, str) for value in parent.values()):
+            raise ValueError(f"a parent is {shown(parent)}")
+        _check_path(parent.get("path", ""))
+
+
+def _check_path(path: str) -> None:
+    """Raise a ValueError unless there can be a file of that name."""
+    encoded = os.fsencode(path)
+    if b"\0" in encoded or len(encoded) > 4000 or any(len(part) > 255 for part in encoded.split(b"/")):
+        raise ValueError(f"a path is {shown(path)}")
+
+
+def check_hash(value: object) -> None:
+    """Raise a ValueError unless the value is a SHA-256 in hex."""
+    if not isinstance(value, str) or not _HASH.fullmatch(value):
+        raise ValueError(f"a SHA-256 is {shown(value)}")
+
+
+def verify_card(folder: Path, *, known: Mapping[str, str] = MappingProxyType({}), needed: Iterable[str] = ()) -> Card:
     """Return the card if every file it names still has the bytes it had.
 
     Args:
         folder: the artefact.
         known: hashes that its files were just found to have, see `check_files`.
+        needed: files that the card must speak of: what is read of the folder.
 
     Raises:
-        UserError: a file is missing or its bytes were changed.
+        UserError: a file is missing, was changed, or is not among those that the card names.
     """
     card = read_card(folder)
+    unnamed = [name for name in needed if name not in card.files]
+    if unnamed:
+        raise UserError(
+            f"The card does not speak of {unnamed[0]}: nobody knows whether it was changed.",
+            where=str(folder / CARD),
+            fix="copy the folder again from its source, or make it again",
+        )
     check_files(folder, card.files, "card", known=known)
     return card
 
@@ -113,7 +159,7 @@ def check_files(
     """
     for name, expected in files.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not real(path).is_relative_to(real(folder)):
             raise UserError(f"The {owner} names a file outside its folder: {name}.", where=str(path))
         if not path.is_file():
             raise UserError(f"{name} is missing.", where=str(folder), fix="copy the whole folder, or make it again")
@@ -129,10 +175,17 @@ def lineage(folder: Path) -> Iterator[tuple[int, Path, Card]]:
     """Yield (depth, folder, card) of the artefact and of each ancestor that can be found, depth first.
 
     A folder that was used again, so that it is its own ancestor by name, is not entered twice on one path.
+
+    Raises:
+        UserError: a card is not one, or there are more than `MOST_ANCESTORS`.
     """
     stack: list[tuple[Path, ...]] = [(folder,)]
+    seen = 0
     while stack:
         trail = stack.pop()
+        seen += 1
+        if seen > MOST_ANCESTORS:
+            raise UserError(f"The lineage names more than {MOST_ANCESTORS} artefacts.", where=str(folder / CARD))
         card = read_card(trail[-1])
         yield len(trail) - 1, trail[-1], card
         above = {path.resolve() for path in trail}

@@ -12,6 +12,7 @@ What is made of the less usual kinds:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import simplejpeg
 
 from eyas.decode_apart import decode_apart
 from eyas.errors import UserError
+from eyas.files import open_regular
 from eyas.opencv_limits import MAX_PIXELS as MAX_PIXELS
 from eyas.opencv_limits import opencv_limit
 from eyas.opencv_pictures import decode_by_opencv, row_blocks
@@ -30,6 +32,7 @@ from eyas.types import UInt8Array
 MAX_SCANS = 100  # of a progressive JPEG; the usual ones have about ten
 SCANNED_PIXELS = 2_000_000_000  # pixels times scans, each of which costs about a decoding of its own
 
+MAX_BYTES = 3 << 29  # of a file: so many pixels of four 16-bit channels, not compressed
 # Decoded in a process of their own: what these take, or how long, is not told by their headers.
 _APART = frozenset({"tiff", "avif", "jpeg2000", "gif"})
 _REPLACE = "replace the file, or delete it and its labels"
@@ -69,15 +72,24 @@ def decode(
     return image
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, below: Sequence[Path] = ()) -> UInt8Array:
     """Return the picture in the file as uint8 RGB [H, W, 3], upright; see `decode` for the rules and errors."""
-    return decode(read_bytes(path), max_pixels=max_pixels, where=str(path))
+    return decode(read_bytes(path, below=below), max_pixels=max_pixels, where=str(path))
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """Return the file's bytes; a file that is missing or can't be opened is a UserError."""
+def read_bytes(path: str | Path, *, below: Sequence[Path] = ()) -> bytes:
+    """Return the file's bytes.
+
+    Args:
+        path: the file.
+        below: where it must lie, see `eyas.files.open_regular`.
+
+    Raises:
+        UserError: it is missing, can't be opened, is no file but a device or pipe, is too large, or lies elsewhere.
+    """
     try:
-        return Path(path).read_bytes()
+        with open_regular(path, max_bytes=MAX_BYTES, below=below) as file:
+            return file.read()
     except OSError as error:
         raise UserError(f"The picture can't be read: {error.strerror}.", where=str(path)) from None
 
@@ -98,7 +110,7 @@ def image_size(data: bytes, *, where: str = "") -> tuple[int, int]:
 def read_size(path: str | Path) -> tuple[int, int]:
     """Return the (height, width) of a picture file; of a large file only the header's pages are read."""
     try:
-        with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        with open_regular(path) as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             return _header(data, str(path)).size
     except (OSError, ValueError):  # missing, or empty, which can't be mapped
         return image_size(read_bytes(path), where=str(path))

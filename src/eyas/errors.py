@@ -36,6 +36,8 @@ class UserError(Exception):
 
 def suggest(given: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the known name nearest to the given one, or "" when none is near."""
+    if len(given) > 200:  # no name is as long, and to compare it takes a while
+        return ""
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, BinaryIO
 
 from eyas.errors import UserError
 from eyas.text import json_text, to_utf8
 
 # The disk is full, the user's share of it is, or a file may not become as large as this.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+OUTSIDE = "The file lies outside the folders that may be read."
 
 
 @contextmanager
@@ -75,27 +80,106 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json_text(value, indent=2) + "\n")
 
 
-def read_json(path: Path, *, max_bytes: int | None = None) -> Any:
+@contextmanager
+def open_regular(path: str | Path, *, max_bytes: int | None = None, below: Sequence[Path] = ()) -> Iterator[BinaryIO]:
+    """Give a file that is one, opened for reading: no device, pipe or socket, which have no end or make one wait.
+
+    What is given has a descriptor only if the file is not empty.
+
+    Args:
+        path: the file, or a link to it.
+        max_bytes: a larger one is refused before it is read.
+        below: where the file itself must lie, whatever leads to it: below one of these folders, whose links were
+            followed; anywhere if there are none.
+
+    Raises:
+        UserError: it is no regular file, too large, or lies elsewhere.
+        OSError: it is missing, or may not be read.
+    """
+    try:
+        descriptor = os.open(
+            path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+        )
+    except ValueError:  # a zero byte, or half a character, in its name
+        raise UserError("There can't be a file of that name.", where=ascii(str(path))) from None
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise _not_regular("a socket", path) from None
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise _not_regular(_KINDS.get(stat.S_IFMT(about.st_mode), "something else"), path)
+        if max_bytes is not None and about.st_size > max_bytes:
+            raise UserError(
+                f"{Path(path).name} has {about.st_size / 2**20:.0f} MiB.",
+                where=str(path),
+                expected=f"at most {max_bytes / 2**20:.0f} MiB",
+            )
+        if below and not any(_real(descriptor, path).is_relative_to(root) for root in below):
+            raise UserError(
+                OUTSIDE,
+                where=str(path),
+                expected="a file below " + " or ".join(str(root) for root in below),
+            )
+        # The kernel's own files say that they have no bytes, and may have no end: they have none then.
+        yield file if about.st_size else io.BytesIO()
+
+
+_KINDS: Mapping[int, str] = MappingProxyType(
+    {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+)
+
+
+def _not_regular(kind: str, path: str | Path) -> UserError:
+    """Return the error for what is no file."""
+    return UserError(f"{Path(path).name} is {kind}.", where=str(path), expected="a file")
+
+
+def _real(descriptor: int, path: str | Path) -> Path:
+    """Return where an open file really lies; Linux tells of the very file, whatever its name leads to by now."""
+    with suppress(OSError):
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
+    return real(path)
+
+
+def real(path: str | Path) -> Path:
+    """Return where a path leads to; of links in a circle, as far as they can be followed (`Path.resolve` fails)."""
+    return Path(os.path.realpath(path))
+
+
+def read_json(path: Path, *, max_bytes: int | None = None, strict: bool = False) -> Any:
     """Return what the JSON file holds.
 
     Args:
         path: the file.
         max_bytes: a larger file is refused before it is read; for files that somebody else may have made.
+        strict: refuse objects with a key twice, and numbers that are none: readers do not agree on what these mean.
 
     Raises:
         UserError: the file is missing, too large, or no JSON that Python can hold.
     """
+    hooks: dict[str, Any] = {"object_pairs_hook": _once, "parse_constant": _no_number} if strict else {}
     try:
-        if max_bytes is not None and path.stat().st_size > max_bytes:
-            raise UserError(
-                f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB.",
-                where=str(path),
-                expected=f"at most {max_bytes / 2**20:.0f} MiB",
-            )
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path, max_bytes=max_bytes) as file:
+            return json.loads(file.read().decode("utf-8"), **hooks)
     except FileNotFoundError:
         raise UserError(f"There is no file {path.name}.", where=str(path.parent)) from None
     except ValueError as error:  # of the syntax, the encoding, or a number of thousands of digits
         raise UserError(f"{path.name} is not valid JSON: {error}.", where=str(path)) from None
     except RecursionError:
         raise UserError(f"{path.name} is not valid JSON: it is nested too deep.", where=str(path)) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object none of whose keys stands twice."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in fields if keys.count(key) > 1)[:100]!a} stands twice")
+    return fields
+
+
+def _no_number(word: str) -> Any:
+    """Refuse NaN and its like."""
+    raise ValueError(f"{word} is no number: a number is NaN or infinite")

@@ -15,7 +15,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from eyas.checks import check_number, check_whole, shown
 from eyas.errors import UserError, suggest
+
+MAX_SIDE = 8192  # pixels of a network's input
+MAX_CANDIDATES = 30_000  # pairs that enter non-maximum suppression: its time grows with their square
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -107,18 +111,16 @@ class Thresholds:
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         if self.suppression not in get_args(Suppression):
+            near = suggest(self.suppression, get_args(Suppression)) if isinstance(self.suppression, str) else ""
             raise UserError(
-                f"Unknown suppression '{self.suppression}'{suggest(self.suppression, get_args(Suppression))}.",
+                f"Unknown suppression {shown(self.suppression)}{near}.",
                 expected="one of " + ", ".join(get_args(Suppression)),
             )
-        for name in ("candidates", "max_detections", "soft_sigma"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} is {getattr(self, name)}.", expected="a number above 0", where=name)
+        for name in ("candidates", "max_detections"):
+            check_whole(name, getattr(self, name), 1, MAX_CANDIDATES)
+        check_number("soft_sigma", self.soft_sigma, 1e-6, 1e6)
         for name in ("confidence", "iou"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
-            if not (number and 0.0 <= value <= 1.0):
-                raise UserError(f"The {name} threshold is {value!r}.", expected="a number from 0 to 1", where=name)
+            check_number(f"The {name} threshold", getattr(self, name), 0.0, 1.0, name)
 
 
 DETECT = Thresholds()
@@ -151,16 +153,18 @@ class InputSpec:
         """Refuse sizes that no network of the family can take."""
         for name in ("height", "width"):
             size = getattr(self, name)
-            if size < 32 or size % 32:
+            check_whole(f"The input {name}", size, 1, MAX_SIDE, name)
+            if size % 32:
                 raise UserError(
                     f"The input {name} is {size}.",
                     expected="a multiple of 32, at least 32 (the network halves its input five times)",
                     fix=f"use {max(32, round(size / 32) * 32)}",
                 )
         if self.pad_mode not in ("center", "bottom_right"):
-            raise UserError(f"Unknown pad_mode '{self.pad_mode}'.", expected="center or bottom_right")
-        if not 0 <= self.margin < min(self.height, self.width):
-            raise UserError(f"The margin is {self.margin}.", expected="a number from 0 to below the input size")
+            raise UserError(f"Unknown pad_mode {shown(self.pad_mode)}.", expected="center or bottom_right")
+        check_whole("The margin", self.margin, 0, min(self.height, self.width) - 1, "margin")
+        check_whole("The pad_value", self.pad_value, 0, 255, "pad_value")
+        check_number("The scale", self.scale, 1e-6, 1.0, "scale")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -172,14 +176,19 @@ class InputSpec:
         return cls(**checked_fields(cls, fields, "input"))
 
 
-def checked_fields(cls: type, fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return `fields` if each is a field of the dataclass `cls`; else raise a UserError with the nearest name."""
-    known = [f.name for f in dataclasses.fields(cls)]
+def checked_fields(cls: type, fields: object, where: str) -> dict[str, Any]:
+    """Return `fields` if each is a field of the dataclass `cls`.
+
+    Raises:
+        UserError: they are no mapping, or one is unknown; the nearest name is suggested.
+    """
+    known = [entry.name for entry in dataclasses.fields(cls)]
+    if not isinstance(fields, Mapping):
+        raise UserError(f"Fields are {shown(fields)}.", where=where, expected="a mapping of " + ", ".join(known))
     for name in fields:
         if name not in known:
-            raise UserError(
-                f"Unknown field '{name}'{suggest(name, known)}.", where=where, expected="one of " + ", ".join(known)
-            )
+            near = suggest(name, known) if isinstance(name, str) and len(name) < 100 else ""
+            raise UserError(f"Unknown field {shown(name)}{near}.", where=where, expected="one of " + ", ".join(known))
     return dict(fields)
 
 

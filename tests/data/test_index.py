@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tests.data.cases import CLASSES, small_index
 
+from eyas.checks import check_class_names
 from eyas.data.file_table import FileTable
-from eyas.data.index import DatasetIndex, build_index, check_class_names
+from eyas.data.index import DatasetIndex, build_index
 from eyas.data.merge import concatenate
 from eyas.errors import UserError, shorten
 

@@ -11,7 +11,7 @@ import pytest
 from tests.meta.source import ROOT, Import, imports, modules
 
 BASE = frozenset({
-    "types", "boxes", "errors", "text", "terminal", "files", "card", "letterbox", "decode", "decode_apart",
+    "types", "boxes", "checks", "errors", "text", "terminal", "files", "card", "letterbox", "decode", "decode_apart",
     "decode_process", "opencv_limits", "opencv_pictures", "picture_header", "picture_files", "glyphs", "chart_text",
     "draw", "path_ends", "runfolder",
 })  # fmt: skip

@@ -92,6 +92,11 @@ class ICudaEngine:
     def get_tensor_dtype(self, name: str) -> Any:
         return SimpleNamespace(name=self.trt.tensors[name])
 
+    def get_tensor_shape(self, name: str) -> Shape:
+        ranges = zip(*(shape for profile in self.trt.profiles for shape in profile), strict=True)
+        batch, *sides, colours = (each[0] if len(set(each)) == 1 else -1 for each in ranges)
+        return {"images": (batch, *sides, colours), "boxes": (batch, 2, 4), "scores": (batch, 2, 1)}[name]
+
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Shape]:
         assert name == "images"
         return list(self.trt.profiles[profile_index])

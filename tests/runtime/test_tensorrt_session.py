@@ -77,7 +77,7 @@ def manifest(target: str, listed: tuple[str, ...] = ()) -> Manifest:
         thresholds=Thresholds(),
         target=target,
         precision="fp16",
-        files={"model.engine": "0123456789abcdef0"},
+        files={"model.engine": "0123456789abcdef" * 4},
         entry="model.engine",
         compute_capabilities=listed,
         created="2026-01-01T00:00:00+00:00",
@@ -342,7 +342,7 @@ def test_a_file_that_can_not_be_opened_is_told_with_the_librarys_reasons(place: 
 
 def test_an_engine_of_something_else_is_refused(place: Place) -> None:
     place.trt["tensorrt"].tensors["scores"] = "HALF"
-    with pytest.raises(UserError, match=r"The engine's tensors are .*HALF"):
+    with pytest.raises(UserError, match="gives scores as half"):
         place.open()
 
 

@@ -13,7 +13,7 @@ from tests.serve.processes import children, command_line
 
 from eyas.runtime.manifest import Manifest, read_manifest
 from eyas.serve import profile
-from eyas.serve.profile import FILE, Choice, candidates, choose, measure
+from eyas.serve.profile import Choice, candidates, choose, measure
 
 
 def plan(bundle: Path, manifest: Manifest, device: str) -> Choice:
@@ -50,43 +50,96 @@ def test_it_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monkey
 
     async def apart(bundle: Path, device: str, cores: int) -> list[Choice]:
         calls.append(cores)
-        return [Choice(3, 1, 30.0, 0.1), Choice(1, 3, 10.0, 0.1)]
+        return [Choice(cores, 1, 30.0, 0.1), Choice(1, cores, 10.0, 0.1)]
 
     monkeypatch.setattr(profile, "_measured_apart", apart)
     monkeypatch.setattr(profile, "usable_cores", lambda: 3)
     monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
     assert plan(folder, manifest, "auto").workers == 3
     assert plan(folder, manifest, "auto").workers == 3 and calls == [3]
-    assert read_manifest(folder) == manifest, "the bundle is as valid as before"
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.onnx"], "it is the machine's"
+    (kept,) = (tmp_path / "cache" / "profiles").iterdir()
     monkeypatch.setattr(profile, "usable_cores", lambda: 4)
-    plan(folder, manifest, "auto")
-    assert calls == [3, 4] and len(json.loads((folder / FILE).read_text("utf-8"))) == 2, "another machine, another row"
-    (folder / FILE).write_text('{"x": 1', "utf-8")
-    assert plan(folder, manifest, "auto").workers == 3 and calls == [3, 4, 4]
+    assert plan(folder, manifest, "auto").workers == 4, "three workers on four cores was measured elsewhere"
+    assert calls == [3, 4] and len(json.loads(kept.read_text("utf-8"))) == 2, "another machine, another row"
+    kept.write_text('{"x": 1', "utf-8")
+    assert plan(folder, manifest, "auto").workers == 4 and calls == [3, 4, 4]
 
 
-def test_a_read_only_bundle_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+ROW = {"workers": 2, "threads": 1, "rate": 5.0, "seconds": 0.1}
+HOSTILE: tuple[object, ...] = (
+    [{**ROW, "workers": 10**9}],
+    [{**ROW, "threads": 10**9}],
+    [{**ROW, "workers": 3}],
+    [{**ROW, "workers": -1}],
+    [{**ROW, "workers": 2.5}],
+    [{**ROW, "workers": "2"}],
+    [{**ROW, "workers": None}],
+    [{**ROW, "rate": float("inf")}],
+    [{**ROW, "rate": float("nan")}],
+    [{**ROW, "seconds": -1}],
+    [{**ROW, "seconds": "x"}],
+    [ROW, [1]],
+    [{}],
+    {"workers": 2},
+    "x",
+    None,
+)
+
+
+@pytest.mark.parametrize("rows", HOSTILE, ids=repr)
+def test_a_kept_profile_is_believed_only_if_this_machine_could_have_measured_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: object
+) -> None:
     folder = write_bundle(tmp_path / "b")
     manifest = read_manifest(folder)
-    write = profile.write_json
-
-    def refusing(path: Path, value: object) -> None:
-        if path.parent == folder:
-            raise PermissionError("read-only")
-        write(path, value)
-
-    monkeypatch.setattr(profile, "write_json", refusing)
-    found = [Choice(2, 1, 5.0, 0.1)]
+    measured = [Choice(1, 2, 5.0, 0.1)]
 
     async def apart(*_: object) -> list[Choice]:
-        return found
+        return measured
 
     monkeypatch.setattr(profile, "_measured_apart", apart)
     monkeypatch.setattr(profile, "usable_cores", lambda: 2)
     monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
-    assert plan(folder, manifest, "auto").workers == 2
-    found.clear()
-    assert plan(folder, manifest, "auto").workers == 2 and not (folder / FILE).exists()
+    plan(folder, manifest, "auto")
+    (kept,) = (tmp_path / "cache" / "profiles").iterdir()
+    (key,) = json.loads(kept.read_text("utf-8"))
+    kept.write_text(json.dumps({key: [ROW]}), "utf-8")
+    assert plan(folder, manifest, "auto").workers == 2, "a good one is believed"
+    kept.write_text(json.dumps({key: rows}), "utf-8")
+    assert plan(folder, manifest, "auto") == measured[0]
+
+
+def test_a_profile_in_the_bundle_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_bundle(tmp_path / "b")
+    manifest = read_manifest(folder)
+    monkeypatch.setattr(profile, "usable_cores", lambda: 2)
+    monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
+
+    async def apart(*_: object) -> list[Choice]:
+        return [Choice(1, 2, 5.0, 0.1)]
+
+    monkeypatch.setattr(profile, "_measured_apart", apart)
+    key = f"{profile.processor().name}, 2 cores, auto"
+    for name in (key, f"{key}, {manifest.files[manifest.entry][:16]}"):
+        (folder / "serve_profile.json").write_text(json.dumps({name: [ROW]}), "utf-8")
+        assert plan(folder, manifest, "auto") == Choice(1, 2, 5.0, 0.1)
+
+
+def test_other_bytes_have_another_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "usable_cores", lambda: 2)
+    monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
+    calls: list[Path] = []
+
+    async def apart(bundle: Path, *_: object) -> list[Choice]:
+        calls.append(bundle)
+        return [Choice(1, 2, 5.0, 0.1)]
+
+    monkeypatch.setattr(profile, "_measured_apart", apart)
+    folders = [write_bundle(tmp_path / "a"), write_bundle(tmp_path / "b", scale=0.5)]
+    for folder in (*folders, *folders):
+        plan(folder, read_manifest(folder), "auto")
+    assert calls == folders
 
 
 def test_what_cannot_be_measured_gets_all_cores_and_an_accelerator_one_worker(
@@ -104,7 +157,7 @@ def test_what_cannot_be_measured_gets_all_cores_and_an_accelerator_one_worker(
 def test_giving_up_ends_the_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_bundle(tmp_path / "b")
     monkeypatch.setattr(profile, "usable_cores", lambda: 2)
-    monkeypatch.setattr(profile, "_places", lambda *arguments: [])
+    monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
 
     def measuring() -> list[int]:
         return [child for child in children(os.getpid()) if "eyas.serve.profile" in command_line(child)]

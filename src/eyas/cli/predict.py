@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=1, metavar="N", help="pictures that go through the network at once (default: 1)")
     add("--column", metavar="NAME", help="of parquet files: the column with encoded pictures or their paths")
     add("--like", metavar="FILE", help="take image and category ids for COCO results from this annotation file")
+    add("--root", action="append", default=[], metavar="FOLDER",
+        help="links, and paths in parquet files, may lead there too, not only to below the source itself")  # fmt: skip
     add("--workers", type=int, metavar="N", help="processes; 0: only this one (default: one a core)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
     add("--on", choices=("here", "ray"), default="here", help="ray: on the nodes of a Ray cluster")
@@ -99,6 +101,7 @@ def _predict(args: argparse.Namespace) -> Report:
             device=args.device,
             max_pixels=MAX_PIXELS if args.max_pixels is None else args.max_pixels,
             max_unreadable=args.max_unreadable,
+            roots=args.root,
             restart=args.restart,
             overwrite=args.overwrite,
             on=args.on,

@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Resolve the recipe and train, or resume."""
     import yaml
 
+    from eyas.data.yaml_file import load_yaml
     from eyas.errors import UserError
     from eyas.train.fit import fit, resume
     from eyas.train.override import override, read_config
@@ -71,7 +72,10 @@ def run(args: argparse.Namespace) -> int:
         "trainer.epochs": args.epochs, "data.batch_size": args.batch, "data.rows": args.rows,
     }  # fmt: skip
     changes |= {name: value for name, value in short.items() if value is not None}
-    changes |= {key.removeprefix("field:"): yaml.safe_load(value) for key, value in given_fields(args).items()}
+    changes |= {
+        key.removeprefix("field:"): load_yaml(value, f"--{key.removeprefix('field:')}")
+        for key, value in given_fields(args).items()
+    }
     recipe = override(recipe, changes)
     if args.print_recipe:
         say(yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False), end="")

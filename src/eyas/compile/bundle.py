@@ -15,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from eyas.card import CARD, hash_file, read_card, verify_card, write_card
+from eyas.card import CARD, hash_file, read_card, write_card
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.int8 import check_int8
 from eyas.compile.judge import judge
@@ -29,7 +29,7 @@ from eyas.compile.target import Range, Sides, TargetInfo, check_machine, run_bui
 from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
 from eyas.files import writing
-from eyas.runfolder import read_config
+from eyas.runfolder import read_config, verify_run
 from eyas.runtime.machine import processor
 from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from eyas.types import InputSpec, RunConfig
@@ -186,9 +186,9 @@ def calibrated(
 
 def check_sealed(run: Path) -> None:
     """Raise a UserError unless the run's files are what its card says, a `quantization.json` among them."""
-    if not (run / CARD).is_file():
+    if not verify_run(run):
         return
-    card = verify_card(run)
+    card = read_card(run)
     if (run / QUANTIZATION).is_file() and QUANTIZATION not in card.files:
         raise UserError(
             f"{QUANTIZATION} is not among the files of the run's card: it was put there by hand.",

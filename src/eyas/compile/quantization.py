@@ -14,10 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from eyas.checks import check_text, shown
 from eyas.errors import UserError
 from eyas.files import read_json, write_json
+from eyas.types import checked_fields
 
 QUANTIZATION = "quantization.json"
+MAX_BYTES = 256 * 2**20
 FORMAT = "eyas-quantization"
 FORMAT_VERSION = 1
 # Bits of a weight -> the largest integer. 64 instead of 63: two products of it with 255 just fit into 16 bits.
@@ -46,8 +49,8 @@ class QuantizedConvolution:
             raise UserError(f"The range {low:g} to {high:g} does not hold zero, or is not finite.", where="input")
         if not self.weights or not all(math.isfinite(step) and step > 0 for step in self.weights):
             raise UserError("A weight's step is not a positive number.", where="weights")
-        if self.bits not in LARGEST:
-            raise UserError(f"Weights of {self.bits} bits are not known.", expected="7 or 8", where="bits")
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or self.bits not in LARGEST:
+            raise UserError(f"Weights of {shown(self.bits)} bits are not known.", expected="7 or 8", where="bits")
 
     def narrowed(self, bits: int) -> QuantizedConvolution:
         """Return it with weights of at most so many bits, over the same range."""
@@ -103,24 +106,23 @@ def read_quantization(folder: Path) -> Quantization | None:
     path = folder / QUANTIZATION
     if not path.is_file():
         return None
-    fields = read_json(path)
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+    fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
+    if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
         raise UserError(f"{QUANTIZATION} is not a quantization.", where=str(path), expected=f'"format": "{FORMAT}"')
-    if fields.get("version") != FORMAT_VERSION:
+    version = fields.pop("version", None)
+    if version != FORMAT_VERSION:
         raise UserError(
-            f"{QUANTIZATION} has format {fields.get('version')}, this Eyas reads {FORMAT_VERSION}.",
+            f"{QUANTIZATION} has format {shown(version)}, this Eyas reads {FORMAT_VERSION}.",
             where=str(path),
             fix="pip install --upgrade eyas",
         )
+    fields = checked_fields(Quantization, fields, str(path))
     try:
         return Quantization(
-            convolutions={
-                name: QuantizedConvolution(_limits(one["input"]), tuple(map(float, one["weights"])), int(one["bits"]))
-                for name, one in fields["convolutions"].items()
-            },
+            convolutions={name: _convolution(one) for name, one in fields["convolutions"].items()},
             activations={name: _limits(one) for name, one in fields["activations"].items()},
-            kept=tuple(fields["kept"]),
-            made=fields["made"],
+            kept=tuple(check_text("A module's path", name, str(path)) for name in _list(fields["kept"])),
+            made=dict(fields["made"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -128,7 +130,31 @@ def read_quantization(folder: Path) -> Quantization | None:
         ) from None
 
 
-def _limits(values: Any) -> Limits:
+def _convolution(fields: object) -> QuantizedConvolution:
+    """Return the numbers of a convolution that was read."""
+    values = checked_fields(QuantizedConvolution, fields, "convolutions")
+    return QuantizedConvolution(
+        _limits(values["input"]), tuple(map(_number, _list(values["weights"]))), values.get("bits", 8)
+    )
+
+
+def _list(value: object) -> list[object]:
+    """Return a value that is a list."""
+    if not isinstance(value, list):
+        raise TypeError(f"{shown(value)} is no list")
+    return value
+
+
+def _number(value: object) -> float:
+    """Return a value that is a number; whether it makes sense is the artefact's own to say."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{shown(value)} is no number")
+    return float(value)
+
+
+def _limits(values: object) -> Limits:
     """Return (low, high) of a list of two numbers."""
-    low, high = values
-    return float(low), float(high)
+    low, high = map(_number, _list(values))
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"{low:g} to {high:g} is no range")
+    return low, high

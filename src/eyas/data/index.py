@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,14 +229,3 @@ def id_order(value: Id) -> tuple[bool, int, str]:
     if isinstance(value, int):
         return False, value, ""
     return True, int(value) if value.isdecimal() and len(value) <= MOST_DIGITS else 0, value
-
-
-def check_class_names(classes: Sequence[str], where: str) -> None:
-    """Raise a UserError when there is no class, a name is empty or a name stands twice."""
-    if not classes:
-        raise UserError("The dataset names no class.", where=where, expected="at least one class name")
-    twice = [name for name, count in Counter(classes).items() if count > 1]
-    if twice:
-        raise UserError(f"Class names stand twice: {shorten(twice)}.", where=where, expected="each name once")
-    if any(not name.strip() for name in classes):
-        raise UserError("A class name is empty.", where=where, expected="a name for every class")

@@ -7,27 +7,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from eyas.checks import check_whole, shown
 from eyas.errors import UserError, suggest
 from eyas.models.layers import Activation, BlockKind
 from eyas.types import checked_fields
 
 HeadKind = Literal["ndfl"]
 
+# Far beyond any detector that runs in real time; a spec beyond them would only take this machine's memory or time.
+MAX_WIDTH = 8192
+MAX_DEPTH = 100
+MAX_BINS = 255
+MAX_WEIGHTS = 300_000_000
+
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise a UserError unless `value` is one of `choices`."""
     if value not in choices:
+        near = suggest(value, choices) if isinstance(value, str) else ""
         raise UserError(
-            f"Unknown {name} '{value}'{suggest(str(value), choices)}.",
+            f"Unknown {name} {shown(value)}{near}.",
             where=name,
             expected="one of " + ", ".join(choices),
         )
-
-
-def _check_int(name: str, value: object, least: int) -> None:
-    """Raise a UserError unless `value` is an integer of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{name} is {value!r}.", where=name, expected=f"an integer of at least {least}")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,15 @@ class StageSpec:
 
     def __post_init__(self) -> None:
         """Refuse values that no network can be built from."""
-        _check_int("channels", self.channels, 2)
-        _check_int("depth", self.depth, 0)
-        _check_int("hidden", self.hidden, 1)
+        check_whole("channels", self.channels, 2, MAX_WIDTH)
+        check_whole("depth", self.depth, 0, MAX_DEPTH)
+        check_whole("hidden", self.hidden, 1, MAX_WIDTH)
+        if not isinstance(self.concat_intermediates, bool):
+            raise UserError(
+                f"concat_intermediates is {shown(self.concat_intermediates)}.",
+                where="concat_intermediates",
+                expected="true or false",
+            )
         _check_choice("block", self.block, get_args(BlockKind))
 
 
@@ -92,13 +100,30 @@ class YoloNasSpec:
                 raise UserError(
                     f"{name} has {len(getattr(self, name))} entries.", where=name, expected=f"{count} entries"
                 )
-        for name in ("stem_width", "context_hidden", "context_width", "reg_max"):
-            _check_int(name, getattr(self, name), 1)
+        for name in ("stem_width", "context_hidden", "context_width"):
+            check_whole(name, getattr(self, name), 1, MAX_WIDTH)
+        check_whole("reg_max", self.reg_max, 1, MAX_BINS)
         for width in self.head_widths:
-            _check_int("head_widths", width, 1)
+            check_whole("head_widths", width, 1, MAX_WIDTH)
         _check_choice("stem_block", self.stem_block, get_args(BlockKind))
         _check_choice("activation", self.activation, ("relu", "silu", "hardswish"))
         _check_choice("head", self.head, get_args(HeadKind))
+        if self._weights() > MAX_WEIGHTS:
+            raise UserError(
+                f"The network would have some {self._weights() / 1e6:.0f} million weights.",
+                where="model spec",
+                expected=f"at most {MAX_WEIGHTS / 1e6:.0f} million",
+            )
+
+    def _weights(self) -> int:
+        """Return about how many weights the network has, without making it: those of its 3x3 convolutions."""
+        total, before = 0, self.stem_width
+        for stage in (*self.stages, *self.neck):
+            total += 9 * before * stage.channels + 2 * stage.depth * 9 * stage.hidden**2
+            total += (2 + stage.depth * stage.concat_intermediates) * stage.hidden * stage.channels
+            before = stage.channels
+        total += 4 * self.context_hidden * self.context_width
+        return total + sum(2 * 9 * width**2 for width in self.head_widths)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -113,11 +138,14 @@ class YoloNasSpec:
         """
         values = checked_fields(cls, fields, "model spec")
         try:
+            for name in ("stages", "neck", "head_widths"):
+                if not isinstance(values[name], list | tuple) or len(values[name]) > 4:
+                    raise TypeError(f"{name} is {shown(values[name])}")
+                values[name] = tuple(values[name])
             for name in ("stages", "neck"):
                 values[name] = tuple(
                     StageSpec(**checked_fields(StageSpec, stage, f"model spec, {name}")) for stage in values[name]
                 )
-            values["head_widths"] = tuple(values["head_widths"])
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise UserError(

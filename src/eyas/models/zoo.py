@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from eyas.checks import shown
 from eyas.errors import UserError, suggest
 from eyas.models.spec import StageSpec, YoloNasSpec
 from eyas.models.yolo_nas import YoloNas
@@ -123,6 +124,8 @@ def build_described(model: Mapping[str, Any], num_classes: int) -> YoloNas:
     """
     if model.get("kind") != KIND or not isinstance(model.get("spec"), Mapping):
         raise UserError(
-            f"The model's kind is {model.get('kind')!r}.", where="config.json, model", expected=f"'{KIND}' with a spec"
+            f"The model's kind is {shown(model.get('kind'))}.",
+            where="config.json, model",
+            expected=f"'{KIND}' with a spec",
         )
     return build(YoloNasSpec.from_dict(model["spec"]), num_classes)

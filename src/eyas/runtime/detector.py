@@ -16,6 +16,7 @@ from eyas.runtime.images import Image, batches, is_image, is_many, not_an_image,
 from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import Preprocessor
 from eyas.runtime.sessions.base import Session
+from eyas.runtime.sessions.contract import check_results
 from eyas.runtime.sources import Frame, Source
 from eyas.types import DETECT, Detections, FloatArray, InputSpec, IntArray, Suppression, Thresholds, UInt8Array
 
@@ -143,10 +144,12 @@ class Detector:
         """Return the network's candidates for pictures that are letterboxed already; see `Session.run`.
 
         Raises:
-            UserError: the detector was closed.
+            UserError: the detector was closed, or the network gives something else than it should.
         """
         with self._open():
-            return self._session.run(batch)
+            boxes, scores = self._session.run(batch)
+        check_results(boxes, scores, len(batch), len(self.classes))
+        return boxes, scores
 
     def stream(
         self,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from eyas.card import CARD, verify_card
 from eyas.decode import MAX_PIXELS
 from eyas.errors import UserError, suggest
-from eyas.runfolder import read_config
+from eyas.runfolder import read_config, verify_run
 from eyas.runtime.detector import Detector
 from eyas.runtime.sessions import torch as torch_session
 from eyas.runtime.sessions.base import Session
@@ -77,9 +77,7 @@ def load(
     if threads is not None:
         raise UserError("threads is for bundles; a run uses PyTorch's.", fix="set OMP_NUM_THREADS, or compile the run")
     config = read_config(folder)
-    if (folder / CARD).is_file():
-        verify_card(folder)
-    else:
+    if not verify_run(folder):
         warnings.warn(f"{folder} has no {CARD}: its weights could not be checked for changes.", stacklevel=2)
     if thresholds is not None:
         config = replace(config, thresholds=thresholds)
@@ -106,7 +104,7 @@ def _load_bundle(
 
     manifest = read_manifest(folder)
     if (folder / CARD).is_file():
-        verify_card(folder, known=manifest.files)
+        verify_card(folder, known=manifest.files, needed=(MANIFEST, *manifest.files))
     if session not in ("auto", manifest.target):
         raise UserError(
             f"The bundle was compiled for {manifest.target}, not for '{session}'.",

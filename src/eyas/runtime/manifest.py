@@ -9,15 +9,16 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from eyas.card import check_files
+from eyas.card import check_files, check_hash
+from eyas.checks import MAX_CLASSES, check_class_names, check_file_name, check_text, shown
 from eyas.errors import UserError
 from eyas.files import read_json, write_text
-from eyas.types import InputSpec, Thresholds, checked_fields
+from eyas.types import MAX_SIDE, InputSpec, Thresholds, checked_fields
 
 MANIFEST = "manifest.json"
 FORMAT = "eyas-bundle"
@@ -30,11 +31,18 @@ SuppressionPlace = Literal["host", "graph"]
 Judged = Literal["file", "graph"]
 Range = tuple[int, int]
 
+# No network of the family comes near these; what is beyond them would only take this machine's memory or time.
+MAX_BATCH = 4096
+MAX_ROWS = 2_000_000  # candidates: a network of the greatest side has some 1.4 million
+MAX_FRAMES = 2**31  # bytes of the least batch
+MAX_WORD = 200  # characters
+Word = Annotated[str, Field(max_length=MAX_WORD)]
+
 
 class _Part(BaseModel):
-    """What all parts of a manifest share: they don't change, and an unknown field is refused."""
+    """What all parts of a manifest share: they don't change, and an unknown field or another type is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Parity(_Part):
@@ -140,47 +148,67 @@ class Manifest(_Part):
 
     format: Literal["eyas-bundle"] = "eyas-bundle"
     version: Literal[1] = 1
-    name: str
-    classes: tuple[str, ...] = Field(min_length=1)
+    name: Word
+    classes: tuple[str, ...] = Field(min_length=1, max_length=MAX_CLASSES)
     input: InputSpec
     batch: Range
     sizes: Range | None = None
-    candidates: int = Field(ge=1)
+    candidates: int = Field(ge=1, le=MAX_ROWS)
     nms: SuppressionPlace = "host"
     nms_iou: float | None = Field(default=None, ge=0, le=1)
     thresholds: Thresholds
     target: Target
     precision: Precision
-    files: dict[str, str] = Field(min_length=1)
+    files: dict[str, str] = Field(min_length=1, max_length=1000)
     entry: str
-    opset: int | None = None
+    opset: int | None = Field(default=None, ge=1, le=1000)
     judged: Judged = "file"
     parity: Parity | None = None
     accuracy: Accuracy | None = None
-    latency: tuple[Latency, ...] = ()
+    latency: tuple[Latency, ...] = Field(default=(), max_length=1000)
     compute_capabilities: tuple[Annotated[str, Field(pattern=r"^\d{1,2}\.\d\+?$")], ...] = ()
     details: dict[str, Any] = Field(default_factory=dict)
-    created: str
-    eyas: str
+    created: Word
+    eyas: Word
+
+    @field_validator("name")
+    @classmethod
+    def _name_can_be_told(cls, name: str) -> str:
+        return check_text("The bundle's name", name, "name", MAX_WORD)
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        check_class_names(classes, "classes")
+        return classes
 
     @field_validator("files")
     @classmethod
     def _files_stay_inside(cls, files: dict[str, str]) -> dict[str, str]:
-        for name in files:
-            check_name(name)
+        for name, value in files.items():
+            check_file_name(name)
+            check_hash(value)
         return files
 
-    @field_validator("batch", "sizes")
+    @field_validator("batch")
     @classmethod
-    def _ranges_rise(cls, value: Range | None) -> Range | None:
-        if value is not None and not 1 <= value[0] <= value[1]:
-            raise ValueError(f"{value[0]} to {value[1]} is no range")
+    def _batches_rise(cls, value: Range) -> Range:
+        return _rising(value, MAX_BATCH)
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_rise(cls, value: Range | None) -> Range | None:
+        if value is not None and (_rising(value, MAX_SIDE)[0] % 32 or value[1] % 32):
+            raise ValueError(f"{value[0]} to {value[1]} are no multiples of 32")
         return value
 
     @model_validator(mode="after")
-    def _entry_is_a_file(self) -> Manifest:
+    def _parts_agree(self) -> Manifest:
         if self.entry not in self.files:
-            raise ValueError(f"the entry '{self.entry}' is not among the files")
+            raise ValueError(f"the entry {shown(self.entry)} is not among the files")
+        least = self.batch[0] * self.input.height * self.input.width * 3
+        if least > MAX_FRAMES:
+            raise ValueError(f"the least batch has {least / 2**30:.0f} GiB of pixels")
         return self
 
     def for_size(self, side: int) -> Manifest:
@@ -203,12 +231,11 @@ class Manifest(_Part):
         return self.model_copy(update={"input": spec})
 
 
-def check_name(name: str) -> None:
-    """Raise a ValueError unless `name` is a plain relative path that can't leave its folder on any system."""
-    path = PurePosixPath(name)
-    odd = not name or "\\" in name or ":" in name or "\0" in name
-    if odd or path.is_absolute() or ".." in path.parts or str(path) != name or name == ".":
-        raise ValueError(f"the file name {name!r} may lead outside the bundle's folder")
+def _rising(value: Range, most: int) -> Range:
+    """Return the range, or raise a ValueError unless it is one of numbers from 1 to `most`."""
+    if not 1 <= value[0] <= value[1] <= most:
+        raise ValueError(f"{shown(value[0])} to {shown(value[1])} is no range within 1 to {most}")
+    return value
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -234,7 +261,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             where=str(folder),
             fix="eyas compile RUN --out FOLDER makes one",
         )
-    fields = read_json(path, max_bytes=MAX_BYTES)
+    fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise UserError(f"{MANIFEST} is not a bundle's.", where=str(path), expected=f'"format": "{FORMAT}"')
     version = fields.get("version")
@@ -249,6 +276,13 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             checked_fields(kind, fields[name], f"{path}, {name}")
     try:
         manifest = Manifest.model_validate_json(_finite(fields, path))
+    except UserError as error:
+        raise UserError(
+            f"{MANIFEST} is not valid: {error.problem}",
+            expected=error.expected,
+            where=f"{path}, {error.where}" if error.where else str(path),
+            fix=error.fix or "compile the run again",
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from eyas.errors import UserError
+from eyas.files import open_regular
 
 # Message -> its fields that hold messages in which a tensor may lie (onnx.proto): field number -> message.
 _INNER: Mapping[str, Mapping[int, str]] = MappingProxyType(
@@ -26,6 +27,7 @@ _INNER: Mapping[str, Mapping[int, str]] = MappingProxyType(
     }
 )
 _MAX_DEPTH = 100  # messages in messages, protobuf's own limit
+_MAX_BYTES = 2**31  # protobuf's own limit too
 _EXTERNAL_DATA = 13  # TensorProto.external_data
 _DATA_LOCATION = 14  # TensorProto.data_location; 1 is EXTERNAL
 
@@ -36,7 +38,8 @@ def read_onnx(path: Path) -> bytes:
     Raises:
         UserError: it is not an ONNX file, or names external data.
     """
-    data = path.read_bytes()
+    with open_regular(path, max_bytes=_MAX_BYTES) as file:
+        data = file.read()
     try:
         external = has_external_data(data)
     except (IndexError, ValueError):

@@ -197,6 +197,11 @@ def _expand_path(text: str) -> list[Item]:
         return [Live(text, "stream")]
     if glob.has_magic(text):
         return _expand_glob(text)
+    if path.exists():
+        raise UserError(
+            f"{text} is neither a file nor a folder.",
+            expected="a picture, a video, a folder, a glob in quotes, or a camera's number",
+        )
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(
         f"There is no file or folder {text}{suggest(path.name, beside)}.",

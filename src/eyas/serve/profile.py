@@ -1,5 +1,7 @@
 """How many workers with how many threads each answer the most on this machine: measured once, then kept.
 
+It is kept in the user's cache folder, never in the bundle: it belongs to the machine, and a bundle may be anybody's.
+
 Run as `python -m eyas.serve.profile BUNDLE DEVICE CORES` it measures and prints JSON: in a process of its own, so that
 the server's does not hold an engine.
 """
@@ -14,7 +16,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from statistics import median
 
@@ -25,10 +29,10 @@ from eyas.files import read_json, write_json
 from eyas.runtime.loading import load
 from eyas.runtime.machine import processor, usable_cores
 from eyas.runtime.manifest import Manifest
-from eyas.runtime.sessions.cache import cache_folder
+from eyas.runtime.sessions.cache import bundle_key, cache_folder
 from eyas.serve.aside import aside
 
-FILE = "serve_profile.json"
+MAX_BYTES = 2**20  # of a file of profiles; real ones have hundreds of bytes
 MEASURE_SECONDS = 0.4  # for each choice
 LIMIT_SECONDS = 120.0  # for all of them together
 MOST_WORKERS = 16
@@ -80,14 +84,15 @@ async def plan(bundle: Path, manifest: Manifest, device: str, goal: float | None
         return Choice(1, None)
     if cores == 1:
         return Choice(1, 1)
-    key = _key(manifest, device, cores)
-    places = _places(bundle, manifest)
-    measured = await asyncio.to_thread(_kept, places, key)
+    key = f"{processor().name}, {cores} cores, {device}"
+    folder = cache_folder("profiles")
+    place = None if folder is None else folder / f"{bundle_key(manifest.files)}.json"
+    measured = await asyncio.to_thread(_kept, place, key, cores)
     if not measured:
         measured = await _measured_apart(bundle, device, cores)
         if not measured:
             return Choice(1, cores)
-        await asyncio.to_thread(_keep, places, key, measured)
+        await asyncio.to_thread(_keep, place, key, measured)
     return choose(measured, goal)
 
 
@@ -138,7 +143,7 @@ async def _measured_apart(bundle: Path, device: str, cores: int) -> list[Choice]
         return []
     try:
         written, _ = await aside(process.communicate, timeout=LIMIT_SECONDS)
-        return _choices(json.loads(written)) if process.returncode == 0 else []
+        return _choices(json.loads(written), cores) if process.returncode == 0 else []
     except (subprocess.TimeoutExpired, ValueError):
         return []
     finally:
@@ -147,60 +152,43 @@ async def _measured_apart(bundle: Path, device: str, cores: int) -> list[Choice]
             process.wait()
 
 
-def _key(manifest: Manifest, device: str, cores: int) -> str:
-    """Return what a profile depends on: the processor, its cores, the device and the network's bytes."""
-    return f"{processor().name}, {cores} cores, {device}, {manifest.files[manifest.entry][:16]}"
-
-
-def _places(bundle: Path, manifest: Manifest) -> list[Path]:
-    """Return where a profile may lie: beside the bundle, and in the user's cache for folders that are read-only."""
-    cache = cache_folder("profiles")
-    apart = [] if cache is None else [cache / f"{manifest.files[manifest.entry][:16]}.json"]
-    return [bundle / FILE, *apart]
-
-
-def _kept(places: Sequence[Path], key: str) -> list[Choice]:
-    """Return what the first of the places has under the key, [] where nothing was measured yet."""
-    return next(filter(None, (_read(place, key) for place in places)), [])
-
-
-def _read(place: Path, key: str) -> list[Choice]:
+def _kept(place: Path | None, key: str, cores: int) -> list[Choice]:
     """Return what was measured under the key, [] where nothing was."""
+    if place is None:
+        return []
     try:
-        return _choices(read_json(place)[key])
+        return _choices(read_json(place, max_bytes=MAX_BYTES)[key], cores)
     except (UserError, OSError, ValueError, KeyError, TypeError):
         return []
 
 
-def _choices(rows: object) -> list[Choice]:
-    """Return choices that were written as JSON.
+def _choices(rows: object, cores: int) -> list[Choice]:
+    """Return choices that were written as JSON: each is one of the ways to share out the cores, with what it makes.
 
     Raises:
         ValueError: they make no sense.
     """
     if not isinstance(rows, list):
         raise ValueError("no list")
-    found = [
-        Choice(int(row["workers"]), int(row["threads"]), float(row["rate"]), float(row["seconds"])) for row in rows
-    ]
-    if any(each.workers < 1 or each.threads is None or each.threads < 1 or not each.rate > 0 for each in found):
-        raise ValueError("numbers out of range")
+    found = [Choice(row["workers"], row["threads"], float(row["rate"]), float(row["seconds"])) for row in rows]
+    ways = candidates(cores)
+    for each in found:
+        if (each.workers, each.threads) not in ways or not (0 < each.rate < inf and 0 < each.seconds < inf):
+            raise ValueError("numbers out of range")
     return found
 
 
-def _keep(places: Sequence[Path], key: str, measured: Sequence[Choice]) -> None:
-    """Write what was measured to the first place that can be written, beside what was measured on other machines."""
-    for place in places:
-        try:
-            fields = read_json(place)
-        except (UserError, OSError):
-            fields = {}
-        try:
-            kept = fields if isinstance(fields, dict) else {}
-            write_json(place, {**kept, key: [asdict(each) for each in measured]})
-            return
-        except (OSError, UserError):
-            continue
+def _keep(place: Path | None, key: str, measured: Sequence[Choice]) -> None:
+    """Write down what was measured, beside what was measured on other machines that share the folder."""
+    if place is None:
+        return
+    try:
+        fields = read_json(place, max_bytes=MAX_BYTES)
+    except (UserError, OSError):
+        fields = {}
+    kept = fields if isinstance(fields, dict) else {}
+    with suppress(OSError, UserError):
+        write_json(place, {**kept, key: [asdict(each) for each in measured]})
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ def resume(folder: Path, *, console: Console | None = None, epochs: int | None =
         )
     from eyas.train.override import flatten, override
 
-    recipe = override(Recipe(), flatten(read_json(folder / runfolder.RECIPE)))
+    recipe = override(
+        Recipe(), flatten(read_json(folder / runfolder.RECIPE, max_bytes=runfolder.MAX_BYTES, strict=True))
+    )
     return _run(recipe, folder, console or open_console(stderr=True), resume=True)
 
 

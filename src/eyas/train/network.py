@@ -13,7 +13,7 @@ from eyas.models import zoo
 from eyas.models.public import COCO_CLASSES, FIRST_HEAD, load_public
 from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import load_model, read_state, transfer
-from eyas.runfolder import read_config
+from eyas.runfolder import read_config, verify_run
 from eyas.train.recipe import ModelRecipe
 
 DEFAULT = "n"
@@ -37,8 +37,10 @@ def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
         return DEFAULT
     path = Path(model.weights)
     if path.is_dir():
+        verify_run(path)
         described = read_config(path).model
-        return str(described["name"]) or YoloNasSpec.from_dict(described["spec"])
+        name = described.get("name")
+        return name if isinstance(name, str) and name else YoloNasSpec.from_dict(described.get("spec", {}))
     if is_public(path):
         return load_public(path).name
     raise UserError(

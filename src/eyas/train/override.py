@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from eyas.checks import shown
+from eyas.data.yaml_file import load_yaml
 from eyas.errors import UserError, suggest
 from eyas.train.recipe import Recipe, dotted_fields
+
+_DEPTH = 8  # of a recipe's fields; real ones have two
 
 
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -24,6 +27,8 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     fields = dotted_fields(recipe)
     for name in changes:
         if name not in fields:
+            if not isinstance(name, str) or len(name) > 200:
+                raise UserError(f"The recipe has no field {shown(name)}.")
             leaf = name.rsplit(".", 1)[-1]
             by_leaf = [known for known in fields if known.endswith(f".{leaf}")]
             near = f" (did you mean '{by_leaf[0]}'?)" if by_leaf else suggest(name, fields)
@@ -59,8 +64,8 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no file {path}.", where="--config")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        content = load_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} is no valid YAML: {error}", where="--config") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no mapping.", expected="nested fields, as in recipe.json", where="--config")
@@ -68,7 +73,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return {"optim": {"lr": 1}} as {"optim.lr": 1}."""
+    """Return {"optim": {"lr": 1}} as {"optim.lr": 1}.
+
+    Raises:
+        UserError: it is no mapping, or is nested deeper than any recipe.
+    """
+    if not isinstance(nested, Mapping) or prefix.count(".") > _DEPTH:
+        raise UserError(f"A recipe's fields are {shown(nested)}.", expected="nested fields, as in recipe.json")
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from eyas.checks import check_whole
 from eyas.data.policy import AugmentPolicy
 from eyas.errors import UserError
 from eyas.losses.settings import LossSettings
 from eyas.types import InputSpec
+
+MAX_WORKERS = 256  # loader processes
 
 
 @dataclass(frozen=True)
@@ -144,17 +148,21 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse values that can't work, before anything expensive starts."""
-        checks: dict[str, tuple[float, float]] = {
-            "data.batch_size": (self.data.batch_size, 1),
-            "optim.accumulate": (self.optim.accumulate, 1),
-            "trainer.epochs": (self.trainer.epochs, 1),
-            "trainer.max_steps": (self.trainer.max_steps, 0),
-            "trainer.val_every": (self.trainer.val_every, 1),
-            "trainer.devices": (self.trainer.devices, 1),
+        wholes: dict[str, tuple[object, int, int]] = {
+            "data.batch_size": (self.data.batch_size, 1, 65_536),
+            "data.workers": (self.data.workers, -1, MAX_WORKERS),
+            "optim.accumulate": (self.optim.accumulate, 1, 10**6),
+            "trainer.epochs": (self.trainer.epochs, 1, 10**7),
+            "trainer.max_steps": (self.trainer.max_steps, 0, 10**12),
+            "trainer.val_every": (self.trainer.val_every, 1, 10**7),
+            "trainer.devices": (self.trainer.devices, 1, 1024),
+            "trainer.sheets": (self.trainer.sheets, 0, 1000),
         }
-        for name, (value, least) in checks.items():
-            if value < least:
-                raise UserError(f"{name} is {value}.", expected=f"at least {least}", where=name)
+        for name, (value, least, most) in wholes.items():
+            check_whole(name, value, least, most)
+        for name, leaf in dotted_fields(self).items():
+            if isinstance(leaf, float) and not math.isfinite(leaf):
+                raise UserError(f"{name} is {leaf}.", expected="a finite number", where=name)
         if self.optim.lr <= 0:
             raise UserError(f"optim.lr is {self.optim.lr}.", expected="a learning rate above 0", where="optim.lr")
 

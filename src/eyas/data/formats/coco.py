@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from eyas.data.formats.class_names import class_names
 from eyas.data.formats.coco_parse import Columns, parse
 from eyas.data.formats.found import Format, Found, Problems, canonical, label_files, relative_name
 from eyas.data.formats.ids import Ids, places
-from eyas.data.index import DatasetIndex, build_index, check_class_names, id_order
+from eyas.data.index import DatasetIndex, build_index, id_order
 from eyas.errors import UserError
 from eyas.files import write_text
 from eyas.text import json_text
@@ -112,9 +113,7 @@ def _categories(columns: Columns, source: Path) -> tuple[Ids, list[str]]:
         if (found < 0).all():
             del rows[0]
     ids = sorted(rows, key=id_order)
-    classes = [rows[i] for i in ids]
-    check_class_names(classes, str(source))
-    return Ids(ids), classes
+    return Ids(ids), class_names([rows[i] for i in ids], str(source))
 
 
 def _lookup(known: Ids, given: Ids, what: str, columns: Columns, problems: Problems) -> IntArray:

@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from eyas.data.formats.class_names import class_names
 from eyas.data.formats.found import (
     Format,
     Found,
@@ -31,7 +32,7 @@ from eyas.data.formats.found import (
 from eyas.data.formats.text import read_names, strip_blanks
 from eyas.data.formats.voc_layout import Annotations, Pairs, image_sets, list_xml, listed, pair
 from eyas.data.formats.voc_xml import Annotation, looks_like_voc, parse_xml
-from eyas.data.index import DatasetIndex, build_index, check_class_names
+from eyas.data.index import DatasetIndex, build_index
 from eyas.errors import UserError, shorten
 from eyas.files import write_text
 
@@ -101,7 +102,7 @@ def read(found: Found) -> DatasetIndex:
     return build_index(
         root=found.root,
         split=canonical(found.split),
-        classes=classes,
+        classes=class_names(classes, str(found.root / _CLASSES if (found.root / _CLASSES).is_file() else found.source)),
         names=[relative_name(picture, found.root) for picture, _ in pairs],
         sizes=sizes,
         pictures=[i for i, _ in rows],
@@ -166,7 +167,6 @@ def _classes(found: Found, dataset: _Dataset, parsed: dict[Path, Annotation], pr
         every: Iterable[Annotation] = [*parsed.values(), *(parse_xml(xml, problems) for xml in sorted(others))]
         classes = sorted({o.name for annotation in every for o in annotation.objects})
     problems.raise_any("VOC XML with a name and xmin, ymin, xmax, ymax for each object")
-    check_class_names(classes, str(names if names.is_file() else found.source))
     return classes
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eyas.data.formats.class_names import class_names
 from eyas.data.formats.found import (
     Format,
     Found,
@@ -34,7 +35,7 @@ from eyas.data.formats.picture_lists import read_list
 from eyas.data.formats.yolo_kinds import KINDS, find_layout
 from eyas.data.formats.yolo_rows import Layout, parse_rows
 from eyas.data.formats.yolo_yaml import DataYaml, find_yaml, read_yaml
-from eyas.data.index import DatasetIndex, build_index, check_class_names
+from eyas.data.index import DatasetIndex, build_index
 from eyas.errors import UserError, shorten
 from eyas.files import write_text
 
@@ -63,7 +64,7 @@ def read(found: Found) -> DatasetIndex:
         UserError: a folder is missing, no label file is there at all, or rows are malformed (file and line are named).
     """
     data = read_yaml(found.source)
-    check_class_names(data.classes, str(found.source))
+    names = class_names(data.classes, str(found.source))
     paths = _pictures(found, data)
     labels = label_paths(paths)
     problems = Problems(found.source.parent, "label files")
@@ -82,7 +83,7 @@ def read(found: Found) -> DatasetIndex:
                 problems.add(f"{path}: {'is a dead link' if not path.exists() else error.strerror}")
             continue
         seen += 1
-        rows = parse_rows(text, path, len(data.classes), layout, problems)
+        rows = parse_rows(text, path, len(names), layout, problems)
         pictures.extend([number] * len(rows))
         for label, box in rows:
             classes.append(label)
@@ -102,7 +103,7 @@ def read(found: Found) -> DatasetIndex:
     return build_index(
         root=found.root,
         split=canonical(found.split),
-        classes=data.classes,
+        classes=names,
         names=[relative_name(path, found.root) for path in paths],
         sizes=sizes,
         pictures=owner[known],

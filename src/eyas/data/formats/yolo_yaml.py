@@ -14,8 +14,9 @@ from typing import Any
 
 from eyas.data.formats.found import canonical
 from eyas.data.formats.picture_lists import exists
-from eyas.data.formats.text import read_text, strip_blanks
-from eyas.errors import UserError, missing_extra
+from eyas.data.formats.text import read_text
+from eyas.data.yaml_file import load_yaml
+from eyas.errors import UserError
 from eyas.path_ends import path_parts
 
 _NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -147,33 +148,10 @@ def _inside(one: Path, other: Path) -> bool:
 def _load(path: Path) -> Any:
     """Return the parsed file: mappings, lists and texts."""
     try:
-        import yaml
-    except ImportError:
-        raise missing_extra("pyyaml", "train") from None
-
-    class Texts(yaml.BaseLoader):
-        """Makes a text of every scalar, and takes no key twice."""
-
-        def construct_scalar(self, node: Any) -> Any:
-            text = super().construct_scalar(node)
-            return text if getattr(node, "style", None) else strip_blanks(text)  # quotes keep what is in them
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            mapping = super().construct_mapping(node, deep=deep)
-            if len(mapping) < len(node.value):
-                keys = [self.construct_object(key) for key, _ in node.value]
-                twice = next(key for key in keys if keys.count(key) > 1)
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {twice!r:.80} stands twice", node.start_mark
-                )
-            return mapping
-
-    try:
-        return yaml.load(read_text(path), Loader=Texts)
-    except (yaml.YAMLError, ValueError) as error:
+        text = read_text(path)
+    except ValueError as error:
         raise UserError(f"{path.name} is not valid YAML: {error}.", where=str(path)) from None
-    except RecursionError:
-        raise UserError(f"{path.name} is not valid YAML: it is nested too deep.", where=str(path)) from None
+    return load_yaml(text, str(path), scalars_as_text=True)
 
 
 def _is_text(text: str) -> bool:

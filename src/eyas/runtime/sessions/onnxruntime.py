@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from eyas.runtime.manifest import Manifest
 from eyas.runtime.onnx_file import read_onnx
 from eyas.runtime.sessions.base import INPUT, OUTPUTS, describe
 from eyas.runtime.sessions.chunks import run_in_chunks
+from eyas.runtime.sessions.contract import Tensors, check_graph, does_not_run
 from eyas.types import FloatArray, UInt8Array
 
-# What opening a file may raise; ONNX Runtime's own errors share no base class but Exception.
+# What opening or running a file may raise; ONNX Runtime's own errors share no base class but Exception.
 _ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
@@ -23,6 +25,7 @@ _ERRORS: tuple[type[Exception], ...] = (
     onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
     onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
     onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
+    onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException,
 )
 
 
@@ -70,6 +73,8 @@ class OnnxRuntimeSession:
                 where=str(path),
                 fix="pip install --upgrade onnxruntime, or compile the run for another target",
             ) from None
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        check_graph(_tensors(inputs), _tensors(outputs), manifest, path)
         self._batch = manifest.batch
         place = "GPU" if "CUDAExecutionProvider" in self._session.get_providers() else "CPU"
         self.description = describe(f"ONNX Runtime {onnxruntime.__version__}", place, threads, manifest.precision)
@@ -80,11 +85,24 @@ class OnnxRuntimeSession:
 
     def _run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Run pictures that are as many as the graph takes."""
-        return run_graph(self._session, images)
+        try:
+            return run_graph(self._session, images)
+        except _ERRORS as error:
+            raise does_not_run("ONNX Runtime", error) from error
 
     def close(self) -> None:
         """Free the graph."""
         del self._session
+
+
+def _tensors(found: Sequence[onnxruntime.NodeArg]) -> Tensors:
+    """Return what a graph says of its inputs or outputs; "tensor(float)" is ONNX Runtime's word for float32."""
+    words = {"float": "float32"}
+    kinds = [one.type.removeprefix("tensor(").removesuffix(")") for one in found]
+    return {
+        one.name: (words.get(kind, kind), [side if isinstance(side, int) else None for side in one.shape or ()])
+        for one, kind in zip(found, kinds, strict=True)
+    }
 
 
 def run_graph(session: onnxruntime.InferenceSession, images: UInt8Array) -> tuple[FloatArray, FloatArray]:

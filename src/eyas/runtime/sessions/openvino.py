@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -13,9 +13,10 @@ import numpy as np
 from eyas.errors import UserError, missing_extra
 from eyas.runtime.manifest import Manifest
 from eyas.runtime.openvino_core import openvino_core
-from eyas.runtime.sessions.base import OUTPUTS, describe
-from eyas.runtime.sessions.cache import cache_folder
+from eyas.runtime.sessions.base import INPUT, OUTPUTS, describe
+from eyas.runtime.sessions.cache import bundle_key, cache_folder
 from eyas.runtime.sessions.chunks import run_in_chunks
+from eyas.runtime.sessions.contract import Tensors, check_graph, does_not_run
 from eyas.types import FloatArray, UInt8Array
 
 if TYPE_CHECKING:
@@ -85,9 +86,11 @@ class OpenVinoSession:
             options["INFERENCE_PRECISION_HINT"] = HINTS[manifest.precision]
         if place == "CPU" and threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        if cache and (folder := cache_folder("openvino")) is not None:
-            options["CACHE_DIR"] = str(folder)
         path = _checked_entry(bundle_dir, manifest)
+        # A folder for each bundle's bytes: OpenVINO itself tells compiled forms apart by the graph's path, so other
+        # weights beside the same graph would be answered for by the old ones.
+        if cache and (folder := cache_folder("openvino", bundle_key(manifest.files))) is not None:
+            options["CACHE_DIR"] = str(folder)
         try:
             self._model = core.compile_model(path, place, options)
         except RuntimeError as error:
@@ -96,6 +99,7 @@ class OpenVinoSession:
                 where=str(path),
                 fix="pip install --upgrade openvino, or compile the run again",
             ) from None
+        check_graph(_tensors(self._model.inputs), _tensors(self._model.outputs), manifest, path)
         self._batch = manifest.batch
         self._local = threading.local()
         where = place
@@ -116,7 +120,10 @@ class OpenVinoSession:
         request: openvino.InferRequest | None = vars(self._local).get("request")
         if request is None:
             request = self._local.request = self._model.create_infer_request()
-        return self._start(request, images).result()
+        try:
+            return self._start(request, images).result()
+        except RuntimeError as error:
+            raise does_not_run("OpenVINO", error) from error
 
     def submit(self, images: UInt8Array) -> Pending:
         """Start an inference and return at once; the array must not change until its `result` was taken.
@@ -138,6 +145,19 @@ class OpenVinoSession:
         """Free the graph."""
         del self._model
         self._local = threading.local()
+
+
+def _tensors(found: Sequence[openvino.Output]) -> Tensors:
+    """Return what a compiled graph says of its inputs or outputs."""
+    words = {"u8": "uint8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+    tensors: dict[str, tuple[str, list[int | None]]] = {}
+    for number, one in enumerate(found):
+        names = one.get_names()
+        name = next((known for known in (INPUT, *OUTPUTS) if known in names), min(names, default=f"number {number}"))
+        kind, shape = one.get_element_type().get_type_name(), one.get_partial_shape()
+        sides = [] if shape.rank.is_dynamic else [side.get_length() if side.is_static else None for side in shape]
+        tensors[name] = words.get(kind, kind), sides
+    return tensors
 
 
 def _checked_entry(bundle_dir: Path, manifest: Manifest) -> Path:

@@ -22,11 +22,13 @@ from eyas.runtime.sessions import cuda as cuda_module
 from eyas.runtime.sessions.base import INPUT, describe
 from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.chunks import run_in_chunks
+from eyas.runtime.sessions.contract import check_graph
 from eyas.runtime.sessions.cuda import Bindings, Cuda, capability, check_capability, device_number
-from eyas.runtime.sessions.tensorrt_slot import TENSORS, Pending, Shape, Slot
+from eyas.runtime.sessions.tensorrt_slot import Pending, Shape, Slot
 from eyas.types import FloatArray, UInt8Array
 
 MODULES: Mapping[str, str] = MappingProxyType({"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"})
+_DTYPES: Mapping[str, str] = MappingProxyType({"UINT8": "uint8", "FLOAT": "float32"})
 KEPT = 16  # slots that lie idle: each holds a context, and with it memory of the GPU
 
 
@@ -64,7 +66,7 @@ class TensorRtSession:
         self._cuda.use()
         self._trt = trt
         self._runtime, self._engine = open_engine(trt, path, manifest.target)
-        check_tensors(self._engine, path)
+        check_tensors(self._engine, manifest, path)
         stream_weights(self._engine)
         name = f"{manifest.files[manifest.entry][:16]}-{found}-{trt.__version__}.runtime_cache"
         folder = cache_folder("tensorrt") if cache else None
@@ -251,13 +253,15 @@ def invalid(trt: Bindings, runtime: Any, data: bytes) -> str:
     return ", ".join(name.lower().replace("_", " ") for name, flag in reasons.items() if found & int(flag))
 
 
-def check_tensors(engine: Any, path: Path) -> None:
-    """Refuse an engine that does not take and give what a bundle's does."""
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    kinds = {name: (engine.get_tensor_mode(name).name, engine.get_tensor_dtype(name).name) for name in names}
-    expected = {name: ("INPUT" if name == INPUT else "OUTPUT", dtype) for name, dtype in TENSORS.items()}
-    if kinds != expected:
-        raise UserError(f"The engine's tensors are {kinds}.", expected=str(expected), where=str(path))
+def check_tensors(engine: Any, manifest: Manifest, path: Path) -> None:
+    """Refuse an engine that does not take and give what its bundle's manifest says."""
+    sides: dict[str, dict[str, tuple[str, list[int | None]]]] = {"INPUT": {}, "OUTPUT": {}}
+    for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
+        dtype = engine.get_tensor_dtype(name).name
+        shape = [None if side < 0 else side for side in engine.get_tensor_shape(name)]
+        mode = "INPUT" if engine.get_tensor_mode(name).name == "INPUT" else "OUTPUT"
+        sides[mode][name] = _DTYPES.get(dtype, dtype.lower()), shape
+    check_graph(sides["INPUT"], sides["OUTPUT"], manifest, path)
 
 
 def stream_weights(engine: Any) -> None:

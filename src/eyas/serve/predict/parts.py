@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +12,12 @@ from typing import Literal
 
 import cv2
 
-from eyas.errors import UserError
+from eyas.errors import UserError, shorten
+from eyas.files import real
 from eyas.picture_files import PICTURE_SUFFIXES
 from eyas.runtime.sources import VIDEO_SUFFIXES, Picture, Video, expand
+from eyas.serve.predict.containers import open_video, tar_members
+from eyas.text import to_utf8
 
 Kind = Literal["pictures", "tar", "video", "parquet"]
 TAR, PARQUET = ".tar", ".parquet"
@@ -30,6 +33,7 @@ class Part:
         index: which part of the whole.
         kind: of what.
         path: the folder, archive or file.
+        root: the source that it was found in; what lies outside it, and outside the job's other roots, is not read.
         name: what names are given below: "" for a folder.
         start: the first frame or row.
         count: how many pictures, as far as that can be known before.
@@ -42,6 +46,7 @@ class Part:
     index: int
     kind: Kind
     path: str
+    root: str = ""
     name: str = ""
     start: int = 0
     count: int = 0
@@ -65,7 +70,12 @@ def from_line(line: str) -> Part:
 
 
 def plan(
-    sources: Sequence[str], size: int, *, column: str | None = None, without: Path | None = None
+    sources: Sequence[str],
+    size: int,
+    *,
+    column: str | None = None,
+    without: Path | None = None,
+    roots: Sequence[Path] = (),
 ) -> Iterator[Part]:
     """Yield the parts of everything in the sources, in order; little of a long list is held at once.
 
@@ -74,6 +84,7 @@ def plan(
         size: most pictures of a part.
         column: of parquet files, the column with pictures or paths; None looks for one.
         without: a file or folder that is no source: the output.
+        roots: folders that archives, videos and parquet files may lie below besides the sources' own.
 
     Raises:
         UserError: a source is missing, can't be read or holds no picture.
@@ -81,7 +92,7 @@ def plan(
     index = 0
     for source in sources:
         begin = index
-        for part in _of_source(source, size, column, without):
+        for part in _of_source(source, _Cut(size, column, without, tuple(roots))):
             fields = {**vars(part), "index": index}
             index += 1
             yield Part(**fields)
@@ -90,31 +101,50 @@ def plan(
             raise UserError(f"There is nothing to predict on at {source}.", expected=kinds)
 
 
-def _of_source(source: str, size: int, column: str | None, without: Path | None) -> Iterator[Part]:
+@dataclass(frozen=True)
+class _Cut:
+    """How sources are cut into parts: `plan`'s arguments."""
+
+    size: int
+    column: str | None
+    without: Path | None
+    roots: tuple[Path, ...]
+
+
+def _of_source(source: str, cut: _Cut) -> Iterator[Part]:
     path = Path(source)
     if path.is_dir():
-        yield from _of_files(_walk(path, "", without), path, size, column)
+        yield from _of_files(_walk(path, "", cut.without), path, cut)
     elif path.is_file() and (_container(path.name) or path.name.lower().endswith(_COMPRESSED)):
-        yield from _of_container(path, path.name, size, column)
+        yield from _of_container(path, path.name, real(path).parent, cut)
     else:
         for item in expand(source):  # a glob, one picture, and the words for what is missing
             if isinstance(item, Picture):
-                yield Part(0, "pictures", str(item.path.parent.resolve()), count=1, names=(item.path.name,))
+                folder = str(real(item.path.parent))
+                yield Part(0, "pictures", folder, str(real(item.path).parent), count=1, names=(item.path.name,))
             elif isinstance(item, Video):
-                yield from _of_container(item.path, item.name, size, column)
+                yield from _of_container(item.path, item.name, real(item.path).parent, cut)
             else:
                 raise UserError(f"{source} has no end.", expected="files", fix="use 'eyas detect' for cameras")
 
 
 def _walk(folder: Path, below: str, without: Path | None) -> Iterator[str]:
-    """Yield the names of the files below the folder, by name, as "a/b.jpg"; hidden ones are left out."""
+    """Yield the names of the files below the folder, by name, as "a/b.jpg".
+
+    Hidden ones are left out; links to folders too, which is told: they may lead anywhere, or around in a circle.
+    """
     with os.scandir(folder) as entries:
-        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    for name, is_folder in found:
+        found = sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries)
+    for name, is_folder, is_link in found:
         path = folder / name
-        if name.startswith(".") or (without is not None and path.resolve() == without):
+        if name.startswith(".") or (without is not None and real(path) == without):
             continue
-        if is_folder:
+        if is_link and path.is_dir():
+            warnings.warn(
+                f"{to_utf8(str(path))} is a link to a folder and is left out; name that folder as a source of its own.",
+                stacklevel=2,
+            )
+        elif is_folder:
             yield from _walk(path, f"{below}{name}/", without)
         elif Path(name).suffix.lower() in PICTURE_SUFFIXES or _container(name):
             yield f"{below}{name}"
@@ -125,72 +155,53 @@ def _container(name: str) -> bool:
     return Path(name).suffix.lower() in VIDEO_SUFFIXES | {TAR, PARQUET}
 
 
-def _of_files(names: Iterator[str], folder: Path, size: int, column: str | None) -> Iterator[Part]:
+def _of_files(names: Iterator[str], folder: Path, cut: _Cut) -> Iterator[Part]:
     """Yield parts of the files: pictures that follow each other together, whatever holds many pictures by itself."""
-    root = str(folder.resolve())
+    root = real(folder)
     waiting: list[str] = []
     for name in names:
         if not _container(name):
             waiting.append(name)
-        if waiting and (_container(name) or len(waiting) == size):
-            yield Part(0, "pictures", root, count=len(waiting), names=tuple(waiting))
+        if waiting and (_container(name) or len(waiting) == cut.size):
+            yield Part(0, "pictures", str(root), str(root), count=len(waiting), names=tuple(waiting))
             waiting = []
         if _container(name):
-            yield from _of_container(folder / name, name, size, column)
+            yield from _of_container(folder / name, name, root, cut)
     if waiting:
-        yield Part(0, "pictures", root, count=len(waiting), names=tuple(waiting))
+        yield Part(0, "pictures", str(root), str(root), count=len(waiting), names=tuple(waiting))
 
 
-def _of_container(path: Path, name: str, size: int, column: str | None) -> Iterator[Part]:
+def _of_container(path: Path, name: str, root: Path, cut: _Cut) -> Iterator[Part]:
     """Yield the parts of an archive, a video or a parquet file."""
     suffix = path.suffix.lower()
-    path = path.resolve()
+    path = real(path)
     if path.name.lower().endswith(_COMPRESSED):
         raise UserError(f"The archive {name} is compressed.", expected="a plain .tar", fix=f"gunzip {name}")
+    below = (root, *cut.roots)
     if suffix == TAR:
-        yield from _of_tar(path, name, size)
+        found = tar_members(path, cut.size, below)
+        yield from (Part(0, "tar", str(path), str(root), name, 0, len(names), names=names, spans=spans)
+                    for names, spans in found)  # fmt: skip
     elif suffix == PARQUET:
-        yield from _of_parquet(path, name, size, column)
+        yield from _of_parquet(path, name, root, cut)
     else:
-        total = count_video(path)
-        for start in range(0, max(total, 1), size):
-            count = min(size, total - start)
-            yield Part(0, "video", str(path), name, start, count, last=start + size >= total)
+        total = count_video(path, below)
+        for start in range(0, max(total, 1), cut.size):
+            count = min(cut.size, total - start)
+            yield Part(0, "video", str(path), str(root), name, start, count, last=start + cut.size >= total)
 
 
-def _of_tar(path: Path, name: str, size: int) -> Iterator[Part]:
-    """Yield the parts of an archive; only the members' headers are read."""
-    names: list[str] = []
-    spans: list[tuple[int, int]] = []
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # it would remember each
-                if member.isreg() and Path(member.name).suffix.lower() in PICTURE_SUFFIXES:
-                    names.append(member.name)
-                    spans.append((member.offset_data, member.size))
-                if len(names) == size:
-                    yield Part(0, "tar", str(path), name, 0, size, names=tuple(names), spans=tuple(spans))
-                    names, spans = [], []
-    except (tarfile.TarError, OSError) as error:
-        raise UserError(f"The archive can't be read: {error}.", where=str(path)) from None
-    if names:
-        yield Part(0, "tar", str(path), name, 0, len(names), names=tuple(names), spans=tuple(spans))
-
-
-def count_video(path: Path) -> int:
-    """Return how many frames the video says it has; one that doesn't say is run through.
+def count_video(path: Path, below: Sequence[Path] = ()) -> int:
+    """Return how many frames the video says it has; one that doesn't say, or says too much, is run through.
 
     Raises:
-        UserError: it can't be opened.
+        UserError: it can't be opened, is no file, or lies outside the folders that may be read.
     """
-    capture = cv2.VideoCapture(str(path))
+    capture, size = open_video(path, below)
     try:
-        if not capture.isOpened():
-            raise UserError("The video can't be opened: it is damaged, or of an unknown kind.", where=str(path))
-        said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if said > 0:
-            return said
+        said = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if 0 < said <= size:  # no frame takes less than a byte
+            return int(said)
         total = 0
         while capture.grab():
             total += 1
@@ -199,20 +210,22 @@ def count_video(path: Path) -> int:
         capture.release()
 
 
-def _of_parquet(path: Path, name: str, size: int, column: str | None) -> Iterator[Part]:
+def _of_parquet(path: Path, name: str, root: Path, cut: _Cut) -> Iterator[Part]:
     """Yield the parts of a parquet file; only its footer is read."""
     from eyas.serve.predict.tables import open_parquet
 
-    with open_parquet(path) as table:
+    with open_parquet(path, (root, *cut.roots)) as table:
         names = table.schema_arrow.names
-        chosen = column or next((one for one in COLUMNS if one in names), None)
+        chosen = cut.column or next((one for one in COLUMNS if one in names), None)
         if chosen not in names:
             raise UserError(
                 f"The parquet file has no column '{chosen}'." if chosen else "No column looks like pictures.",
                 where=str(path),
-                expected="one of " + ", ".join(names),
+                expected="one of " + shorten(names, 20),
                 fix="name the column with the encoded pictures or their paths: --column NAME",
             )
         total = table.metadata.num_rows
-    for start in range(0, total, size):
-        yield Part(0, "parquet", str(path), name, start, min(size, total - start), column=str(chosen))
+    if not 0 <= total <= 8 * path.stat().st_size:  # no picture or path takes less than a bit
+        raise UserError(f"The parquet file says that it has {total} rows, which it can't hold.", where=str(path))
+    for start in range(0, total, cut.size):
+        yield Part(0, "parquet", str(path), str(root), name, start, min(cut.size, total - start), column=str(chosen))

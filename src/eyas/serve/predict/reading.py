@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,8 +12,10 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 
-from eyas.decode import MAX_PIXELS, decode, read_image
+from eyas.decode import MAX_BYTES, MAX_PIXELS, decode, read_image
 from eyas.errors import UserError
+from eyas.files import OUTSIDE, open_regular
+from eyas.serve.predict.containers import open_video
 from eyas.serve.predict.parts import Part
 from eyas.types import UInt8Array
 
@@ -40,10 +43,12 @@ class Reader:
 
     Args:
         max_pixels: a picture with more is not decoded.
+        roots: folders that files may lie below besides the source that they were found in.
     """
 
-    def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, max_pixels: int = MAX_PIXELS, roots: Sequence[Path] = ()) -> None:
         self._max_pixels = max_pixels
+        self._roots = tuple(roots)
         self._video: tuple[str, cv2.VideoCapture] | None = None
         self._frame = 0  # the video's next one
         self._table: tuple[str, str, Stream] | None = None
@@ -62,22 +67,40 @@ class Reader:
             return self._archive(part, without)
         return self._frames(part) if part.kind == "video" else self._rows(part, without)
 
+    def _below(self, part: Part) -> tuple[Path, ...]:
+        """Return the folders that a part's files must lie below."""
+        return (Path(part.root), *self._roots)
+
     def _pictures(self, part: Part, without: frozenset[int]) -> Iterator[Found]:
         for position, name in enumerate(part.names):
             path = Path(part.path) / name
-            yield Found(name, None, _ended(path) if position in without else self._file(path))
+            yield Found(name, None, _ended(path) if position in without else self._file(path, part))
 
     def _archive(self, part: Part, without: frozenset[int]) -> Iterator[Found]:
-        with Path(part.path).open("rb") as file:
+        try:
+            with open_regular(part.path, below=self._below(part)) as file:
+                descriptor = os.dup(file.fileno())
+        except (OSError, UserError) as error:
+            reason = error.problem if isinstance(error, UserError) else f"The archive can't be read: {error.strerror}."
+            yield from (Found(f"{part.name}/{name}", None, UserError(reason, where=part.path)) for name in part.names)
+            return
+        with os.fdopen(descriptor, "rb") as file:
+            total = os.fstat(descriptor).st_size
             for position, (name, (offset, size)) in enumerate(zip(part.names, part.spans, strict=True)):
                 full = f"{part.name}/{name}"
-                data = os.pread(file.fileno(), size, offset)
-                yield Found(full, None, _ended(full) if position in without else self._decoded(data, full))
+                if position in without:
+                    yield Found(full, None, _ended(full))
+                elif size > MAX_BYTES or offset + size > total:
+                    yield Found(full, None, UserError(f"The member says that it has {size} bytes.", where=full))
+                else:
+                    yield Found(full, None, self._decoded(os.pread(descriptor, size, offset), full))
 
-    def _file(self, path: Path) -> UInt8Array | UserError:
+    def _file(self, path: Path, part: Part) -> UInt8Array | UserError:
         try:
-            return read_image(path, max_pixels=self._max_pixels)
+            return read_image(path, max_pixels=self._max_pixels, below=self._below(part))
         except UserError as error:
+            if error.problem == OUTSIDE:
+                return UserError(f"{error.problem} Name more of them with --root FOLDER.", where=error.where)
             return error
 
     def _decoded(self, data: bytes, where: str) -> UInt8Array | UserError:
@@ -90,7 +113,12 @@ class Reader:
         if self._video is None or self._video[0] != part.path or self._frame > part.start:
             if self._video is not None:
                 self._video[1].release()
-            self._video = (part.path, cv2.VideoCapture(part.path))
+                self._video = None
+            try:
+                self._video = (part.path, open_video(Path(part.path), self._below(part))[0])
+            except UserError as error:
+                yield Found(part.name, None, error)
+                return
             self._frame = 0
         capture = self._video[1]
         while self._frame < part.start and capture.grab():  # seeking is not exact to the frame
@@ -111,16 +139,28 @@ class Reader:
         from eyas.serve.predict.tables import column_values, open_parquet
 
         if self._table is None or self._table[:2] != (part.path, part.column) or self._row > part.start:
-            with open_parquet(Path(part.path)) as table:
+            below = self._below(part)
+            groups: list[int] = []
+            with suppress(UserError), open_parquet(Path(part.path), below) as table:  # told below, row by row
                 groups = [table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)]
             group = self._row = 0
             while group < len(groups) and self._row + groups[group] <= part.start:
                 self._row += groups[group]
                 group += 1
-            self._table = (part.path, part.column, column_values(Path(part.path), part.column, group))
+            self._table = (part.path, part.column, column_values(Path(part.path), part.column, group, below))
         values = self._table[2]
         while self._row < part.start + part.count:
-            value = next(values)
+            try:
+                value = next(values)
+            except (StopIteration, UserError) as error:
+                # The rows that follow can't be had either; the next part looks for its own from the start.
+                self._table = None
+                reason = (
+                    error.problem if isinstance(error, UserError) else "The parquet file has fewer rows than it says."
+                )
+                for row in range(max(self._row, part.start), part.start + part.count):
+                    yield Found(part.name, row, UserError(reason, where=f"{part.name}, row {row}"))
+                return
             self._row += 1
             if self._row > part.start:
                 row = self._row - 1
@@ -136,7 +176,7 @@ class Reader:
             return self._decoded(value, where)
         if not isinstance(value, str):
             return UserError("The cell is neither a picture's bytes nor a path.", where=where)
-        return self._file(Path(part.path).parent / value)
+        return self._file(Path(part.path).parent / value, part)
 
 
 def _ended(where: str | Path) -> UserError:

@@ -16,6 +16,7 @@ from eyas.files import atomic_path
 from eyas.runtime.convert import decimals
 from eyas.runtime.like import ImageIds
 from eyas.runtime.writers import read_ids
+from eyas.text import json_text, to_utf8
 from eyas.types import Id
 
 Format = Literal["parquet", "jsonl", "coco"]
@@ -43,7 +44,7 @@ class JsonLines:
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add pictures."""
-        self._file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self._file.writelines(json_text(row) + "\n" for row in rows)
 
     def close(self) -> None:
         """Finish the file."""
@@ -82,7 +83,7 @@ class CocoResults:
             for one, box in zip(found, decimals(xyxy_to_xywh(boxes)), strict=True):
                 fields = {"image_id": image, "category_id": self._category(one["label"])}
                 entry = {**fields, "bbox": box, "score": one["score"], **about}
-                self._file.write(self._separator + json.dumps(entry, ensure_ascii=False))
+                self._file.write(self._separator + json_text(entry))
                 self._separator = ",\n"
 
     def _category(self, label: int) -> Id:
@@ -188,5 +189,6 @@ def _noting(rows: Iterable[dict[str, Any]], problems: list[tuple[str, str]]) -> 
     """Pass the rows on and note those with an error."""
     for row in rows:
         if "error" in row and len(problems) < 1000:
-            problems.append((row["name"] if "index" not in row else f"{row['name']}#{row['index']}", row["error"]))
+            name = to_utf8(row["name"])
+            problems.append((name if "index" not in row else f"{name}#{row['index']}", row["error"]))
         yield row

@@ -78,6 +78,7 @@ def predict(
     device: str = "auto",
     max_pixels: int = MAX_PIXELS,
     max_unreadable: int = LIMIT,
+    roots: Sequence[str | Path] = (),
     restart: bool = False,
     overwrite: bool = False,
     part: int = PART,
@@ -103,6 +104,7 @@ def predict(
         device: "auto", "cpu" or "cuda".
         max_pixels: pictures with more are not decoded.
         max_unreadable: so many pictures that can't be read are passed over, then it stops; it can be resumed.
+        roots: folders that links, and paths in parquet files, may lead to besides the sources' own.
         restart: forget what an earlier call has done.
         overwrite: replace an output that is there.
         part: pictures that are saved together.
@@ -124,13 +126,17 @@ def predict(
         raise UserError(f"{target} is there already.", where="out", fix="choose another name, or add --overwrite")
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     named = tuple(classes) if classes is not None else None
-    settings = Settings(str(Path(bundle).resolve()), confidence, iou, suppression, named, batch, max_pixels)
+    settings = Settings(
+        str(Path(bundle).resolve()), confidence, iou, suppression, named, batch, max_pixels, _roots(roots)
+    )
     asked = {**asdict(settings), "sources": [_absolute(one) for one in listed], "column": column, "part": part}
     asked["bundle"] = hash_file(Path(bundle) / MANIFEST)
     with job.held():
         if restart:
             _forget(job)
-        job.begin(asked, plan([str(one) for one in listed], part, column=column, without=target.resolve()))
+        below = [Path(root) for root in settings.roots]
+        texts = [str(one) for one in listed]
+        job.begin(asked, plan(texts, part, column=column, without=target.resolve(), roots=below))
         counter = _Counter(job, max_unreadable, on_progress)
         left = (one for one in job.parts() if one.index not in counter.saved)
         for saved in _saving(job, left, settings, target, manifest, workers, device, on, counter):
@@ -213,6 +219,18 @@ class _Counter:
 def _absolute(source: str | Path) -> str:
     """Return the source so that it means the same from any folder."""
     return str(Path(source).absolute())
+
+
+def _roots(roots: Sequence[str | Path]) -> tuple[str, ...]:
+    """Return the folders as they really lie.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    for root in roots:
+        if not Path(root).is_dir():
+            raise UserError(f"There is no folder {root}.", where="roots", expected="a folder")
+    return tuple(str(Path(root).resolve()) for root in roots)
 
 
 def _forget(job: Job) -> None:

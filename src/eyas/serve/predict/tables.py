@@ -8,31 +8,37 @@ from pathlib import Path
 from typing import Any
 
 from eyas.errors import UserError, missing_extra
+from eyas.files import open_regular
+from eyas.text import to_utf8
 
 _ROWS = 16  # pictures that are taken out of a parquet file at once
 GROUP = 8192  # pictures in a row group of the results
 
 
 @contextmanager
-def open_parquet(path: Path) -> Iterator[Any]:
+def open_parquet(path: Path, below: Sequence[Path] = ()) -> Iterator[Any]:
     """Give a `pyarrow.parquet.ParquetFile`.
 
+    Args:
+        path: the file.
+        below: where it must lie, see `eyas.files.open_regular`.
+
     Raises:
-        UserError: it can't be read, or pyarrow is not installed.
+        UserError: it can't be read, is no file or lies elsewhere, or pyarrow is not installed.
     """
     arrow = _pyarrow()
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as table:
+        with open_regular(path, below=below) as file, parquet.ParquetFile(file) as table:
             yield table
     except (arrow.ArrowException, OSError) as error:
         raise UserError(f"The parquet file can't be read: {error}", where=str(path)) from None
 
 
-def column_values(path: Path, column: str, group: int) -> Iterator[Any]:
+def column_values(path: Path, column: str, group: int, below: Sequence[Path] = ()) -> Iterator[Any]:
     """Yield the column's values from a row group on; a few are held at once."""
-    with open_parquet(path) as table:
+    with open_parquet(path, below) as table:
         for each in range(group, table.metadata.num_row_groups):
             for batch in table.iter_batches(batch_size=_ROWS, row_groups=[each], columns=[column]):
                 yield from batch.column(0).to_pylist()
@@ -73,7 +79,8 @@ class ParquetResults:
             found = row.get("detections", [])
             self._waiting.append(
                 {
-                    **{key: row.get(key) for key in ("name", "index", "height", "width", "error")},
+                    **{key: row.get(key) for key in ("index", "height", "width")},
+                    **{key: _text(row.get(key)) for key in ("name", "error")},
                     "boxes": [one["box"] for one in found],
                     "scores": [one["score"] for one in found],
                     "labels": [one["label"] for one in found],
@@ -92,6 +99,11 @@ class ParquetResults:
     def _flush(self) -> None:
         self._writer.write_table(self._arrow.Table.from_pylist(self._waiting, schema=self._schema))
         self._waiting.clear()
+
+
+def _text(value: str | None) -> str | None:
+    """Return text as Parquet can hold it, see `eyas.text.to_utf8`."""
+    return None if value is None else to_utf8(value)
 
 
 def _pyarrow() -> Any:

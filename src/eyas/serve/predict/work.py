@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.serve.predict.parts import Part
 from eyas.serve.predict.reading import Found, Reader
+from eyas.text import json_text
 from eyas.types import Detections, Suppression
 
 Tick: TypeAlias = Callable[[int], None]
@@ -33,6 +33,7 @@ class Settings:
         confidence, iou, suppression, classes: as for `eyas.runtime.detector.Detector`.
         batch: pictures that go through the network at once.
         max_pixels: pictures with more are not decoded.
+        roots: folders that files may lie below besides the source that they were found in.
     """
 
     bundle: str
@@ -42,6 +43,7 @@ class Settings:
     classes: tuple[str, ...] | None = None
     batch: int = 1
     max_pixels: int = MAX_PIXELS
+    roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Predictor:
         self._detector: Detector = load(Path(settings.bundle), threads=threads, device=device, spin=threads is None)
         self._thresholds = self._detector.limits(settings.confidence, settings.iou, settings.suppression)
         self._only = self._detector.labels_of(settings.classes)
-        self._reader = Reader(settings.max_pixels)
+        self._reader = Reader(settings.max_pixels, tuple(map(Path, settings.roots)))
         self._batch = settings.batch
 
     def run(self, part: Part, tick: Tick = lambda _: None, *, without: frozenset[int] | None = None) -> Done:
@@ -172,4 +174,4 @@ def to_line(found: Found, result: Detections | UserError) -> bytes:
             for one, label in zip(fields["detections"], result.labels.tolist(), strict=True)
         ]
         row |= {"height": result.height, "width": result.width, "detections": detections}
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    return json_text(row).encode() + b"\n"

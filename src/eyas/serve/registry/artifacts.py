@@ -6,7 +6,9 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from eyas.card import CARD, Card, verify_card
@@ -14,6 +16,7 @@ from eyas.errors import UserError
 from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest
 
 _TEMPORARY = ".adding-"
+_STALE_SECONDS = 24 * 3600.0
 
 
 class Artifacts:
@@ -51,6 +54,7 @@ class Artifacts:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
             staged = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
         except OSError as error:
             raise _not_written(error, self.folder) from error
@@ -65,6 +69,13 @@ class Artifacts:
             raise _not_written(error, self.folder) from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what processes left that were ended while they copied; what is younger may be at work."""
+        for left in self.folder.glob(f"{_TEMPORARY}*"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
 
     def _move(self, staged: Path, target: Path) -> None:
         """Give the folder its name; what was there is spoiled, or the same, written by another process meanwhile."""

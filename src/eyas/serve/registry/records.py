@@ -50,7 +50,7 @@ class SqliteRecords:
 
     def models(self) -> tuple[Model, ...]:
         """Return all models, by name."""
-        if not self._path.is_file():
+        if is_unmade(self._path, self._patience):
             return ()
         with sqlite_errors(self._path), closing(self._open()) as database:
             names = [row[0] for row in database.execute("SELECT name FROM registered_models ORDER BY name")]
@@ -58,7 +58,7 @@ class SqliteRecords:
 
     def model(self, name: str) -> Model | None:
         """Return one model, None if there is none of that name."""
-        if not self._path.is_file():
+        if is_unmade(self._path, self._patience):
             return None
         with sqlite_errors(self._path), closing(self._open()) as database:
             known = database.execute("SELECT 1 FROM registered_models WHERE name = ?", (name,)).fetchone()
@@ -68,6 +68,44 @@ class SqliteRecords:
         database = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=self._patience)
         database.execute("BEGIN")  # all that follows sees one moment
         return database
+
+
+def is_unmade(path: Path, patience: float = PATIENCE) -> bool:
+    """Return whether there is no registry yet: no file, an empty one, or one whose making was ended midway.
+
+    Raises:
+        UserError: it is a file of another kind, or can't be read.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return True
+    with _looking(path, patience) as database:
+        return not _tables(database) >= {"registered_models", "model_versions", "registered_model_aliases"}
+
+
+def has_rows(path: Path, patience: float = PATIENCE) -> bool:
+    """Return whether there is a database with anything in it that would be lost with it.
+
+    Raises:
+        UserError: it is a file of another kind, or can't be read.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with _looking(path, patience) as database:
+        kept = _tables(database) - {"alembic_version"}
+        return any(database.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() for table in sorted(kept))
+
+
+@contextmanager
+def _looking(path: Path, patience: float) -> Iterator[sqlite3.Connection]:
+    """Give the database; where a writer was ended in the middle of a change, opening it so takes that back."""
+    address = f"{path.resolve().as_uri()}?mode=rw"
+    with sqlite_errors(path), closing(sqlite3.connect(address, uri=True, timeout=patience)) as database:
+        yield database
+
+
+def _tables(database: sqlite3.Connection) -> set[str]:
+    """Return the names of the tables."""
+    return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _read(database: sqlite3.Connection, name: str) -> Model:

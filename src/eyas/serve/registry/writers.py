@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -10,12 +11,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from eyas.errors import UserError, missing_extra
+from eyas.files import atomic_path
 from eyas.serve.registry.artifacts import Artifacts
 from eyas.serve.registry.base import Version
-from eyas.serve.registry.records import PATIENCE, database_error, server_errors, sqlite_errors
+from eyas.serve.registry.records import PATIENCE, database_error, has_rows, server_errors, sqlite_errors
 
 EXPERIMENT = "eyas-bundles"  # on a server: holds the runs that the bundles' files hang on
 _DEFAULTS = {
@@ -30,6 +32,8 @@ _DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 _FOLDER = "bundle"
+# What the system says -> what SQLite says of the same.
+_WORDS = {errno.EACCES: "readonly", errno.EPERM: "readonly", errno.EROFS: "readonly", errno.ENOSPC: "disk is full"}
 _STEP = 0.02  # seconds between two tries to get the lock
 
 
@@ -83,8 +87,7 @@ class SqliteWriter:
         quiet_mlflow()
         import mlflow.store.model_registry.sqlalchemy_store  # noqa: F401  # takes seconds: before others have to wait
 
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("a") as file:
+        with _lock_file(self._path) as file:
             deadline = time.monotonic() + self._lock_patience
             while True:
                 try:
@@ -129,10 +132,23 @@ class SqliteWriter:
 
     def _opened(self) -> Any:
         if self._store is None:
-            from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-
-            self._store = SqlAlchemyStore(f"sqlite:///{self._path.resolve()}?timeout={self._patience:g}")
+            # Without a row in it nothing is lost, whether its making came to its end or not.
+            if not has_rows(self._path, self._patience):
+                self._make()
+            self._store = _store_at(self._path, self._patience)
         return self._store
+
+    def _make(self) -> None:
+        """Make the file with its tables: aside, and under its name when it is whole.
+
+        It takes MLflow many steps, after each of which the process may be ended; it can't go on from where it was.
+        """
+        for left in self._path.parent.glob(f".{self._path.name}.*.tmp*"):  # of processes that were ended
+            left.unlink(missing_ok=True)
+        with atomic_path(self._path) as temporary:
+            _store_at(temporary, self._patience).engine.dispose()
+            for end in ("-journal", "-wal", "-shm"):  # an unfinished file's, which would be played into the new one
+                self._path.with_name(self._path.name + end).unlink(missing_ok=True)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -145,6 +161,26 @@ class SqliteWriter:
             if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy"):
                 raise
             raise database_error(str(error), self._path) from error
+
+
+def _lock_file(path: Path) -> IO[str]:
+    """Return the opened file whose lock writers hold; the registry's folder is made where it is missing.
+
+    Raises:
+        UserError: the folder, or what lies in it, can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.with_suffix(".lock").open("a")
+    except OSError as error:
+        raise database_error(_WORDS.get(error.errno or 0, str(error)), path) from error
+
+
+def _store_at(path: Path, patience: float) -> Any:
+    """Return MLflow's store in a file, with all tables."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+
+    return SqlAlchemyStore(f"sqlite:///{path.resolve()}?timeout={patience:g}")
 
 
 class ServerWriter:
