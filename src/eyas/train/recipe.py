@@ -159,6 +159,8 @@ class Recipe:
             "trainer.sheets": (self.trainer.sheets, 0, 1000),
         }
         for name, (value, least, most) in wholes.items():
+            if isinstance(value, int) and value < least:
+                raise UserError(f"{name} is {value}.", expected=f"at least {least}", where=name)
             check_whole(name, value, least, most)
         for name, leaf in dotted_fields(self).items():
             if isinstance(leaf, float) and not math.isfinite(leaf):
