@@ -1,10 +1,12 @@
-"""What all tests share: one thread, no screen, hypothesis without a clock, and a prepared folder of artefacts."""
+"""What all tests share: one thread, no screen, no fork, hypothesis without a clock, a prepared folder of artefacts."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch, OpenCV or matplotlib are imported: small tensors gain nothing from threads, and workers share the cores.
@@ -20,6 +22,19 @@ settings.load_profile("eyas")
 
 # Fields of a recipe that make training a matter of seconds; what is learned does not matter.
 SHORT = {"trainer.max_steps": 2, "trainer.epochs": 1, "data.workers": 0, "trainer.preflight": False}
+
+# Where this process was forked, by us or by a package: see tests/meta/test_forks.py.
+FORKS: list[str] = []
+os.register_at_fork(before=lambda: FORKS.append("".join(traceback.format_stack())))
+
+
+@pytest.fixture(autouse=True)
+def never_forked() -> Iterator[None]:
+    """Refuse a test in which the process was forked: it has threads (gRPC's, OpenMP's), which no copy has."""
+    yield
+    forks = FORKS.copy()
+    FORKS.clear()
+    assert not forks, f"this process was forked here:\n{forks[0]}"
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from eyas.errors import UserError
 
 SAY_SECONDS = 60.0  # after so long without a word, it is said what a worker does
 _LOOK_SECONDS = 1.0
-_STACK_SECONDS = 3.0  # for a worker to write its stack down
+STACK_SECONDS = 3.0  # for a worker to write its stack down
 _STACK_LINES = 12
 # Workers share the cores among themselves: no library in them may start threads.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -57,6 +57,11 @@ class Member:
             # The path of this process, changes that the script made included, without the script itself.
             code = f"import sys; sys.path[:] = {sys.path!r}; from eyas.data.worker import main; {call}"
             self._process = _start([sys.executable, "-c", code], passed)
+
+    @property
+    def pid(self) -> int:
+        """Return the process's number."""
+        return self._process.pid
 
     def give(self, turn: int, task: Task) -> None:
         """Have a task done after those that it has; `turn` numbers it."""
@@ -108,11 +113,9 @@ class Member:
                 fix="put classes and functions of your own into a module that can be imported, or use data.workers=0",
             )
         if message.turn == turn:
-            raise (
-                message.error
-                if isinstance(message.error, UserError)
-                else RuntimeError(f"A loader worker failed:\n{message.error}")
-            )
+            if isinstance(message.error, UserError):
+                raise message.error
+            raise RuntimeError(f"A loader worker failed:\n{message.error}")
 
     def _await(self, turn: int) -> None:
         """Return when the worker has sent something or has ended; after a minute tell what it does.
@@ -136,9 +139,7 @@ class Member:
         """Return what is to be said of a worker that gives nothing."""
         epoch, numbers = self._doing.get(turn, (0, ()))
         asked = f"asked for batch {', '.join(map(str, numbers))} of epoch {epoch}"
-        text = (
-            f"Loader worker {self.number} (process {self._process.pid}) has given nothing for {seconds:.0f} s, {asked}."
-        )
+        text = f"Loader worker {self.number} (process {self.pid}) has given nothing for {seconds:.0f} s, {asked}."
         if ends is not None:
             text += f" If that goes on, the run ends after {ends:.0f} s."
         return UserError(
@@ -151,21 +152,21 @@ class Member:
         start = self._trace.seek(0, os.SEEK_END)
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(ASK_SIGNAL)
-        end = time.monotonic() + _STACK_SECONDS
+        end = time.monotonic() + STACK_SECONDS
         text, last = "", None
         while time.monotonic() < end and (not text or text != last):
             last = text
             time.sleep(0.1)
             self._trace.seek(start)
             text = self._trace.read().decode(errors="replace")
-        return _indented(text) or f"    nothing that it could write down; the system says: {_state(self._process.pid)}"
+        return _indented(text) or f"    nothing that it could write down; the system says: {_state(self.pid)}"
 
     def _death(self) -> UserError:
         """Return what is to be said of a worker that ended by itself."""
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
-            return UserError(f"Loader worker {self.number} (process {self._process.pid}) closed its connection.")
+            return UserError(f"Loader worker {self.number} (process {self.pid}) closed its connection.")
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended by itself (exit code {code})"
         self._trace.seek(0)
         crash = _indented("".join(self._trace.read().decode(errors="replace").partition("Fatal Python error")[1:]))
@@ -174,8 +175,7 @@ class Member:
         else:
             fix = "see what it printed; data.workers=0 makes the batches in this process"
         return UserError(
-            f"Loader worker {self.number} (process {self._process.pid}) {how}."
-            + (f" It was here:\n{crash}" if crash else ""),
+            f"Loader worker {self.number} (process {self.pid}) {how}." + (f" It was here:\n{crash}" if crash else ""),
             fix=fix,
         )
 
