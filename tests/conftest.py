@@ -16,6 +16,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 from hypothesis import HealthCheck, settings
 
+import eyas.runtime.openvino_core  # noqa: F401  # before a test imports OpenVINO, which else would fork
+
 # A loaded machine is slow, which is no fault of the code; and a failure must come back when it is run again.
 settings.register_profile("eyas", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("eyas")

@@ -82,6 +82,6 @@ def _classes(data: Path) -> tuple[str, ...]:
 
 def computes_in_bf16() -> bool:
     """Return whether OpenVINO computes in bf16 on this processor, which it then does for fp16, too."""
-    import openvino
+    from eyas.runtime.openvino_core import openvino_core
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
