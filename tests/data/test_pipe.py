@@ -24,7 +24,7 @@ from eyas.data.shared import SharedBlock
 from eyas.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-LONG = 120.0  # seconds of patience with a machine that is busy; nothing here takes them
+LONG = 300.0  # seconds of patience with a machine that is busy; nothing here takes them
 TASKS: list[Task] = [(3, (0, 1)), (3, (2,)), (3, (3, 4)), (3, (5,)), (3, (6,))]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no workers")

@@ -42,8 +42,9 @@ class SharedBlock:
         start = -(-self.nbytes // ALIGNMENT) * ALIGNMENT
         view, done = memoryview(data), 0
         view = view.cast("B") if view.nbytes else memoryview(b"")  # a shape with a zero in it can't be cast
+        os.lseek(self.descriptor, start, os.SEEK_SET)
         while done < len(view):
-            done += os.pwrite(self.descriptor, view[done:], start + done)
+            done += os.write(self.descriptor, view[done:])
         self.nbytes = start + len(view)
         return start
 
