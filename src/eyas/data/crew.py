@@ -220,9 +220,9 @@ def _end(members: Sequence[Member]) -> None:
 def _start(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
     """Start a worker without forking this process (subprocess does not, as long as nothing is to be called before).
 
-    Signals that end a process wait until the worker has said what they do: it inherits what this thread blocks.
+    Signals that would end the process wait until the worker has said what they do: it inherits what this thread blocks.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, ASK_SIGNAL))
     try:
         return subprocess.Popen(
             command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env={**os.environ, **_ONE_THREAD}

@@ -38,10 +38,12 @@ class SharedBlock:
         self.nbytes = os.fstat(self.descriptor).st_size
 
     def append(self, data: memoryview | bytes) -> int:
-        """Write bytes (of a contiguous array) at the end and return where they begin, a multiple of 64."""
+        """Write bytes, or a contiguous array, at the end and return where they begin (a multiple of 64)."""
         start = -(-self.nbytes // ALIGNMENT) * ALIGNMENT
         view, done = memoryview(data), 0
-        view = view.cast("B") if view.nbytes else memoryview(b"")  # a shape with a zero in it can't be cast
+        if not view.nbytes:
+            return self.nbytes
+        view = view.cast("B")
         os.lseek(self.descriptor, start, os.SEEK_SET)
         while done < len(view):
             done += os.write(self.descriptor, view[done:])

@@ -66,7 +66,7 @@ def main(connection: int, trace: int, parcel: list[int]) -> None:
         parcel: the address of the parcel that holds the `Maker`.
     """
     # The process that started it decides when it ends: Ctrl-C reaches all processes of a terminal, and SIGTERM those
-    # of a batch job, while the last step is still to be done and saved. Both were blocked when it was started.
+    # of a batch job, while the last step is still to be done and saved. Until here these signals were blocked.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with os.fdopen(trace, "w") as file:
@@ -121,6 +121,8 @@ def _do(connection: Connection[Any, Any], make: Maker, turn: int, task: Task) ->
         connection.send(Failed(turn, UserError("A loader worker has no memory left.", fix=MEMORY_FIX)))
     except Exception:
         connection.send(Failed(turn, traceback.format_exc()))
+    finally:
+        room.close()
 
 
 class _SharedRoom:
@@ -136,8 +138,9 @@ class _SharedRoom:
 
     def close(self) -> None:
         """Let go of the last batch's memory, which is on its way."""
-        os.close(self.descriptor)
-        self.descriptor = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def _limit_threads() -> None:
