@@ -16,7 +16,8 @@ PYTHON ?=
 # pip shows its downloads, the long part of a first call, except where nobody watches.
 INSTALL := $(BIN)/python -m pip install $(if $(CI),--quiet) --disable-pip-version-check -c constraints.txt
 
-# Tests run in one process a core, each with one thread: small tensors gain nothing from more.
+# Tests run in one process a core, each with one thread: small tensors gain nothing from more. A file's tests stay in one
+# process; files are begun in the order of tests/conftest.py, the slow ones first.
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
@@ -31,7 +32,7 @@ quickstart: $(VENV)/.installed-train  ## install, then make a small data set, tr
 	@echo "The command line is $(BIN)/eyas; 'source $(BIN)/activate' puts it on the path."
 
 test: $(VENV)/.installed-dev  ## install what the tests need and run them all
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev  ## format, lint, types and the rules of the repository (layers, sizes, docs, licences)
 	$(BIN)/ruff format --check .

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,16 +141,13 @@ def floor(_bundle: str, port: int) -> None:
 def bridge(bundle: str, port: int) -> None:
     """Serve with two processes and nothing else: bytes to the worker, JSON back, one request at a time."""
     import asyncio
-    import os
 
     import uvicorn
 
     front, back = socket.socketpair()
-    if os.fork() == 0:
-        front.close()
-        _bridge_worker(bundle, back)
-        os._exit(0)
-    back.close()
+    with back:
+        command = [sys.executable, __file__, "bridge-worker", bundle, str(back.fileno())]
+        subprocess.Popen(command, pass_fds=[back.fileno()])
     front.setblocking(False)
     one = asyncio.Lock()
 
@@ -174,11 +172,12 @@ def bridge(bundle: str, port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False, lifespan="off")
 
 
-def _bridge_worker(bundle: str, back: Any) -> None:
+def bridge_worker(bundle: str, descriptor: int) -> None:
     """Read a length and a picture, do what Eyas' worker does with it, answer; so on until the front is gone."""
     from eyas.serve.workers.base import PictureLimits, Task
     from eyas.serve.workers.pipeline import Pipeline
 
+    back = socket.socket(fileno=descriptor)
     found = detector(bundle)
     pipeline = Pipeline(found, PictureLimits())
     while head := back.recv(8, socket.MSG_WAITALL):
@@ -212,7 +211,8 @@ def main(arguments: Sequence[str]) -> None:
     name, bundle, port = arguments
     # A script's folder comes first on the path; other packages there must not shadow what is installed.
     sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() != Path(__file__).parent.resolve()]
-    {"triton": triton, "ray": ray, "greedy": greedy, "bridge": bridge, "floor": floor}[name](bundle, int(port))
+    peers = {"triton": triton, "ray": ray, "greedy": greedy, "bridge": bridge, "floor": floor}
+    {**peers, "bridge-worker": bridge_worker}[name](bundle, int(port))
 
 
 if __name__ == "__main__":

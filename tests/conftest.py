@@ -1,10 +1,11 @@
-"""What all tests share: one thread, no screen, hypothesis without a clock, and a prepared folder of artefacts."""
+"""What all tests share: one thread, no screen, no fork, hypothesis without a clock, a prepared folder of artefacts."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +16,52 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 from hypothesis import HealthCheck, settings
 
+import eyas.runtime.openvino_core  # noqa: F401  # before a test imports OpenVINO, which else would fork
+
 # A loaded machine is slow, which is no fault of the code; and a failure must come back when it is run again.
 settings.register_profile("eyas", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("eyas")
 
 # Fields of a recipe that make training a matter of seconds; what is learned does not matter.
 SHORT = {"trainer.max_steps": 2, "trainer.epochs": 1, "data.workers": 0, "trainer.preflight": False}
+
+# The files that take longest, that one first: begun first, so that processes that share the tests out end together.
+SLOW = (
+    "meta/test_examples.py",
+    "compile/parity/test_small.py",
+    "compile/parity/test_large.py",
+    "compile/test_tensorrt_bundle.py",
+    "compile/test_light_install.py",
+    "compile/parity/test_middle.py",
+    "compile/test_openvino.py",
+    "train/test_fit.py",
+    "compile/test_tensorrt.py",
+    "compile/parity/test_variants.py",
+    "compile/test_targets.py",
+    "compile/test_auto.py",
+    "compile/test_bundle_stream.py",
+    "cli/test_detect.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow files first; the tests of a file stay together, in their order."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: place.get(item.path, len(SLOW)))
+
+
+# Where this process was forked, by us or by a package: see tests/meta/test_forks.py.
+FORKS: list[str] = []
+os.register_at_fork(before=lambda: FORKS.append("".join(traceback.format_stack())))
+
+
+@pytest.fixture(autouse=True)
+def never_forked() -> Iterator[None]:
+    """Refuse a test in which the process was forked: it has threads (gRPC's, OpenMP's), which no copy has."""
+    yield
+    forks = FORKS.copy()
+    FORKS.clear()
+    assert not forks, f"this process was forked here:\n{forks[0]}"
 
 
 @pytest.fixture(scope="session", autouse=True)

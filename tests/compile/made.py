@@ -78,3 +78,10 @@ def _classes(data: Path) -> tuple[str, ...]:
     from eyas.data.formats import load_dataset
 
     return load_dataset(data, "val").classes
+
+
+def computes_in_bf16() -> bool:
+    """Return whether OpenVINO computes in bf16 on this processor, which it then does for fp16, too."""
+    from eyas.runtime.openvino_core import openvino_core
+
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

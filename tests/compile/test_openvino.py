@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 from tests.compile.graphs import BATCHES, SIZES, SPEC, write_graph, write_int8
+from tests.compile.made import computes_in_bf16
 from tests.runtime.fakes import CLASSES
 
 from eyas.card import hash_file
@@ -118,7 +119,7 @@ def test_build_says_what_the_device_really_computes_in(
     elif details["hint_is_native"]:
         assert set(executed) == {precision}
     else:
-        assert set(executed) == {"fp32"}
+        assert set(executed) == {"bf16" if computes_in_bf16() else "fp32"}
 
 
 def test_half_precision_halves_the_file(built: dict[str, tuple[Path, BuiltFiles]]) -> None:

@@ -1,7 +1,8 @@
-"""Signals still reach the process after OpenVINO's sessions came and went in any order."""
+"""OpenVINO in this process: signals still reach it after sessions came and went, and nothing is reported from forks."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -37,3 +38,24 @@ def test_a_signal_does_not_kill_after_sessions_ended_in_any_order(ir_bundle: Bun
 
 def test_there_is_one_core() -> None:
     assert openvino_core() is openvino_core()
+
+
+# A graph is converted; whatever forks in this process or talks to the network is counted.
+REPORTS = """
+import os, sys, urllib.request
+from pathlib import Path
+import eyas.compile.openvino
+forks = []
+os.register_at_fork(before=lambda: forks.append("fork"))
+urllib.request.urlopen = lambda *words, **more: forks.append("network")
+import openvino
+openvino.convert_model(sys.argv[1])
+print(len(forks), forks)
+"""
+
+
+def test_importing_and_converting_is_not_reported(bundle: Bundle) -> None:
+    words = [sys.executable, "-c", REPORTS, str(bundle.folder / "model.onnx")]
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.stdout == "0 []\n", done.stderr

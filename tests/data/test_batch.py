@@ -1,14 +1,13 @@
-"""The batch: packing, moving, and how it travels between processes."""
+"""The batch: packing, moving, and the arrays that it is made of."""
 
 from __future__ import annotations
 
-import io
-from multiprocessing.reduction import ForkingPickler
-
+import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from eyas.data.batch import Batch, new_images
+from eyas.data.batch import Batch
+from eyas.data.batch_arrays import BatchArrays, own_memory, picture_shape
 from eyas.types import InputSpec
 
 
@@ -34,23 +33,16 @@ def test_boxes_are_packed_end_to_end() -> None:
     assert batch.truth(2)[0].tolist() == [[8.0, 9.0, 10.0, 11.0]]
 
 
-def test_it_travels_whole_and_with_one_shared_tensor() -> None:
-    batch = make_batch()
-    stream = io.BytesIO()
-    ForkingPickler(stream).dump(batch)
-    assert stream.getvalue().count(b"rebuild_storage") == 1  # a file descriptor each, so only the pictures
-    arrived = ForkingPickler.loads(stream.getvalue())
-    assert all(torch.equal(one, other) for one, other in zip(batch.tensors(), arrived.tensors(), strict=True))
-    assert [t.dtype for t in batch.tensors()] == [t.dtype for t in arrived.tensors()]
-
-
 def test_the_trainer_moves_it_to_a_device() -> None:
     moved = move_data_to_device(make_batch(), torch.device("meta"))
     assert isinstance(moved, Batch)
     assert {tensor.device.type for tensor in moved.tensors()} == {"meta"}
 
 
-def test_room_for_pictures() -> None:
-    images = new_images(2, InputSpec(64, 96))
-    assert images.shape == (2, 64, 96, 3)
-    assert images.dtype == torch.uint8
+def test_it_shares_the_memory_of_the_arrays_that_it_is_made_of() -> None:
+    images = own_memory(picture_shape(2, InputSpec(64, 96)))
+    none = np.zeros(0, np.int64)
+    batch = Batch.of(BatchArrays(images, np.zeros((0, 4), np.float32), none, none, none, none, none, none))
+    assert batch.images.shape == (2, 64, 96, 3) and batch.images.dtype == torch.uint8
+    images[1, 2, 3] = (7, 8, 9)
+    assert batch.images[1, 2, 3].tolist() == [7, 8, 9]

@@ -85,7 +85,7 @@ def licence(package: Distribution) -> str:
         return str(expression)
     kinds = [row.split("::")[-1].strip() for row in fields.get_all("Classifier") or [] if row.startswith("License ::")]
     lines = (fields.get("License") or "").strip().splitlines() or [""]
-    names = [kind for kind in kinds if kind != "OSI Approved"] or lines[:1]
+    names = [kind for kind in kinds if kind not in ("OSI Approved", "DFSG approved")] or lines[:1]
     return " AND ".join(SPELLINGS.get(name.lower(), name) for name in names)
 
 

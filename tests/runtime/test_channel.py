@@ -51,7 +51,7 @@ def test_cancelling_wakes_a_waiting_writer() -> None:
     thread = threading.Thread(target=write)
     thread.start()
     channel.cancel()
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert ended.is_set()
     with pytest.raises(Closed):
         channel.get()

@@ -197,7 +197,7 @@ class World:
         kinds = (self._drip, self._hang_up, self._rubbish, self._idle)
         while not self.over.is_set():
             kind = self.random.choice(kinds)
-            with contextlib.suppress(OSError), socket.create_connection(self.address, timeout=5) as connection:
+            with contextlib.suppress(OSError), socket.create_connection(self.address, timeout=60) as connection:
                 kind(connection)
                 self.report.done[kind.__name__.strip("_")] += 1
             time.sleep(0.05)
@@ -276,7 +276,7 @@ class World:
 
     def _serving(self) -> list[str]:
         """Return the versions that are not unloaded."""
-        connection = http.client.HTTPConnection(*self.address, timeout=10)
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
         try:
             connection.request("GET", "/v1/models")
             models = json.loads(connection.getresponse().read())["models"]

@@ -56,7 +56,7 @@ def shared_memories(pid: int) -> int:
     return sum(name.startswith("/memfd:") for name in open_files(pid).values())
 
 
-def wait_until(ready: Callable[[], bool], seconds: float = 30.0) -> bool:
+def wait_until(ready: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Wait until something is true, and return whether it became so."""
     end = time.monotonic() + seconds
     while not ready():

@@ -35,7 +35,7 @@ class Running:
             found = function(*args)
             return await found if asyncio.iscoroutine(found) else found
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(120)
 
 
 @contextlib.contextmanager
@@ -69,5 +69,5 @@ def running(make: Callable[[], Engine], **settings: Any) -> Iterator[Running]:
     finally:
         with contextlib.suppress(RuntimeError):
             started[0]._loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive(), "the server did not end"

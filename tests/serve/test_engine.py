@@ -28,7 +28,7 @@ SETTINGS = EngineSettings(in_process=True, workers=1, threads=1, goal=30.0)
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a test's coroutine."""
-    asyncio.run(asyncio.wait_for(coroutine, 60))
+    asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
 def request(*pictures: Any, **fields: Any) -> Request:

@@ -28,7 +28,7 @@ POISON = jpeg(13, 14)
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a test's coroutine."""
-    asyncio.run(asyncio.wait_for(coroutine, 90))
+    asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
 def request(picture: bytes | None = None, version: str = "") -> Request:

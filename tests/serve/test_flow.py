@@ -69,7 +69,7 @@ def submit(flow: Flow, *pictures: bytes) -> Ticket:
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a test's coroutine."""
-    asyncio.run(asyncio.wait_for(coroutine, 30))
+    asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
 def sizes(worker: FakeWorker) -> list[int]:

@@ -40,7 +40,7 @@ def test_measuring_really_runs_the_bundle(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(profile, "MEASURE_SECONDS", 0.02)
     found = measure(write_bundle(tmp_path / "b"), "cpu", 2)
     assert [(each.workers, each.threads) for each in found] == [(2, 1), (1, 2)]
-    assert all(each.rate > 1 and 0 < each.seconds < 10 for each in found)
+    assert all(each.rate > 1 and each.seconds > 0 for each in found)
 
 
 def test_it_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,4 +171,4 @@ def test_giving_up_ends_the_measuring(tmp_path: Path, monkeypatch: pytest.Monkey
             await task
         assert not measuring()
 
-    asyncio.run(asyncio.wait_for(give_up(), 60))
+    asyncio.run(asyncio.wait_for(give_up(), 120))

@@ -31,7 +31,7 @@ class Asker:
     def call(self, service: str, method: str, message: Any, answer: Any) -> Any:
         """Call a gRPC method."""
         made = self._channel.unary_unary(f"/{service}/{method}", type(message).SerializeToString, answer.FromString)
-        return made(message, timeout=30)
+        return made(message, timeout=60)
 
     def health(self, name: str) -> int:
         """Return gRPC's health of a service or a model."""
@@ -112,7 +112,7 @@ def test_a_server_is_ready_when_all_that_it_is_to_serve_is_warm(asker: Asker) ->
     assert wait_until(lambda: httpx.get(f"{asker.rest}/readyz").status_code == 200)
     assert asker.ready() and asker.model_ready("second")
     assert asker.detect("second").status_code == 200
-    watching.join(30)
+    watching.join(60)
     assert seen == [NOT_SERVING, SERVING]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from tests.serve.fake import FakeEngine, encoded, picture
+from tests.serve.processes import wait_until
 from tests.serve.running import Running, running
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -29,7 +30,7 @@ from eyas.serve.server_settings import ServerSettings
 
 FILE = encoded()
 LIMITS = Limits(
-    body=100_000, headers=4000, header_seconds=0.4, body_seconds=0.4, idle_seconds=0.8, connections=40, pictures=8
+    body=100_000, headers=4000, header_seconds=1.0, body_seconds=1.0, idle_seconds=3.0, connections=40, pictures=8
 )
 TOKEN = "a token of the admin's"
 
@@ -40,7 +41,7 @@ def server() -> Iterator[Running]:
         yield started
 
 
-def raw(server: Running, *parts: bytes, pause: float = 0.0, seconds: float = 5.0) -> bytes:
+def raw(server: Running, *parts: bytes, pause: float = 0.0, seconds: float = 60.0) -> bytes:
     """Send the parts over a bare connection and return everything that comes back until it closes."""
     host, _, port = server.addresses.rest.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=seconds) as connection:
@@ -67,17 +68,17 @@ def test_a_picture_is_answered(server: Running) -> None:
 
 
 def test_a_dripping_body_is_cut_off(server: Running) -> None:
-    answer = raw(server, HEAD + b"Content-Length: 50\r\n\r\n", *[b"x"] * 8, pause=0.1)
+    answer = raw(server, HEAD + b"Content-Length: 50\r\n\r\n", *[b"x"] * 20, pause=0.1)
     assert answer.startswith(b"HTTP/1.1 408") and b"connection: close" in answer.lower()
 
 
 def test_a_dripping_chunked_body_is_cut_off(server: Running) -> None:
-    answer = raw(server, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[b"1\r\nx\r\n"] * 8, pause=0.1)
+    answer = raw(server, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[b"1\r\nx\r\n"] * 20, pause=0.1)
     assert answer.startswith(b"HTTP/1.1 408")
 
 
 def test_dripping_headers_are_cut_off(server: Running) -> None:
-    assert raw(server, b"GET /livez HTTP/1.1\r\n", *[b"X-A: b\r\n"] * 8, pause=0.1).startswith(b"HTTP/1.1 408")
+    assert raw(server, b"GET /livez HTTP/1.1\r\n", *[b"X-A: b\r\n"] * 20, pause=0.1).startswith(b"HTTP/1.1 408")
     assert raw(server).startswith(b"HTTP/1.1 408")  # a connection on which nothing comes
 
 
@@ -100,7 +101,7 @@ def test_endless_headers_are_cut_off(server: Running) -> None:
     ],
 )
 def test_lies_about_the_body_are_refused(server: Running, lines: bytes) -> None:
-    assert raw(server, HEAD + lines, seconds=2.0).startswith((b"HTTP/1.1 400", b"HTTP/1.1 408", b"HTTP/1.1 501"))
+    assert raw(server, HEAD + lines).startswith((b"HTTP/1.1 400", b"HTTP/1.1 408", b"HTTP/1.1 501"))
 
 
 def test_an_announced_body_that_is_too_large_is_refused_unread(server: Running) -> None:
@@ -115,14 +116,13 @@ def test_a_host_that_is_not_ours_is_refused(server: Running) -> None:
 def test_a_client_that_goes_away_frees_its_place(server: Running) -> None:
     engine: Any = server.server.engine
     engine.hold = server.call(asyncio.Event)
-    before = engine.cancelled
+    before, seen = engine.cancelled, len(engine.seen)
     try:
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{server.url}/v1/detect", content=FILE, headers={"content-type": "image/png"}, timeout=0.3)
-        deadline = time.monotonic() + 10
-        while engine.cancelled == before and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert engine.cancelled == before + 1
+        host, _, port = server.addresses.rest.rpartition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(HEAD + f"Content-Length: {len(FILE)}\r\n\r\n".encode() + FILE)
+            assert wait_until(lambda: len(engine.seen) > seen)
+        assert wait_until(lambda: engine.cancelled == before + 1)
     finally:
         server.call(engine.hold.set)
         engine.hold = None
@@ -141,7 +141,7 @@ def test_too_many_connections_are_told_to_come_back(server: Running) -> None:
     host, _, port = server.addresses.rest.rpartition(":")
     held = [socket.create_connection((host, int(port))) for _ in range(LIMITS.connections + 3)]
     try:
-        held[-1].settimeout(3)
+        held[-1].settimeout(60)
         answer = held[-1].recv(1000)
         assert answer.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in answer
     finally:
@@ -271,13 +271,13 @@ def test_metrics_tell_what_happened(server: Running) -> None:
 
 def test_what_was_accepted_is_answered_when_the_server_ends() -> None:
     answers: list[Any] = []
-    with running(FakeEngine, pre_stop=1.5, grace=20.0) as server:
+    with running(FakeEngine, pre_stop=5.0, grace=20.0) as server:
         engine: Any = server.server.engine
         engine.hold = server.call(asyncio.Event)
 
         def ask() -> None:
             answers.append(
-                httpx.post(f"{server.url}/v1/detect", content=FILE, headers={"content-type": "image/png"}, timeout=20)
+                httpx.post(f"{server.url}/v1/detect", content=FILE, headers={"content-type": "image/png"}, timeout=60)
             )
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
@@ -296,7 +296,7 @@ def test_what_was_accepted_is_answered_when_the_server_ends() -> None:
                 time.sleep(0.1)
         server.call(engine.hold.set)
         for thread in (*threads, ending):
-            thread.join(20)
+            thread.join(60)
     assert [answer.status_code for answer in answers] == [200] * 4
     assert engine.draining
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import torch
 
 from eyas import letterbox
 from eyas.data import colour
-from eyas.data.batch import Batch, new_images
+from eyas.data.batch_arrays import BatchArrays, Room, own_memory, picture_shape
 from eyas.data.flip import flip
 from eyas.data.mixup import Truth, mixup
 from eyas.data.mosaic import alone, frame, kept, mosaic
@@ -47,45 +46,44 @@ class Augmenter:
         self._pools = (-1, -1)
         self._scratch = np.empty((spec.height, spec.width, 3), np.uint8)
 
-    def batches(self, epoch: int, numbers: Iterable[int]) -> Iterator[Batch]:
-        """Yield this rank's part of the batches with these numbers in the epoch."""
+    def batches(self, epoch: int, numbers: Iterable[int], room: Room = own_memory) -> Iterator[BatchArrays]:
+        """Yield this rank's part of the batches with these numbers in the epoch, their pictures in memory of `room`."""
         policy = self.policy_of(epoch)
         for number in numbers:
             # Other pools follow: the pictures of these will not be wanted again.
             if (pools := (epoch, number // self.order.span)) != self._pools:
                 self.pictures.forget()
                 self._pools = pools
-            yield self._batch(epoch, number, policy)
+            yield self._batch(epoch, number, policy, room)
 
     def batch_bytes(self) -> int:
         """Return how much memory the pictures of a batch take."""
         return self.order.batch_size * self.spec.height * self.spec.width * 3
 
-    def _batch(self, epoch: int, number: int, policy: AugmentPolicy) -> Batch:
+    def _batch(self, epoch: int, number: int, policy: AugmentPolicy, room: Room) -> BatchArrays:
         """Make one batch."""
         positions = self.order.positions(number)
-        images = new_images(len(positions), self.spec)
-        pixels = images.numpy()
+        images = room(picture_shape(len(positions), self.spec))
         placements = np.zeros((len(positions), 6), np.float32)
         skipped: set[int] = set()
         truths, indices, sizes = [], [], []
         for row, position in enumerate(positions.tolist()):
             index, source = self._source(epoch, position, skipped)
             rng = self._rng(epoch, position)
-            truths.append(self._sample(source, pixels[row], epoch, position, policy, rng, skipped))
+            truths.append(self._sample(source, images[row], epoch, position, policy, rng, skipped))
             indices.append(index)
             sizes.append(source.size)
             if not (policy.moves or policy.flip):
                 placements[row] = placement_row(letterbox.place(*source.size, self.spec))
-        return Batch(
+        return BatchArrays(
             images=images,
-            boxes=torch.from_numpy(np.concatenate([boxes for boxes, _ in truths])),
-            labels=torch.from_numpy(np.concatenate([labels for _, labels in truths])),
-            counts=torch.tensor([len(boxes) for boxes, _ in truths]),
-            indices=torch.tensor(indices),
-            placements=torch.from_numpy(placements),
-            sizes=torch.tensor(sizes),
-            skipped=torch.tensor(sorted(skipped), dtype=torch.int64),
+            boxes=np.concatenate([boxes for boxes, _ in truths]),
+            labels=np.concatenate([labels for _, labels in truths]),
+            counts=np.array([len(boxes) for boxes, _ in truths], np.int64),
+            indices=np.array(indices, np.int64),
+            placements=placements,
+            sizes=np.array(sizes, np.int64),
+            skipped=np.array(sorted(skipped), np.int64),
         )
 
     def _rng(self, epoch: int, position: int) -> np.random.Generator:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
-from eyas.types import InputSpec
+from eyas.data.batch_arrays import BatchArrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +35,11 @@ class Batch:
     sizes: Tensor
     skipped: Tensor
 
+    @classmethod
+    def of(cls, arrays: BatchArrays) -> Batch:
+        """Return the batch of tensors that share the memory of the arrays."""
+        return cls(*(torch.from_numpy(array) for array in arrays))
+
     def __len__(self) -> int:
         """Return the number of pictures N."""
         return len(self.images)
@@ -64,28 +65,3 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch on `device`; `non_blocking` lets a copy from pinned memory overlap with computing."""
         return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors()))
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        """Pickle the pictures as a tensor, which goes through shared memory, and the rest by value.
-
-        A loader's worker would else open a file descriptor for every tensor of every batch on its way.
-        """
-        return _from_arrays, (self.images, *(tensor.cpu().numpy() for tensor in self.tensors()[1:]))
-
-
-def _from_arrays(images: Tensor, *arrays: Any) -> Batch:
-    """Return the batch that `Batch.__reduce__` took apart."""
-    return Batch(images, *(torch.from_numpy(array) for array in arrays))
-
-
-def new_images(count: int, spec: InputSpec) -> Tensor:
-    """Return room for the pictures of a batch, uint8 [count, H, W, 3]; in a loader's worker it is shared memory.
-
-    Elsewhere the batch would be copied into shared memory on its way to the trainer.
-    """
-    shape = (count, spec.height, spec.width, 3)
-    if get_worker_info() is None:
-        return torch.from_numpy(np.empty(shape, np.uint8))  # numpy asks for huge pages, torch does not
-    # The call that torch's own collate function makes.
-    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -1,22 +1,24 @@
-"""Keeping a data set in memory: its files, or its decoded pictures."""
+"""Keeping a data set in memory that the loader's workers share: its files, or its decoded pictures."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from eyas.data.index import DatasetIndex
+from eyas.data.shared import SharedBlock
 from eyas.decode import read_bytes
 from eyas.errors import UserError
 from eyas.types import UInt8Array
 
-T = TypeVar("T")
 CacheKind = Literal["none", "jpeg", "decoded"]
+Row = tuple[memoryview, tuple[int, ...]]  # what is kept of a picture, and its numbers in the table
+_NO_SIZES = (0, 0, 0, 0, 0)
 
 
 class Decoded(NamedTuple):
@@ -34,7 +36,7 @@ class Decoded(NamedTuple):
 
 
 class PictureCache:
-    """The files or the pixels of a data set in memory, filled once by `fill` before workers are forked, shared by them.
+    """The files or the pixels of a data set in shared memory, filled once by `fill` before workers are started.
 
     Args:
         index: the data set.
@@ -50,9 +52,12 @@ class PictureCache:
             raise UserError(f"Unknown cache '{kind}'.", expected="none, jpeg or decoded", where="cache")
         self.index = index
         self.kind = kind
-        self._files: dict[int, UInt8Array] = {}
-        self._decoded: dict[int, Decoded] = {}
         self.filled = False
+        self._block: SharedBlock | None = None
+        # For each picture: where it begins (-1: it is not kept) and its length; of a decoded one also the (height,
+        # width) of its pixels and of the original, and the factor between them.
+        self._table = np.zeros((0, 7), np.int64)
+        self._memory: UInt8Array | None = None  # this process's map of the block
 
     def fill(self, decode: Callable[[int], Decoded]) -> None:
         """Read everything that is to be kept; broken pictures are left out and met again when they are used.
@@ -65,41 +70,59 @@ class PictureCache:
         """
         if self.filled or self.kind == "none":
             return
-        self.filled = True
+        block = SharedBlock()
+        self._table = np.full((len(self.index), 7), -1, np.int64)
+        read = self._row_of_file if self.kind == "jpeg" else lambda i: _row_of_pixels(decode, i)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            # A block at a time, so that memory is checked as it fills.
+            # Some at a time, so that memory is checked as it fills.
             for start in range(0, len(self.index), 256):
-                block = range(start, min(start + 256, len(self.index)))
-                if self.kind == "jpeg":
-                    self._files.update(_kept(block, pool.map(self._try_read, block)))
-                else:
-                    self._decoded.update(_kept(block, pool.map(lambda i: _attempt(decode, i), block)))
-                self._check_memory(done=block.stop)
+                stop = min(start + 256, len(self.index))
+                for index, found in zip(range(start, stop), pool.map(read, range(start, stop)), strict=True):
+                    if found is not None:
+                        data, numbers = found
+                        self._table[index] = (block.append(data), data.nbytes, *numbers)
+                self._check_memory(block.nbytes, stop)
+        self._block, self.filled = block, True
 
     def read(self, index: int) -> bytes:
         """Return the bytes of a picture's file; a missing file is a UserError."""
-        kept = self._files.get(index)
+        kept = self._kept(index) if self.kind == "jpeg" else None
         return kept.tobytes() if kept is not None else read_bytes(self.index.path(index))
 
     def pixels(self, index: int) -> Decoded | None:
-        """Return the decoded picture if it is kept."""
-        return self._decoded.get(index)
+        """Return the decoded picture if it is kept; its pixels can't be written to, others share them."""
+        kept = self._kept(index) if self.kind == "decoded" else None
+        if kept is None:
+            return None
+        high, wide, height, width, factor = (int(number) for number in self._table[index, 2:])
+        return Decoded(kept.reshape(high, wide, 3), (height, width), factor)
 
     def nbytes(self) -> int:
         """Return how much memory is held."""
-        files = sum(data.nbytes for data in self._files.values())
-        return files + sum(decoded.image.nbytes for decoded in self._decoded.values())
+        return self._block.nbytes if self._block is not None else 0
 
-    def _try_read(self, index: int) -> UInt8Array | None:
-        """Return the file as an array (numbers in it can't be touched by reference counts), None if it is missing."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the map, which every process makes for itself."""
+        return {**self.__dict__, "_memory": None}
+
+    def _kept(self, index: int) -> UInt8Array | None:
+        """Return what is kept of a picture, None if nothing is."""
+        if self._block is None or self._table[index, 0] < 0:
+            return None
+        if self._memory is None:
+            self._memory = self._block.read_only()
+        start, length = self._table[index, :2]
+        return self._memory[start : start + length]
+
+    def _row_of_file(self, index: int) -> Row | None:
+        """Return a picture's file, None if it is missing."""
         try:
-            return np.frombuffer(read_bytes(self.index.path(index)), np.uint8)
+            return memoryview(read_bytes(self.index.path(index))), _NO_SIZES
         except UserError:
             return None
 
-    def _check_memory(self, done: int) -> None:
+    def _check_memory(self, held: int, done: int) -> None:
         """Stop before the machine swaps: what is still to come must fit into what is free."""
-        held = self.nbytes()
         needed = held / done * (len(self.index) - done)
         free = available_memory()
         if needed > 0.8 * free:
@@ -111,17 +134,13 @@ class PictureCache:
             )
 
 
-def _attempt(decode: Callable[[int], Decoded], index: int) -> Decoded | None:
+def _row_of_pixels(decode: Callable[[int], Decoded], index: int) -> Row | None:
     """Return the decoded picture, None if it is broken."""
     try:
-        return decode(index)
+        image, size, factor = decode(index)
     except UserError:
         return None
-
-
-def _kept(block: range, values: Iterable[T | None]) -> dict[int, T]:
-    """Return {index: value} of the values that are there."""
-    return {index: value for index, value in zip(block, values, strict=True) if value is not None}
+    return np.ascontiguousarray(image).data, (*image.shape[:2], *size, factor)
 
 
 def available_memory() -> int:

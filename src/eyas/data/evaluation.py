@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import torch
 
 from eyas import letterbox
 from eyas.data.augment import placement_row
-from eyas.data.batch import Batch, new_images
+from eyas.data.batch_arrays import BatchArrays, Room, own_memory, picture_shape
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.errors import UserError
@@ -45,20 +44,19 @@ class EvaluationBatches:
         """Return the number of batches of this rank."""
         return len(self.starts)
 
-    def batches(self, _: int, numbers: Iterable[int]) -> Iterator[Batch]:
-        """Yield this rank's batches with these numbers (the epoch does not matter)."""
+    def batches(self, _: int, numbers: Iterable[int], room: Room = own_memory) -> Iterator[BatchArrays]:
+        """Yield this rank's batches with these numbers, their pictures in memory of `room`; the epoch is no matter."""
         for number in numbers:
             start = self.starts[number]
-            yield self._batch(range(start, min(start + self.batch_size, len(self.index))))
+            yield self._batch(range(start, min(start + self.batch_size, len(self.index))), room)
 
     def batch_bytes(self) -> int:
         """Return how much memory the pictures of a batch take."""
         return self.batch_size * self.spec.height * self.spec.width * 3
 
-    def _batch(self, indices: range) -> Batch:
+    def _batch(self, indices: range, room: Room) -> BatchArrays:
         """Make one batch."""
-        images = new_images(len(indices), self.spec)
-        pixels = images.numpy()
+        images = room(picture_shape(len(indices), self.spec))
         placements = np.zeros((len(indices), 6), np.float32)
         boxes, labels, sizes, skipped = [], [], [], []
         for row, index in enumerate(indices):
@@ -67,21 +65,21 @@ class EvaluationBatches:
             except UserError:
                 image = self._blank(index)
                 skipped.append(index)
-            placed = letterbox.letterbox(image, self.spec, out=pixels[row])[1]
+            placed = letterbox.letterbox(image, self.spec, out=images[row])[1]
             truth, classes, crowd = self.index.truth(index)
             placements[row] = placement_row(placed)
             boxes.append(letterbox.to_frame(truth[~crowd], placed))
             labels.append(classes[~crowd])
             sizes.append(image.shape[:2])
-        return Batch(
+        return BatchArrays(
             images=images,
-            boxes=torch.from_numpy(np.concatenate(boxes)),
-            labels=torch.from_numpy(np.concatenate(labels)),
-            counts=torch.tensor([len(one) for one in boxes]),
-            indices=torch.tensor(indices),
-            placements=torch.from_numpy(placements),
-            sizes=torch.tensor(sizes),
-            skipped=torch.tensor(skipped, dtype=torch.int64),
+            boxes=np.concatenate(boxes),
+            labels=np.concatenate(labels),
+            counts=np.array([len(one) for one in boxes], np.int64),
+            indices=np.array(indices, np.int64),
+            placements=placements,
+            sizes=np.array(sizes, np.int64),
+            skipped=np.array(skipped, np.int64),
         )
 
     def _blank(self, index: int) -> UInt8Array:

@@ -1,6 +1,6 @@
 """The columnar index of one split of a dataset: a few dense arrays, no Python object for a picture or an annotation.
 
-A million annotations take about 40 MB, forked loader workers share the pages, and a subset is a few array operations.
+A million annotations take about 40 MB, loader workers share them, and a subset is a few array operations.
 """
 
 from __future__ import annotations

@@ -11,11 +11,12 @@ from typing import Any
 
 from eyas.data.augment import Augmenter
 from eyas.data.batch import Batch
+from eyas.data.batch_arrays import Task
 from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.evaluation import EvaluationBatches
 from eyas.data.index import DatasetIndex
 from eyas.data.pictures import Pictures
-from eyas.data.pipe import Pipe, Task
+from eyas.data.pipe import WORKER_SECONDS, Pipe
 from eyas.data.policy import AugmentPolicy
 from eyas.data.sampler import EpochBatches
 from eyas.data.skipped import SkippedPictures
@@ -35,11 +36,11 @@ class TrainLoader:
         skipped: the pictures that could not be read so far.
     """
 
-    def __init__(self, augmenter: Augmenter, skipped: SkippedPictures, workers: int, pin_memory: bool) -> None:
+    def __init__(self, augmenter: Augmenter, skipped: SkippedPictures, pipe: Pipe) -> None:
         self.order = augmenter.order
         self.skipped = skipped
         self._pictures = augmenter.pictures
-        self._pipe = Pipe(augmenter.batches, workers, pin_memory, augmenter.order.span * augmenter.batch_bytes())
+        self._pipe = pipe
 
     @property
     def batch_size(self) -> int:
@@ -101,10 +102,10 @@ class EvalLoader:
         skipped: the pictures that could not be read so far.
     """
 
-    def __init__(self, batches: EvaluationBatches, skipped: SkippedPictures, workers: int, pin_memory: bool) -> None:
+    def __init__(self, batches: EvaluationBatches, skipped: SkippedPictures, pipe: Pipe) -> None:
         self.skipped = skipped
         self._batches = batches
-        self._pipe = Pipe(batches.batches, workers, pin_memory, batches.batch_bytes())
+        self._pipe = pipe
 
     @property
     def batch_size(self) -> int:
@@ -145,6 +146,7 @@ def train_loader(
     world_size: int = 1,
     drop_last: bool = True,
     pin_memory: bool = False,
+    worker_seconds: float = WORKER_SECONDS,
 ) -> TrainLoader:
     """Return the loader of augmented training batches.
 
@@ -161,7 +163,8 @@ def train_loader(
         rank, world_size: this process among those that train together; a global batch holds the same pictures
             whatever their number.
         drop_last: drop the incomplete last batch of an epoch; else it is filled from the start of the order.
-        pin_memory: give batches in page-locked memory.
+        pin_memory: give batches in page-locked memory, where there is a GPU.
+        worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
 
     Raises:
         UserError: no pictures, or an argument that makes no sense.
@@ -173,7 +176,9 @@ def train_loader(
     order = EpochBatches(len(index), batch_size, seed, drop_last=drop_last, rank=rank, world_size=world_size)
     pictures = Pictures(index, input_spec, max_scale, PictureCache(index, cache))
     augmenter = Augmenter(pictures, order, input_spec, _PolicySwitch(policy, closing, close_at_epoch))
-    return TrainLoader(augmenter, SkippedPictures(index), workers, pin_memory)
+    task_bytes = order.span * augmenter.batch_bytes()
+    pipe = Pipe(augmenter.batches, workers, pin_memory, task_bytes, worker_seconds)
+    return TrainLoader(augmenter, SkippedPictures(index), pipe)
 
 
 def eval_loader(
@@ -185,6 +190,7 @@ def eval_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
+    worker_seconds: float = WORKER_SECONDS,
 ) -> EvalLoader:
     """Return the loader of evaluation pictures: exactly `letterbox(read_image(path), input_spec)`, in order.
 
@@ -197,10 +203,12 @@ def eval_loader(
         batch_size: pictures in a batch.
         workers: worker processes; 0 makes the batches in this one.
         rank, world_size: this process among those that evaluate together.
-        pin_memory: give batches in page-locked memory.
+        pin_memory: give batches in page-locked memory, where there is a GPU.
+        worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
     """
     batches = EvaluationBatches(index, input_spec, batch_size, rank=rank, world_size=world_size)
-    return EvalLoader(batches, SkippedPictures(index), workers, pin_memory)
+    pipe = Pipe(batches.batches, workers, pin_memory, batches.batch_bytes(), worker_seconds)
+    return EvalLoader(batches, SkippedPictures(index), pipe)
 
 
 class _PolicySwitch:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import openvino
+
+# Importing OpenVINO, and every conversion, is reported to Google Analytics, unasked, and from a fork of the process,
+# which has threads. Without the package that does it (OpenVINO then has a stand-in of its own) neither happens.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 @cache

@@ -45,6 +45,7 @@ class DataRecipe:
         margin: pixels left free on the limiting side; YOLO-NAS resizes to 636 in 640.
         batch_size: pictures a step and process.
         workers: loader processes; -1 chooses by the number of cores.
+        worker_seconds: a loader process that gives no batch for so long ends the run.
         cache: what is kept in memory: "jpeg" the files' bytes, "decoded" the pixels (small sets only), "none" nothing.
     """
 
@@ -56,6 +57,7 @@ class DataRecipe:
     margin: int = 4
     batch_size: int = 16
     workers: int = -1
+    worker_seconds: float = 600.0
     cache: Literal["none", "jpeg", "decoded"] = "none"
 
     def input_spec(self) -> InputSpec:

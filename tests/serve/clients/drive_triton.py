@@ -92,7 +92,7 @@ for number in range(3):
     grpc_client.async_stream_infer("gone" if number == 1 else "shapes", inputs("uint8", tg), request_id=str(number))
 stream = []
 for _ in range(3):
-    answer, error = answers.get(timeout=30)
+    answer, error = answers.get(timeout=60)
     stream.append("error" if error else [answer.get_response().id, answer.as_numpy("num_detections").tolist()])
 grpc_client.stop_stream()
 found["stream"] = stream

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 def run(coroutine: Coroutine[None, None, T]) -> T:
     """Return what the coroutine returns, within a time that no test needs."""
-    return asyncio.run(asyncio.wait_for(coroutine, 30))
+    return asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
 @pytest.fixture

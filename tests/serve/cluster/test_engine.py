@@ -37,7 +37,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(coroutine: Coroutine[None, None, T]) -> T:
     """Return what the coroutine returns, within a time that no test needs."""
-    return asyncio.run(asyncio.wait_for(coroutine, 30))
+    return asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
 def request(name: str = "a", *, stream: str = "", lane: Lane = "interactive", timeout: float | None = None) -> Request:
@@ -183,11 +183,11 @@ def test_what_no_replica_has_taken_uses_up_no_try() -> None:
 
 def test_what_no_replica_takes_at_all_fails_in_the_end() -> None:
     async def ask(_asked: Request, _model: str) -> Answer | Refusal:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         raise NotTakenError
 
     async def main() -> None:
-        engine = cluster(ask, retries=1, patience=0.1)
+        engine = cluster(ask, retries=1, patience=2.0)
         with pytest.raises(ServeError) as error:
             await engine.detect(request())
         assert error.value.kind == "unavailable" and engine.passed_over > 2
@@ -214,7 +214,7 @@ def test_a_silent_replica_counts_as_lost_when_patience_ends() -> None:
         return answer(asked)
 
     async def main() -> None:
-        await cluster(ask, patience=0.05).detect(request())
+        await cluster(ask, patience=0.5).detect(request())
 
     tries: list[str] = []
     run(main())
@@ -225,17 +225,17 @@ def test_the_requests_own_time_is_the_end_and_each_try_gets_what_is_left() -> No
     async def ask(asked: Request, _model: str) -> Answer | Refusal:
         assert asked.timeout is not None
         left.append(asked.timeout)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
         raise ReplicaLostError
 
     async def main() -> None:
         with pytest.raises(ServeError) as error:
-            await cluster(ask, retries=1000).detect(request(timeout=0.2))
+            await cluster(ask, retries=1000).detect(request(timeout=2.0))
         assert error.value.kind == "deadline"
 
     left: list[float] = []
     run(main())
-    assert 0.1 < left[0] <= 0.2 and left == sorted(left, reverse=True) and len(left) > 2
+    assert 1.0 < left[0] <= 2.0 and left == sorted(left, reverse=True) and len(left) > 2
 
 
 def test_a_client_that_goes_away_cancels_at_the_replica() -> None:

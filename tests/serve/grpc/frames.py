@@ -73,7 +73,7 @@ class Wire:
 
     def __init__(self, address: str, settings: bytes = b"") -> None:
         host, _, port = address.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=20)
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
         self._incoming = self._socket.makefile("rb")
         self.send(BEGIN + frame(SETTINGS, 0, 0, settings))
 

@@ -83,7 +83,7 @@ def test_a_path_of_odd_bytes_is_refused_and_cancels_nobody(server: Running, path
         *_, (kind, block) = exchange(server, "", b"", path=path)
         assert kind == RESET or b"grpc-status\x0212" in block, "UNIMPLEMENTED"
         server.call(engine.hold.set)
-        assert under_way.result(10), "nobody else noticed"
+        assert under_way.result(60), "nobody else noticed"
         engine.hold = None
         assert arrays(infer(channel, files(FILE)))["num_detections"].tolist() == [1]
 

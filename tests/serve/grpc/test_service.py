@@ -38,7 +38,7 @@ def channel(server: Running) -> Iterator[grpc.Channel]:
 def call(channel: grpc.Channel, method: str, message: Any, answer: Any, service: str = INFERENCE, **more: Any) -> Any:
     serializer = type(message).SerializeToString
     made = channel.unary_unary(f"/{service}/{method}", serializer, answer.FromString)
-    return made(message, timeout=more.pop("timeout", 20), **more)
+    return made(message, timeout=more.pop("timeout", 60), **more)
 
 
 def infer(channel: grpc.Channel, message: pb.ModelInferRequest, **more: Any) -> pb.ModelInferResponse:
@@ -157,10 +157,10 @@ def test_a_message_that_is_too_large_or_none_is_refused(channel: grpc.Channel) -
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     raw = channel.unary_unary(f"/{INFERENCE}/ModelInfer")
     with pytest.raises(grpc.RpcError) as caught:
-        raw(b"\xff\xff\xff", timeout=10)
+        raw(b"\xff\xff\xff", timeout=60)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary(f"/{INFERENCE}/Nothing")(b"", timeout=10)
+        channel.unary_unary(f"/{INFERENCE}/Nothing")(b"", timeout=60)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 

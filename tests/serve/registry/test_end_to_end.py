@@ -63,4 +63,4 @@ def test_swaps_under_load_lose_nothing(cars: Registry) -> None:
         assert flips == ["1", "2", "1", "2", "1", "2", "1"]
         assert [change.kind for change in changes].count("failed") == 1
 
-    asyncio.run(asyncio.wait_for(work(), 60))
+    asyncio.run(asyncio.wait_for(work(), 120))

@@ -115,7 +115,7 @@ def started_follower(registry: Registry, wanted: Wanted) -> tuple[list[str], dic
             lines = await follower.start()
             return lines, follower.document(), [each.key for each in engine.models() if each.state == "ready"]
 
-    return asyncio.run(asyncio.wait_for(work(), 60))
+    return asyncio.run(asyncio.wait_for(work(), 120))
 
 
 def test_references_say_what_is_followed_and_what_stays() -> None:

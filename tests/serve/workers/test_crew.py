@@ -95,7 +95,7 @@ class Yard:
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a test's coroutine."""
-    asyncio.run(asyncio.wait_for(coroutine, 30))
+    asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
 def test_the_dead_are_replaced_and_the_superfluous_finish_first() -> None:

@@ -34,7 +34,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a test's coroutine."""
-    asyncio.run(asyncio.wait_for(coroutine, 60))
+    asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
 class Watched:
@@ -234,7 +234,7 @@ def test_works_in_the_loop_of_uvloop(spec: WorkerSpec) -> None:
         await again.worker.stop(5.0)
         assert not alive(again.worker.pid)
 
-    uvloop.run(asyncio.wait_for(check(), 60))
+    uvloop.run(asyncio.wait_for(check(), 120))
 
 
 def test_a_batch_for_a_worker_that_has_just_died_is_given_back_with_it(spec: WorkerSpec) -> None:
@@ -255,4 +255,4 @@ def test_a_batch_for_a_worker_that_has_just_died_is_given_back_with_it(spec: Wor
         assert not outcome.done()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(play(), 60))
+        runner.run(asyncio.wait_for(play(), 120))
