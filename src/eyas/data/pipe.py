@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from eyas import signals
 from eyas.data.batch import Batch
 from eyas.errors import UserError
 
@@ -111,6 +115,29 @@ def _one_thread(_: int) -> None:
     """Keep a worker to one thread, and away from OpenCV's threads, which do not survive a fork."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    _leave_ending_to_parent()
+
+
+def _leave_ending_to_parent() -> None:
+    """End this worker when its parent says so, and not by a signal that all processes of a job are sent.
+
+    A terminal, `timeout` and systemd send such: the parent then still needs its workers for the step that it ends.
+    """
+    for number in signals.NUMBERS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    # Who sent a signal can be asked only while it is blocked, so a thread waits for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def tasks_ahead(workers: int, task_bytes: int, shared: Path = Path("/dev/shm")) -> int:
