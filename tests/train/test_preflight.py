@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from eyas.data.shapes import make_shapes
 from eyas.errors import UserError
 from eyas.models.zoo import build
 from eyas.train import preflight as checks
@@ -29,6 +32,26 @@ def test_a_sound_run_passes_and_nothing_is_changed(tiny: Recipe, data: Detection
     assert {f.check for f in findings} == {"labels", "augmentation", "memory", "loss balance", "learning"}
     assert all(f.fine and f.text for f in findings)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_a_broken_picture_among_the_first_does_not_stop_a_run_that_may_have_it(tiny: Recipe, tmp_path: Path) -> None:
+    """1 % of the split may be broken, and the trial is of four pictures."""
+    root = make_shapes(tmp_path / "data", train=110, val=2, size=64, seed=1)
+    first, second, *_ = sorted((root / "train").glob("*.jpg"))
+    first.write_bytes(b"broken")
+    recipe = evolve(tiny, data={"root": str(root), "size": 64})
+    data = DetectionData(recipe.data, recipe.augment)
+    with pytest.warns(UserWarning, match=first.name):
+        findings = preflight(recipe, data, build("p", len(data.classes)))
+    told = {f.check: f.text for f in findings}
+    assert told["pictures"] == "1 of 110 pictures could not be read and were skipped."
+    assert "on 4 pictures" in told["learning"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it was told of
+        assert data.train_dataloader().skipped.known == {0}
+    second.unlink()
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="2 of 110 pictures can't be read, more than 1%"):
+        preflight(recipe, DetectionData(recipe.data, recipe.augment), build("p", len(data.classes)))
 
 
 def test_labels_out_of_range_flat_boxes_and_nan_are_found(data: DetectionData) -> None:

@@ -152,6 +152,8 @@ def show_trials(trials: Sequence[Trial], bundle: Bundle) -> None:
 
 def show(bundle: Bundle) -> None:
     """Print what the bundle is and what was measured of it."""
+    from eyas.runtime.trained_size import size_note, trained_size
+
     manifest = bundle.manifest
     sides = f"{manifest.input.width}x{manifest.input.height}"
     if manifest.sizes:
@@ -175,6 +177,8 @@ def show(bundle: Bundle) -> None:
             f"mAP:       {found.map:.4f}, the trained network {found.map_fp32:.4f} "
             f"({found.pictures} pictures of {found.data}, split '{found.split}')"
         )
+        if note := size_note(trained_size(bundle.folder), manifest.input):
+            say(f"           {note}")
     else:
         say("mAP:       not measured")
     for one in manifest.latency:

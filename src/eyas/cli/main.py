@@ -4,12 +4,14 @@ A verb is a module `eyas.cli.VERB` with `HELP` (one line), `EXAMPLES` (command l
 `run(args) -> exit code`. A row in `VERBS` makes it known.
 
 Exit codes: 0 done; 1 done, and something is wrong with what was looked at; 2 what was given can't be used;
-130 interrupted from the keyboard; 141 the reader of our output went away.
+130 interrupted from the keyboard; 129 and 143 asked to end by SIGHUP and SIGTERM; 141 the reader of our output went
+away.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import os
@@ -25,6 +27,7 @@ from typing import Any, NoReturn
 
 from eyas.errors import UserError, missing_extra, suggest
 from eyas.files import FULL
+from eyas.signals import Stopped
 from eyas.text import printable, say
 
 # Verb -> (module, one line). Help is printed from this table: no verb's module is imported for it. A verb may have two
@@ -253,6 +256,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _report("Interrupted.", debug)
         return 130
+    except Stopped as stopped:
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            _report(str(stopped), debug)
+        return 128 + stopped.number
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it ends; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

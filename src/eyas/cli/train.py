@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from eyas.cli.rows import add_rows
+from eyas.signals import StopSignals
 from eyas.text import say
 
 HELP = "train a detector on a data set"
@@ -63,8 +65,7 @@ def run(args: argparse.Namespace) -> int:
                 f"--resume goes on with the run's own recipe; {', '.join(ignored)} can't be changed.",
                 fix=f"leave them out, or start a new run with --weights {args.resume}",
             )
-        say(resume(args.resume, epochs=args.epochs))
-        return 0
+        return end(lambda signals: resume(args.resume, epochs=args.epochs, signals=signals))
     recipe = named(args.recipe or ("finetune" if args.weights else "scratch"))
     changes: dict[str, Any] = read_config(args.config) if args.config else {}
     short = {
@@ -80,8 +81,18 @@ def run(args: argparse.Namespace) -> int:
     if args.print_recipe:
         say(yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False), end="")
         return 0
-    say(fit(recipe, args.out))
-    return 0
+    return end(lambda signals: fit(recipe, args.out, signals=signals))
+
+
+def end(work: Callable[[StopSignals], Path]) -> int:
+    """Train, print the run's folder unless a signal ended it, and return the exit code."""
+    from eyas.train.parallel import first_process
+
+    with StopSignals() as signals:
+        folder = work(signals)
+    if not signals.number and first_process():
+        say(folder)
+    return signals.exit_code
 
 
 def given_fields(args: argparse.Namespace) -> dict[str, str]:

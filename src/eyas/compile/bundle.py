@@ -32,6 +32,7 @@ from eyas.files import writing
 from eyas.runfolder import read_config, verify_run
 from eyas.runtime.machine import processor
 from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest, write_manifest
+from eyas.runtime.trained_size import TRAINED_SIZE
 from eyas.types import InputSpec, RunConfig
 
 
@@ -74,6 +75,8 @@ def compile_run(
     config = read_config(run)
     check_sealed(run)
     spec, sizes = input_of(config.input, settings.size)
+    if other := other_size(config.input, spec, sizes, settings.measured):
+        tell(other)
     folder = free_folder(run, out, settings)
     pictures = find_pictures(run, settings.data, settings.split, settings.rows)
     with aside(folder) as work:
@@ -97,7 +100,7 @@ def compile_run(
         manifest = manifest.model_copy(
             update={
                 "opset": opset_of(files / "model.onnx"),
-                "details": {**details, **built.details},
+                "details": {**details, **built.details, TRAINED_SIZE: [config.input.height, config.input.width]},
                 "compute_capabilities": built.compute_capabilities,
                 "judged": "graph" if built.stand_in else "file",
             }
@@ -112,6 +115,16 @@ def compile_run(
             folder.rmdir()  # it was empty
         bundle.replace(folder)
     return Bundle(folder, manifest)
+
+
+def other_size(trained: InputSpec, spec: InputSpec, sizes: Range | None, measured: int | None) -> str:
+    """Return one line if the bundle takes other sizes than the run was trained at, "" if not."""
+    own, at = f"{trained.width} x {trained.height}", f"{spec.width} x {spec.height}"
+    if own == at and sizes is None:
+        return ""
+    taken = at if sizes is None else f"{sizes[0]} to {sizes[1]}"
+    mean = "not measured" if measured == 0 else f"measured at {at}, the trained network's beside it too"
+    return f"trained at {own}, built for {taken}: another size costs accuracy; mAP is {mean}"
 
 
 def free_folder(run: Path, out: str | Path | None, settings: Settings) -> Path:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import IO, Any
 
+from eyas import signals
 from eyas.data.batch_arrays import BatchArrays, Maker, Task
 from eyas.data.shared import Parcel, mapped, receive_memory
 from eyas.data.worker import ASK_SIGNAL, MEMORY_FIX, Done, Failed, Made
@@ -222,7 +223,7 @@ def _start(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Pop
 
     Signals that would end the process wait until the worker has said what they do: it inherits what this thread blocks.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, ASK_SIGNAL))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*signals.NUMBERS, ASK_SIGNAL))
     try:
         return subprocess.Popen(
             command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env={**os.environ, **_ONE_THREAD}

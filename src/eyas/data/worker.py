@@ -16,6 +16,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+from eyas import signals
 from eyas.data.batch_arrays import Maker, Task
 from eyas.data.shared import mapped, new_memory, open_parcel, send_memory
 from eyas.errors import UserError
@@ -65,9 +66,9 @@ def main(connection: int, trace: int, parcel: list[int]) -> None:
         trace: descriptor of the file where stacks are written to, when it is asked for them or crashes.
         parcel: the address of the parcel that holds the `Maker`.
     """
-    # The process that started it decides when it ends: Ctrl-C reaches all processes of a terminal, and SIGTERM those
-    # of a batch job, while the last step is still to be done and saved. Until here these signals were blocked.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # The process that started it decides when it ends: Ctrl-C and SIGHUP reach all processes of a terminal, SIGTERM
+    # those of a batch job, while the last step is still to be done and saved. Until here these signals were blocked.
+    for number in signals.NUMBERS:
         signal.signal(number, signal.SIG_IGN)
     with os.fdopen(trace, "w") as file:
         faulthandler.enable(file, all_threads=False)

@@ -12,6 +12,7 @@ from eyas.evaluate.coco import check_truth
 from eyas.evaluate.report import CONFIDENCE, Evaluation, Subject, check_numbers, evaluate_detector
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
+from eyas.runtime.trained_size import size_note, trained_size
 from eyas.types import EVALUATE, Detections, UInt8Array
 
 
@@ -57,8 +58,9 @@ def _subject(run: Path, detector: Detector, missing: tuple[str, ...]) -> Subject
     """Return what the report is about: the model, how it runs, and the classes that can't be judged."""
     parts = (line.partition(":") for line in detector.describe().splitlines())
     facts = {"model": str(run), **{name.strip(): value.strip() for name, _, value in parts}}
-    warnings = (
+    unlabelled = (
         f"The data set does not label {len(missing)} of the model's {len(detector.classes)} classes, so these have no "
-        f"numbers: {shorten(missing)}.",
+        f"numbers: {shorten(missing)}."
     )
-    return Subject(f"Evaluation of {run.resolve().name}", facts, warnings if missing else ())
+    warnings = ((unlabelled,) if missing else ()) + tuple(filter(None, [size_note(trained_size(run), detector.input)]))
+    return Subject(f"Evaluation of {run.resolve().name}", facts, warnings)

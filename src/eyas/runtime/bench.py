@@ -19,6 +19,8 @@ from eyas.runtime.bench_process import Process
 from eyas.runtime.bench_report import BenchReport, Contender, Opened, Record, Row, call_ms, name_models, summarize
 from eyas.runtime.machine import processor
 from eyas.runtime.sources import OneSource
+from eyas.runtime.trained_size import size_note, trained_size
+from eyas.types import InputSpec
 
 ROUND_SECONDS = 0.5
 ROUNDS = (5, 60)  # least and greatest number
@@ -84,7 +86,7 @@ def bench(
         rounds=rounds,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         eyas=importlib.metadata.version("eyas"),
-        notes=tuple(notes(rows)),
+        notes=(*notes(rows), *_size_notes(records)),
     )
 
 
@@ -115,6 +117,17 @@ def _opened(process: Process) -> Opened:
     """Return what the process told when it opened its model."""
     width, height = process.about["input"]
     return Opened(**{**process.about, "input": (width, height)})
+
+
+def _size_notes(records: Sequence[Record]) -> list[str]:
+    """Return a line for each model that is timed at another size than it was trained at."""
+    found: dict[str, None] = {}
+    for record in records:
+        width, height = record.opened.input
+        note = size_note(trained_size(record.contender.path), InputSpec(height, width), "timed")
+        if note:
+            found[f"{record.contender.path.name} was {note}."] = None
+    return list(found)
 
 
 def _take_turn(record: Record, process: Process, seconds: float, stream: bool) -> None:

@@ -35,7 +35,11 @@ def train(
 
     Raises:
         UserError: something given can't be used, a check before training failed, or the loss diverged.
+
+    Ctrl-C, SIGTERM and SIGHUP end the training after its step with everything saved; then the signal goes to the
+    handler that was there before: KeyboardInterrupt, by default, or the end of the process.
     """
+    from eyas.signals import StopSignals
     from eyas.train.fit import fit
     from eyas.train.override import override
     from eyas.train.recipes import named
@@ -51,4 +55,9 @@ def train(
         "data.batch_size": batch,
     }
     given = {name: value for name, value in short.items() if value is not None}
-    return fit(override(recipe, {**given, **(overrides or {})}), Path(out) if out else None)
+    signals = StopSignals()
+    try:
+        with signals:
+            return fit(override(recipe, {**given, **(overrides or {})}), Path(out) if out else None, signals=signals)
+    finally:
+        signals.hand_on()

@@ -15,7 +15,9 @@ from eyas.data.index import DatasetIndex
 from eyas.data.loader import EvalLoader, TrainLoader, eval_loader, train_loader
 from eyas.data.merge import same_classes
 from eyas.data.policy import AugmentPolicy
+from eyas.data.skipped import SkippedPictures
 from eyas.data.usable import Usable, trained_boxes
+from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.evaluate.coco import check_truth
 from eyas.runtime.machine import usable_cores
@@ -53,6 +55,9 @@ class DetectionData(L.LightningDataModule):
         self.seed = seed
         self.train_index, self.val_index = load_train_and_val(recipe, self.augment)
         self.loader: TrainLoader | None = None
+        self.trial_skipped = SkippedPictures(self.train_index)
+        self._trial: list[int] = []  # readable pictures with boxes, the first ones
+        self._tried = 0
         self._resume_from: dict[str, Any] | None = None
 
     @property
@@ -77,6 +82,7 @@ class DetectionData(L.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
             pin_memory=torch.cuda.is_available(),
         )
+        self.loader.skipped.known.update(self.trial_skipped.known)
         if self._resume_from is not None:
             self.loader.load_state_dict(self._resume_from)
             self._resume_from = None
@@ -109,15 +115,37 @@ class DetectionData(L.LightningDataModule):
         )
 
     def trial_batch(self, count: int, epoch: int) -> Batch:
-        """Return the first pictures that have boxes as one augmented batch of an epoch, made in this process."""
-        kept = trained(self.train_index, self.recipe, self.augment).kept
-        labelled = np.unique(self.train_index.picture_of_row()[kept])[:count]
+        """Return the first readable pictures that have boxes as one augmented batch, made in this process.
+
+        Raises:
+            UserError: none can be read, or more pictures than the whole split may have can't be.
+        """
+        chosen = self._readable(count)
         loader = train_loader(
-            self.train_index.subset(labelled), self.recipe.input_spec(), self.augment,
-            batch_size=len(labelled), seed=self.seed,
+            self.train_index.subset(chosen), self.recipe.input_spec(), self.augment, batch_size=len(chosen),
+            seed=self.seed,
         )  # fmt: skip
         loader.set_epoch(epoch)
         return next(iter(loader))
+
+    def _readable(self, count: int) -> list[int]:
+        """Return up to `count` pictures that have boxes and can be read; `trial_skipped` has those that can't.
+
+        How many may be broken is a rule for the whole split: of a few, one would already be too many.
+        """
+        kept = trained(self.train_index, self.recipe, self.augment).kept
+        labelled = np.unique(self.train_index.picture_of_row()[kept])
+        while len(self._trial) < count and self._tried < len(labelled):
+            number = int(labelled[self._tried])
+            self._tried += 1
+            try:
+                read_image(self.train_index.path(number))
+                self._trial.append(number)
+            except UserError:
+                self.trial_skipped.note([number])
+        if not self._trial:
+            raise UserError("No picture that has boxes can be read.", where=str(self.train_index.root))
+        return self._trial[:count]
 
 
 def load_train_and_val(recipe: DataRecipe, augment: AugmentPolicy | None = None) -> tuple[DatasetIndex, DatasetIndex]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
-import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import lightning as L
 import torch
 from rich.console import Console
 
 from eyas import runfolder
+from eyas.card import CARD
 from eyas.errors import UserError
 from eyas.files import read_json
+from eyas.models.zoo import build_described
+from eyas.runfolder import read_config
+from eyas.signals import Stopped, StopSignals, name
 from eyas.terminal import open_console
 from eyas.train.callbacks.progress import ProgressLine
 from eyas.train.callbacks.record import Recorder
@@ -27,56 +31,86 @@ from eyas.train.data import DetectionData
 from eyas.train.folder import finish_run, free_folder, write_start
 from eyas.train.module import DetectionModule
 from eyas.train.network import make_network
-from eyas.train.parallel import pick_accelerator, pick_precision, pick_strategy, prepare, sync_batchnorm
+from eyas.train.origin import check_data, check_recipe
+from eyas.train.override import flatten, override
+from eyas.train.parallel import first_process, pick_accelerator, pick_precision, pick_strategy, prepare, sync_batchnorm
 from eyas.train.preflight import preflight
 from eyas.train.recipe import Recipe
+from eyas.train.saved import SavedState, check_fits, find_state, settle
+
+FOLDER = "EYAS_RUN_FOLDER"
 
 
-def fit(recipe: Recipe, out: Path | None = None, *, console: Console | None = None) -> Path:
+def fit(
+    recipe: Recipe, out: Path | None = None, *, console: Console | None = None, signals: StopSignals | None = None
+) -> Path:
     """Train as the recipe says and return the run's folder.
 
     Args:
         recipe: the whole run.
         out: the run's folder, which must be new or empty; made below runs/ if None.
         console: where progress goes; standard error if None.
+        signals: entered already, and asked by the caller whether one came; this function's own if None. One that comes
+            while training runs ends it after its step with everything saved, and a second one at once.
 
     Raises:
         UserError: before the first step, what can't work; later, a diverged loss, broken pictures or a full disk.
+        Stopped: by a signal, before the first step or for the second time.
     """
-    folder = free_folder(recipe, out)
-    return _run(recipe, folder, console or open_console(stderr=True), resume=False)
+    if first_process():
+        folder = free_folder(recipe, out)
+        os.environ[FOLDER] = str(folder)  # for the processes that Lightning starts to train along
+    else:
+        folder = Path(os.environ.get(FOLDER) or out or "")
+    with contextlib.nullcontext(signals) if signals is not None else StopSignals() as signals:
+        return _run(recipe, folder, console or open_console(stderr=True), signals)
 
 
-def resume(folder: Path, *, console: Console | None = None, epochs: int | None = None) -> Path:
+def resume(
+    folder: Path,
+    *,
+    console: Console | None = None,
+    epochs: int | None = None,
+    signals: StopSignals | None = None,
+) -> Path:
     """Continue the run in `folder` where it stopped, in the middle of an epoch too, on the same trajectory.
 
     Args:
         folder: the run's folder.
         console: where progress goes; standard error if None.
         epochs: must be None: a longer schedule would be another trajectory.
+        signals: as for `fit`.
 
     Raises:
-        UserError: there is nothing to resume from.
+        UserError: there is nothing to resume from, it is damaged, or settings, classes or pictures were changed.
+        Stopped: as for `fit`.
     """
     if epochs is not None:
         raise UserError(
             "A resumed run keeps its length: the learning rate was planned for it.",
             where="--epochs", fix=f"for more training start from its weights: --weights {folder} --epochs {epochs}",
         )  # fmt: skip
-    if not (folder / runfolder.CHECKPOINT).is_file():
-        raise UserError(
-            f"{folder} can't be resumed: it has no {runfolder.CHECKPOINT}.",
-            expected="a run that saved its state at least once",
-        )
-    from eyas.train.override import flatten, override
+    with contextlib.nullcontext(signals) if signals is not None else StopSignals() as signals:
+        found = find_state(folder)
+        # A run that was killed before it saved anything begins anew; one that has ended has lost its state.
+        if found is None and ((folder / CARD).exists() or not (folder / runfolder.RECIPE).is_file()):
+            raise UserError(
+                f"{folder} can't be resumed: it has no {runfolder.CHECKPOINT}.",
+                expected="a run that saved its state at least once",
+            )
+        recipe = read_recipe(folder)
+        check_recipe(folder, recipe)
+        return _run(recipe, folder, console or open_console(stderr=True), signals, Resumed(found))
 
-    recipe = override(
-        Recipe(), flatten(read_json(folder / runfolder.RECIPE, max_bytes=runfolder.MAX_BYTES, strict=True))
-    )
-    return _run(recipe, folder, console or open_console(stderr=True), resume=True)
+
+@dataclass(frozen=True)
+class Resumed:
+    """That a run is resumed, and the state that was found, None if it was stopped before its first one was saved."""
+
+    found: SavedState | None
 
 
-def _run(recipe: Recipe, folder: Path, console: Console, *, resume: bool) -> Path:
+def _run(recipe: Recipe, folder: Path, console: Console, signals: StopSignals, resumed: Resumed | None = None) -> Path:
     """Train into `folder`."""
     L.seed_everything(recipe.trainer.seed, verbose=False)
     data = DetectionData(
@@ -86,10 +120,16 @@ def _run(recipe: Recipe, folder: Path, console: Console, *, resume: bool) -> Pat
         close_epochs=recipe.trainer.close_epochs,
         seed=recipe.trainer.seed,
     )
-    net, notes = make_network(recipe.model, data.classes)
-    for note in notes:
+    found = resumed.found if resumed is not None else None
+    if resumed is not None:
+        check_data(folder, recipe, data.train_index, data.val_index)
+    if found is None:
+        net, notes = make_network(recipe.model, data.classes)
+    else:
+        net, notes = build_described(read_config(folder).model, len(data.classes)), list(found.notes)
+    for note in notes if first_process() else ():
         say(console, note)
-    if recipe.trainer.preflight and not resume:
+    if recipe.trainer.preflight and resumed is None and first_process():
         for finding in preflight(recipe, data, net):
             say(console, f"ok  {finding.check}: {finding.text}")
     module = DetectionModule(
@@ -100,28 +140,54 @@ def _run(recipe: Recipe, folder: Path, console: Console, *, resume: bool) -> Pat
         recipe.loss,
     )
     module.keep_detections = recipe.trainer.sheets
+    if found is not None:
+        check_fits(found, module.state_dict(), folder)
     saver = Saver(folder, recipe.trainer.save_minutes)
     stopper = Stopper(saver, recipe.trainer.patience)
-    callbacks = [Recorder(folder), Sheets(folder), saver, stopper, ProgressLine(console)]
+    callbacks = [Recorder(folder), Sheets(folder), saver, ProgressLine(console), stopper]
     with _quiet_lightning():
         trainer = make_trainer(recipe, folder, callbacks)
+    checkpoint = str(folder / runfolder.CHECKPOINT) if found is not None else None
     if trainer.is_global_zero:
-        write_start(folder, recipe, data, trainer.precision)
+        write_start(folder, recipe, data, trainer.precision, resumed=resumed is not None)
+        if found is not None:
+            settle(folder, found)
         say(console, f"training into {folder}")
-    checkpoint = str(folder / runfolder.CHECKPOINT) if resume else None
+    found = resumed = None  # lets go of the state
     torch.manual_seed(recipe.trainer.seed)
-    with _gentle_interrupt(stopper, console), _quiet_lightning(), contextlib.suppress(StopRunError):
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.is_global_zero:
-        finish_run(folder, recipe, data, stopped=stopper.reason)
-        _say_end(console, folder, saver, stopper, data)
+    with signals.deferred(lambda number: _told(number, stopper, console)):
+        try:
+            with _quiet_lightning(), contextlib.suppress(StopRunError):
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except Stopped:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(signal.SIGKILL)  # the other processes would wait for this one
+            raise
+        if trainer.is_global_zero:
+            finish_run(folder, recipe, data, stopped=stopper.reason)
+            _say_end(console, folder, saver, stopper, data)
+        else:
+            signals.number = 0  # the first process answers for all; another's exit code would have it killed
     return folder
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Return the recipe of the run in `folder`.
+
+    Raises:
+        UserError: there is none, or it is not one.
+    """
+    path = folder / runfolder.RECIPE
+    fields = read_json(path, max_bytes=runfolder.MAX_BYTES, strict=True)
+    if not isinstance(fields, dict):
+        raise UserError(f"{path.name} is no recipe.", where=str(path), fix="put back the one that the run wrote")
+    return override(Recipe(), flatten(fields))
 
 
 def make_trainer(recipe: Recipe, folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
     """Return Lightning's Trainer as the recipe says."""
     accelerator = pick_accelerator(recipe.trainer.accelerator)
-    return L.Trainer(
+    trainer = L.Trainer(
         default_root_dir=folder,
         accelerator="gpu" if accelerator == "cuda" else accelerator,
         devices=recipe.trainer.devices,
@@ -141,26 +207,19 @@ def make_trainer(recipe: Recipe, folder: Path, callbacks: list[L.Callback]) -> L
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    # Lightning's own handler of SIGTERM ends the process with status 0 and nothing saved, and talks to the other
+    # processes from inside the handler. `StopSignals` does what is to be done.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
-@contextlib.contextmanager
-def _gentle_interrupt(stopper: Stopper, console: Console) -> Iterator[None]:
-    """Let the first Ctrl-C end the run after its step, with everything saved, and the second one at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stopper.asked:
-            signal.default_int_handler(number, frame)
-        stopper.ask()
-        console.print("stopping after this step and saving; press Ctrl-C again to stop at once", style="yellow")
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _told(number: int, stopper: Stopper, console: Console) -> None:
+    """Have the run end after its step, and say so unless the terminal is what is gone."""
+    stopper.ask()
+    if number not in (signal.SIGINT, signal.SIGTERM) and console.is_terminal:
+        console.quiet = True
+    again = "press Ctrl-C again" if number == signal.SIGINT else "once more"
+    console.print(f"{name(number)}: stopping after this step and saving; {again} to stop at once", style="yellow")
 
 
 @contextlib.contextmanager

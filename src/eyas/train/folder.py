@@ -21,6 +21,7 @@ from eyas.files import write_json
 from eyas.models.zoo import describe
 from eyas.train.data import DetectionData
 from eyas.train.network import resolve_spec
+from eyas.train.origin import read_parents, write_origin
 from eyas.train.recipe import Recipe
 from eyas.types import RunConfig
 
@@ -48,16 +49,19 @@ def free_folder(recipe: Recipe, out: Path | None) -> Path:
     raise UserError("There are ten thousand runs of this name.", where=str(stem), fix="give --out")
 
 
-def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: str) -> None:
-    """Write what is known before the first step: config, recipe, environment.
+def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: str, *, resumed: bool) -> None:
+    """Write what is known before the first step: config, recipe, origin, environment.
 
-    A resumed run loses its card until it is finished: its weights will change, and a wrong hash would be refused.
+    A resumed run keeps all but the environment. It loses its card until it is finished: its weights will change, and a
+    wrong hash would be refused.
     """
     (folder / CARD).unlink(missing_ok=True)
-    name_or_spec = resolve_spec(recipe.model)
-    config = RunConfig(model=describe(name_or_spec), classes=data.classes, input=recipe.data.input_spec())
-    runfolder.write_config(folder, config)
-    write_json(folder / runfolder.RECIPE, recipe.to_dict())
+    if not resumed:
+        name_or_spec = resolve_spec(recipe.model)
+        config = RunConfig(model=describe(name_or_spec), classes=data.classes, input=recipe.data.input_spec())
+        runfolder.write_config(folder, config)
+        write_json(folder / runfolder.RECIPE, recipe.to_dict())
+        write_origin(folder, recipe, data.train_index, data.val_index, parents(recipe, data))
     versions = {}
     for package in PACKAGES:
         try:
@@ -90,7 +94,7 @@ def finish_run(folder: Path, recipe: Recipe, data: DetectionData, *, stopped: st
         files,
         version=importlib.metadata.version("eyas"),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        parents=parents(recipe, data),
+        parents=parents(recipe, data) if (known := read_parents(folder)) is None else known,
         recipe={**recipe.to_dict(), "stopped": stopped},
     )
 

@@ -107,12 +107,14 @@ class DetectionModule(L.LightningModule):
         self.ema.update(self.net, self._averaged_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save how far the average is."""
+        """Save how far the average is, and the latest loss, which is shown."""
         checkpoint["averaged_steps"] = self._averaged_steps
+        checkpoint["terms"] = self.terms.tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore how far the average is."""
+        """Restore how far the average is, and the latest loss."""
         self._averaged_steps = int(checkpoint["averaged_steps"])
+        self.terms = torch.tensor(checkpoint.get("terms", self.terms.tolist()))
 
     def on_train_epoch_start(self) -> None:
         """Forget the evaluation of the epoch before."""
@@ -148,6 +150,10 @@ class DetectionModule(L.LightningModule):
         self._builder = PredictionsBuilder()
         self.detections = {}
         self._deployed = Deployed(fused(self.ema_net), self.input_spec, self.thresholds.candidates).eval()
+
+    def leave_evaluation(self) -> None:
+        """Forget what was evaluated so far, so that the state is one of training alone."""
+        self._deployed = None
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Detect in one batch of letterboxed pictures, by the very steps that inference takes."""

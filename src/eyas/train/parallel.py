@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
 from typing import TypeVar
@@ -70,6 +71,11 @@ def prepare(net: nn.Module, *, channels_last: bool, compiled: bool) -> nn.Module
     if compiled:
         net.compile()
     return net
+
+
+def first_process() -> bool:
+    """Return whether this is the process that writes and speaks; others are told their rank when they are started."""
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
 
 
 def mean_over_processes() -> Callable[[Tensor], Tensor] | None:

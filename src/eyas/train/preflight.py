@@ -50,6 +50,8 @@ def preflight(recipe: Recipe, data: DetectionData, net: nn.Module) -> list[Findi
     ]
     batch = data.trial_batch(FEW, epoch=0)
     findings += [check_memory(recipe, net, batch), *check_learning(recipe, net, batch)]
+    if data.trial_skipped.known:
+        findings.append(Finding("pictures", True, data.trial_skipped.summary()))
     bad = [finding for finding in findings if not finding.fine]
     if bad:
         raise UserError(

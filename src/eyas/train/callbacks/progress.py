@@ -33,7 +33,15 @@ class ProgressLine(L.Callback):
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._shown = 0.0
-        self._epoch_start = 0.0
+        self._epoch_start = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how long the epoch has taken so far."""
+        return {"epoch_seconds": time.perf_counter() - self._epoch_start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with an epoch that took some time before the run was stopped in it."""
+        self._epoch_start = time.perf_counter() - state_dict["epoch_seconds"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the line."""

@@ -13,6 +13,7 @@ import torch
 
 from eyas import runfolder
 from eyas.data.batch import Batch
+from eyas.files import write_text
 from eyas.train.module import DetectionModule
 from eyas.train.plot import plot_results
 
@@ -43,12 +44,15 @@ class Recorder(L.Callback):
         self._sum = torch.zeros(len(DetectionModule.TERMS))
         self._count = 0
         self._pictures = 0
+        self._resumed_step = 0
+        self._rows: dict[str, str] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run continues from."""
+        """Return what a resumed run continues from: the rows written so far among it."""
         seconds, cpu = self.elapsed()
         return {
-            "seconds": seconds, "cpu": cpu, "sum": self._sum.tolist(), "count": self._count, "pictures": self._pictures
+            "seconds": seconds, "cpu": cpu, "sum": self._sum.tolist(), "count": self._count, "pictures": self._pictures,
+            "rows": {name: read_rows(self.folder / name) for name in (runfolder.METRICS, STEPS)},
         }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -57,6 +61,25 @@ class Recorder(L.Callback):
         self._start_cpu = cpu_seconds() - state_dict["cpu"]
         self._sum, self._count = torch.tensor(state_dict["sum"]), state_dict["count"]
         self._pictures = state_dict["pictures"]
+        self._rows = state_dict.get("rows", {})
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note the step at which the saved state was."""
+        self._resumed_step = int(checkpoint["global_step"])
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Make the files what they were at the saved state: a run that was killed had gone on writing."""
+        if not trainer.is_global_zero:
+            return
+        for name in (runfolder.METRICS, STEPS):
+            path = self.folder / name
+            text = self._rows.get(name)
+            if text is None:  # a new run, or a state saved by an older Eyas
+                text = rows_until(read_rows(path), self._resumed_step)
+            if text:
+                write_text(path, text)
+            else:
+                path.unlink(missing_ok=True)
 
     def elapsed(self) -> tuple[float, float]:
         """Return (wall seconds, processor seconds) of the run so far."""
@@ -94,6 +117,31 @@ class Recorder(L.Callback):
         fields = (*EPOCH_FIELDS, *values) if values else EPOCH_FIELDS
         append_row(self.folder / runfolder.METRICS, fields, [*row, sum(means), *means, *values.values()])
         plot_results(self.folder)
+
+
+def read_rows(path: Path) -> str:
+    """Return the text of a CSV file with its line ends as they are, "" if there is none."""
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", newline="") as file:
+        return file.read()
+
+
+def rows_until(text: str, step: int) -> str:
+    """Return the text of a table with only the rows up to a step; "" if there are none."""
+    header, _, rest = text.partition("\n")
+    names = header.strip().split(",")
+    if "step" not in names:
+        return ""
+    column = names.index("step")
+    kept = [line for line in rest.splitlines(keepends=True) if 0 <= _number(line, column) <= step]
+    return header + "\n" + "".join(kept) if kept else ""
+
+
+def _number(line: str, column: int) -> int:
+    """Return a field of a row as a number, -1 where there is none: of a row that was not written to its end."""
+    fields = line.strip().split(",")
+    return int(fields[column]) if line.endswith("\n") and column < len(fields) and fields[column].isdigit() else -1
 
 
 def append_row(path: Path, fields: tuple[str, ...], row: list[float]) -> None:

@@ -1,0 +1,189 @@
+"""The states that a run resumes from, on disk: the last one and the one before, each verified before it is believed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eyas import runfolder
+from eyas.card import hash_file
+from eyas.errors import UserError
+from eyas.files import atomic_path, read_json, write_json
+
+KNOWN = 3  # hashes that are remembered: of both files, and of the one that is on its way out
+PARTS = ("state_dict", "optimizer_states", "loops", "callbacks", "global_step")
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A state that was found whole.
+
+    Attributes:
+        path: its file.
+        state: what it holds.
+        notes: what there is to say about it, a line each.
+    """
+
+    path: Path
+    state: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def write_state(folder: Path, save: Callable[[Path], None]) -> None:
+    """Save a state as the run's last one, and keep the one before.
+
+    Whenever this is cut short, one of both files is whole and its hash is known: a new file's hash is written before
+    the file has its name, beside the hashes that are still needed.
+
+    Args:
+        folder: the run's folder.
+        save: writes the state to the path it is given.
+    """
+    last, previous = folder / runfolder.CHECKPOINT, folder / runfolder.PREVIOUS_CHECKPOINT
+    with atomic_path(last) as temporary:
+        save(temporary)
+        _remember(folder, hash_file(temporary))
+        if last.is_file():
+            _take_name(last, previous)
+
+
+def find_state(folder: Path) -> SavedState | None:
+    """Return the last state that is whole, None if there is none at all.
+
+    Raises:
+        UserError: there are states, and none of them is whole or can be read.
+    """
+    paths = [folder / name for name in (runfolder.CHECKPOINT, runfolder.PREVIOUS_CHECKPOINT)]
+    if not any(path.exists() for path in paths):
+        return None
+    known, notes = _hashes(folder)
+    problems: list[str] = []
+    for path in paths:
+        if not path.exists():
+            problems.append(f"{path.name} is missing")
+            continue
+        state = _read(path, known)
+        if isinstance(state, str):
+            problems.append(f"{path.name} {state}")
+            continue
+        told = [f"{problem}; going on from the state saved before it, {path.name}" for problem in problems]
+        return SavedState(path, state, (*told, *notes))
+    raise UserError(
+        "The run can't be resumed: " + ", and ".join(problems) + ".",
+        where=str(paths[0].parent),
+        fix="put back a copy of one of both files, or " + anew(folder),
+    )
+
+
+def settle(folder: Path, found: SavedState) -> None:
+    """Make the state that was found the run's last one: a damaged one must not be kept as good."""
+    last = folder / runfolder.CHECKPOINT
+    for left in last.parent.glob(".*.tmp"):  # of a process that was killed while it saved
+        left.unlink(missing_ok=True)
+    if found.path != last:
+        found.path.replace(last)
+    if _hashes(folder)[0] is None:
+        _remember(folder, hash_file(last))
+
+
+def check_fits(found: SavedState, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """Raise a UserError unless the state is one of a network with these weights."""
+    saved = found.state["state_dict"]
+    shapes = {name: tuple(value.shape) for name, value in saved.items()}
+    if shapes == {name: tuple(value.shape) for name, value in weights.items()}:
+        return
+    raise UserError(
+        f"{found.path.name} is the state of another network than {runfolder.CONFIG} describes.",
+        where=str(found.path),
+        expected="the state that this very run saved",
+        fix="put the run's own files back, or " + anew(folder),
+    )
+
+
+def anew(folder: Path, data: str = "") -> str:
+    """Return how to train again from what there is of a run, as an instruction with a command that works."""
+    root = shlex.quote(data) if data else "ROOT"
+    if (folder / runfolder.WEIGHTS).is_file():
+        return f"train anew from its best weights: eyas train --data {root} --weights {shlex.quote(str(folder))}"
+    return f"train anew: eyas train --data {root}"
+
+
+def _read(path: Path, known: list[str] | None) -> dict[str, Any] | str:
+    """Return what a saved state holds, or what is wrong with it.
+
+    Raises:
+        UserError: the file can't be read at all, so that none could be saved in its place either.
+    """
+    if not path.is_file():
+        raise UserError(f"{path.name} is no file.", where=str(path), fix="move it away")
+    try:
+        if known is not None and hash_file(path) not in known:
+            return "is not as it was saved (its SHA-256 is another one)"
+        if known is None and _damaged_archive(path):
+            return "is damaged"
+    except PermissionError as error:
+        raise UserError(f"{path.name} can't be read: {error.strerror}.", where=str(path)) from None
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # torch raises nearly anything for a damaged file, with advice to load it unsafely
+        return "is no state of a run"
+    if not isinstance(state, dict) or any(part not in state for part in PARTS):
+        return "is no state of a run"
+    return state
+
+
+def _damaged_archive(path: Path) -> bool:
+    """Return whether a file that torch wrote, a zip archive with checksums, is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError):
+        return True
+
+
+def _hashes(folder: Path) -> tuple[list[str] | None, tuple[str, ...]]:
+    """Return the hashes of the states that were saved, None if they are not known, and what there is to say of that."""
+    path = folder / runfolder.CHECKPOINT_HASHES
+    if not path.exists():
+        note = f"the run has no {path.name} (it was made by an older Eyas): its state is checked less closely"
+        return None, (note,)
+    try:
+        fields = read_json(path, max_bytes=1 << 16)
+        hashes = fields["sha256"]
+        assert isinstance(hashes, list)
+        return [str(one) for one in hashes], ()
+    except (UserError, KeyError, TypeError, AssertionError):
+        return None, (f"{path.name} is damaged: the state is checked less closely",)
+
+
+def _remember(folder: Path, sha256: str) -> None:
+    """Add a hash to those of the states that were saved."""
+    known = _hashes(folder)[0] or []
+    hashes = [sha256, *(one for one in known if one != sha256)][:KNOWN]
+    write_json(folder / runfolder.CHECKPOINT_HASHES, {"sha256": hashes})
+
+
+def _take_name(last: Path, previous: Path) -> None:
+    """Make `previous` what `last` is; `last` stays until it is replaced, where the file system can do that."""
+    temporary = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(last, temporary)
+    except OSError:  # no hard links here, or a symbolic link to another disk
+        last.replace(previous)
+        return
+    try:
+        temporary.replace(previous)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)  # renaming onto another name of the same file does nothing
