@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from eyas.data.formats.text import strip_blanks
 from eyas.errors import UserError, missing_extra
 
 MAX_CHARACTERS = 16 * 2**20
 MAX_VALUES = 2_000_000  # with each alias counted as what it stands for
 
 
-def load_yaml(text: str, where: str, *, scalars_as_text: bool = False) -> Any:
+def load_yaml(text: str, where: str, *, plain: Callable[[str], str] | None = None) -> Any:
     """Return what the YAML says, of Python's plain types.
 
     Args:
         text: the document.
         where: its file, for the error.
-        scalars_as_text: give each scalar as it is written, so that `yes`, `010` and `1.50` stay what they are; a key
-            that stands twice is refused.
+        plain: if given, every scalar is a text, so that `yes`, `010` and `1.50` stay what they are: in quotes what is
+            in them, else what this makes of it; and a key that stands twice is refused.
 
     Raises:
         UserError: it is no YAML, or holds a value that contains itself, or grows beyond `MAX_VALUES`.
@@ -30,7 +30,7 @@ def load_yaml(text: str, where: str, *, scalars_as_text: bool = False) -> Any:
         raise missing_extra("pyyaml", "train") from None
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"The YAML has {len(text) / 2**20:.0f} MiB.", where=where, expected="at most 16 MiB")
-    loader = _texts_loader()(text) if scalars_as_text else yaml.SafeLoader(text)
+    loader = _texts_loader(plain)(text) if plain is not None else yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
@@ -48,14 +48,14 @@ def load_yaml(text: str, where: str, *, scalars_as_text: bool = False) -> Any:
 
 
 @cache
-def _texts_loader() -> Any:
+def _texts_loader(plain: Callable[[str], str]) -> Any:
     """Return a loader that makes a text of every scalar, and takes no key twice."""
     import yaml
 
     class Texts(yaml.BaseLoader):
         def construct_scalar(self, node: Any) -> Any:
             text = super().construct_scalar(node)
-            return text if node.style else strip_blanks(text)  # quotes keep what is in them
+            return text if node.style else plain(text)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             mapping = super().construct_mapping(node, deep=deep)

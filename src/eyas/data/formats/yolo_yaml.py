@@ -14,7 +14,7 @@ from typing import Any
 
 from eyas.data.formats.found import canonical
 from eyas.data.formats.picture_lists import exists
-from eyas.data.formats.text import read_text
+from eyas.data.formats.text import read_text, strip_blanks
 from eyas.data.yaml_file import load_yaml
 from eyas.errors import UserError
 from eyas.path_ends import path_parts
@@ -151,7 +151,7 @@ def _load(path: Path) -> Any:
         text = read_text(path)
     except ValueError as error:
         raise UserError(f"{path.name} is not valid YAML: {error}.", where=str(path)) from None
-    return load_yaml(text, str(path), scalars_as_text=True)
+    return load_yaml(text, str(path), plain=strip_blanks)
 
 
 def _is_text(text: str) -> bool:
