@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,72 @@ FORMAT = "eyas-run"
 FORMAT_VERSION = 1
 
 
+# What other tools write their weights into, and their graphs.
+CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
+GRAPHS = (".onnx", ".xml", ".bin", ".engine", ".plan", ".trt", ".tflite")
+
+
+def refuse_file(path: Path, *, bundle: bool = False) -> None:
+    """Raise a UserError if a file stands where the folder of a run or a bundle belongs; it says what to give instead.
+
+    Args:
+        path: what was given.
+        bundle: only a bundle will do.
+    """
+    if not path.is_file():
+        return
+    owner = run_of(path)
+    kind = "a bundle" if bundle else "a run"
+    if owner is not None and path.suffix in CHECKPOINTS:
+        raise UserError(
+            f"{path} is a file of a run, not the run.",
+            expected=f"the folder of {kind}",
+            fix=f"eyas compile {shlex.quote(str(owner))}" if bundle else f"give the run's folder: {owner}",
+        )
+    if path.suffix in CHECKPOINTS:
+        run, built = _free("runs", path), _free("bundles", path)
+        fix = f"eyas import {shlex.quote(str(path))} --out {shlex.quote(str(run))}"
+        if bundle:
+            fix += f" && eyas compile {shlex.quote(str(run))} --measure 0 --out {shlex.quote(str(built))}"
+        raise UserError(
+            f"{path} is a checkpoint, not {kind}: import it first.", expected=f"the folder of {kind}", fix=fix
+        )
+    if (path.parent / "manifest.json").is_file():
+        raise UserError(
+            f"{path} is a file of a bundle, not the bundle.",
+            expected=f"the folder of {kind}",
+            fix=f"give the bundle's folder: {path.parent}",
+        )
+    if path.suffix in GRAPHS:
+        raise UserError(
+            f"{path} is a graph of another tool, which says neither its classes nor how pictures are fed.",
+            expected=f"the folder of {kind}",
+            fix="take the .pth file that it was exported from, and import that: eyas import --help",
+        )
+    raise UserError(f"{path} is a file.", expected=f"the folder of {kind}")
+
+
+def run_of(path: Path) -> Path | None:
+    """Return the folder of the run that a file lies in, directly or among its saved states; None if it is in none."""
+    for folder in (path.parent, path.parent.parent):
+        try:
+            fields = read_json(folder / CONFIG, max_bytes=1 << 24) if (folder / CONFIG).is_file() else None
+        except UserError:
+            fields = None
+        if isinstance(fields, dict) and fields.get("format") == FORMAT:
+            return folder
+    return None
+
+
+def _free(above: str, path: Path) -> Path:
+    """Return a folder that is not there yet, named like the file."""
+    number, folder = 1, Path(above) / path.stem
+    while folder.exists():
+        number += 1
+        folder = Path(above) / f"{path.stem}-{number}"
+    return folder
+
+
 def write_config(folder: Path, config: RunConfig) -> None:
     """Write `config.json` into the run's folder."""
     fields: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(config)}
@@ -33,6 +100,7 @@ def read_config(folder: Path) -> RunConfig:
     Raises:
         UserError: the folder is no run, or one made by a newer Eyas.
     """
+    refuse_file(folder)
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(
@@ -60,3 +128,21 @@ def read_config(folder: Path) -> RunConfig:
         )
     except KeyError as error:
         raise UserError(f"{CONFIG} lacks the field {error}.", where=str(path)) from None
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Return the class names that a text file has, one a line; empty lines at its end are left out.
+
+    Raises:
+        UserError: there is no such file, it is no text, or has no name.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.", expected="a text file of class names, one a line")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path.name} is no text in UTF-8.", where=str(path)) from None
+    names = tuple(line.strip() for line in text.rstrip().splitlines())
+    if not names or not all(names):
+        raise UserError(f"A line of {path.name} has no name.", where=str(path), expected="one class name a line")
+    return names

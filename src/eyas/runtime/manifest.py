@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from eyas.card import check_files
 from eyas.errors import UserError
 from eyas.files import read_json, write_text
+from eyas.runfolder import refuse_file
 from eyas.types import InputSpec, Thresholds, checked_fields
 
 MANIFEST = "manifest.json"
@@ -227,6 +228,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         UserError: there is no manifest, it is not a bundle's or is not valid, it was made by a newer Eyas, or a file
             is missing, lies outside the folder or was changed.
     """
+    refuse_file(folder, bundle=True)
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(

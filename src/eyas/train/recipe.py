@@ -20,13 +20,15 @@ class ModelRecipe:
     Attributes:
         name: a row of the model zoo: p, n, s, m or l; "auto" takes the weights' own model, or n without weights.
         spec: a JSON file with a model spec (a search writes such files); overrides `name`.
-        weights: a run's folder, a .safetensors file or a public YOLO-NAS checkpoint to start from. The head's rows of
-            classes that both sides know are kept, the others start anew.
+        weights: a run's folder, a .safetensors file or a YOLO-NAS checkpoint to start from. The head's rows of classes
+            that both sides name are kept, the others start anew.
+        weights_classes: a text file with the class names of the weights, one a line, where they don't have them.
     """
 
     name: str = "auto"
     spec: str | None = None
     weights: str | None = None
+    weights_classes: str | None = None
 
 
 @dataclass(frozen=True)
