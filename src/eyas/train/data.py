@@ -30,6 +30,7 @@ class DetectionData(L.LightningDataModule):
 
     Attributes:
         train_index, val_index: the splits.
+        dropped: how many training pictures without a box were left out, because the recipe says so.
     """
 
     def __init__(
@@ -48,6 +49,9 @@ class DetectionData(L.LightningDataModule):
         self.close_epochs = close_epochs
         self.seed = seed
         self.train_index, self.val_index = load_train_and_val(recipe)
+        self.dropped = 0
+        if recipe.drop_empty:
+            self.train_index, self.dropped = without_empty(self.train_index, recipe)
         self.loader: TrainLoader | None = None
         self._resume_from: dict[str, Any] | None = None
 
@@ -144,6 +148,23 @@ def load_train_and_val(recipe: DataRecipe) -> tuple[DatasetIndex, DatasetIndex]:
             fix=f"--batch {max(1, len(train) // 2)}",
         )
     return train, val.with_classes(train.classes)
+
+
+def without_empty(index: DatasetIndex, recipe: DataRecipe) -> tuple[DatasetIndex, int]:
+    """Return the pictures that have a box which is no crowd, and how many have none.
+
+    Raises:
+        UserError: too few are left for a batch.
+    """
+    picture = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    kept = np.unique(picture[~index.crowd])
+    if len(kept) < recipe.batch_size:
+        raise UserError(
+            f"The batch has {recipe.batch_size} pictures, and only {len(kept)} training pictures have a box.",
+            where="data.batch_size",
+            fix="--data.drop_empty false, or a smaller --batch",
+        )
+    return index.subset(kept), len(index) - len(kept)
 
 
 def pick_workers(wanted: int) -> int:

@@ -19,6 +19,7 @@ from eyas import runfolder
 from eyas.errors import UserError
 from eyas.files import read_json
 from eyas.terminal import open_console
+from eyas.train.callbacks.average import BestEpochs
 from eyas.train.callbacks.progress import ProgressLine
 from eyas.train.callbacks.record import Recorder
 from eyas.train.callbacks.save import Saver, Stopper, StopRunError
@@ -85,6 +86,8 @@ def _run(recipe: Recipe, folder: Path, console: Console, *, resume: bool) -> Pat
         seed=recipe.trainer.seed,
     )
     net, notes = make_network(recipe.model, data.classes)
+    if data.dropped:
+        notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
     for note in notes:
         say(console, note)
     if recipe.trainer.preflight and not resume:
@@ -100,7 +103,9 @@ def _run(recipe: Recipe, folder: Path, console: Console, *, resume: bool) -> Pat
     module.keep_detections = recipe.trainer.sheets
     saver = Saver(folder, recipe.trainer.save_minutes)
     stopper = Stopper(saver, recipe.trainer.patience)
-    callbacks = [Recorder(folder), Sheets(folder), saver, stopper, ProgressLine(console)]
+    callbacks: list[L.Callback] = [Recorder(folder), Sheets(folder), saver, stopper, ProgressLine(console)]
+    best = BestEpochs(folder, recipe.trainer.average_best) if recipe.trainer.average_best else None
+    callbacks += [best] if best is not None else []
     with _quiet_lightning():
         trainer = make_trainer(recipe, folder, callbacks)
     if trainer.is_global_zero:
@@ -110,6 +115,12 @@ def _run(recipe: Recipe, folder: Path, console: Console, *, resume: bool) -> Pat
     torch.manual_seed(recipe.trainer.seed)
     with _gentle_interrupt(stopper, console), _quiet_lightning(), contextlib.suppress(StopRunError):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if best is not None and not stopper.reason:
+        trainer.strategy.barrier("the best epochs are written")
+        with _quiet_lightning():
+            line = best.finish(make_trainer(recipe, folder, []), module, data, saver)
+        if line and trainer.is_global_zero:
+            say(console, line)
     if trainer.is_global_zero:
         finish_run(folder, recipe, data, stopped=stopper.reason)
         _say_end(console, folder, saver, stopper, data)

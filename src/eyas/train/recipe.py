@@ -42,6 +42,7 @@ class DataRecipe:
         margin: pixels left free on the limiting side; YOLO-NAS resizes to 636 in 640.
         batch_size: pictures a step and process.
         workers: loader processes; -1 chooses by the number of cores.
+        drop_empty: leave training pictures without a box out.
         cache: what is kept in memory: "jpeg" the files' bytes, "decoded" the pixels (small sets only), "none" nothing.
     """
 
@@ -52,6 +53,7 @@ class DataRecipe:
     margin: int = 4
     batch_size: int = 16
     workers: int = -1
+    drop_empty: bool = False
     cache: Literal["none", "jpeg", "decoded"] = "none"
 
     def input_spec(self) -> InputSpec:
@@ -70,6 +72,7 @@ class OptimRecipe:
         clip_norm: the gradient's norm is cut to this; 0 leaves it.
         accumulate: batches whose gradients are added before a step.
         warmup_steps: optimizer steps of the warm-up.
+        warmup_epochs: the warm-up takes at most so many epochs; 0 sets no limit.
         warmup_factor: factor on lr at the first step.
         final_factor: factor on lr at the end.
         ema: ceiling of the weight average's decay.
@@ -82,6 +85,7 @@ class OptimRecipe:
     clip_norm: float = 10.0
     accumulate: int = 1
     warmup_steps: int = 200
+    warmup_epochs: float = 0.0
     warmup_factor: float = 1e-3
     final_factor: float = 0.01
     ema: float = 0.9997
@@ -104,6 +108,8 @@ class TrainerRecipe:
         compile: run the network through torch.compile.
         val_every: epochs between evaluations; the last epoch is always evaluated.
         patience: stop when AP has not risen for this many evaluations; 0 never stops early.
+        average_best: try the mean of the weights of so many best epochs at the end, and keep it if its AP is higher
+            than that of any epoch; 0 does not.
         sheets: pictures on the contact sheet of predictions against truth made at each evaluation; 0 for none.
         save_minutes: minutes between saved states within an epoch (one is saved at each epoch's end anyway).
         preflight: check labels, loss balance, augmentation, learning and memory before the first step.
@@ -120,6 +126,7 @@ class TrainerRecipe:
     compile: bool = False
     val_every: int = 1
     patience: int = 0
+    average_best: int = 0
     sheets: int = 8
     save_minutes: float = 10.0
     preflight: bool = True
@@ -151,6 +158,8 @@ class Recipe:
             "trainer.max_steps": (self.trainer.max_steps, 0),
             "trainer.val_every": (self.trainer.val_every, 1),
             "trainer.devices": (self.trainer.devices, 1),
+            "trainer.average_best": (self.trainer.average_best, 0),
+            "optim.warmup_epochs": (self.optim.warmup_epochs, 0),
         }
         for name, (value, least) in checks.items():
             if value < least:
