@@ -42,13 +42,13 @@ def refuse_file(path: Path, *, bundle: bool = False) -> None:
         raise UserError(
             f"{path} is a file of a run, not the run.",
             expected=f"the folder of {kind}",
-            fix=f"eyas compile {shlex.quote(str(owner))}" if bundle else f"give the run's folder: {owner}",
+            fix=compile_command(owner) if bundle else f"give the run's folder: {owner}",
         )
     if path.suffix in CHECKPOINTS:
-        run, built = _free("runs", path), _free("bundles", path)
-        fix = f"eyas import {shlex.quote(str(path))} --out {shlex.quote(str(run))}"
+        run, built = (shlex.quote(str(_free(above, path.stem))) for above in ("runs", "bundles"))
+        fix = f"eyas import {shlex.quote(str(path))} --out {run}"
         if bundle:
-            fix += f" && eyas compile {shlex.quote(str(run))} --measure 0 --out {shlex.quote(str(built))}"
+            fix += f" && eyas compile {run} --measure 0 --out {built}"
         raise UserError(
             f"{path} is a checkpoint, not {kind}: import it first.", expected=f"the folder of {kind}", fix=fix
         )
@@ -79,12 +79,19 @@ def run_of(path: Path) -> Path | None:
     return None
 
 
-def _free(above: str, path: Path) -> Path:
-    """Return a folder that is not there yet, named like the file."""
-    number, folder = 1, Path(above) / path.stem
+def compile_command(run: Path) -> str:
+    """Return the command that makes a bundle of a run, "" if the folder is none."""
+    if not (run / CONFIG).is_file():
+        return ""
+    return f"eyas compile {shlex.quote(str(run))} --out {shlex.quote(str(_free('bundles', run.resolve().name)))}"
+
+
+def _free(above: str, name: str) -> Path:
+    """Return a folder of that name, or with a number after it, that is not there yet."""
+    number, folder = 1, Path(above) / name
     while folder.exists():
         number += 1
-        folder = Path(above) / f"{path.stem}-{number}"
+        folder = Path(above) / f"{name}-{number}"
     return folder
 
 

@@ -28,10 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Import, say what was assumed, print what can be done with the run; return 0."""
     import shlex
-    import sys
 
     from eyas.models.importing import import_checkpoint
     from eyas.runfolder import read_config, read_names
+    from eyas.text import say
 
     classes = read_names(args.classes) if args.classes else None
     folder = import_checkpoint(
@@ -40,15 +40,15 @@ def run(args: argparse.Namespace) -> int:
         classes=classes,
         licence=args.licence,
         input=args.input,
-        tell=lambda line: print(line, file=sys.stderr),
+        tell=lambda line: say(line, stderr=True),
     )
     config = read_config(folder)
     spec = config.input
     name = config.model["name"] or "a network of its own widths"
     limits = f"confidence {config.thresholds.confidence:g}, IoU {config.thresholds.iou:g}"
-    print(f"run:     {folder}")
-    print(f"model:   {name}, {len(config.classes)} classes: {', '.join(config.classes[:5])}", end="")
-    print(", ..." if len(config.classes) > 5 else "")
-    print(f"input:   {spec.width}x{spec.height}, margin {spec.margin}, padded {spec.pad_mode}, {limits}")
-    print(f"try it:  eyas detect {shlex.quote(str(folder))} PICTURE")
+    say(f"run:     {folder}")
+    say(f"model:   {name}, {len(config.classes)} classes: {', '.join(config.classes[:5])}", end="")
+    say(", ..." if len(config.classes) > 5 else "")
+    say(f"input:   {spec.width}x{spec.height}, margin {spec.margin}, padded {spec.pad_mode}, {limits}")
+    say(f"try it:  eyas detect {shlex.quote(str(folder))} PICTURE")
     return 0

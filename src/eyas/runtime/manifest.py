@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from eyas.card import check_files
 from eyas.errors import UserError
 from eyas.files import read_json, write_text
-from eyas.runfolder import refuse_file
+from eyas.runfolder import compile_command, refuse_file
 from eyas.types import InputSpec, Thresholds, checked_fields
 
 MANIFEST = "manifest.json"
@@ -234,7 +234,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         raise UserError(
             f"{folder.name or folder} is no bundle: there is no {MANIFEST} in it.",
             where=str(folder),
-            fix="eyas compile RUN --out FOLDER makes one",
+            fix=compile_command(folder) or "eyas compile RUN --out FOLDER makes one",
         )
     fields = read_json(path, max_bytes=MAX_BYTES)
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
