@@ -28,8 +28,8 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     data/shapes (COCO, splits train and val), runs/quickstart (really trained on it, for two steps), street.jpg,
     pictures/*.jpg and clip.mp4; ckpt_best.pth and average_model.pth, of a narrow network, as SuperGradients' Trainer
-    writes them, for the classes in names.txt; bundles/quickstart, compiled of the run, and bundles/next, the same under another name;
-    both are champion and challenger of the model `shapes` in the registry `registry`.
+    writes them, for the classes in names.txt; bundles/quickstart, compiled of the run, and bundles/next, the same under
+    another name; both are champion and challenger of the model `shapes` in the registry `registry`.
     """
     import eyas
     from eyas.card import write_card

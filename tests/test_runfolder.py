@@ -71,7 +71,7 @@ def test_the_offered_folder_is_a_free_one(folder: Path) -> None:
 
 def test_files_of_a_run_and_of_a_bundle_name_their_folder(folder: Path) -> None:
     run = import_checkpoint("it's best.pth", "runs/a")
-    with pytest.raises(UserError, match="a file of a run[\\s\\S]*folder: runs/a"):
+    with pytest.raises(UserError, match=r"a file of a run[\s\S]*folder: runs/a"):
         eyas.load(run / "model.safetensors")
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").write_bytes(b"x")

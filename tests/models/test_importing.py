@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -128,6 +130,71 @@ def test_an_input_that_eyas_does_not_give_is_refused_by_name(tmp_path: Path, nam
     assert not (tmp_path / "run").exists()
     config = runfolder.read_config(import_checkpoint(path, tmp_path / "run", input="published"))
     assert (config.input.width, config.input.margin, config.input.pad_mode) == (640, 4, "center")
+
+
+def foreign(monkeypatch: pytest.MonkeyPatch, name: str, state: dict[str, Any]) -> Any:
+    """Return an object whose class has that full name; there is such a module only while the test runs."""
+    module, _, short = name.rpartition(".")
+    parts = module.split(".")
+    for length in range(1, len(parts) + 1):
+        above = ".".join(parts[:length])
+        monkeypatch.setitem(sys.modules, above, sys.modules.get(above) or ModuleType(above))
+    made = sys.modules[module]
+    if not hasattr(made, short):
+        setattr(made, short, type(short, (), {"__module__": module}))
+    found = vars(made)[short]()
+    found.__dict__.update(state)
+    return found
+
+
+def test_objects_of_supergradients_mean_what_their_descriptions_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(name: str, **state: Any) -> Any:
+        return foreign(monkeypatch, f"super_gradients.training.processing.processing.{name}", state)
+
+    chain = [
+        step("DetectionLongestMaxSizeRescale", output_shape=(60, 60)),
+        step("DetectionCenterPadding", output_shape=(64, 64), pad_value=114),
+        step("StandardizeImage", max_value=255.0),
+        step("NormalizeImage", mean=np.zeros((1, 1, 3), np.float32), std=np.full((1, 1, 3), 0.5, np.float32)),
+        step("ImagePermute", permutation=(2, 0, 1)),
+    ]
+    content = trained(narrow_net().state_dict(), processing=step("ComposeProcessing", processings=chain))
+    config = runfolder.read_config(import_checkpoint(saved(tmp_path / "a.pth", content), tmp_path / "run"))
+    assert (config.input.width, config.input.margin, config.input.pad_mode) == (64, 4, "center")
+
+
+def test_names_in_omegaconf_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def node(name: str, **state: Any) -> Any:
+        return foreign(monkeypatch, f"omegaconf.{name}", state)
+
+    names = node("listconfig.ListConfig", _metadata=None, _parent=None)
+    names._content = [node("nodes.AnyNode", _val=name, _parent=names) for name in NAMES]
+    content = trained(narrow_net().state_dict())
+    content["processing_params"]["class_names"] = names
+    content["settings"] = node("dictconfig.DictConfig", _content={"a": node("nodes.AnyNode", _val=3)})
+    config = runfolder.read_config(import_checkpoint(saved(tmp_path / "a.pth", content), tmp_path / "run"))
+    assert config.classes == NAMES
+
+
+def without_spec(module: torch.nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if name != "spec"}
+
+
+def test_a_whole_network_of_supergradients_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved as it is, not as a state dict: its class is unknown here, its tensors are not."""
+    net = narrow_net()
+    for module in net.modules():
+        if type(module).__module__.startswith("eyas"):
+            kind = type(foreign(monkeypatch, f"super_gradients.modules.{type(module).__name__}", {}))
+            monkeypatch.setattr(type(module), "__reduce__", lambda self, kind=kind: (kind, (), without_spec(self)))
+    torch.save(net, tmp_path / "a.pth")
+    monkeypatch.undo()
+    run = import_checkpoint(tmp_path / "a.pth", tmp_path / "run", classes=NAMES)
+    config = runfolder.read_config(run)
+    own = load_model(run / runfolder.WEIGHTS, build_described(config.model, len(config.classes)))
+    assert all(torch.equal(own.state_dict()[name], value) for name, value in net.state_dict().items())
 
 
 def test_names_and_thresholds_come_from_the_file(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import torch
 
 from eyas.errors import UserError
 from eyas.models.checkpoint import read_checkpoint
-from eyas.models.inert import Content, Record, TensorRecord, plain
+from eyas.models.inert import Content
+from eyas.models.records import Record, TensorRecord, plain
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3)}
 

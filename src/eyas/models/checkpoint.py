@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from eyas.errors import UserError, shorten
-from eyas.models.inert import DEEPEST, Content, ForeignCodeError, Record, TensorRecord, plain
+from eyas.models.inert import Content, ForeignCodeError
 from eyas.models.infer import FIRST_HEAD, infer_spec, name_of
 from eyas.models.processing import classes_of
+from eyas.models.records import DEEPEST, Record, TensorRecord, plain
 from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import load_state, read_state
 from eyas.models.yolo_nas import YoloNas

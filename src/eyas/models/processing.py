@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from eyas.errors import UserError
-from eyas.models.inert import Record
+from eyas.models.records import Record
 from eyas.types import DETECT, InputSpec, PadMode, Thresholds
 
 PADDINGS: Mapping[str, PadMode] = {"DetectionCenterPadding": "center", "DetectionBottomRightPadding": "bottom_right"}
