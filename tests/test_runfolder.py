@@ -30,6 +30,8 @@ VERBS = {
     "detect": ["detect", "{}", "data"],
     "evaluate": ["evaluate", "{}", "--data", "data"],
     "compile": ["compile", "{}"],
+    "compile for the fastest": ["compile", "{}", "--target", "auto"],
+    "registry": ["registry", "add", "{}", "--name", "m", "--registry", "registry"],
     "compile to one file": ["compile", "{}", "--measure", "0"],
     "bench": ["bench", "{}", "--seconds", "0.1"],
     "serve": ["serve", "{}"],

@@ -132,7 +132,7 @@ def _opened(path: Path) -> Checkpoint:
         raise UserError(
             f"{path} is a folder, not a checkpoint.",
             expected="a .pth file",
-            fix=f"take a file in it: {best[0]}" if best else "",
+            fix=f"eyas import {shlex.quote(str(best[0]))}" if best else "",
         )
     if path.is_file() and path.suffix not in (*SUFFIXES, ".safetensors"):
         graph = path.suffix in (".onnx", ".engine", ".xml")
