@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models.foreign import NAMES, NARROW, narrow_net, partially_fused, trained
+from tests.models.foreign import NAMES, NARROW, narrow_net, partially_fused, steps, trained
 
 from eyas import runfolder
 from eyas.errors import UserError
@@ -122,6 +122,21 @@ def test_partially_fused_weights_start_a_training_and_fused_ones_do_not(tmp_path
     torch.save(trained(fused(net).state_dict()), tmp_path / "b.pth")
     with pytest.raises(UserError, match="fused network"):
         started(tmp_path / "b.pth", NAMES)
+
+
+@pytest.mark.parametrize(("reverse", "divisor"), [(1, 255.0), (2, 255.0), (1, None), (2, 128.0)])
+def test_a_training_feeds_the_weights_what_they_are_used_to(
+    tmp_path: Path, reverse: int, divisor: float | None
+) -> None:
+    """The first convolution of what is trained takes RGB, divided by 255, whatever the checkpoint's own took."""
+    net = narrow_net()
+    torch.save(trained(net.state_dict(), processing=steps(reverse=reverse, divisor=divisor)), tmp_path / "a.pth")
+    ours, _ = make_network(ModelRecipe(weights=str(tmp_path / "a.pth")), NAMES)
+    pixels = torch.randint(0, 256, (1, 3, 32, 32)).float()
+    with torch.no_grad():
+        expected = net((pixels.flip(1) if reverse % 2 else pixels) / (divisor or 1.0))
+        got = ours.eval()(pixels / 255)
+    torch.testing.assert_close(got.class_logits, expected.class_logits, rtol=0.02, atol=0.02)
 
 
 def test_missing_weights_are_told(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import importlib.metadata
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from eyas import runfolder
@@ -23,7 +23,6 @@ from eyas.models.zoo import describe
 from eyas.types import InputSpec, RunConfig
 
 InputChoice = Literal["file", "published"]
-STEM = "backbone.stem.conv."
 UNKNOWN_LICENCE = "the checkpoint does not say"
 
 
@@ -57,7 +56,7 @@ def import_checkpoint(
     names = class_names(checkpoint, classes, notes)
     contract = _contract(checkpoint, input, notes)
     thresholds = thresholds_of(checkpoint.said, str(source))
-    checkpoint.state.update(_for_rgb(checkpoint.state, contract))
+    checkpoint = replace(checkpoint, state=contract.folded(checkpoint.state))
     net = checkpoint.network()
     _check_finite(net.state_dict(), source)
     if not any(name.endswith(".branch_3x3.conv.weight") for name in net.state_dict()):
@@ -157,19 +156,6 @@ def _contract(checkpoint: Checkpoint, wanted: InputChoice, notes: list[str]) -> 
     if checkpoint.said.get("multi_label_per_box") is False:
         notes.append("the checkpoint wants one class a box; Eyas gives every class that passes the threshold")
     return contract_of(processing, str(checkpoint.path))
-
-
-def _for_rgb(state: dict[str, Tensor], contract: Contract) -> dict[str, Tensor]:
-    """Return the first convolution's kernels for RGB without factors: they do what the contract asks for beside."""
-    if not contract.bgr and contract.factors == (1.0, 1.0, 1.0):
-        return {}
-    factors = torch.tensor(contract.factors, dtype=torch.float64)[None, :, None, None]
-    changed = {}
-    for name, kernel in state.items():
-        if name.startswith(STEM) and kernel.dim() == 4 and kernel.shape[1] == 3:
-            scaled = (kernel.double() * factors).to(kernel.dtype)
-            changed[name] = scaled.flip(1) if contract.bgr else scaled
-    return changed
 
 
 def _check_finite(state: dict[str, Tensor], path: Path) -> None:

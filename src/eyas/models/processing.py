@@ -1,8 +1,8 @@
 """What a SuperGradients checkpoint says of its pictures, as Eyas's input contract, thresholds and class names.
 
 SuperGradients keeps a list of steps by name, which its `predict` runs one after the other. Eyas has one form of input:
-fitted into a frame, padded, RGB, times a factor. A list that means the same becomes that; the order of colours and a
-factor for each of them are folded into the first convolution. What means something else is refused by its name.
+fitted into a frame, padded, RGB, divided by 255. A list that means the same becomes that; the order of colours and
+factors are folded into the first convolution. What means something else is refused by its name.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import torch
+from torch import Tensor
+
 from eyas.errors import UserError
 from eyas.models.records import Record
 from eyas.types import DETECT, InputSpec, PadMode, Thresholds
 
+STEM = "backbone.stem.conv."  # the first convolution, or the block of which it is
 PADDINGS: Mapping[str, PadMode] = {"DetectionCenterPadding": "center", "DetectionBottomRightPadding": "bottom_right"}
 IGNORE = "give --input published to feed the network as the published ones are fed, whatever the file says"
 
@@ -32,6 +36,22 @@ class Contract:
     input: InputSpec
     bgr: bool = False
     factors: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def folded(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of a network that takes RGB without factors and gives the same answers.
+
+        Args:
+            state: weights under YOLO-NAS's names, in any form; those of the first convolution are replaced.
+        """
+        whole = dict(state)
+        if not self.bgr and self.factors == (1.0, 1.0, 1.0):
+            return whole
+        factors = torch.tensor(self.factors, dtype=torch.float64)[None, :, None, None]
+        for name, kernel in state.items():
+            if name.startswith(STEM) and kernel.dim() == 4 and kernel.shape[1] == 3:
+                scaled = (kernel.double() * factors).to(kernel.dtype)
+                whole[name] = scaled.flip(1) if self.bgr else scaled
+        return whole
 
 
 def contract_of(processing: Any, where: str) -> Contract:
@@ -147,8 +167,10 @@ class _Walk:
             self._refuse("image_processor", f"pictures are fitted into {fit} of {frame}")
         if self.pad_value != round(self.pad_value) or not 0 <= self.pad_value <= 255:
             self._refuse("image_processor", f"the padding is {self.pad_value:g} of 255")
-        spec = InputSpec(frame[0], frame[1], margins.pop(), self.pad_mode, round(self.pad_value), 1 / self.divisor)
-        return Contract(spec, self.bgr, self.factors)
+        spec = InputSpec(frame[0], frame[1], margins.pop(), self.pad_mode, round(self.pad_value))
+        # One scale for all, so that a training which starts from the weights feeds them as they are used to.
+        red, green, blue = (factor * 255.0 / self.divisor for factor in self.factors)
+        return Contract(spec, self.bgr, (red, green, blue))
 
     def _normalize(self, name: str, settings: Mapping[str, Any]) -> None:
         """Take a normalization; a mean that is not zero can't be folded into a convolution that pads with zeros."""

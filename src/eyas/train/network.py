@@ -13,9 +13,10 @@ from eyas.card import CARD, read_card
 from eyas.errors import UserError
 from eyas.files import read_json
 from eyas.models import zoo
-from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, read_checkpoint
+from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, Checkpoint, read_checkpoint
 from eyas.models.importing import UNKNOWN_LICENCE
 from eyas.models.infer import name_of
+from eyas.models.processing import contract_of
 from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import read_state, transfer
 from eyas.runfolder import read_config, read_names
@@ -99,7 +100,19 @@ def open_weights(path: Path) -> Weights:
     if checkpoint.published:
         names = names or COCO_CLASSES
         notes = (f"note: {PUBLISHED_LICENCE}",)
-    return Weights(path, checkpoint.spec(), checkpoint.state, names, notes)
+    weights, fed = _fed_as_here(checkpoint)
+    return Weights(path, checkpoint.spec(), weights, names, (*fed, *notes))
+
+
+def _fed_as_here(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """Return the checkpoint's weights for pictures as training here feeds them, and what is to be known of that."""
+    processing = checkpoint.said.get("image_processor")
+    if processing is None:
+        return checkpoint.state, ()
+    try:
+        return contract_of(processing, str(checkpoint.path)).folded(checkpoint.state), ()
+    except UserError as error:
+        return checkpoint.state, (f"note: {error.problem} The weights are taken for RGB, divided by 255.",)
 
 
 def _licence_of(run: Path) -> tuple[str, ...]:
