@@ -82,6 +82,7 @@ def count_of(value: Any) -> int:
 
 
 def refuse(problem: str) -> NoReturn:
+    """Raise a ValueError with the problem."""
     raise ValueError(problem)
 
 
