@@ -78,8 +78,9 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the manual's examples speak of; copy it before anything is written into it.
 
     data/shapes (COCO, splits train and val), runs/quickstart (really trained on it, for two steps), street.jpg,
-    pictures/*.jpg and clip.mp4; bundles/quickstart, compiled of the run, and bundles/next, the same under another name;
-    both are champion and challenger of the model `shapes` in the registry `registry`.
+    pictures/*.jpg and clip.mp4; ckpt_best.pth and average_model.pth, of a narrow network, as SuperGradients' Trainer
+    writes them, for the classes in names.txt; bundles/quickstart, compiled of the run, and bundles/next, the same under
+    another name; both are champion and challenger of the model `shapes` in the registry `registry`.
     """
     import eyas
     from eyas.card import write_card
@@ -98,6 +99,7 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(path, "pictures")
         shutil.copy(pictures[-1], "street.jpg")
         write_clip(Path("clip.mp4"), pictures)
+        write_checkpoints()
         compile_run("runs/quickstart", "bundles/quickstart", Settings(measured=0))
         other = shutil.copytree("bundles/quickstart", Path("bundles/next"))
         manifest = read_manifest(other).model_copy(update={"name": "next"})
@@ -108,6 +110,21 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for bundle, alias in ((Path("bundles/quickstart"), "champion"), (other, "challenger")):
             registry.promote("shapes", registry.add(bundle, "shapes").key.version, alias)
     return folder
+
+
+def write_checkpoints() -> None:
+    """Write checkpoints of SuperGradients for the classes of data/shapes, and the classes' names."""
+    import torch
+    from tests.models.foreign import narrow_net, trained
+
+    from eyas.data.formats import load_dataset
+
+    names = load_dataset("data/shapes", "train").classes
+    net = narrow_net(len(names))
+    last = narrow_net(len(names), seed=1)
+    torch.save(trained(last.state_dict(), net.state_dict(), names=names), "ckpt_best.pth")
+    torch.save(trained(net.state_dict(), names=names), "average_model.pth")
+    Path("names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
 def write_clip(path: Path, pictures: list[Path]) -> None:

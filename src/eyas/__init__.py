@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eyas.compile import compile as compile  # noqa: A004
     from eyas.evaluate import evaluate as evaluate
+    from eyas.models.importing import import_checkpoint as import_checkpoint
     from eyas.runtime.bench import bench as bench
     from eyas.runtime.detect import detect as detect
     from eyas.runtime.detector import Detector as Detector
@@ -37,6 +38,7 @@ __all__ = [
     "compile",
     "detect",
     "evaluate",
+    "import_checkpoint",
     "load",
     "train",
 ]
@@ -51,6 +53,7 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
         "compile": "eyas.compile",
         "detect": "eyas.runtime.detect",
         "evaluate": "eyas.evaluate",
+        "import_checkpoint": "eyas.models.importing",
         "load": "eyas.runtime.loading",
         "train": "eyas.train",
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eyas.assign.settings import TaskAlignedSettings
+from eyas.assign.settings import Conflicts, TaskAlignedSettings
 from eyas.assign.task_aligned import task_aligned
+from eyas.errors import UserError
 from eyas.tensor_boxes import iou
 
 
@@ -42,12 +43,14 @@ def reference(scores, boxes, centres, truth, labels, counts, settings):
         for row in range(start, start + count):
             overlap = iou(truth[row], boxes[picture])
             inside = ((centres > truth[row, :2]) & (centres < truth[row, 2:])).all(dim=-1)
-            metric = scores[picture, :, labels[row]] ** settings.alpha * overlap**settings.beta * inside
-            for anchor in metric.topk(settings.top_k).indices.tolist():
+            metric = scores[picture, :, labels[row]] ** settings.alpha * overlap**settings.beta
+            for anchor in (metric * inside).topk(settings.top_k).indices.tolist():
                 if inside[anchor]:
                     takers[anchor].append(row)
             metrics[row], overlaps[row] = metric, overlap
         for anchor, rows in enumerate(takers):
+            if len(rows) > 1 and settings.conflicts == "all":
+                rows = list(range(start, start + count))
             if rows:
                 index[picture, anchor] = max(rows, key=lambda r: (float(overlaps[r][anchor]), -r))
         for row in range(start, start + count):
@@ -59,15 +62,32 @@ def reference(scores, boxes, centres, truth, labels, counts, settings):
     return index, quality
 
 
+@pytest.mark.parametrize("conflicts", ["takers", "all"])
 @pytest.mark.parametrize("seed", range(8))
-def test_equals_the_per_object_reference(seed: int) -> None:
+def test_equals_the_per_object_reference(seed: int, conflicts: Conflicts) -> None:
     case = random_case(seed)
-    settings = TaskAlignedSettings(top_k=5)
+    settings = TaskAlignedSettings(top_k=5, conflicts=conflicts)
     index, quality = reference(*case, settings)
     assigned = task_aligned(*case, settings)
     assert torch.equal(assigned.positive, index >= 0)
     assert torch.equal(assigned.object_index[assigned.positive], index[index >= 0])
     torch.testing.assert_close(assigned.quality, quality)
+
+
+def test_the_rules_for_conflicts_differ_where_one_who_did_not_take_the_point_overlaps_more() -> None:
+    """Two objects take the only anchor point; a third, of another class, fits its box best but does not contain it."""
+    truth = torch.tensor([[0.0, 0.0, 16.0, 16.0], [2.0, 2.0, 18.0, 18.0], [9.0, 0.0, 25.0, 16.0]])
+    boxes = torch.tensor([[[9.0, 0.0, 25.0, 16.0]]])
+    case = (torch.full((1, 1, 3), 0.5), boxes, torch.tensor([[8.0, 8.0]]), truth, torch.arange(3), torch.tensor([3]))
+    taker = task_aligned(*case, TaskAlignedSettings(top_k=1))
+    best = task_aligned(*case, TaskAlignedSettings(top_k=1, conflicts="all"))
+    assert (int(taker.object_index[0, 0]), int(best.object_index[0, 0])) == (1, 2)
+    assert float(best.quality[0, 0]) == pytest.approx(1.0)
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(UserError, match="did you mean 'takers'"):
+        TaskAlignedSettings(conflicts="taker")  # type: ignore[arg-type]
 
 
 def test_positives_lie_inside_their_object_and_number_at_most_top_k() -> None:

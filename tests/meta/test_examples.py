@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
+from tests.meta.source import ROOT
+from tests.meta.test_docs import commands
 
 from eyas.cli.main import VERBS, load_verb, main, verb_parser
 
@@ -52,6 +54,18 @@ def test_help_shows_examples_of_the_verb(verb: str) -> None:
     assert loaded.examples, f"'eyas {verb}' has no example"
     assert [line for line in loaded.examples if not f"{line} ".startswith(f"eyas {verb} ")] == []
     assert [line for line in loaded.examples if line not in verb_parser(verb, loaded).format_help()] == []
+
+
+@pytest.mark.parametrize("page", ["docs/from-supergradients.md"])
+def test_commands_of_a_page_run(
+    page: str, example_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All in one copy of the folder and in order, as a reader goes through the page."""
+    monkeypatch.chdir(shutil.copytree(example_folder, tmp_path / "folder"))
+    lines = commands((ROOT / page).read_text(encoding="utf-8"))
+    failed = failures(line.partition(" #")[0] for line in lines)
+    out, err = capfd.readouterr()
+    assert len(lines) > 5 and not failed, f"{failed}\n{out}\n{err}"
 
 
 def test_a_failing_example_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
+import json
 import os
+import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -21,11 +24,14 @@ from eyas.card import verify_card
 from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.files import atomic_path
+from eyas.models import zoo
 from eyas.runfolder import read_config
+from eyas.train.callbacks.average import BestEpochs
 from eyas.train.callbacks.save import Saver, Stopper
 from eyas.train.fit import fit, make_trainer, resume
 from eyas.train.module import DetectionModule, DivergedError
 from eyas.train.recipe import Recipe, evolve
+from eyas.types import InputSpec
 
 from .conftest import quiet
 
@@ -232,3 +238,66 @@ def test_atomic_path_leaves_the_old_file_when_writing_fails(tmp_path: Path) -> N
         temporary.write_text("new")
         raise ValueError("x")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_mean_of_the_best_epochs_is_tried(tiny: Recipe, tmp_path: Path) -> None:
+    """With two of three epochs kept, the mean is measured; the better of the two is the run's model."""
+    console = quiet()
+    run = fit(evolve(tiny, trainer={"average_best": 2}), tmp_path / "run", console=console)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "the mean of the 2 best epochs has AP" in told
+    assert not list((run / "checkpoints").glob("epoch-*"))
+    assert len(rows(run / runfolder.METRICS)) == 3
+    verify_card(run)
+
+
+def test_the_mean_is_the_runs_model_where_it_is_better(tmp_path: Path) -> None:
+    module = DetectionModule(zoo.build("p", 3), ("a", "b", "c"), InputSpec(height=96, width=96))
+    best = BestEpochs(tmp_path, 3)
+    trainer = SimpleNamespace(is_global_zero=True, current_epoch=0)
+    for epoch, (ap, value) in enumerate([(0.2, 1.0), (0.5, 2.0), (0.1, 3.0), (0.4, 4.0), (0.3, 9.0)]):
+        trainer.current_epoch = epoch
+        module.result = SimpleNamespace(ap=ap)  # type: ignore[assignment]
+        for parameter in module.ema_net.parameters():
+            parameter.fill_(value)
+        best.on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
+    assert best.kept == [(0.5, 2), (0.4, 4), (0.3, 5)]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "epoch-2.safetensors", "epoch-4.safetensors", "epoch-5.safetensors",
+    ]  # fmt: skip
+    name = "heads.head1.cls_pred.weight"
+    assert torch.equal(best.mean()[name], torch.full_like(module.ema_net.state_dict()[name], 5.0))
+    saver = Saver(tmp_path)
+    saver.best = 0.5
+
+    def validate(module: DetectionModule, **_: Any) -> None:
+        module.result = SimpleNamespace(ap=0.6)  # type: ignore[assignment]
+
+    line = best.finish(SimpleNamespace(is_global_zero=True, validate=validate), module, None, saver)  # type: ignore[arg-type]
+    assert "the mean is the run's model" in line
+    saved = load_file(tmp_path / runfolder.WEIGHTS)[name]
+    assert torch.equal(saved, torch.full_like(saved, 5.0))
+
+
+def test_warm_up_takes_at_most_so_many_epochs(tiny: Recipe, tmp_path: Path) -> None:
+    """Four steps an epoch: after the first one the rate is at its peak, whatever the number of warm-up steps."""
+    changed = evolve(tiny, optim={"warmup_steps": 50, "warmup_epochs": 1.0, "warmup_factor": 0.0})
+    run = fit(changed, tmp_path / "run", console=quiet())
+    first = rows(run / runfolder.METRICS)[0]
+    assert float(first["lr"]) == pytest.approx(tiny.optim.lr)
+
+
+def test_pictures_without_a_box_are_left_out_and_counted(tiny: Recipe, shapes: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(shapes, tmp_path / "data")
+    path = copied / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    gone = [image["id"] for image in content["images"][:3]]
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] not in gone]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    recipe = evolve(tiny, data={"root": str(copied), "drop_empty": True}, trainer={"max_steps": 2})
+    console = quiet()
+    fit(recipe, tmp_path / "run", console=console)
+    empty = 24 - len({one["image_id"] for one in content["annotations"]})
+    assert f"{empty} training pictures without a box are left out" in console.file.getvalue()  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"only .* training pictures have a box"):
+        fit(evolve(recipe, data={"batch_size": 24}), tmp_path / "other", console=quiet())

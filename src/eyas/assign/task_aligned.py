@@ -42,7 +42,7 @@ def task_aligned(
     """Assign objects to anchor points by score^alpha * IoU^beta.
 
     An object takes the top-k anchor points among those whose centre lies inside its box; an anchor point that several
-    objects took goes to the one it overlaps most.
+    objects took goes to the one it overlaps most, see `TaskAlignedSettings.conflicts`.
 
     Args:
         scores: float [B, A, C], class probabilities.
@@ -63,11 +63,15 @@ def task_aligned(
     overlap = iou(truth_boxes[:, None], boxes[picture])  # [M, A]
     score = scores.transpose(1, 2)[picture, truth_labels]  # [M, A]
     inside = _centre_inside(anchor_centres, truth_boxes)
-    metric = score.pow(settings.alpha) * overlap.pow(settings.beta) * inside
+    metric = score.pow(settings.alpha) * overlap.pow(settings.beta)
 
-    top = metric.topk(min(settings.top_k, anchors), dim=1).indices
+    top = (metric * inside).topk(min(settings.top_k, anchors), dim=1).indices
     taken = torch.zeros_like(inside).scatter_(1, top, True) & inside
-    taken = _settle_conflicts(taken, overlap, picture, batch)
+    if settings.conflicts == "all":
+        contested = torch.zeros_like(scores[..., 0]).index_add(0, picture, taken.to(scores.dtype)) > 1
+        taken = torch.where(contested[picture], _best_of(torch.ones_like(taken), overlap, picture, batch), taken)
+    else:
+        taken = _best_of(taken, overlap, picture, batch)
 
     # Each object's targets span up to its best IoU, so that an easy object asks for a high score.
     metric = metric * taken
@@ -93,8 +97,8 @@ def _centre_inside(centres: Tensor, boxes: Tensor) -> Tensor:
     return (x > x0) & (x < x1) & (y > y0) & (y < y1)
 
 
-def _settle_conflicts(taken: Tensor, overlap: Tensor, picture: Tensor, batch: int) -> Tensor:
-    """Return `taken` [M, A] with at most one object an anchor point of a picture: the one of highest IoU.
+def _best_of(taken: Tensor, overlap: Tensor, picture: Tensor, batch: int) -> Tensor:
+    """Return `taken` [M, A] with at most one object an anchor point of a picture: of those in it, the highest IoU's.
 
     Equal overlaps go to the first object, so that duplicated labels do not train an anchor point twice.
     """

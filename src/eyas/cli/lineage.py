@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eyas.card import CARD, Card, lineage, verify_card
+from eyas.card import CARD, Card, hash_file, lineage, verify_card
 from eyas.errors import UserError
+from eyas.runfolder import refuse_file
 from eyas.text import say
 
 HELP = "show what an artefact was made from, and check that nothing was changed"
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the chain; return 1 if anything in it was changed, else 0."""
+    refuse_file(args.folder)
     if not args.folder.is_dir():
         raise UserError(f"There is no folder {args.folder}.", expected=f"an artefact's folder, with a {CARD}")
     changed = False
@@ -28,13 +30,18 @@ def run(args: argparse.Namespace) -> int:
         fault = check(folder, card, expected.get(folder.resolve(), ""))
         changed = changed or bool(fault)
         say(describe(depth, folder, card, fault or "unchanged"))
-        unknown: dict[str, None] = {}  # in order; the splits of a data set are parents of their own, in one folder
+        leaves: dict[str, None] = {}  # in order; the splits of a data set are parents of their own, in one folder
         for parent in card.parents:
             path = Path(parent.get("path", ""))
             expected[path.resolve()] = parent.get("sha256", "")
-            if not (path / CARD).is_file():
-                unknown[f"{parent.get('kind', 'artefact')} {path}: no card there, can't be checked"] = None
-        for line in unknown:
+            if path.is_file():
+                same = hash_file(path) == parent.get("sha256")
+                changed = changed or not same
+                state = "unchanged" if same else "CHANGED: its SHA-256 is another than when it was read"
+                leaves[f"{parent.get('kind', 'file')} {path}: {state}"] = None
+            elif not (path / CARD).is_file():
+                leaves[f"{parent.get('kind', 'artefact')} {path}: no card there, can't be checked"] = None
+        for line in leaves:
             say(f"{'   ' * depth}└─ {line}")
     return 1 if changed else 0
 
@@ -61,7 +68,8 @@ def describe(depth: int, folder: Path, card: Card, state: str) -> str:
     """Return the two lines that show one artefact of the chain."""
     indent = "   " * depth
     branch = f"{'   ' * (depth - 1)}└─ " if depth else ""
+    licence = card.recipe.get("licence")
     return (
         f"{branch}{card.kind} {folder}\n"
         f"{indent}   {card.sha256[:12]}  {card.created}  eyas {card.version}  {len(card.files)} files  {state}"
-    )
+    ) + (f"\n{indent}   licence of the weights: {licence}" if licence else "")

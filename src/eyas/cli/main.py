@@ -37,6 +37,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "quickstart": ("eyas.cli.quickstart", "the whole way on made-up pictures: train, evaluate, detect"),
         "data": ("eyas.cli.data", "check, convert, split, pack and show a data set"),
         "train": ("eyas.cli.train", "train a detector on a data set"),
+        "import": ("eyas.cli.import_", "make a run of a YOLO-NAS checkpoint of SuperGradients, without training"),
         "compile": ("eyas.cli.compile", "compile a run into a bundle that runs without torch"),
         "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
         "bench": ("eyas.cli.bench", "measure models side by side: latency, throughput, memory, where the time goes"),

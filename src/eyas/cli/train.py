@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one below runs/)")
     parser.add_argument("--model", metavar="NAME", help="p, n, s, m or l: from under 1 to 42 million parameters")
     parser.add_argument("--weights", metavar="RUN", help="start from a run, .safetensors or YOLO-NAS checkpoint")
+    parser.add_argument("--weights-classes", metavar="FILE",
+        help="class names of --weights, one a line, where it does not have them")  # fmt: skip
     parser.add_argument("--size", type=int, metavar="PIXELS", help="input side, a multiple of 32")
     parser.add_argument("--epochs", type=int, help="passes over the pictures")
     parser.add_argument("--batch", type=int, metavar="PICTURES", help="pictures a step")
@@ -57,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from eyas.train.recipes import named
 
     if args.resume is not None:
-        names = ("data", "rows", "recipe", "out", "model", "weights", "size", "batch", "config")
-        ignored = [f"--{name}" for name in names if getattr(args, name)]
+        names = ("data", "rows", "recipe", "out", "model", "weights", "weights_classes", "size", "batch", "config")
+        ignored = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
         ignored += [f"--{key.removeprefix('field:')}" for key in given_fields(args)]
         if ignored:
             raise UserError(
@@ -69,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
     recipe = named(args.recipe or ("finetune" if args.weights else "scratch"))
     changes: dict[str, Any] = read_config(args.config) if args.config else {}
     short = {
-        "data.root": args.data, "model.name": args.model, "model.weights": args.weights, "data.size": args.size,
-        "trainer.epochs": args.epochs, "data.batch_size": args.batch, "data.rows": args.rows,
+        "data.root": args.data, "model.name": args.model, "model.weights": args.weights,
+        "model.weights_classes": args.weights_classes, "data.size": args.size, "trainer.epochs": args.epochs,
+        "data.batch_size": args.batch, "data.rows": args.rows,
     }  # fmt: skip
     changes |= {name: value for name, value in short.items() if value is not None}
     changes |= {

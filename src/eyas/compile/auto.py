@@ -19,6 +19,7 @@ from eyas.compile.settings import Settings, Tell
 from eyas.compile.target import TARGETS, target_info
 from eyas.compile.timing import caller, interleaved, latency
 from eyas.errors import UserError
+from eyas.runfolder import read_config
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.machine import gpus, processor
 from eyas.runtime.manifest import Latency, write_manifest
@@ -135,6 +136,7 @@ def compile_auto(
     Raises:
         UserError: the run can't be used, or no candidate is good enough; no bundle is left then.
     """
+    read_config(Path(run))  # what is no run fails once, not with every candidate
     settings = settings or Settings()
     if settings.measured == 0:
         raise UserError("A choice needs mAP.", fix="measure at least some pictures", where="measured")

@@ -20,7 +20,7 @@ from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.int8 import check_int8
 from eyas.compile.judge import judge
 from eyas.compile.onnx import export, input_of, opset_of, save
-from eyas.compile.pictures import Pictures, find_pictures
+from eyas.compile.pictures import Pictures, find_pictures_if_any
 from eyas.compile.places import module_of
 from eyas.compile.quantization import QUANTIZATION, Quantization, read_quantization
 from eyas.compile.quantize import quantization_of
@@ -78,7 +78,14 @@ def compile_run(
     if other := other_size(config.input, spec, sizes, settings.measured):
         tell(other)
     folder = free_folder(run, out, settings)
-    pictures = find_pictures(run, settings.data, settings.split, settings.rows)
+    calibrates = settings.precision == "int8" and read_quantization(run) is None
+    pictures = find_pictures_if_any(
+        run,
+        needed=settings.measured != 0 or calibrates,
+        data=settings.data,
+        split=settings.split,
+        rows=settings.rows,
+    )
     with aside(folder) as work:
         bundle, files = work / "bundle", work / "files"
         bundle.mkdir()
@@ -158,7 +165,7 @@ def write_graph(
     path: Path,
     settings: Settings,
     spec: InputSpec,
-    pictures: Pictures,
+    pictures: Pictures | None,
     tell: Tell,
 ) -> dict[str, Any]:
     """Write the ONNX file that the target's builder gets; return what is to be told of it."""
@@ -175,7 +182,10 @@ def write_graph(
     if settings.precision != "int8":
         return {}
     model = onnx.load(path)
-    quantization = read_quantization(run) or calibrated(model, settings, spec, pictures, tell)
+    quantization = read_quantization(run)
+    if quantization is None:
+        assert pictures is not None, "a build that calibrates looked for them"
+        quantization = calibrated(model, settings, spec, pictures, tell)
     bits = settings.weight_bits or weight_bits(info.engine, processor())
     tell(f"quantizing: {quantization.made.get('method', 'as the run says')}, weights of at most {bits} bits")
     quantized = quantize(model, quantization.narrowed(bits), info.engine)

@@ -7,7 +7,7 @@ from typing import Any
 
 from eyas.compile.built import StandIn
 from eyas.compile.graph import deployed, load_net
-from eyas.compile.pictures import Pictures, spread
+from eyas.compile.pictures import Pictures, made_up_pictures, spread
 from eyas.compile.settings import Settings, Tell
 from eyas.compile.timing import time_bundle
 from eyas.compile.verify import (
@@ -33,13 +33,14 @@ def judge(
     manifest: Manifest,
     config: RunConfig,
     settings: Settings,
-    pictures: Pictures,
+    pictures: Pictures | None,
     tell: Tell,
     stand_in: StandIn | None = None,
     known_map: float | None = None,
 ) -> Manifest:
     """Return the manifest with what was measured of the bundle's own files, or of what stands in for them.
 
+    Without a data set, which only a build that measures no mAP may lack, answers are compared on made-up pictures.
     `known_map` is the trained network's mAP on these pictures, where it was measured already.
 
     Raises:
@@ -49,12 +50,16 @@ def judge(
     reference = TorchSession(net, pick_device("cpu"))
     session = open_bundle(bundle, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
     try:
-        tell(f"comparing with the trained network on {settings.compared} pictures")
-        samples = sample_pictures(pictures.judge, settings.compared)
+        if pictures is None:
+            tell(f"no data set here: comparing with the trained network on {settings.compared} made-up pictures")
+            samples = made_up_pictures(settings.compared, manifest.input.width)
+        else:
+            tell(f"comparing with the trained network on {settings.compared} pictures")
+            samples = sample_pictures(pictures.judge, settings.compared)
         measured = compare(session, reference, manifest, samples)
         tell(f"largest difference: boxes {measured.boxes_px:.3g} pixels, scores {measured.scores:.3g}")
         update: dict[str, Any] = {"parity": measured}
-        if settings.measured != 0:
+        if settings.measured != 0 and pictures is not None:
             index = spread(pictures.judge, settings.measured)
             tell(f"measuring mAP on {len(index)} pictures of the split '{index.split}'")
             update["accuracy"] = measure_accuracy(

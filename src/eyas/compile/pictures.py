@@ -12,8 +12,10 @@ import numpy as np
 from eyas.card import CARD, read_card
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
+from eyas.data.shapes import make_scene
 from eyas.errors import UserError
 from eyas.runfolder import RECIPE
+from eyas.types import UInt8Array
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Pictures:
 
     judge: DatasetIndex
     calibrate: DatasetIndex
+
+
+def made_up_pictures(count: int, size: int) -> list[UInt8Array]:
+    """Return drawn pictures of that side in pixels, the same ones each time: to compare answers, not to judge them."""
+    return [make_scene(size, 0, number)[0] for number in range(count)]
 
 
 def find_pictures(
@@ -61,6 +68,18 @@ def spread(index: DatasetIndex, most: int | None) -> DatasetIndex:
     return index.subset(np.unique(np.linspace(0, len(index) - 1, most).astype(np.int64)))
 
 
+def find_pictures_if_any(
+    run: Path, *, needed: bool, data: str | Path | None, split: str | None, rows: str | None
+) -> Pictures | None:
+    """Return what `find_pictures` does; None where the run's own data set is not here and nothing needs it."""
+    try:
+        return find_pictures(run, data, split, rows)
+    except UserError:
+        if needed or data is not None or split is not None or rows is not None:
+            raise
+        return None
+
+
 def _recipe_data(run: Path) -> dict[str, Any]:
     """Return the section "data" of the run's recipe, {} if it has none."""
     try:
@@ -84,5 +103,5 @@ def _own_root(run: Path, recipe: dict[str, Any]) -> Path:
         if places
         else "The run does not say what it was trained on, and a build is judged on real pictures.",
         where=str(places[0]) if places else str(run),
-        fix="name a data set with --data",
+        fix="name a data set with --data; a build that is not calibrated (int8 is) needs none with --measure 0",
     )

@@ -19,6 +19,7 @@ from eyas.data.mosaic import alone, frame, kept, mosaic
 from eyas.data.pictures import Pictures, Source
 from eyas.data.policy import AugmentPolicy
 from eyas.data.sampler import EpochBatches
+from eyas.data.within import within_picture
 from eyas.errors import UserError
 from eyas.types import FloatArray, InputSpec, UInt8Array
 
@@ -107,6 +108,8 @@ class Augmenter:
         def partner() -> Source:
             return self._source(epoch, self.order.partner(position, rng.random()), skipped)[1]
 
+        if policy.within == "picture":
+            return within_picture(source, partner, canvas, policy, pad, rng)
         if rng.random() < policy.mosaic:
             truth = mosaic([source, partner(), partner(), partner()], canvas, policy, pad, rng)
         elif policy.moves:

@@ -63,7 +63,7 @@ def into(
     # The same size range as for a picture alone: a factor on what fits the whole canvas.
     scale = _scale(source, canvas, policy, draws[0])
     room_x, room_y = right - left - width * scale, bottom - top - height * scale
-    move = Move(scale, room_x * draws[1], room_y * draws[2], *_turn(policy, rng))
+    move = Move(scale, room_x * draws[1], room_y * draws[2], *turn(policy, rng))
     boxes = paste(source, move, canvas[top:bottom, left:right], pad_value)
     return boxes + np.array([left, top, left, top], np.float32)
 
@@ -78,7 +78,7 @@ def alone(
     scale = _scale(source, canvas, policy, draws[0])
     left = (canvas.shape[1] - width * scale) / 2 + policy.translate * (2 * draws[1] - 1) * canvas.shape[1]
     top = (canvas.shape[0] - height * scale) / 2 + policy.translate * (2 * draws[2] - 1) * canvas.shape[0]
-    move = Move(scale, left, top, *_turn(policy, rng))
+    move = Move(scale, left, top, *turn(policy, rng))
     return kept(paste(source, move, canvas, pad_value), source.labels, frame(canvas), policy)
 
 
@@ -106,7 +106,7 @@ def _scale(source: Source, canvas: UInt8Array, policy: AugmentPolicy, draw: floa
     return float(min(canvas.shape[0] / height, canvas.shape[1] / width) * (low + (high - low) * draw))
 
 
-def _turn(policy: AugmentPolicy, rng: np.random.Generator) -> tuple[float, float]:
+def turn(policy: AugmentPolicy, rng: np.random.Generator) -> tuple[float, float]:
     """Return a random rotation and slant in degrees."""
     if not (policy.degrees or policy.shear):
         return 0.0, 0.0

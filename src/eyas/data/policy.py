@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from eyas.errors import UserError
 from eyas.types import checked_fields
@@ -30,9 +30,16 @@ class AugmentPolicy:
         tint: greatest change of each colour channel for itself, as a part (white balance).
         gamma: greatest exponent change: values v become v ** g with g from 1 / (1 + gamma) to 1 + gamma.
         swap: chance that red and blue change places.
+        hsv: greatest shifts of hue (of 180), saturation and value (of 255), each drawn in one picture of two only.
+        hsv_chance: chance that they are shifted at all.
+        within: in what a picture is moved: in the network's "frame", or in the "picture"'s own rectangle, which lies in
+            the frame's upper left corner, as SuperGradients does it. Then mixup's partner is otherwise unchanged (but
+            for its size, and the flip) and shines through by half, and sizes of boxes count in the picture's pixels.
         min_size: a box less wide or high than this after all, in network pixels, is dropped.
         min_area: a box with less area than this after all, in square network pixels, is dropped.
         min_visible: a box of which less than this part is still in sight is dropped.
+        min_ratio: within the "picture", a box whose area is at most this part of what it was is dropped.
+        max_aspect: within the "picture", a box so many times as long as wide is dropped; 0 keeps any.
     """
 
     mosaic: float = 1.0
@@ -49,13 +56,18 @@ class AugmentPolicy:
     tint: float = 0.05
     gamma: float = 0.0
     swap: float = 0.0
+    hsv: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    hsv_chance: float = 0.0
+    within: Literal["frame", "picture"] = "frame"
     min_size: float = 2.0
     min_area: float = 16.0
     min_visible: float = 0.2
+    min_ratio: float = 0.0
+    max_aspect: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
-        for name in ("mosaic", "mixup", "flip", "swap", "min_visible"):
+        for name in ("mosaic", "mixup", "flip", "swap", "hsv_chance", "min_visible", "min_ratio"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(
                     f"{name} is {getattr(self, name)}.", expected="a chance or part from 0 to 1", where=name
@@ -63,11 +75,18 @@ class AugmentPolicy:
         for name in ("gain", "offset", "saturation", "tint"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"{name} is {getattr(self, name)}.", expected="a part from 0 to below 1", where=name)
-        for name in ("translate", "degrees", "shear", "hue", "gamma", "min_size", "min_area"):
+        for name in ("translate", "degrees", "shear", "hue", "gamma", "min_size", "min_area", "max_aspect"):
             if getattr(self, name) < 0.0:
                 raise UserError(f"{name} is {getattr(self, name)}.", expected="a number from 0 on", where=name)
         if len(self.scale) != 2 or not 0.05 <= self.scale[0] <= self.scale[1] <= 8.0:
             raise UserError(f"scale is {self.scale}.", expected="(least, greatest) within 0.05 to 8", where="scale")
+        if len(self.hsv) != 3 or not all(0.0 <= shift <= 255.0 for shift in self.hsv):
+            raise UserError(f"hsv is {self.hsv}.", expected="three numbers from 0 to 255", where="hsv")
+        if self.within == "picture" and self.mosaic:
+            raise UserError(
+                "A mosaic of four pictures is not within the picture.", where="within", fix="set augment.mosaic to 0"
+            )
+        object.__setattr__(self, "hsv", tuple(float(shift) for shift in self.hsv))
         object.__setattr__(self, "scale", (float(self.scale[0]), float(self.scale[1])))
 
     @classmethod
@@ -86,12 +105,13 @@ class AugmentPolicy:
     def moves(self) -> bool:
         """Whether pictures are placed otherwise than by a plain letterbox."""
         still = self.scale == (1.0, 1.0) and not (self.translate or self.degrees or self.shear)
-        return bool(self.mosaic or self.mixup or not still)
+        return bool(self.mosaic or self.mixup or not still or self.within == "picture")
 
     @property
     def colours(self) -> bool:
         """Whether colours are changed."""
-        return any((self.gain, self.offset, self.saturation, self.hue, self.tint, self.gamma, self.swap))
+        shifts = self.hsv_chance and any(self.hsv)
+        return any((self.gain, self.offset, self.saturation, self.hue, self.tint, self.gamma, self.swap, shifts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -101,6 +121,7 @@ class AugmentPolicy:
     def from_dict(cls, fields: Mapping[str, Any]) -> AugmentPolicy:
         """Return the policy that `to_dict` wrote; an unknown field is refused."""
         known = checked_fields(cls, fields, "augment")
-        if "scale" in known:
-            known["scale"] = tuple(known["scale"])
+        for name in ("scale", "hsv"):
+            if name in known:
+                known[name] = tuple(known[name])
         return cls(**known)

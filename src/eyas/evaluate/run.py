@@ -10,6 +10,7 @@ from eyas.errors import shorten
 from eyas.evaluate.classes import align_classes
 from eyas.evaluate.coco import check_truth
 from eyas.evaluate.report import CONFIDENCE, Evaluation, Subject, check_numbers, evaluate_detector
+from eyas.runfolder import refuse_file
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.runtime.trained_size import size_note, trained_size
@@ -30,6 +31,7 @@ def evaluate_run(
 ) -> Evaluation:
     """Measure the model in `run` on a data set and write the report; see `eyas.evaluate.evaluate`."""
     check_numbers(confidence, batch)
+    refuse_file(Path(run))
     index = load_dataset(data, split, rows=rows)
     check_truth(index)
     with load(run, thresholds=EVALUATE, size=size) as detector:

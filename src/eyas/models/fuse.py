@@ -7,6 +7,7 @@ was given stays as it is. A fused network is not trained further.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -48,12 +49,12 @@ class FusedQARepVGG(nn.Module):
 
 def fuse_blocks(net: Net) -> Net:
     """Return a copy with every QARepVGG as one 3x3 convolution; plain convolutions keep their BatchNorm."""
-    return _replaced(net, blocks_only=True)
+    return fused_where(net, lambda _, part: isinstance(part, QARepVGG))
 
 
 def fused(net: Net) -> Net:
     """Return a copy without any BatchNorm: every one is folded into its convolution. It may be block-fused already."""
-    return _replaced(net, blocks_only=False)
+    return fused_where(net, lambda *_: True)
 
 
 def fold_bn(weight: Tensor, bias: Tensor | None, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -71,23 +72,31 @@ def fold_bn(weight: Tensor, bias: Tensor | None, bn: nn.BatchNorm2d) -> tuple[Te
     return weight.double() * factor.reshape(-1, 1, 1, 1), shift * factor + bn.bias.double()
 
 
-def _replaced(net: Net, blocks_only: bool) -> Net:
-    """Return a copy in eval mode whose blocks (and, unless `blocks_only`, convolutions) are replaced by fused ones."""
+def fused_where(net: Net, wanted: Callable[[str, nn.Module], bool]) -> Net:
+    """Return a copy in eval mode of which just some parts are fused.
+
+    Args:
+        net: the network, as it is trained or fused in part already.
+        wanted: says of each QARepVGG and ConvBnAct, by its name and itself, whether it is to be fused.
+    """
     net = copy.deepcopy(net).eval()
     with torch.no_grad():
-        _replace_children(net, blocks_only)
+        _replace_children(net, "", wanted)
     return net.requires_grad_(False)
 
 
-def _replace_children(module: nn.Module, blocks_only: bool) -> None:
-    """Replace the fusable descendants of `module` in place."""
+def _replace_children(module: nn.Module, above: str, wanted: Callable[[str, nn.Module], bool]) -> None:
+    """Replace the wanted descendants of `module`, whose own name ends in a dot or is empty, in place."""
     for name, child in module.named_children():
+        full = above + name
         if isinstance(child, QARepVGG):
-            module.register_module(name, _fuse_block(child))
-        elif isinstance(child, ConvBnAct) and not blocks_only:
-            module.register_module(name, _fuse_conv(child))
+            if wanted(full, child):
+                module.register_module(name, _fuse_block(child))
+        elif isinstance(child, ConvBnAct):
+            if wanted(full, child):
+                module.register_module(name, _fuse_conv(child))
         else:
-            _replace_children(child, blocks_only)
+            _replace_children(child, f"{full}.", wanted)
 
 
 def _fuse_block(block: QARepVGG) -> FusedQARepVGG:

@@ -7,18 +7,24 @@ from pathlib import Path
 from typing import TypeVar
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from eyas.errors import UserError
 from eyas.files import atomic_path
-from eyas.models.fuse import fuse_blocks, fused
-from eyas.models.layers import QARepVGG
+from eyas.models.fuse import fused_where
+from eyas.models.layers import BN_EPS, ConvBnAct, QARepVGG
 
 Net = TypeVar("Net", bound=nn.Module)
 State = Mapping[str, Tensor]
 
 CLASS_PREDICTION = ".cls_pred."  # the tensors whose rows are classes
+# Kind of layer -> (a tensor that it has as it is trained only, one that it has when it is fused).
+FORMS: Mapping[type[nn.Module], tuple[str, str]] = {
+    QARepVGG: ("branch_3x3.conv.weight", "rbr_reparam.weight"),
+    ConvBnAct: ("bn.running_mean", "conv.bias"),
+}
 SHOWN = 5  # how many names an error lists
 
 
@@ -61,32 +67,71 @@ def load_state(state: State, net: Net, where: str = "weights") -> Net:
     """Return the network with these weights.
 
     Args:
-        state: the weights, of the network as it is trained or of a fused one.
+        state: the weights, of the network as it is trained or of one that is fused, wholly or in part.
         net: a network of the same spec and number of classes, as it is trained. Weights of that form are loaded into
-            it, and it is returned; weights of a fused network come back in a fused copy.
+            it, and it is returned, also those whose blocks are fused in part (see `unfold_blocks`); weights of a fused
+            network come back in a copy that is fused as far.
         where: what an error names as the place.
 
     Raises:
         UserError: tensors are missing, of another shape, or unknown; the first few are named.
     """
+    state = unfold_blocks(state, net)
     target = _in_form_of(state, net)
     check_state(state, target, where)
-    target.load_state_dict(dict(state))
+    target.load_state_dict(state)
     return target
 
 
 def _in_form_of(state: State, net: Net) -> Net:
-    """Return the net, or a copy fused as far as the one that the weights come from."""
-    if not _is_fused(state, net):
-        return net
-    return fuse_blocks(net) if any(name.endswith(".running_mean") for name in state) else fused(net)
+    """Return the net, or a copy of which just those parts are fused that the weights have fused."""
+    return fused_where(net, lambda name, part: _fused_part(state, name, part)) if _is_fused(state, net) else net
 
 
 def _is_fused(state: State, net: nn.Module) -> bool:
-    """Return whether the weights are of a network without its BatchNorms, or without its blocks' branches."""
-    has_blocks = any(isinstance(module, QARepVGG) for module in net.modules())
-    without_branches = has_blocks and not any(".branch_3x3." in name for name in state)
-    return without_branches or not any(name.endswith(".running_mean") for name in state)
+    """Return whether the weights are of a network of which a part is fused."""
+    return any(_fused_part(state, name, part) for name, part in net.named_modules())
+
+
+def _fused_part(state: State, name: str, part: nn.Module) -> bool:
+    """Return whether the weights have a part of the network in its fused form."""
+    if type(part) not in FORMS:
+        return False
+    trained, fused = FORMS[type(part)]
+    return f"{name}.{trained}" not in state and f"{name}.{fused}" in state
+
+
+def unfold_blocks(state: State, net: nn.Module) -> dict[str, Tensor]:
+    """Return the weights with partially fused blocks as blocks that can be trained, of the same answers.
+
+    A partially fused block is one convolution and the BatchNorm after it. The same comes from a whole block whose 3x3
+    has that kernel and a BatchNorm that changes nothing, while its 1x1 takes away what the shortcut adds. Trained on,
+    that is the very function too: the second BatchNorm undoes whatever the first one scales.
+
+    Args:
+        state: weights under the network's names; blocks of any form.
+        net: a network as it is trained, of the weights' spec.
+    """
+    whole = dict(state)
+    for name, block in net.named_modules():
+        if not isinstance(block, QARepVGG) or f"{name}.branch_3x3.conv.weight" in state:
+            continue
+        if f"{name}.post_bn.weight" not in state or f"{name}.rbr_reparam.weight" not in state:
+            continue
+        kernel, bias = state[f"{name}.rbr_reparam.weight"], state[f"{name}.rbr_reparam.bias"]
+        # Only what is there already and fits is unfolded; the check of names and shapes tells the rest.
+        point = torch.zeros_like(kernel[:, :, :1, :1])
+        if block.residual and point.shape[0] == point.shape[1]:
+            point[:, :, 0, 0] = -torch.eye(len(point), dtype=point.dtype)
+        ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
+        norm = {"weight": ones * (1 + BN_EPS) ** 0.5, "bias": zeros, "running_mean": zeros, "running_var": ones}
+        whole |= {f"{name}.branch_3x3.conv.weight": kernel, f"{name}.branch_1x1.weight": point}
+        whole |= {f"{name}.branch_3x3.bn.{part}": value.clone() for part, value in norm.items()}
+        whole[f"{name}.branch_3x3.bn.num_batches_tracked"] = torch.tensor(0)
+        whole[f"{name}.branch_1x1.bias"] = bias
+        whole[f"{name}.rbr_reparam.weight"] = torch.zeros_like(kernel)
+        whole[f"{name}.rbr_reparam.bias"] = torch.zeros_like(bias)
+    return whole
 
 
 def check_state(state: State, net: nn.Module, where: str) -> None:
@@ -111,7 +156,9 @@ def check_state(state: State, net: nn.Module, where: str) -> None:
             )
 
 
-def transfer(state: State, from_classes: Sequence[str], to_classes: Sequence[str], net: nn.Module) -> tuple[str, ...]:
+def transfer(
+    state: State, from_classes: Sequence[str] | None, to_classes: Sequence[str], net: nn.Module
+) -> tuple[str, ...]:
     """Load weights that were trained on other classes; return the names of the classes that kept their rows.
 
     Everything is loaded as it is but the class predictions: a class that both sides have, whatever its place, keeps its
@@ -120,13 +167,14 @@ def transfer(state: State, from_classes: Sequence[str], to_classes: Sequence[str
 
     Args:
         state: weights of a network as it is trained, of the net's spec, for `from_classes`.
-        from_classes: class names, in label order, of the weights.
+        from_classes: class names, in label order, of the weights; None where nobody knows: no class keeps its rows.
         to_classes: class names, in label order, of the net.
         net: changed in place.
 
     Raises:
         UserError: the weights are fused, tensors don't fit, or the number of names is not the number of rows.
     """
+    state = unfold_blocks(state, net)
     if _is_fused(state, net):
         raise UserError(
             "The weights are of a fused network, which can't be trained further.",
@@ -134,9 +182,10 @@ def transfer(state: State, from_classes: Sequence[str], to_classes: Sequence[str
             fix="start from the run that the fused network was made of",
         )
     own = net.state_dict()
-    _check_names(state, from_classes, "the weights")
+    if from_classes is not None:
+        _check_names(state, from_classes, "the weights")
     _check_names(own, to_classes, "the model")
-    source = {_plain(name): row for row, name in enumerate(from_classes)}
+    source = {_plain(name): row for row, name in enumerate(from_classes or ())}
     pairs = [(row, source[_plain(name)]) for row, name in enumerate(to_classes) if _plain(name) in source]
     merged = dict(state)
     for name, tensor in own.items():

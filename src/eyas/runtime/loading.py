@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from eyas.card import CARD, verify_card
 from eyas.decode import MAX_PIXELS
 from eyas.errors import UserError, suggest
-from eyas.runfolder import read_config, verify_run
+from eyas.runfolder import read_config, refuse_file, verify_run
 from eyas.runtime.detector import Detector
 from eyas.runtime.sessions import torch as torch_session
 from eyas.runtime.sessions.base import Session
@@ -72,6 +72,7 @@ def load(
         raise UserError(
             f"There is no run at {folder}{near}.", expected="a folder that 'eyas train' or 'eyas compile' wrote"
         )
+    refuse_file(folder)
     if (folder / MANIFEST).is_file():
         return _load_bundle(folder, session, device, thresholds, size, threads, max_pixels, spin)
     if threads is not None:

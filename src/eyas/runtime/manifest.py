@@ -18,6 +18,7 @@ from eyas.card import check_files, check_hash
 from eyas.checks import MAX_CLASSES, check_class_names, check_file_name, check_text, shown
 from eyas.errors import UserError
 from eyas.files import read_json, write_text
+from eyas.runfolder import compile_command, refuse_file
 from eyas.types import MAX_SIDE, InputSpec, Thresholds, checked_fields
 
 MANIFEST = "manifest.json"
@@ -254,12 +255,13 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         UserError: there is no manifest, it is not a bundle's or is not valid, it was made by a newer Eyas, or a file
             is missing, lies outside the folder or was changed.
     """
+    refuse_file(folder, bundle=True)
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(
             f"{folder.name or folder} is no bundle: there is no {MANIFEST} in it.",
             where=str(folder),
-            fix="eyas compile RUN --out FOLDER makes one",
+            fix=compile_command(folder) or "eyas compile RUN --out FOLDER makes one",
         )
     fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:

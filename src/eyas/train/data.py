@@ -36,6 +36,7 @@ class DetectionData(L.LightningDataModule):
 
     Attributes:
         train_index, val_index: the splits.
+        dropped: how many training pictures without a box were left out, because the recipe says so.
     """
 
     def __init__(
@@ -54,6 +55,9 @@ class DetectionData(L.LightningDataModule):
         self.close_epochs = close_epochs
         self.seed = seed
         self.train_index, self.val_index = load_train_and_val(recipe, self.augment)
+        self.dropped = 0
+        if recipe.drop_empty:
+            self.train_index, self.dropped = without_empty(self.train_index, recipe)
         self.loader: TrainLoader | None = None
         self.trial_skipped = SkippedPictures(self.train_index)
         self._trial: list[int] = []  # readable pictures with boxes, the first ones
@@ -191,6 +195,23 @@ def load_train_and_val(recipe: DataRecipe, augment: AugmentPolicy | None = None)
 def trained(index: DatasetIndex, recipe: DataRecipe, augment: AugmentPolicy) -> Usable:
     """Return the boxes of the training split that training can see."""
     return trained_boxes(index, (recipe.size, recipe.size), augment, margin=recipe.margin)
+
+
+def without_empty(index: DatasetIndex, recipe: DataRecipe) -> tuple[DatasetIndex, int]:
+    """Return the pictures that have a box which is no crowd, and how many have none.
+
+    Raises:
+        UserError: too few are left for a batch.
+    """
+    picture = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    kept = np.unique(picture[~index.crowd])
+    if len(kept) < recipe.batch_size:
+        raise UserError(
+            f"The batch has {recipe.batch_size} pictures, and only {len(kept)} training pictures have a box.",
+            where="data.batch_size",
+            fix="--data.drop_empty false, or a smaller --batch",
+        )
+    return index.subset(kept), len(index) - len(kept)
 
 
 def pick_workers(wanted: int) -> int:

@@ -23,6 +23,7 @@ from eyas.models.zoo import build_described
 from eyas.runfolder import read_config
 from eyas.signals import Stopped, StopSignals, name
 from eyas.terminal import open_console
+from eyas.train.callbacks.average import BestEpochs
 from eyas.train.callbacks.progress import ProgressLine
 from eyas.train.callbacks.record import Recorder
 from eyas.train.callbacks.save import Saver, Stopper, StopRunError
@@ -127,6 +128,8 @@ def _run(recipe: Recipe, folder: Path, console: Console, signals: StopSignals, r
         net, notes = make_network(recipe.model, data.classes)
     else:
         net, notes = build_described(read_config(folder).model, len(data.classes)), list(found.notes)
+    if data.dropped:
+        notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
     for note in notes if first_process() else ():
         say(console, note)
     if recipe.trainer.preflight and resumed is None and first_process():
@@ -144,7 +147,9 @@ def _run(recipe: Recipe, folder: Path, console: Console, signals: StopSignals, r
         check_fits(found, module.state_dict(), folder)
     saver = Saver(folder, recipe.trainer.save_minutes)
     stopper = Stopper(saver, recipe.trainer.patience)
-    callbacks = [Recorder(folder), Sheets(folder), saver, ProgressLine(console), stopper]
+    callbacks: list[L.Callback] = [Recorder(folder), Sheets(folder), saver, ProgressLine(console), stopper]
+    best = BestEpochs(folder, recipe.trainer.average_best) if recipe.trainer.average_best else None
+    callbacks += [best] if best is not None else []
     with _quiet_lightning():
         trainer = make_trainer(recipe, folder, callbacks)
     checkpoint = str(folder / runfolder.CHECKPOINT) if found is not None else None
@@ -163,6 +168,12 @@ def _run(recipe: Recipe, folder: Path, console: Console, signals: StopSignals, r
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(signal.SIGKILL)  # the other processes would wait for this one
             raise
+        if best is not None and not stopper.reason:
+            trainer.strategy.barrier("the best epochs are written")
+            with _quiet_lightning():
+                line = best.finish(make_trainer(recipe, folder, []), module, data, saver)
+            if line and trainer.is_global_zero:
+                say(console, line)
         if trainer.is_global_zero:
             finish_run(folder, recipe, data, stopped=stopper.reason)
             _say_end(console, folder, saver, stopper, data)

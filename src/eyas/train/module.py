@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -133,12 +134,16 @@ class DetectionModule(L.LightningModule):
         optimizer = make_optimizer(self.net, self.optim_recipe)
         total = int(self.trainer.estimated_stepping_batches)
         recipe = self.optim_recipe
+        warmup_steps = recipe.warmup_steps
+        if recipe.warmup_epochs:
+            an_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+            warmup_steps = min(warmup_steps, round(recipe.warmup_epochs * an_epoch))
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: warmup_cosine(
                 step,
                 total,
-                warmup_steps=recipe.warmup_steps,
+                warmup_steps=warmup_steps,
                 warmup_factor=recipe.warmup_factor,
                 final_factor=recipe.final_factor,
             ),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from eyas import runfolder
+from eyas.card import CARD, read_card
 from eyas.errors import UserError
 from eyas.files import read_json
 from eyas.models import zoo
-from eyas.models.public import COCO_CLASSES, FIRST_HEAD, load_public
+from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, Checkpoint, read_checkpoint
+from eyas.models.importing import UNKNOWN_LICENCE
+from eyas.models.infer import name_of
+from eyas.models.processing import contract_of
 from eyas.models.spec import YoloNasSpec
-from eyas.models.weights import load_model, read_state, transfer
-from eyas.runfolder import read_config, verify_run
+from eyas.models.weights import read_state, transfer
+from eyas.runfolder import read_config, read_names, verify_run
 from eyas.train.recipe import ModelRecipe
 
 DEFAULT = "n"
@@ -23,7 +29,7 @@ def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
     """Return the zoo's name or the spec that the recipe means.
 
     Raises:
-        UserError: the name is unknown, or the file holds no spec.
+        UserError: the name is unknown, or the file holds no spec or no weights.
     """
     if model.spec is not None:
         fields = read_json(Path(model.spec))
@@ -35,17 +41,7 @@ def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
         return model.name
     if model.weights is None:
         return DEFAULT
-    path = Path(model.weights)
-    if path.is_dir():
-        verify_run(path)
-        described = read_config(path).model
-        name = described.get("name")
-        return name if isinstance(name, str) and name else YoloNasSpec.from_dict(described.get("spec", {}))
-    if is_public(path):
-        return load_public(path).name
-    raise UserError(
-        f"{path.name} does not say which model its weights are of.", where="model.name", fix="add --model NAME"
-    )
+    return open_weights(Path(model.weights)).model
 
 
 def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[nn.Module, list[str]]:
@@ -57,29 +53,82 @@ def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[nn.Modul
     net = zoo.build(resolve_spec(model), len(classes))
     if model.weights is None:
         return net, []
-    path = Path(model.weights)
-    if path.is_dir():
-        source = read_config(path).classes
-        kept = transfer(read_state(path / runfolder.WEIGHTS), source, classes, net)
-        return net, [_kept_line(path, kept, classes)]
-    if is_public(path):
-        public = load_public(path)
-        rows = len(public.net.state_dict()[FIRST_HEAD])
-        # A checkpoint holds no class names; 80 classes are COCO's, of any others nothing is known.
-        source = COCO_CLASSES if rows == len(COCO_CLASSES) else tuple(f"unknown class {row}" for row in range(rows))
-        kept = transfer(public.net.state_dict(), source, classes, net)
-        return net, [_kept_line(path, kept, classes), "note: YOLO-NAS's published weights are for non-commercial use"]
-    if not path.is_file():
+    source = open_weights(Path(model.weights))
+    names = read_names(Path(model.weights_classes)) if model.weights_classes else source.classes
+    kept = transfer(source.state, names, classes, net)
+    return net, [_kept_line(source.path, names, kept, classes), *source.notes]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights to start from.
+
+    Attributes:
+        path: where they come from.
+        model: the network's name in the zoo, or its spec.
+        state: the tensors by name.
+        classes: the names of their classes, in label order; None where nothing says them.
+        notes: what is to be known of them.
+    """
+
+    path: Path
+    model: str | YoloNasSpec
+    state: Mapping[str, Tensor]
+    classes: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
+
+
+def open_weights(path: Path) -> Weights:
+    """Return the weights of a run, of a file in a run's folder, or of a checkpoint.
+
+    Class names come from the run or from the checkpoint itself; how many classes there are says nothing of them.
+
+    Raises:
+        UserError: there is no such file, or it can't be read.
+    """
+    run = path if path.is_dir() else runfolder.run_of(path)
+    if not path.exists():
         raise UserError(f"There are no weights at {path}.", where="model.weights")
-    return load_model(path, net), [f"starting from {path}"]
+    if run is not None:
+        if path.is_dir():
+            verify_run(run)
+        config = read_config(run)
+        spec = YoloNasSpec.from_dict(config.model["spec"])
+        state = read_state(path / runfolder.WEIGHTS) if path.is_dir() else read_checkpoint(path).state
+        return Weights(path, name_of(spec) or spec, state, config.classes, _licence_of(run))
+    checkpoint = read_checkpoint(path)
+    names: tuple[str, ...] | None = checkpoint.classes or None
+    notes: tuple[str, ...] = ()
+    if checkpoint.published:
+        names = names or COCO_CLASSES
+        notes = (f"note: {PUBLISHED_LICENCE}",)
+    weights, fed = _fed_as_here(checkpoint)
+    return Weights(path, checkpoint.spec(), weights, names, (*fed, *notes))
 
 
-def is_public(path: Path) -> bool:
-    """Return whether the file is a pickled checkpoint, as YOLO-NAS was published, not one of Eyas's own files."""
-    return path.is_file() and path.suffix in (".pth", ".pt", ".ckpt")
+def _fed_as_here(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """Return the checkpoint's weights for pictures as training here feeds them, and what is to be known of that."""
+    processing = checkpoint.said.get("image_processor")
+    if processing is None:
+        return checkpoint.state, ()
+    try:
+        return contract_of(processing, str(checkpoint.path)).folded(checkpoint.state), ()
+    except UserError as error:
+        return checkpoint.state, (f"note: {error.problem} The weights are taken for RGB, divided by 255.",)
 
 
-def _kept_line(path: Path, kept: tuple[str, ...], classes: tuple[str, ...]) -> str:
+def _licence_of(run: Path) -> tuple[str, ...]:
+    """Return a note on the licence of an imported run, none where nothing is known of it."""
+    licence = read_card(run).recipe.get("licence") if (run / CARD).is_file() else None
+    return (f"note: {licence}",) if licence and licence != UNKNOWN_LICENCE else ()
+
+
+def _kept_line(path: Path, names: tuple[str, ...] | None, kept: tuple[str, ...], classes: tuple[str, ...]) -> str:
     """Return one line that says which classes of the head were kept."""
-    names = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
-    return f"starting from {path}; {len(kept)} of {len(classes)} classes keep their head{': ' + names if kept else ''}"
+    if names is None:
+        return (
+            f"starting from {path}, which does not name its classes: the class predictions start anew; "
+            "where you know the names, give --weights-classes FILE"
+        )
+    first = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
+    return f"starting from {path}; {len(kept)} of {len(classes)} classes keep their head{': ' + first if kept else ''}"

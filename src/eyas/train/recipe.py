@@ -24,13 +24,15 @@ class ModelRecipe:
     Attributes:
         name: a row of the model zoo: p, n, s, m or l; "auto" takes the weights' own model, or n without weights.
         spec: a JSON file with a model spec (a search writes such files); overrides `name`.
-        weights: a run's folder, a .safetensors file or a public YOLO-NAS checkpoint to start from. The head's rows of
-            classes that both sides know are kept, the others start anew.
+        weights: a run's folder, a .safetensors file or a YOLO-NAS checkpoint to start from. The head's rows of classes
+            that both sides name are kept, the others start anew.
+        weights_classes: a text file with the class names of the weights, one a line, where they don't have them.
     """
 
     name: str = "auto"
     spec: str | None = None
     weights: str | None = None
+    weights_classes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class DataRecipe:
         batch_size: pictures a step and process.
         workers: loader processes; -1 chooses by the number of cores.
         worker_seconds: a loader process that gives no batch for so long ends the run.
+        drop_empty: leave training pictures without a box out.
         cache: what is kept in memory: "jpeg" the files' bytes, "decoded" the pixels (small sets only), "none" nothing.
     """
 
@@ -58,6 +61,7 @@ class DataRecipe:
     batch_size: int = 16
     workers: int = -1
     worker_seconds: float = 600.0
+    drop_empty: bool = False
     cache: Literal["none", "jpeg", "decoded"] = "none"
 
     def input_spec(self) -> InputSpec:
@@ -76,6 +80,7 @@ class OptimRecipe:
         clip_norm: the gradient's norm is cut to this; 0 leaves it.
         accumulate: batches whose gradients are added before a step.
         warmup_steps: optimizer steps of the warm-up.
+        warmup_epochs: the warm-up takes at most so many epochs; 0 sets no limit.
         warmup_factor: factor on lr at the first step.
         final_factor: factor on lr at the end.
         ema: ceiling of the weight average's decay.
@@ -88,6 +93,7 @@ class OptimRecipe:
     clip_norm: float = 10.0
     accumulate: int = 1
     warmup_steps: int = 200
+    warmup_epochs: float = 0.0
     warmup_factor: float = 1e-3
     final_factor: float = 0.01
     ema: float = 0.9997
@@ -110,6 +116,8 @@ class TrainerRecipe:
         compile: run the network through torch.compile.
         val_every: epochs between evaluations; the last epoch is always evaluated.
         patience: stop when AP has not risen for this many evaluations; 0 never stops early.
+        average_best: try the mean of the weights of so many best epochs at the end, and keep it if its AP is higher
+            than that of any epoch; 0 does not.
         sheets: pictures on the contact sheet of predictions against truth made at each evaluation; 0 for none.
         save_minutes: minutes between saved states within an epoch (one is saved at each epoch's end anyway).
         preflight: check labels, loss balance, augmentation, learning and memory before the first step.
@@ -126,6 +134,7 @@ class TrainerRecipe:
     compile: bool = False
     val_every: int = 1
     patience: int = 0
+    average_best: int = 0
     sheets: int = 8
     save_minutes: float = 10.0
     preflight: bool = True
@@ -159,6 +168,7 @@ class Recipe:
             "trainer.val_every": (self.trainer.val_every, 1, 10**7),
             "trainer.devices": (self.trainer.devices, 1, 1024),
             "trainer.sheets": (self.trainer.sheets, 0, 1000),
+            "trainer.average_best": (self.trainer.average_best, 0, 1000),
         }
         for name, (value, least, most) in wholes.items():
             if isinstance(value, int) and value < least:
@@ -167,6 +177,9 @@ class Recipe:
         for name, leaf in dotted_fields(self).items():
             if isinstance(leaf, float) and not math.isfinite(leaf):
                 raise UserError(f"{name} is {leaf}.", expected="a finite number", where=name)
+        if self.optim.warmup_epochs < 0:
+            name = "optim.warmup_epochs"
+            raise UserError(f"{name} is {self.optim.warmup_epochs}.", expected="at least 0", where=name)
         if self.optim.lr <= 0:
             raise UserError(f"optim.lr is {self.optim.lr}.", expected="a learning rate above 0", where="optim.lr")
 

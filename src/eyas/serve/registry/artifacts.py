@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eyas.card import CARD, Card, verify_card
 from eyas.errors import UserError
+from eyas.runfolder import refuse_file
 from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest
 
 _TEMPORARY = ".adding-"
@@ -118,6 +119,7 @@ def check_bundle(folder: Path) -> tuple[Card, Manifest]:
     Raises:
         UserError: it is no bundle with a card, or was changed.
     """
+    refuse_file(folder, bundle=True)
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.", expected="a bundle, which 'eyas compile' writes")
     try:

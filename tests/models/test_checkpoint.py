@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from tests.models.foreign import NARROW
 from tests.models.reference import ROWS, reference_shapes
 from torch import Tensor
 
 from eyas.errors import UserError
 from eyas.models import zoo
-from eyas.models.public import COCO_CLASSES, detect_size, load_public, read_checkpoint
+from eyas.models.checkpoint import COCO_CLASSES, read_checkpoint
+from eyas.models.fuse import fused
+from eyas.models.infer import infer_spec, name_of
+from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import save_model
 
 SMALL = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
@@ -29,16 +33,19 @@ def layout(kind: str, weights: dict[str, Tensor]) -> dict[str, Any]:
         "net, module": {"net": spread},
         "ema_net, module": {"net": wrong, "ema_net": {f"module.{name}": value for name, value in spread.items()}},
         "with a constant": {"net": {**weights, "backbone.id_tensor": torch.zeros(1)}},
+        "compiled": {"net": {f"_orig_mod.{name}": value for name, value in weights.items()}},
+        "compiled, module": {"net": {f"module._orig_mod.{name}": value for name, value in weights.items()}},
     }[kind]
 
 
 LAYOUTS = ("plain", "net", "ema_net", "state_dict", "net, module", "ema_net, module", "with a constant")
+LAYOUTS += ("compiled", "compiled, module")
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_every_layout_gives_the_same_weights(tmp_path: Path, kind: str) -> None:
     torch.save(layout(kind, SMALL), tmp_path / "a.pth")
-    state = read_checkpoint(tmp_path / "a.pth")
+    state = read_checkpoint(tmp_path / "a.pth").state
     assert set(state) == set(SMALL)
     assert all(torch.equal(state[name], value) for name, value in SMALL.items())
 
@@ -48,8 +55,9 @@ def test_published_small_net_is_recognized_and_loaded(tmp_path: Path) -> None:
     source = {name: torch.rand(shape) for name, shape in reference_shapes("yolo_nas_s", 5).items()}
     source = {name: value.long() if "num_batches" in name else value for name, value in source.items()}
     torch.save({"net": {f"module.{name}": value for name, value in source.items()}}, tmp_path / "s.pth")
-    name, net = load_public(tmp_path / "s.pth")
-    assert name == "yolo_nas_s" and net.num_classes == 5 and net.spec == zoo.resolve("s")
+    checkpoint = read_checkpoint(tmp_path / "s.pth")
+    net = checkpoint.network()
+    assert checkpoint.spec() == "yolo_nas_s" and net.num_classes == 5 and net.spec == zoo.resolve("s")
     loaded = net.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in source.items())
 
@@ -58,16 +66,30 @@ def test_published_small_net_is_recognized_and_loaded(tmp_path: Path) -> None:
 def test_size_is_found_from_shapes(name: str) -> None:
     with torch.device("meta"):
         state = {key: torch.zeros(shape) for key, shape in reference_shapes(name, 7).items()}
-    assert detect_size(state) == name
+    assert name_of(infer_spec(state)) == name
+
+
+@pytest.mark.parametrize("spec", [*zoo.SPECS, NARROW])
+def test_any_widths_and_depths_are_found_from_shapes(spec: str | YoloNasSpec) -> None:
+    with torch.device("meta"):
+        net = zoo.build(spec, 3)
+    expected = zoo.resolve(spec) if isinstance(spec, str) else spec
+    assert infer_spec(net.state_dict()) == expected
+    assert infer_spec(fused(net).state_dict() if isinstance(spec, str) else net.state_dict()) == expected
+
+
+def test_weights_of_a_smaller_row_are_recognized(tmp_path: Path) -> None:
+    save_model(zoo.build("p", 2), tmp_path / "p.safetensors")
+    assert read_checkpoint(tmp_path / "p.safetensors").spec() == "yolo_nas_p"
 
 
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:
-    save_model(zoo.build("p", 2), tmp_path / "p.safetensors")
-    with pytest.raises(UserError, match="no published size"):
-        load_public(tmp_path / "p.safetensors")
     torch.save(SMALL, tmp_path / "a.pth")
     with pytest.raises(UserError, match="not YOLO-NAS's"):
-        load_public(tmp_path / "a.pth")
+        read_checkpoint(tmp_path / "a.pth").network()
+    torch.save({"heads.head1.cls_pred.weight": torch.zeros(2, 8, 1, 1)}, tmp_path / "b.pth")
+    with pytest.raises(UserError, match=r"no network that Eyas knows: backbone\.stem"):
+        read_checkpoint(tmp_path / "b.pth").network()
 
 
 @pytest.mark.parametrize("fault", ["missing", "shape"])
@@ -80,7 +102,7 @@ def test_incomplete_weights_are_refused_by_name(tmp_path: Path, fault: str) -> N
         state[name] = torch.zeros(96, 95, 2, 2)
     torch.save({"net": state}, tmp_path / "s.pth")
     with pytest.raises(UserError, match=r"neck\.neck2\.upsample\.weight"):
-        load_public(tmp_path / "s.pth")
+        read_checkpoint(tmp_path / "s.pth").network()
 
 
 class Harmful:

@@ -1,0 +1,106 @@
+"""Which network weights are of: the spec is read off the tensors' names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from eyas.errors import UserError
+from eyas.models.layers import BlockKind
+from eyas.models.spec import StageSpec, YoloNasSpec
+from eyas.models.zoo import SPECS
+
+State = Mapping[str, Tensor]
+
+FIRST_HEAD = "heads.head1.cls_pred.weight"  # [classes, width, 1, 1]
+BLOCK_WEIGHTS = ("branch_3x3.conv.weight", "rbr_reparam.weight")  # of a QARepVGG, as it is trained or fused
+
+
+def infer_spec(state: State, where: str = "weights") -> YoloNasSpec:
+    """Return the spec of the network that the weights are of; its activation, which no tensor shows, is ReLU.
+
+    Args:
+        state: weights under YOLO-NAS's names, as they are trained or fused, of any widths and depths.
+        where: what an error names as the place.
+
+    Raises:
+        UserError: a tensor that tells a width is not there: the weights are of another network.
+    """
+    shapes = _Shapes(state, where)
+    if FIRST_HEAD not in state:
+        raise UserError(
+            f"The weights are not YOLO-NAS's: there is no {FIRST_HEAD}.",
+            where=where,
+            expected="the tensors of YOLO-NAS: S, M, L, or one of other widths",
+        )
+    stem_kind, stem_width = shapes.block("backbone.stem.conv")
+    return YoloNasSpec(
+        stem_width=stem_width,
+        stages=tuple(
+            shapes.stage(f"backbone.stage{i}.blocks", shapes.block(f"backbone.stage{i}.downsample")[0])
+            for i in range(1, 5)
+        ),
+        context_hidden=shapes.out("backbone.context_module.cv1.conv.weight"),
+        context_width=shapes.out("backbone.context_module.cv2.conv.weight"),
+        neck=tuple(shapes.stage(f"neck.neck{i}.blocks") for i in range(1, 5)),
+        head_widths=tuple(shapes.inside(f"heads.head{i}.cls_pred.weight") for i in range(1, 4)),
+        stem_block=stem_kind,
+        reg_max=shapes.out("heads.head1.reg_pred.weight") // 4 - 1,
+    )
+
+
+def name_of(spec: YoloNasSpec) -> str:
+    """Return the name of the row that the spec is, "" if it is none."""
+    return next((name for name, row in SPECS.items() if row == spec), "")
+
+
+class _Shapes:
+    """Looks up widths in a state; a missing tensor is a UserError that names it."""
+
+    def __init__(self, state: State, where: str) -> None:
+        self.state = state
+        self.where = where
+
+    def out(self, name: str) -> int:
+        """Return the number of output channels of a convolution."""
+        return self._dims(name)[0]
+
+    def inside(self, name: str) -> int:
+        """Return the number of input channels of a convolution."""
+        return self._dims(name)[1]
+
+    def block(self, prefix: str) -> tuple[BlockKind, int]:
+        """Return (kind, output channels) of a 3x3 block."""
+        for name in BLOCK_WEIGHTS:
+            if f"{prefix}.{name}" in self.state:
+                return "qarepvgg", self.out(f"{prefix}.{name}")
+        return "conv", self.out(f"{prefix}.conv.weight")
+
+    def stage(self, prefix: str, kind: BlockKind | None = None) -> StageSpec:
+        """Return the stage whose CSP layer has that name; its kind is the bottlenecks' unless it is given."""
+        depth = 0
+        while any(name.startswith(f"{prefix}.bottlenecks.{depth}.") for name in self.state):
+            depth += 1
+        hidden = self.out(f"{prefix}.conv1.conv.weight")
+        if kind is None:
+            kind = self.block(f"{prefix}.bottlenecks.0.cv1")[0] if depth else "conv"
+        return StageSpec(
+            channels=self.out(f"{prefix}.conv3.conv.weight"),
+            depth=depth,
+            hidden=hidden,
+            concat_intermediates=depth > 0 and self.inside(f"{prefix}.conv3.conv.weight") == hidden * (2 + depth),
+            block=kind,
+        )
+
+    def _dims(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a convolution's kernel."""
+        tensor = self.state.get(name)
+        if tensor is None or tensor.dim() != 4:
+            found = "is missing" if tensor is None else f"has {tensor.dim()} dimensions, not 4"
+            raise UserError(
+                f"The weights are of no network that Eyas knows: {name} {found}.",
+                where=self.where,
+                expected="the tensors of YOLO-NAS: S, M, L, or one of other widths",
+            )
+        return tuple(tensor.shape)
