@@ -274,7 +274,7 @@ def test_before_the_first_step_it_ends_at_once_and_leaves_nothing(
 ) -> None:  # fmt: skip
     from eyas.train import data
 
-    monkeypatch.setattr(data if where == "load_dataset" else fitting, where, lambda *_: send(number)(None))
+    monkeypatch.setattr(data if where == "load_dataset" else fitting, where, lambda *_, **__: send(number)(None))
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert main(["train", *TINY, "--data", str(shapes), "--out", str(tmp_path / "run")]) == 128 + number
     assert "stopped before anything was begun" in capsys.readouterr().err
