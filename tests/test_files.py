@@ -96,3 +96,9 @@ def test_a_full_disk_is_told_by_the_place_that_was_written_to(tmp_path: Path) ->
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, before)
     assert caught.value.where == str(tmp_path / "a.bin") and names(tmp_path) == ["b"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"])
+def test_json_in_any_of_its_encodings(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.json").write_text('{"ü": 1}', encoding=encoding)
+    assert read_json(tmp_path / "a.json") == {"ü": 1}

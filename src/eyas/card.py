@@ -13,7 +13,7 @@ from typing import Any
 
 from eyas.checks import MAX_NAME, shown
 from eyas.errors import UserError
-from eyas.files import read_json, real, write_json
+from eyas.files import open_regular, read_json, real, write_json
 
 CARD = "card.json"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -52,7 +52,7 @@ class Card:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of the file's bytes, in hex."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any
 
 from eyas.errors import UserError
 from eyas.text import json_text, to_utf8
@@ -81,7 +81,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def open_regular(path: str | Path, *, max_bytes: int | None = None, below: Sequence[Path] = ()) -> Iterator[BinaryIO]:
+def open_regular(
+    path: str | Path, *, max_bytes: int | None = None, below: Sequence[Path] = ()
+) -> Iterator[io.BufferedReader | io.BytesIO]:
     """Give a file that is one, opened for reading: no device, pipe or socket, which have no end or make one wait.
 
     What is given has a descriptor only if the file is not empty.
@@ -126,6 +128,12 @@ def open_regular(path: str | Path, *, max_bytes: int | None = None, below: Seque
         yield file if about.st_size else io.BytesIO()
 
 
+def read_regular(path: str | Path, *, max_bytes: int | None = None) -> bytes:
+    """Return the bytes of a file that is one; see `open_regular` for the errors."""
+    with open_regular(path, max_bytes=max_bytes) as file:
+        return file.read()
+
+
 _KINDS: Mapping[int, str] = MappingProxyType(
     {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 )
@@ -161,8 +169,7 @@ def read_json(path: Path, *, max_bytes: int | None = None, strict: bool = False)
     """
     hooks: dict[str, Any] = {"object_pairs_hook": _once, "parse_constant": _no_number} if strict else {}
     try:
-        with open_regular(path, max_bytes=max_bytes) as file:
-            return json.loads(file.read().decode("utf-8"), **hooks)
+        return json.loads(read_regular(path, max_bytes=max_bytes), **hooks)  # UTF-8, UTF-16 or UTF-32, marked or not
     except FileNotFoundError:
         raise UserError(f"There is no file {path.name}.", where=str(path.parent)) from None
     except ValueError as error:  # of the syntax, the encoding, or a number of thousands of digits

@@ -20,7 +20,7 @@ from eyas.data.formats.found import Format
 from eyas.data.index import DatasetIndex
 from eyas.data.progress import track
 from eyas.errors import UserError, shorten
-from eyas.files import writing
+from eyas.files import open_regular, writing
 from eyas.picture_files import is_picture
 from eyas.picture_header import parse_header
 from eyas.text import file_stem
@@ -127,7 +127,7 @@ def _safe(stem: str) -> str:
 
 def _true_suffix(path: Path) -> str:
     """Return the suffix for a picture whose name has none of a picture's, by what is in the file."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         header = parse_header(file.read(1 << 16))
     return _SUFFIXES.get(header.kind, f".{header.kind}") if header else path.suffix
 

@@ -22,6 +22,7 @@ from eyas.data.formats.ids import Ids
 from eyas.data.formats.json_lists import Twice, walk
 from eyas.data.formats.values import read_flag
 from eyas.errors import UserError
+from eyas.files import read_regular
 from eyas.types import plain_id
 
 # Inside a JSON string the quotes would be escaped, and an object can't end within these characters: so this finds
@@ -94,7 +95,7 @@ def parse(path: Path) -> Columns:
 
 def _read(path: Path) -> str:
     """Return the file's text without its polygons, in whichever of the encodings that JSON may have."""
-    data = path.read_bytes()
+    data = read_regular(path)
     encoding = json.detect_encoding(data)
     return (_POLYGONS.sub(b'"segmentation":0', data) if encoding.startswith("utf-8") else data).decode(encoding)
 
@@ -111,7 +112,7 @@ def _no_coco(path: Path, has: list[str]) -> UserError:
 def _located(path: Path, error: Exception) -> Exception:
     """Return the parser's error with the position in the whole file: it first saw the one without polygons."""
     try:
-        json.loads(path.read_bytes())
+        json.loads(read_regular(path))
     except (ValueError, RecursionError) as original:
         return original
     return error

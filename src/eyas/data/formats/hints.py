@@ -13,6 +13,7 @@ from pathlib import Path
 from eyas.data.formats.found import Format, canonical
 from eyas.data.formats.text import read_names
 from eyas.errors import UserError, shorten
+from eyas.files import open_regular
 from eyas.picture_files import is_picture
 
 _DEPTH = 3  # folders within folders that are looked into
@@ -255,10 +256,10 @@ def _first(folder: Path, pattern: str) -> Iterator[Path]:
 def _ends(path: Path) -> bytes:
     """Return the beginning and the end of the file, b"" if it can't be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(_HEAD)
             size = file.seek(0, 2)
             file.seek(max(len(head), size - _HEAD))
             return head + b"\n" + file.read()
-    except OSError:
+    except (OSError, UserError):
         return b""

@@ -10,6 +10,7 @@ from pathlib import Path
 from eyas.data.formats.found import list_pictures
 from eyas.data.formats.text import decode, split_lines, strip_blanks
 from eyas.errors import UserError, shorten
+from eyas.files import read_regular
 from eyas.path_ends import PathEnds, path_parts
 
 
@@ -31,7 +32,7 @@ def read_list(path: Path, bases: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: no picture is there, a foreign path fits several pictures, or two of them fit the same.
     """
-    lines = [line for line in split_lines(decode(path.read_bytes())) if strip_blanks(line)]
+    lines = [line for line in split_lines(decode(read_regular(path))) if strip_blanks(line)]
     found = [_literal(line, bases) for line in lines]
     lost = [number for number, picture in enumerate(found) if picture is None]
     if lost:

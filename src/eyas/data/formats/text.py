@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 
 from eyas.errors import UserError
+from eyas.files import read_regular
 
 _MARKS = (  # UTF-32's mark begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8"),
@@ -62,7 +63,7 @@ def read_text(path: Path) -> str:
         UserError: it is neither UTF-8 nor UTF-16 nor UTF-32.
         OSError: it can't be read.
     """
-    text = decode(path.read_bytes())
+    text = decode(read_regular(path))
     if not is_decoded(text):
         number = next(i for i, line in enumerate(split_lines(text), 1) if not is_decoded(line))
         raise UserError(

@@ -17,6 +17,7 @@ from eyas.data.formats.found import Problems, canonical, label_files, list_pictu
 from eyas.data.formats.text import decode, split_lines, strip_blanks
 from eyas.data.formats.voc_xml import Annotation, parse_xml
 from eyas.errors import UserError, shorten
+from eyas.files import read_regular
 from eyas.path_ends import PathEnds, path_parts
 from eyas.picture_files import is_picture, search_folder
 
@@ -158,7 +159,7 @@ class Annotations:
 
     def lines(self, path: Path) -> list[str]:
         """Return the lines of a list that are not blank; names are left as they are."""
-        return [line for line in split_lines(decode(path.read_bytes())) if line in self._files or strip_blanks(line)]
+        return [line for line in split_lines(decode(read_regular(path))) if line in self._files or strip_blanks(line)]
 
     def find(self, line: str) -> list[Path]:
         """Return the files that a line names as a whole: by the very name, with blanks or a suffix, or by its end."""

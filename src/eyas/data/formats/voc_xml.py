@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 from eyas.data.formats.found import Problems
 from eyas.data.formats.text import decode, is_decoded, strip_blanks, without_widthless
 from eyas.data.formats.values import read_flag
+from eyas.errors import UserError
+from eyas.files import open_regular, read_regular
 
 _DECLARATION = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([^"'>]{1,40})["']""")
 _OPENING = re.compile(r"\s*<\?xml.*?\?>", re.DOTALL)
@@ -42,9 +44,9 @@ class Annotation:
 def looks_like_voc(path: Path) -> bool:
     """Return whether the XML file's outermost element is VOC's <annotation>."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(2000)
-    except OSError:  # a dead link: told where the annotations are read
+    except (OSError, UserError):  # a dead link, or no file: told where the annotations are read
         return False
     return re.search(rb"<annotation[\s>]", head.replace(b"\0", b"")) is not None  # UTF-16 has zeros in between
 
@@ -53,7 +55,7 @@ def parse_xml(path: Path, problems: Problems) -> Annotation:
     """Return the annotation in the file; faults go to `problems` with the file and line or object."""
     empty = Annotation((0, 0), ())
     try:
-        text = _decoded(path.read_bytes())
+        text = _decoded(read_regular(path))
     except OSError as error:
         problems.add(f"{path}: {'is a dead link' if path.is_symlink() and not path.exists() else error.strerror}")
         return empty

@@ -37,7 +37,7 @@ from eyas.data.formats.yolo_rows import Layout, parse_rows
 from eyas.data.formats.yolo_yaml import DataYaml, find_yaml, read_yaml
 from eyas.data.index import DatasetIndex, build_index
 from eyas.errors import UserError, shorten
-from eyas.files import write_text
+from eyas.files import read_regular, write_text
 
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})  # that YAML makes something else of
 
@@ -77,7 +77,7 @@ def read(found: Found) -> DatasetIndex:
     seen = 0
     for number, path in enumerate(labels):
         try:
-            text = path.read_bytes()
+            text = read_regular(path)
         except OSError as error:
             if path.is_symlink() or not isinstance(error, FileNotFoundError):
                 problems.add(f"{path}: {'is a dead link' if not path.exists() else error.strerror}")

@@ -26,6 +26,7 @@ from typing import get_args
 from eyas.data.formats.found import Problems
 from eyas.data.formats.yolo_rows import Kind, Layout, numbered_rows
 from eyas.errors import UserError
+from eyas.files import read_regular
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _FILES = 1000  # label files that are looked at first, spread evenly
@@ -96,7 +97,7 @@ def gather(labels: Iterable[Path]) -> Evidence:
     evidence = Evidence()
     for path in labels:
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except OSError:
             continue
         for _, _, values in numbered_rows(data, path, Problems(path)):
