@@ -13,7 +13,8 @@ import eyas
 import eyas.evaluate.run
 from eyas.cli.main import main
 from eyas.errors import UserError
-from eyas.types import EVALUATE
+from eyas.runfolder import write_config
+from eyas.types import EVALUATE, RunConfig
 
 CLASSES = ("red", "green", "blue")
 
@@ -23,6 +24,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a data set, where loading any run gives a detector of coloured rectangles."""
     write_dataset(tmp_path / "data")
     (tmp_path / "run").mkdir()
+    write_config(tmp_path / "run", RunConfig({}, CLASSES, colour_detector(CLASSES).input))
     use(monkeypatch, CLASSES)
     monkeypatch.chdir(tmp_path)
     return tmp_path
