@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 
 from eyas.card import CARD, hash_file, read_card, write_card
+from eyas.compile.built import BuiltFiles
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.int8 import check_int8
 from eyas.compile.judge import judge
@@ -104,15 +105,7 @@ def compile_run(
             options=settings.options,
         )
         manifest = new_manifest(folder.name, bundle, built.files, built.entry, config, spec, sizes, settings)
-        manifest = manifest.model_copy(
-            update={
-                "opset": opset_of(files / "model.onnx"),
-                "details": {**details, **built.details, TRAINED_SIZE: [config.input.height, config.input.width]},
-                "compute_capabilities": built.compute_capabilities,
-                "judged": "graph" if built.stand_in else "file",
-            }
-        )
-        write_manifest(bundle, manifest)
+        write_manifest(bundle, _told(manifest, built, details, opset_of(files / "model.onnx"), config))
         manifest = judge(
             run, bundle, read_manifest(bundle), config, settings, pictures, tell, built.stand_in, known_map
         )
@@ -132,6 +125,18 @@ def other_size(trained: InputSpec, spec: InputSpec, sizes: Range | None, measure
     taken = at if sizes is None else f"{sizes[0]} to {sizes[1]}"
     mean = "not measured" if measured == 0 else f"measured at {at}, the trained network's beside it too"
     return f"trained at {own}, built for {taken}: another size costs accuracy; mAP is {mean}"
+
+
+def _told(manifest: Manifest, built: BuiltFiles, details: dict[str, Any], opset: int, config: RunConfig) -> Manifest:
+    """Return the manifest with what the graph's export and the builder tell."""
+    return manifest.model_copy(
+        update={
+            "opset": opset,
+            "details": {**details, **built.details, TRAINED_SIZE: [config.input.height, config.input.width]},
+            "compute_capabilities": built.compute_capabilities,
+            "judged": "graph" if built.stand_in else "file",
+        }
+    )
 
 
 def free_folder(run: Path, out: str | Path | None, settings: Settings) -> Path:

@@ -136,7 +136,8 @@ def _read(value: Any, max_pixels: int) -> UInt8Array:
 
 def _is_of(value: object, module: str, name: str) -> bool:
     """Return whether the value is an instance of a class whose module somebody has imported."""
-    kind = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    imported = sys.modules.get(module)  # None, too, where somebody forbids its import
+    kind = vars(imported).get(name) if imported is not None else None
     return isinstance(kind, type) and isinstance(value, kind)
 
 
