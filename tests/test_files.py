@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +105,42 @@ def test_a_full_disk_is_told_by_the_place_that_was_written_to(tmp_path: Path) ->
 def test_json_in_any_of_its_encodings(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.json").write_text('{"ü": 1}', encoding=encoding)
     assert read_json(tmp_path / "a.json") == {"ü": 1}
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_pipe_is_written_to_and_never_replaced(tmp_path: Path, link: bool) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    place = pipe
+    if link:
+        place = tmp_path / "link"
+        place.symlink_to(pipe)
+    write_text(place, "words")
+    assert os.read(reader, 100) == b"words"
+    os.close(reader)
+    assert pipe.is_fifo() and place.is_symlink() == link
+
+
+def test_a_device_is_never_replaced(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    device.symlink_to("/dev/null")
+    write_text(device, "words")
+    assert device.is_char_device() and device.is_symlink()
+
+
+def test_a_device_that_is_full_is_told(tmp_path: Path) -> None:
+    device = tmp_path / "full"
+    device.symlink_to("/dev/full")
+    with pytest.raises(UserError, match="disk is full"):
+        write_text(device, "words")
+    assert device.is_char_device()
+
+
+@pytest.mark.parametrize("place", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_the_output_of_the_process_may_be_a_file(tmp_path: Path, place: str) -> None:
+    code = f"from pathlib import Path; from eyas.files import write_text; write_text(Path({place!r}), 'words')"
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+        assert os.fstat(out.fileno()).st_nlink == 1
+    assert Path(place).is_symlink() and (tmp_path / "out").read_text() == "words"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyas.text import csv_cell, json_text, printable, to_utf8
+from eyas.text import csv_cell, json_text, printable, readable_name, to_utf8
 
 ANY = st.text(st.characters(codec=None, categories=None))  # half characters included
 
@@ -66,3 +66,17 @@ def test_a_spreadsheet_calculates_nothing(formula: str) -> None:
 )
 def test_numbers_and_plain_names_stay_in_a_csv_file(value: object, text: str) -> None:
     assert csv_cell(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("\ud83d\ude00 x", "\U0001f600 x"),
+        ("\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("a\x1bb\u2028", "a\ufffdb\ufffd"),
+        ("\u732b", "\u732b"),
+    ],
+)
+def test_class_names_are_made_readable(name: str, expected: str) -> None:
+    assert readable_name(name) == expected

@@ -6,7 +6,9 @@ import errno
 import io
 import json
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,9 +51,15 @@ def writing(path: Path, lost: str = "what was written until then may be incomple
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it is flushed and renamed over `path`, else removed.
 
+    What is no file, as /dev/stdout, is never replaced: the whole text is written to it at the end.
+
     Raises:
         UserError: the disk is full. The file that stood at `path` before is untouched.
     """
+    if _takes_bytes(path):
+        with _passing_on(path) as temporary:
+            yield temporary
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -62,6 +70,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _takes_bytes(path: Path) -> bool:
+    """Return whether what stands at the path is written to, not replaced: a device, a pipe, an open file's own name."""
+    try:
+        about = path.stat()
+    except OSError:
+        return False
+    if not stat.S_ISREG(about.st_mode):
+        return not stat.S_ISDIR(about.st_mode)
+    # /dev/stdout, /dev/fd/1 and /proc/self/fd/1 are links to whatever is open there, which may be a file.
+    return path.is_symlink() and str(real(path.parent)).startswith(("/dev", "/proc/"))
+
+
+@contextmanager
+def _passing_on(path: Path) -> Iterator[Path]:
+    """Give a temporary path elsewhere; on success its bytes are written to `path`."""
+    with tempfile.TemporaryDirectory(prefix="eyas-") as folder:
+        temporary = Path(folder, "file")
+        yield temporary
+        with (
+            writing(path, "what was written until then is not whole"),
+            temporary.open("rb") as file,
+            path.open("ab") as out,
+        ):
+            shutil.copyfileobj(file, out)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -16,6 +16,9 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 # Control characters of C0 and C1 but for line feed and tab, line separators, and the marks that turn the direction of
 # what follows: all that moves a terminal's cursor or makes a line read otherwise than it is.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# What a class name can't hold: halves of a character (half an emoji in JSON), control characters and ends of lines.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 # With these a spreadsheet takes a cell for a formula, the full-width forms included.
 _FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
 
@@ -29,6 +32,15 @@ def printable(text: str, *, one_line: bool = False) -> str:
     """
     shown = _CONTROLS.sub(_escaped, text)
     return shown.replace("\n", r"\n").replace("\t", r"\t") if one_line else shown
+
+
+def readable_name(name: str) -> str:
+    """Return the class name with a replacement character for each that can't be shown or is half of one.
+
+    Both halves of a character, which YAML's escapes leave apart, are put together.
+    """
+    whole = _PAIR.sub(lambda pair: pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le"), name)
+    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", whole)
 
 
 def to_utf8(text: str) -> str:

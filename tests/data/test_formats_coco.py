@@ -353,3 +353,11 @@ def test_the_file_of_a_large_dataset_is_read_quickly(tmp_path: Path) -> None:
     start = time.process_time()
     assert len(load_dataset(tmp_path, "train").boxes) == 20_000
     assert time.process_time() - start < 1.5 * whole + 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [({"1": {}}, "no list: an object"), (None, "no list: null"), (3, "a number")]
+)
+def test_a_list_that_is_none_is_told(value: object, told: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"annotations \(.*{told}\)"):
+        read_with(tmp_path, lambda document: document.update(annotations=value))

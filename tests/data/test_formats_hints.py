@@ -152,3 +152,17 @@ def test_exports_that_are_not_read(name: str, text: str, looks: str, tmp_path: P
 
 def test_another_format_than_the_one_that_was_named(tmp_path: Path) -> None:
     assert "--format yolo" in told(yolo_root(tmp_path), "voc").fix
+
+
+def test_darknets_lists_of_pictures_are_its_splits(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_jpeg(tmp_path / "obj_train_data" / f"{name}.jpg")
+        (tmp_path / "obj_train_data" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "obj.names").write_text("cat\n")
+    (tmp_path / "train.txt").write_text("data/obj_train_data/a.jpg\n")
+    (tmp_path / "valid.txt").write_text("data/obj_train_data/b.jpg\n")
+    do(told(tmp_path))
+    assert {split: load_dataset(tmp_path, split).path(0).name for split in find_splits(tmp_path)} == {
+        "train": "a.jpg",
+        "val": "b.jpg",
+    }

@@ -174,3 +174,21 @@ def test_lines_and_files_of_annotations(tmp_path: Path) -> None:
     assert found.find("a.b") == found.find("a.b.xml") == found.find("images/a.b.jpg") == files[:1]
     assert found.find("c") == found.find_flagged("x\\c -1") == files[1:]
     assert found.find("c 1") == found.find_flagged("c") == []
+
+
+def test_a_split_of_sub_folders_alone_beside_others(tmp_path: Path) -> None:
+    for place in ("train/c1/a", "train/c2/a", "val/a"):
+        write_jpeg(tmp_path / f"{place}.jpg")
+        (tmp_path / f"{place}.xml").write_text(voc_xml("a.jpg", [("cat", (1.0, 1.0, 9.0, 9.0))]))
+    splits = load_splits(tmp_path)
+    assert {name: list(split.files) for name, split in splits.items()} == {
+        "train": [tmp_path / "train" / "c1" / "a.jpg", tmp_path / "train" / "c2" / "a.jpg"],
+        "val": [tmp_path / "val" / "a.jpg"],
+    }
+    assert [len(split.boxes) for split in splits.values()] == [2, 1]
+
+
+def test_an_empty_list_of_a_split_is_told(tmp_path: Path) -> None:
+    root = dataset(tmp_path, ["a.jpg"], {"a.xml": "a.jpg"}, {"train": "a\n", "val": "\n"})
+    with pytest.warns(UserWarning, match=r"Lists without a line are no splits: val\.txt"):
+        assert list(load_splits(root)) == ["train"]

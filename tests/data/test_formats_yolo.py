@@ -225,3 +225,20 @@ def test_other_keys_of_a_yaml_are_no_splits(tmp_path: Path) -> None:
     )
     assert find_yaml(root) == root / "data.yaml"
     assert set(read_yaml(root / "data.yaml").splits) == {"train", "val_seen", "extra"}
+
+
+def test_pictures_that_share_a_label_file_are_told(tmp_path: Path) -> None:
+    root = yolo_root(tmp_path)
+    first = load_dataset(root, "train").path(0)
+    write_jpeg(first.with_suffix(".jpeg"))
+    with pytest.warns(UserWarning, match=r"1 pictures have the label file of another one"):
+        assert len(load_dataset(root, "train").boxes) >= 2
+
+
+def test_a_picture_listed_twice_shares_its_own_label_file(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    root = yolo_root(tmp_path)
+    name = load_dataset(root, "train").path(0).relative_to(root).as_posix()
+    (root / "train.txt").write_text(f"{name}\n{name}\n")
+    write_yaml(root, "train: train.txt\nnames: [a, b, c]\n")
+    assert len(load_dataset(root, "train")) == 2
+    assert not [each for each in recwarn if "label file of another" in str(each.message)]

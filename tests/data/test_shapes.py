@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,20 @@ def test_made_once(root: Path) -> None:
 
 
 def test_refusals(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="exists already"):
         make_shapes(root, train=61, val=20, size=128, seed=1)
     for bad in ({"train": 0}, {"size": 16}, {"size": 10_000}):
         with pytest.raises(UserError, match="Can't make"):
             make_shapes(tmp_path / "x", **bad)
+
+
+def test_a_set_that_could_not_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("eyas.data.shapes.write_json", full)
+        with pytest.raises(UserError, match="disk is full"):
+            make_shapes(tmp_path / "set", train=2, val=1, size=64)
+    assert not list(tmp_path.iterdir())
+    assert make_shapes(tmp_path / "set", train=2, val=1, size=64) == tmp_path / "set"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from eyas.runtime.annotate import annotate
 from eyas.runtime.convert import from_yolo_txt
 from eyas.runtime.detect import Report, detect
 from eyas.runtime.sources import Source
+from eyas.runtime.writers import CocoFile, read_ids
 
 
 def run(source: Source, out: Path, **options: object) -> Report:
@@ -243,3 +245,21 @@ def test_annotating_leaves_the_picture_alone() -> None:
     np.testing.assert_array_equal(image, picture())
     assert (drawn != image).any()
     np.testing.assert_array_equal(annotate(image, found[:0]), image)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_ids_of_a_file_whose_class_names_were_made_readable(encoding: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    text = json.dumps({"images": [{"id": 7, "file_name": "c.jpg"}], "categories": [{"id": 5, "name": "x\ud83d"}]})
+    file.write_bytes(text.encode(encoding))
+    assert read_ids(file, ("x\ufffd",)) == ({"c.jpg": 7}, [5])
+
+
+def test_results_go_to_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    results = CocoFile(pipe, [], ("cat",))
+    results.close()
+    assert json.loads(os.read(reader, 100)) == [] and pipe.is_fifo()
+    os.close(reader)

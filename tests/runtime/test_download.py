@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import socket
 import ssl
@@ -37,6 +38,9 @@ PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/nothing": (200, {"Content-Type": "image/jpeg"}, b""),
     "/broken": (500, {}, b"oops"),
     "/short.jpg": (200, {"Content-Length": str(len(JPEG) + 100)}, JPEG),
+    "/packed.jpg": (200, {"Content-Type": "image/jpeg", "Content-Encoding": "gzip"}, gzip.compress(JPEG)),
+    "/packed": (200, {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"}, gzip.compress(JPEG)),
+    "/zeros.jpg": (200, {"Content-Type": "image/jpeg"}, bytes(1000)),
     "/camera": (200, {"Content-Type": "multipart/x-mixed-replace; boundary=x", "Content-Length": ""}, b"--x"),
     "/list.m3u8": (200, {"Content-Type": "application/vnd.apple.mpegurl"}, b"#EXTM3U\n"),
     "/list": (200, {"Content-Type": "text/plain"}, b"#EXTM3U\n"),
@@ -112,6 +116,9 @@ def test_a_stream_stays_a_stream_and_a_video_a_video(site: str, path: str) -> No
         ("/page.jpg", "text/html, no picture"),
         ("/fault", "application/json, no picture"),
         ("/nothing", "lies nothing"),
+        ("/packed.jpg", "packed"),
+        ("/packed", "packed"),
+        ("/zeros.jpg", "image/jpeg that is no picture"),
         ("/short.jpg", "could be fetched|ended too early"),
     ],
 )

@@ -159,6 +159,8 @@ ONE_IS_BAD: dict[str, tuple[Any, str]] = {
     "tensor, 0 to 255": (CHW.float(), r"float32 \[3, 40, 60\]"),
     "tensor, not a number": (torch.full((3, 4, 5), float("nan")), r"float32 \[3, 4, 5\]"),
     "tensor, whole numbers": (CHW.long(), r"int64 \[3, 40, 60\]"),
+    "tensor, without numbers": (torch.zeros(3, 4, 5, device="meta"), "without numbers"),
+    "tensor, sparse": (torch.zeros(3, 4, 5).to_sparse(), "layout torch.sparse_coo"),
     "tensor, empty": (torch.zeros(3, 0, 5), r"float32 \[3, 0, 5\]"),
     "text file": (io.StringIO("a picture"), "opened as text"),
     "file at its end": (io.BytesIO(b""), "Nothing is left"),

@@ -16,8 +16,9 @@ import simplejpeg
 
 from eyas.data.formats.coco import COCO
 from eyas.data.index import DatasetIndex, build_index
+from eyas.data.transfer import fresh_folder
 from eyas.errors import UserError
-from eyas.files import read_json, write_json, writing
+from eyas.files import read_json, write_json
 from eyas.types import FloatArray, UInt8Array
 
 CLASSES = ("circle", "square", "triangle", "star", "cross")
@@ -62,14 +63,10 @@ def make_shapes(root: Path | str, *, train: int = 400, val: int = 100, size: int
         )
     if (folder / _SETTINGS).is_file() and read_json(folder / _SETTINGS) == settings:
         return folder
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(
-            f"The folder {folder} is not empty.", expected="a new or an empty folder", fix="remove it or name another"
-        )
-    with writing(folder):
-        splits = [_make_split(folder, name, count, size, seed) for name, count in (("train", train), ("val", val))]
-        COCO.write(splits, folder)
-        write_json(folder / _SETTINGS, settings)
+    with fresh_folder(folder) as partial:
+        splits = [_make_split(partial, name, count, size, seed) for name, count in (("train", train), ("val", val))]
+        COCO.write(splits, partial)
+        write_json(partial / _SETTINGS, settings)
     return folder
 
 

@@ -188,6 +188,11 @@ def _picture(answer: http.client.HTTPResponse, address: str, end: float) -> byte
                 expected="the address of the picture itself, not of a page that shows it",
                 where=address,
             )
+        packed = answer.headers.get("Content-Encoding", "identity").strip().lower()
+        if packed not in ("", "identity"):  # asked not to be; FFmpeg would unpack it, and take a picture for a video
+            raise UserError(f"What lies at the address comes packed ({packed[:20]!a}).", where=address)
+        if kind.startswith("image/"):
+            raise UserError(f"At the address lies {kind} that is no picture of a kind that is read.", where=address)
         return None
     room = bytearray(data)
     while part := answer.read1(_BLOCK):

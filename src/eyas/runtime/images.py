@@ -190,6 +190,10 @@ def _from_tensor(tensor: torch.Tensor) -> UInt8Array:
         raise _bad_tensor(given, "grey: tensor.expand(3, -1, -1); with alpha: tensor[:3]")
     if shape[0] == shape[2]:
         raise _bad_tensor(given, "it may be either: give a uint8 array, which is always [height, width, 3]")
+    if tensor.is_meta:
+        raise _bad_tensor(f"{given} without numbers, on the device 'meta'", "")
+    if str(tensor.layout) != "torch.strided":
+        raise _bad_tensor(f"{given} of the layout {tensor.layout}", "tensor.to_dense()")
     array = tensor.detach().cpu()
     if tensor.is_floating_point():
         values = array.float().numpy()

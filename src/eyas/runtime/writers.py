@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, TextIO
 
@@ -13,11 +14,11 @@ import numpy as np
 import simplejpeg
 
 from eyas.errors import UserError
-from eyas.files import read_json, write_bytes, write_text, writing
+from eyas.files import atomic_path, read_json, write_bytes, write_text, writing
 from eyas.runtime.convert import to_coco, to_yolo_txt
 from eyas.runtime.like import ImageIds
 from eyas.runtime.sources import Frame, Item, Live, Picture, Video
-from eyas.text import json_text
+from eyas.text import json_text, readable_name
 from eyas.types import Detections, Id, UInt8Array, plain_id
 
 JPEG_QUALITY = 92
@@ -179,10 +180,10 @@ class CocoFile:
         self._count = 0
         self._separator = "[\n"
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.part")
+        self._place = ExitStack()
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: TextIO = self._temporary.open("w", encoding="utf-8")
+            temporary = self._place.enter_context(atomic_path(path))
+            self._file: TextIO = temporary.open("w", encoding="utf-8")
 
     def write(self, frame: Frame, detections: Detections) -> None:
         """Add the detections of one frame."""
@@ -202,15 +203,11 @@ class CocoFile:
         Raises:
             UserError: the disk is full; nothing of the file stays.
         """
-        try:
-            with writing(self._path, _LOST):
-                try:
-                    self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
-                finally:
-                    self._file.close()
-                self._temporary.replace(self._path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        with self._place, writing(self._path, _LOST):
+            try:
+                self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
+            finally:
+                self._file.close()
 
 
 def _place(item: Item) -> str | Path:
@@ -227,7 +224,7 @@ def read_ids(annotations: Path, classes: tuple[str, ...]) -> tuple[Mapping[str, 
     fields = read_json(annotations)
     try:
         images = {str(image["file_name"]): plain_id(image["id"]) for image in fields["images"]}
-        categories = {str(category["name"]): plain_id(category["id"]) for category in fields["categories"]}
+        categories = {readable_name(str(entry["name"])): plain_id(entry["id"]) for entry in fields["categories"]}
     except (KeyError, TypeError):
         raise UserError("This is not a COCO annotation file.", where=str(annotations)) from None
     image_ids = {name: number for name, number in images.items() if number is not None}

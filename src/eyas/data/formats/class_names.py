@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 
 from eyas.checks import check_class_names
 from eyas.errors import shorten
-from eyas.text import printable
+from eyas.text import printable, readable_name
 
-# Halves of a character (half an emoji in JSON), control characters and ends of lines.
-_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def readable_name(name: str) -> str:
-    """Return the name with a replacement character for each that can't be shown or is half of one."""
-    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", name)
+_STAND_IN = "\N{REPLACEMENT CHARACTER}"
 
 
 def class_names(names: Sequence[str], where: str) -> list[str]:
@@ -26,11 +19,15 @@ def class_names(names: Sequence[str], where: str) -> list[str]:
         UserError: there is no class or too many; a name is empty or much too long, or two are the same, read so or not.
     """
     readable = [readable_name(name) if isinstance(name, str) else name for name in names]
-    changed = [printable(name, one_line=True) for name, now in zip(names, readable, strict=True) if name != now]
+    changed = [
+        printable(name, one_line=True)
+        for name, now in zip(names, readable, strict=True)
+        if now != name and _STAND_IN in now
+    ]
     if changed:
         warnings.warn(
             f"Class names hold halves of characters or control characters, which are read as "
-            f"'\N{REPLACEMENT CHARACTER}': {shorten(changed)} (in {where}).",
+            f"'{_STAND_IN}': {shorten(changed)} (in {where}).",
             stacklevel=2,
         )
     check_class_names(readable, where)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,10 @@ from eyas.types import plain_id
 # whole polygon lists and nothing else.
 _POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[[-+0-9.eE,\s\[\]]*\]')
 _LISTS = ("images", "annotations", "categories")
+# What Python calls the kinds of JSON -> what they are called there.
+_KINDS: Mapping[type, str] = MappingProxyType(
+    {dict: "an object", type(None): "null", str: "a text", int: "a number", float: "a number"}
+)
 
 
 @dataclass
@@ -79,7 +85,7 @@ def parse(path: Path) -> Columns:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path.name} is not valid JSON: {_located(path, error)}.", where=str(path)) from None
     if not {(key, list) for key in _LISTS} <= set(keys):
-        raise _no_coco(path, [key for key, _ in keys])
+        raise _no_coco(path, [_held(key, kind) for key, kind in keys])
     for key in _LISTS:
         count = sum(name == key for name, _ in keys)
         if count > 1:
@@ -98,6 +104,11 @@ def _read(path: Path) -> str:
     data = read_regular(path)
     encoding = json.detect_encoding(data)
     return (_POLYGONS.sub(b'"segmentation":0', data) if encoding.startswith("utf-8") else data).decode(encoding)
+
+
+def _held(key: str, kind: type) -> str:
+    """Return the key, with what it holds where it should hold a list."""
+    return f"{key} (no list: {_KINDS.get(kind, kind.__name__)})" if key in _LISTS and kind is not list else key
 
 
 def _no_coco(path: Path, has: list[str]) -> UserError:

@@ -145,12 +145,21 @@ def _labels_without_yaml(root: Path) -> Hint | None:
 
 def _split_lines(root: Path) -> list[str]:
     """Return the lines of a data.yaml that say where the pictures are."""
+    lists = {name: f"{name}.txt" for name in ("train", "val", "valid", "test") if _lists_pictures(root / f"{name}.txt")}
+    if "train" in lists:
+        return [f"{'val' if name == 'valid' else name}: {place}" for name, place in lists.items()]
     for base, prefix in ((root / "images", "images/"), (root, "")):
         inside = [each.name for each in _folders(base)] if base.is_dir() else []
         splits = {name: prefix + name for name in inside if name in ("train", "val", "valid", "test")}
         if splits:
             return [f"{'val' if name == 'valid' else name}: {place}" for name, place in splits.items()]
     return ["train: images" if (root / "images").is_dir() else "train: ."]
+
+
+def _lists_pictures(path: Path) -> bool:
+    """Return whether the file's first line is a picture's path."""
+    lines = _ends(path)[:_HEAD].decode(errors="replace").split("\n")
+    return is_picture(Path(lines[0].strip()))
 
 
 def _names(path: Path) -> list[str]:

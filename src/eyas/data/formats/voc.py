@@ -50,16 +50,14 @@ def sniff(root: Path) -> tuple[Found, ...]:
     if folder:
         sets = image_sets(root, Annotations(list_xml(folder), folder))
         return tuple(Found(s.stem, s, root) for s in sets) if sets else (Found("all", folder, root),)
-    beside = [
+    folders = [
         path
         for path in sorted(root.iterdir())
-        if path.is_dir()
-        and path.name not in _ANNOTATIONS
-        and not path.name.startswith(".")
-        and _has_voc(path, below=False)
+        if path.is_dir() and path.name not in _ANNOTATIONS and not path.name.startswith(".")
     ]
-    if beside:
-        return tuple(Found(folder.name, folder, root) for folder in beside)
+    # Once one folder is a split, another is one too whose files lie in sub-folders: else it would vanish.
+    if any(_has_voc(folder, below=False) for folder in folders):
+        return tuple(Found(folder.name, folder, root) for folder in folders if _has_voc(folder, below=True))
     return (Found("all", root, root),) if _has_voc(root, below=False) else ()
 
 

@@ -190,7 +190,11 @@ class Annotations:
 def image_sets(root: Path, annotations: Annotations) -> list[Path]:
     """Return the lists of ImageSets/Main that are splits; not "trainval" where it adds nothing to train and val."""
     folder = root / "ImageSets" / "Main"
-    lists = {path.stem: path for path in sorted(folder.glob("[!.]*.txt")) if annotations.is_split(path)}
+    files = sorted(folder.glob("[!.]*.txt"))
+    lists = {path.stem: path for path in files if annotations.is_split(path)}
+    empty = [path.name for path in files if canonical(path.stem) in _SPLITS and not annotations.lines(path)]
+    if lists and empty:
+        warnings.warn(f"Lists without a line are no splits: {shorten(empty)} (in {folder}).", stacklevel=3)
     if {"trainval", "train", "val"} <= lists.keys():
         whole, *parts = ({strip_blanks(s) for s in annotations.lines(lists[n])} for n in ("trainval", "train", "val"))
         if whole <= parts[0] | parts[1]:

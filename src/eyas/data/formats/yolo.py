@@ -180,7 +180,20 @@ def label_paths(paths: Sequence[Path]) -> list[Path]:
             f"{shorten(twice, 3)}.",
             stacklevel=2,
         )
+    _tell_shared(paths, chosen)
     return chosen
+
+
+def _tell_shared(paths: Sequence[Path], labels: Sequence[Path]) -> None:
+    """Warn of pictures that have one label file together, which may be meant for one of them: "a.jpg" and "a.png"."""
+    owners: dict[Path, Path] = {}
+    shared = [p for p, label in zip(paths, labels, strict=True) if owners.setdefault(label, p) != p and label.exists()]
+    if shared:
+        warnings.warn(
+            f"{len(shared)} pictures have the label file of another one, whose name differs in the suffix alone; its "
+            f"rows count for both: {shorten(shared, 3)}.",
+            stacklevel=3,
+        )
 
 
 def _label_folders(folder: Path) -> list[Path]:
