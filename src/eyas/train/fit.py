@@ -146,6 +146,8 @@ def _run(recipe: Recipe, folder: Path, console: Console, signals: StopSignals, r
     if found is not None:
         check_fits(found, module.state_dict(), folder)
     saver = Saver(folder, recipe.trainer.save_minutes)
+    if found is not None and (note := saver.missed(found.state)) and first_process():
+        say(console, note, style="yellow")
     stopper = Stopper(saver, recipe.trainer.patience)
     callbacks: list[L.Callback] = [Recorder(folder), Sheets(folder), saver, ProgressLine(console), stopper]
     best = BestEpochs(folder, recipe.trainer.average_best) if recipe.trainer.average_best else None
@@ -175,6 +177,8 @@ def _run(recipe: Recipe, folder: Path, console: Console, signals: StopSignals, r
             if line and trainer.is_global_zero:
                 say(console, line)
         if trainer.is_global_zero:
+            if not saver.best_epoch:  # without any evaluated weights, the last ones are the run's
+                saver.save_weights(trainer, module, runfolder.WEIGHTS)
             finish_run(folder, recipe, data, stopped=stopper.reason)
             _say_end(console, folder, saver, stopper, data)
         else:

@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +83,7 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
 
 
 def finish_run(folder: Path, recipe: Recipe, data: DetectionData, *, stopped: str) -> None:
-    """Make the run usable and write its card: without any evaluated weights, the last ones are the run's."""
-    if not (folder / runfolder.WEIGHTS).is_file() and (folder / runfolder.LAST_WEIGHTS).is_file():
-        shutil.copyfile(folder / runfolder.LAST_WEIGHTS, folder / runfolder.WEIGHTS)
+    """Write the run's card."""
     files = [name for name in (runfolder.CONFIG, runfolder.RECIPE, runfolder.WEIGHTS) if (folder / name).is_file()]
     write_card(
         folder,

@@ -1,4 +1,4 @@
-"""The states that a run resumes from, on disk: the last one and the one before, each verified before it is believed."""
+"""What a run resumes from, on disk: the last state and the one before, and the best weights; verified before use."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from eyas.errors import UserError
 from eyas.files import atomic_path, read_json, write_json
 
 KNOWN = 3  # hashes that are remembered: of both files, and of the one that is on its way out
+STATES, BEST_WEIGHTS = "sha256", "weights"  # in the file of hashes: whose they are
 PARTS = ("state_dict", "optimizer_states", "loops", "callbacks", "global_step")
 
 
@@ -50,9 +51,35 @@ def write_state(folder: Path, save: Callable[[Path], None]) -> None:
     last, previous = folder / runfolder.CHECKPOINT, folder / runfolder.PREVIOUS_CHECKPOINT
     with atomic_path(last) as temporary:
         save(temporary)
-        _remember(folder, hash_file(temporary))
+        _remember(folder, STATES, hash_file(temporary))
         if last.is_file():
             _take_name(last, previous)
+
+
+def write_weights(folder: Path, save: Callable[[Path], None]) -> None:
+    """Save the run's weights, and remember their hash before the file has its name.
+
+    Args:
+        folder: the run's folder.
+        save: writes the weights to the path it is given.
+    """
+    with atomic_path(folder / runfolder.WEIGHTS) as temporary:
+        save(temporary)
+        _remember(folder, BEST_WEIGHTS, hash_file(temporary))
+
+
+def lost_weights(folder: Path) -> str:
+    """Return what happened to the run's weights since they were saved, "" if nothing did, as far as is known."""
+    path = folder / runfolder.WEIGHTS
+    if not path.exists():
+        return "is missing"
+    known, _ = _hashes(folder, BEST_WEIGHTS)
+    if known is None:
+        return ""  # saved by an older Eyas
+    try:
+        return "" if hash_file(path) in known else "is not as it was saved (its SHA-256 is another one)"
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
 
 
 def find_state(folder: Path) -> SavedState | None:
@@ -91,7 +118,7 @@ def settle(folder: Path, found: SavedState) -> None:
     if found.path != last:
         found.path.replace(last)
     if _hashes(folder)[0] is None:
-        _remember(folder, hash_file(last))
+        _remember(folder, STATES, hash_file(last))
 
 
 def check_fits(found: SavedState, weights: dict[str, torch.Tensor], folder: Path) -> None:
@@ -151,26 +178,25 @@ def _damaged_archive(path: Path) -> bool:
         return True
 
 
-def _hashes(folder: Path) -> tuple[list[str] | None, tuple[str, ...]]:
-    """Return the hashes of the states that were saved, None if they are not known, and what there is to say of that."""
+def _hashes(folder: Path, whose: str = STATES) -> tuple[list[str] | None, tuple[str, ...]]:
+    """Return the hashes of what was saved, None if they are not known, and what there is to say of that."""
     path = folder / runfolder.CHECKPOINT_HASHES
     if not path.exists():
         note = f"the run has no {path.name} (it was made by an older Eyas): its state is checked less closely"
         return None, (note,)
     try:
-        fields = read_json(path, max_bytes=1 << 16)
-        hashes = fields["sha256"]
+        hashes = read_json(path, max_bytes=1 << 16)[whose]
         assert isinstance(hashes, list)
         return [str(one) for one in hashes], ()
     except (UserError, KeyError, TypeError, AssertionError):
         return None, (f"{path.name} is damaged: the state is checked less closely",)
 
 
-def _remember(folder: Path, sha256: str) -> None:
-    """Add a hash to those of the states that were saved."""
-    known = _hashes(folder)[0] or []
-    hashes = [sha256, *(one for one in known if one != sha256)][:KNOWN]
-    write_json(folder / runfolder.CHECKPOINT_HASHES, {"sha256": hashes})
+def _remember(folder: Path, whose: str, sha256: str) -> None:
+    """Add a hash to those of what was saved."""
+    hashes = {kind: known for kind in (STATES, BEST_WEIGHTS) if (known := _hashes(folder, kind)[0]) is not None}
+    hashes[whose] = [sha256, *(one for one in hashes.get(whose, ()) if one != sha256)][:KNOWN]
+    write_json(folder / runfolder.CHECKPOINT_HASHES, hashes)
 
 
 def _take_name(last: Path, previous: Path) -> None:

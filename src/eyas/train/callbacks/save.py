@@ -11,7 +11,7 @@ import lightning as L
 from eyas import runfolder
 from eyas.models.weights import save_model
 from eyas.train.module import DetectionModule
-from eyas.train.saved import write_state
+from eyas.train.saved import lost_weights, write_state, write_weights
 
 
 class Saver(L.Callback):
@@ -28,6 +28,7 @@ class Saver(L.Callback):
         self.best = -1.0
         self.best_epoch = 0
         self._saved_at = time.monotonic()
+        self._lost = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best AP so far and its epoch."""
@@ -35,7 +36,23 @@ class Saver(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the best AP of an earlier part of the run."""
-        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        if not self._lost:
+            self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
+    def missed(self, state: dict[str, Any]) -> str:
+        """Return what there is to say of the best weights of a saved state: "", or that they are lost.
+
+        Then the AP that they had does not count any more: the best of the epochs to come takes their place.
+        """
+        epoch = state["callbacks"].get(self.state_key, {}).get("best_epoch", 0)
+        problem = lost_weights(self.folder) if epoch else ""
+        if not problem:
+            return ""
+        self._lost = True
+        return (
+            f"{runfolder.WEIGHTS} {problem}: the weights of the best epoch, {epoch}, are lost; "
+            "the best of the epochs from here on is the run's model"
+        )
 
     @property
     def due(self) -> bool:
@@ -52,7 +69,11 @@ class Saver(L.Callback):
 
     def save_weights(self, trainer: L.Trainer, module: DetectionModule, name: str) -> None:
         """Write the averaged weights to `name` in the run's folder."""
-        if trainer.is_global_zero:
+        if not trainer.is_global_zero:
+            return
+        if name == runfolder.WEIGHTS:
+            write_weights(self.folder, lambda path: save_model(module.ema_net, path))
+        else:
             save_model(module.ema_net, self.folder / name)
 
     def save_state(self, trainer: L.Trainer) -> None:
