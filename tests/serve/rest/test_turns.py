@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 from eyas.serve.rest.turns import AT_ONCE, InTurns, Turns
@@ -20,7 +21,7 @@ def test_so_many_begin_each_time_that_the_loop_looks_at_its_sockets() -> None:
 
     seen = asyncio.run(check())
     assert seen[-1] == tuple(range(3 * AT_ONCE + 1)), "in order, and all of them"
-    steps = [len(later) - len(before) for before, later in zip(seen, seen[1:], strict=False)]
+    steps = [len(later) - len(before) for before, later in itertools.pairwise(seen)]
     assert len(seen[0]) == AT_ONCE
     assert max(steps) == AT_ONCE
 

@@ -119,7 +119,7 @@ class Places:
         return False
 
     def _all_idle(self, late: float) -> list[tuple[bool, float, Connection]]:
-        """Return the connections that have been idle since that time or longer, in the order in which they are to end."""
+        """Return the connections that have been idle since then or longer, in the order in which they are to end."""
         found = [
             (not seat.stream, since, connection)
             for connection, seat in self._seats.items()

@@ -68,7 +68,7 @@ class InTurns:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "http" and scope["path"].encode() not in PROBES and not self._turns.free():
-            turn = asyncio.get_running_loop().create_future()
-            self._turns.take(lambda: turn.done() or turn.set_result(None))
-            await turn
+            turn = asyncio.Event()
+            self._turns.take(turn.set)
+            await turn.wait()
         await self._app(scope, receive, send)
