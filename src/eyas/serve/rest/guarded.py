@@ -10,9 +10,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from eyas.serve import jsons
 from eyas.serve.limits import Limits
 from eyas.serve.rest.places import PATIENCE, PROBES, Places
+from eyas.serve.rest.replies import closing
 from eyas.serve.rest.turns import Turns
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
@@ -167,8 +167,5 @@ class Guarded(HttpToolsProtocol):
     def _end(self, status: str, kind: str, message: str, retry: str = "") -> None:
         """Answer without the application, and close the connection."""
         self._stop()
-        body = jsons.dump({"error": message, "kind": kind})
-        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        head += (f"retry-after: {retry}\r\n" if retry else "") + "connection: close\r\n\r\n"
-        self.transport.write(head.encode("ascii") + body)
+        self.transport.write(closing(status, kind, message, retry))
         self.transport.close()
