@@ -40,6 +40,13 @@ _REPLACE = "replace the file, or delete it and its labels"
 _HARMLESS = ("extraneous bytes", "Unknown Adobe color transform", "Invalid SOS parameters")
 
 
+class TooMuchMemory(UserError):
+    """A picture that takes more memory to decode than the process may have."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__("To decode the picture takes more memory than there is.", where=where)
+
+
 def decode(
     data: bytes, *, max_pixels: int = MAX_PIXELS, shrink: int = 1, fast: bool = False, where: str = ""
 ) -> UInt8Array:
@@ -57,7 +64,16 @@ def decode(
 
     Raises:
         UserError: the bytes are empty, truncated, damaged, no picture, or the picture is too large.
+        TooMuchMemory: this process may not have as much as it takes.
     """
+    try:
+        return _decode(data, max_pixels, shrink, fast, where)
+    except MemoryError:
+        raise TooMuchMemory(where) from None
+
+
+def _decode(data: bytes, max_pixels: int, shrink: int, fast: bool, where: str) -> UInt8Array:
+    """Return the picture; see `decode`."""
     header = _header(data, where)
     check_pixels(header.height, header.width, max_pixels, where)
     if header.kind == "jpeg":
@@ -205,6 +221,8 @@ def _decode_jpeg(data: bytes, header: PictureHeader, shrink: int, fast: bool, wh
                 raise
             pixels = simplejpeg.decode_jpeg(data, wanted, strict=False, **options)
     except (ValueError, KeyError) as error:  # KeyError: a colour space that the decoder can't name
+        if "Insufficient memory" in str(error):
+            raise MemoryError from None
         raise _damaged(str(error), where) from None
     return _cmyk_to_rgb(pixels, inverted=header.adobe) if wanted == "CMYK" else pixels
 
@@ -248,9 +266,9 @@ def _decode_other(data: bytes, header: PictureHeader, where: str) -> UInt8Array:
         raise UserError(error.problem, expected=error.expected, where=where, fix=error.fix or _REPLACE) from None
     except cv2.error as error:
         raise _damaged(str(error.err), where) from None
-    except MemoryError:
-        raise UserError("To decode the picture takes more memory than there is.", where=where) from None
     if pixels is None:
+        # WebP's decoder has no other words for want of memory; it holds the pixels two times.
+        np.empty((header.height, header.width, 2 * 4), np.uint8)
         raise _no_picture(data, where)
     return pixels
 

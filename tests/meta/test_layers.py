@@ -13,7 +13,7 @@ from tests.meta.source import ROOT, Import, imports, modules
 BASE = frozenset({
     "types", "boxes", "checks", "errors", "text", "terminal", "files", "card", "letterbox", "decode", "decode_apart",
     "decode_process", "opencv_limits", "opencv_pictures", "picture_header", "picture_files", "glyphs", "chart_text",
-    "draw", "path_ends", "runfolder", "signals",
+    "draw", "path_ends", "runfolder", "signals", "addresses",
 })  # fmt: skip
 
 # Unit (a base module or a package) -> the units it may import. Everything may import itself.

@@ -221,3 +221,17 @@ def test_a_damaged_picture_is_told_with_its_address(site: str, tmp_path: Path, m
     report = detect(detector, [site + "/bad.jpg", site + "/a.jpg"], out=tmp_path)
     assert [name for name, _ in report.problems] == ["bad.jpg"] and site in report.problems[0][1]
     assert [result.name for result in report.results] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "peer", ["10.0.0.1", "168.63.129.16", "fec0::1", "64:ff9b:1::1", "::ffff:8.8.8.8", "fe80::1%lo"]
+)
+def test_a_public_address_leads_to_none_that_the_server_would_refuse(peer: str) -> None:
+    class Link:
+        class sock:
+            @staticmethod
+            def getpeername() -> tuple[str, int]:
+                return peer, 80
+
+    with pytest.raises(UserError, match="private network"):
+        download._guarded(Link, True, "http://here/a.jpg")  # type: ignore[arg-type]

@@ -122,6 +122,36 @@ def test_a_picture_that_kills_is_run_twice_and_never_again(
     run(check())
 
 
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGSEGV, "crashed on the picture"), (signal.SIGSTOP, r"took longer than 0\.5 s")]
+)
+def test_the_client_is_told_what_its_picture_did(
+    bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, number: int, told: str
+) -> None:
+    submit = ProcessWorker.submit
+
+    def hurt(self: ProcessWorker, tasks: Sequence[Task], done: Done) -> None:
+        if any(task.picture == POISON for task in tasks):
+            os.kill(self.pid, number)
+        submit(self, tasks, done)
+
+    monkeypatch.setattr(ProcessWorker, "submit", hurt)
+
+    async def check() -> None:
+        async with LocalEngine(EngineSettings(workers=1, threads=1, goal=60.0, batch_seconds=0.5)) as engine:
+            await engine.load("m", bundle=bundles[0])
+            with pytest.raises(ServeError, match=told) as error:
+                await engine.detect(request(POISON))
+            assert error.value.kind == "unprocessable"
+            with pytest.raises(ServeError, match=f"{told}.*not run again"):
+                await engine.detect(request(POISON))
+            assert len(engine.quarantine) == 1
+            await until_running(engine, 1)
+            assert isinstance(await engine.detect(request()), Answer), "no other picture is kept out"
+
+    run(check())
+
+
 def test_a_hung_worker_is_replaced_and_its_batch_run_again(bundles: tuple[Path, Path]) -> None:
     async def check() -> None:
         settings = EngineSettings(workers=1, threads=1, goal=60.0, batch_seconds=0.5)

@@ -17,7 +17,7 @@ from eyas.serve.latency import Profile
 from eyas.serve.prediction import finish_after
 from eyas.serve.scheduler import Scheduler
 from eyas.serve.settings import SchedulerConfig
-from eyas.serve.workers.base import Broken, Done, Found, Ran, Ready, Task
+from eyas.serve.workers.base import Broken, Done, Found, Lost, Ran, Ready, Task
 from eyas.types import DETECT, Detections
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("a",), 1, 1)
@@ -30,7 +30,7 @@ class FakeWorker:
         self.name = name
         self.batches: list[tuple[Sequence[Task], Done]] = []
 
-    async def start(self, lost: Callable[[str], None]) -> Ready:
+    async def start(self, lost: Callable[[Lost], None]) -> Ready:
         """Be ready."""
         return Ready("", ((1, 0.01),), 0)
 
@@ -54,7 +54,7 @@ class FakeWorker:
 def flow_with(*workers: FakeWorker, max_batch: int = 4) -> tuple[Flow, list[bytes]]:
     """Return a flow that feeds the workers, and the list of the pictures of dead batches."""
     dead: list[Any] = []
-    flow = Flow(SchedulerConfig(max_batch=max_batch), lambda tasks: dead.extend(task.picture for task in tasks))
+    flow = Flow(SchedulerConfig(max_batch=max_batch), lambda tasks, _: dead.extend(task.picture for task in tasks))
     for worker in workers:
         flow.add("m", worker, Profile(0.01, 0.0001), 30.0, max_batch)
     return flow, dead
@@ -97,12 +97,12 @@ def test_a_death_costs_the_running_batch_one_retry_alone_and_nobody_else_anythin
         flow, dead = flow_with(worker)
         first, waiting = submit(flow, b"a"), submit(flow, b"c")
         assert sizes(worker) == [1]
-        flow.lose("w")
+        flow.lose("w", Lost("dead"))
         assert dead == [b"a"] and not first.done.done()
         second = FakeWorker("w2")
         flow.add("m", second, Profile(0.01, 0.0001), 30.0, 4)
         assert [task.picture for task in second.batches[0][0]] == [b"a"], "run again, alone"
-        flow.lose("w2")
+        flow.lose("w2", Lost("dead"))
         with pytest.raises(ServeError, match="died") as error:
             await first.done
         assert error.value.kind == "unavailable" and dead == [b"a", b"a"]
@@ -161,11 +161,11 @@ def test_of_a_partial_request_the_poisonous_picture_alone_fails() -> None:
         worker.finish()
         await block.done
         assert [task.picture for task in worker.batches[-1][0]] == [b"a", b"c", b"d"]
-        flow.lose("w")
+        flow.lose("w", Lost("dead"))
         for number in range(2):  # run again, each alone; the first kills a second worker
             flow.add("m", following := FakeWorker(f"w{number}"), Profile(0.01, 0.0001), 30.0, 4)
             if not number:
-                flow.lose(following.name)
+                flow.lose(following.name, Lost("dead"))
         following.finish()
         assert not ticket.done.done()
         following.batches[-1][1](Ran((Refused("unprocessable", "no picture"),), 0.0))
@@ -245,3 +245,18 @@ def test_batches_are_timed_more_finely_than_the_loop_counts() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(check())
+
+
+def test_what_a_picture_alone_did_to_its_worker_is_told_to_its_client() -> None:
+    async def check() -> None:
+        told = Refused("unprocessable", "The picture took longer than 30 s, twice.")
+        flow, _ = flow_with(FakeWorker("w"))
+        ticket = submit(flow, b"a")
+        flow.lose("w", Lost("dead", told))
+        flow.add("m", FakeWorker("w2"), Profile(0.01, 0.0001), 30.0, 4)
+        flow.lose("w2", Lost("dead", told))
+        with pytest.raises(ServeError, match="longer than 30 s") as error:
+            await ticket.done
+        assert error.value.kind == "unprocessable" and ticket.blamed
+
+    run(check())

@@ -8,7 +8,6 @@ protocol is followed, and an address on the public internet can't redirect into 
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import re
 import ssl
 from base64 import b64encode
@@ -17,6 +16,7 @@ from pathlib import PurePosixPath
 from time import monotonic
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
+from eyas.addresses import is_public
 from eyas.errors import UserError
 from eyas.picture_header import picture_kind
 
@@ -137,8 +137,7 @@ def _guarded(connection: http.client.HTTPConnection, public: bool | None, addres
     Raises:
         UserError: a public one has redirected to a private one.
     """
-    peer = ipaddress.ip_address(str(connection.sock.getpeername()[0]).partition("%")[0])
-    here = peer.is_global and not peer.is_multicast
+    here = is_public(str(connection.sock.getpeername()[0]))
     if public and not here:
         raise UserError("The address redirects into a private network.", where=address)
     return here

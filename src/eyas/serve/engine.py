@@ -17,7 +17,7 @@ from eyas.serve.flow import Flow, Ticket
 from eyas.serve.items import Lane
 from eyas.serve.keeper import Keeper
 from eyas.serve.models import ModelTable, Version
-from eyas.serve.quarantine import Quarantine
+from eyas.serve.quarantine import KILLER, Quarantine
 from eyas.serve.route import AliasRouter, Route, Router
 from eyas.serve.settings import SchedulerConfig
 from eyas.serve.statistics import Stats
@@ -25,7 +25,6 @@ from eyas.serve.workers.base import Found, Task
 
 LOG = logging.getLogger("eyas.serve")
 LANES: Mapping[str, Lane] = {"interactive": Lane.INTERACTIVE, "stream": Lane.STREAM, "batch": Lane.BATCH}
-KILLER = " made workers fail; it is not run again."
 BUSY_SECONDS = 1.0  # after a refusal for load the server is not ready for so long
 
 ShadowSeen = Callable[[Request, ModelKey, Answer | ServeError], None]
@@ -129,17 +128,18 @@ class LocalEngine:
         """
         now, refused = monotonic(), dict(request.refused)
         for number, picture in enumerate(request.pictures):
-            if number not in refused and self.quarantine.holds(now, picture):
+            if number not in refused and (why := self.quarantine.holds(now, picture)):
                 if not request.partial:
-                    raise ServeError("unprocessable", "A picture of the request" + KILLER)
-                refused[number] = Refused("unprocessable", "The picture" + KILLER)
+                    where = f"Picture {number + 1} of {len(request.pictures)}: " if len(request.pictures) > 1 else ""
+                    raise ServeError("unprocessable", f"{where}{why} It is not run again.")
+                refused[number] = Refused("unprocessable", f"{why} It is not run again.")
         if len(refused) == len(request.pictures):
             raise all_refused(refused)
         return request if len(refused) == len(request.refused) else replace(request, refused=refused)
 
-    def _died(self, tasks: Sequence[Task]) -> None:
+    def _died(self, tasks: Sequence[Task], why: str) -> None:
         """Remember the pictures of a batch whose worker died."""
-        self.quarantine.died(monotonic(), [task.picture for task in tasks])
+        self.quarantine.died(monotonic(), [task.picture for task in tasks], why or KILLER)
 
     def _shadow(self, request: Request, key: ModelKey) -> None:
         """Let another version see a copy of the request, in the gaps that real requests leave."""
@@ -232,9 +232,8 @@ class LocalEngine:
 def _was_run(ticket: Ticket, number: int, request: Request) -> bool:
     """Return whether a worker was done with the picture and still there."""
     result = ticket.results[number]
-    return isinstance(result, Found) or (
-        isinstance(result, Refused) and number not in request.refused and WIRES[result.kind].http < 500
-    )
+    unrun = number in request.refused or number in ticket.blamed
+    return isinstance(result, Found) or (isinstance(result, Refused) and not unrun and WIRES[result.kind].http < 500)
 
 
 def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> Answer:

@@ -29,7 +29,10 @@ TOLD: dict[Reason, tuple[Kind, str]] = {
     Reason.DEADLINE: ("deadline", "The time for the request was over before it could be answered."),
     Reason.SUPERSEDED: ("cancelled", "A newer frame of the stream took this one's place."),
     Reason.CLIENT: ("cancelled", "The request was cancelled."),
-    Reason.WORKER_LOST: ("unavailable", "A worker died under the request, twice."),
+    Reason.WORKER_LOST: (
+        "unavailable",
+        "A worker died under the request, twice; it was stopped, or killed for want of memory.",
+    ),
     Reason.ERROR: ("internal", "The network failed on the request, twice."),
 }
 NONE: Mapping[int, Refused] = MappingProxyType({})
@@ -49,11 +52,13 @@ class Ticket:
         arrived, dispatched, ended: by the monotonic clock; `dispatched` is of its last batch.
         inference: seconds of the networks of its batches together.
         batch: how many pictures were in its last batch.
+        blamed: number of a picture -> what it did, alone, to the worker that was lost or failed under it.
     """
 
     __slots__ = (
         "arrived",
         "batch",
+        "blamed",
         "dispatched",
         "done",
         "ended",
@@ -83,6 +88,7 @@ class Ticket:
         self.arrived = self.dispatched = self.ended = 0.0
         self.inference = 0.0
         self.batch = 0
+        self.blamed: dict[int, Refused] = {}
 
     def fail(self, error: ServeError) -> None:
         """End the request with an error; the first one counts."""
@@ -106,10 +112,10 @@ class Flow:
 
     Args:
         config: the scheduler's settings.
-        died: called with the pictures of a batch whose worker died.
+        died: called with the pictures of a batch whose worker died, and what the client of one alone is told.
     """
 
-    def __init__(self, config: SchedulerConfig, died: Callable[[Sequence[base.Task]], None]) -> None:
+    def __init__(self, config: SchedulerConfig, died: Callable[[Sequence[base.Task], str], None]) -> None:
         self.scheduler = Scheduler(config)
         self.refused = -math.inf  # when a request was last refused for load, on the monotonic clock
         self._died = died
@@ -126,12 +132,15 @@ class Flow:
         self.scheduler.register(model, [worker.name], profile, slo=goal, max_batch=max_batch)
         self._settle()
 
-    def lose(self, name: str) -> None:
+    def lose(self, name: str, why: base.Lost) -> None:
         """Take note that a worker is gone; what it ran is run again, or fails."""
         batch = self._running.pop(name, None)
         self._workers.pop(name, None)
         if batch is not None:
-            self._died([_ticket(item)[0].tasks[_ticket(item)[1]] for item in batch.items])
+            _blame(batch, why.told)
+            self._died(
+                [_ticket(item)[0].tasks[_ticket(item)[1]] for item in batch.items], why.told.message if why.told else ""
+            )
         self.scheduler.worker_lost(monotonic(), name)
         self._let_go(name)
         self._settle()
@@ -201,6 +210,7 @@ class Flow:
             return
         del self._running[batch.worker]
         ran = isinstance(outcome, base.Ran)
+        _blame(batch, outcome.told if isinstance(outcome, base.Broken) else None)
         self.scheduler.finished(now, batch.worker, batch, ok=ran)
         if isinstance(outcome, base.Ran):
             for item, result in zip(batch.items, outcome.results, strict=True):
@@ -252,9 +262,18 @@ def _fail(event: Event) -> None:
     kind, message = TOLD[event.reason]
     ticket, index = _ticket(event.item)
     if event.outcome is Outcome.FAILED:  # it may be this picture's fault, and then is not the others'
-        ticket.give(index, Refused(kind, message))
+        ticket.give(index, ticket.blamed.get(index) or Refused(kind, message))
     else:
         ticket.fail(ServeError(kind, message))
+
+
+def _blame(batch: Batch, told: Refused | None) -> None:
+    """Remember what the picture of a batch did to its worker; the last batch of a picture has it alone."""
+    for item in batch.items:
+        ticket, index = _ticket(item)
+        ticket.blamed.pop(index, None)
+        if told is not None and len(batch.items) == 1:
+            ticket.blamed[index] = told
 
 
 def _ticket(item: Item) -> tuple[Ticket, int]:

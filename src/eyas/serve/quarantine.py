@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from eyas.types import UInt8Array
 
 DEATHS = 2
+KILLER = "The picture made workers fail."
 KEPT_SECONDS = 600.0
 MOST = 1024
 
@@ -20,18 +21,18 @@ class Quarantine:
     """
 
     def __init__(self) -> None:
-        self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()  # digest -> number of deaths, the last one
+        self._deaths: OrderedDict[bytes, tuple[int, float, str]] = OrderedDict()  # -> number, the last one, why
         self._lengths: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         """Return how many pictures are kept out."""
-        return sum(deaths >= DEATHS for deaths, _ in self._deaths.values())
+        return sum(deaths >= DEATHS for deaths, _, _ in self._deaths.values())
 
-    def died(self, now: float, pictures: Iterable[bytes | UInt8Array]) -> None:
-        """Note that a worker died while these pictures were in its batch."""
+    def died(self, now: float, pictures: Iterable[bytes | UInt8Array], why: str = KILLER) -> None:
+        """Note that a worker died while these pictures were in its batch, and what is told of one of them."""
         for key, length in {_digest(picture): _length(picture) for picture in pictures}.items():
-            deaths, _ = self._deaths.pop(key, (0, now))
-            self._deaths[key] = (deaths + 1, now)
+            deaths, _, _ = self._deaths.pop(key, (0, now, ""))
+            self._deaths[key] = (deaths + 1, now, why)
             self._lengths[key] = length
         while len(self._deaths) > MOST:
             self._forget(next(iter(self._deaths)))
@@ -41,16 +42,16 @@ class Quarantine:
         if self._lengths and _length(picture) in self._lengths.values() and (key := _digest(picture)) in self._deaths:
             self._forget(key)
 
-    def holds(self, now: float, picture: bytes | UInt8Array) -> bool:
-        """Return whether the picture is kept out. Costs next to nothing unless a suspect has the same length."""
+    def holds(self, now: float, picture: bytes | UInt8Array) -> str:
+        """Return why the picture is kept out, "" if it isn't. Costs next to nothing unless a suspect is as long."""
         if not self._lengths or _length(picture) not in self._lengths.values():
-            return False
+            return ""
         key = _digest(picture)
-        deaths, last = self._deaths.get(key, (0, now))
+        deaths, last, why = self._deaths.get(key, (0, now, ""))
         if now - last > KEPT_SECONDS:
             self._forget(key)
-            return False
-        return deaths >= DEATHS
+            return ""
+        return why if deaths >= DEATHS else ""
 
     def _forget(self, key: bytes) -> None:
         """Let a picture be run again."""

@@ -34,6 +34,7 @@ from eyas.serve.rest.guarded import Guarded
 from eyas.serve.rest.guarded_stream import GuardedStream
 from eyas.serve.rest.layers import Log
 from eyas.serve.rest.places import Places
+from eyas.serve.rest.turns import InTurns, Turns
 from eyas.serve.security import check_token, key_of
 from eyas.serve.server_settings import ServerSettings, Tls, read_pem, ssl_context
 from eyas.serve.service import Service
@@ -122,10 +123,10 @@ class Server:
         settings = self.settings
         listener = _bind(settings.host, port)
         places = Places(settings.limits.connections)
-        guarded = {"limits": settings.limits, "places": places}
+        guarded, turns = {"limits": settings.limits, "places": places}, Turns()
         config = uvicorn.Config(
-            app,
-            http=partial(Guarded, **guarded),  # type: ignore[arg-type] # it is called only
+            InTurns(app, turns),
+            http=partial(Guarded, **guarded, turns=turns),  # type: ignore[arg-type] # it is called only
             ws=partial(GuardedStream, **guarded, budget=self.service.budget),  # type: ignore[arg-type]
             ws_max_size=settings.limits.body,
             ws_per_message_deflate=False,  # a frame is compressed already, and a small one could unpack to a large one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -149,21 +150,29 @@ import eyas.decode
 plain = eyas.decode.read_image
 def read_image(path, **options):
     if "poison" in str(path):
-        os.kill(os.getpid(), signal.SIGKILL)
+        HOW
     return plain(path, **options)
 eyas.decode.read_image = read_image
 """
 
 
-def test_a_picture_that_ends_its_worker_is_left_out(
-    bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed, twice"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", r"crashed the process .* \(SIGSEGV\)"),
+        ("raise MemoryError", r"needs more memory than [0-9]+ MB"),
+    ],
+)
+def test_a_picture_that_ends_its_worker_is_left_out_and_what_it_did_is_told(
+    bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
 ) -> None:
     (folder / "0005-poison.jpg").write_bytes(jpeg())
-    (tmp_path / "sitecustomize.py").write_text(POISON)
+    (tmp_path / "sitecustomize.py").write_text(POISON.replace("HOW", how))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     report = run(folder, bundle, tmp_path / "out.jsonl", workers=1)
     assert [name for name, _ in report.problems] == ["0005-poison.jpg"]
-    assert "ended the process" in report.problems[0][1]
+    assert re.search(told, report.problems[0][1])
     assert [len(row.get("detections", ())) > 0 for row in rows_of(report.out)].count(True) == NUM
 
 

@@ -90,3 +90,18 @@ def test_a_place_is_given_back_once() -> None:
         places.leave(one)
         places.leave(one)
     assert places.enter(Fake(None), "a") and not places.spare(one)
+
+
+def test_a_burst_of_connections_does_not_look_through_all_of_them_for_each() -> None:
+    places, asked = Places(400), []
+
+    @dataclass(eq=False)
+    class Counted(Fake):
+        def idle(self) -> float | None:
+            asked.append(1)
+            return self.since
+
+    held = [Counted(99.9) for _ in range(300)]
+    assert all(places.enter(each, "a") for each in held)
+    entering = [places.enter(Fake(None), "a") for _ in range(300)]
+    assert entering.count(True) == 25 and len(asked) <= 2 * 300

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.serve.bundles import jpeg, write_bundle
 
-from eyas.serve.workers.base import Done, Found, Ran, Ready, Task, Worker, WorkerFailed, WorkerSpec
+from eyas.serve.workers.base import Done, Found, Lost, Ran, Ready, Task, Worker, WorkerFailed, WorkerSpec
 from eyas.serve.workers.crew import Backoff, Crew
 from eyas.serve.workers.inprocess import ThreadWorker
 from eyas.types import DETECT
@@ -25,9 +25,9 @@ class Dummy:
         self.name = name
         self.log = log
         self.broken = broken
-        self.die: Callable[[str], None] = lambda reason: None
+        self.die: Callable[[Lost], None] = lambda reason: None
 
-    async def start(self, lost: Callable[[str], None]) -> Ready:
+    async def start(self, lost: Callable[[Lost], None]) -> Ready:
         """Be ready at once, or fail."""
         await asyncio.sleep(0)
         if self.broken:
@@ -51,12 +51,12 @@ class Slow:
     """A dummy that starts in a way of its own."""
 
     def __init__(
-        self, worker: Worker, start: Callable[[Any, Callable[[str], None]], Coroutine[Any, Any, Ready]]
+        self, worker: Worker, start: Callable[[Any, Callable[[Lost], None]], Coroutine[Any, Any, Ready]]
     ) -> None:
         self.worker, self.begin = worker, start
         self.name, self.submit, self.memory, self.stop = worker.name, worker.submit, worker.memory, worker.stop
 
-    async def start(self, lost: Callable[[str], None]) -> Ready:
+    async def start(self, lost: Callable[[Lost], None]) -> Ready:
         """Start in that way."""
         return await self.begin(self.worker, lost)
 
@@ -79,7 +79,7 @@ class Yard:
         """Note it."""
         self.log.append(f"join {worker.name}")
 
-    def lost(self, name: str) -> None:
+    def lost(self, name: str, _: Lost) -> None:
         """Note it."""
         self.log.append(f"lose {name}")
 
@@ -104,7 +104,7 @@ def test_the_dead_are_replaced_and_the_superfluous_finish_first() -> None:
         await yard.crew.start(2)
         await yard.until("join m#2")
         assert (yard.crew.running, yard.crew.wanted, yard.crew.memory()) == (2, 2, 14)
-        yard.made[0].die("killed")
+        yard.made[0].die(Lost("killed"))
         assert yard.log[-1] == "lose m#1", "it gets no further batch from this moment on"
         await yard.until("join m#3")
         assert (yard.crew.deaths, yard.crew.problem) == (1, "killed")
@@ -133,7 +133,7 @@ def test_the_first_that_is_warm_is_enough_whoever_it_is() -> None:
         yard, stopped = Yard(), asyncio.Event()
         start = Dummy.start
 
-        async def slow(worker: Dummy, lost: Callable[[str], None]) -> Ready:
+        async def slow(worker: Dummy, lost: Callable[[Lost], None]) -> Ready:
             if worker is yard.made[0]:
                 await stopped.wait()
             return await start(worker, lost)
@@ -152,7 +152,7 @@ def test_a_later_one_that_does_not_start_is_tried_again() -> None:
     async def check() -> None:
         yard = Yard(broken=lambda number: number in (2, 3))
         await yard.crew.start(1)
-        yard.made[0].die("killed")
+        yard.made[0].die(Lost("killed"))
         await yard.until("join m#4")
         await yard.crew.stop(0.0)
 

@@ -17,7 +17,7 @@ import pytest
 from tests.serve.bundles import CLASSES, jpeg, picture, write_bundle
 
 from eyas.serve.errors import Refused
-from eyas.serve.workers.base import Found, Outcome, Ran, Task, WorkerFailed, WorkerSpec
+from eyas.serve.workers.base import Broken, Found, Lost, Outcome, Ran, Task, WorkerFailed, WorkerSpec
 from eyas.serve.workers.process import pages
 from eyas.serve.workers.supervisor import ProcessWorker
 from eyas.types import Thresholds
@@ -46,8 +46,12 @@ class Watched:
 
     async def start(self) -> Watched:
         """Start it."""
-        await self.worker.start(self.lost.set_result)
+        await self.worker.start(self._tell)
         return self
+
+    def _tell(self, lost: Lost) -> None:
+        self.told = lost.told
+        self.lost.set_result(lost.reason)
 
     def submit(self, *pictures: Any, **options: Any) -> asyncio.Future[Outcome]:
         """Submit a batch."""
@@ -256,3 +260,27 @@ def test_a_batch_for_a_worker_that_has_just_died_is_given_back_with_it(spec: Wor
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(play(), 120))
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGSEGV, "crashed on the picture"), (signal.SIGABRT, "crashed"), (signal.SIGKILL, "")]
+)
+def test_what_a_picture_did_to_the_process_is_told_unless_it_was_killed(
+    spec: WorkerSpec, number: int, told: str
+) -> None:
+    async def check() -> None:
+        watched = await Watched(spec).start()
+        os.kill(watched.worker.pid, number)
+        await watched.lost
+        assert (told in watched.told.message) if told and watched.told else watched.told is None
+
+    run(check())
+
+
+def test_a_batch_for_which_there_is_no_memory_says_so() -> None:
+    from eyas.serve.workers.base import too_much_memory
+    from eyas.serve.workers.protocol import Reader, pack_broken, read_broken
+
+    (message,) = Reader().feed(pack_broken(Broken("MemoryError: ", too_much_memory(2 << 30))))
+    told = read_broken(message).told
+    assert told is not None and told.kind == "too_large" and "more memory than the 2147 MB" in told.message

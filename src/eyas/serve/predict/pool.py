@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
@@ -17,6 +18,7 @@ from eyas.errors import UserError
 from eyas.serve.predict.job import Saved
 from eyas.serve.predict.parts import Part
 from eyas.serve.predict.work import Settings
+from eyas.serve.predict.worker import OUT_OF_MEMORY
 
 _DEATHS = 20  # of workers on one part, then something else is wrong than a few pictures
 
@@ -27,13 +29,13 @@ class _Task:
 
     Attributes:
         part: which.
-        without: positions to leave out, None while nothing went wrong with it.
+        without: position to leave out -> what it did to the process, None while nothing went wrong with the part.
         at: the position of the last tick.
         deaths: how many workers ended on it.
     """
 
     part: Part
-    without: frozenset[int] | None = None
+    without: Mapping[int, str] | None = None
     at: int = 0
     deaths: int = 0
 
@@ -54,6 +56,16 @@ def _memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return 0
+
+
+def _did(code: int, memory: int) -> str:
+    """Return what a picture did to the process that had it alone, from the process's exit code."""
+    if code == OUT_OF_MEMORY:
+        return f"With the picture the process needs more memory than {memory / 1e6:.0f} MB."
+    if code == -signal.SIGKILL:
+        return "The process that worked on the picture was killed, twice, as a machine short of memory does."
+    how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+    return f"The picture crashed the process that worked on it, twice ({how})."
 
 
 class Pool:
@@ -162,9 +174,9 @@ class Pool:
                 fix="free some memory or use fewer workers: --workers 1; what is done is kept",
             )
         if task.without is not None:
-            task.without |= {task.at}
+            task.without = {**task.without, task.at: _did(code, self._memory)}
         else:
-            task.without = frozenset()
+            task.without = {}
         again.append(task)
 
     def __enter__(self) -> Pool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import cv2
@@ -36,6 +37,7 @@ class Found:
 
 
 Stream: TypeAlias = Iterator[Any]
+NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
 class Reader:
@@ -54,12 +56,12 @@ class Reader:
         self._table: tuple[str, str, Stream] | None = None
         self._row = 0  # the parquet file's next one
 
-    def read(self, part: Part, without: frozenset[int] = frozenset()) -> Iterator[Found]:
+    def read(self, part: Part, without: Mapping[int, str] = NOTHING) -> Iterator[Found]:
         """Yield the part's pictures, in order.
 
         Args:
             part: which.
-            without: positions in the part of pictures that are not to be decoded; a video's frames can't be left out.
+            without: position of a picture that is not to be decoded -> why; a video's frames can't be left out.
         """
         if part.kind == "pictures":
             return self._pictures(part, without)
@@ -71,12 +73,14 @@ class Reader:
         """Return the folders that a part's files must lie below."""
         return (Path(part.root), *self._roots)
 
-    def _pictures(self, part: Part, without: frozenset[int]) -> Iterator[Found]:
+    def _pictures(self, part: Part, without: Mapping[int, str]) -> Iterator[Found]:
         for position, name in enumerate(part.names):
             path = Path(part.path) / name
-            yield Found(name, None, _ended(path) if position in without else self._file(path, part))
+            why = without.get(position)
+            ended = None if why is None else UserError(why, where=str(path))
+            yield Found(name, None, self._file(path, part) if ended is None else ended)
 
-    def _archive(self, part: Part, without: frozenset[int]) -> Iterator[Found]:
+    def _archive(self, part: Part, without: Mapping[int, str]) -> Iterator[Found]:
         try:
             with open_regular(part.path, below=self._below(part)) as file:
                 descriptor = os.dup(file.fileno())
@@ -89,7 +93,7 @@ class Reader:
             for position, (name, (offset, size)) in enumerate(zip(part.names, part.spans, strict=True)):
                 full = f"{part.name}/{name}"
                 if position in without:
-                    yield Found(full, None, _ended(full))
+                    yield Found(full, None, UserError(without[position], where=full))
                 elif size > MAX_BYTES or offset + size > total:
                     yield Found(full, None, UserError(f"The member says that it has {size} bytes.", where=full))
                 else:
@@ -135,7 +139,7 @@ class Reader:
             reason = f"The video breaks off after {self._frame} of {end} frames."
             yield Found(part.name, None, UserError(reason, where=part.path))
 
-    def _rows(self, part: Part, without: frozenset[int]) -> Iterator[Found]:
+    def _rows(self, part: Part, without: Mapping[int, str]) -> Iterator[Found]:
         from eyas.serve.predict.tables import column_values, open_parquet
 
         if self._table is None or self._table[:2] != (part.path, part.column) or self._row > part.start:
@@ -164,8 +168,9 @@ class Reader:
             self._row += 1
             if self._row > part.start:
                 row = self._row - 1
-                ended = row - part.start in without
-                yield Found(part.name, row, _ended(f"{part.name}, row {row}") if ended else self._of_value(value, part))
+                why = without.get(row - part.start)
+                ended = None if why is None else UserError(why, where=f"{part.name}, row {row}")
+                yield Found(part.name, row, self._of_value(value, part) if ended is None else ended)
 
     def _of_value(self, value: Any, part: Part) -> UInt8Array | UserError:
         """Return the picture of a cell: a file's bytes, a path, or both as {"bytes", "path"}."""
@@ -177,8 +182,3 @@ class Reader:
         if not isinstance(value, str):
             return UserError("The cell is neither a picture's bytes nor a path.", where=where)
         return self._file(Path(part.path).parent / value, part)
-
-
-def _ended(where: str | Path) -> UserError:
-    """Return why a picture was left out."""
-    return UserError("The picture ended the process that worked on it, twice.", where=str(where))

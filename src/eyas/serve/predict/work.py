@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from eyas.decode import MAX_PIXELS
+from eyas.decode import MAX_PIXELS, TooMuchMemory
 from eyas.errors import UserError
 from eyas.runtime.convert import to_dict
 from eyas.runtime.detector import Detector
@@ -71,13 +71,13 @@ class Predictor:
         self._reader = Reader(settings.max_pixels, tuple(map(Path, settings.roots)))
         self._batch = settings.batch
 
-    def run(self, part: Part, tick: Tick = lambda _: None, *, without: frozenset[int] | None = None) -> Done:
+    def run(self, part: Part, tick: Tick = lambda _: None, *, without: Mapping[int, str] | None = None) -> Done:
         """Return what is found in the part's pictures.
 
         Args:
             part: which pictures.
             tick: called with the number of pictures that are done; with `without`, before each picture instead.
-            without: positions in the part whose pictures ended a worker: they are told as unreadable. Where it is
+            without: position in the part -> what that picture did to a worker: it is told as unreadable. Where it is
                 given, one picture is run at a time, so that the next one that does so is known.
         """
         lines: list[bytes] = []
@@ -95,14 +95,16 @@ class Predictor:
                 tick(len(lines))
         return Done(b"".join(lines), len(lines), unreadable)
 
-    def _groups(self, part: Part, tick: Tick, without: frozenset[int] | None) -> Iterator[list[Found]]:
+    def _groups(self, part: Part, tick: Tick, without: Mapping[int, str] | None) -> Iterator[list[Found]]:
         """Yield what goes through the network together; batches are decoded ahead in a thread."""
-        pictures = self._reader.read(part, without or frozenset())
+        pictures = self._reader.read(part, without or {})
         if without is not None:
             yield from ([found] for found in _one_by_one(pictures, tick))
             return
         group: list[Found] = []
         for found in ahead(pictures, _AHEAD * self._batch):
+            if isinstance(found.image, TooMuchMemory):  # others were in memory with it: it is tried again alone
+                raise MemoryError
             group.append(found)
             if len(group) == self._batch:
                 yield group

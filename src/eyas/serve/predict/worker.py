@@ -14,6 +14,7 @@ from typing import Any
 from eyas.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
+OUT_OF_MEMORY = 77  # the exit code that says so
 
 
 def main(descriptor: int, memory: int = 0) -> None:
@@ -45,7 +46,7 @@ def main(descriptor: int, memory: int = 0) -> None:
                 done = predictor.run(part, lambda number: connection.send(("tick", number)), without=without)
                 connection.send(("saved", job.save(part, done)))
         except MemoryError:  # the part is done again in a new process, one picture at a time
-            return
+            sys.exit(OUT_OF_MEMORY)
         except UserError as error:
             connection.send(("failed", (error.problem, error.expected, error.where, error.fix)))
         except (EOFError, BrokenPipeError, ConnectionResetError):

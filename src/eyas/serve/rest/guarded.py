@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from time import monotonic
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from eyas.serve import jsons
 from eyas.serve.limits import Limits
-from eyas.serve.rest.places import PATIENCE, Places
+from eyas.serve.rest.places import PATIENCE, PROBES, Places
+from eyas.serve.rest.replies import closing
+from eyas.serve.rest.turns import Turns
 
-PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _FULL = ("503 Service Unavailable", "unavailable", "There are too many connections.", "1")
 _STATUS = {"bad": "400 Bad Request", "slow": "408 Request Timeout", "large": "431 Request Header Fields Too Large"}
+
+# uvicorn's warnings of what strangers send tell an operator nothing, and would let them fill the log.
+_LOG = logging.getLogger("eyas.serve.http")
+_LOG.setLevel(logging.ERROR)
 
 
 class _Refused(Exception):
@@ -29,12 +34,14 @@ class Guarded(HttpToolsProtocol):
     Args:
         limits: the limits.
         places: the port's.
+        turns: the port's.
         kwargs: uvicorn's own.
     """
 
-    def __init__(self, *, limits: Limits, places: Places, **kwargs: Any) -> None:
+    def __init__(self, *, limits: Limits, places: Places, turns: Turns, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._limits, self._places = limits, places
+        self._limits, self._places, self._turns = limits, places, turns
+        self.logger = _LOG
         self._head = 0  # bytes of headers so far
         self._in_head = True
         self._timer: asyncio.TimerHandle | None = None  # of headers
@@ -90,10 +97,16 @@ class Guarded(HttpToolsProtocol):
         super().on_response_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """Give the connection, and its place, to a stream."""
+        """Give the connection, and its place, to a stream, in its turn."""
         self._stop()
-        super().handle_websocket_upgrade()
-        self._places.stream(self, self.transport.get_protocol())  # type: ignore[arg-type]
+        self.transport.pause_reading()
+        self._turns.take(self._upgrade)
+
+    def _upgrade(self) -> None:
+        if not self.transport.is_closing():
+            super().handle_websocket_upgrade()
+            self._places.stream(self, self.transport.get_protocol())  # type: ignore[arg-type]
+            self.transport.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that the parser gave up: what is no HTTP, or what was refused."""
@@ -154,8 +167,5 @@ class Guarded(HttpToolsProtocol):
     def _end(self, status: str, kind: str, message: str, retry: str = "") -> None:
         """Answer without the application, and close the connection."""
         self._stop()
-        body = jsons.dump({"error": message, "kind": kind})
-        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        head += (f"retry-after: {retry}\r\n" if retry else "") + "connection: close\r\n\r\n"
-        self.transport.write(head.encode("ascii") + body)
+        self.transport.write(closing(status, kind, message, retry))
         self.transport.close()

@@ -14,6 +14,7 @@ from eyas.serve.budget import Budget
 from eyas.serve.errors import ServeError
 from eyas.serve.limits import Limits
 from eyas.serve.rest.places import Places
+from eyas.serve.rest.replies import closing
 
 FRAGMENTS = 4096  # of one message; each costs more than its bytes
 NO_TEXT, POLICY, TOO_BIG, LATER = 1007, 1008, 1009, 1013
@@ -55,9 +56,12 @@ class GuardedStream(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what is there of a message."""
+        """Count what is there of a message; refuse a request for a stream that is none."""
         super().data_received(data)
-        if not self.transport.is_closing():
+        if not self.handshake_initiated:  # it comes whole; of one with a body, say, uvicorn would never tell
+            self.transport.write(closing("400 Bad Request", "invalid", "This is no request for a WebSocket."))
+            self.transport.close()
+        elif not self.transport.is_closing():
             self._count()
 
     def handle_cont(self, event: Frame) -> None:
@@ -106,6 +110,8 @@ class GuardedStream(WebSocketsSansIOProtocol):
         """Send what the application says, unless the stream was closed already by what is here."""
         if not self._failed:
             await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True  # by a refusal, else uvicorn logs an error for each
 
     def pause_writing(self) -> None:
         """Begin the time in which the client must read its answers."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
 PATIENCE = 1.0  # seconds without a request or a frame, after which a connection gives its place to another
+LOOKS = 20  # within that time for those who are idle: a burst of connections is not to look through all for each
+PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
 RESERVE = 16  # one more for so many: places that only probes are answered on
 
 
@@ -44,6 +47,8 @@ class Places:
     _seats: dict[Connection, _Seat] = field(default_factory=dict, init=False)
     _clients: Counter[str] = field(default_factory=Counter, init=False)
     _spares: int = field(default=0, init=False)
+    _looked: float = field(default=-math.inf, init=False)
+    _idle: list[tuple[bool, float, Connection]] = field(default_factory=list, init=False)  # as they were then
 
     def enter(self, connection: Connection, client: str) -> bool:
         """Take a place, and return whether there was one; one for probes may be what is left.
@@ -96,16 +101,28 @@ class Places:
 
     def _end_idle(self, client: str | None, *, spare: bool = False) -> bool:
         """End the connection that is idle for the longest time, streams first, and return whether there was one."""
-        late = monotonic() - PATIENCE
+        now = monotonic()
+        if now - self._looked >= PATIENCE / LOOKS:
+            self._looked, self._idle = now, self._all_idle(now - PATIENCE)
+        for place, (_, since, connection) in enumerate(self._idle):
+            seat = self._seats.get(connection)
+            if (
+                seat is not None
+                and seat.spare is spare
+                and client in (None, seat.client)
+                and connection.idle() == since
+            ):
+                del self._idle[place]
+                self.leave(connection)
+                connection.end()
+                return True
+        return False
+
+    def _all_idle(self, late: float) -> list[tuple[bool, float, Connection]]:
+        """Return the connections that have been idle since then or longer, in the order in which they are to end."""
         found = [
             (not seat.stream, since, connection)
             for connection, seat in self._seats.items()
-            if seat.spare is spare and client in (None, seat.client)
             if (since := connection.idle()) is not None and since <= late
         ]
-        if not found:
-            return False
-        _, _, connection = min(found, key=lambda each: each[:2])
-        self.leave(connection)
-        connection.end()
-        return True
+        return sorted(found, key=lambda each: each[:2])

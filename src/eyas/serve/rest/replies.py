@@ -58,6 +58,21 @@ async def refuse(error: ServeError, scope: Scope, receive: Receive, send: Send) 
     await response(scope, receive, send)
 
 
+def closing(status: str, kind: str, message: str, retry: str = "") -> bytes:
+    """Return the whole answer of a refusal without the application, after which the connection is closed.
+
+    Args:
+        status: its number and name.
+        kind: a key of `WIRES`.
+        message: what was wrong.
+        retry: seconds, for the header; "" for none.
+    """
+    body = jsons.dump({"error": message, "kind": kind})
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    head += (f"retry-after: {retry}\r\n" if retry else "") + "connection: close\r\n\r\n"
+    return head.encode("ascii") + body
+
+
 def refusal_document(error: ServeError | Refused) -> dict[str, Any]:
     """Return why a request, or one picture of it, was refused."""
     return {"error": error.message, "kind": error.kind}

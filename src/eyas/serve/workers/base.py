@@ -92,9 +92,23 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A batch that failed as a whole, in a worker that goes on."""
+    """A batch that failed as a whole, in a worker that goes on.
+
+    Attributes:
+        reason: for the operator.
+        told: for the client whose picture was alone in it; None where the picture is not to blame.
+    """
 
     reason: str
+    told: Refused | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Why a worker is gone; the attributes are those of `Broken`."""
+
+    reason: str
+    told: Refused | None = None
 
 
 Outcome = Ran | Broken
@@ -116,6 +130,18 @@ class Ready:
     memory: int
 
 
+def too_slow(seconds: float) -> Lost:
+    """Return why a worker is given up that takes too long."""
+    told = Refused("unprocessable", f"The picture took longer than {seconds:g} s, twice.")
+    return Lost(f"A batch took more than {seconds:g} s.", told)
+
+
+def too_much_memory(limit: int) -> Refused:
+    """Return the refusal of a picture for which a worker's memory is too little; 0 for no limit but the machine's."""
+    most = f"the {limit / 1e6:.0f} MB that the server gives to one" if limit else "the server has"
+    return Refused("too_large", f"The picture needs more memory than {most}.")
+
+
 class WorkerFailed(Exception):
     """A worker did not start; the words say why, for the operator."""
 
@@ -128,7 +154,7 @@ class Worker(Protocol):
         """Return its name, unique in the server."""
         ...
 
-    async def start(self, lost: Callable[[str], None]) -> Ready:
+    async def start(self, lost: Callable[[Lost], None]) -> Ready:
         """Get warm and return what is known then.
 
         Args:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from eyas.serve.workers.base import Ready, Worker, WorkerFailed
+from eyas.serve.workers.base import Lost, Ready, Worker, WorkerFailed
 
 LOG = logging.getLogger("eyas.serve")
 
@@ -40,7 +40,7 @@ class Crew:
         name: the version's name, the beginning of the workers' names.
         make: returns a new worker, given its name.
         joined: called with each worker that is warm.
-        lost: called with the name of each worker that is gone, after which its batch will not be answered.
+        lost: called with the name of each worker that is gone, and why, after which its batch will not be answered.
         release: waits until a worker that is to stop has nothing to do.
         backoff: how fast the dead are replaced.
     """
@@ -50,7 +50,7 @@ class Crew:
         name: str,
         make: Callable[[str], Worker],
         joined: Callable[[Worker, Ready], None],
-        lost: Callable[[str], None],
+        lost: Callable[[str, Lost], None],
         release: Callable[[str], Awaitable[None]],
         backoff: Backoff | None = None,
     ) -> None:
@@ -169,13 +169,13 @@ class Crew:
         """Start a worker, and return why it died when it does; cancelled, it lets the worker finish and stops it."""
         gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        def lost(reason: str) -> None:
+        def lost(why: Lost) -> None:
             self._workers.pop(worker.name, None)
             self.deaths += 1
-            self.problem = reason
-            self._lost(worker.name)
+            self.problem = why.reason
+            self._lost(worker.name, why)
             if not gone.done():  # it is cancelled when the worker died while it was being stopped
-                gone.set_result(reason)
+                gone.set_result(why.reason)
 
         try:
             ready = await worker.start(lost)
@@ -197,5 +197,5 @@ class Crew:
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(self._release(worker.name), self._grace)
         if self._workers.pop(worker.name, None) is not None:
-            self._lost(worker.name)
+            self._lost(worker.name, Lost("It was stopped."))
         await worker.stop(self._grace or 0.0)

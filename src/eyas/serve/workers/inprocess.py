@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from eyas.serve.workers.base import Broken, Done, Outcome, Ready, Task, WorkerFailed, WorkerSpec
+from eyas.serve.workers.base import Broken, Done, Lost, Outcome, Ready, Task, WorkerFailed, WorkerSpec, too_slow
 from eyas.serve.workers.opening import open_pipeline
 from eyas.serve.workers.pipeline import BatchFailed
 
@@ -30,7 +30,7 @@ class ThreadWorker:
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._lost: Callable[[str], None] | None = None
+        self._lost: Callable[[Lost], None] | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -40,7 +40,7 @@ class ThreadWorker:
         """Return its name."""
         return self._name
 
-    async def start(self, lost: Callable[[str], None]) -> Ready:
+    async def start(self, lost: Callable[[Lost], None]) -> Ready:
         """Open the bundle on the thread and warm up; see `Worker.start`."""
         self._thread.start()
         try:
@@ -63,7 +63,7 @@ class ThreadWorker:
         self._jobs.put(None)  # should the batch ever end, the thread ends too
         self._idle.set()
         if lost is not None:
-            lost(f"A batch took more than {self._spec.batch_seconds:g} s.")
+            lost(too_slow(self._spec.batch_seconds))
 
     def memory(self) -> int:
         """Return 0: what one thread holds is not known."""

@@ -20,7 +20,7 @@ def open_pipeline(spec: WorkerSpec) -> tuple[Pipeline, str, list[tuple[int, floa
         detector = load(
             spec.bundle, device=spec.device, threads=spec.threads, max_pixels=spec.limits.max_pixels, spin=False
         )
-        pipeline = Pipeline(detector, spec.limits, spec.decoders)
+        pipeline = Pipeline(detector, spec.limits, spec.decoders, spec.memory)
         return pipeline, detector.engine, pipeline.warm_up(spec.max_batch)
     except UserError as error:
         raise WorkerFailed(str(error)) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import simplejpeg
 
-from eyas.decode import decode
+from eyas.decode import TooMuchMemory, decode
 from eyas.errors import UserError
 from eyas.letterbox import Placement, letterbox
 from eyas.picture_header import parse_header
@@ -19,7 +19,7 @@ from eyas.runtime.detector import Detector
 from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import checked_image
 from eyas.serve.errors import Refused
-from eyas.serve.workers.base import Found, PictureLimits, Ran, Task
+from eyas.serve.workers.base import Found, PictureLimits, Ran, Task, too_much_memory
 from eyas.types import FloatArray, UInt8Array
 
 JPEG_QUALITY = 90
@@ -50,9 +50,11 @@ class Pipeline:
         detector: the opened bundle.
         limits: which pictures are decoded.
         decoders: how many pictures of a batch are decoded side by side.
+        memory: bytes that the process may take for it, which is told to those who want more; 0 for no limit.
     """
 
-    def __init__(self, detector: Detector, limits: PictureLimits, decoders: int = 1) -> None:
+    def __init__(self, detector: Detector, limits: PictureLimits, decoders: int = 1, memory: int = 0) -> None:
+        self._memory = memory
         self._detector = detector
         self._limits = limits
         self._frames: UInt8Array = self._room(1)
@@ -118,11 +120,13 @@ class Pipeline:
                 return image
             middle = time.perf_counter()
             placement = letterbox(image, self._detector.input, slot)[1]
+        except TooMuchMemory:
+            return too_much_memory(self._memory)
         except UserError as error:
             wanted = f" Expected: {error.expected}." if error.expected else ""
             return Refused("unprocessable", error.problem + wanted)
         except MemoryError:
-            return Refused("too_large", "The picture takes more memory than the server gives to one.")
+            return too_much_memory(self._memory)
         except Exception:  # whatever a decoder's library raises is about this picture alone
             return Refused("unprocessable", "The picture can't be decoded.")
         end = time.perf_counter()
@@ -177,7 +181,7 @@ class Pipeline:
             if picture.image is not None:
                 drawn = simplejpeg.encode_jpeg(annotate(picture.image, found), quality=JPEG_QUALITY)
         except MemoryError:
-            return Refused("too_large", "The picture takes more memory than the server gives to one.")
+            return too_much_memory(self._memory)
         return Found(found, drawn, picture.decode, picture.preprocess, time.perf_counter() - start)
 
     def close(self) -> None:

@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eyas.opencv_limits import VARIABLE
-from eyas.serve.workers.base import Ready, WorkerFailed
+from eyas.serve.workers.base import Broken, Ready, WorkerFailed, too_much_memory
 from eyas.serve.workers.protocol import (
     Message,
     Reader,
     Type,
     pack,
+    pack_broken,
     pack_ran,
     pack_ready,
     read_batch,
@@ -106,8 +107,10 @@ def serve(connection: socket.socket, slab: Slab | None) -> None:
             return
         try:
             answer = pack_ran(pipeline.run(read_batch(message, slab)))
-        except (BatchFailed, MemoryError) as error:
-            answer = pack(Type.BROKEN, f"{type(error).__name__}: {error}"[:2000])
+        except MemoryError as error:
+            answer = pack_broken(Broken(f"MemoryError: {error}", too_much_memory(spec.memory)))
+        except BatchFailed as error:
+            answer = pack_broken(Broken(f"BatchFailed: {error}"))
         connection.sendall(answer)
 
 

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from eyas.serve.errors import Kind, Refused
-from eyas.serve.workers.base import Found, PictureLimits, Ran, Ready, Task, WorkerSpec
+from eyas.serve.workers.base import Broken, Found, PictureLimits, Ran, Ready, Task, WorkerSpec
 from eyas.serve.workers.slab import Slab
 from eyas.types import Detections, Thresholds, UInt8Array
 
@@ -184,6 +184,32 @@ def pack_ran(ran: Ran) -> bytes:
     return pack(Type.RAN, [ran.inference, rows], *parts)
 
 
+def pack_broken(broken: Broken) -> bytes:
+    """Return the message of a batch that failed as a whole."""
+    told = broken.told
+    return pack(Type.BROKEN, (broken.reason[:2000], None if told is None else (told.kind, told.message[:2000])))
+
+
+def read_broken(message: Message) -> Broken:
+    """Return what `pack_broken` wrote.
+
+    Raises:
+        BadMessage: it makes no sense.
+    """
+    try:
+        reason, told = message.fields
+        return Broken(str(reason)[:2000], None if told is None else _read_refused(told))
+    except (TypeError, ValueError, IndexError) as error:
+        raise BadMessage(f"the message of a failed batch is wrong: {error!r}") from None
+
+
+def _read_refused(row: Any) -> Refused:
+    """Return a refusal from its kind and its words."""
+    if row[0] not in get_args(Kind):
+        raise ValueError("an unknown kind of error")
+    return Refused(cast(Kind, row[0]), str(row[1])[:2000])
+
+
 def read_ran(message: Message, num: int, classes: tuple[str, ...]) -> Ran:
     """Return what `pack_ran` wrote.
 
@@ -203,9 +229,7 @@ def read_ran(message: Message, num: int, classes: tuple[str, ...]) -> Ran:
         place = 0
         for row in rows:
             if isinstance(row[0], str):
-                if row[0] not in get_args(Kind):
-                    raise ValueError("an unknown kind of error")
-                results.append(Refused(cast(Kind, row[0]), str(row[1])))
+                results.append(_read_refused(row))
                 continue
             found, place = _read_found(row, message.data, place, classes)
             results.append(found)

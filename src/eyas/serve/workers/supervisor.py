@@ -12,7 +12,17 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from eyas.serve.workers.base import Broken, Done, Outcome, Ready, Task, WorkerFailed, WorkerSpec
+from eyas.serve.errors import Refused
+from eyas.serve.workers.base import (
+    Done,
+    Lost,
+    Outcome,
+    Ready,
+    Task,
+    WorkerFailed,
+    WorkerSpec,
+    too_slow,
+)
 from eyas.serve.workers.process import private_memory
 from eyas.serve.workers.protocol import (
     BadMessage,
@@ -22,12 +32,14 @@ from eyas.serve.workers.protocol import (
     pack,
     pack_batch,
     pack_spec,
+    read_broken,
     read_ran,
     read_ready,
 )
 from eyas.serve.workers.slab import SLAB_BYTES, Slab
 
 REAP_SECONDS = 0.005
+_CRASHED = Refused("unprocessable", "The process that decodes and detects crashed on the picture, twice.")
 EXIT_SECONDS = 0.25  # after it closed its connection, a worker that still lives is killed
 
 
@@ -53,10 +65,10 @@ class ProcessWorker(asyncio.Protocol):
         self._slab: Slab | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._transport: asyncio.Transport | None = None
-        self._lost: Callable[[str], None] | None = None
+        self._lost: Callable[[Lost], None] | None = None
         self._running: tuple[int, Done] | None = None  # pictures of the batch, and whom to tell
         self._limit: asyncio.TimerHandle | None = None
-        self._verdict = ""  # why it was killed
+        self._verdict: Lost | None = None  # why it was killed
 
     @property
     def name(self) -> str:
@@ -68,7 +80,7 @@ class ProcessWorker(asyncio.Protocol):
         """Return the process's number, 0 before it was started."""
         return self._process.pid if self._process is not None else 0
 
-    async def start(self, lost: Callable[[str], None]) -> Ready:
+    async def start(self, lost: Callable[[Lost], None]) -> Ready:
         """Start the process and wait until it is warm; see `Worker.start`."""
         ours, theirs = socket.socketpair()
         try:
@@ -83,14 +95,14 @@ class ProcessWorker(asyncio.Protocol):
             await self._loop.create_unix_connection(lambda: self, sock=ours)
         except OSError as error:
             ours.close()
-            self._end(f"The process can't be started: {error}")
+            self._end(Lost(f"The process can't be started: {error}"))
             raise WorkerFailed(f"The process can't be started: {error}") from None
         assert self._transport is not None
         self._transport.write(pack_spec(self._spec))
         try:
             ready = await asyncio.wait_for(asyncio.shield(self._ready), self._spec.start_seconds)
         except TimeoutError:
-            self._kill("")
+            self._kill(Lost(""))
             raise WorkerFailed(f"It was not ready within {self._spec.start_seconds:g} s.") from None
         self._lost = lost
         return ready
@@ -100,7 +112,7 @@ class ProcessWorker(asyncio.Protocol):
         assert self._running is None and self._transport is not None
         self._running = len(tasks), done
         seconds = self._spec.batch_seconds
-        self._limit = self._loop.call_later(seconds, self._kill, f"A batch took more than {seconds:g} s.")
+        self._limit = self._loop.call_later(seconds, self._kill, too_slow(seconds))
         if not self._transport.is_closing():  # else it is dead and not yet buried: `lost` will give the batch back
             self._transport.write(pack_batch(tasks, self._slab))
 
@@ -117,7 +129,7 @@ class ProcessWorker(asyncio.Protocol):
             self._transport.write(pack(Type.STOP, None))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._reaped.wait(), grace)
-        self._kill("")
+        self._kill(Lost(""))
         await self._reaped.wait()
 
     # ---------------------------------------------------------------------------------------------- connection
@@ -132,7 +144,7 @@ class ProcessWorker(asyncio.Protocol):
             for message in self._reader.feed(data):
                 self._take(message)
         except BadMessage as error:
-            self._kill(f"It sent nonsense: {error}.")
+            self._kill(Lost(f"It sent nonsense: {error}.", _CRASHED))
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         """The process is ending, or has closed its connection for no reason."""
@@ -154,7 +166,7 @@ class ProcessWorker(asyncio.Protocol):
             if message.type is Type.RAN:
                 outcome = read_ran(message, num, self._classes)
             else:
-                outcome = Broken(str(message.fields)[:2000])
+                outcome = read_broken(message)
             self._settle()
             done(outcome)
         else:
@@ -170,7 +182,7 @@ class ProcessWorker(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------------- its end
 
-    def _kill(self, reason: str) -> None:
+    def _kill(self, reason: Lost) -> None:
         """Kill the process; what follows, follows from its death."""
         self._verdict = self._verdict or reason
         if self._process is not None and self._process.poll() is None:
@@ -188,9 +200,10 @@ class ProcessWorker(asyncio.Protocol):
             self._loop.call_later(REAP_SECONDS, self._reap, patience)
             return
         torn = " in the middle of a message" if self._reader.torn else ""
-        self._end(self._verdict or f"The process ended with {_told(code)}{torn}.")
+        told = None if code == -signal.SIGKILL else _CRASHED  # which is ours, an operator's, or the kernel's
+        self._end(self._verdict or Lost(f"The process ended with {_told(code)}{torn}.", told))
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: Lost) -> None:
         """Free everything and tell who waits."""
         self._settle()
         if self._slab is not None:
@@ -198,7 +211,7 @@ class ProcessWorker(asyncio.Protocol):
             self._slab = None
         self._reaped.set()
         if not self._ready.done():
-            self._ready.set_exception(WorkerFailed(reason))
+            self._ready.set_exception(WorkerFailed(reason.reason))
             self._ready.exception()  # `start` may have given up waiting
         lost, self._lost = self._lost, None
         if lost is not None:
