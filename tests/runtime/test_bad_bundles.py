@@ -213,7 +213,7 @@ def varint(value: int) -> bytes:
     [
         ('{"format": "eyas-bundle", "details": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deep"),
         ('{"format": "eyas-bundle", "candidates": ' + "9" * 5000 + "}", "not valid JSON"),
-        ("\ufeff{}", "not valid JSON"),
+        ("\ufeff{}", "not a bundle's"),
         ("null", "not a bundle's"),
         ("", "not valid JSON"),
     ],

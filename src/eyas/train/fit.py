@@ -14,6 +14,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from rich.console import Console
+from torch import nn
 
 from eyas import runfolder
 from eyas.card import CARD
@@ -124,17 +125,7 @@ def _run(recipe: Recipe, folder: Path, console: Console, signals: StopSignals, r
     found = resumed.found if resumed is not None else None
     if resumed is not None:
         check_data(folder, recipe, data.train_index, data.val_index)
-    if found is None:
-        net, notes = make_network(recipe.model, data.classes)
-    else:
-        net, notes = build_described(read_config(folder).model, len(data.classes)), list(found.notes)
-    if data.dropped:
-        notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
-    for note in notes if first_process() else ():
-        say(console, note)
-    if recipe.trainer.preflight and resumed is None and first_process():
-        for finding in preflight(recipe, data, net):
-            say(console, f"ok  {finding.check}: {finding.text}")
+    net = _network(recipe, folder, data, found, console, checked=resumed is not None)
     module = DetectionModule(
         prepare(net, channels_last=recipe.trainer.channels_last, compiled=recipe.trainer.compile),
         data.classes,
@@ -177,13 +168,37 @@ def _run(recipe: Recipe, folder: Path, console: Console, signals: StopSignals, r
             if line and trainer.is_global_zero:
                 say(console, line)
         if trainer.is_global_zero:
-            if not saver.best_epoch:  # without any evaluated weights, the last ones are the run's
-                saver.save_weights(trainer, module, runfolder.WEIGHTS)
-            finish_run(folder, recipe, data, stopped=stopper.reason)
+            _finish(recipe, trainer, module, saver, stopper)
             _say_end(console, folder, saver, stopper, data)
         else:
             signals.number = 0  # the first process answers for all; another's exit code would have it killed
     return folder
+
+
+def _finish(recipe: Recipe, trainer: L.Trainer, module: DetectionModule, saver: Saver, stopper: Stopper) -> None:
+    """Write the run's card, and before it the weights where no evaluation has chosen any: the last ones then."""
+    if not saver.best_epoch:
+        saver.save_weights(trainer, module, runfolder.WEIGHTS)
+    finish_run(saver.folder, recipe, trainer.datamodule, stopped=stopper.reason)  # type: ignore[attr-defined]
+
+
+def _network(
+    recipe: Recipe, folder: Path, data: DetectionData, found: SavedState | None, console: Console, checked: bool
+) -> nn.Module:
+    """Return the network to train, and tell what is to be known of its weights; run the preflight unless `checked`."""
+    if found is None:
+        net, notes = make_network(recipe.model, data.classes)
+    else:
+        net, notes = build_described(read_config(folder).model, len(data.classes)), list(found.notes)
+    if data.dropped:
+        notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
+    if not first_process():
+        return net
+    for note in notes:
+        say(console, note)
+    for finding in preflight(recipe, data, net) if recipe.trainer.preflight and not checked else ():
+        say(console, f"ok  {finding.check}: {finding.text}")
+    return net
 
 
 def read_recipe(folder: Path) -> Recipe:
