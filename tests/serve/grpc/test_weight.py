@@ -62,7 +62,7 @@ async def read(data: bytes) -> InferRequest:
 
 @pytest.mark.parametrize("name", HEAVY)
 def test_many_small_parts_are_refused_and_hold_nobody_up(name: str) -> None:
-    found, hold = asyncio.run(longest_hold(read(HEAVY[name])))
+    found, hold = longest_hold(lambda: read(HEAVY[name]), HOLD)
     assert isinstance(found, ServeError) and found.kind in ("invalid", "too_large")
     assert hold < HOLD
 
