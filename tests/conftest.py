@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ from pathlib import Path
 # Before torch, OpenCV or matplotlib are imported: small tensors gain nothing from threads, and workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# A shell that starts tests in the background, or `nohup`, has them ignored, which programs inherit.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,6 +34,7 @@ SHORT = {"trainer.max_steps": 2, "trainer.epochs": 1, "data.workers": 0, "traine
 SLOW = (
     "meta/test_examples.py",
     "compile/parity/test_small.py",
+    "train/test_stop.py",
     "compile/parity/test_large.py",
     "compile/test_tensorrt_bundle.py",
     "compile/test_light_install.py",
