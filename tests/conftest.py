@@ -13,15 +13,16 @@ from pathlib import Path
 # Before torch, OpenCV or matplotlib are imported: small tensors gain nothing from threads, and workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# A shell that starts tests in the background, or `nohup`, has them ignored, which programs inherit.
-for _number in (signal.SIGINT, signal.SIGHUP):
-    if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import eyas.runtime.openvino_core  # noqa: F401  # before a test imports OpenVINO, which else would fork
+
+# A shell that starts tests in the background, or `nohup`, has them ignored, which programs inherit.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 # A loaded machine is slow, which is no fault of the code; and a failure must come back when it is run again.
 settings.register_profile("eyas", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
