@@ -121,9 +121,9 @@ def test_a_picture_that_crashes_the_decoder_fails_alone(
             await until_running(engine, 2)
             async with Load(engine) as load:
                 await load.more(20)
-                with pytest.raises(ServeError, match="died") as error:
+                with pytest.raises(ServeError, match="crashed on the picture") as error:
                     await engine.detect(request(POISON))
-                assert error.value.kind == "unavailable"
+                assert error.value.kind == "unprocessable"
                 with pytest.raises(ServeError, match="not run again") as error:
                     await engine.detect(request(POISON))
                 assert error.value.kind == "unprocessable"
