@@ -347,12 +347,19 @@ def test_the_file_of_a_large_dataset_is_read_quickly(tmp_path: Path) -> None:
     for annotation in document["annotations"]:
         annotation["segmentation"] = polygon
     path = write_json(tmp_path / "annotations" / "instances_train.json", document)
-    start = time.process_time()
-    json.loads(path.read_text())
-    whole = time.process_time() - start
-    start = time.process_time()
+
+    def fastest(work: Callable[[], object]) -> float:
+        """Return the least processor time of some tries: what else the machine does only adds to it."""
+        spent = []
+        for _ in range(4):
+            start = time.process_time()
+            work()
+            spent.append(time.process_time() - start)
+        return min(spent)
+
     assert len(load_dataset(tmp_path, "train").boxes) == 20_000
-    assert time.process_time() - start < 1.5 * whole + 0.5
+    whole = fastest(lambda: json.loads(path.read_text()))
+    assert fastest(lambda: load_dataset(tmp_path, "train")) < 1.5 * whole + 0.5
 
 
 @pytest.mark.parametrize(
