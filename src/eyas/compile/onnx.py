@@ -20,7 +20,7 @@ from eyas.compile.graph import CANDIDATES, deployed, load_net
 from eyas.compile.places import name_nodes, scopes_of
 from eyas.compile.target import Range, Sides
 from eyas.errors import UserError
-from eyas.files import atomic_path
+from eyas.files import write_bytes
 from eyas.runfolder import read_config
 from eyas.runtime.sessions.base import INPUT, OUTPUTS
 from eyas.types import InputSpec, RunConfig
@@ -175,8 +175,7 @@ def metadata(config: RunConfig, spec: InputSpec, precision: str, nms: str) -> di
 def save(model: onnx.ModelProto, out_file: Path) -> Path:
     """Write the model as one file and return its path."""
     model.producer_name = "eyas"
-    with atomic_path(out_file) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+    write_bytes(out_file, model.SerializeToString())
     return out_file
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eyas.files import atomic_path
+from eyas.files import write_bytes
 
 # The bindings are compiled code without annotations, and one of two packages.
 Bindings = Any
@@ -173,8 +173,7 @@ def set_timing_cache(config: Any, path: Path) -> bool:
 def keep_timing_cache(config: Any, path: Path) -> None:
     """Write what the builder has measured of kernels; another build may read the file in the meantime."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+    write_bytes(path, bytes(config.get_timing_cache().serialize()))
 
 
 def convolutions(layers: list[Any], kind: str) -> dict[str, int]:

@@ -14,7 +14,7 @@ from matplotlib.ticker import ScalarFormatter
 
 from eyas.chart_text import chart_fonts, chart_text
 from eyas.data.index import DatasetIndex
-from eyas.files import atomic_path
+from eyas.files import write_bytes
 
 _MOST_CLASSES = 30
 _CELLS = 32  # of the map of box centres, each way
@@ -39,8 +39,7 @@ def write_chart(splits: Mapping[str, DatasetIndex], train_size: int, path: Path)
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def _draw_classes(axes: Axes, splits: Mapping[str, DatasetIndex]) -> None:

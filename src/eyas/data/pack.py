@@ -17,7 +17,7 @@ from eyas.data.sizes import rescale
 from eyas.data.transfer import moved, plan_names, require_new_folder, require_pictures
 from eyas.decode import decode, read_bytes, read_size
 from eyas.errors import UserError, shorten
-from eyas.files import atomic_path, read_json, write_json
+from eyas.files import read_json, write_bytes, write_json
 from eyas.picture_header import parse_header
 
 _STATE = "pack.json"
@@ -152,8 +152,7 @@ def _pack(job: _Job) -> _Done:
         after, packed = _shrink(data, job)
     except UserError as error:
         return _failed(error.problem)
-    with atomic_path(job.destination) as temporary:
-        temporary.write_bytes(packed)
+    write_bytes(job.destination, packed)
     return _Done("", after, False, len(data), len(packed))
 
 
