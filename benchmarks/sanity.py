@@ -18,10 +18,10 @@ from pathlib import Path
 from eyas.data.formats import load_dataset
 from eyas.data.formats.coco import to_coco
 from eyas.data.shapes import make_shapes
-from eyas.train.fit import fit
-from eyas.train.override import override
-from eyas.train.recipe import Recipe
-from eyas.train.recipes import named
+from eyas.training.fit import fit
+from eyas.training.override import override
+from eyas.training.recipe import Recipe
+from eyas.training.recipes import named
 
 LIMITS = {"overfit": 0.9, "shapes": 0.7}
 

@@ -26,18 +26,18 @@ from torch import nn
 from eyas.data.batch import Batch
 from eyas.losses.settings import LossSettings
 from eyas.models.zoo import build
-from eyas.train.batches import batch_loss, to_float_images
-from eyas.train.callbacks.progress import ProgressLine
-from eyas.train.callbacks.record import Recorder
-from eyas.train.callbacks.save import Saver, Stopper
-from eyas.train.data import DetectionData
-from eyas.train.ema import Ema
-from eyas.train.fit import make_trainer
-from eyas.train.module import DetectionModule
-from eyas.train.optim import make_optimizer
-from eyas.train.override import override
-from eyas.train.recipe import Recipe
-from eyas.train.recipes import scratch
+from eyas.training.batches import batch_loss, to_float_images
+from eyas.training.callbacks.progress import ProgressLine
+from eyas.training.callbacks.record import Recorder
+from eyas.training.callbacks.save import Saver, Stopper
+from eyas.training.data import DetectionData
+from eyas.training.ema import Ema
+from eyas.training.fit import make_trainer
+from eyas.training.module import DetectionModule
+from eyas.training.optim import make_optimizer
+from eyas.training.override import override
+from eyas.training.recipe import Recipe
+from eyas.training.recipes import scratch
 
 
 def bare_loop(net: nn.Module, batches: list[Batch], recipe: Recipe) -> Iterator[float]:

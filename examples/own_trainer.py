@@ -8,9 +8,9 @@ import sys
 import lightning as L
 
 from eyas.models.zoo import build
-from eyas.train.data import DetectionData
-from eyas.train.module import DetectionModule
-from eyas.train.recipe import DataRecipe
+from eyas.training.data import DetectionData
+from eyas.training.module import DetectionModule
+from eyas.training.recipe import DataRecipe
 
 recipe = DataRecipe(root=sys.argv[1], size=256, batch_size=8)
 data = DetectionData(recipe, epochs=2)

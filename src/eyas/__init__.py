@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from eyas.runtime.detect import detect as detect
     from eyas.runtime.detector import Detector as Detector
     from eyas.runtime.loading import load as load
-    from eyas.train import train as train
+    from eyas.training import train as train
 
     __version__: str
 
@@ -55,7 +55,7 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
         "evaluate": "eyas.evaluate",
         "import_checkpoint": "eyas.models.importing",
         "load": "eyas.runtime.loading",
-        "train": "eyas.train",
+        "train": "eyas.training",
     }
 )
 
@@ -72,7 +72,7 @@ class _Eyas(ModuleType):
     """The class of this module, which keeps `eyas.train(...)` working once the subpackage `eyas.train` is imported.
 
     Importing a subpackage binds it to the parent's attribute of that name, in place of the verb. The subpackage is
-    therefore made callable at that very moment, and both `eyas.train(...)` and `import eyas.train.fit` are right.
+    therefore made callable at that very moment, and both `eyas.train(...)` and `import eyas.training.fit` are right.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

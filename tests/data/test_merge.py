@@ -15,8 +15,8 @@ from eyas.data.formats import load_dataset, load_splits
 from eyas.data.index import DatasetIndex, id_columns
 from eyas.data.merge import concatenate
 from eyas.errors import UserError
-from eyas.train.data import load_train_and_val
-from eyas.train.recipe import DataRecipe
+from eyas.training.data import load_train_and_val
+from eyas.training.recipe import DataRecipe
 
 
 def with_val_classes(root: Path, names: list[str], label: str) -> Path:

@@ -19,8 +19,8 @@ from eyas.data.index import DatasetIndex
 from eyas.data.pack import pack_dataset
 from eyas.data.sizes import SizeState, compare
 from eyas.errors import UserError
-from eyas.train.data import load_train_and_val
-from eyas.train.recipe import DataRecipe
+from eyas.training.data import load_train_and_val
+from eyas.training.recipe import DataRecipe
 
 FITS, SCALED, TURNED, OTHER = SizeState
 

@@ -20,9 +20,9 @@ from eyas.data.shapes import make_shapes
 from eyas.data.usable import CROWD, NO_AREA, NOT_FINITE, measured_boxes, trained_boxes
 from eyas.errors import UserError
 from eyas.evaluate.coco import check_truth
-from eyas.train.data import DetectionData, load_train_and_val
-from eyas.train.preflight import check_labels
-from eyas.train.recipe import DataRecipe
+from eyas.training.data import DetectionData, load_train_and_val
+from eyas.training.preflight import check_labels
+from eyas.training.recipe import DataRecipe
 from eyas.types import InputSpec
 
 STILL = AugmentPolicy.none()

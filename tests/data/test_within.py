@@ -11,7 +11,7 @@ from eyas.data.pictures import Source
 from eyas.data.policy import AugmentPolicy
 from eyas.data.within import within_picture
 from eyas.errors import UserError
-from eyas.train.recipes import yolo_nas_coco
+from eyas.training.recipes import yolo_nas_coco
 
 STILL = {
     "mosaic": 0.0, "mixup": 0.0, "flip": 0.0, "scale": (1.0, 1.0), "translate": 0.0, "gain": 0.0, "offset": 0.0,

@@ -59,7 +59,7 @@ def test_nothing_forks(folder: str) -> None:
 ALLOWED = frozenset(
     {
         "benchmarks/loader_start.py",
-        "tests/train/test_parallel.py",
+        "tests/training/test_parallel.py",
         "tests/meta/test_forks.py",
         "tests/test_decode_apart.py",
     }

@@ -28,21 +28,21 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "serve": BASE | {"runtime"},
     "evaluate": BASE | {"data", "runtime"},
     "compile": BASE | {"tensor_boxes", "data", "models", "evaluate", "runtime"},
-    "train": BASE | {"tensor_boxes", "data", "models", "assign", "losses", "evaluate", "runtime"},
+    "training": BASE | {"tensor_boxes", "data", "models", "assign", "losses", "evaluate", "runtime"},
 }
 OUTERMOST = frozenset({"cli", "__main__"})  # may import everything; nobody else imports them
 BRIDGE = "eyas.runtime.sessions.torch"  # the one module of runtime that may import torch and models, in functions only
 
 # Package outside -> the units that may import it. What is not listed here may be imported by all.
 OUTSIDE: Mapping[str, frozenset[str]] = {
-    "torch": frozenset({"tensor_boxes", "data", "models", "assign", "losses", "evaluate", "train", "compile"}),
-    "lightning": frozenset({"train"}),
+    "torch": frozenset({"tensor_boxes", "data", "models", "assign", "losses", "evaluate", "training", "compile"}),
+    "lightning": frozenset({"training"}),
     "pytorch_lightning": frozenset(),
-    "safetensors": frozenset({"models", "train"}),
+    "safetensors": frozenset({"models", "training"}),
     "hotcoco": frozenset({"evaluate"}),
-    "matplotlib": frozenset({"chart_text", "evaluate", "train", "data"}),
-    "jsonargparse": frozenset({"train", "cli"}),
-    "yaml": frozenset({"data", "train"}),
+    "matplotlib": frozenset({"chart_text", "evaluate", "training", "data"}),
+    "jsonargparse": frozenset({"training", "cli"}),
+    "yaml": frozenset({"data", "training"}),
     "onnx": frozenset({"compile"}),
     "onnxslim": frozenset({"compile"}),
     "openvino": frozenset({"runtime", "compile"}),
@@ -182,8 +182,8 @@ def documented_layers(page: str) -> dict[str, frozenset[str]]:
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("eyas.models.zoo", "from eyas.train import recipe"),
-        ("eyas.models.zoo", "def build():\n    import eyas.train.fit"),
+        ("eyas.models.zoo", "from eyas.training import recipe"),
+        ("eyas.models.zoo", "def build():\n    import eyas.training.fit"),
         ("eyas.models.zoo", "from ..train import fit"),
         ("eyas.losses.giou", "from eyas.models.output import HeadOutput"),
         ("eyas.runtime.nms", "import torch"),
@@ -199,23 +199,23 @@ def documented_layers(page: str) -> dict[str, frozenset[str]]:
         ("eyas.boxes", "import torch"),
         ("eyas.boxes", "from eyas.data.index import DatasetIndex"),
         ("eyas.cli.train", "import torch"),
-        ("eyas", "from eyas.train import train"),
+        ("eyas", "from eyas.training import train"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, code: str) -> None:
-    known = {*modules(), "eyas.train.recipe", "eyas.train.fit", "eyas.models.zoo"}
+    known = {*modules(), "eyas.training.recipe", "eyas.training.fit", "eyas.models.zoo"}
     assert violations(module, imports(code, module, known))
 
 
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("eyas.train.fit", "import torch\nfrom lightning.pytorch import Trainer\nfrom eyas.models import zoo"),
+        ("eyas.training.fit", "import torch\nfrom lightning.pytorch import Trainer\nfrom eyas.models import zoo"),
         ("eyas.runtime.sessions.torch", "def f():\n    import torch\n    from eyas.models import zoo"),
         ("eyas.runtime.nms", "import numpy\nfrom eyas.boxes import iou"),
         ("eyas.evaluate.coco", "from eyas.runtime.postprocess import select"),
-        ("eyas.cli.train", "def run():\n    import torch\n    from eyas.train import train"),
-        ("eyas", "def __getattr__(name):\n    from eyas.train import train"),
+        ("eyas.cli.train", "def run():\n    import torch\n    from eyas.training import train"),
+        ("eyas", "def __getattr__(name):\n    from eyas.training import train"),
     ],
 )
 def test_an_allowed_import_passes(module: str, code: str) -> None:

@@ -58,7 +58,7 @@ def test_an_untested_module_is_found(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text(
         "from eyas import boxes\nfrom eyas.types import Sample\neyas.train(3)\n", "utf-8"
     )
-    assert imported_by_tests(tmp_path.glob("*.py")) == {"eyas.boxes", "eyas.types", "eyas.train"}
+    assert imported_by_tests(tmp_path.glob("*.py")) == {"eyas.boxes", "eyas.types", "eyas.training"}
 
 
 def test_only_details_of_the_same_unit_count() -> None:

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from eyas.evaluate import evaluate
     from eyas.runtime.detect import detect
     from eyas.terminal import open_console
-    from eyas.train import train
+    from eyas.training import train
 
     out: Path = args.out
     run_folder, data = out / "run", out / "shapes"

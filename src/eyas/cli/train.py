@@ -25,7 +25,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the everyday options, and one for each field of the recipe."""
-    from eyas.train.recipe import Recipe, dotted_fields
+    from eyas.training.recipe import Recipe, dotted_fields
 
     parser.add_argument("--data", metavar="ROOT", help="dataset: a COCO, YOLO or Pascal VOC folder")
     add_rows(parser)
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
     from eyas.data.yaml_file import load_yaml
     from eyas.errors import UserError
-    from eyas.train.fit import fit, resume
-    from eyas.train.override import override, read_config
-    from eyas.train.recipes import named
+    from eyas.training.fit import fit, resume
+    from eyas.training.override import override, read_config
+    from eyas.training.recipes import named
 
     if args.resume is not None:
         names = ("data", "rows", "recipe", "out", "model", "weights", "weights_classes", "size", "batch", "config")
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 def end(work: Callable[[StopSignals], Path]) -> int:
     """Train, print the run's folder unless a signal ended it, and return the exit code."""
-    from eyas.train.parallel import first_process
+    from eyas.training.parallel import first_process
 
     with StopSignals() as signals:
         folder = work(signals)

@@ -1,0 +1,63 @@
+"""Training: a recipe and a dataset in, a run folder out. The only package that imports Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eyas.training.recipe import Recipe
+
+
+def train(
+    data: str | Path,
+    *,
+    recipe: str | Recipe = "",
+    out: str | Path | None = None,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    size: int | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
+    """Train a detector and return the folder of the run.
+
+    Args:
+        data: the dataset's folder (COCO, YOLO or Pascal VOC).
+        recipe: a recipe, or the name of one: scratch, finetune, yolo_nas_coco, quick. By default finetune when
+            `weights` is given and scratch otherwise.
+        out: the run's folder; runs/NAME-MODEL by default, with a number when that exists.
+        model: a row of the model zoo: p, n, s, m, l.
+        weights: what to start from: a run's folder, a .safetensors file or a public YOLO-NAS checkpoint.
+        size, epochs, batch: short for data.size, trainer.epochs and data.batch_size.
+        overrides: any field of the recipe, as {"optim.lr": 1e-3}.
+
+    Raises:
+        UserError: something given can't be used, a check before training failed, or the loss diverged.
+
+    Ctrl-C, SIGTERM and SIGHUP end the training after its step with everything saved; then the signal goes to the
+    handler that was there before: KeyboardInterrupt, by default, or the end of the process.
+    """
+    from eyas.signals import StopSignals
+    from eyas.training.fit import fit
+    from eyas.training.override import override
+    from eyas.training.recipes import named
+
+    if not isinstance(recipe, Recipe):
+        recipe = named(recipe or ("finetune" if weights else "scratch"))
+    short = {
+        "data.root": str(data),
+        "model.name": model,
+        "model.weights": str(weights) if weights else None,
+        "data.size": size,
+        "trainer.epochs": epochs,
+        "data.batch_size": batch,
+    }
+    given = {name: value for name, value in short.items() if value is not None}
+    signals = StopSignals()
+    try:
+        with signals:
+            return fit(override(recipe, {**given, **(overrides or {})}), Path(out) if out else None, signals=signals)
+    finally:
+        signals.hand_on()

@@ -1,0 +1,219 @@
+"""The LightningDataModule: the two splits of a dataset, fed as the recipe says."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from eyas.data.batch import Batch
+from eyas.data.formats import load_dataset
+from eyas.data.index import DatasetIndex
+from eyas.data.loader import EvalLoader, TrainLoader, eval_loader, train_loader
+from eyas.data.merge import same_classes
+from eyas.data.policy import AugmentPolicy
+from eyas.data.skipped import SkippedPictures
+from eyas.data.usable import Usable, trained_boxes
+from eyas.decode import read_image
+from eyas.errors import UserError
+from eyas.evaluate.coco import check_truth
+from eyas.runtime.machine import usable_cores
+from eyas.training.recipe import DataRecipe
+
+
+class DetectionData(L.LightningDataModule):
+    """Loads a dataset and feeds it: augmented batches to train on, letterboxed ones to evaluate.
+
+    Args:
+        recipe: root, splits, size, batch.
+        augment: the augmentation policy; the default if None.
+        epochs: epochs of the run.
+        close_epochs: the last epochs go without mosaic and mixup.
+        seed: fixes order and augmentation.
+
+    Attributes:
+        train_index, val_index: the splits.
+        dropped: how many training pictures without a box were left out, because the recipe says so.
+    """
+
+    def __init__(
+        self,
+        recipe: DataRecipe,
+        augment: AugmentPolicy | None = None,
+        *,
+        epochs: int = 100,
+        close_epochs: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.augment = augment or AugmentPolicy()
+        self.epochs = epochs
+        self.close_epochs = close_epochs
+        self.seed = seed
+        self.train_index, self.val_index = load_train_and_val(recipe, self.augment)
+        self.dropped = 0
+        if recipe.drop_empty:
+            self.train_index, self.dropped = without_empty(self.train_index, recipe)
+        self.loader: TrainLoader | None = None
+        self.trial_skipped = SkippedPictures(self.train_index)
+        self._trial: list[int] = []  # readable pictures with boxes, the first ones
+        self._tried = 0
+        self._resume_from: dict[str, Any] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names, in label order."""
+        return self.train_index.classes
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the loader of augmented batches; its state makes a run resumable in the middle of an epoch."""
+        trainer = self.trainer
+        self.loader = train_loader(
+            self.train_index,
+            self.recipe.input_spec(),
+            self.augment,
+            batch_size=self.recipe.batch_size,
+            seed=self.seed,
+            workers=pick_workers(self.recipe.workers),
+            worker_seconds=self.recipe.worker_seconds,
+            close_at_epoch=self.epochs - self.close_epochs if self.close_epochs else None,
+            cache=self.recipe.cache,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            pin_memory=torch.cuda.is_available(),
+        )
+        self.loader.skipped.known.update(self.trial_skipped.known)
+        if self._resume_from is not None:
+            self.loader.load_state_dict(self._resume_from)
+            self._resume_from = None
+        return self.loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where in the epoch training is.
+
+        Lightning saves the loader's state too, but restores it only if the loader was not made before the saved state
+        is read, and planning the learning rate makes it: a run would silently begin its epoch again.
+        """
+        return {"loader": self.loader.state_dict() if self.loader is not None else None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Make the next training loader go on where the saved one was."""
+        self._resume_from = state_dict["loader"]
+
+    def val_dataloader(self) -> EvalLoader:
+        """Return the loader of letterboxed pictures, in order."""
+        trainer = self.trainer
+        return eval_loader(
+            self.val_index,
+            self.recipe.input_spec(),
+            batch_size=self.recipe.batch_size,
+            workers=pick_workers(self.recipe.workers),
+            worker_seconds=self.recipe.worker_seconds,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def trial_batch(self, count: int, epoch: int) -> Batch:
+        """Return the first readable pictures that have boxes as one augmented batch, made in this process.
+
+        Raises:
+            UserError: none can be read, or more pictures than the whole split may have can't be.
+        """
+        chosen = self._readable(count)
+        loader = train_loader(
+            self.train_index.subset(chosen), self.recipe.input_spec(), self.augment, batch_size=len(chosen),
+            seed=self.seed,
+        )  # fmt: skip
+        loader.set_epoch(epoch)
+        return next(iter(loader))
+
+    def _readable(self, count: int) -> list[int]:
+        """Return up to `count` pictures that have boxes and can be read; `trial_skipped` has those that can't.
+
+        How many may be broken is a rule for the whole split: of a few, one would already be too many.
+        """
+        kept = trained(self.train_index, self.recipe, self.augment).kept
+        labelled = np.unique(self.train_index.picture_of_row()[kept])
+        while len(self._trial) < count and self._tried < len(labelled):
+            number = int(labelled[self._tried])
+            self._tried += 1
+            try:
+                read_image(self.train_index.path(number))
+                self._trial.append(number)
+            except UserError:
+                self.trial_skipped.note([number])
+        if not self._trial:
+            raise UserError("No picture that has boxes can be read.", where=str(self.train_index.root))
+        return self._trial[:count]
+
+
+def load_train_and_val(recipe: DataRecipe, augment: AugmentPolicy | None = None) -> tuple[DatasetIndex, DatasetIndex]:
+    """Return the training and the validation split, labels of both in the order of the first's classes.
+
+    Boxes that training never sees are counted, and told with the reason.
+
+    Raises:
+        UserError: no dataset is given, it can't be read, nothing in it can be trained on or measured, or the validation
+            split has boxes of classes that the training split lacks.
+    """
+    if not recipe.root:
+        raise UserError("No dataset is given.", fix="eyas train --data path/to/dataset", where="data.root")
+    loaded = {split: load_dataset(recipe.root, split, rows=recipe.rows) for split in (recipe.train, recipe.val)}
+    train, val = (same_classes(loaded, recipe.root, recipe.train)[split] for split in (recipe.train, recipe.val))
+    usable = trained(train, recipe, augment or AugmentPolicy())
+    if not usable.kept.any():
+        why = f", of which {usable.told()}" if usable.left_out else ""
+        raise UserError(
+            f"There is nothing to train on: the split '{recipe.train}' has {len(train)} pictures and "
+            f"{len(train.boxes)} boxes{why}.",
+            expected="at least one picture with a box that is neither of a crowd nor too small",
+            where=recipe.root,
+            fix="look at the labels with 'eyas data check' and 'eyas data show'; train at a larger --size if objects "
+            "are too small",
+        )
+    if usable.left_out:
+        warnings.warn(
+            f"Of the {len(train.boxes):,} boxes of '{recipe.train}' {int(usable.kept.sum()):,} are trained on; "
+            f"left out: {usable.told()}.",
+            stacklevel=2,
+        )
+    check_truth(val)
+    if len(train) < recipe.batch_size:
+        raise UserError(
+            f"The batch has {recipe.batch_size} pictures, the training split only {len(train)}.",
+            where="data.batch_size",
+            fix=f"--batch {max(1, len(train) // 2)}",
+        )
+    return train, val
+
+
+def trained(index: DatasetIndex, recipe: DataRecipe, augment: AugmentPolicy) -> Usable:
+    """Return the boxes of the training split that training can see."""
+    return trained_boxes(index, (recipe.size, recipe.size), augment, margin=recipe.margin)
+
+
+def without_empty(index: DatasetIndex, recipe: DataRecipe) -> tuple[DatasetIndex, int]:
+    """Return the pictures that have a box which is no crowd, and how many have none.
+
+    Raises:
+        UserError: too few are left for a batch.
+    """
+    picture = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    kept = np.unique(picture[~index.crowd])
+    if len(kept) < recipe.batch_size:
+        raise UserError(
+            f"The batch has {recipe.batch_size} pictures, and only {len(kept)} training pictures have a box.",
+            where="data.batch_size",
+            fix="--data.drop_empty false, or a smaller --batch",
+        )
+    return index.subset(kept), len(index) - len(kept)
+
+
+def pick_workers(wanted: int) -> int:
+    """Return the number of loader processes: the wanted one; for -1 one less than there are cores, 1 to 16."""
+    return wanted if wanted >= 0 else min(16, max(1, usable_cores() - 1))

@@ -1,0 +1,134 @@
+"""The network that a recipe asks for, with the weights it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from eyas import runfolder
+from eyas.card import CARD, read_card
+from eyas.errors import UserError
+from eyas.files import read_json
+from eyas.models import zoo
+from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, Checkpoint, read_checkpoint
+from eyas.models.importing import UNKNOWN_LICENCE
+from eyas.models.infer import name_of
+from eyas.models.processing import contract_of
+from eyas.models.spec import YoloNasSpec
+from eyas.models.weights import read_state, transfer
+from eyas.runfolder import read_config, read_names, verify_run
+from eyas.training.recipe import ModelRecipe
+
+DEFAULT = "n"
+
+
+def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
+    """Return the zoo's name or the spec that the recipe means.
+
+    Raises:
+        UserError: the name is unknown, or the file holds no spec or no weights.
+    """
+    if model.spec is not None:
+        fields = read_json(Path(model.spec))
+        if not isinstance(fields, dict):
+            raise UserError(f"{model.spec} holds no model spec.", where="model.spec", expected="a JSON object")
+        return YoloNasSpec.from_dict(fields.get("spec", fields))
+    if model.name != "auto":
+        zoo.resolve(model.name)
+        return model.name
+    if model.weights is None:
+        return DEFAULT
+    return open_weights(Path(model.weights)).model
+
+
+def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[nn.Module, list[str]]:
+    """Return the network with its starting weights, and what there is to say about them, a line each.
+
+    Raises:
+        UserError: the weights can't be read or don't fit.
+    """
+    net = zoo.build(resolve_spec(model), len(classes))
+    if model.weights is None:
+        return net, []
+    source = open_weights(Path(model.weights))
+    names = read_names(Path(model.weights_classes)) if model.weights_classes else source.classes
+    kept = transfer(source.state, names, classes, net)
+    return net, [_kept_line(source.path, names, kept, classes), *source.notes]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights to start from.
+
+    Attributes:
+        path: where they come from.
+        model: the network's name in the zoo, or its spec.
+        state: the tensors by name.
+        classes: the names of their classes, in label order; None where nothing says them.
+        notes: what is to be known of them.
+    """
+
+    path: Path
+    model: str | YoloNasSpec
+    state: Mapping[str, Tensor]
+    classes: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
+
+
+def open_weights(path: Path) -> Weights:
+    """Return the weights of a run, of a file in a run's folder, or of a checkpoint.
+
+    Class names come from the run or from the checkpoint itself; how many classes there are says nothing of them.
+
+    Raises:
+        UserError: there is no such file, or it can't be read.
+    """
+    run = path if path.is_dir() else runfolder.run_of(path)
+    if not path.exists():
+        raise UserError(f"There are no weights at {path}.", where="model.weights")
+    if run is not None:
+        if path.is_dir():
+            verify_run(run)
+        config = read_config(run)
+        spec = YoloNasSpec.from_dict(config.model["spec"])
+        state = read_state(path / runfolder.WEIGHTS) if path.is_dir() else read_checkpoint(path).state
+        return Weights(path, name_of(spec) or spec, state, config.classes, _licence_of(run))
+    checkpoint = read_checkpoint(path)
+    names: tuple[str, ...] | None = checkpoint.classes or None
+    notes: tuple[str, ...] = ()
+    if checkpoint.published:
+        names = names or COCO_CLASSES
+        notes = (f"note: {PUBLISHED_LICENCE}",)
+    weights, fed = _fed_as_here(checkpoint)
+    return Weights(path, checkpoint.spec(), weights, names, (*fed, *notes))
+
+
+def _fed_as_here(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """Return the checkpoint's weights for pictures as training here feeds them, and what is to be known of that."""
+    processing = checkpoint.said.get("image_processor")
+    if processing is None:
+        return checkpoint.state, ()
+    try:
+        return contract_of(processing, str(checkpoint.path)).folded(checkpoint.state), ()
+    except UserError as error:
+        return checkpoint.state, (f"note: {error.problem} The weights are taken for RGB, divided by 255.",)
+
+
+def _licence_of(run: Path) -> tuple[str, ...]:
+    """Return a note on the licence of an imported run, none where nothing is known of it."""
+    licence = read_card(run).recipe.get("licence") if (run / CARD).is_file() else None
+    return (f"note: {licence}",) if licence and licence != UNKNOWN_LICENCE else ()
+
+
+def _kept_line(path: Path, names: tuple[str, ...] | None, kept: tuple[str, ...], classes: tuple[str, ...]) -> str:
+    """Return one line that says which classes of the head were kept."""
+    if names is None:
+        return (
+            f"starting from {path}, which does not name its classes: the class predictions start anew; "
+            "where you know the names, give --weights-classes FILE"
+        )
+    first = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
+    return f"starting from {path}; {len(kept)} of {len(classes)} classes keep their head{': ' + first if kept else ''}"

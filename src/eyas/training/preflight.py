@@ -1,0 +1,172 @@
+"""Before the first step: a few seconds that find what usually ruins a training run."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from eyas.data.batch import Batch
+from eyas.data.cache import available_memory
+from eyas.data.index import DatasetIndex
+from eyas.data.usable import Usable
+from eyas.errors import UserError
+from eyas.training.batches import batch_loss, to_float_images
+from eyas.training.data import DetectionData, trained
+from eyas.training.optim import make_optimizer
+from eyas.training.recipe import Recipe, evolve
+
+FEW = 4  # pictures of the trial batch
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked.
+
+    Attributes:
+        check: its name.
+        fine: False stops the run.
+        text: what was found, in words and numbers.
+    """
+
+    check: str
+    fine: bool
+    text: str
+
+
+def preflight(recipe: Recipe, data: DetectionData, net: nn.Module) -> list[Finding]:
+    """Check labels, augmentation, loss balance, learning and memory; the network is left as it was.
+
+    Raises:
+        UserError: a check failed; all findings stand in the message.
+    """
+    findings = [
+        check_labels(data.train_index, trained(data.train_index, recipe.data, data.augment)),
+        check_augmentation(data),
+    ]
+    batch = data.trial_batch(FEW, epoch=0)
+    findings += [check_memory(recipe, net, batch), *check_learning(recipe, net, batch)]
+    if data.trial_skipped.known:
+        findings.append(Finding("pictures", True, data.trial_skipped.summary()))
+    bad = [finding for finding in findings if not finding.fine]
+    if bad:
+        raise UserError(
+            "The check before training failed.\n" + "\n".join(f"  {f.check}: {f.text}" for f in bad),
+            fix="mend the above, or skip the check with --trainer.preflight false",
+        )
+    return findings
+
+
+def check_labels(index: DatasetIndex, usable: Usable | None = None) -> Finding:
+    """Check that labels name classes, boxes are finite and have an area, and every class occurs.
+
+    Args:
+        index: the training split.
+        usable: the boxes that training sees; all if None.
+    """
+    boxes, labels = index.boxes, index.labels
+    if ((labels < 0) | (labels >= len(index.classes))).any():
+        return Finding("labels", False, f"labels outside 0..{len(index.classes) - 1}")
+    if not np.isfinite(boxes).all():
+        return Finding("labels", False, "boxes that are not finite: run 'eyas data check'")
+    flat = int(((boxes[:, 2:] - boxes[:, :2]) <= 0).any(axis=1).sum())
+    if flat > 0.01 * len(boxes):
+        return Finding("labels", False, f"{flat} of {len(boxes)} boxes have no area: run 'eyas data check'")
+    seen = labels if usable is None else labels[usable.kept]
+    counts = np.bincount(seen, minlength=len(index.classes))
+    absent = [index.classes[i] for i in np.flatnonzero(counts == 0)]
+    rarest = int(counts[counts > 0].min()) if len(seen) else 0
+    note = f"; never labelled: {', '.join(absent[:5])}" if absent else ""
+    note += f"; left out: {usable.told()}" if usable is not None and usable.left_out else ""
+    text = f"{len(index)} pictures, {len(seen)} boxes, {len(index.classes)} classes, rarest class {rarest} boxes{note}"
+    return Finding("labels", True, text)
+
+
+def check_augmentation(data: DetectionData) -> Finding:
+    """Check that augmentation repeats for one (epoch, picture) and differs between epochs and between pictures.
+
+    A random stream that collapses (every worker or epoch drawing the same numbers) does not show in the loss and costs
+    AP. Every sample's stream is a function of seed, epoch and index, so it is the same whichever worker draws it.
+    """
+    first, again, later = (data.trial_batch(1, epoch=epoch).images for epoch in (0, 0, 1))
+    if not torch.equal(first, again):
+        return Finding("augmentation", False, "one picture in one epoch came out in two ways")
+    if not (data.augment.moves or data.augment.flip or data.augment.colours):
+        return Finding("augmentation", True, "off")
+    tries = [data.trial_batch(1, epoch=epoch).images for epoch in (2, 3)]
+    if all(torch.equal(first, other) for other in (later, *tries)):
+        return Finding("augmentation", False, "four epochs gave the same picture: the random stream does not move")
+    return Finding("augmentation", True, "streams differ between epochs and pictures, and repeat when asked again")
+
+
+def check_memory(recipe: Recipe, net: nn.Module, batch: Batch) -> Finding:
+    """Estimate a step's memory from what autograd keeps for a few pictures, and compare with what is free."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    net = copy.deepcopy(net).train()
+    weights |= {p.untyped_storage().data_ptr() for p in net.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = net(to_float_images(batch.images, recipe.data.input_spec().scale))
+    activations = sum(size for pointer, size in kept.items() if pointer not in weights)
+    del output
+    parameters = sum(p.numel() * p.element_size() for p in net.parameters())
+    # Weights, gradients, Adam's two averages and the weight average; a half more activations for backward's own.
+    needed = 1.5 * activations / len(batch.counts) * recipe.data.batch_size + 5 * parameters
+    free = free_memory(recipe.trainer.accelerator)
+    text = f"about {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free"
+    if needed > free:
+        fits = max(1, int(recipe.data.batch_size * free / needed * 0.8))
+        return Finding(
+            "memory", False, f"{text}: use --batch {fits} --optim.accumulate {recipe.data.batch_size // fits}"
+        )
+    return Finding("memory", True, text)
+
+
+def free_memory(accelerator: str) -> float:
+    """Return the bytes that are free on the first GPU, or on this machine."""
+    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
+        return float(torch.cuda.mem_get_info()[0])
+    return float(available_memory())
+
+
+def check_learning(
+    recipe: Recipe, net: nn.Module, batch: Batch, *, steps: int = 12, seconds: float = 6.0
+) -> list[Finding]:
+    """Overfit a copy of the network to a few pictures for some steps: the loss must fall, its terms be balanced."""
+    if int(batch.counts.sum()) == 0:
+        return [Finding("learning", True, "not tried: augmentation left no box in the trial pictures")]
+    net = copy.deepcopy(net).train()
+    optim = evolve(recipe, optim={"lr": min(recipe.optim.lr, 2e-3)}).optim
+    optimizer = make_optimizer(net, optim)
+    history: list[torch.Tensor] = []
+    images = to_float_images(batch.images, recipe.data.input_spec().scale)
+    start = time.monotonic()
+    while len(history) < steps and (len(history) < 3 or time.monotonic() - start < seconds):
+        terms = batch_loss(net(images), batch, recipe.loss)
+        loss = torch.stack(list(terms.values()))
+        history.append(loss.detach())
+        optimizer.zero_grad()
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    first = dict(zip(terms, history[0].tolist(), strict=True))
+    spread = max(first.values()) / max(min(first.values()), 1e-9)
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in first.items())
+    finite = all(bool(values.isfinite().all()) for values in history)
+    before, after = float(history[0].sum()), float(torch.stack(history[1:]).sum(dim=1).min())
+    return [
+        Finding("loss balance", finite and spread < 10, f"{shown}: largest over smallest term {spread:.1f}"),
+        Finding(
+            "learning", finite and after < before,
+            f"loss {before:.2f} to {after:.2f} in {len(history)} steps on {len(batch.counts)} pictures",
+        ),
+    ]  # fmt: skip

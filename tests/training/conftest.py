@@ -1,0 +1,43 @@
+"""A tiny dataset and tiny runs, made once."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from eyas.data.shapes import make_shapes
+from eyas.training.fit import fit
+from eyas.training.override import override
+from eyas.training.recipe import Recipe
+from eyas.training.recipes import named
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the root of 24 training and 8 validation pictures of 96 px."""
+    return make_shapes(tmp_path_factory.mktemp("shapes") / "data", train=24, val=8, size=96, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny(shapes: Path) -> Recipe:
+    """Return a recipe of three epochs of four steps."""
+    fields = {
+        "data.root": str(shapes), "data.size": 96, "data.batch_size": 6, "data.workers": 0, "trainer.epochs": 3,
+        "trainer.close_epochs": 1, "trainer.preflight": False, "trainer.sheets": 2, "trainer.accelerator": "cpu",
+        "trainer.precision": "32-true",  # the same on a processor that computes in bf16
+    }  # fmt: skip
+    return override(named("quick"), fields)
+
+
+def quiet() -> Console:
+    """Return a console that prints into a buffer: `console.file.getvalue()`."""
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a whole tiny run."""
+    return fit(tiny, tmp_path_factory.mktemp("runs") / "whole", console=quiet())

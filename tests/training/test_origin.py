@@ -1,0 +1,188 @@
+"""A run is resumed with what it began with, or what is different is named and nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eyas import runfolder
+from eyas.errors import UserError
+from eyas.training.fit import fit, resume
+from eyas.training.origin import class_changes, picture_changes
+from eyas.training.recipe import Recipe, evolve
+
+from .conftest import quiet
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny: Recipe, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with `data`, and `run`, which was trained on it for one step."""
+    root = tmp_path_factory.mktemp("origin")
+    shutil.copytree(shapes, root / "data")
+    recipe = evolve(tiny, data={"root": str(root / "data")}, trainer={"max_steps": 1})
+    fit(recipe, root / "run", console=quiet())
+    return root
+
+
+@pytest.fixture
+def place(stopped: Path, tmp_path: Path) -> Path:
+    """Return a copy of `stopped` whose run trains on the copy's data."""
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    for name in (runfolder.RECIPE, runfolder.ORIGIN):
+        path = tmp_path / "run" / name
+        path.write_text(path.read_text().replace(str(stopped), str(tmp_path)))
+    return tmp_path
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    """Change a JSON file."""
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+
+
+def both(change: Callable[[Any], object]) -> Callable[[Path], None]:
+    """Return what changes the annotations of both splits."""
+
+    def apply(place: Path) -> None:
+        for split in ("train", "val"):
+            edit(place / "data" / "annotations" / f"instances_{split}.json", change)
+
+    return apply
+
+
+def train_only(change: Callable[[Any], object]) -> Callable[[Path], None]:
+    """Return what changes the annotations of the training split."""
+    return lambda place: edit(place / "data" / "annotations" / "instances_train.json", change)
+
+
+def swap(fields: Any) -> None:
+    """Exchange the names of two classes."""
+    first, second = fields["categories"][:2]
+    first["name"], second["name"] = second["name"], first["name"]
+
+
+def drop_picture(fields: Any) -> None:
+    """Leave a picture out."""
+    gone = fields["images"].pop(3)["id"]
+    fields["annotations"] = [one for one in fields["annotations"] if one["image_id"] != gone]
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "classes exchanged": (both(swap), "moved: "),
+    "class renamed": (both(lambda fields: fields["categories"][0].update(name="other")), "renamed: .* is 'other' now"),
+    "class added": (both(lambda fields: fields["categories"].append({"id": 99, "name": "new"})), "added: 'new'"),
+    "box moved": (train_only(lambda fields: fields["annotations"][0]["bbox"].__setitem__(0, 1.0)), "1 picture other l"),
+    "label changed": (
+        train_only(lambda fields: [a.update(category_id=fields["categories"][0]["id"]) for a in fields["annotations"]]),
+        "pictures other labels",
+    ),
+    "picture left out": (train_only(drop_picture), r"1 picture removed \(train: "),
+    "order": (train_only(lambda fields: fields["images"].reverse()), "the order of the pictures"),
+    "another file": (
+        lambda place: next(iter(sorted((place / "data/val").glob("*.jpg")))).open("ab").write(b"x"),
+        r"1 picture another file \(val: ",
+    ),
+}  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_changed_data_is_named_and_the_run_stays_as_it_is(place: Path, kind: str) -> None:
+    change, words = CHANGES[kind]
+    change(place)
+    before = contents(place / "run")
+    with pytest.raises(UserError, match=words) as caught:
+        resume(place / "run", console=quiet())
+    assert f"eyas train --data {place / 'data'} --weights {place / 'run'}" in caught.value.fix
+    assert contents(place / "run") == before
+
+
+RECIPES: dict[str, tuple[str, Callable[[Any], object], str]] = {
+    "learning rate": (runfolder.RECIPE, lambda f: f["optim"].update(lr=1.0), "optim.lr was 0.003, now 1.0"),
+    "epochs": (runfolder.RECIPE, lambda f: f["trainer"].update(epochs=9), "trainer.epochs was 3, now 9"),
+    "split": (runfolder.RECIPE, lambda f: f["data"].update(val="train"), "data.val was val, now train"),
+    "range": (runfolder.RECIPE, lambda f: f["augment"].update(scale=[1.0, 1.0]), "augment.scale was"),
+    "model": (runfolder.RECIPE, lambda f: f["model"].update(name="n"), "model.name was p, now n"),
+    "size": (runfolder.RECIPE, lambda f: f["data"].update(size=128), "disagree about the input"),
+    "config's size": (runfolder.CONFIG, lambda f: f["input"].update(height=128), "disagree about the input"),
+    "config's classes": (runfolder.CONFIG, lambda f: f["classes"].reverse(), "moved: "),
+    "another network": (
+        runfolder.CONFIG,
+        lambda f: f["model"]["spec"].update(stem_width=24),
+        "the state of another network",
+    ),
+    "no such field": (runfolder.RECIPE, lambda f: f["optim"].update(lrr=1), "no field 'optim.lrr'"),
+    "a list": (runfolder.RECIPE, None, "is no recipe"),  # type: ignore[dict-item]
+}
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_changed_settings_are_named(place: Path, kind: str) -> None:
+    name, change, words = RECIPES[kind]
+    if change is None:
+        (place / "run" / name).write_text("[]")
+    else:
+        edit(place / "run" / name, change)
+    with pytest.raises(UserError, match=words):
+        resume(place / "run", console=quiet())
+
+
+def test_weights_that_the_run_began_with_may_be_gone(tiny: Recipe, finished: Path, tmp_path: Path) -> None:
+    """A resumed run has its own; what it began with stands in its card still."""
+    shutil.copytree(finished, tmp_path / "start")
+    recipe = evolve(tiny, model={"weights": str(tmp_path / "start")}, trainer={"max_steps": 1, "epochs": 1})
+    folder = fit(recipe, tmp_path / "run", console=quiet())
+    parents = json.loads((folder / "card.json").read_text())["parents"]
+    shutil.rmtree(tmp_path / "start")
+    resume(folder, console=quiet())
+    assert json.loads((folder / "card.json").read_text())["parents"] == parents and len(parents) == 3
+
+
+def test_a_run_of_an_older_eyas_is_resumed_as_before(place: Path) -> None:
+    for name in (runfolder.ORIGIN, runfolder.PICTURES, runfolder.CHECKPOINT_HASHES):
+        (place / "run" / name).unlink()
+    console = quiet()
+    resume(place / "run", console=console)
+    assert "made by an older Eyas" in console.file.getvalue()
+    both(swap)(place)
+    with pytest.raises(UserError, match="moved: "):
+        resume(place / "run", console=quiet())
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        (("a", "b"), ("a", "b"), []),
+        (("a", "b"), ("b", "a"), ["moved: 'a' was number 0, now 1, 'b' was number 1, now 0"]),
+        (("a", "b"), ("a",), ["removed: 'b'"]),
+        (("a",), ("b", "a"), ["added: 'b'", "moved: 'a' was number 0, now 1"]),
+        (("a", "b"), ("a", "c"), ["renamed: 'b' is 'c' now"]),
+        (("a", "b", "c"), ("c", "x", "a"),
+         ["renamed: 'b' is 'x' now", "moved: 'a' was number 0, now 2, 'c' was number 2, now 0"]),
+        (("a", "b", "c"), ("b", "c", "x"),
+         ["removed: 'a'", "added: 'x'", "moved: 'b' was number 1, now 0, 'c' was number 2, now 1"]),
+    ],
+)  # fmt: skip
+def test_changes_of_classes_in_words(before: tuple[str, ...], now: tuple[str, ...], words: list[str]) -> None:
+    assert class_changes(before, now) == words
+
+
+def test_changes_of_pictures_in_words() -> None:
+    rows = [("train", f"{i}.jpg", "10", f"{i}") for i in range(5)]
+    assert picture_changes(rows, list(rows)) == []
+    assert picture_changes(rows, rows[1:]) == ["1 picture removed (train: 0.jpg)"]
+    assert picture_changes(rows[:1], rows) == ["4 pictures added (train: 1.jpg, train: 2.jpg, train: 3.jpg and 1 more)"]
+    other = [(*row[:2], "11", "x") for row in rows[:2]] + rows[2:]
+    assert picture_changes(rows, other) == [
+        "2 pictures another file (train: 0.jpg, train: 1.jpg)", "2 pictures other labels (train: 0.jpg, train: 1.jpg)"
+    ]  # fmt: skip
