@@ -37,12 +37,12 @@ import onnxruntime
 import openvino
 from inference_models import bundle, clip_in, pictures_in, untrained_run
 
+from eyas.artifacts.bundle import read_manifest
 from eyas.runtime.annotate import annotate
 from eyas.runtime.bench_clock import now, since
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.runtime.machine import processor
-from eyas.runtime.manifest import read_manifest
 from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import Preprocessor
 

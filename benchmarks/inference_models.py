@@ -15,7 +15,9 @@ import onnx
 import torch
 from torch import nn
 
-from eyas.card import hash_file
+from eyas.artifacts.bundle import Manifest, write_manifest
+from eyas.artifacts.card import hash_file
+from eyas.artifacts.run import CONFIG, WEIGHTS, read_config, write_config
 from eyas.compile.bundle import graph_precision
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.int8 import check_int8
@@ -25,10 +27,8 @@ from eyas.compile.target import Sides, run_builder, target_info
 from eyas.compile.verify import letterboxed
 from eyas.decode import read_image
 from eyas.models import weights, zoo
-from eyas.runfolder import CONFIG, WEIGHTS, read_config, write_config
 from eyas.runtime.bench_picture import write_pictures
 from eyas.runtime.machine import processor
-from eyas.runtime.manifest import Manifest, write_manifest
 from eyas.types import InputSpec, RunConfig, UInt8Array
 
 SIZE = Sides(width=640, height=480)

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.run import read_config
 from eyas.compile.dialect import quantize
 from eyas.compile.nodes import network_nodes
 from eyas.compile.onnx import export
@@ -17,8 +19,6 @@ from eyas.compile.pictures import find_pictures, spread
 from eyas.compile.places import with_names
 from eyas.compile.quantize import quantization_of
 from eyas.compile.verify import accuracy, letterboxed, sample_pictures
-from eyas.runfolder import read_config
-from eyas.runtime.manifest import Manifest
 from eyas.types import FloatArray, UInt8Array
 
 Answers = list[list[FloatArray]]

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
+from eyas.artifacts.bundle import read_manifest
 from eyas.files import write_json
 from eyas.runtime.loading import load
 from eyas.runtime.machine import processor
-from eyas.runtime.manifest import read_manifest
 from eyas.serve.api import Request
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings

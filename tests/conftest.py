@@ -90,10 +90,10 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     another name; both are champion and challenger of the model `shapes` in the registry `registry`.
     """
     import eyas
-    from eyas.card import write_card
+    from eyas.artifacts.bundle import MANIFEST, read_manifest, write_manifest
+    from eyas.artifacts.card import write_card
     from eyas.compile.bundle import Settings, compile_run
     from eyas.data.shapes import make_shapes
-    from eyas.runtime.manifest import MANIFEST, read_manifest, write_manifest
     from eyas.serve.registry import open_registry
 
     folder = tmp_path_factory.mktemp("example")

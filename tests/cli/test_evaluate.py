@@ -11,9 +11,9 @@ from tests.evaluate.colours import ColourSession, colour_detector, write_dataset
 
 import eyas
 import eyas.evaluate.run
+from eyas.artifacts.run import write_config
 from eyas.cli.main import main
 from eyas.errors import UserError
-from eyas.runfolder import write_config
 from eyas.types import EVALUATE, RunConfig
 
 CLASSES = ("red", "green", "blue")

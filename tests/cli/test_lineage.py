@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eyas.card import read_card, write_card
+from eyas.artifacts.card import read_card, write_card
 from eyas.cli.main import main
 
 

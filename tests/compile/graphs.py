@@ -11,12 +11,12 @@ import onnxslim
 import torch
 from tests.runtime.fakes import CLASSES, random_net
 
+from eyas.artifacts.run import read_config
 from eyas.compile.dialect import quantize
 from eyas.compile.graph import CANDIDATES as HOST_CANDIDATES
 from eyas.compile.graph import deployed, load_net
 from eyas.compile.quantize import quantization_of
 from eyas.models.fuse import fused
-from eyas.runfolder import read_config
 from eyas.types import InputSpec, RunConfig
 
 SPEC = InputSpec(96, 96)

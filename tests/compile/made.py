@@ -8,12 +8,12 @@ import torch
 from tests.models.nets import with_random_statistics
 from torch import nn
 
-from eyas.card import write_card
+from eyas.artifacts.card import write_card
+from eyas.artifacts.run import CONFIG, RECIPE, WEIGHTS, write_config
 from eyas.data.shapes import make_shapes
 from eyas.files import write_json
 from eyas.models import weights, zoo
 from eyas.models.spec import StageSpec, YoloNasSpec
-from eyas.runfolder import CONFIG, RECIPE, WEIGHTS, write_config
 from eyas.types import InputSpec, RunConfig, Thresholds, UInt8Array
 
 TINY = YoloNasSpec(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eyas.card import verify_card
+from eyas.artifacts.bundle import read_manifest
+from eyas.artifacts.card import verify_card
 from eyas.cli.main import main
 from eyas.compile.auto import Trial, candidates, choose, compile_auto
 from eyas.compile.bundle import Bundle
@@ -15,7 +16,6 @@ from eyas.compile.settings import Settings
 from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.runtime.machine import Gpu
-from eyas.runtime.manifest import read_manifest
 
 FP32 = Trial("onnx", "fp32", 40, 44, 0.500, 0.500)
 INT8 = Trial("onnx", "int8", 10, 11, 0.480, 0.500)

@@ -14,7 +14,8 @@ import pytest
 from tests.runtime.fakes import picture
 
 import eyas
-from eyas.card import lineage, verify_card
+from eyas.artifacts.bundle import Accuracy, read_manifest
+from eyas.artifacts.card import lineage, verify_card
 from eyas.cli.main import main
 from eyas.compile import verify
 from eyas.compile.bundle import Bundle, compile_run
@@ -23,7 +24,6 @@ from eyas.compile.verify import Bound
 from eyas.errors import UserError
 from eyas.evaluate.run import evaluate_run
 from eyas.runtime.loading import load
-from eyas.runtime.manifest import Accuracy, read_manifest
 
 BLOCK = "import sys\nfor name in ('torch', 'lightning', 'onnx', 'hotcoco', 'matplotlib', 'safetensors'):\n"
 BLOCK += "    sys.modules[name] = None\n"

@@ -16,9 +16,9 @@ import pytest
 from tests.meta.source import ROOT
 
 import eyas
+from eyas.artifacts.bundle import write_manifest
 from eyas.cli.main import VERBS
 from eyas.compile.bundle import Bundle
-from eyas.runtime.manifest import write_manifest
 from eyas.types import Detections
 
 HEAVY = ("torch", "lightning", "onnx", "hotcoco", "matplotlib", "jsonargparse", "safetensors")

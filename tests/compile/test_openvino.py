@@ -14,11 +14,11 @@ from tests.compile.graphs import BATCHES, SIZES, SPEC, write_graph, write_int8
 from tests.compile.made import computes_in_bf16
 from tests.runtime.fakes import CLASSES
 
-from eyas.card import hash_file
+from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.card import hash_file
 from eyas.compile import openvino
 from eyas.compile.built import BuiltFiles
 from eyas.errors import UserError
-from eyas.runtime.manifest import Manifest
 from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.openvino import OpenVinoSession
 from eyas.types import FloatArray, Thresholds, UInt8Array

@@ -17,7 +17,7 @@ pytest.importorskip("openvino")
 CODE = """
 import signal, sys
 from pathlib import Path
-from eyas.runtime.manifest import read_manifest
+from eyas.artifacts.bundle import read_manifest
 from eyas.runtime.sessions.openvino import OpenVinoSession
 folder = Path(sys.argv[1])
 manifest = read_manifest(folder)

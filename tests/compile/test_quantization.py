@@ -13,21 +13,21 @@ import pytest
 from onnx import numpy_helper
 from torch import nn
 
-from eyas.card import CARD, write_card
+from eyas.artifacts.bundle import write_manifest
+from eyas.artifacts.card import CARD, write_card
+from eyas.artifacts.quantization import Quantization, QuantizedConvolution, read_quantization, write_quantization
+from eyas.artifacts.run import CONFIG, WEIGHTS, read_config
 from eyas.compile.bundle import Bundle, check_sealed, write_graph
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.graph import load_net
 from eyas.compile.pictures import find_pictures
-from eyas.compile.quantization import Quantization, QuantizedConvolution, read_quantization, write_quantization
 from eyas.compile.quantize import calibrate, quantization_of
 from eyas.compile.settings import Settings
 from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
 from eyas.files import read_json, write_json
-from eyas.runfolder import CONFIG, WEIGHTS, read_config
 from eyas.runtime.loading import load
 from eyas.runtime.machine import Processor
-from eyas.runtime.manifest import write_manifest
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from tests.runtime.fakes import picture
 
-from eyas.card import read_card
+from eyas.artifacts.card import read_card
 from eyas.cli.compile import parse_size
 from eyas.compile.bundle import Bundle, compile_run
 from eyas.compile.onnx import export

@@ -14,7 +14,8 @@ import torch
 from tests.compile.graphs import write_graph
 from tests.runtime.fake_cuda import FakeCuda
 
-from eyas.card import read_card
+from eyas.artifacts.bundle import read_manifest
+from eyas.artifacts.card import read_card
 from eyas.cli.main import main
 from eyas.compile import judge as judging
 from eyas.compile import tensorrt
@@ -26,7 +27,6 @@ from eyas.compile.timing import latency
 from eyas.compile.verify import BOUNDS
 from eyas.errors import UserError
 from eyas.runtime.loading import load
-from eyas.runtime.manifest import read_manifest
 from eyas.runtime.sessions import cuda
 
 pytest.importorskip("tensorrt_rtx")

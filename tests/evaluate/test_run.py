@@ -9,11 +9,11 @@ import pytest
 import torch
 from tests.evaluate.colours import COLOURS, SPEC, write_dataset
 
+from eyas.artifacts.run import WEIGHTS, write_config
 from eyas.errors import UserError
 from eyas.evaluate import evaluate
 from eyas.evaluate.run import evaluate_run
 from eyas.models import weights, zoo
-from eyas.runfolder import WEIGHTS, write_config
 from eyas.types import RunConfig
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from tests.models.foreign import NAMES, as_numpy_one, narrow_net, partially_fused, steps, trained
 
-from eyas import runfolder
-from eyas.card import read_card, verify_card
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.card import read_card, verify_card
 from eyas.errors import UserError
 from eyas.letterbox import letterbox
 from eyas.models.checkpoint import COCO_CLASSES

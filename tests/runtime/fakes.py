@@ -92,9 +92,9 @@ def write_video(path: Path, num: int = 12, height: int = 64, width: int = 96, fp
 
 def write_run(folder: Path, classes: tuple[str, ...] = CLASSES, size: int = 64) -> Path:
     """Write a run with the smallest network, random weights; return the folder."""
-    from eyas.card import write_card
+    from eyas.artifacts.card import write_card
+    from eyas.artifacts.run import CONFIG, WEIGHTS, write_config
     from eyas.models import weights, zoo
-    from eyas.runfolder import CONFIG, WEIGHTS, write_config
 
     folder.mkdir(parents=True)
     config = RunConfig(zoo.describe("p"), classes, InputSpec(size, size), Thresholds(confidence=0.001))

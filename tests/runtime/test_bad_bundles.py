@@ -12,14 +12,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.artifacts.test_bundle import change, manifest_of, small_model
 from tests.runtime.fakes import write_jpeg
-from tests.runtime.test_manifest import change, manifest_of, small_model
 
-from eyas.card import hash_file
+from eyas.artifacts.bundle import MANIFEST, MAX_BYTES, write_manifest
+from eyas.artifacts.card import hash_file
 from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.runtime.loading import load
-from eyas.runtime.manifest import MANIFEST, MAX_BYTES, write_manifest
 from eyas.runtime.onnx_file import has_external_data
 
 openvino = pytest.importorskip("openvino")

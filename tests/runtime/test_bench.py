@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from tests.artifacts.test_bundle import manifest_of, small_model
 from tests.runtime.fakes import colour_detector, write_jpeg, write_run
-from tests.runtime.test_manifest import manifest_of, small_model
 
 import eyas
+from eyas.artifacts.bundle import write_manifest
 from eyas.cli.bench import parse_numbers
 from eyas.cli.main import main
 from eyas.errors import UserError
@@ -39,7 +40,6 @@ from eyas.runtime.bench_report import (
 )
 from eyas.runtime.bench_worker import serve
 from eyas.runtime.machine import Processor
-from eyas.runtime.manifest import write_manifest
 
 OPENED = Opened("Engine 1.0 on CPU", (640, 480), 4, 0.5, 0.1)
 

@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.artifacts.test_bundle import change, manifest_of, small_model
 from tests.nasty import variants
 from tests.runtime.test_bad_bundles import make, own_cache, rehash  # noqa: F401
-from tests.runtime.test_manifest import change, manifest_of, small_model
 
-from eyas.card import write_card
+from eyas.artifacts.bundle import MANIFEST, read_manifest
+from eyas.artifacts.card import write_card
 from eyas.errors import UserError
 from eyas.runtime.loading import load
-from eyas.runtime.manifest import MANIFEST, read_manifest
 from eyas.types import UInt8Array
 
 PICTURE: UInt8Array = np.full((64, 96, 3), 200, np.uint8)

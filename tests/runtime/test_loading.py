@@ -12,11 +12,11 @@ import pytest
 import torch
 from tests.runtime.fakes import CLASSES, picture, write_run
 
-from eyas.card import CARD
+from eyas.artifacts.card import CARD
+from eyas.artifacts.run import CONFIG, WEIGHTS, read_config
 from eyas.errors import UserError
 from eyas.models import weights, zoo
 from eyas.models.decode import Deployed
-from eyas.runfolder import CONFIG, WEIGHTS, read_config
 from eyas.runtime.loading import load
 from eyas.runtime.sessions.torch import open_run, pick_device
 from eyas.types import Detections, InputSpec, Thresholds

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from eyas.artifacts.bundle import MANIFEST
+from eyas.artifacts.run import write_config
 from eyas.compile.bundle import other_size
 from eyas.errors import UserError
-from eyas.runfolder import write_config
-from eyas.runtime.manifest import MANIFEST
 from eyas.runtime.trained_size import size_note, trained_size
 from eyas.types import InputSpec, RunConfig
 

@@ -9,8 +9,8 @@ import onnx
 import simplejpeg
 from onnx import TensorProto, helper, numpy_helper
 
-from eyas.card import hash_file
-from eyas.runtime.manifest import Manifest, write_manifest
+from eyas.artifacts.bundle import Manifest, write_manifest
+from eyas.artifacts.card import hash_file
 from eyas.types import InputSpec, Thresholds, UInt8Array
 
 CLASSES = ("red", "blue")

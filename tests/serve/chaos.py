@@ -27,8 +27,8 @@ from tests.serve.bundles import jpeg, write_bundle
 from tests.serve.processes import children, open_files, private, shared_memories, state, wait_until
 from tests.serve.started import Started, started
 
-from eyas.card import write_card
-from eyas.runtime.manifest import MANIFEST
+from eyas.artifacts.bundle import MANIFEST
+from eyas.artifacts.card import write_card
 from eyas.serve.registry import open_registry
 from eyas.serve.registry.store import ARTIFACTS, DATABASE
 

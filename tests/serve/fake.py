@@ -15,10 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from eyas.artifacts.bundle import Manifest
 from eyas.decode import decode
 from eyas.errors import UserError
 from eyas.runtime.annotate import annotate
-from eyas.runtime.manifest import Manifest
 from eyas.serve.api import Answer, ModelKey, ModelStatus, Request, Timing
 from eyas.serve.errors import Refused, ServeError
 from eyas.types import Detections, InputSpec, Thresholds, UInt8Array

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.serve.bundles import write_bundle
 
-from eyas.runtime.manifest import Manifest, read_manifest
+from eyas.artifacts.bundle import Manifest, read_manifest
 from eyas.serve.api import Options
 from eyas.serve.asking import labels_of
 from eyas.serve.errors import ServeError

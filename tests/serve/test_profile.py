@@ -11,7 +11,7 @@ import pytest
 from tests.serve.bundles import write_bundle
 from tests.serve.processes import children, command_line
 
-from eyas.runtime.manifest import Manifest, read_manifest
+from eyas.artifacts.bundle import Manifest, read_manifest
 from eyas.serve import profile
 from eyas.serve.profile import Choice, candidates, choose, measure
 

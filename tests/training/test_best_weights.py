@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eyas import runfolder
-from eyas.card import verify_card
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.card import verify_card
 from eyas.signals import StopSignals
 from eyas.training.fit import fit, resume
 from eyas.training.recipe import Recipe, evolve

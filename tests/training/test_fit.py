@@ -19,13 +19,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eyas import runfolder
-from eyas.card import verify_card
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.card import verify_card
+from eyas.artifacts.run import read_config
 from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.files import atomic_path
 from eyas.models import zoo
-from eyas.runfolder import read_config
 from eyas.training.callbacks.average import BestEpochs
 from eyas.training.callbacks.save import Saver, Stopper
 from eyas.training.fit import fit, make_trainer, resume

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.models.foreign import NAMES, NARROW, narrow_net, partially_fused, steps, trained
 
-from eyas import runfolder
+from eyas.artifacts import run as runfolder
 from eyas.errors import UserError
 from eyas.models.checkpoint import COCO_CLASSES
 from eyas.models.fuse import fused

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eyas import runfolder
+from eyas.artifacts import run as runfolder
 from eyas.errors import UserError
 from eyas.training.fit import fit, resume
 from eyas.training.origin import class_changes, picture_changes

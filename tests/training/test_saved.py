@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eyas import runfolder
+from eyas.artifacts import run as runfolder
 from eyas.errors import UserError
 from eyas.training import saved
 from eyas.training.saved import check_fits, find_state, settle, write_state

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file
 
 import eyas
-from eyas import runfolder
-from eyas.card import verify_card
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.card import verify_card
 from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.signals import StopSignals

@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
     """Import, say what was assumed, print what can be done with the run; return 0."""
     import shlex
 
+    from eyas.artifacts.run import read_config, read_names
     from eyas.models.importing import import_checkpoint
-    from eyas.runfolder import read_config, read_names
     from eyas.text import say
 
     classes = read_names(args.classes) if args.classes else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eyas.card import CARD, Card, hash_file, lineage, verify_card
+from eyas.artifacts.card import CARD, Card, hash_file, lineage, verify_card
+from eyas.artifacts.run import refuse_file
 from eyas.errors import UserError
-from eyas.runfolder import refuse_file
 from eyas.text import say
 
 HELP = "show what an artefact was made from, and check that nothing was changed"

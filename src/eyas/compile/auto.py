@@ -14,15 +14,15 @@ from pathlib import Path
 
 import onnxruntime
 
+from eyas.artifacts.bundle import Latency, write_manifest
+from eyas.artifacts.run import read_config
 from eyas.compile.bundle import Bundle, aside, compile_run, free_folder, seal
 from eyas.compile.settings import Settings, Tell
 from eyas.compile.target import TARGETS, target_info
 from eyas.compile.timing import caller, interleaved, latency
 from eyas.errors import UserError
-from eyas.runfolder import read_config
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.machine import gpus, processor
-from eyas.runtime.manifest import Latency, write_manifest
 
 BUDGET = 0.005  # of mAP (0..1) below the trained network
 # What is tried on a machine without an NVIDIA GPU. Half precision is left out where a CPU only emulates it: ONNX

@@ -28,7 +28,7 @@ class BuiltFiles:
         entry: name of the file that a session opens.
         files: names of all files, the entry among them.
         details: what the build found out, ready for JSON (layer precisions, profiles, versions, warnings).
-        compute_capabilities: GPUs that the file runs on, see `eyas.runtime.manifest.Manifest`.
+        compute_capabilities: GPUs that the file runs on, see `eyas.artifacts.bundle.Manifest`.
         stand_in: set where the entry can't be run on this machine.
     """
 

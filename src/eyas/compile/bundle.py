@@ -15,7 +15,10 @@ from typing import Any
 
 import onnx
 
-from eyas.card import CARD, hash_file, read_card, write_card
+from eyas.artifacts.bundle import MANIFEST, Manifest, read_manifest, write_manifest
+from eyas.artifacts.card import CARD, hash_file, read_card, write_card
+from eyas.artifacts.quantization import QUANTIZATION, Quantization, read_quantization
+from eyas.artifacts.run import read_config, verify_run
 from eyas.compile.built import BuiltFiles
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.int8 import check_int8
@@ -23,16 +26,13 @@ from eyas.compile.judge import judge
 from eyas.compile.onnx import export, input_of, opset_of, save
 from eyas.compile.pictures import Pictures, find_pictures_if_any
 from eyas.compile.places import module_of
-from eyas.compile.quantization import QUANTIZATION, Quantization, read_quantization
 from eyas.compile.quantize import quantization_of
 from eyas.compile.settings import Settings, Tell
 from eyas.compile.target import Range, Sides, TargetInfo, check_machine, run_builder, target_info
 from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
 from eyas.files import writing
-from eyas.runfolder import read_config, verify_run
 from eyas.runtime.machine import processor
-from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from eyas.runtime.trained_size import TRAINED_SIZE
 from eyas.types import InputSpec, RunConfig
 

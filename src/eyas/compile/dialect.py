@@ -18,9 +18,9 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import QuantType
 
+from eyas.artifacts.quantization import LARGEST, Limits, Quantization
 from eyas.compile.nodes import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
 from eyas.compile.places import module_of, place_of, with_names
-from eyas.compile.quantization import LARGEST, Limits, Quantization
 from eyas.errors import UserError
 from eyas.runtime.machine import Processor, bytes_saturate
 

@@ -9,13 +9,13 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from eyas.artifacts.run import WEIGHTS
 from eyas.errors import UserError
 from eyas.models import zoo
 from eyas.models.decode import Deployed
 from eyas.models.fuse import fused
 from eyas.models.output import HeadOutput
 from eyas.models.weights import load_model
-from eyas.runfolder import WEIGHTS
 from eyas.types import RunConfig
 
 CANDIDATES = 300  # anchors a picture that leave the graph; what that costs in mAP stands in docs/compile.md

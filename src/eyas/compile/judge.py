@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from eyas.artifacts.bundle import Manifest, Parity
 from eyas.compile.built import StandIn
 from eyas.compile.graph import deployed, load_net
 from eyas.compile.pictures import Pictures, made_up_pictures, spread
@@ -21,7 +22,6 @@ from eyas.compile.verify import (
     shapes_to_try,
 )
 from eyas.runtime.loading import open_bundle
-from eyas.runtime.manifest import Manifest, Parity
 from eyas.runtime.sessions.base import Session
 from eyas.runtime.sessions.torch import TorchSession, pick_device
 from eyas.types import RunConfig, UInt8Array

@@ -16,12 +16,12 @@ import onnxslim
 import torch
 from torch import nn
 
+from eyas.artifacts.run import read_config
 from eyas.compile.graph import CANDIDATES, deployed, load_net
 from eyas.compile.places import name_nodes, scopes_of
 from eyas.compile.target import Range, Sides
 from eyas.errors import UserError
 from eyas.files import write_bytes
-from eyas.runfolder import read_config
 from eyas.runtime.sessions.base import INPUT, OUTPUTS
 from eyas.types import InputSpec, RunConfig
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from eyas.card import CARD, read_card
+from eyas.artifacts.card import CARD, read_card
+from eyas.artifacts.run import RECIPE
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.data.shapes import make_scene
 from eyas.errors import UserError
-from eyas.runfolder import RECIPE
 from eyas.types import UInt8Array
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from eyas.artifacts.quantization import LARGEST, Limits, Quantization, QuantizedConvolution
+from eyas.artifacts.run import read_config
 from eyas.compile.calibrate import Histogram, histograms
 from eyas.compile.dialect import DIALECTS
 from eyas.compile.nodes import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
 from eyas.compile.onnx import export
 from eyas.compile.pictures import find_pictures
 from eyas.compile.places import module_of, place_of, with_names
-from eyas.compile.quantization import LARGEST, Limits, Quantization, QuantizedConvolution
 from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
-from eyas.runfolder import read_config
 from eyas.types import UInt8Array
 
 CLIPPING = "mse"  # benchmarks/quantization.md compares it with percentages

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from eyas.artifacts.quantization import LARGEST
 from eyas.compile.graph import CANDIDATES
 from eyas.compile.options import builder_options
-from eyas.compile.quantization import LARGEST
 from eyas.compile.target import Range, Sides, target_info
 from eyas.errors import UserError
 

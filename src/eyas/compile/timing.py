@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from eyas.artifacts.bundle import Latency, Manifest
 from eyas.compile.target import TARGETS
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.machine import gpus, processor
-from eyas.runtime.manifest import Latency, Manifest
 from eyas.runtime.sessions.base import Session
 
 ROUNDS = 5

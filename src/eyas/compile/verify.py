@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from eyas.artifacts.bundle import Accuracy, Manifest, Parity
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.errors import UserError
@@ -15,7 +16,6 @@ from eyas.evaluate.classes import align_classes
 from eyas.evaluate.coco import evaluate_predictions
 from eyas.evaluate.predicting import predict_dataset
 from eyas.runtime.detector import Detector
-from eyas.runtime.manifest import Accuracy, Manifest, Parity
 from eyas.runtime.preprocess import Preprocessor
 from eyas.runtime.sessions.base import Session
 from eyas.types import EVALUATE, Detections, FloatArray, InputSpec, Thresholds, UInt8Array

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eyas.artifacts.run import refuse_file
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.errors import shorten
 from eyas.evaluate.classes import align_classes
 from eyas.evaluate.coco import check_truth
 from eyas.evaluate.report import CONFIDENCE, Evaluation, Subject, check_numbers, evaluate_detector
-from eyas.runfolder import refuse_file
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.runtime.trained_size import size_note, trained_size

@@ -13,8 +13,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from eyas import runfolder
-from eyas.card import hash_file, write_card
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.card import hash_file, write_card
 from eyas.errors import UserError, suggest
 from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, SUFFIXES, Checkpoint, read_checkpoint
 from eyas.models.processing import Contract, contract_of, thresholds_of

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eyas.artifacts.bundle import MANIFEST
 from eyas.files import write_json
 from eyas.runtime.bench_meter import STAGES, Round, Streamed
 from eyas.runtime.machine import Processor
-from eyas.runtime.manifest import MANIFEST
 
 CALM = 0.03  # of the processor time that it asked for, a calm round was denied no more
 ENOUGH = 3  # so many calm rounds at least, and a third of all, are enough to leave the others out

@@ -17,11 +17,11 @@ from typing import Any, TextIO
 
 import cv2
 
+from eyas.artifacts.bundle import read_manifest
 from eyas.errors import UserError
 from eyas.runtime.bench_clock import peak_memory
 from eyas.runtime.bench_meter import Meter
 from eyas.runtime.loading import MANIFEST, load
-from eyas.runtime.manifest import read_manifest
 
 
 class Worker:

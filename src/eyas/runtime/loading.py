@@ -10,17 +10,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from eyas.card import CARD, verify_card
+from eyas.artifacts.card import CARD, verify_card
+from eyas.artifacts.run import read_config, refuse_file, verify_run
 from eyas.decode import MAX_PIXELS
 from eyas.errors import UserError, suggest
-from eyas.runfolder import read_config, refuse_file, verify_run
 from eyas.runtime.detector import Detector
 from eyas.runtime.sessions import torch as torch_session
 from eyas.runtime.sessions.base import Session
 from eyas.types import RunConfig, Thresholds
 
 if TYPE_CHECKING:
-    from eyas.runtime.manifest import Manifest
+    from eyas.artifacts.bundle import Manifest
 
 # Engine -> what opens a run with it: (folder, config, device) -> session. The first one is what "auto" takes.
 RUN_SESSIONS: Mapping[str, Callable[[Path, RunConfig, str], Session]] = MappingProxyType(
@@ -101,7 +101,7 @@ def _load_bundle(
     spin: bool,
 ) -> Detector:
     """Return a detector of a bundle; see `load`."""
-    from eyas.runtime.manifest import read_manifest
+    from eyas.artifacts.bundle import read_manifest
 
     manifest = read_manifest(folder)
     if (folder / CARD).is_file():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eyas.artifacts.bundle import MANIFEST, read_manifest
+from eyas.artifacts.run import read_config
 from eyas.errors import UserError
-from eyas.runfolder import read_config
-from eyas.runtime.manifest import MANIFEST, read_manifest
 from eyas.types import InputSpec
 
 TRAINED_SIZE = "trained_size"  # among the manifest's details: [height, width]

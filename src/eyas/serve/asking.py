@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from eyas.artifacts.bundle import Manifest
 from eyas.errors import UserError, shorten, suggest
-from eyas.runtime.manifest import Manifest
 from eyas.serve.api import Options
 from eyas.serve.errors import ServeError
 from eyas.types import Thresholds

@@ -7,9 +7,9 @@ import logging
 from pathlib import Path
 from time import monotonic
 
+from eyas.artifacts.bundle import Manifest, read_manifest
 from eyas.errors import UserError
 from eyas.runtime.machine import usable_cores
-from eyas.runtime.manifest import Manifest, read_manifest
 from eyas.serve.api import ModelKey
 from eyas.serve.autoscale import Autoscaler, ScaleConfig, Signal
 from eyas.serve.engine_settings import EngineSettings

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from eyas.artifacts.bundle import read_manifest
 from eyas.errors import UserError
-from eyas.runtime.manifest import read_manifest
 from eyas.serve.api import Answer, Engine, ModelKey, Request, Versions
 from eyas.serve.aside import aside
 from eyas.serve.engine import LocalEngine

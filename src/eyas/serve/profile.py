@@ -24,11 +24,11 @@ from statistics import median
 
 import numpy as np
 
+from eyas.artifacts.bundle import Manifest
 from eyas.errors import UserError
 from eyas.files import read_json, write_json
 from eyas.runtime.loading import load
 from eyas.runtime.machine import processor, usable_cores
-from eyas.runtime.manifest import Manifest
 from eyas.runtime.sessions.cache import bundle_key, cache_folder
 from eyas.serve.aside import aside
 

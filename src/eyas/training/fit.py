@@ -16,12 +16,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from eyas import runfolder
-from eyas.card import CARD
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.card import CARD
+from eyas.artifacts.run import read_config
 from eyas.errors import UserError
 from eyas.files import read_json
 from eyas.models.zoo import build_described
-from eyas.runfolder import read_config
 from eyas.signals import Stopped, StopSignals, name
 from eyas.terminal import open_console
 from eyas.training.callbacks.average import BestEpochs

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eyas import runfolder
-from eyas.card import CARD, hash_file, read_card, write_card
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.card import CARD, hash_file, read_card, write_card
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 from eyas.files import write_json

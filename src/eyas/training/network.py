@@ -8,8 +8,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from eyas import runfolder
-from eyas.card import CARD, read_card
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.card import CARD, read_card
+from eyas.artifacts.run import read_config, read_names, verify_run
 from eyas.errors import UserError
 from eyas.files import read_json
 from eyas.models import zoo
@@ -19,7 +20,6 @@ from eyas.models.infer import name_of
 from eyas.models.processing import contract_of
 from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import read_state, transfer
-from eyas.runfolder import read_config, read_names, verify_run
 from eyas.training.recipe import ModelRecipe
 
 DEFAULT = "n"

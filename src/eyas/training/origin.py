@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from eyas import runfolder
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.run import read_config
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError, shorten
 from eyas.files import atomic_path, read_json, write_json
-from eyas.runfolder import read_config
 from eyas.training.override import flatten
 from eyas.training.recipe import Recipe
 from eyas.training.saved import anew

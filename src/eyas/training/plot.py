@@ -11,7 +11,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from eyas import runfolder
+from eyas.artifacts import run as runfolder
 from eyas.files import atomic_path
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from eyas import runfolder
-from eyas.card import hash_file
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.card import hash_file
 from eyas.errors import UserError
 from eyas.files import atomic_path, read_json, write_json
 

@@ -10,11 +10,11 @@ import pytest
 from tests.compile.made import write_data, write_run
 from tests.compile.parity.matrix import SIDE, Graphs, write_row
 
+from eyas.artifacts.run import read_config, write_config
 from eyas.compile.bundle import graph_precision
 from eyas.compile.onnx import export
 from eyas.compile.settings import Settings
 from eyas.compile.target import target_info
-from eyas.runfolder import read_config, write_config
 
 
 @pytest.fixture(scope="module")

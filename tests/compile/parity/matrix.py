@@ -14,7 +14,9 @@ import onnx
 import torch
 from tests.compile.made import calibrate_statistics, computes_in_bf16
 
-from eyas.card import write_card
+from eyas.artifacts.bundle import Manifest, read_manifest, write_manifest
+from eyas.artifacts.card import write_card
+from eyas.artifacts.run import CONFIG, WEIGHTS, read_config, write_config
 from eyas.compile.bundle import new_manifest
 from eyas.compile.dialect import quantize
 from eyas.compile.graph import CANDIDATES, deployed, load_net
@@ -26,9 +28,7 @@ from eyas.compile.target import TARGETS, run_builder, target_info
 from eyas.compile.verify import BOUNDS, Bound, letterboxed, parity, sample_pictures
 from eyas.data.formats import load_dataset
 from eyas.models import weights, zoo
-from eyas.runfolder import CONFIG, WEIGHTS, read_config, write_config
 from eyas.runtime.loading import open_bundle
-from eyas.runtime.manifest import Manifest, read_manifest, write_manifest
 from eyas.runtime.sessions.torch import TorchSession
 from eyas.types import FloatArray, InputSpec, RunConfig, Thresholds, UInt8Array
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.serve.bundles import write_bundle
 
+from eyas.artifacts.bundle import read_manifest
 from eyas.errors import UserError
-from eyas.runtime.manifest import read_manifest
 from eyas.serve.api import ModelKey
 from eyas.serve.cluster.catalog import Table, digest, model_id, read_entry, unpack
 

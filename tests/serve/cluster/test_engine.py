@@ -10,8 +10,8 @@ from typing import TypeVar, cast
 import numpy as np
 import pytest
 
+from eyas.artifacts.bundle import Manifest
 from eyas.errors import UserError
-from eyas.runtime.manifest import Manifest
 from eyas.serve.api import Answer, Lane, ModelKey, ModelStatus, Request
 from eyas.serve.cluster import engine as module
 from eyas.serve.cluster.catalog import Entry, Table

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from tests.runtime.test_manifest import manifest_of, small_model
+from tests.artifacts.test_bundle import manifest_of, small_model
 
-from eyas.card import write_card
-from eyas.runtime.manifest import MANIFEST, write_manifest
+from eyas.artifacts.bundle import MANIFEST, write_manifest
+from eyas.artifacts.card import write_card
 
 
 def write_bundle(folder: Path, name: str = "small", **changes: Any) -> Path:

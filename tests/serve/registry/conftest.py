@@ -9,8 +9,8 @@ import pytest
 from tests.serve import bundles as detecting
 from tests.serve.registry.carded import write_bundle
 
-from eyas.card import write_card
-from eyas.runtime.manifest import MANIFEST
+from eyas.artifacts.bundle import MANIFEST
+from eyas.artifacts.card import write_card
 from eyas.serve.registry import Registry, open_registry
 from eyas.serve.registry.store import DATABASE
 

@@ -12,9 +12,9 @@ from tests.serve.registry.test_follow import WORKERS, started_follower, until
 from tests.serve.registry.test_watch import Watched, run
 from tests.serve.started import started
 
-from eyas.card import write_card
+from eyas.artifacts.bundle import MANIFEST
+from eyas.artifacts.card import write_card
 from eyas.errors import UserError
-from eyas.runtime.manifest import MANIFEST
 from eyas.serve.api import ModelKey
 from eyas.serve.registry import Registry
 from eyas.serve.registry.follow import wanted_of

@@ -18,10 +18,10 @@ from tests.serve.gated import free_port
 from tests.serve.registry.test_follow import WORKERS, Load, until
 from tests.serve.started import started
 
-from eyas.card import write_card
+from eyas.artifacts.bundle import MANIFEST
+from eyas.artifacts.card import write_card
 from eyas.cli.main import main as command
 from eyas.errors import UserError
-from eyas.runtime.manifest import MANIFEST
 from eyas.serve.registry import open_registry
 
 # What the server takes of the whole of MLflow, which is half a gigabyte more and does not go with our constraints.

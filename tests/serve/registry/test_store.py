@@ -19,9 +19,9 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 from tests.serve.registry.carded import write_bundle
 
-from eyas.card import CARD, read_card
+from eyas.artifacts.bundle import Accuracy, Latency
+from eyas.artifacts.card import CARD, read_card
 from eyas.errors import UserError
-from eyas.runtime.manifest import Accuracy, Latency
 from eyas.serve.api import ModelKey
 from eyas.serve.registry import Event, Model, Registry, open_registry
 from eyas.serve.registry.artifacts import Artifacts

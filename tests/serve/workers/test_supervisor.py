@@ -149,7 +149,7 @@ def test_a_bundle_that_cannot_be_opened_is_told_in_words(tmp_path: Path, damage:
             write_bundle(folder)
             (folder / "model.onnx").write_bytes(b"" if damage == "changed" else b"\x08\x07")
         if damage == "no network":
-            from eyas.card import hash_file
+            from eyas.artifacts.card import hash_file
 
             manifest = (folder / "manifest.json").read_text("utf-8")
             wrong = hash_file(folder / "model.onnx")

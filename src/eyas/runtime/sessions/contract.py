@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from eyas.artifacts.bundle import Manifest
 from eyas.errors import UserError
-from eyas.runtime.manifest import Manifest
 from eyas.runtime.sessions.base import INPUT, OUTPUTS
 from eyas.types import FloatArray
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eyas.artifacts.bundle import Manifest
 from eyas.errors import UserError, missing_extra
-from eyas.runtime.manifest import Manifest
 from eyas.runtime.openvino_core import openvino_core
 from eyas.runtime.sessions.base import INPUT, OUTPUTS, describe
 from eyas.runtime.sessions.cache import bundle_key, cache_folder

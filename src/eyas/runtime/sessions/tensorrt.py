@@ -15,9 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from eyas.artifacts.bundle import Manifest
 from eyas.errors import UserError, missing_extra
 from eyas.files import atomic_path
-from eyas.runtime.manifest import Manifest
 from eyas.runtime.sessions import cuda as cuda_module
 from eyas.runtime.sessions.base import INPUT, describe
 from eyas.runtime.sessions.cache import cache_folder

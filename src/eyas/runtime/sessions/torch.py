@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eyas.artifacts.run import WEIGHTS
 from eyas.errors import UserError
-from eyas.runfolder import WEIGHTS
 from eyas.types import FloatArray, RunConfig, UInt8Array
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyas.card import CARD
-from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest
+from eyas.artifacts.bundle import MANIFEST, Manifest, read_manifest
+from eyas.artifacts.card import CARD
 from eyas.serve.api import ModelKey, ModelStatus
 from eyas.serve.route import CHAMPION
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eyas.artifacts.bundle import Manifest
 from eyas.errors import missing_extra
-from eyas.runtime.manifest import Manifest
 from eyas.serve.cluster.catalog import pack, unpack
 from eyas.serve.predict.parts import Part, from_line, to_line
 from eyas.serve.predict.work import Done, Predictor, Settings

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from eyas.card import hash_file
+from eyas.artifacts.bundle import MANIFEST, Manifest, read_manifest
+from eyas.artifacts.card import hash_file
 from eyas.decode import MAX_PIXELS
 from eyas.errors import UserError
 from eyas.runtime.machine import usable_cores
-from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest
 from eyas.serve.predict.job import Job, Saved
 from eyas.serve.predict.parts import Part, plan
 from eyas.serve.predict.pool import Pool

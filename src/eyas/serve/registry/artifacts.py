@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from eyas.card import CARD, Card, verify_card
+from eyas.artifacts.bundle import MANIFEST, Manifest, read_manifest
+from eyas.artifacts.card import CARD, Card, verify_card
+from eyas.artifacts.run import refuse_file
 from eyas.errors import UserError
-from eyas.runfolder import refuse_file
-from eyas.runtime.manifest import MANIFEST, Manifest, read_manifest
 
 _TEMPORARY = ".adding-"
 _STALE_SECONDS = 24 * 3600.0

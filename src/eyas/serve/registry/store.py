@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from eyas.card import Card
+from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.card import Card
 from eyas.errors import UserError, suggest
-from eyas.runtime.manifest import Manifest
 from eyas.serve.registry.artifacts import Artifacts
 from eyas.serve.registry.base import CHAMPION, Event, Model, Registry, Resolved, Version, check_alias, check_name
 from eyas.serve.registry.records import EVENT, Records, ServerRecords, SqliteRecords, event_tag

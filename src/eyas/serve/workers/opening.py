@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from eyas.artifacts.bundle import read_manifest
 from eyas.errors import UserError
 from eyas.runtime.loading import load
-from eyas.runtime.manifest import read_manifest
 from eyas.serve.workers.base import WorkerFailed, WorkerSpec
 from eyas.serve.workers.pipeline import BatchFailed, Pipeline
 

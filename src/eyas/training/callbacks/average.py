@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from eyas import runfolder
+from eyas.artifacts import run as runfolder
 from eyas.errors import UserError
 from eyas.models.weights import read_state, save_model
 from eyas.training.callbacks.save import Saver

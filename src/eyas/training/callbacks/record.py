@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from eyas import runfolder
+from eyas.artifacts import run as runfolder
 from eyas.data.batch import Batch
 from eyas.files import write_text
 from eyas.training.module import DetectionModule

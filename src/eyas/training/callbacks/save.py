@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import lightning as L
 
-from eyas import runfolder
+from eyas.artifacts import run as runfolder
 from eyas.models.weights import save_model
 from eyas.training.module import DetectionModule
 from eyas.training.saved import lost_weights, write_state, write_weights

@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 from tests.meta.source import ROOT
 
-from eyas.card import hash_file
+from eyas.artifacts.bundle import MANIFEST, Accuracy, Manifest, manifest_schema, read_manifest, write_manifest
+from eyas.artifacts.card import hash_file
 from eyas.errors import UserError
 from eyas.runtime.loading import load
-from eyas.runtime.manifest import MANIFEST, Accuracy, Manifest, manifest_schema, read_manifest, write_manifest
 from eyas.runtime.onnx_file import has_external_data
 from eyas.runtime.sessions.chunks import run_in_chunks
 from eyas.runtime.sessions.onnxruntime import OnnxRuntimeSession, pick_providers

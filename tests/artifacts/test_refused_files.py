@@ -10,10 +10,10 @@ import torch
 from tests.models.foreign import narrow_net, trained
 
 import eyas
+from eyas.artifacts.run import read_names, run_of
 from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.models.importing import import_checkpoint
-from eyas.runfolder import read_names, run_of
 
 
 @pytest.fixture

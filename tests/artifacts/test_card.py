@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.nasty import variants
 
-from eyas.card import CARD, Card, hash_file, lineage, read_card, verify_card, write_card
+from eyas.artifacts.card import CARD, Card, hash_file, lineage, read_card, verify_card, write_card
 from eyas.errors import UserError
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # SHA-256 of "abc", FIPS 180-4's example
@@ -60,7 +60,7 @@ def test_what_was_just_hashed_is_not_read_again_but_still_compared(
 ) -> None:
     hashed: list[str] = []
     card = artefact(tmp_path / "x")
-    monkeypatch.setattr("eyas.card.hash_file", lambda path: hashed.append(path.name) or hash_file(path))
+    monkeypatch.setattr("eyas.artifacts.card.hash_file", lambda path: hashed.append(path.name) or hash_file(path))
     assert verify_card(tmp_path / "x", known={"a.txt": ABC}) == card and hashed == ["b.txt"]
     with pytest.raises(UserError, match=r"a\.txt was changed"):
         verify_card(tmp_path / "x", known={"a.txt": "0" * 64})

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from eyas.card import CARD, verify_card
+from eyas.artifacts.card import CARD, verify_card
 from eyas.checks import check_class_names, check_whole, shown
 from eyas.errors import UserError
 from eyas.files import read_json, write_json

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from tests.nasty import replaced, variants
 
-from eyas.card import write_card
+from eyas.artifacts.card import write_card
+from eyas.artifacts.run import CONFIG, WEIGHTS, read_config, verify_run, write_config
 from eyas.errors import UserError
 from eyas.models import zoo
 from eyas.models.spec import YoloNasSpec
-from eyas.runfolder import CONFIG, WEIGHTS, read_config, verify_run, write_config
 from eyas.runtime.loading import load
 from eyas.types import InputSpec, RunConfig
 

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from eyas.card import check_files, check_hash
+from eyas.artifacts.card import check_files, check_hash
+from eyas.artifacts.run import compile_command, refuse_file
 from eyas.checks import MAX_CLASSES, check_class_names, check_file_name, check_text, shown
 from eyas.errors import UserError
 from eyas.files import read_json, write_text
-from eyas.runfolder import compile_command, refuse_file
 from eyas.types import MAX_SIDE, InputSpec, Thresholds, checked_fields
 
 MANIFEST = "manifest.json"

@@ -1,0 +1,1 @@
+"""What lies on disk between two steps: each artefact reads, writes and verifies itself."""
