@@ -24,9 +24,9 @@ import torch
 from torch import nn
 
 from eyas.data.batch import Batch
-from eyas.losses.settings import LossSettings
+from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build
-from eyas.training.batches import batch_loss, to_float_images
+from eyas.training.batches import to_float_images
 from eyas.training.callbacks.progress import ProgressLine
 from eyas.training.callbacks.record import Recorder
 from eyas.training.callbacks.save import Saver, Stopper
@@ -44,14 +44,14 @@ def bare_loop(net: nn.Module, batches: list[Batch], recipe: Recipe) -> Iterator[
     """Yield the processor seconds of each step of a loop as one would write it by hand."""
     optimizer = make_optimizer(net, recipe.optim)
     ema = Ema(net, recipe.optim.ema)
-    settings = LossSettings()
+    criterion = DetectionCriterion()
     net.train()
     step = 0
     while True:
         batch = batches[step % len(batches)]
         start = time.process_time()
         images = to_float_images(batch.images, 1 / 255)
-        loss = torch.stack(list(batch_loss(net(images), batch, settings).values())).sum()
+        loss = torch.stack(list(criterion(net(images), batch).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), recipe.optim.clip_norm)

@@ -5,10 +5,10 @@ import torch
 from tests.models.nets import IRREGULAR, with_random_statistics
 from torch import Tensor, nn
 
+from eyas.head_output import HeadOutput
 from eyas.models import zoo
 from eyas.models.decode import Deployed, decode_boxes
 from eyas.models.fuse import fused
-from eyas.models.output import HeadOutput
 from eyas.models.yolo_nas import STRIDES, YoloNas, anchors
 from eyas.types import InputSpec
 

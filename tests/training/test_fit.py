@@ -25,6 +25,7 @@ from eyas.artifacts.run import read_config
 from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.files import atomic_path
+from eyas.losses.detection import DetectionCriterion
 from eyas.models import zoo
 from eyas.training.callbacks.average import BestEpochs
 from eyas.training.callbacks.save import Saver, Stopper
@@ -135,17 +136,15 @@ def test_max_steps_ends_the_run_within_an_epoch_and_leaves_a_usable_one(tiny: Re
 def test_a_loss_that_is_no_number_names_term_and_pictures(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eyas.training import module
-
     calls = []
 
     def poisoned(*args: Any) -> dict[str, torch.Tensor]:
-        terms = batch_loss(*args)
+        terms = forward(*args)
         calls.append(1)
         return {**terms, "dfl": terms["dfl"] * float("nan")} if len(calls) == 3 else terms
 
-    batch_loss = module.batch_loss
-    monkeypatch.setattr(module, "batch_loss", poisoned)
+    forward = DetectionCriterion.forward
+    monkeypatch.setattr(DetectionCriterion, "forward", poisoned)
     with pytest.raises(DivergedError) as caught:
         fit(tiny, tmp_path / "run", console=quiet())
     assert "term dfl at step 2" in str(caught.value) and str(caught.value).count(".jpg") == 6

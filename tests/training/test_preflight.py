@@ -12,6 +12,7 @@ import torch
 
 from eyas.data.shapes import make_shapes
 from eyas.errors import UserError
+from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build
 from eyas.training import preflight as checks
 from eyas.training.data import DetectionData
@@ -28,7 +29,7 @@ def test_a_sound_run_passes_and_nothing_is_changed(tiny: Recipe, data: Detection
     torch.manual_seed(0)
     net = build("p", len(data.classes))
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    findings = preflight(tiny, data, net)
+    findings = preflight(tiny, data, net, DetectionCriterion())
     assert {f.check for f in findings} == {"labels", "augmentation", "memory", "loss balance", "learning"}
     assert all(f.fine and f.text for f in findings)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
@@ -42,7 +43,7 @@ def test_a_broken_picture_among_the_first_does_not_stop_a_run_that_may_have_it(t
     recipe = evolve(tiny, data={"root": str(root), "size": 64})
     data = DetectionData(recipe.data, recipe.augment)
     with pytest.warns(UserWarning, match=first.name):
-        findings = preflight(recipe, data, build("p", len(data.classes)))
+        findings = preflight(recipe, data, build("p", len(data.classes)), DetectionCriterion())
     told = {f.check: f.text for f in findings}
     assert told["pictures"] == "1 of 110 pictures could not be read and were skipped."
     assert "on 4 pictures" in told["learning"]
@@ -51,7 +52,9 @@ def test_a_broken_picture_among_the_first_does_not_stop_a_run_that_may_have_it(t
         assert data.train_dataloader().skipped.known == {0}
     second.unlink()
     with pytest.warns(UserWarning), pytest.raises(UserError, match="2 of 110 pictures can't be read, more than 1%"):
-        preflight(recipe, DetectionData(recipe.data, recipe.augment), build("p", len(data.classes)))
+        preflight(
+            recipe, DetectionData(recipe.data, recipe.augment), build("p", len(data.classes)), DetectionCriterion()
+        )
 
 
 def test_labels_out_of_range_flat_boxes_and_nan_are_found(data: DetectionData) -> None:
@@ -101,17 +104,17 @@ def test_the_memory_estimate_holds_against_what_a_step_takes(tiny: Recipe, data:
 def test_a_frozen_network_does_not_learn(tiny: Recipe, data: DetectionData) -> None:
     net, batch = build("p", len(data.classes)), data.trial_batch(4, epoch=0)
     frozen = evolve(tiny, optim={"lr": 1e-30})
-    learning = {f.check: f for f in check_learning(frozen, net, batch)}
+    learning = {f.check: f for f in check_learning(frozen, net, DetectionCriterion(), batch)}
     assert not learning["learning"].fine
     weights = dataclasses.replace(tiny.loss, iou_weight=5000.0)
-    balance = {f.check: f for f in check_learning(dataclasses.replace(tiny, loss=weights), net, batch, steps=3)}
+    balance = {f.check: f for f in check_learning(tiny, net, DetectionCriterion(weights), batch, steps=3)}
     assert not balance["loss balance"].fine
 
 
 def test_failures_stand_in_the_error(tiny: Recipe, data: DetectionData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "free_memory", lambda accelerator: 1.0)
     with pytest.raises(UserError, match="memory") as caught:
-        preflight(tiny, data, build("p", len(data.classes)))
+        preflight(tiny, data, build("p", len(data.classes)), DetectionCriterion())
     assert "--trainer.preflight false" in str(caught.value)
 
 

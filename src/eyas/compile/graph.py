@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from eyas.artifacts.run import WEIGHTS
 from eyas.errors import UserError
+from eyas.head_output import HeadOutput
 from eyas.models import zoo
 from eyas.models.decode import Deployed
 from eyas.models.fuse import fused
-from eyas.models.output import HeadOutput
 from eyas.models.weights import load_model
 from eyas.types import RunConfig
 

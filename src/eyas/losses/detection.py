@@ -8,11 +8,32 @@ import torch
 from torch import Tensor
 
 from eyas.assign.task_aligned import task_aligned
+from eyas.head_output import HeadOutput
+from eyas.losses.criterion import Criterion, Reduce, TruthBatch
 from eyas.losses.distribution import distribution_focal
 from eyas.losses.giou import giou_loss
 from eyas.losses.settings import LossSettings
 from eyas.losses.varifocal import varifocal
 from eyas.tensor_boxes import boxes_from_bins
+
+
+class DetectionCriterion(Criterion):
+    """The loss of a dense head that gives `HeadOutput`; see `detection_loss`.
+
+    Args:
+        settings: weights and constants; the defaults if None.
+        reduce: averages a scalar over processes; the identity if None.
+    """
+
+    terms = ("class", "iou", "dfl")
+
+    def __init__(self, settings: LossSettings | None = None, reduce: Reduce | None = None) -> None:
+        super().__init__(reduce)
+        self.settings = settings or LossSettings()
+
+    def forward(self, output: HeadOutput, batch: TruthBatch) -> dict[str, Tensor]:
+        """Return the weighted terms "class", "iou" and "dfl", each a scalar."""
+        return detection_loss(*output, batch.boxes, batch.labels, batch.counts, self.settings, self.reduce)
 
 
 def detection_loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from eyas.models.output import HeadOutput
+from eyas.head_output import HeadOutput
 from eyas.tensor_boxes import boxes_from_bins
 from eyas.types import InputSpec
 

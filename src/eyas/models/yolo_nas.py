@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from eyas.head_output import HeadOutput
 from eyas.models.layers import Activation, ConvBnAct, CspLayer, QARepVGG, Spp, make_block
-from eyas.models.output import HeadOutput
 from eyas.models.spec import StageSpec, YoloNasSpec
 
 __all__ = ["STRIDES", "YoloNas", "YoloNasSpec", "anchors"]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from eyas.data.batch import Batch
 from eyas.letterbox import Placement
-from eyas.losses.detection import detection_loss
-from eyas.losses.settings import LossSettings
-from eyas.models.output import HeadOutput
 
 
 def to_float_images(images: Tensor, scale: float) -> Tensor:
@@ -22,23 +18,3 @@ def placement_of(row: Sequence[float]) -> Placement:
     """Return the placement that a row of `Batch.placements` holds."""
     scale_x, scale_y, left, top, width, height = row
     return Placement(scale_x, scale_y, int(left), int(top), int(width), int(height))
-
-
-def batch_loss(
-    output: HeadOutput,
-    batch: Batch,
-    settings: LossSettings,
-    reduce_normaliser: Callable[[Tensor], Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """Return the weighted loss terms of what the network said of a batch; see `detection_loss`."""
-    return detection_loss(
-        output.class_logits,
-        output.box_logits,
-        output.anchor_points,
-        output.strides,
-        batch.boxes,
-        batch.labels,
-        batch.counts,
-        settings,
-        reduce_normaliser,
-    )

@@ -21,6 +21,8 @@ from eyas.artifacts.card import CARD
 from eyas.artifacts.run import read_config
 from eyas.errors import UserError
 from eyas.files import read_json
+from eyas.losses.criterion import Criterion
+from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build_described
 from eyas.signals import Stopped, StopSignals, name
 from eyas.terminal import open_console
@@ -37,6 +39,7 @@ from eyas.training.origin import check_data, check_recipe
 from eyas.training.override import flatten, override
 from eyas.training.parallel import (
     first_process,
+    mean_over_processes,
     pick_accelerator,
     pick_precision,
     pick_strategy,
@@ -132,14 +135,10 @@ def _run(recipe: Recipe, folder: Path, console: Console, signals: StopSignals, r
     found = resumed.found if resumed is not None else None
     if resumed is not None:
         check_data(folder, recipe, data.train_index, data.val_index)
-    net = _network(recipe, folder, data, found, console, checked=resumed is not None)
-    module = DetectionModule(
-        prepare(net, channels_last=recipe.trainer.channels_last, compiled=recipe.trainer.compile),
-        data.classes,
-        recipe.data.input_spec(),
-        recipe.optim,
-        recipe.loss,
-    )
+    criterion = DetectionCriterion(recipe.loss, mean_over_processes)
+    net = _network(recipe, folder, data, found, console, None if resumed is not None else criterion)
+    net = prepare(net, channels_last=recipe.trainer.channels_last, compiled=recipe.trainer.compile)
+    module = DetectionModule(net, data.classes, recipe.data.input_spec(), recipe.optim, criterion)
     module.keep_detections = recipe.trainer.sheets
     if found is not None:
         check_fits(found, module.state_dict(), folder)
@@ -190,9 +189,14 @@ def _finish(recipe: Recipe, trainer: L.Trainer, module: DetectionModule, saver: 
 
 
 def _network(
-    recipe: Recipe, folder: Path, data: DetectionData, found: SavedState | None, console: Console, checked: bool
+    recipe: Recipe,
+    folder: Path,
+    data: DetectionData,
+    found: SavedState | None,
+    console: Console,
+    criterion: Criterion | None,
 ) -> nn.Module:
-    """Return the network to train, and tell what is to be known of its weights; run the preflight unless `checked`."""
+    """Return the network to train, and tell what is to be known of it; check before if there is a criterion."""
     if found is None:
         net, notes = make_network(recipe.model, data.classes)
     else:
@@ -203,7 +207,8 @@ def _network(
         return net
     for note in notes:
         say(console, note)
-    for finding in preflight(recipe, data, net) if recipe.trainer.preflight and not checked else ():
+    checked = preflight(recipe, data, net, criterion) if criterion is not None and recipe.trainer.preflight else ()
+    for finding in checked:
         say(console, f"ok  {finding.check}: {finding.text}")
     return net
 

@@ -14,12 +14,12 @@ from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 from eyas.evaluate.coco import CocoResult, evaluate_predictions
 from eyas.evaluate.predictions import Predictions, PredictionsBuilder
-from eyas.losses.settings import LossSettings
+from eyas.losses.criterion import Criterion
+from eyas.losses.detection import DetectionCriterion
 from eyas.models.decode import Deployed
 from eyas.models.fuse import fused
-from eyas.models.output import HeadOutput
 from eyas.runtime.postprocess import select
-from eyas.training.batches import batch_loss, placement_of, to_float_images
+from eyas.training.batches import placement_of, to_float_images
 from eyas.training.data import DetectionData
 from eyas.training.ema import Ema
 from eyas.training.optim import make_optimizer
@@ -43,21 +43,19 @@ class DetectionModule(L.LightningModule):
         classes: class names, in label order.
         input_spec: the input contract of the network.
         optim: optimizer, schedule, average; the defaults if None.
-        loss: weights of the terms and the assigner's constants; the defaults if None.
+        criterion: the loss; varifocal, GIoU and DFL with the default weights if None.
         truth: the validation split, for AP; taken from the datamodule's `val_index` if None.
 
-    Logs "train/loss", "train/class", "train/iou", "train/dfl", "lr" every 50 steps,
-    and "val/AP", "val/AP50" and the other COCO numbers after each evaluation.
+    Logs "train/loss", "train/" and the name of each of the criterion's terms, and "lr" every 50 steps, and "val/AP",
+    "val/AP50" and the other COCO numbers after each evaluation.
 
     Attributes:
         net: the network being trained.
         ema_net: the moving average of its weights: what is evaluated and shipped.
-        terms: float32 [3], the latest weighted loss terms, in the order of `TERMS`.
+        terms: float32 [T], the latest weighted loss terms, in the order of the criterion's `terms`.
         result: the latest evaluation, None before the first.
         detections: picture index -> detections of the latest evaluation, for the first `keep_detections` pictures.
     """
-
-    TERMS = ("class", "iou", "dfl")
 
     def __init__(
         self,
@@ -65,7 +63,7 @@ class DetectionModule(L.LightningModule):
         classes: tuple[str, ...],
         input_spec: InputSpec,
         optim: OptimRecipe | None = None,
-        loss: LossSettings | None = None,
+        criterion: Criterion | None = None,
         truth: DatasetIndex | None = None,
         thresholds: Thresholds = EVALUATE,
     ) -> None:
@@ -74,12 +72,12 @@ class DetectionModule(L.LightningModule):
         self.classes = classes
         self.input_spec = input_spec
         self.optim_recipe = optim or OptimRecipe()
-        self.loss_settings = loss or LossSettings()
+        self.criterion = criterion or DetectionCriterion(reduce=mean_over_processes)
         self.truth = truth
         self.thresholds = thresholds
         self.ema = Ema(net, self.optim_recipe.ema)
         self.ema_net = self.ema.net  # registered, so that checkpoints and devices include it
-        self.terms = torch.zeros(len(self.TERMS))
+        self.terms = torch.zeros(len(self.criterion.terms))
         self.result: CocoResult | None = None
         self.keep_detections = 0
         self.detections: dict[int, Detections] = {}
@@ -90,14 +88,14 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of one batch: the sum of the weighted terms."""
-        output: HeadOutput = self.net(to_float_images(batch.images, self.input_spec.scale))
-        terms = batch_loss(output, batch, self.loss_settings, mean_over_processes())
-        stacked = torch.stack([terms[name] for name in self.TERMS])
+        output = self.net(to_float_images(batch.images, self.input_spec.scale))
+        terms: dict[str, Tensor] = self.criterion(output, batch)
+        stacked = torch.stack([terms[name] for name in self.criterion.terms])
         self.terms = stacked.detach()
         self._check_finite(batch.indices)
         loss = stacked.sum()
         if batch_index % LOG_EVERY == 0:  # each call of log costs half a millisecond
-            values = {f"train/{name}": value for name, value in zip(self.TERMS, self.terms, strict=True)}
+            values = {f"train/{name}": value for name, value in zip(self.criterion.terms, self.terms, strict=True)}
             self.log_dict({"train/loss": loss.detach(), **values, "lr": self.learning_rate()})
         return loss
 
@@ -221,7 +219,7 @@ class DetectionModule(L.LightningModule):
         finite = terms.isfinite()
         if bool(finite.all()):
             return
-        bad = [name for name, fine in zip(self.TERMS, finite.tolist(), strict=True) if not fine]
+        bad = [name for name, fine in zip(self.criterion.terms, finite.tolist(), strict=True) if not fine]
         raise DivergedError(
             f"The loss is no longer a number: term {', '.join(bad)} at step {self.global_step}.",
             where="pictures " + ", ".join(self._names(indices.tolist())),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -78,22 +77,23 @@ def first_process() -> bool:
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
 
 
-def mean_over_processes() -> Callable[[Tensor], Tensor] | None:
-    """Return the function that averages a scalar over processes, None when there is one process only."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return None
+def alone() -> bool:
+    """Return whether there is one process only."""
+    return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
 
-    def reduce(value: Tensor) -> Tensor:
-        value = value.clone()
-        dist.all_reduce(value)
-        return value / dist.get_world_size()
 
-    return reduce
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Return the mean of a scalar over processes."""
+    if alone():
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
 
 
 def gather_over_processes(value: T) -> list[T]:
     """Return every process's value, by rank; just this one's when there is one process only."""
-    if mean_over_processes() is None:
+    if alone():
         return [value]
     values: list[T | None] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)

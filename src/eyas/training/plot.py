@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -28,13 +30,19 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(rows[0], np.array(table).T, strict=True))
 
 
+def terms_of(columns: Iterable[str]) -> list[str]:
+    """Return the names of the loss terms: the columns of `steps.csv` after the total."""
+    names = list(columns)
+    return names[names.index("loss") + 1 :]
+
+
 def plot_results(folder: Path) -> None:
     """Draw loss terms, AP and learning rate over the steps into `results.png` of the run in `folder`."""
     steps, epochs = read_columns(folder / "steps.csv"), read_columns(folder / runfolder.METRICS)
     if not steps:
         return
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
-    for name, colour in (("class", "#1f77b4"), ("iou", "#ff7f0e"), ("dfl", "#2ca02c")):
+    for name, colour in zip(terms_of(steps), cycle(mpl.color_sequences["tab10"]), strict=False):
         axes[0].plot(steps["step"], steps[name], color=colour, alpha=0.25, linewidth=0.8)
         if epochs:
             axes[0].plot(epochs["step"], epochs[name], color=colour, marker=".", label=name)

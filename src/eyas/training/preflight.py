@@ -15,7 +15,8 @@ from eyas.data.cache import available_memory
 from eyas.data.index import DatasetIndex
 from eyas.data.usable import Usable
 from eyas.errors import UserError
-from eyas.training.batches import batch_loss, to_float_images
+from eyas.losses.criterion import Criterion
+from eyas.training.batches import to_float_images
 from eyas.training.data import DetectionData, trained
 from eyas.training.optim import make_optimizer
 from eyas.training.recipe import Recipe, evolve
@@ -38,7 +39,7 @@ class Finding:
     text: str
 
 
-def preflight(recipe: Recipe, data: DetectionData, net: nn.Module) -> list[Finding]:
+def preflight(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion) -> list[Finding]:
     """Check labels, augmentation, loss balance, learning and memory; the network is left as it was.
 
     Raises:
@@ -49,7 +50,7 @@ def preflight(recipe: Recipe, data: DetectionData, net: nn.Module) -> list[Findi
         check_augmentation(data),
     ]
     batch = data.trial_batch(FEW, epoch=0)
-    findings += [check_memory(recipe, net, batch), *check_learning(recipe, net, batch)]
+    findings += [check_memory(recipe, net, batch), *check_learning(recipe, net, criterion, batch)]
     if data.trial_skipped.known:
         findings.append(Finding("pictures", True, data.trial_skipped.summary()))
     bad = [finding for finding in findings if not finding.fine]
@@ -140,19 +141,19 @@ def free_memory(accelerator: str) -> float:
 
 
 def check_learning(
-    recipe: Recipe, net: nn.Module, batch: Batch, *, steps: int = 12, seconds: float = 6.0
+    recipe: Recipe, net: nn.Module, criterion: Criterion, batch: Batch, *, steps: int = 12, seconds: float = 6.0
 ) -> list[Finding]:
     """Overfit a copy of the network to a few pictures for some steps: the loss must fall, its terms be balanced."""
     if int(batch.counts.sum()) == 0:
         return [Finding("learning", True, "not tried: augmentation left no box in the trial pictures")]
-    net = copy.deepcopy(net).train()
+    net, criterion = copy.deepcopy(net).train(), copy.deepcopy(criterion)
     optim = evolve(recipe, optim={"lr": min(recipe.optim.lr, 2e-3)}).optim
     optimizer = make_optimizer(net, optim)
     history: list[torch.Tensor] = []
     images = to_float_images(batch.images, recipe.data.input_spec().scale)
     start = time.monotonic()
     while len(history) < steps and (len(history) < 3 or time.monotonic() - start < seconds):
-        terms = batch_loss(net(images), batch, recipe.loss)
+        terms = criterion(net(images), batch)
         loss = torch.stack(list(terms.values()))
         history.append(loss.detach())
         optimizer.zero_grad()

@@ -89,7 +89,8 @@ class ProgressLine(L.Callback):
             return
         assert isinstance(pl_module, DetectionModule)
         terms = "  ".join(
-            f"{name} {value:.3f}" for name, value in zip(pl_module.TERMS, pl_module.terms.tolist(), strict=True)
+            f"{name} {value:.3f}"
+            for name, value in zip(pl_module.criterion.terms, pl_module.terms.tolist(), strict=True)
         )
         seconds = time.perf_counter() - self._epoch_start
         line = f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  step {trainer.global_step:>6}  {terms}"

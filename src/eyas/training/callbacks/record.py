@@ -18,8 +18,9 @@ from eyas.training.module import DetectionModule
 from eyas.training.plot import plot_results
 
 STEPS = "steps.csv"
-EPOCH_FIELDS = ("epoch", "step", "seconds", "cpu_seconds", "pictures", "lr", "loss", "class", "iou", "dfl")
-STEP_FIELDS = ("step", "epoch", "seconds", "cpu_seconds", "lr", "loss", "class", "iou", "dfl")
+# Each is followed by the criterion's terms, an epoch's row also by the COCO numbers.
+EPOCH_FIELDS = ("epoch", "step", "seconds", "cpu_seconds", "pictures", "lr", "loss")
+STEP_FIELDS = ("step", "epoch", "seconds", "cpu_seconds", "lr", "loss")
 
 
 def cpu_seconds() -> float:
@@ -41,7 +42,7 @@ class Recorder(L.Callback):
         self.every = every
         self._start = time.perf_counter()
         self._start_cpu = cpu_seconds()
-        self._sum = torch.zeros(len(DetectionModule.TERMS))
+        self._sum = torch.zeros(())  # of the loss terms; becomes as long as there are terms
         self._count = 0
         self._pictures = 0
         self._resumed_step = 0
@@ -102,7 +103,7 @@ class Recorder(L.Callback):
             terms = pl_module.terms.tolist()
             seconds, cpu = self.elapsed()
             row = [trainer.global_step, trainer.current_epoch, seconds, cpu, pl_module.learning_rate(), sum(terms)]
-            append_row(self.folder / STEPS, STEP_FIELDS, [*row, *terms])
+            append_row(self.folder / STEPS, (*STEP_FIELDS, *pl_module.criterion.terms), [*row, *terms])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the epoch's row, with the COCO numbers if it was evaluated, and draw the curves."""
@@ -110,11 +111,11 @@ class Recorder(L.Callback):
         if not trainer.is_global_zero:
             return
         seconds, cpu = self.elapsed()
-        means = (self._sum / max(1, self._count)).tolist()
+        means = (self._sum.expand(len(pl_module.criterion.terms)) / max(1, self._count)).tolist()
         self._sum, self._count = torch.zeros_like(self._sum), 0
         row = [trainer.current_epoch + 1, trainer.global_step, seconds, cpu, self._pictures, pl_module.learning_rate()]
         values: dict[str, float] = pl_module.result.metrics if pl_module.result is not None else {}
-        fields = (*EPOCH_FIELDS, *values) if values else EPOCH_FIELDS
+        fields = (*EPOCH_FIELDS, *pl_module.criterion.terms, *values)
         append_row(self.folder / runfolder.METRICS, fields, [*row, sum(means), *means, *values.values()])
         plot_results(self.folder)
 

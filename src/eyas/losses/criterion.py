@@ -1,0 +1,50 @@
+"""What a training loss is: a module that names its terms and gives them for what a head said of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Reduce = Callable[[Tensor], Tensor]  # maps a scalar of this process to its mean over all processes
+
+
+class TruthBatch(Protocol):
+    """What a criterion may look at: the truth of a batch, as `eyas.data.batch.Batch` has it."""
+
+    @property
+    def boxes(self) -> Tensor:
+        """Boxes: float32 [M, 4], xyxy in network pixels, those of image 0 first, then those of image 1, ..."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of each box: int64 [M]."""
+
+    @property
+    def counts(self) -> Tensor:
+        """How many boxes each image has: int64 [N]; they sum to M."""
+
+
+class Criterion(nn.Module):
+    """The loss of a head; its parameters, if it has any, are trained along.
+
+    Attributes:
+        terms: the names of what `forward` returns, in this order: columns of the tables, curves, the progress line.
+        reduce: averages a scalar over the processes that train together; the identity where there is one only.
+    """
+
+    terms: tuple[str, ...] = ()
+
+    def __init__(self, reduce: Reduce | None = None) -> None:
+        super().__init__()
+        self.reduce: Reduce = reduce or (lambda value: value)
+
+    def forward(self, output: Any, batch: TruthBatch) -> dict[str, Tensor]:
+        """Return the weighted terms by name, each a scalar; the training loss is their sum.
+
+        Args:
+            output: what the head returned in training.
+            batch: the truth.
+        """
+        raise NotImplementedError
