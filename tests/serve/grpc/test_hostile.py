@@ -79,8 +79,12 @@ ODD = {
         begin(1, head("ModelInfer", GZIP)) + frame(DATA, 1, 1, message(gzip.compress(bytes(10 * BODY)), 1)),
         EXHAUSTED,
     ),
-    "100 kB of metadata": (begin(1, head("ServerLive", (b"x-a", b"a" * 100_000))), INVALID),
-    "ten thousand fields": (begin(1, head("ServerLive", *[(b"x-%d" % n, b"a") for n in range(10_000)])), INVALID),
+    # Of headers beyond the limit gRPC says that there are too many, or that the message is missing: by what comes first.
+    "100 kB of metadata": (begin(1, head("ServerLive", (b"x-a", b"a" * 100_000))), (INVALID, EXHAUSTED)),
+    "ten thousand fields": (
+        begin(1, head("ServerLive", *[(b"x-%d" % n, b"a") for n in range(10_000)])),
+        (INVALID, EXHAUSTED),
+    ),
     "reflection": (
         begin(1, head("", path=b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")),
         UNKNOWN_METHOD,
@@ -90,10 +94,10 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_call_ends_with_a_status(server: Running, name: str) -> None:
-    frames, status = ODD[name]
+    frames, expected = ODD[name]
     with Wire(server.addresses.grpc) as wire:
         wire.send(frames)
-        assert wire.status() == status
+        assert wire.status() in (expected if isinstance(expected, tuple) else (expected,))
     assert answered(server)
 
 
