@@ -27,12 +27,13 @@ from eyas.data.batch import Batch
 from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build
 from eyas.training.batches import to_float_images
+from eyas.training.callbacks import essential
 from eyas.training.callbacks.progress import ProgressLine
 from eyas.training.callbacks.record import Recorder
 from eyas.training.callbacks.save import Saver, Stopper
 from eyas.training.data import DetectionData
 from eyas.training.ema import Ema
-from eyas.training.fit import make_trainer
+from eyas.training.experiment import make_trainer
 from eyas.training.module import DetectionModule
 from eyas.training.optim import make_optimizer
 from eyas.training.override import override
@@ -121,7 +122,8 @@ def main() -> None:
     turns = Turns(bare_loop(other, batches, recipe), args.turn)
     folder = Path(tempfile.mkdtemp())
     saver = Saver(folder)
-    trainer = make_trainer(recipe, folder, [Recorder(folder), saver, Stopper(saver), ProgressLine(), turns])
+    callbacks = [*essential(recipe.optim), Recorder(folder), saver, ProgressLine(), Stopper(saver), turns]
+    trainer = make_trainer(recipe, folder, callbacks)
     trainer.limit_val_batches = 0
     trainer.fit(module, train_dataloaders=Replay(batches, args.steps))
     eyas_step, bare_step = (statistics.median(times[args.turn :]) for times in (turns.trainer_steps, turns.bare_steps))

@@ -8,6 +8,7 @@ import sys
 import lightning as L
 
 from eyas.models.zoo import build
+from eyas.training.callbacks import essential
 from eyas.training.data import DetectionData
 from eyas.training.module import DetectionModule
 from eyas.training.recipe import DataRecipe
@@ -15,6 +16,8 @@ from eyas.training.recipe import DataRecipe
 recipe = DataRecipe(root=sys.argv[1], size=256, batch_size=8)
 data = DetectionData(recipe, epochs=2)
 model = DetectionModule(build("p", len(data.classes)), data.classes, recipe.input_spec())
-trainer = L.Trainer(max_epochs=2, use_distributed_sampler=False, num_sanity_val_steps=0, logger=False)
+trainer = L.Trainer(
+    max_epochs=2, callbacks=essential(), use_distributed_sampler=False, num_sanity_val_steps=0, logger=False
+)
 trainer.fit(model, data)
 print(trainer.callback_metrics["val/AP"])

@@ -44,6 +44,11 @@ def open_console(*, stderr: bool = False, highlight: bool = False, width: int | 
     return console
 
 
+def tell(console: Console, text: str, style: str = "") -> None:
+    """Print one line as it is: no wrapping, so that paths and commands can be copied, and no markup in file names."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def open_table(*columns: str, title: str | None = None, lines: bool = False) -> Table:
     """Return a table of which nothing is lost on a narrow terminal: what has no room goes on in the next line.
 

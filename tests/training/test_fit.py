@@ -27,10 +27,12 @@ from eyas.errors import UserError
 from eyas.files import atomic_path
 from eyas.losses.detection import DetectionCriterion
 from eyas.models import zoo
-from eyas.training.callbacks.average import BestEpochs
+from eyas.training.callbacks.best_epochs import BestEpochs
+from eyas.training.callbacks.finite import DivergedError
 from eyas.training.callbacks.save import Saver, Stopper
-from eyas.training.fit import fit, make_trainer, resume
-from eyas.training.module import DetectionModule, DivergedError
+from eyas.training.experiment import make_trainer
+from eyas.training.fit import fit, resume
+from eyas.training.module import DetectionModule
 from eyas.training.recipe import Recipe, evolve
 from eyas.types import InputSpec
 
@@ -91,7 +93,7 @@ def test_ctrl_c_in_mid_epoch_then_resume_is_bit_identical(
     with monkeypatch.context() as patch:
         patch.setattr(
             "eyas.training.fit.make_trainer",
-            lambda recipe, folder, callbacks: make_trainer(recipe, folder, [AskAt(6), *callbacks]),
+            lambda recipe, folder, callbacks, *rest: make_trainer(recipe, folder, [AskAt(6), *callbacks], *rest),
         )
         console = quiet()
         folder = fit(recipe, tmp_path / "run", console=console)
@@ -107,16 +109,16 @@ def test_ctrl_c_in_mid_epoch_then_resume_is_bit_identical(
 def test_early_stopping_ends_a_run_that_no_longer_rises(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eyas.training import module
+    from eyas.training.callbacks import evaluation
 
     aps = iter([0.1, 0.3, 0.2, 0.3, 0.5])
-    measure = module.evaluate_predictions
+    measure = evaluation.evaluate_predictions
 
     def staged(*args: Any) -> Any:
         result = measure(*args)
         return dataclasses.replace(result, metrics={**result.metrics, "AP": next(aps)})
 
-    monkeypatch.setattr(module, "evaluate_predictions", staged)
+    monkeypatch.setattr(evaluation, "evaluate_predictions", staged)
     console = quiet()
     folder = fit(evolve(tiny, trainer={"epochs": 30, "patience": 2, "sheets": 0}), tmp_path / "run", console=console)
     assert [float(row["AP"]) for row in rows(folder / runfolder.METRICS)] == [0.1, 0.3, 0.2, 0.3]
@@ -207,13 +209,14 @@ def test_finetuning_starts_from_the_run(tiny: Recipe, finished: Path, tmp_path: 
 def test_callbacks_of_ones_own_trainer(tiny: Recipe, tmp_path: Path) -> None:
     """The module and the datamodule work with a plain Trainer."""
     from eyas.models.zoo import build
+    from eyas.training.callbacks import essential
     from eyas.training.data import DetectionData
 
     data = DetectionData(tiny.data, tiny.augment, epochs=1)
     module = DetectionModule(build("p", len(data.classes)), data.classes, tiny.data.input_spec())
     trainer = L.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=tmp_path,
+        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=tmp_path, callbacks=essential(),
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     assert trainer.global_step == 4

@@ -21,7 +21,6 @@ from eyas.training.parallel import (
     mean_over_processes,
     pick_accelerator,
     pick_precision,
-    pick_strategy,
     sync_batchnorm,
 )
 from eyas.training.recipe import Recipe
@@ -86,7 +85,6 @@ def test_picks() -> None:
         pick_accelerator("npu")
     assert pick_precision("16-mixed", "cuda") == "16-mixed"
     assert pick_precision("auto", "mps") == "32-true"
-    assert (pick_strategy(1), pick_strategy(4)) == ("auto", "ddp")
     assert sync_batchnorm("cuda", 2) and not sync_batchnorm("cuda", 1) and not sync_batchnorm("cpu", 2)
 
 

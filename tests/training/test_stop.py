@@ -93,8 +93,8 @@ def along(patch: pytest.MonkeyPatch, callback: L.Callback, *, last: bool = False
     """Have a callback come along, first or last."""
     make = fitting.make_trainer
 
-    def made(recipe: Recipe, folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
-        return make(recipe, folder, [*callbacks, callback] if last else [callback, *callbacks])
+    def made(recipe: Recipe, folder: Path, callbacks: list[L.Callback], *loggers: Any) -> L.Trainer:
+        return make(recipe, folder, [*callbacks, callback] if last else [callback, *callbacks], *loggers)
 
     patch.setattr(fitting, "make_trainer", made)
 
@@ -213,9 +213,9 @@ def test_early_stopping_counts_the_same_after_a_resume(
     """What is saved at an epoch's end knows of that epoch's evaluation; a run that ended early has ended."""
     import dataclasses
 
-    from eyas.training import module
+    from eyas.training.callbacks import evaluation
 
-    measure = module.evaluate_predictions
+    measure = evaluation.evaluate_predictions
     aps = [0.1, 0.3, 0.2, 0.4, 0.3, 0.35]
 
     def staged(*args: Any) -> Any:
@@ -223,7 +223,7 @@ def test_early_stopping_counts_the_same_after_a_resume(
         return dataclasses.replace(result, metrics={**result.metrics, "AP": aps[len(seen)]})
 
     seen: list[int] = []
-    monkeypatch.setattr(module, "evaluate_predictions", lambda *args: (staged(*args), seen.append(1))[0])
+    monkeypatch.setattr(evaluation, "evaluate_predictions", lambda *args: (staged(*args), seen.append(1))[0])
     recipe = evolve(short, trainer={"epochs": 9, "patience": 2, "sheets": 0})
     with monkeypatch.context() as patch:
         along(patch, At("on_train_epoch_end", 4, kill), last=True)
@@ -272,9 +272,9 @@ def test_before_the_first_step_it_ends_at_once_and_leaves_nothing(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     number: int, where: str,
 ) -> None:  # fmt: skip
-    from eyas.training import data
+    from eyas.training import data, experiment
 
-    monkeypatch.setattr(data if where == "load_dataset" else fitting, where, lambda *_, **__: send(number)(None))
+    monkeypatch.setattr(data if where == "load_dataset" else experiment, where, lambda *_, **__: send(number)(None))
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert main(["train", *TINY, "--data", str(shapes), "--out", str(tmp_path / "run")]) == 128 + number
     assert "stopped before anything was begun" in capsys.readouterr().err
@@ -334,7 +334,7 @@ class Ask(L.Callback):
             {act}
 
 make = fit.make_trainer
-fit.make_trainer = lambda recipe, folder, callbacks: make(recipe, folder, [Ask(), *callbacks])
+fit.make_trainer = lambda recipe, folder, callbacks, *rest: make(recipe, folder, [Ask(), *callbacks], *rest)
 sys.exit(main(sys.argv[1:]))
 """
 

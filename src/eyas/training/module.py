@@ -12,49 +12,46 @@ from torch import Tensor, nn
 from eyas.data.batch import Batch
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
-from eyas.evaluate.coco import CocoResult, evaluate_predictions
-from eyas.evaluate.predictions import Predictions, PredictionsBuilder
+from eyas.evaluate.coco import CocoResult
 from eyas.losses.criterion import Criterion
 from eyas.losses.detection import DetectionCriterion
 from eyas.models.decode import Deployed
 from eyas.models.fuse import fused
-from eyas.runtime.postprocess import select
-from eyas.training.batches import placement_of, to_float_images
+from eyas.training.batches import to_float_images
 from eyas.training.data import DetectionData
 from eyas.training.ema import Ema
 from eyas.training.optim import make_optimizer
-from eyas.training.parallel import gather_over_processes, mean_over_processes
+from eyas.training.parallel import mean_over_processes
 from eyas.training.recipe import OptimRecipe
+from eyas.training.saved import upgrade
 from eyas.training.schedule import warmup_cosine
-from eyas.types import EVALUATE, Detections, InputSpec, Thresholds
+from eyas.types import Detections, InputSpec
 
 LOG_EVERY = 50
 
 
-class DivergedError(UserError):
-    """A loss term is no longer a finite number."""
-
-
 class DetectionModule(L.LightningModule):
-    """Trains a detector and evaluates the moving average of its weights.
+    """A detector's training: its loss, its optimizer, and what is run when it is evaluated.
+
+    The weight average, the check of the loss and the evaluation are callbacks: give a Trainer of your own those that
+    `eyas.training.callbacks.essential()` returns.
 
     Args:
-        net: a network that returns `HeadOutput`, for example `eyas.models.zoo.build("n", num_classes)`.
+        net: a network that returns what the criterion takes, for example `eyas.models.zoo.build("n", num_classes)`.
         classes: class names, in label order.
         input_spec: the input contract of the network.
         optim: optimizer, schedule, average; the defaults if None.
         criterion: the loss; varifocal, GIoU and DFL with the default weights if None.
         truth: the validation split, for AP; taken from the datamodule's `val_index` if None.
 
-    Logs "train/loss", "train/" and the name of each of the criterion's terms, and "lr" every 50 steps, and "val/AP",
-    "val/AP50" and the other COCO numbers after each evaluation.
+    Logs "train/loss", "train/" and the name of each of the criterion's terms, and "lr" every 50 steps.
 
     Attributes:
         net: the network being trained.
-        ema_net: the moving average of its weights: what is evaluated and shipped.
+        ema: the moving average of its weights, None without `WeightAverage`.
         terms: float32 [T], the latest weighted loss terms, in the order of the criterion's `terms`.
         result: the latest evaluation, None before the first.
-        detections: picture index -> detections of the latest evaluation, for the first `keep_detections` pictures.
+        detections: picture index -> detections of the latest evaluation, for the first pictures.
     """
 
     def __init__(
@@ -65,7 +62,6 @@ class DetectionModule(L.LightningModule):
         optim: OptimRecipe | None = None,
         criterion: Criterion | None = None,
         truth: DatasetIndex | None = None,
-        thresholds: Thresholds = EVALUATE,
     ) -> None:
         super().__init__()
         self.net = net
@@ -74,17 +70,16 @@ class DetectionModule(L.LightningModule):
         self.optim_recipe = optim or OptimRecipe()
         self.criterion = criterion or DetectionCriterion(reduce=mean_over_processes)
         self.truth = truth
-        self.thresholds = thresholds
-        self.ema = Ema(net, self.optim_recipe.ema)
-        self.ema_net = self.ema.net  # registered, so that checkpoints and devices include it
+        self.ema: Ema | None = None
         self.terms = torch.zeros(len(self.criterion.terms))
         self.result: CocoResult | None = None
-        self.keep_detections = 0
         self.detections: dict[int, Detections] = {}
-        self._averaged_steps = 0
-        self._unchecked: tuple[Tensor, Tensor] | None = None
-        self._builder = PredictionsBuilder()
-        self._deployed: Deployed | None = None
+        self._deployed: list[Deployed] = []  # one while it is evaluated; in a list it is no part of the state
+
+    @property
+    def ema_net(self) -> nn.Module:
+        """The network that is evaluated and shipped: of the averaged weights, where there is an average."""
+        return self.net if self.ema is None else self.ema.net
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of one batch: the sum of the weighted terms."""
@@ -92,36 +87,20 @@ class DetectionModule(L.LightningModule):
         terms: dict[str, Tensor] = self.criterion(output, batch)
         stacked = torch.stack([terms[name] for name in self.criterion.terms])
         self.terms = stacked.detach()
-        self._check_finite(batch.indices)
         loss = stacked.sum()
         if batch_index % LOG_EVERY == 0:  # each call of log costs half a millisecond
             values = {f"train/{name}": value for name, value in zip(self.criterion.terms, self.terms, strict=True)}
             self.log_dict({"train/loss": loss.detach(), **values, "lr": self.learning_rate()})
         return loss
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then move the average: before any callback may save the state."""
-        super().optimizer_step(*args, **kwargs)
-        self._averaged_steps += 1
-        self.ema.update(self.net, self._averaged_steps)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save how far the average is, and the latest loss, which is shown."""
-        checkpoint["averaged_steps"] = self._averaged_steps
+        """Save the latest loss, which is shown."""
         checkpoint["terms"] = self.terms.tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore how far the average is, and the latest loss."""
-        self._averaged_steps = int(checkpoint["averaged_steps"])
+        """Restore the latest loss; bring a state that an older Eyas saved into today's form."""
+        upgrade(checkpoint)
         self.terms = torch.tensor(checkpoint.get("terms", self.terms.tolist()))
-
-    def on_train_epoch_start(self) -> None:
-        """Forget the evaluation of the epoch before."""
-        self.result = None
-
-    def on_train_epoch_end(self) -> None:
-        """Check the last step's loss, which no later step would."""
-        self._raise_if_diverged()
 
     def learning_rate(self) -> float:
         """Return the current learning rate."""
@@ -129,7 +108,7 @@ class DetectionModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with its warm-up and cosine, stepped each optimizer step."""
-        optimizer = make_optimizer(self.net, self.optim_recipe)
+        optimizer = make_optimizer(self.net, self.optim_recipe, self.criterion.parameters())
         total = int(self.trainer.estimated_stepping_batches)
         recipe = self.optim_recipe
         warmup_steps = recipe.warmup_steps
@@ -148,49 +127,37 @@ class DetectionModule(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def on_validation_epoch_start(self) -> None:
-        """Fold the averaged weights into the form that is deployed."""
-        self._builder = PredictionsBuilder()
-        self.detections = {}
-        self._deployed = Deployed(fused(self.ema_net), self.input_spec, self.thresholds.candidates).eval()
+    def deploy(self, candidates: int) -> None:
+        """Fold the averaged weights into the form that is deployed, for `validation_step`."""
+        self._deployed = [Deployed(fused(self.ema_net), self.input_spec, candidates).eval()]
 
     def leave_evaluation(self) -> None:
-        """Forget what was evaluated so far, so that the state is one of training alone."""
-        self._deployed = None
+        """Let go of what `deploy` made."""
+        self._deployed = []
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Detect in one batch of letterboxed pictures, by the very steps that inference takes."""
-        assert self._deployed is not None
-        boxes, scores = (value.float().cpu().numpy() for value in self._deployed(batch.images))
-        indices, sizes, placements = batch.indices.tolist(), batch.sizes.tolist(), batch.placements.tolist()
-        for row, index in enumerate(indices):
-            height, width = sizes[row]
-            found = select(
-                boxes[row], scores[row], placement_of(placements[row]), height, width, self.classes, self.thresholds
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """Return the candidates in a batch of letterboxed pictures: "boxes" [B, K, 4] and "scores" [B, K, C].
+
+        Raises:
+            UserError: the Trainer lacks the callback that evaluates.
+        """
+        if not self._deployed:
+            raise UserError(
+                "The Trainer evaluates without the callback Evaluation.",
+                fix="L.Trainer(callbacks=eyas.training.callbacks.essential(), ...)",
             )
-            self._builder.add(index, found)
-            if index < self.keep_detections:
-                self.detections[index] = found
+        boxes, scores = self._deployed[0](batch.images)
+        return {"boxes": boxes, "scores": scores}
 
-    def on_validation_epoch_end(self) -> None:
-        """Compute the COCO numbers over the pictures of all processes."""
-        predictions = Predictions.merge(gather_over_processes(self._builder.build()))
-        self._deployed = None
-        if self.trainer.sanity_checking:
-            return
-        self.result = evaluate_predictions(self._truth(), predictions)
-        self.log_dict({f"val/{name}": value for name, value in self.result.metrics.items()}, rank_zero_only=True)
+    def validation_truth(self) -> DatasetIndex:
+        """Return the validation split.
 
-    def _data(self) -> DetectionData | None:
-        """Return Eyas's datamodule, None if the Trainer was given another source of batches."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return data if isinstance(data, DetectionData) else None
-
-    def _truth(self) -> DatasetIndex:
-        """Return the validation split."""
-        data = self._data()
+        Raises:
+            UserError: nobody said which one it is.
+        """
         if self.truth is not None:
             return self.truth
+        data = self._data()
         if data is None:
             raise UserError(
                 "The module does not know the truth of the validation pictures.",
@@ -198,35 +165,12 @@ class DetectionModule(L.LightningModule):
             )
         return data.val_index
 
-    def _check_finite(self, indices: Tensor) -> None:
-        """Stop the run at the first loss that is no finite number.
-
-        Reading a value waits for an accelerator, so there the check runs one step late, when the value has long been
-        computed; on a CPU it runs at once.
-        """
-        if self.device.type != "cpu":
-            self._raise_if_diverged()
-        self._unchecked = (self.terms, indices)
-        if self.device.type == "cpu":
-            self._raise_if_diverged()
-
-    def _raise_if_diverged(self) -> None:
-        """Raise a DivergedError that names the terms and the pictures if the last seen loss is not finite."""
-        if self._unchecked is None:
-            return
-        terms, indices = self._unchecked
-        self._unchecked = None
-        finite = terms.isfinite()
-        if bool(finite.all()):
-            return
-        bad = [name for name, fine in zip(self.criterion.terms, finite.tolist(), strict=True) if not fine]
-        raise DivergedError(
-            f"The loss is no longer a number: term {', '.join(bad)} at step {self.global_step}.",
-            where="pictures " + ", ".join(self._names(indices.tolist())),
-            fix="look at these pictures and their labels; lower --optim.lr or lengthen --optim.warmup_steps",
-        )
-
-    def _names(self, indices: list[int]) -> list[str]:
+    def names_of(self, indices: list[int]) -> list[str]:
         """Return the file names of training pictures, as far as the datamodule knows them."""
         data = self._data()
         return [str(data.train_index.path(i)) if data is not None else str(i) for i in indices]
+
+    def _data(self) -> DetectionData | None:
+        """Return Eyas's datamodule, None if the Trainer was given another source of batches."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data if isinstance(data, DetectionData) else None

@@ -53,11 +53,6 @@ def pick_precision(wanted: str, accelerator: str) -> str:
     return "32-true"
 
 
-def pick_strategy(num_devices: int) -> str:
-    """Return Lightning's strategy for that many processes."""
-    return "auto" if num_devices == 1 else "ddp"
-
-
 def sync_batchnorm(accelerator: str, num_devices: int) -> bool:
     """Return whether batch statistics are shared over processes (PyTorch can on GPUs only)."""
     return accelerator == "cuda" and num_devices > 1

@@ -110,7 +110,10 @@ class TrainerRecipe:
         close_epochs: the last epochs see single pictures, without mosaic and mixup.
         seed: fixes the initial weights, the order of pictures and every augmentation.
         accelerator: auto, cuda, mps or cpu.
-        devices: processes, one a GPU.
+        devices: processes on this machine, one a GPU.
+        num_nodes: machines that train together.
+        strategy: how processes train together: ddp, each with the whole network and a part of every batch; auto takes
+            it where there are several.
         precision: auto, 32-true, bf16-mixed or 16-mixed.
         channels_last: the memory layout of convolutions; faster on GPUs with tensor cores and on most CPUs.
         compile: run the network through torch.compile.
@@ -129,6 +132,8 @@ class TrainerRecipe:
     seed: int = 0
     accelerator: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
     precision: str = "auto"
     channels_last: bool = True
     compile: bool = False
@@ -167,6 +172,7 @@ class Recipe:
             "trainer.max_steps": (self.trainer.max_steps, 0, 10**12),
             "trainer.val_every": (self.trainer.val_every, 1, 10**7),
             "trainer.devices": (self.trainer.devices, 1, 1024),
+            "trainer.num_nodes": (self.trainer.num_nodes, 1, 10_000),
             "trainer.sheets": (self.trainer.sheets, 0, 1000),
             "trainer.average_best": (self.trainer.average_best, 0, 1000),
         }

@@ -20,6 +20,7 @@ from eyas.files import atomic_path, read_json, write_json
 
 KNOWN = 3  # hashes that are remembered: of both files, and of the one that is on its way out
 STATES, BEST_WEIGHTS = "sha256", "weights"  # in the file of hashes: whose they are
+OLD_AVERAGE = "ema_net."
 PARTS = ("state_dict", "optimizer_states", "loops", "callbacks", "global_step")
 
 
@@ -121,6 +122,16 @@ def settle(folder: Path, found: SavedState) -> None:
         _remember(folder, STATES, hash_file(last))
 
 
+def upgrade(state: dict[str, Any]) -> None:
+    """Bring a state that an older Eyas saved into today's form, in place: its weight average was part of the module."""
+    if "averaged_steps" not in state:
+        return
+    weights = state["state_dict"]
+    names = [name for name in weights if name.startswith(OLD_AVERAGE)]
+    average = {name.removeprefix(OLD_AVERAGE): weights.pop(name) for name in names}
+    state["callbacks"]["WeightAverage"] = {"steps": state.pop("averaged_steps"), "net": average}
+
+
 def check_fits(found: SavedState, weights: dict[str, torch.Tensor], folder: Path) -> None:
     """Raise a UserError unless the state is one of a network with these weights."""
     saved = found.state["state_dict"]
@@ -166,6 +177,7 @@ def _read(path: Path, known: list[str] | None) -> dict[str, Any] | str:
         return "is no state of a run"
     if not isinstance(state, dict) or any(part not in state for part in PARTS):
         return "is no state of a run"
+    upgrade(state)
     return state
 
 

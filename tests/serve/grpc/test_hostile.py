@@ -79,7 +79,7 @@ ODD = {
         begin(1, head("ModelInfer", GZIP)) + frame(DATA, 1, 1, message(gzip.compress(bytes(10 * BODY)), 1)),
         EXHAUSTED,
     ),
-    # Of headers beyond the limit gRPC says that there are too many, or that the message is missing: by what comes first.
+    # Of headers beyond its limit gRPC says that they are too many, or that the message is missing: what comes first.
     "100 kB of metadata": (begin(1, head("ServerLive", (b"x-a", b"a" * 100_000))), (INVALID, EXHAUSTED)),
     "ten thousand fields": (
         begin(1, head("ServerLive", *[(b"x-%d" % n, b"a") for n in range(10_000)])),

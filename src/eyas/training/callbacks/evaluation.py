@@ -1,0 +1,76 @@
+"""Evaluates the weight average on the validation split, by the very steps that inference takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+
+from eyas.data.batch import Batch
+from eyas.evaluate.coco import evaluate_predictions
+from eyas.evaluate.predictions import Predictions, PredictionsBuilder
+from eyas.runtime.postprocess import select
+from eyas.training.batches import placement_of
+from eyas.training.module import DetectionModule
+from eyas.training.parallel import gather_over_processes
+from eyas.types import EVALUATE, Thresholds
+
+
+class Evaluation(L.Callback):
+    """Makes detections of what `DetectionModule.validation_step` returns, and the COCO numbers of all of them.
+
+    It leaves the module's `result` and `detections`, and logs "val/AP", "val/AP50" and the other numbers.
+
+    Args:
+        thresholds: what a detection must pass.
+        keep: of so many first pictures of the split the detections are kept.
+    """
+
+    def __init__(self, thresholds: Thresholds = EVALUATE, keep: int = 0) -> None:
+        self.thresholds = thresholds
+        self.keep = keep
+        self._builder = PredictionsBuilder()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the evaluation of the epoch before."""
+        assert isinstance(pl_module, DetectionModule)
+        pl_module.result = None
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin with nothing found, and fold the averaged weights into the form that is deployed."""
+        assert isinstance(pl_module, DetectionModule)
+        self._builder = PredictionsBuilder()
+        pl_module.detections = {}
+        pl_module.deploy(self.thresholds.candidates)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Select what was found in a batch of letterboxed pictures."""
+        assert isinstance(pl_module, DetectionModule)
+        boxes, scores = (outputs[name].float().cpu().numpy() for name in ("boxes", "scores"))
+        indices, sizes, placements = batch.indices.tolist(), batch.sizes.tolist(), batch.placements.tolist()
+        for row, index in enumerate(indices):
+            height, width = sizes[row]
+            placement = placement_of(placements[row])
+            found = select(boxes[row], scores[row], placement, height, width, pl_module.classes, self.thresholds)
+            self._builder.add(index, found)
+            if index < self.keep:
+                pl_module.detections[index] = found
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compute the COCO numbers over the pictures of all processes."""
+        assert isinstance(pl_module, DetectionModule)
+        predictions = Predictions.merge(gather_over_processes(self._builder.build()))
+        pl_module.leave_evaluation()
+        if trainer.sanity_checking:
+            return
+        pl_module.result = evaluate_predictions(pl_module.validation_truth(), predictions)
+        values = {f"val/{name}": value for name, value in pl_module.result.metrics.items()}
+        pl_module.log_dict(values, rank_zero_only=True)

@@ -1,0 +1,228 @@
+"""A recipe becomes an experiment: module, data, callbacks, loggers, strategy, and the Trainer that joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import lightning as L
+from lightning.pytorch.loggers import Logger
+from rich.console import Console
+from torch import nn
+
+from eyas.artifacts.run import read_config
+from eyas.losses.criterion import Criterion
+from eyas.losses.detection import DetectionCriterion
+from eyas.models.zoo import build_described
+from eyas.terminal import open_console, tell
+from eyas.training.callbacks.best_epochs import BestEpochs
+from eyas.training.callbacks.evaluation import Evaluation
+from eyas.training.callbacks.finite import FiniteCheck
+from eyas.training.callbacks.progress import ProgressLine
+from eyas.training.callbacks.record import Recorder
+from eyas.training.callbacks.save import Saver, Stopper
+from eyas.training.callbacks.sheets import Sheets
+from eyas.training.callbacks.weight_average import WeightAverage
+from eyas.training.data import DetectionData
+from eyas.training.module import DetectionModule
+from eyas.training.network import make_network
+from eyas.training.parallel import (
+    first_process,
+    mean_over_processes,
+    pick_accelerator,
+    pick_precision,
+    prepare,
+    sync_batchnorm,
+)
+from eyas.training.preflight import preflight
+from eyas.training.recipe import Recipe
+from eyas.training.saved import SavedState, check_fits
+from eyas.training.strategies import strategy_of
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What callbacks are made of.
+
+    Attributes:
+        recipe: the whole run.
+        folder: the run's folder.
+        console: where progress goes.
+        saver: saves weights and states.
+    """
+
+    recipe: Recipe
+    folder: Path
+    console: Console
+    saver: Saver
+
+
+def _best_epochs(parts: Parts) -> BestEpochs | None:
+    """Return what keeps the best epochs, where the recipe wants their mean."""
+    count = parts.recipe.trainer.average_best
+    return BestEpochs(parts.folder, count) if count else None
+
+
+# Their order is the one in which they are called. The average moves before anything looks at it; the stopper, which
+# saves the state, comes last, so that it saves what all have come to.
+CALLBACKS: Mapping[str, Callable[[Parts], L.Callback | None]] = MappingProxyType(
+    {
+        "average": lambda parts: WeightAverage(parts.recipe.optim.ema),
+        "finite": lambda _: FiniteCheck(),
+        "evaluation": lambda parts: Evaluation(keep=parts.recipe.trainer.sheets),
+        "tables": lambda parts: Recorder(parts.folder),
+        "sheets": lambda parts: Sheets(parts.folder),
+        "saver": lambda parts: parts.saver,
+        "progress": lambda parts: ProgressLine(parts.console),
+        "best_epochs": _best_epochs,
+        "stopper": lambda parts: Stopper(parts.saver, parts.recipe.trainer.patience),
+    }
+)
+
+
+@dataclass
+class Experiment:
+    """Everything that a run needs, ready to be changed before it starts.
+
+    Attributes:
+        recipe: the whole run.
+        folder: the run's folder.
+        module: the network with its loss.
+        data: the two splits.
+        callbacks: by the names of `CALLBACKS`, in the order in which they are called.
+        loggers: trackers beside the run's own tables.
+        saved: the state that it goes on from; None for a new run, and as soon as it is taken up.
+    """
+
+    recipe: Recipe
+    folder: Path
+    module: DetectionModule
+    data: DetectionData
+    callbacks: dict[str, L.Callback]
+    loggers: list[Logger] = field(default_factory=list)
+    saved: SavedState | None = None
+
+    @property
+    def saver(self) -> Saver:
+        """What saves weights and states."""
+        saver = self.callbacks["saver"]
+        assert isinstance(saver, Saver)
+        return saver
+
+    @property
+    def stopper(self) -> Stopper:
+        """What ends the run early."""
+        stopper = self.callbacks["stopper"]
+        assert isinstance(stopper, Stopper)
+        return stopper
+
+    @property
+    def best_epochs(self) -> BestEpochs | None:
+        """What keeps the best epochs' weights, None where their mean is not wanted."""
+        kept = self.callbacks.get("best_epochs")
+        assert kept is None or isinstance(kept, BestEpochs)
+        return kept
+
+
+def build(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    console: Console | None = None,
+    data: DetectionData | None = None,
+    saved: SavedState | None = None,
+    check: bool = True,
+) -> Experiment:
+    """Build an experiment from a recipe; nothing is written.
+
+    Args:
+        recipe: the whole run.
+        folder: the run's folder.
+        console: where progress goes; standard error if None.
+        data: the recipe's data set, if it was read already.
+        saved: the state of the run in `folder` that is gone on with.
+        check: check labels, loss balance, augmentation, learning and memory, if the recipe wants that.
+
+    Raises:
+        UserError: what can't work.
+    """
+    console = console or open_console(stderr=True)
+    strategy_of(recipe.trainer)
+    data = data or make_data(recipe)
+    criterion = DetectionCriterion(recipe.loss, mean_over_processes)
+    net, notes = _network(recipe, folder, data, saved)
+    if data.dropped:
+        notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
+    if first_process():
+        for note in notes:
+            tell(console, note)
+        if check and recipe.trainer.preflight:
+            _tell_findings(recipe, data, net, criterion, console)
+    net = prepare(net, channels_last=recipe.trainer.channels_last, compiled=recipe.trainer.compile)
+    module = DetectionModule(net, data.classes, recipe.data.input_spec(), recipe.optim, criterion)
+    if saved is not None:
+        check_fits(saved, module.state_dict(), folder)
+    parts = Parts(recipe, folder, console, Saver(folder, recipe.trainer.save_minutes))
+    made = {name: make(parts) for name, make in CALLBACKS.items()}
+    callbacks = {name: one for name, one in made.items() if one is not None}
+    return Experiment(recipe, folder, module, data, callbacks, saved=saved)
+
+
+def make_data(recipe: Recipe) -> DetectionData:
+    """Return the two splits of the recipe's data set, fed as it says."""
+    return DetectionData(
+        recipe.data,
+        recipe.augment,
+        epochs=recipe.trainer.epochs,
+        close_epochs=recipe.trainer.close_epochs,
+        seed=recipe.trainer.seed,
+    )
+
+
+def _network(
+    recipe: Recipe, folder: Path, data: DetectionData, saved: SavedState | None
+) -> tuple[nn.Module, list[str]]:
+    """Return the network to train, and what is to be known of its weights, a line each."""
+    if saved is None:
+        return make_network(recipe.model, data.classes)
+    return build_described(read_config(folder).model, len(data.classes)), list(saved.notes)
+
+
+def _tell_findings(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion, console: Console) -> None:
+    """Check what usually ruins a run, and tell what was found."""
+    for finding in preflight(recipe, data, net, criterion):
+        tell(console, f"ok  {finding.check}: {finding.text}")
+
+
+def make_trainer(
+    recipe: Recipe, folder: Path, callbacks: list[L.Callback], loggers: list[Logger] | None = None
+) -> L.Trainer:
+    """Return Lightning's Trainer as the recipe says."""
+    accelerator = pick_accelerator(recipe.trainer.accelerator)
+    trainer = L.Trainer(
+        default_root_dir=folder,
+        accelerator="gpu" if accelerator == "cuda" else accelerator,
+        devices=recipe.trainer.devices,
+        num_nodes=recipe.trainer.num_nodes,
+        strategy=strategy_of(recipe.trainer),
+        precision=pick_precision(recipe.trainer.precision, accelerator),  # type: ignore[arg-type]
+        sync_batchnorm=sync_batchnorm(accelerator, recipe.trainer.devices * recipe.trainer.num_nodes),
+        max_epochs=recipe.trainer.epochs,
+        max_steps=recipe.trainer.max_steps or -1,
+        check_val_every_n_epoch=recipe.trainer.val_every,
+        accumulate_grad_batches=recipe.optim.accumulate,
+        gradient_clip_val=recipe.optim.clip_norm or None,
+        callbacks=callbacks,
+        logger=loggers or False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    # Lightning's own handler of SIGTERM ends the process with status 0 and nothing saved, and talks to the other
+    # processes from inside the handler. `StopSignals` does what is to be done.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer

@@ -1,0 +1,32 @@
+"""How several processes train together: a row of `STRATEGIES` is all that another way needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from lightning.pytorch.strategies import Strategy
+
+from eyas.errors import UserError, suggest
+from eyas.training.recipe import TrainerRecipe
+from eyas.training.strategies.choice import automatic, data_parallel
+
+# The recipe's `trainer.strategy` -> what gives Lightning's strategy, or its name.
+STRATEGIES: Mapping[str, Callable[[TrainerRecipe], Strategy | str]] = MappingProxyType(
+    {"auto": automatic, "ddp": data_parallel}
+)
+
+
+def strategy_of(trainer: TrainerRecipe) -> Strategy | str:
+    """Return Lightning's strategy that the recipe means, or its name.
+
+    Raises:
+        UserError: there is none of that name; the nearest is suggested.
+    """
+    if trainer.strategy not in STRATEGIES:
+        raise UserError(
+            f"There is no strategy '{trainer.strategy}'{suggest(trainer.strategy, STRATEGIES)}.",
+            expected="one of " + ", ".join(STRATEGIES),
+            where="trainer.strategy",
+        )
+    return STRATEGIES[trainer.strategy](trainer)

@@ -1,0 +1,29 @@
+"""Every way to train with several processes: what Lightning is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from eyas.errors import UserError
+from eyas.training.experiment import build
+from eyas.training.override import override
+from eyas.training.recipe import Recipe, TrainerRecipe
+from eyas.training.strategies import STRATEGIES
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_row_gives_several_processes_a_strategy(name: str) -> None:
+    assert STRATEGIES[name](TrainerRecipe(devices=4, strategy=name)) == "ddp"
+
+
+@pytest.mark.parametrize(("devices", "num_nodes", "expected"), [(1, 1, "auto"), (4, 1, "ddp"), (1, 2, "ddp")])
+def test_auto_takes_one_process_alone(devices: int, num_nodes: int, expected: str) -> None:
+    assert STRATEGIES["auto"](dataclasses.replace(TrainerRecipe(), devices=devices, num_nodes=num_nodes)) == expected
+
+
+def test_an_unknown_strategy_is_refused_before_anything_starts() -> None:
+    with pytest.raises(UserError, match="no strategy 'dpp' \\(did you mean 'ddp'"):
+        build(override(Recipe(), {"trainer.strategy": "dpp", "data.root": "nowhere"}), Path("run"))
