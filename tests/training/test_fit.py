@@ -30,6 +30,7 @@ from eyas.models import zoo
 from eyas.training.callbacks.best_epochs import BestEpochs
 from eyas.training.callbacks.finite import DivergedError
 from eyas.training.callbacks.save import Saver, Stopper
+from eyas.training.ema import Ema
 from eyas.training.experiment import make_trainer
 from eyas.training.fit import fit, resume
 from eyas.training.module import DetectionModule
@@ -255,6 +256,7 @@ def test_the_mean_of_the_best_epochs_is_tried(tiny: Recipe, tmp_path: Path) -> N
 
 def test_the_mean_is_the_runs_model_where_it_is_better(tmp_path: Path) -> None:
     module = DetectionModule(zoo.build("p", 3), ("a", "b", "c"), InputSpec(height=96, width=96))
+    module.ema = Ema(module.net, 0.9)
     best = BestEpochs(tmp_path, 3)
     trainer = SimpleNamespace(is_global_zero=True, current_epoch=0)
     for epoch, (ap, value) in enumerate([(0.2, 1.0), (0.5, 2.0), (0.1, 3.0), (0.4, 4.0), (0.3, 9.0)]):

@@ -28,7 +28,7 @@ def test_swaps_under_load_lose_nothing(cars: Registry) -> None:
                 answer = await engine.detect(request)
                 answers.append((answer.model.version, float(answer.detections[0].scores[0])))
 
-        async with LocalEngine(EngineSettings(in_process=True, workers=1, threads=1)) as engine:
+        async with LocalEngine(EngineSettings(in_process=True, workers=1, threads=1, goal=60.0)) as engine:
             watcher = RegistryWatcher(cars, engine, interval=0.05, on_change=changes.append)
             cars.promote("cars", "1")
             await watcher.look()
