@@ -22,6 +22,7 @@ PREVIOUS_CHECKPOINT = "checkpoints/previous.ckpt"
 CHECKPOINT_HASHES = "checkpoints/hashes.json"
 ORIGIN = "origin.json"
 PICTURES = "pictures.csv"
+PLANNINGS = "plannings.csv"  # of a run that was given a time
 METRICS = "metrics.csv"
 ENVIRONMENT = "env.json"
 MAX_BYTES = 64 * 2**20  # of config.json

@@ -15,6 +15,7 @@ from eyas.data.index import DatasetIndex
 from eyas.data.loader import EvalLoader, TrainLoader, eval_loader, train_loader
 from eyas.data.merge import same_classes
 from eyas.data.policy import AugmentPolicy
+from eyas.data.sampler import POOL
 from eyas.data.skipped import SkippedPictures
 from eyas.data.usable import Usable, trained_boxes
 from eyas.decode import read_image
@@ -22,6 +23,7 @@ from eyas.errors import UserError
 from eyas.evaluate.coco import check_truth
 from eyas.runtime.machine import usable_cores
 from eyas.training.recipe import DataRecipe
+from eyas.training.timetable import Timetable
 
 
 class DetectionData(L.LightningDataModule):
@@ -58,6 +60,7 @@ class DetectionData(L.LightningDataModule):
         self.dropped = 0
         if recipe.drop_empty:
             self.train_index, self.dropped = without_empty(self.train_index, recipe)
+        self.timetable: Timetable | None = None  # of a run that was given a time
         self.loader: TrainLoader | None = None
         self.trial_skipped = SkippedPictures(self.train_index)
         self._trial: list[int] = []  # readable pictures with boxes, the first ones
@@ -68,6 +71,10 @@ class DetectionData(L.LightningDataModule):
     def classes(self) -> tuple[str, ...]:
         """Return the class names, in label order."""
         return self.train_index.classes
+
+    def batches_ahead(self) -> int:
+        """Return how many batches may be made before the one that is trained on is done, at most."""
+        return 1 + 2 * max(1, pick_workers(self.recipe.workers)) * -(-POOL // self.recipe.batch_size)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of augmented batches; its state makes a run resumable in the middle of an epoch."""

@@ -33,7 +33,12 @@ FOLDER = "EYAS_RUN_FOLDER"
 
 
 def fit(
-    recipe: Recipe, out: Path | None = None, *, console: Console | None = None, signals: StopSignals | None = None
+    recipe: Recipe,
+    out: Path | None = None,
+    *,
+    console: Console | None = None,
+    signals: StopSignals | None = None,
+    started: float | None = None,
 ) -> Path:
     """Train as the recipe says and return the run's folder.
 
@@ -43,6 +48,7 @@ def fit(
         console: where progress goes; standard error if None.
         signals: entered already, and asked by the caller whether one came; this function's own if None. One that comes
             while training runs ends it after its step with everything saved, and a second one at once.
+        started: `time.monotonic()` from which the recipe's `trainer.minutes` count; now if None.
 
     Raises:
         UserError: before the first step, what can't work; later, a diverged loss, broken pictures or a full disk.
@@ -55,8 +61,7 @@ def fit(
         folder = Path(os.environ.get(FOLDER) or out or "")
     with contextlib.nullcontext(signals) if signals is not None else StopSignals() as signals:
         console = console or open_console(stderr=True)
-        L.seed_everything(recipe.trainer.seed, verbose=False)
-        return run(build(recipe, folder, console=console), signals, console=console)
+        return run(build(recipe, folder, console=console, started=started), signals, console=console)
 
 
 def resume(
@@ -65,6 +70,7 @@ def resume(
     console: Console | None = None,
     epochs: int | None = None,
     signals: StopSignals | None = None,
+    started: float | None = None,
 ) -> Path:
     """Continue the run in `folder` where it stopped, in the middle of an epoch too, on the same trajectory.
 
@@ -72,7 +78,7 @@ def resume(
         folder: the run's folder.
         console: where progress goes; standard error if None.
         epochs: must be None: a longer schedule would be another trajectory.
-        signals: as for `fit`.
+        signals, started: as for `fit`.
 
     Raises:
         UserError: there is nothing to resume from, it is damaged, or settings, classes or pictures were changed.
@@ -85,10 +91,10 @@ def resume(
         )  # fmt: skip
     console = console or open_console(stderr=True)
     with contextlib.nullcontext(signals) if signals is not None else StopSignals() as signals:
-        return run(_resumed(folder, console), signals, console=console)
+        return run(_resumed(folder, console, started), signals, console=console)
 
 
-def _resumed(folder: Path, console: Console) -> Experiment:
+def _resumed(folder: Path, console: Console, started: float | None) -> Experiment:
     """Return the experiment of the run in `folder`, with the state that it stopped in."""
     saved = find_state(folder)
     # A run that was killed before it saved anything begins anew; one that has ended has lost its state.
@@ -99,10 +105,9 @@ def _resumed(folder: Path, console: Console) -> Experiment:
         )
     recipe = read_recipe(folder)
     check_recipe(folder, recipe)
-    L.seed_everything(recipe.trainer.seed, verbose=False)
     data = make_data(recipe)
     check_data(folder, recipe, data.train_index, data.val_index)
-    experiment = build(recipe, folder, console=console, data=data, saved=saved, check=False)
+    experiment = build(recipe, folder, console=console, data=data, saved=saved, check=False, started=started)
     if saved is not None and (note := experiment.saver.missed(saved.state)) and first_process():
         tell(console, note, style="yellow")
     return experiment

@@ -49,7 +49,7 @@ def plot_results(folder: Path) -> None:
         else:
             axes[0].plot([], [], color=colour, label=name)
     axes[0].set_title("training loss, weighted terms")
-    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylim(bottom=min(0.0, *(np.nanmin(steps[name]) for name in terms_of(steps))))
     axes[0].legend()
     if "AP" in epochs:
         for name, style in (("AP", "-"), ("AP50", "--"), ("AP75", ":")):

@@ -129,8 +129,8 @@ class Stopper(L.Callback):
         batch_idx: int,
     ) -> None:
         """Save the state, and end the run if the user asked for it."""
-        steps_done = trainer.global_step >= trainer.max_steps > 0
-        if trainer.is_last_batch or steps_done or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        ends = trainer.is_last_batch or trainer.should_stop or trainer.global_step >= trainer.max_steps > 0
+        if ends or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if self._asked_anywhere(trainer):
             self._stop(trainer, pl_module)
@@ -158,7 +158,7 @@ class Stopper(L.Callback):
             self._since_best = 0 if self.saver.best_epoch == trainer.current_epoch + 1 else self._since_best + 1
         self.saver.save_state(trainer)
         self._end_if_patience_is_over(trainer)
-        over = trainer.should_stop or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+        over = trainer.should_stop or trainer.current_epoch + 1 >= (trainer.max_epochs or 0) >= 0
         over = over or trainer.global_step >= trainer.max_steps > 0
         if not over and self._asked_anywhere(trainer):
             self._raise()
