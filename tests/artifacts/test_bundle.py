@@ -12,8 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 from tests.meta.source import ROOT
 
-from eyas.artifacts.bundle import MANIFEST, Accuracy, Manifest, manifest_schema, read_manifest, write_manifest
 from eyas.artifacts.card import hash_file
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.manifest import Manifest, manifest_schema
+from eyas.artifacts.measured import Accuracy
 from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.runtime.onnx_file import has_external_data
@@ -58,7 +60,7 @@ def bundle(tmp_path: Path) -> Path:
     folder = tmp_path / "bundle"
     folder.mkdir()
     onnx.save(small_model(), folder / "model.onnx")
-    write_manifest(folder, manifest_of(folder))
+    manifest_of(folder).write(folder)
     return folder
 
 
@@ -93,7 +95,7 @@ def refresh(folder: Path) -> None:
 
 
 def test_what_is_written_is_read(bundle: Path) -> None:
-    assert read_manifest(bundle) == manifest_of(bundle)
+    assert Manifest.read(bundle) == manifest_of(bundle)
     with load(bundle) as detector:
         found = detector.predict([np.full((64, 96, 3), 200, np.uint8)] * 5, detector.thresholds)
     assert len(found) == 5 and [len(one) for one in found] == [2] * 5
@@ -233,7 +235,7 @@ def test_batches_of_any_size(num: int, batch: tuple[int, int], calls: list[int])
 
 
 def test_the_engine_itself(bundle: Path) -> None:
-    session = OnnxRuntimeSession(bundle, read_manifest(bundle), threads=1, device="cpu")
+    session = OnnxRuntimeSession(bundle, Manifest.read(bundle), threads=1, device="cpu")
     boxes, scores = session.run(np.full((3, 64, 96, 3), 255, np.uint8))
     assert boxes.shape == (3, 2, 4) and scores.shape == (3, 2, 2) and scores[2, 0, 0] == pytest.approx(1.0)
     assert "1 thread, fp32" in session.description
@@ -244,5 +246,5 @@ def test_the_engine_itself(bundle: Path) -> None:
 
 def test_a_folder_that_is_no_bundle_is_told_how_one_is_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no bundle.*manifest\.json") as error:
-        read_manifest(tmp_path)
+        Manifest.read(tmp_path)
     assert "eyas compile" in str(error.value)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import eyas
-from eyas.artifacts.card import read_card, verify_card
-from eyas.artifacts.quantization import read_quantization
+from eyas.artifacts.card import Card
+from eyas.artifacts.quantization import Quantization
 from eyas.cli.main import main
 from eyas.decode import read_image
 from eyas.files import read_json
@@ -69,7 +69,7 @@ def test_there_is_something_made_before() -> None:
 
 
 def test_a_run_is_whole_and_answers_as_it_did(place: Path) -> None:
-    card = verify_card(Path("run"), needed=["config.json", "recipe.json", "model.safetensors"])
+    card = Card.verify(Path("run"), needed=["config.json", "recipe.json", "model.safetensors"])
     assert (card.kind, len(card.files)) == ("run", 3)
     assert_answers("run", Path("run"))
     result = eyas.evaluate("run", "data", out="report")
@@ -78,7 +78,7 @@ def test_a_run_is_whole_and_answers_as_it_did(place: Path) -> None:
 
 @pytest.mark.parametrize("name", BUNDLES)
 def test_a_bundle_is_whole_and_answers_as_it_did(place: Path, name: str) -> None:
-    verify_card(Path(name), needed=["manifest.json"])
+    Card.verify(Path(name), needed=["manifest.json"])
     assert_answers(name, Path(name), TOLERANCE.get(name, ROUNDING))
 
 
@@ -88,13 +88,13 @@ def test_a_run_is_compiled_with_the_quantization_that_it_carries(
     assert main(["compile", "quantized", "--precision", "int8", "--budget", "5", "--measure", "0", "--out", "new"]) == 0
     assert "calibrating" not in capsys.readouterr().err
     assert_answers("onnx-int8", Path("new"), TOLERANCE["onnx-int8"])
-    assert read_card(Path("new")).parents[0]["sha256"] == read_card(Path("quantized")).sha256
+    assert Card.read(Path("new")).parents[0]["sha256"] == Card.read(Path("quantized")).sha256
 
 
 def test_the_quantization_of_a_run_is_read_and_its_card_lists_it(place: Path) -> None:
-    quantization = read_quantization(Path("quantized"))
+    quantization = Quantization.read(Path("quantized"))
     assert quantization is not None and quantization.made["method"] and len(quantization.convolutions) > 20
-    assert "quantization.json" in verify_card(Path("quantized")).files
+    assert "quantization.json" in Card.verify(Path("quantized")).files
 
 
 def test_a_saved_state_is_read_as_data(place: Path) -> None:
@@ -119,7 +119,7 @@ def test_an_interrupted_run_goes_on_to_where_it_came_before(place: Path, capsys:
                 # Other kernels round otherwise, and a step divides by a root of squares: that is no other run.
                 assert now[column] == value if exact else same(value, now[column]), f"{name}, {column}: {before}, {now}"
     assert_answers("resumed", Path("interrupted"), ROUNDING if exact else (1.0, 0.02))
-    assert verify_card(Path("interrupted")).parents == read_card(Path("resumed")).parents
+    assert Card.verify(Path("interrupted")).parents == Card.read(Path("resumed")).parents
     assert main(["lineage", "interrupted"]) == 0 and "─ run run\n" in capsys.readouterr().out
 
 
@@ -142,7 +142,7 @@ def test_a_registry_lists_opens_and_changes_its_versions(place: Path, capsys: py
     registry = open_registry("registry")
     for reference, name in (("@champion", "onnx-fp32"), ("2", "onnx-int8")):
         resolved = registry.resolve("shapes", reference)
-        assert resolved.version.sha256 == read_card(Path(name)).sha256
+        assert resolved.version.sha256 == Card.read(Path(name)).sha256
         assert_answers(name, resolved.bundle, TOLERANCE.get(name, ROUNDING))
     assert main(["registry", "promote", "shapes", "2"]) == 0
     assert registry.resolve("shapes").version.key.version == "2"

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from torch import nn
 
-from eyas.artifacts.run import read_config
+from eyas.artifacts.run import Run
 from eyas.losses.criterion import Criterion
 from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build_described
@@ -187,7 +187,7 @@ def _network(
     """Return the network to train, and what is to be known of its weights, a line each."""
     if saved is None:
         return make_network(recipe.model, data.classes)
-    return build_described(read_config(folder).model, len(data.classes)), list(saved.notes)
+    return build_described(Run.read(folder).config.model, len(data.classes)), list(saved.notes)
 
 
 def _tell_findings(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion, console: Console) -> None:
