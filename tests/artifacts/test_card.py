@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.metadata
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,25 @@ def artefact(folder: Path, *, parents: tuple[dict[str, str], ...] = ()) -> Card:
     return Card.write(
         folder, "run", ["deep/b.txt", "a.txt"], version="1", created="now", parents=parents, recipe={"lr": 0.1}
     )
+
+
+def test_a_card_is_extended_by_files_that_came_and_that_changed(tmp_path: Path) -> None:
+    before = artefact(tmp_path, parents=({"kind": "run", "path": "up", "sha256": ABC},))
+    (tmp_path / "0.txt").write_text("new")
+    (tmp_path / "a.txt").write_text("changed")
+    card = Card.extend(tmp_path, ["0.txt", "a.txt"])
+    assert Card.verify(tmp_path, needed=["0.txt"]) == card
+    assert list(card.files) == ["0.txt", "a.txt", "deep/b.txt"] and card.files["a.txt"] != ABC
+    assert replace(card, files=before.files) == before
+    with pytest.raises(UserError, match=r"card\.json"):
+        Card.extend(tmp_path / "deep", ["b.txt"])
+
+
+def test_a_card_says_who_made_it_and_when_unless_told(tmp_path: Path) -> None:
+    card = Card.write(tmp_path, "run", [])
+    assert card.version == importlib.metadata.version("eyas")
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(card.created)
+    assert age < datetime.timedelta(days=1) and card.created.endswith("+00:00")
 
 
 def test_a_card_holds_the_hashes_and_is_read_back(tmp_path: Path) -> None:

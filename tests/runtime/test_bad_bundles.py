@@ -15,9 +15,9 @@ from onnx import TensorProto, helper
 from tests.artifacts.test_bundle import change, manifest_of, small_model
 from tests.runtime.fakes import write_jpeg
 
-from eyas.artifacts.bundle import MAX_BYTES
 from eyas.artifacts.card import hash_file
 from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.manifest import MAX_BYTES
 from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.runtime.loading import load

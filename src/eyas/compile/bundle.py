@@ -16,7 +16,7 @@ from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import CARD, Card, hash_file, now, this_version
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.quantization import Quantization, check_listed
-from eyas.artifacts.run import Run, RunConfig, RunFolder
+from eyas.artifacts.run import Run, RunConfig
 from eyas.compile.built import BuiltFiles
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.int8 import check_int8
@@ -59,7 +59,8 @@ def compile_run(
     check_machine(settings.target)
     trained = Run.read(Path(run))
     run, config = trained.folder, trained.config
-    check_sealed(run)
+    trained.verify()
+    check_listed(run)
     spec, sizes = input_of(config.input, settings.size)
     if other := other_size(config.input, spec, sizes, settings.measured):
         tell(other)
@@ -193,12 +194,6 @@ def calibrated(
     chosen = sample_pictures(pictures.calibrate, settings.calibrated)
     tell(f"calibrating on {len(chosen)} pictures of the split '{pictures.calibrate.split}'")
     return quantization_of(model, (letterboxed([one], spec, settings.batch[0]) for one in chosen))
-
-
-def check_sealed(run: Path) -> None:
-    """Raise a UserError unless the run's files are what its card says, a `quantization.json` among them."""
-    RunFolder(run).verify()
-    check_listed(run)
 
 
 def graph_precision(info: TargetInfo, precision: str) -> str:
