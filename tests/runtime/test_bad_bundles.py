@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.artifacts.test_bundle import change, manifest_of, small_model
+from tests.artifacts.test_manifest import change, manifest_of, small_model
 from tests.runtime.fakes import write_jpeg
 
 from eyas.artifacts.card import hash_file

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from tests.artifacts.test_bundle import manifest_of, small_model
+from tests.artifacts.test_manifest import manifest_of, small_model
 from tests.runtime.fakes import colour_detector, write_jpeg, write_run
 
 import eyas

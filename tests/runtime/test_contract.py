@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.artifacts.test_bundle import change, manifest_of, small_model
+from tests.artifacts.test_manifest import change, manifest_of, small_model
 from tests.nasty import variants
 from tests.runtime.test_bad_bundles import make, own_cache, rehash  # noqa: F401
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from tests.artifacts.test_bundle import manifest_of, small_model
+from tests.artifacts.test_manifest import manifest_of, small_model
 
 from eyas.artifacts.card import Card
 from eyas.artifacts.layout import MANIFEST
