@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from torch import nn
 
-from eyas.artifacts import run as runfolder
-from eyas.artifacts.run import read_config
+from eyas.artifacts import layout
+from eyas.artifacts.run import Run
 from eyas.losses.criterion import Criterion
 from eyas.losses.detection import DetectionCriterion
 from eyas.losses.weighting import weighed
@@ -201,7 +201,7 @@ def _network(
     """Return the network to train, and what is to be known of its weights, a line each."""
     if saved is None:
         return make_network(recipe.model, data.classes)
-    return build_described(read_config(folder).model, len(data.classes)), list(saved.notes)
+    return build_described(Run.read(folder).config.model, len(data.classes)), list(saved.notes)
 
 
 def _tell_findings(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion, console: Console) -> None:
@@ -223,7 +223,7 @@ def _budget(
     aims = aims_of(recipe, data, data.batches_ahead())
     pace = first_pace(recipe, data, net, criterion)
     budget = TimeBudget(folder, 60 * recipe.trainer.minutes, started, aims, pace)
-    if first_process() and recipe.trainer.preflight and not (folder / runfolder.PLANNINGS).is_file():
+    if first_process() and recipe.trainer.preflight and not (folder / layout.PLANNINGS).is_file():
         tell(console, check_time(recipe.trainer.minutes, budget.left(), pace, aims))
     return budget
 
