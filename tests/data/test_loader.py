@@ -248,7 +248,7 @@ def test_what_a_worker_needs_can_be_copied(index: DatasetIndex, epochs: list[lis
     loader = loader_of(index, cache="decoded")
     loader._pictures.cache.fill(loader._pictures.decode)
     make = pickle.loads(pickle.dumps(loader._pipe.make))
-    assert all_same([Batch.of(arrays) for arrays in make(1, range(10))], epochs[1])
+    assert all_same([Batch.of_arrays(arrays) for arrays in make(1, range(10))], epochs[1])
 
 
 # ------------------------------------------------------------------------------------------------- broken pictures
