@@ -157,10 +157,10 @@ class DetectionData(L.LightningDataModule):
     def _prepare_evaluation(self) -> None:
         """Have the evaluation's first batches made if one follows this epoch."""
         trainer = self.trainer
-        if self.val_loader is not None and trainer is not None and trainer.enable_validation:
+        if trainer is not None and trainer.enable_validation:
             every = trainer.check_val_every_n_epoch
             if every is None or (trainer.current_epoch + 1) % every == 0:
-                self.val_loader.prepare()
+                self.val_dataloader().prepare()
 
     def trial_batch(self, count: int, epoch: int) -> Batch:
         """Return the first readable pictures that have boxes as one augmented batch, made in this process.

@@ -42,7 +42,7 @@ def suppressed(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> Survivo
     assert thresholds.suppression in ("class_wise", "class_agnostic")
     parts = [
         _suppressed(some, values, thresholds)
-        for some, values in zip(boxes.split(_TOGETHER), scores.split(_TOGETHER), strict=True)
+        for some, values in zip(torch.split(boxes, _TOGETHER), torch.split(scores, _TOGETHER), strict=True)
     ]
     return Survivors(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

@@ -1,4 +1,4 @@
-"""Detects in batches while the batches before are still being sorted out: the device does not wait for the host."""
+"""From a batch's candidates to detections, beside the network: the device does not wait for the host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eyas.data.batch import Batch
 from eyas.evaluate.predictions import Predictions, PredictionsBuilder
@@ -21,14 +21,13 @@ from eyas.types import Detections, Thresholds
 _WAITING = 2  # batches that may wait for their detections; each holds its candidates on the device
 
 
-class Evaluator:
-    """Runs a deployed network over batches, and selects, suppresses and collects in a thread beside it.
+class Collector:
+    """Selects, suppresses and collects detections in a thread, while the network runs on the next batches.
 
     The detections are those of `eyas.runtime.postprocess.select` to the last bit, in the order of the batches. On CUDA
     the suppression runs on the GPU, on a stream of its own. Used as a context, it leaves no thread behind.
 
     Args:
-        net: returns boxes and scores as `eyas.models.decode.Deployed` does.
         classes: class names, in label order.
         thresholds: what passes.
         keep: the detections of the first so many images of the data set are kept in `detections`.
@@ -37,8 +36,7 @@ class Evaluator:
         detections: image index -> detections of those images, as far as they are known.
     """
 
-    def __init__(self, net: nn.Module, classes: tuple[str, ...], thresholds: Thresholds, keep: int = 0) -> None:
-        self.net = net
+    def __init__(self, classes: tuple[str, ...], thresholds: Thresholds, keep: int = 0) -> None:
         self.classes = classes
         self.thresholds = thresholds
         self.keep = keep
@@ -48,15 +46,18 @@ class Evaluator:
         self._waiting: deque[tuple[list[int], Future[list[Detections]]]] = deque()
         self._stream: torch.cuda.Stream | None = None
 
-    def add(self, batch: Batch) -> None:
-        """Run the network on a batch of letterboxed images and have its detections collected.
+    def add(self, boxes: Tensor, scores: Tensor, batch: Batch) -> None:
+        """Have the detections in a batch of letterboxed images collected; the device may still be at the candidates.
+
+        Args:
+            boxes: float [B, K, 4], xyxy network pixels.
+            scores: float [B, K, C], in 0..1.
+            batch: what they were found in.
 
         Raises:
             Exception: what the collecting of a batch before has met.
         """
-        with torch.inference_mode():
-            boxes, scores = (value.float() for value in self.net(batch.images))
-        host = batch.on_host()
+        boxes, scores, host = boxes.float(), scores.float(), batch.on_host()
         future = self._thread.submit(self._detected, boxes, scores, host, self._after(boxes, scores))
         self._waiting.append((host.indices.tolist(), future))
         if len(self._waiting) > _WAITING:
@@ -73,7 +74,7 @@ class Evaluator:
         self._thread.shutdown(cancel_futures=True)
         self._waiting.clear()
 
-    def __enter__(self) -> Evaluator:
+    def __enter__(self) -> Collector:
         """Return itself."""
         return self
 
