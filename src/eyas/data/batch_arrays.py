@@ -9,7 +9,7 @@ import numpy as np
 
 from eyas.types import FloatArray, InputSpec, IntArray, UInt8Array
 
-Room = Callable[[tuple[int, ...]], UInt8Array]  # gives memory for the pictures of a batch, of a shape
+Room = Callable[[tuple[int, ...]], UInt8Array]  # gives memory for the images of a batch, of a shape
 
 
 class BatchArrays(NamedTuple):
