@@ -11,8 +11,8 @@ from tests.serve.registry.carded import write_bundle
 
 from eyas.artifacts.bundle import MANIFEST
 from eyas.artifacts.card import write_card
+from eyas.mlflow_store import DATABASE
 from eyas.serve.registry import Registry, open_registry
-from eyas.serve.registry.store import DATABASE
 
 
 @pytest.fixture(scope="session")
