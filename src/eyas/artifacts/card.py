@@ -69,8 +69,13 @@ def write_card(
     """Hash `files` (relative to `folder`), write `card.json` there and return the card."""
     hashes = {name: hash_file(folder / name) for name in sorted(files)}
     card = Card(kind, version, hashes, list(parents), recipe or {}, created)
-    write_json(folder / CARD, {**asdict(card), "sha256": card.sha256})
+    save_card(folder, card)
     return card
+
+
+def save_card(folder: Path, card: Card) -> None:
+    """Write a card as it is, without looking at the files that it speaks of."""
+    write_json(folder / CARD, {**asdict(card), "sha256": card.sha256})
 
 
 def read_card(folder: Path) -> Card:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ def train(
     size: int | None = None,
     epochs: int | None = None,
     batch: int | None = None,
+    logger: str | Iterable[str] = (),
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train a detector and return the folder of the run.
@@ -31,6 +32,7 @@ def train(
         model: a row of the model zoo: p, n, s, m, l.
         weights: what to start from: a run's folder, a .safetensors file or a public YOLO-NAS checkpoint.
         size, epochs, batch: short for data.size, trainer.epochs and data.batch_size.
+        logger: trackers that the run is sent to beside its CSV files: mlflow, tensorboard, wandb.
         overrides: any field of the recipe, as {"optim.lr": 1e-3}.
 
     Raises:
@@ -41,6 +43,7 @@ def train(
     """
     from eyas.signals import StopSignals
     from eyas.training.fit import fit
+    from eyas.training.loggers import split_names
     from eyas.training.override import override
     from eyas.training.recipes import named
 
@@ -53,6 +56,7 @@ def train(
         "data.size": size,
         "trainer.epochs": epochs,
         "data.batch_size": batch,
+        "trainer.logger": split_names([logger] if isinstance(logger, str) else logger) or None,
     }
     given = {name: value for name, value in short.items() if value is not None}
     signals = StopSignals()

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +83,18 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
     )
 
 
-def finish_run(folder: Path, recipe: Recipe, data: DetectionData, *, stopped: str) -> None:
-    """Write the run's card."""
+def finish_run(
+    folder: Path, recipe: Recipe, data: DetectionData, *, stopped: str, trackers: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Write the run's card.
+
+    Args:
+        folder: the run's folder.
+        recipe: the run's settings.
+        data: the run's pictures.
+        stopped: why it ended before its time, "" if it did not.
+        trackers: where it was sent to: name -> {"id", "where"}.
+    """
     files = [name for name in (runfolder.CONFIG, runfolder.RECIPE, runfolder.WEIGHTS) if (folder / name).is_file()]
     write_card(
         folder,
@@ -92,7 +103,7 @@ def finish_run(folder: Path, recipe: Recipe, data: DetectionData, *, stopped: st
         version=importlib.metadata.version("eyas"),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         parents=parents(recipe, data) if (known := read_parents(folder)) is None else known,
-        recipe={**recipe.to_dict(), "stopped": stopped},
+        recipe={**recipe.to_dict(), "stopped": stopped, **({"trackers": trackers} if trackers else {})},
     )
 
 

@@ -1,0 +1,438 @@
+"""Brings a run to a tracker: whatever the run's folder has and the tracker lacks, while it trains or any time later.
+
+The folder is the only source. Its rows, pictures and files are written anyway, so a tracker that can't be reached
+misses nothing for good, and nothing waits for it in memory. How far a tracker has come stands in `trackers/NAME.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import io
+import re
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from eyas.artifacts import run as runfolder
+from eyas.artifacts.card import CARD, read_card, save_card
+from eyas.errors import UserError
+from eyas.files import read_json, write_json
+from eyas.training.loggers import LOGGERS
+from eyas.training.loggers.base import Place, Row, RunInfo, RunLogger, Status
+from eyas.training.override import flatten
+
+# What together can be used as a run, and what tells of it.
+FILES = (
+    runfolder.CONFIG, runfolder.RECIPE, runfolder.ENVIRONMENT, runfolder.METRICS, runfolder.STEPS, runfolder.CURVES,
+    runfolder.WEIGHTS, CARD,
+)  # fmt: skip
+AT_ONCE = 500  # rows between two notes of how far the tracker has come
+
+
+@dataclass
+class Progress:
+    """How far a tracker has what the run has.
+
+    Attributes:
+        id, where: its `Place`, "" before the tracker was reached.
+        step: of the last row of `steps.csv` that was sent.
+        epoch: of the last row of `metrics.csv` that was sent.
+        sheet: epoch of the last contact sheet that was sent.
+        files: name of a file that was sent -> its size and its time of change then.
+        status: how the run ended, as it was sent; "" while it goes on.
+    """
+
+    id: str = ""
+    where: str = ""
+    step: int = 0
+    epoch: int = 0
+    sheet: int = 0
+    files: dict[str, list[int]] = field(default_factory=dict)
+    status: str = ""
+
+    @property
+    def place(self) -> Place | None:
+        """Return where the tracker has the run, None if it has not."""
+        return Place(self.id, self.where) if self.id else None
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """The contact sheet of an epoch."""
+
+    epoch: int
+    path: Path
+    step: int
+    time: float
+
+
+class Sync:
+    """Sends one run to one tracker; only one process at a time can.
+
+    Args:
+        name: the tracker's row in `LOGGERS`.
+        folder: the run's folder.
+        known: where the tracker has the run, as a saved state says, if the folder does not.
+
+    Attributes:
+        sent: rows, pictures and files that were sent so far.
+        moved: when something was sent last, as `time.monotonic` counts.
+    """
+
+    def __init__(self, name: str, folder: Path, known: Place | None = None) -> None:
+        self.name = name
+        self.folder = folder
+        self.sent = 0
+        self.moved = time.monotonic()
+        self._path = folder / runfolder.TRACKERS / f"{name}.json"
+        self._progress = Progress(known.id, known.where) if known is not None else Progress()
+        self._logger: RunLogger | None = None
+        self._lock: IO[str] | None = None
+        self._table = _GrowingTable(folder / runfolder.STEPS)
+
+    @property
+    def place(self) -> Place | None:
+        """Return where the tracker has the run, None if it was never reached as far as is known."""
+        return self._progress.place
+
+    def open(self) -> Place:
+        """Begin the run at the tracker, or go on with it.
+
+        Raises:
+            UserError: another process is sending the run.
+            Exception: whatever the tracker's client raises where it can't be reached.
+        """
+        if self._lock is None:
+            with contextlib.ExitStack() as held:
+                lock = held.enter_context(_locked(self._path.with_suffix(".lock"), self.folder))
+                self._progress = _read_progress(self._path) or self._progress
+                held.pop_all()
+                self._lock = lock
+        logger = LOGGERS[self.name].open()
+        place, anew = logger.start(run_info(self.folder), self._progress.place)
+        if anew:
+            self._progress = Progress()
+        self._progress.id, self._progress.where, self._progress.status = place.id, place.where, ""
+        self._save()
+        self._logger = logger
+        return place
+
+    def ready(self, status: Status) -> None:
+        """Open the run at the tracker unless the tracker has all of it.
+
+        Raises:
+            Exception: as `open`.
+        """
+        if not self.has_all(status):
+            self.open()
+
+    def send(self, status: Status | None = None) -> None:
+        """Send what the tracker lacks; with a status also the run's files, and end the run there.
+
+        What was sent is noted as it is sent. After an error the next call begins with a new connection.
+
+        Raises:
+            Exception: as `open`.
+        """
+        if self._logger is None:
+            if status is not None and self.has_all(status):
+                self.close()
+                return
+            self.open()
+        assert self._logger is not None
+        try:
+            self._send_events(self._logger)
+            self._send_curves(self._logger)
+            if status is not None:
+                self._send_files(self._logger)
+                self._logger.finish(status, self._time())
+                self._progress.status = status
+                self._save()
+                self._logger = None
+        except BaseException:
+            self._drop()
+            raise
+        if status is not None:
+            self.close()
+
+    def has_all(self, status: Status) -> bool:
+        """Return whether the tracker has the run as the folder has it, ended with that status."""
+        self._progress = _read_progress(self._path) or self._progress
+        curves = self.folder / runfolder.CURVES
+        stamps = self._stamps() | ({"curves": _stamp(curves)} if curves.is_file() else {})
+        sent = self._progress.files
+        if self._progress.status != status or any(sent.get(name) != stamp for name, stamp in stamps.items()):
+            return False
+        missing = bool(self._events())
+        self._table.rewind()
+        return not missing
+
+    def close(self) -> None:
+        """Let another process send the run."""
+        self._drop()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _drop(self) -> None:
+        """Let go of the tracker, in whatever state it is."""
+        logger, self._logger = self._logger, None
+        self._table.rewind()
+        if logger is not None:
+            with contextlib.suppress(Exception):  # it may be gone
+                logger.close()
+
+    def _send_events(self, logger: RunLogger) -> None:
+        """Send rows and sheets in the order of their steps."""
+        rows: list[tuple[str, Row]] = []
+        for event in self._events():
+            if isinstance(event, _Sheet):
+                self._send_rows(logger, rows)
+                logger.image("sheets", event.path, event.step, event.time)
+                self._progress.sheet = event.epoch
+                self._note(1)
+            else:
+                rows.append(event)
+                if len(rows) == AT_ONCE:
+                    self._send_rows(logger, rows)
+        self._send_rows(logger, rows)
+
+    def _send_rows(self, logger: RunLogger, rows: list[tuple[str, Row]]) -> None:
+        """Send rows and empty the list."""
+        if not rows:
+            return
+        logger.metrics([row for _, row in rows])
+        for table, row in rows:
+            if table == runfolder.STEPS:
+                self._progress.step = row.step
+            else:
+                self._progress.epoch = round(row.values["epoch/epoch"])
+        self._note(len(rows))
+        rows.clear()
+
+    def _send_curves(self, logger: RunLogger) -> None:
+        path = self.folder / runfolder.CURVES
+        if path.is_file() and (stamp := _stamp(path)) != self._progress.files.get("curves"):
+            epochs = self._epochs()
+            last = _row("epoch", epochs[-1], self._started()) if epochs else Row(0, self._started(), {})
+            logger.image("curves", path, max(self._progress.step, last.step), last.time)
+            self._progress.files["curves"] = stamp
+            self._note(1)
+
+    def _send_files(self, logger: RunLogger) -> None:
+        stamps = self._stamps()
+        if any(self._progress.files.get(name) != stamp for name, stamp in stamps.items()):
+            logger.artifacts([self.folder / name for name in stamps])
+            self._progress.files |= stamps
+            self._note(len(stamps))
+
+    def _events(self) -> list[tuple[str, Row] | _Sheet]:
+        """Return the rows and sheets that the tracker lacks, by step; of one step the row of `steps.csv` comes first.
+
+        The rows are read before the sheets are looked for: a sheet is written before any row of a later step.
+        """
+        started = self._started()
+        steps = [(runfolder.STEPS, _row("train", fields, started)) for fields in self._table.new_rows()]
+        epochs = [_epoch_row(fields, self._table.names, started) for fields in self._epochs()]
+        by_epoch = {round(row.values["epoch/epoch"]): row for row in epochs}
+        sheets = [
+            _Sheet(number, path, by_epoch[number].step, by_epoch[number].time)
+            for number, path in _sheets(self.folder)
+            if number > self._progress.sheet and number in by_epoch
+        ]
+        new: list[tuple[int, int, tuple[str, Row] | _Sheet]] = []
+        new += [(row[1].step, 0, row) for row in steps if row[1].step > self._progress.step]
+        new += [(row.step, 1, (runfolder.METRICS, row)) for n, row in by_epoch.items() if n > self._progress.epoch]
+        new += [(sheet.step, 2, sheet) for sheet in sheets]
+        return [event for _, _, event in sorted(new, key=lambda each: each[:2])]
+
+    def _epochs(self) -> list[dict[str, str]]:
+        return _GrowingTable(self.folder / runfolder.METRICS).new_rows()
+
+    def _stamps(self) -> dict[str, list[int]]:
+        return {name: _stamp(self.folder / name) for name in FILES if (self.folder / name).is_file()}
+
+    def _started(self) -> float:
+        """Return when the run began: its recipe is written then, and never again."""
+        return (self.folder / runfolder.RECIPE).stat().st_mtime
+
+    def _time(self) -> float:
+        """Return the time of the run's last row."""
+        tables = (self._epochs(), _GrowingTable(self.folder / runfolder.STEPS).new_rows())
+        return self._started() + max((float(rows[-1]["seconds"]) for rows in tables if rows), default=0.0)
+
+    def _note(self, count: int) -> None:
+        self.sent += count
+        self.moved = time.monotonic()
+        self._save()
+
+    def _save(self) -> None:
+        write_json(self._path, dataclasses.asdict(self._progress))
+
+
+class _GrowingTable:
+    """A CSV file that another thread appends to; gives each row once, and only when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.names: list[str] = []
+        self._offset = 0
+
+    def rewind(self) -> None:
+        """Begin again with the first row."""
+        self._offset = 0
+
+    def new_rows(self) -> list[dict[str, str]]:
+        """Return the rows that came since the last call, by column; fields without a value are left out."""
+        if not self._path.is_file():
+            return []
+        with self._path.open("rb") as file:
+            if file.seek(0, io.SEEK_END) < self._offset:
+                self._offset = 0  # written anew
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        lines = list(csv.reader(io.StringIO(whole.decode(), newline="")))
+        if not self._offset and lines:
+            self.names = lines.pop(0)
+        self._offset += len(whole)
+        return [
+            {name: value for name, value in zip(self.names, line, strict=False) if value != ""}
+            for line in lines
+            if len(line) == len(self.names)
+        ]
+
+
+def run_info(folder: Path) -> RunInfo:
+    """Return what a run is, from the files in its folder.
+
+    Raises:
+        UserError: it is no run's folder.
+    """
+    recipe = read_json(folder / runfolder.RECIPE, max_bytes=runfolder.MAX_BYTES)
+    parents: list[Mapping[str, str]] = []
+    if (folder / runfolder.ORIGIN).is_file():
+        parents = read_json(folder / runfolder.ORIGIN)["parents"]
+    elif (folder / CARD).is_file():
+        parents = list(read_card(folder).parents)
+    facts = dict(_facts(folder, parents))
+    return RunInfo(folder, (folder / runfolder.RECIPE).stat().st_mtime, flatten(recipe), facts, parents)
+
+
+def trackers_of(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the trackers that have the run, as its card names them: name -> {"id", "where"}."""
+    found = {}
+    for path in sorted((folder / runfolder.TRACKERS).glob("*.json")):
+        with contextlib.suppress(UserError):  # what is damaged is told where it is to be used
+            if (progress := _read_progress(path)) is not None and progress.place is not None:
+                found[path.stem] = dataclasses.asdict(progress.place)
+    return found
+
+
+def loggers_of(folder: Path) -> tuple[str, ...]:
+    """Return the trackers that a run was sent to, or was to be sent to.
+
+    Raises:
+        UserError: it is no run's folder, or there are none.
+    """
+    wanted = flatten(read_json(folder / runfolder.RECIPE, max_bytes=runfolder.MAX_BYTES)).get("trainer.logger", ())
+    names = tuple(dict.fromkeys([*wanted, *trackers_of(folder)]))
+    if not names:
+        raise UserError(
+            f"{folder} was sent to no tracker.", fix=f"eyas track {shlex.quote(str(folder))} --logger tensorboard"
+        )
+    return names
+
+
+def name_in_card(folder: Path) -> None:
+    """Write into the card of a finished run which trackers have it by now, if it has a card."""
+    if not (folder / CARD).is_file():
+        return
+    card = read_card(folder)
+    if card.recipe.get("trackers") != (trackers := trackers_of(folder)):
+        save_card(folder, dataclasses.replace(card, recipe={**card.recipe, "trackers": trackers}))
+
+
+def status_of(folder: Path) -> Status:
+    """Return how the run in a folder ended; one without a card was killed."""
+    if not (folder / CARD).is_file() or read_card(folder).recipe.get("stopped") == "interrupted":
+        return "interrupted"
+    return "finished"
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error of a tracker says, on one line, without the addresses of objects in it."""
+    text = error.problem if isinstance(error, UserError) else str(error) or type(error).__name__
+    lines = re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|\S*\(host='[^']*', port=\d+\):? ?", "", text).split("\n")
+    return lines[0][:300]
+
+
+def _facts(folder: Path, parents: list[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the run's environment and where its data and weights come from."""
+    if (folder / runfolder.ENVIRONMENT).is_file():
+        for name, value in flatten(read_json(folder / runfolder.ENVIRONMENT)).items():
+            yield f"env.{name}", str(value)
+    for parent in parents:
+        name = f"data.{parent.get('split', '')}" if parent["kind"] == "dataset" else "weights"
+        yield name, parent["path"]
+        yield f"{name}.sha256", parent["sha256"]
+
+
+def _row(prefix: str, fields: Mapping[str, str], started: float) -> Row:
+    """Return a row of a table with the names that trackers show: "train/loss" is the column "loss" of `steps.csv`."""
+    values = {f"{prefix}/{name}": float(value) for name, value in fields.items() if name != "step"}
+    return Row(int(fields["step"]), started + float(fields["seconds"]), values)
+
+
+def _epoch_row(fields: Mapping[str, str], step_names: list[str], started: float) -> Row:
+    """Return a row of `metrics.csv`: "epoch/loss" is a mean over the epoch, "val/AP" what the evaluation gave."""
+    row = _row("epoch", fields, started)
+    names = list(fields)
+    terms = len(step_names) - step_names.index("loss") if "loss" in step_names else 0
+    measured = {f"epoch/{name}" for name in names[names.index("loss") + terms :]} if terms else set()
+    values = {name.replace("epoch/", "val/", 1) if name in measured else name: v for name, v in row.values.items()}
+    return dataclasses.replace(row, values=values)
+
+
+def _sheets(folder: Path) -> list[tuple[int, Path]]:
+    """Return the contact sheets by epoch."""
+    found = ((re.fullmatch(r"epoch_(\d+)", path.stem), path) for path in (folder / runfolder.SHEETS).glob("*.jpg"))
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def _stamp(path: Path) -> list[int]:
+    about = path.stat()
+    return [about.st_size, about.st_mtime_ns]
+
+
+def _read_progress(path: Path) -> Progress | None:
+    if not path.is_file():
+        return None
+    fields: Any = read_json(path)
+    try:
+        return Progress(**fields)
+    except TypeError:
+        raise UserError(
+            f"{path.name} does not say how far the tracker is.", where=str(path),
+            fix="move it away: the run is sent anew",
+        ) from None  # fmt: skip
+
+
+def _locked(path: Path, folder: Path) -> IO[str]:
+    """Return the opened file whose lock this process holds until it is closed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(
+            f"Another process is sending {folder} there.", where=str(path), fix="wait until it ends: it sends all"
+        ) from None
+    return file
