@@ -104,11 +104,12 @@ def test_a_resumed_run_goes_on_in_the_trackers_run(
     check_whole(server, folder)
 
 
-def test_the_saved_state_knows_the_trackers_run(server: Server, tmp_path: Path, finished: Path) -> None:
+def test_the_saved_state_knows_the_trackers_run(server: Server, tmp_path: Path) -> None:
     """Even where the folder has lost it."""
-    one = track.Track(tmp_path, ["fake"], print)
+    folder = runs.begin(tmp_path / "run")
+    one = track.Track(folder, ["fake"], print)
     one.load_state_dict({"places": {"fake": ID}})
-    (sync,) = (Sync(name, finished, one._saved.get(name)) for name in one.names)
+    (sync,) = (Sync(name, folder, one._saved.get(name)) for name in one.names)
     assert sync.place == Place(**ID)
     sync.open()
     sync.close()

@@ -7,14 +7,11 @@ misses nothing for good, and nothing waits for it in memory. How far a tracker h
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import fcntl
-import io
 import re
 import shlex
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,8 +21,9 @@ from eyas.artifacts.card import CARD, read_card, save_card
 from eyas.errors import UserError
 from eyas.files import read_json, write_json
 from eyas.training.loggers import LOGGERS
-from eyas.training.loggers.base import Place, Row, RunInfo, RunLogger, Status
+from eyas.training.loggers.base import Place, Row, RunLogger, Status
 from eyas.training.override import flatten
+from eyas.training.run_contents import GrowingTable, Sheet, epoch_row, run_info, sheets_of, stamp_of, table_row
 
 # What together can be used as a run, and what tells of it.
 FILES = (
@@ -62,16 +60,6 @@ class Progress:
         return Place(self.id, self.where) if self.id else None
 
 
-@dataclass(frozen=True)
-class _Sheet:
-    """The contact sheet of an epoch."""
-
-    epoch: int
-    path: Path
-    step: int
-    time: float
-
-
 class Sync:
     """Sends one run to one tracker; only one process at a time can.
 
@@ -94,7 +82,7 @@ class Sync:
         self._progress = Progress(known.id, known.where) if known is not None else Progress()
         self._logger: RunLogger | None = None
         self._lock: IO[str] | None = None
-        self._table = _GrowingTable(folder / runfolder.STEPS)
+        self._table = GrowingTable(folder / runfolder.STEPS)
 
     @property
     def place(self) -> Place | None:
@@ -115,12 +103,18 @@ class Sync:
                 held.pop_all()
                 self._lock = lock
         logger = LOGGERS[self.name].open()
-        place, anew = logger.start(run_info(self.folder), self._progress.place)
+        run = run_info(self.folder)
+        place, anew = logger.start(run, self._progress.place)
         if anew:
             self._progress = Progress()
         self._progress.id, self._progress.where, self._progress.status = place.id, place.where, ""
         self._save()
         self._logger = logger
+        try:
+            logger.describe(run)
+        except BaseException:
+            self._drop()
+            raise
         return place
 
     def ready(self, status: Status) -> None:
@@ -165,7 +159,7 @@ class Sync:
         """Return whether the tracker has the run as the folder has it, ended with that status."""
         self._progress = _read_progress(self._path) or self._progress
         curves = self.folder / runfolder.CURVES
-        stamps = self._stamps() | ({"curves": _stamp(curves)} if curves.is_file() else {})
+        stamps = self._stamps() | ({"curves": stamp_of(curves)} if curves.is_file() else {})
         sent = self._progress.files
         if self._progress.status != status or any(sent.get(name) != stamp for name, stamp in stamps.items()):
             return False
@@ -192,7 +186,7 @@ class Sync:
         """Send rows and sheets in the order of their steps."""
         rows: list[tuple[str, Row]] = []
         for event in self._events():
-            if isinstance(event, _Sheet):
+            if isinstance(event, Sheet):
                 self._send_rows(logger, rows)
                 logger.image("sheets", event.path, event.step, event.time)
                 self._progress.sheet = event.epoch
@@ -218,9 +212,9 @@ class Sync:
 
     def _send_curves(self, logger: RunLogger) -> None:
         path = self.folder / runfolder.CURVES
-        if path.is_file() and (stamp := _stamp(path)) != self._progress.files.get("curves"):
+        if path.is_file() and (stamp := stamp_of(path)) != self._progress.files.get("curves"):
             epochs = self._epochs()
-            last = _row("epoch", epochs[-1], self._started()) if epochs else Row(0, self._started(), {})
+            last = table_row("epoch", epochs[-1], self._started()) if epochs else Row(0, self._started(), {})
             logger.image("curves", path, max(self._progress.step, last.step), last.time)
             self._progress.files["curves"] = stamp
             self._note(1)
@@ -232,31 +226,31 @@ class Sync:
             self._progress.files |= stamps
             self._note(len(stamps))
 
-    def _events(self) -> list[tuple[str, Row] | _Sheet]:
+    def _events(self) -> list[tuple[str, Row] | Sheet]:
         """Return the rows and sheets that the tracker lacks, by step; of one step the row of `steps.csv` comes first.
 
         The rows are read before the sheets are looked for: a sheet is written before any row of a later step.
         """
         started = self._started()
-        steps = [(runfolder.STEPS, _row("train", fields, started)) for fields in self._table.new_rows()]
-        epochs = [_epoch_row(fields, self._table.names, started) for fields in self._epochs()]
+        steps = [(runfolder.STEPS, table_row("train", fields, started)) for fields in self._table.new_rows()]
+        epochs = [epoch_row(fields, self._table.names, started) for fields in self._epochs()]
         by_epoch = {round(row.values["epoch/epoch"]): row for row in epochs}
         sheets = [
-            _Sheet(number, path, by_epoch[number].step, by_epoch[number].time)
-            for number, path in _sheets(self.folder)
+            Sheet(number, path, by_epoch[number].step, by_epoch[number].time)
+            for number, path in sheets_of(self.folder)
             if number > self._progress.sheet and number in by_epoch
         ]
-        new: list[tuple[int, int, tuple[str, Row] | _Sheet]] = []
+        new: list[tuple[int, int, tuple[str, Row] | Sheet]] = []
         new += [(row[1].step, 0, row) for row in steps if row[1].step > self._progress.step]
         new += [(row.step, 1, (runfolder.METRICS, row)) for n, row in by_epoch.items() if n > self._progress.epoch]
         new += [(sheet.step, 2, sheet) for sheet in sheets]
         return [event for _, _, event in sorted(new, key=lambda each: each[:2])]
 
     def _epochs(self) -> list[dict[str, str]]:
-        return _GrowingTable(self.folder / runfolder.METRICS).new_rows()
+        return GrowingTable(self.folder / runfolder.METRICS).new_rows()
 
     def _stamps(self) -> dict[str, list[int]]:
-        return {name: _stamp(self.folder / name) for name in FILES if (self.folder / name).is_file()}
+        return {name: stamp_of(self.folder / name) for name in FILES if (self.folder / name).is_file()}
 
     def _started(self) -> float:
         """Return when the run began: its recipe is written then, and never again."""
@@ -264,7 +258,7 @@ class Sync:
 
     def _time(self) -> float:
         """Return the time of the run's last row."""
-        tables = (self._epochs(), _GrowingTable(self.folder / runfolder.STEPS).new_rows())
+        tables = (self._epochs(), GrowingTable(self.folder / runfolder.STEPS).new_rows())
         return self._started() + max((float(rows[-1]["seconds"]) for rows in tables if rows), default=0.0)
 
     def _note(self, count: int) -> None:
@@ -274,55 +268,6 @@ class Sync:
 
     def _save(self) -> None:
         write_json(self._path, dataclasses.asdict(self._progress))
-
-
-class _GrowingTable:
-    """A CSV file that another thread appends to; gives each row once, and only when it is whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.names: list[str] = []
-        self._offset = 0
-
-    def rewind(self) -> None:
-        """Begin again with the first row."""
-        self._offset = 0
-
-    def new_rows(self) -> list[dict[str, str]]:
-        """Return the rows that came since the last call, by column; fields without a value are left out."""
-        if not self._path.is_file():
-            return []
-        with self._path.open("rb") as file:
-            if file.seek(0, io.SEEK_END) < self._offset:
-                self._offset = 0  # written anew
-            file.seek(self._offset)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        lines = list(csv.reader(io.StringIO(whole.decode(), newline="")))
-        if not self._offset and lines:
-            self.names = lines.pop(0)
-        self._offset += len(whole)
-        return [
-            {name: value for name, value in zip(self.names, line, strict=False) if value != ""}
-            for line in lines
-            if len(line) == len(self.names)
-        ]
-
-
-def run_info(folder: Path) -> RunInfo:
-    """Return what a run is, from the files in its folder.
-
-    Raises:
-        UserError: it is no run's folder.
-    """
-    recipe = read_json(folder / runfolder.RECIPE, max_bytes=runfolder.MAX_BYTES)
-    parents: list[Mapping[str, str]] = []
-    if (folder / runfolder.ORIGIN).is_file():
-        parents = read_json(folder / runfolder.ORIGIN)["parents"]
-    elif (folder / CARD).is_file():
-        parents = list(read_card(folder).parents)
-    facts = dict(_facts(folder, parents))
-    return RunInfo(folder, (folder / runfolder.RECIPE).stat().st_mtime, flatten(recipe), facts, parents)
 
 
 def trackers_of(folder: Path) -> dict[str, dict[str, str]]:
@@ -371,44 +316,6 @@ def reason(error: BaseException) -> str:
     text = error.problem if isinstance(error, UserError) else str(error) or type(error).__name__
     lines = re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|\S*\(host='[^']*', port=\d+\):? ?", "", text).split("\n")
     return lines[0][:300]
-
-
-def _facts(folder: Path, parents: list[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
-    """Yield the run's environment and where its data and weights come from."""
-    if (folder / runfolder.ENVIRONMENT).is_file():
-        for name, value in flatten(read_json(folder / runfolder.ENVIRONMENT)).items():
-            yield f"env.{name}", str(value)
-    for parent in parents:
-        name = f"data.{parent.get('split', '')}" if parent["kind"] == "dataset" else "weights"
-        yield name, parent["path"]
-        yield f"{name}.sha256", parent["sha256"]
-
-
-def _row(prefix: str, fields: Mapping[str, str], started: float) -> Row:
-    """Return a row of a table with the names that trackers show: "train/loss" is the column "loss" of `steps.csv`."""
-    values = {f"{prefix}/{name}": float(value) for name, value in fields.items() if name != "step"}
-    return Row(int(fields["step"]), started + float(fields["seconds"]), values)
-
-
-def _epoch_row(fields: Mapping[str, str], step_names: list[str], started: float) -> Row:
-    """Return a row of `metrics.csv`: "epoch/loss" is a mean over the epoch, "val/AP" what the evaluation gave."""
-    row = _row("epoch", fields, started)
-    names = list(fields)
-    terms = len(step_names) - step_names.index("loss") if "loss" in step_names else 0
-    measured = {f"epoch/{name}" for name in names[names.index("loss") + terms :]} if terms else set()
-    values = {name.replace("epoch/", "val/", 1) if name in measured else name: v for name, v in row.values.items()}
-    return dataclasses.replace(row, values=values)
-
-
-def _sheets(folder: Path) -> list[tuple[int, Path]]:
-    """Return the contact sheets by epoch."""
-    found = ((re.fullmatch(r"epoch_(\d+)", path.stem), path) for path in (folder / runfolder.SHEETS).glob("*.jpg"))
-    return sorted((int(match[1]), path) for match, path in found if match)
-
-
-def _stamp(path: Path) -> list[int]:
-    about = path.stat()
-    return [about.st_size, about.st_mtime_ns]
 
 
 def _read_progress(path: Path) -> Progress | None:

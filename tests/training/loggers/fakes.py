@@ -58,6 +58,9 @@ class FakeLogger:
         self._server.starts.append(known is not None)
         return Place("run-1", "nowhere"), known is None
 
+    def describe(self, run: RunInfo) -> None:
+        self._server.reach()
+
     def metrics(self, rows: Sequence[Row]) -> None:
         self._server.reach()
         self._server.rows += rows

@@ -93,9 +93,10 @@ def read_wandb(folder: Path, place: Place) -> Seen:
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 assert record.run.run_id == place.id
-                config = {each.key: json.loads(each.value_json) for each in record.run.config.update}
+            elif kind == "config":
+                config = {each.key: json.loads(each.value_json) for each in record.config.update}
                 seen.recipe |= {name: str(value) for name, value in config.get("recipe", {}).items()}
-                seen.facts = str(config.get("facts")) if "facts" in config else seen.facts
+                seen.facts = str(config.get("facts", seen.facts))
             elif kind == "history":
                 _add_history(seen, record.history.item, path.parent / "files")
             elif kind == "artifact":

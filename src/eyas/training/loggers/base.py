@@ -81,6 +81,10 @@ class RunLogger(Protocol):
         """
         ...
 
+    def describe(self, run: RunInfo) -> None:
+        """Write the recipe and the facts, after each start: a resumed run may be on another machine."""
+        ...
+
     def metrics(self, rows: Sequence[Row]) -> None:
         """Write numbers, in the order of their steps."""
         ...

@@ -41,12 +41,26 @@ class MlflowLogger:
                 self._experiment(files), start_time=round(run.started * 1000), run_name=run.name
             )
             self._id = created.info.run_id
-            self._describe(run)
         else:
             self._id = known.id
             self._client.update_run(self._id, status="RUNNING")
-        self._tag(run.facts)
         return Place(self._id, uri.partition("?")[0]), anew
+
+    def describe(self, run: RunInfo) -> None:
+        """Write the recipe as parameters, the data sets as inputs, the facts as tags; what is there already stays."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+
+        for part in _parts((Param(name, str(value)[:_LONGEST]) for name, value in run.recipe.items()), _ENTRIES):
+            self._client.log_batch(self._id, params=part)
+        inputs = []
+        for parent in run.parents:
+            if parent["kind"] == "dataset":
+                source = json.dumps({"uri": parent["path"]})
+                data = Dataset(Path(parent["path"]).name, parent["sha256"][:_LONGEST_DIGEST], "local", source)
+                inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", parent.get("split", ""))]))
+        self._client.log_inputs(self._id, inputs)
+        for part in _parts((RunTag(name, value[:_LONGEST]) for name, value in run.facts.items()), _ENTRIES):
+            self._client.log_batch(self._id, tags=part)
 
     def metrics(self, rows: Sequence[Row]) -> None:
         """Write numbers; those that are there already, of the same time, stay as they are."""
@@ -98,26 +112,6 @@ class MlflowLogger:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             return str(self._client.get_experiment_by_name(name).experiment_id)
-
-    def _describe(self, run: RunInfo) -> None:
-        """Write the recipe as parameters, and the data sets as inputs."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-
-        for part in _parts((Param(name, str(value)[:_LONGEST]) for name, value in run.recipe.items()), _ENTRIES):
-            self._client.log_batch(self._id, params=part)
-        inputs = []
-        for parent in run.parents:
-            if parent["kind"] == "dataset":
-                source = json.dumps({"uri": parent["path"]})
-                data = Dataset(Path(parent["path"]).name, parent["sha256"][:_LONGEST_DIGEST], "local", source)
-                inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", parent.get("split", ""))]))
-        self._client.log_inputs(self._id, inputs)
-
-    def _tag(self, facts: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        for part in _parts((RunTag(name, value[:_LONGEST]) for name, value in facts.items()), _ENTRIES):
-            self._client.log_batch(self._id, tags=part)
 
 
 def tracking_store() -> tuple[str, str | None]:

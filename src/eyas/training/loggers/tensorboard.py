@@ -21,25 +21,30 @@ class TensorBoardLogger:
 
     def __init__(self) -> None:
         self._writer: Any = None
+        self._anew = False
         self._last = (0, 0.0)  # step and time
 
     def start(self, run: RunInfo, known: Place | None) -> tuple[Place, bool]:
         """Open a further event file; see `RunLogger.start`."""
-        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         folder = run.folder / FOLDER
-        anew = not any(folder.glob("events.out.tfevents.*"))
+        self._anew = not any(folder.glob("events.out.tfevents.*"))
         self._writer = EventFileWriter(str(folder))
         self._last = (0, run.started)
-        if anew:
+        return Place(f"{run.name}/{FOLDER}", str(folder)), self._anew
+
+    def describe(self, run: RunInfo) -> None:
+        """Write the recipe, once, and the facts."""
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        if self._anew:
             values = {name: value if isinstance(value, bool | int | float) else str(value)
                 for name, value in run.recipe.items()}  # fmt: skip
             self._add(hparams_pb(values, trial_id=run.name, start_time_secs=run.started))
             self._text("recipe", _table(run.recipe))
         self._text("environment and data", _table(run.facts))
         self._writer.flush()
-        return Place(f"{run.name}/{FOLDER}", str(folder)), anew
 
     def metrics(self, rows: Sequence[Row]) -> None:
         """Write numbers as scalars."""

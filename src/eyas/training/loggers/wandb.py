@@ -19,6 +19,8 @@ PROJECT = "eyas"
 OFFLINE = "offline"
 HOST = "https://api.wandb.ai"
 KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+# What the user has set is kept. Standard output is ours, and errors are reported to nobody unasked.
+_DEFAULTS = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
 _PATIENCE = 30.0  # seconds for W&B to answer at the start; others are served meanwhile
 _EXIT_CODES: Mapping[Status, int] = MappingProxyType({"finished": 0, "interrupted": 130, "failed": 1})
 
@@ -31,7 +33,8 @@ class WandbLogger:
 
     def start(self, run: RunInfo, known: Place | None) -> tuple[Place, bool]:
         """Begin the run, or go on with it; one that was kept offline is new to the server. See `RunLogger.start`."""
-        os.environ.setdefault("WANDB_SILENT", "true")
+        for name, value in _DEFAULTS.items():
+            os.environ.setdefault(name, value)
         import wandb
 
         mode = pick_mode()
@@ -43,12 +46,14 @@ class WandbLogger:
             dir=str(run.folder),
             mode=mode,
             resume="allow" if mode != OFFLINE else None,
-            config={"recipe": dict(run.recipe), "facts": dict(run.facts)},
-            allow_val_change=True,  # a resumed run may be on another machine
             reinit="create_new",  # another run of this process is none of ours
             settings=wandb.Settings(console="off", silent=True, init_timeout=_PATIENCE),
         )
         return Place(self._run.id, OFFLINE if mode == OFFLINE else self._run.url or mode), anew
+
+    def describe(self, run: RunInfo) -> None:
+        """Write recipe and facts as the run's config."""
+        self._run.config.update({"recipe": dict(run.recipe), "facts": dict(run.facts)}, allow_val_change=True)
 
     def metrics(self, rows: Sequence[Row]) -> None:
         """Write numbers; the client takes them at once and brings them over by itself."""
