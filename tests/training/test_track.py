@@ -81,10 +81,14 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def test_a_tracker_gets_what_the_tables_have(server: Server, tracked: Recipe, tmp_path: Path) -> None:
+def test_a_tracker_gets_what_the_tables_have(
+    server: Server, tracked: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     console = quiet()
     folder = fit(tracked, tmp_path / "run", console=console)
     check_whole(server, folder)
+    assert main(["lineage", str(folder)]) == 0
+    assert "tracked by fake: run run-1 at nowhere" in capfd.readouterr().out
     assert server.statuses == ["finished"] and server.starts == [False]
     assert server.threads == {"eyas-fake"}  # training itself speaks to no tracker
     assert json.loads((folder / CARD).read_text("utf-8"))["recipe"]["trackers"] == {"fake": ID}

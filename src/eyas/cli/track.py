@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     """Send what is missing; return 1 if a tracker can't be reached, else 0."""
     from eyas.artifacts.run import refuse_file
     from eyas.training.loggers import check_loggers, split_names
-    from eyas.training.tracking import Sync, loggers_of, name_in_card, status_of
+    from eyas.training.tracked import loggers_of, name_in_card, status_of
+    from eyas.training.tracking import Sync
 
     refuse_file(args.run)
     names = split_names(args.logger) or loggers_of(args.run)

@@ -18,7 +18,8 @@ from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.training.loggers import LOGGERS, check_loggers, split_names, wandb
 from eyas.training.loggers.base import Place
-from eyas.training.tracking import FILES, Sync, name_in_card, status_of, trackers_of
+from eyas.training.tracked import name_in_card, status_of, trackers_of
+from eyas.training.tracking import FILES, Sync
 
 NAMES = sorted(LOGGERS)
 

@@ -14,7 +14,8 @@ from tests.training.loggers.readers import read_mlflow
 from tests.training.loggers.test_loggers import check_series, place_of
 
 from eyas.cli.main import main
-from eyas.training.tracking import FILES, Sync, reason, status_of
+from eyas.training.tracked import status_of
+from eyas.training.tracking import FILES, Sync, reason
 
 
 @pytest.fixture

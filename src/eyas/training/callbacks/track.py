@@ -14,7 +14,8 @@ import lightning as L
 
 from eyas.training.callbacks.save import StopRunError
 from eyas.training.loggers.base import Place, Status
-from eyas.training.tracking import Sync, reason, trackers_of
+from eyas.training.tracked import trackers_of
+from eyas.training.tracking import Sync, reason
 
 EVERY = 5.0  # seconds between two looks into the run's folder
 LONGEST_WAIT = 300.0  # seconds between two tries to reach a tracker that is gone
