@@ -44,6 +44,7 @@ class Track(L.Callback):
         self.every = every
         self._saved: dict[str, Place] = {}
         self._threads: list[_TrackerThread] = []
+        self._ending: float | None = None  # since when the run's end waits for the trackers
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the trackers have the run."""
@@ -75,7 +76,8 @@ class Track(L.Callback):
     def places(self, status: Status) -> dict[str, dict[str, str]]:
         """Return where the trackers have the run, for its card; waits a while for those that are being reached."""
         seconds = AT_START if status == "finished" else WHEN_ASKED_TO_END
-        deadline = time.monotonic() + seconds
+        self._ending = time.monotonic()
+        deadline = self._ending + seconds
         if silent := [thread.sync.name for thread in self._threads if not thread.tried.is_set()]:
             self.tell(f"waiting for {', '.join(silent)} to take the run, at most {seconds:.0f} s")
         for thread in self._threads:
@@ -93,7 +95,8 @@ class Track(L.Callback):
         hurried = status != "finished"
         for thread in threads:
             thread.finish(status)
-        begun = told = time.monotonic()
+        told = time.monotonic()
+        begun = told if self._ending is None else self._ending
         while left := [thread for thread in threads if thread.is_worth_waiting(begun, hurried or asked())]:
             left[0].wait(0.1)
             if time.monotonic() - told > AT_END / 6:
