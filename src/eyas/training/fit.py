@@ -29,6 +29,7 @@ from eyas.training.override import flatten, override
 from eyas.training.parallel import first_process
 from eyas.training.recipe import Recipe
 from eyas.training.saved import find_state, settle
+from eyas.training.tracked import trackers_of
 
 FOLDER = "EYAS_RUN_FOLDER"
 
@@ -165,7 +166,7 @@ def _finish(experiment: Experiment, trainer: L.Trainer, signals: StopSignals) ->
         experiment.saver.save_weights(trainer, experiment.module, runfolder.WEIGHTS)
     track, stopped = experiment.track, experiment.stopper.reason
     status: Status = "interrupted" if stopped == "interrupted" else "finished"
-    places = track.places(status) if track is not None else {}
+    places = track.places(status) if track is not None else trackers_of(experiment.folder)
     finish_run(experiment.folder, experiment.recipe, experiment.data, stopped=stopped, trackers=places)
     if track is not None:
         track.finish(status, lambda: bool(signals.number))
