@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -80,11 +81,22 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
     )
 
 
-def finish_run(folder: Path, recipe: Recipe, data: DetectionData, *, stopped: str) -> None:
-    """Write the run's card."""
+def finish_run(
+    folder: Path, recipe: Recipe, data: DetectionData, *, stopped: str, trackers: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Write the run's card.
+
+    Args:
+        folder: the run's folder.
+        recipe: the run's settings.
+        data: the run's pictures.
+        stopped: why it ended before its time, "" if it did not.
+        trackers: where it was sent to: name -> {"id", "where"}.
+    """
     known = read_parents(folder)
     RunFolder(folder).seal(
-        parents=parents(recipe, data) if known is None else known, recipe={**recipe.to_dict(), "stopped": stopped}
+        parents=parents(recipe, data) if known is None else known,
+        recipe={**recipe.to_dict(), "stopped": stopped, **({"trackers": trackers} if trackers else {})},
     )
 
 
