@@ -180,12 +180,15 @@ def steps(bench: Bench, model: str, kinds: Sequence[str]) -> dict[str, Any]:
     return {**found, **{kind: {"failed": problem or "not measured"} for kind in kinds if kind not in found}}
 
 
-def trainer(bench: Bench, model: str, options: Mapping[str, str]) -> dict[str, Any]:
-    """Measure `eyas train` with these options."""
+def trainer(bench: Bench, model: str, options: Mapping[str, str] | None) -> dict[str, Any]:
+    """Measure `eyas train` with these options; None stands for what is meant to be quickest."""
+    if options is None:
+        options = {"--data.cache": "gpu"} if "'gpu'" in bench.fields.get("data.cache", "") else {}
     for name, value in options.items():
         bench.has(name.removeprefix("--"), value)
     workers = {"--data.workers": 1} if bench.args.quick else {}
-    return {**eyas_rate(bench.setting(model), {**workers, **options}, min(bench.left(), 90))}
+    found = eyas_rate(bench.setting(model), {**workers, **options}, min(bench.left(), 90))
+    return {**found, "options": " ".join(f"{name} {value}" for name, value in options.items())}
 
 
 def peer(bench: Bench, model: str, cache: str) -> dict[str, Any]:
@@ -203,7 +206,7 @@ def check_losses(bench: Bench) -> dict[str, Any]:
     """Compare the losses of each kind of step."""
     bench.has("trainer.step")
     precisions = ("32-true",) if bench.args.device == "cpu" else ("32-true", "bf16-mixed")
-    count = 6 if bench.args.quick else 50
+    count = 20 if bench.args.quick else 50
     return same_losses(bench.setting("n"), bench.kinds(), precisions, count, min(bench.left(), 120))
 
 
@@ -232,15 +235,14 @@ Part = tuple[str, float, Callable[[Bench], dict[str, Any]]]
 
 def parts(quick: bool) -> list[Part]:
     """Return the parts in the order of their worth: name, seconds that must be left to begin it, what it does."""
-    auto: dict[str, str] = {}
     files = {"--data.cache": "none"}
     eager = {**files, "--trainer.step": "eager"}
     listed: list[Part] = [
         ("n steps", 30, lambda bench: steps(bench, "n", KINDS)),
-        ("n eyas train", 25, lambda bench: trainer(bench, "n", auto)),
+        ("n eyas train", 25, lambda bench: trainer(bench, "n", None)),
         ("n peer", 25, lambda bench: peer(bench, "n", "files")),
         ("s steps", 30, lambda bench: steps(bench, "s", KINDS)),
-        ("s eyas train", 25, lambda bench: trainer(bench, "s", auto)),
+        ("s eyas train", 25, lambda bench: trainer(bench, "s", None)),
         ("s peer", 25, lambda bench: peer(bench, "s", "files")),
         ("losses", 40, check_losses),
         ("images", 20, check_images),

@@ -45,6 +45,8 @@ def speeds(results: Results, model: str) -> list[str]:
             label = name.removeprefix(f"{model} ")
             if "version" in part:
                 label += f" (ultralytics {part['version']}, amp {'on' if part['amp'] else 'off'})"
+            if part.get("options"):
+                label += f" ({part['options']})"
             cells = (part["images_per_second"], part.get("within_epochs"), part.get("gpu_busy_percent"))
             lines.append(f"| {label} | {' | '.join(map(number, cells))} | {number(part.get('start_seconds'), 1)} |")
     whole = results.get(f"{model} eyas train", {}).get("images_per_second")

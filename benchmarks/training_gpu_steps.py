@@ -11,6 +11,7 @@ time of all kernels of a step by torch.profiler, and their number; peak_mib.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -32,6 +33,7 @@ from eyas.training.optim import make_optimizer
 from eyas.training.override import override
 from eyas.training.recipe import Recipe
 from eyas.training.recipes import scratch
+from eyas.training.schedule import ema_decay
 
 Step = Callable[[Batch], None]
 KINDS = ("eager", "padded", "graphed", "compiled")
@@ -49,8 +51,10 @@ def batches_on_device(recipe: Recipe, number: int, device: torch.device) -> tupl
 def eager_step(net: nn.Module, recipe: Recipe, device: torch.device, autocast: torch.dtype | None) -> Step:
     """Return the step as one writes it by hand."""
     optimizer = make_optimizer(net, recipe.optim)
-    ema = Ema(net, recipe.optim.ema)
     criterion = DetectionCriterion().to(device)
+    average = copy.deepcopy(net).requires_grad_(False)
+    states = zip(average.state_dict().values(), net.state_dict().values(), strict=True)
+    averaged, current = map(list, zip(*((a, b) for a, b in states if a.is_floating_point()), strict=True))
     number = 0
 
     def step(batch: Batch) -> None:
@@ -63,7 +67,8 @@ def eager_step(net: nn.Module, recipe: Recipe, device: torch.device, autocast: t
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), recipe.optim.clip_norm)
         optimizer.step()
-        ema.update(net, number)
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, current, 1 - ema_decay(number, recipe.optim.ema))
 
     return step
 
