@@ -109,6 +109,7 @@ def machine(bench: Bench) -> dict[str, Any]:
     if bench.args.device == "cuda" and not about["cuda"]:
         raise SystemExit("PyTorch sees no GPU here: nothing was measured; --device cpu --quick tries the code path")
     about["cores"] = os.cpu_count()
+    about["tiny"] = bench.args.quick
     about["load"] = round(os.getloadavg()[0], 1)
     return {**about, "device": about["device"] or f"CPU ({about['processor']}), {os.cpu_count()} cores"}
 
@@ -163,10 +164,14 @@ def add_part(joined: dict[str, Any], part: Path, folder: Path, split: str) -> No
 
 def steps(bench: Bench, model: str, kinds: Sequence[str]) -> dict[str, Any]:
     """Measure the bare step of these kinds; each that came to an end counts."""
+    known = "trainer.step" in bench.fields
+    possible = [kind for kind in kinds if kind in ("eager", "compiled", *bench.kinds())]
+    why = "CUDA graphs need a GPU" if known else "this Eyas has no such step"
+    left_out = {kind: {"failed": why} for kind in kinds if kind not in possible}
     setting, log = bench.setting(model), bench.log(f"steps-{model}-{'-'.join(kinds)}")
     command = child(
         "training_gpu_steps.py", "--data", setting.data, "--model", setting.model, "--size", setting.size, "--batch",
-        setting.batch, "--device", setting.device, "--kinds", ",".join(kinds), "--seconds", bench.args.seconds / 4,
+        setting.batch, "--device", setting.device, "--kinds", ",".join(possible), "--seconds", bench.args.seconds / 4,
     )  # fmt: skip
     problem = ""
     try:
@@ -177,7 +182,8 @@ def steps(bench: Bench, model: str, kinds: Sequence[str]) -> dict[str, Any]:
     found = {line.pop("kind"): line for line in json_lines(text) if "kind" in line}
     if problem and not found:
         raise PartError(problem)
-    return {**found, **{kind: {"failed": problem or "not measured"} for kind in kinds if kind not in found}}
+    broken = {kind: {"failed": problem or "not measured"} for kind in possible if kind not in found}
+    return {**found, **broken, **left_out}
 
 
 def trainer(bench: Bench, model: str, options: Mapping[str, str] | None) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def killed(
         kind -> at which steps it was killed, and whether the weights and losses are those of the undisturbed run.
     """
     end = time.monotonic() + limit
+    env = {**setting.env, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # without it cuBLAS is not deterministic
     points = {kind: sorted(random.sample(range(1, steps), kills)) for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="eyas-") as name, ThreadPoolExecutor(2 * len(kinds)) as pool:
 
@@ -102,7 +103,7 @@ def killed(
 
         def alone(kind: str) -> Path:
             folder = Path(name) / f"{kind}-alone"
-            finish(command(folder, kind), setting.env, end - time.monotonic(), folder.with_suffix(".log"))
+            finish(command(folder, kind), env, end - time.monotonic(), folder.with_suffix(".log"))
             return folder
 
         def disturbed(kind: str) -> Path:
@@ -111,8 +112,8 @@ def killed(
             again = deterministic([*first[:1], "-m", "eyas", "train", "--resume", str(folder)])
             log = folder.with_suffix(".log")
             for number, point in enumerate(points[kind]):
-                run_until(again if number else first, setting.env, folder, point, end, log)
-            finish(again, setting.env, end - time.monotonic(), log)
+                run_until(again if number else first, env, folder, point, end, log)
+            finish(again, env, end - time.monotonic(), log)
             return folder
 
         runs = {kind: (pool.submit(alone, kind), pool.submit(disturbed, kind)) for kind in kinds}

@@ -27,6 +27,8 @@ def report(results: Results) -> str:
         f"{about.get('python', '?')}, PyTorch {about.get('torch', '?')}, Lightning {about.get('lightning', '?')}; "
         f"images: {results.get('data', {}).get('set', '?')}.",
     ]
+    if about.get("tiny"):
+        lines += ["", "Everything was tiny: this shows that the code path works, and says nothing about speed."]
     for model, title in TITLES.items():
         lines += ["", f"### {title}", "", *speeds(results, model), "", *breakdown(results, model)]
     lines += ["", "### The same by every way", "", *equal(results)]

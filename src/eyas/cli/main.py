@@ -86,8 +86,9 @@ _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# What threads of PyTorch do that wait for one another: look a thousand times, then sleep. That is a quarter quicker
-# than to sleep at once where the cores are free, and does not collapse where they are not (benchmarks/cpu_threads.md).
+# What threads of PyTorch do that wait for one another: look a thousand times, then sleep. That takes a fifth to a
+# quarter less time than to sleep at once where the cores are free, and does not collapse where they are not
+# (benchmarks/cpu_threads.md).
 # GNU's OpenMP takes the count before the policy; others know the policy alone, and sleep. Whoever sets one of the two
 # has decided.
 _WAITING: Mapping[str, str] = MappingProxyType({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"})
