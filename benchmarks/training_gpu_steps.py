@@ -44,7 +44,7 @@ def batches_on_device(recipe: Recipe, number: int, device: torch.device) -> tupl
     data = DetectionData(recipe.data, recipe.augment)
     loader = iter(data.train_dataloader())
     taken = [next(loader) for _ in range(number)]
-    moved = [Batch(*(tensor.to(device) for tensor in batch.tensors())) for batch in taken]
+    moved = [batch.to(device) for batch in taken]
     return moved, len(data.classes)
 
 
