@@ -44,7 +44,7 @@ class WandbLogger:
             id=known.id if known is not None else secrets.token_hex(4),
             name=run.name,
             dir=str(run.folder),
-            mode=mode,
+            mode=mode,  # type: ignore[arg-type]  # one that the environment names is checked by wandb
             resume="allow" if mode != OFFLINE else None,
             reinit="create_new",  # another run of this process is none of ours
             settings=wandb.Settings(console="off", silent=True, init_timeout=_PATIENCE),
