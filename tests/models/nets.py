@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from eyas.models import zoo
+from eyas.models.detection_net import DetectionNet
 from eyas.models.spec import StageSpec, YoloNasSpec
-from eyas.models.yolo_nas import YoloNas
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -39,7 +39,7 @@ IRREGULAR = YoloNasSpec(
 
 
 @cache
-def meta_net(name: str) -> YoloNas:
+def meta_net(name: str) -> DetectionNet:
     """Return the named net of 80 classes without memory, for names, shapes and counting; don't change it."""
     with torch.device("meta"):
         return zoo.build(name, 80)

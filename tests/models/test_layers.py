@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn import functional
 
 from eyas.models import zoo
-from eyas.models.layers import Bottleneck, ConvBnAct, CspLayer, QARepVGG, Spp, make_activation
+from eyas.models.csp import Bottleneck, CspLayer, Spp
+from eyas.models.layers import BlockArgs, ConvBnAct, QARepVGG, make_activation
 
 # Several steps of training in float32 and channels_last; the heap, if it was damaged, is then used a lot.
 TRAIN = """
 import torch
 from eyas.models import zoo
-from eyas.models.yolo_nas import Stem
+from eyas.models.backbones.yolo_nas import Stem
 torch.set_num_threads(1)
 def images():
     return torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
@@ -78,7 +79,7 @@ def test_pools_in_a_row_are_the_pools_of_5_9_and_13() -> None:
 
 
 def test_bottleneck_weighs_its_shortcut() -> None:
-    bottleneck = with_random_statistics(Bottleneck(4, "conv", "relu"))
+    bottleneck = with_random_statistics(Bottleneck(BlockArgs("conv", 4, 4)))
     x = torch.randn(1, 4, 6, 6)
     with torch.no_grad():
         bottleneck.alpha.fill_(0.25)
@@ -86,7 +87,7 @@ def test_bottleneck_weighs_its_shortcut() -> None:
 
 
 def test_csp_layer_gives_its_last_convolution_the_published_order() -> None:
-    layer = with_random_statistics(CspLayer(8, 6, 2, 4, True, "conv", "relu"))
+    layer = with_random_statistics(CspLayer(8, 6, 2, True, BlockArgs("conv", 4, 4)))
     x = torch.randn(1, 8, 6, 6)
     first = layer.conv1(x)
     second = layer.bottlenecks[0](first)
