@@ -1,4 +1,4 @@
-"""Surgery on networks: replacing modules by their type, and cutting a smaller network's weights out of a larger one's."""
+"""Surgery: replacing modules by their type, and cutting a smaller network's weights out of a larger one's."""
 
 from __future__ import annotations
 
