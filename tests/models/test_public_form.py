@@ -15,7 +15,7 @@ from torch import nn
 
 from eyas.models import zoo
 from eyas.models.fuse import fuse_blocks, fused
-from eyas.models.layers import LAYERS, PLACEHOLDER, BlockArgs, ConvBnAct, Layers, make_block, make_bn
+from eyas.models.layers import LAYERS, PLACEHOLDER, BlockArgs, ConvBnAct, Layers, make_block, make_bn, make_conv
 from eyas.models.public_form import from_public_state, to_public_state
 from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import load_model, load_state, save_model, transfer
@@ -59,7 +59,8 @@ def test_a_runs_file_is_in_the_public_form_and_older_ones_load(tmp_path: Path) -
 
 def test_every_way_of_loading_takes_the_public_form() -> None:
     source = narrow_net(2)
-    public = published(source.state_dict())
+    state = source.state_dict()
+    public = published(state)
     for load in (
         lambda net: net.load_state_dict(public),  # as Lightning does when a run of an older version is resumed
         lambda net: load_state(public, net),
@@ -67,7 +68,7 @@ def test_every_way_of_loading_takes_the_public_form() -> None:
     ):
         net = zoo.build(source.spec, 2)
         load(net)
-        assert all(torch.equal(value, source.state_dict()[name]) for name, value in net.state_dict().items())
+        assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     assert any(PLACEHOLDER in name for name in public), "loading changed what it was given"
 
 
@@ -83,10 +84,10 @@ class BlockWithPlaceholder(nn.Module):
 
     def __init__(self, args: BlockArgs) -> None:
         super().__init__()
-        self.branch_3x3 = ConvBnAct(args.in_channels, args.out_channels, 3, args.stride, "identity")
+        self.branch_3x3 = ConvBnAct(args.in_channels, args.out_channels, args.kernel, args.stride, "identity")
         self.branch_1x1 = nn.Conv2d(args.in_channels, args.out_channels, 1)
         self.post_bn = make_bn(args.out_channels)
-        self.rbr_reparam = nn.Conv2d(args.in_channels, args.out_channels, 3, args.stride, 1)
+        self.rbr_reparam = make_conv(args.in_channels, args.out_channels, args.kernel, args.stride, bias=True)
 
 
 @pytest.mark.parametrize("model", ["p", "n", IRREGULAR], ids=["p", "n", "irregular"])
