@@ -15,7 +15,7 @@ from eyas.losses.settings import LossSettings
 from eyas.models import detection_net, spec, zoo
 from eyas.models.backbones import BACKBONES
 from eyas.models.decode import Deployed
-from eyas.models.detection_net import DetectionNet
+from eyas.models.detection_net import DetectionNet, head_row_of
 from eyas.models.fuse import fused
 from eyas.models.heads import HEADS, HeadRow, ndfl
 from eyas.models.surgery import layout_of, slice_state
@@ -130,7 +130,7 @@ def test_the_spec_chooses_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (detection_net, spec):
         monkeypatch.setattr(module, "HEADS", table)
     net = zoo.build_described(zoo.describe(dataclasses.replace(IRREGULAR, head="single")), Vocabulary(("a", "b")))
-    assert isinstance(net.heads, Single) and net.head_row is row and net.num_classes == 2
+    assert isinstance(net.heads, Single) and head_row_of(net) is row and net.num_classes == 2
     boxes, scores = Deployed(fused(net), InputSpec(64, 64), 7)(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert boxes.shape == (1, 7, 4) and scores.shape == (1, 7, 2)
 

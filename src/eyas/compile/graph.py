@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from eyas.artifacts.run import Run, RunConfig
 from eyas.models import zoo
-from eyas.models.decode import Deployed, decode_of
+from eyas.models.decode import Deployed
+from eyas.models.detection_net import head_row_of
 from eyas.models.fuse import fused
 from eyas.models.weights import load_model
 from eyas.types import Vocabulary
@@ -129,6 +130,6 @@ def deployed(
             so many if that is more.
     """
     typed = net if DTYPES[precision] == torch.float32 else Typed(net, DTYPES[precision])
-    graph = Deployed(typed, config.input, candidates, decode_of(net))
+    graph = Deployed(typed, config.input, candidates, head_row_of(net).decode)
     pairs = max(PAIRS, candidates)
     return (Suppressed(graph, config.thresholds.iou, pairs, candidates) if nms == "graph" else graph).eval()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from eyas.models.detection_net import DetectionNet
-from eyas.models.heads import HEADS, Decode
+from eyas.models.detection_net import head_row_of
+from eyas.models.heads import Decode
 from eyas.types import InputSpec
-
-DENSE = HEADS["ndfl"].decode  # what nets decode that are none of Eyas's own and return a `HeadOutput`
 
 
 class Deployed(nn.Module):
@@ -18,7 +16,7 @@ class Deployed(nn.Module):
         net: float images [B, 3, H, W] -> what `decode` takes.
         input_spec: its `scale` is applied here.
         candidates: how many boxes to keep a picture.
-        decode: of the net's output; the net's own if None.
+        decode: of the net's output; as its head says if None.
     """
 
     def __init__(
@@ -28,7 +26,7 @@ class Deployed(nn.Module):
         self.net = net
         self.scale = input_spec.scale
         self.candidates = candidates
-        self.decode = decode or decode_of(net)
+        self.decode = decode or head_row_of(net).decode
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the boxes with the best scores, best first.
@@ -41,8 +39,3 @@ class Deployed(nn.Module):
             `candidates`.
         """
         return self.decode(self.net(images.permute(0, 3, 1, 2).float() * self.scale), self.candidates)
-
-
-def decode_of(net: nn.Module) -> Decode:
-    """Return how the output of a network is decoded: as its head says; a net of another architecture's as dense."""
-    return net.head_row.decode if isinstance(net, DetectionNet) else DENSE

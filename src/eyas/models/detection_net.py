@@ -14,6 +14,8 @@ from eyas.models.neck import Neck
 from eyas.models.spec import YoloNasSpec
 from eyas.types import Vocabulary
 
+DENSE = "ndfl"  # the kind whose output is a `HeadOutput`, which networks of other architectures return
+
 
 class DetectionNet(nn.Module):
     """The network of a spec; the names of its state dict are the public checkpoints'. `build_net` makes one.
@@ -41,11 +43,6 @@ class DetectionNet(nn.Module):
         """Return how many classes the head tells apart."""
         return len(self.vocabulary)
 
-    @property
-    def head_row(self) -> HeadRow:
-        """Return how the head's output is decoded, trained and suppressed."""
-        return HEADS[self.spec.head]
-
     def forward(self, images: Tensor) -> Any:
         """Return the head's raw output, of "ndfl" a `HeadOutput`.
 
@@ -53,6 +50,11 @@ class DetectionNet(nn.Module):
             images: float [B, 3, H, W], RGB in 0..1; H and W are multiples of 32.
         """
         return self.heads(*self.neck(*self.backbone(images)))
+
+
+def head_row_of(net: nn.Module) -> HeadRow:
+    """Return the row of a network's head; a net of another architecture, which returns `HeadOutput`, is as "ndfl"."""
+    return HEADS[net.spec.head if isinstance(net, DetectionNet) else DENSE]
 
 
 def build_net(spec: YoloNasSpec, vocabulary: Vocabulary, layers: Layers = LAYERS) -> DetectionNet:

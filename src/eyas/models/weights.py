@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eyas.errors import UserError
 from eyas.files import atomic_path
-from eyas.models.detection_net import DetectionNet
+from eyas.models.detection_net import head_row_of
 from eyas.models.fuse import fused_where
 from eyas.models.layers import PLACEHOLDER, ConvBnAct, QARepVGG
 from eyas.models.public_form import State, from_public_state, to_public_state, unfold_blocks
@@ -122,7 +122,7 @@ def check_state(state: State, net: nn.Module, where: str) -> None:
 
 
 def transfer(
-    state: State, from_classes: Sequence[str] | None, to_classes: Sequence[str], net: DetectionNet
+    state: State, from_classes: Sequence[str] | None, to_classes: Sequence[str], net: nn.Module
 ) -> tuple[str, ...]:
     """Load weights that were trained on other classes; return the names of the classes that kept their rows.
 
@@ -146,7 +146,7 @@ def transfer(
             expected="weights as training wrote them",
             fix="start from the run that the fused network was made of",
         )
-    own, marks = net.state_dict(), net.head_row.class_rows
+    own, marks = net.state_dict(), head_row_of(net).class_rows
     if from_classes is not None:
         _check_names(state, from_classes, "the weights", marks)
     _check_names(own, to_classes, "the model", marks)
