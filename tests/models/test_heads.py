@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from types import MappingProxyType, SimpleNamespace
+import json
+import re
+import sys
+from pathlib import Path
+from types import MappingProxyType, ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from tests.models.nets import IRREGULAR
 from torch import nn
 
-from eyas.losses.detection import DetectionCriterion
 from eyas.losses.settings import LossSettings
-from eyas.models import detection_net, spec, zoo
+from eyas.models import backbones, detection_net, heads, spec, surgery, zoo
 from eyas.models.backbones import BACKBONES
 from eyas.models.decode import Deployed
 from eyas.models.detection_net import DetectionNet, head_row_of
 from eyas.models.fuse import fused
-from eyas.models.heads import HEADS, HeadRow, ndfl
+from eyas.models.heads import HEADS
 from eyas.models.surgery import layout_of, slice_state
-from eyas.models.weights import transfer
+from eyas.models.weights import load_state, transfer
 from eyas.types import InputSpec, Suppression, Vocabulary
 
 TRUTH = SimpleNamespace(
@@ -99,40 +102,74 @@ def test_tables_are_frozen() -> None:
         HEADS["ndfl"].suppression = "soft"  # type: ignore[misc]
 
 
-class Single(nn.Module):
-    """A head that is none of Eyas's: one convolution a level, boxes straight from it."""
-
-    def __init__(self, channels: tuple[int, ...], num_classes: int) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList(nn.Conv2d(width, num_classes + 4, 1) for width in channels)
-
-    def forward(self, *features: torch.Tensor) -> torch.Tensor:
-        rows = [level(x).flatten(2).transpose(1, 2) for level, x in zip(self.levels, features, strict=True)]
-        return torch.cat(rows, 1)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "add-a-model.md"
 
 
-def test_the_spec_chooses_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row is all that another head needs, up to what is deployed."""
+def patched(table: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the table's module as it is after the diff of the documentation for it, which adds a file and a row."""
+    folder = f"src/{table.__name__.replace('.', '/')}"
+    diffs = re.findall(r"^```diff\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S)
+    file, row = next(re.split(r"^--- (?=a/)", each, flags=re.M) for each in diffs if f"b/{folder}/" in each)
+    name = re.findall(rf"^\+\+\+ b/{folder}/(\w+)\.py$", file, flags=re.M)[0]
+    added = [line[1:] for line in file.splitlines() if line.startswith("+") and not line.startswith("+++")]
+    module = ModuleType(f"{table.__name__}.{name}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(table, name, module, raising=False)
+    exec("\n".join(added), vars(module))
+    code = Path(str(table.__file__)).read_text(encoding="utf-8")
+    for hunk in re.split(r"^@@.*\n", row, flags=re.M)[1:]:
+        lines = hunk.splitlines()
+        before, after = (
+            "\n".join(line[1:] for line in lines if not line.startswith(other)) + "\n" for other in ("+", "-")
+        )
+        assert code.count(before) == 1, f"the diff of {PAGE.name} does not fit any more"
+        code = code.replace(before, after)
+    changed = ModuleType(f"{table.__name__}.changed")
+    monkeypatch.setitem(sys.modules, changed.__name__, changed)
+    exec(code, vars(changed))
+    return changed
 
-    def decode(output: torch.Tensor, candidates: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return output[:, :candidates, :4], output[:, :candidates, 4:].sigmoid()
 
-    row = HeadRow(
-        build=lambda spec, channels, vocabulary, layers: Single(channels, len(vocabulary)),
-        initialize=lambda heads: None,
-        decode=decode,
-        criterion=DetectionCriterion,
-        suppression="class_wise",
-        class_rows=(),
-        widths=ndfl.widths,
-    )
-    table = MappingProxyType({**HEADS, "single": row})
-    for module in (detection_net, spec):
-        monkeypatch.setattr(module, "HEADS", table)
-    net = zoo.build_described(zoo.describe(dataclasses.replace(IRREGULAR, head="single")), Vocabulary(("a", "b")))
-    assert isinstance(net.heads, Single) and head_row_of(net) is row and net.num_classes == 2
+def test_the_documentations_head_and_backbone_are_all_that_others_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the spec's JSON to a training step, a smaller network's weights and what is deployed."""
+    tables = {"HEADS": patched(heads, monkeypatch).HEADS, "BACKBONES": patched(backbones, monkeypatch).BACKBONES}
+    new = {name: next(iter(table.keys() - globals()[name].keys())) for name, table in tables.items()}
+    for name, table in tables.items():
+        for module in (detection_net, spec, surgery):
+            monkeypatch.setattr(module, name, table)
+    described = dataclasses.replace(IRREGULAR, head=new["HEADS"], backbone=new["BACKBONES"])
+    net = zoo.build_described(json.loads(json.dumps(zoo.describe(described))), Vocabulary(("a", "b", "c")))
+    assert type(net.heads).__module__.endswith(new["HEADS"])
+    assert type(net.backbone).__module__.endswith(new["BACKBONES"])
+    assert net.num_classes == 3 and head_row_of(net) is tables["HEADS"][new["HEADS"]]
+    criterion = head_row_of(net).criterion(None, None)
+    loss = torch.stack(list(criterion(net(torch.rand(2, 3, 64, 96)), TRUTH).values())).sum()
+    loss.backward()
+    assert loss.isfinite() and all(parameter.grad is not None for parameter in net.parameters())
+    smaller = dataclasses.replace(described, stem_width=3, head_widths=(4, 10, 12))
+    load_state(slice_state(net.state_dict(), described, smaller), zoo.build(smaller, 3))
     boxes, scores = Deployed(fused(net), InputSpec(64, 64), 7)(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
-    assert boxes.shape == (1, 7, 4) and scores.shape == (1, 7, 2)
+    assert boxes.shape == (1, 7, 4) and scores.shape == (1, 7, 3)
+
+
+def test_another_heads_output_is_its_own_affair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No one but the row's own functions looks into what a head returns."""
+
+    class Own(nn.Module):
+        def forward(self, *features: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"finest": features[0]}
+
+    row = dataclasses.replace(
+        HEADS["ndfl"],
+        build=lambda *_: Own(),
+        initialize=lambda _: None,
+        decode=lambda output, candidates: (output["finest"].flatten(2)[:, :4, :candidates].mT, output["finest"]),
+    )
+    for module in (detection_net, spec):
+        monkeypatch.setattr(module, "HEADS", MappingProxyType({**HEADS, "own": row}))
+    net = zoo.build(dataclasses.replace(zoo.resolve("p"), head="own"), 3)
+    boxes, _ = Deployed(fused(net), InputSpec(64, 64), 7)(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    assert boxes.shape == (1, 7, 4)
 
 
 def test_a_network_knows_its_classes() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from eyas.head_output import HeadOutput
 from eyas.models.layers import Activation, ConvBnAct, Layers
-from eyas.models.widths import LayerWidths, Layout, Parts, plain
+from eyas.models.widths import LayerWidths, Layout, below, plain
 from eyas.tensor_boxes import boxes_from_bins
 
 if TYPE_CHECKING:
@@ -91,14 +91,21 @@ class Heads(nn.Module):
 def widths(spec: YoloNasSpec, channels: tuple[int, int, int]) -> Layout:
     """Return the channels of every layer of the heads."""
     layout: Layout = {}
-    bins: Parts = dict.fromkeys(("left", "top", "right", "bottom"), spec.reg_max + 1)
     for number, (inside, width) in enumerate(zip(channels, spec.head_widths, strict=True), 1):
-        name = f"head{number}"
-        layout[f"{name}.stem"] = plain(inside, width)
-        layout |= dict.fromkeys((f"{name}.cls_convs.0", f"{name}.reg_convs.0"), plain(width, width))
-        layout[f"{name}.cls_pred"] = LayerWidths({"x": width}, None)
-        layout[f"{name}.reg_pred"] = LayerWidths({"x": width}, bins)
+        layout |= below(f"head{number}", level_widths(inside, width, spec.reg_max))
     return layout
+
+
+def level_widths(inside: int, width: int, reg_max: int) -> Layout:
+    """Return the channels of every layer of a `Head`."""
+    bins = dict.fromkeys(("left", "top", "right", "bottom"), reg_max + 1)
+    return {
+        "stem": plain(inside, width),
+        "cls_convs.0": plain(width, width),
+        "reg_convs.0": plain(width, width),
+        "cls_pred": LayerWidths({"x": width}, None),
+        "reg_pred": LayerWidths({"x": width}, bins),
+    }
 
 
 def anchors(sizes: list[tuple[int, int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
