@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.models.layers import PLACEHOLDER
 from eyas.models.public_form import to_public_state
 from eyas.training.experiment import make_trainer
@@ -38,11 +38,11 @@ def test_a_state_with_placeholders_is_resumed_bit_identically(
             lambda recipe, folder, callbacks, *rest: make_trainer(recipe, folder, [AskAt(6), *callbacks], *rest),
         )
         folder = fit(tiny, tmp_path / "run", console=quiet())
-    as_the_first_version_saved(folder / runfolder.CHECKPOINT)
-    (folder / runfolder.CHECKPOINT_HASHES).unlink()
-    (folder / runfolder.PREVIOUS_CHECKPOINT).unlink()
+    as_the_first_version_saved(folder / layout.CHECKPOINT)
+    (folder / layout.CHECKPOINT_HASHES).unlink()
+    (folder / layout.PREVIOUS_CHECKPOINT).unlink()
     resume(folder, console=quiet())
-    assert same_weights(folder / runfolder.LAST_WEIGHTS, finished / runfolder.LAST_WEIGHTS)
-    assert same_weights(folder / runfolder.WEIGHTS, finished / runfolder.WEIGHTS)
-    state = torch.load(folder / runfolder.CHECKPOINT, weights_only=True)
+    assert same_weights(folder / layout.LAST_WEIGHTS, finished / layout.LAST_WEIGHTS)
+    assert same_weights(folder / layout.WEIGHTS, finished / layout.WEIGHTS)
+    state = torch.load(folder / layout.CHECKPOINT, weights_only=True)
     assert not any(PLACEHOLDER in name for name in state["state_dict"])
