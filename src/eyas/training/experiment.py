@@ -15,8 +15,8 @@ from torch import nn
 from eyas.artifacts import layout
 from eyas.artifacts.run import Run
 from eyas.losses.criterion import Criterion
-from eyas.losses.detection import DetectionCriterion
 from eyas.losses.weighting import weighed
+from eyas.models.detection_net import head_row_of
 from eyas.models.zoo import build_described
 from eyas.terminal import open_console, tell
 from eyas.training.callbacks.best_epochs import BestEpochs
@@ -179,8 +179,8 @@ def build(
     check_loggers(recipe.trainer.logger)
     L.seed_everything(recipe.trainer.seed, verbose=False)
     data = data or make_data(recipe)
-    criterion = weighed(DetectionCriterion(recipe.loss, mean_over_processes), recipe.loss.weighting)
     net, notes = _network(recipe, folder, data, saved)
+    criterion = weighed(head_row_of(net).criterion(recipe.loss, mean_over_processes), recipe.loss.weighting)
     if data.dropped:
         notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
     if first_process():

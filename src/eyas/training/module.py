@@ -16,8 +16,8 @@ from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 from eyas.evaluate.coco import CocoResult
 from eyas.losses.criterion import Criterion
-from eyas.losses.detection import DetectionCriterion
 from eyas.models.decode import Deployed
+from eyas.models.detection_net import head_row_of
 from eyas.models.fuse import fused
 from eyas.training.batches import to_float_images
 from eyas.training.data import DetectionData
@@ -44,7 +44,7 @@ class DetectionModule(L.LightningModule):
         classes: class names, in label order.
         input_spec: the input contract of the network.
         optim: optimizer, schedule, average; the defaults if None.
-        criterion: the loss; varifocal, GIoU and DFL with the default weights if None.
+        criterion: the loss; the head's own with the default weights if None: varifocal, GIoU and DFL for "ndfl".
         truth: the validation split, for AP; taken from the datamodule's `val_index` if None.
         timetable: the schedule of a run that was given a time; None for one of so many epochs or steps.
 
@@ -73,7 +73,7 @@ class DetectionModule(L.LightningModule):
         self.classes = classes
         self.input_spec = input_spec
         self.optim_recipe = optim or OptimRecipe()
-        self.criterion = criterion or DetectionCriterion(reduce=mean_over_processes)
+        self.criterion = criterion or head_row_of(net).criterion(None, mean_over_processes)
         self.truth = truth
         self.timetable = timetable
         self.ema: Ema | None = None
