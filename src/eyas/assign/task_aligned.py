@@ -83,8 +83,8 @@ def task_aligned(
         first = _first_of(taken, taker, anchor, batch * anchors)
         contested = torch.zeros_like(first).scatter_add_(0, anchor, taken.long()) > 1
         everywhere = image[:, None] * anchors + torch.arange(anchors, device=scores.device)  # [M, A]
-        dense = (value[:, None].expand_as(everywhere).flatten() for value in (real, rows))
-        best = _best_of(*dense, overlap.flatten(), everywhere.flatten(), batch * anchors)
+        taking, everyone = (value[:, None].expand_as(everywhere).flatten() for value in (real, rows))
+        best = _best_of(taking, everyone, overlap.flatten(), everywhere.flatten(), batch * anchors)
         owner = torch.where(contested[anchor], best[anchor], taker)
         positive = taken & (taker == first[anchor]) & (owner < objects)
         owner = owner.clamp(max=objects - 1)
