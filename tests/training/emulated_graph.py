@@ -1,7 +1,7 @@
 """CUDA graphs on a CPU: what PyTorch was asked to do is recorded once, and done again without any of the Python code.
 
-What a graph would get wrong shows here as well: numbers of the host that were burnt in, tensors that are others the next
-time, values that the host has to wait for. Capturing does nothing, as on a GPU: what it changes is put back.
+What a graph would get wrong shows here as well: numbers of the host that were burnt in, tensors that are others next
+time, values that the host would have to wait for. Capturing does nothing, as on a GPU: what it changes is put back.
 """
 
 from __future__ import annotations

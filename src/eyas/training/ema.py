@@ -29,27 +29,33 @@ class Ema:
     """Keeps `net`, a copy of the trained network whose weights trail behind it.
 
     All floating-point parameters and buffers are averaged in a few fused calls; integer buffers are copied.
+
+    Attributes:
+        net: the copy.
+        steps: how many optimizer steps it has followed.
     """
 
     def __init__(self, net: nn.Module, ceiling: float) -> None:
         """Copy `net`; `ceiling` is the decay that is reached after the first few thousand steps."""
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
         self.ceiling = ceiling
+        self.steps = 0
 
-    def decay(self, step: int) -> float:
-        """Return how much of the average stays at optimizer step number `step` (from 1)."""
-        return ema_decay(step, self.ceiling)
+    def next_weight(self) -> float:
+        """Count an optimizer step, and return how much of the way to the network the average goes after it."""
+        self.steps += 1
+        return 1.0 - ema_decay(self.steps, self.ceiling)
 
     @torch.no_grad()
-    def update(self, source: nn.Module, step: int) -> None:
-        """Move the average towards `source` after its optimizer step number `step` (from 1)."""
+    def update(self, source: nn.Module) -> None:
+        """Move the average towards `source` after an optimizer step."""
         averaged, current, copied, counted = self.pairs(source)
-        torch._foreach_lerp_(averaged, current, 1.0 - self.decay(step))
+        torch._foreach_lerp_(averaged, current, self.next_weight())
         _copy(copied, counted)
 
     @torch.no_grad()
     def follow(self, pairs: TensorPairs, weight: Tensor) -> None:
-        """Move the average by `weight` [], 1 - decay, of the way: a tensor, so that a captured step may change it."""
+        """Move the average by `weight` [], what `next_weight` returned: a tensor, so that it may change in a replay."""
         averaged, current, copied, counted = pairs
         way = torch._foreach_sub(current, averaged)
         torch._foreach_mul_(way, weight)

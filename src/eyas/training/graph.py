@@ -42,7 +42,7 @@ class CudaGraphs:
         self.why = ""
         self._tell = tell
         self._work: dict[Hashable, _Work] = {}
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from eyas.losses.criterion import Criterion, PaddedTruth, TruthBatch
 from eyas.training.batches import to_float_images
 from eyas.training.ema import Ema
 
-StepKind = Literal["auto", "eager", "padded", "graphed"]
 Replay = Callable[[Hashable, Callable[[], None]], None]  # runs a function of what always lies at the same place
 
 
@@ -65,7 +64,7 @@ class TrainingStep:
         net: the network in training mode, on its device.
         criterion: a loss that is `static`.
         optimizer: over the parameters of both; with `capturable` to be captured.
-        ema: the average of `net`.
+        ema: the average of `net`, if there is one.
         settings: the defaults if None.
         replay: runs `run` on one set of static tensors; calls it if None.
 
@@ -78,7 +77,7 @@ class TrainingStep:
         net: nn.Module,
         criterion: Criterion,
         optimizer: torch.optim.Optimizer,
-        ema: Ema,
+        ema: Ema | None = None,
         settings: StepSettings | None = None,
         replay: Replay | None = None,
     ) -> None:
@@ -90,20 +89,21 @@ class TrainingStep:
         self.device = self.parameters[0].device
         self.terms = torch.zeros(len(criterion.terms), device=self.device)
         self._ema = ema
-        self._pairs = ema.pairs(net)
+        self._pairs = ema.pairs(net) if ema is not None else None
         self._ema_weight = torch.zeros((), device=self.device)
         self._rates = [torch.zeros((), device=self.device) for _ in optimizer.param_groups]
         self._inputs: dict[Hashable, StaticInputs] = {}
         self._replay = replay or (lambda _, function: function())
 
-    def __call__(self, batch: ImageBatch, number: int) -> Tensor:
-        """Do step `number` (from 1) on a batch and return `terms`."""
+    def __call__(self, batch: ImageBatch) -> Tensor:
+        """Do the step on a batch and return `terms`."""
         shape = (*batch.images.shape, truth_rows(len(batch.boxes)))
         if shape not in self._inputs:
             self._inputs[shape] = StaticInputs.of_shape(*shape, device=self.device)
         inputs = self._inputs[shape]
         inputs.load(batch)
-        self._ema_weight.fill_(1.0 - self._ema.decay(number))
+        if self._ema is not None:
+            self._ema_weight.fill_(self._ema.next_weight())
         for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         self._replay(shape, lambda: self.run(inputs))
@@ -125,7 +125,8 @@ class TrainingStep:
                 nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
             with self._rates_as_tensors():
                 self.optimizer.step()
-            self._ema.follow(self._pairs, self._ema_weight)
+            if self._ema is not None and self._pairs is not None:
+                self._ema.follow(self._pairs, self._ema_weight)
 
     @contextlib.contextmanager
     def _rates_as_tensors(self) -> Iterator[None]:
