@@ -44,7 +44,7 @@ class WholeStep(L.Callback):
         kind = self.wanted if self.wanted != "auto" else "graphed" if on_gpu else "eager"
         why = obstacle(trainer, pl_module, graphed=kind == "graphed") if kind != "eager" else ""
         if why and first_process():
-            tell(self._console, f"the training step is done part after part (trainer.step is eager): {why}")
+            tell(self._console, f"trainer.step is eager, not {kind}: {why}")
         self.kind = "eager" if why else kind
         pl_module.fused_optimizer = self.kind == "graphed"
 
