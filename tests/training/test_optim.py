@@ -53,7 +53,7 @@ def trained(fused: bool, steps: int, state: dict | None = None) -> tuple[torch.n
 @pytest.mark.parametrize("saved_fused", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_saved_state_goes_on_in_either_kind(saved_fused: bool, fused: bool) -> None:
-    """A run may be stopped on a GPU and go on without one; how its optimizer computes is then the new place's matter."""
+    """A run may be stopped on a GPU and go on without one: how its optimizer computes is the new place's matter."""
     net, optimizer = trained(saved_fused, 3)
     file = io.BytesIO()
     torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, file)
