@@ -108,3 +108,30 @@ def test_graphs_that_there_are_stay_when_a_further_one_fails(monkeypatch: pytest
     assert graphs.captured == 1 and len(said) == 1
     assert (float(good.sum), float(late.sum)) == (20.0, 10.0)
     assert (good.calls, late.calls) == (WARM_UP + 1, 5)
+
+
+def test_graphs_make_room_for_a_step_that_has_none_beside_them() -> None:
+    said: list[str] = []
+    graphs, good = CudaGraphs(CPU, said.append), Adding()
+    large = Adding()
+
+    def needs_much() -> None:
+        if graphs.captured:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        large()
+
+    for _ in range(5):
+        graphs("good", good)
+    for _ in range(5):
+        graphs("large", needs_much)
+        graphs("good", good)
+    assert (float(good.sum), float(large.sum)) == (20.0, 10.0)
+    assert graphs.captured == 0 and len(said) == 1 and "too little memory" in said[0]
+
+
+def test_without_graphs_a_step_that_is_too_large_is_the_callers_matter() -> None:
+    def too_large() -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        CudaGraphs(CPU, pytest.fail)("large", too_large)

@@ -62,12 +62,28 @@ class CudaGraphs:
             self._call(function)
 
     def _call(self, function: Callable[[], None]) -> None:
+        """Call a function, if need be in the place of the graphs, whose memory is kept from it."""
+        try:
+            return self._call_on_stream(function)
+        except torch.cuda.OutOfMemoryError:
+            if not self.captured:
+                raise
+        # Only here is what the failed call held let go of: its frames belong to the error.
+        for work in self._work.values():
+            work.graph = None
+        torch.cuda.empty_cache()
+        self._give_up("the GPU has too little memory for them and for steps of other shapes")
+        self._call_on_stream(function)
+
+    def _call_on_stream(self, function: Callable[[], None]) -> None:
         """Call a function on the stream of the captures, in its turn."""
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            function()
-        current.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                function()
+        finally:
+            current.wait_stream(self._stream)
 
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
         """Return a graph of the function, whose work is not done by that, or None if it can't be captured."""
