@@ -64,7 +64,8 @@ class CudaGraphs:
     def _call(self, function: Callable[[], None]) -> None:
         """Call a function, if need be in the place of the graphs, whose memory is kept from it."""
         try:
-            return self._call_on_stream(function)
+            self._call_on_stream(function)
+            return
         except torch.cuda.OutOfMemoryError:
             if not self.captured:
                 raise
