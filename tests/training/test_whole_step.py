@@ -11,7 +11,6 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from torch.utils.data import DataLoader
 
 from eyas.artifacts import run as runfolder
 from eyas.losses.detection import DetectionCriterion
@@ -27,7 +26,7 @@ from eyas.types import InputSpec
 from .conftest import quiet
 from .emulated_graph import emulate
 from .test_stop import At, Killed, along, assert_same, kill
-from .tiny_detector import TinyDetector, batches
+from .tiny_detector import Loader, TinyDetector, batches
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +62,7 @@ def test_fifty_steps_of_a_trainer_of_ones_own_are_the_eager_ones(precision: str,
             precision=precision, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, default_root_dir=tmp_path, use_distributed_sampler=False,
         )  # fmt: skip
-        trainer.fit(module, DataLoader(batches(10), batch_size=None))
+        trainer.fit(module, Loader(batches(10)))
         assert trainer.global_step == len(losses.seen) == 50
         assert (module.ema and module.ema.steps) == 50
         return losses.seen, module
