@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.losses.detection import DetectionCriterion
 from eyas.training.callbacks import essential, whole_step
 from eyas.training.callbacks.finite import DivergedError
@@ -102,7 +102,7 @@ def test_killed_in_mid_epoch_it_goes_on_bit_identically(
         along(patch, At("on_train_batch_end", 6, kill), last=True)
         with pytest.raises(Killed):
             fit(recipe, tmp_path / "run", console=quiet())
-    state = torch.load(tmp_path / "run" / runfolder.CHECKPOINT, weights_only=True)
+    state = torch.load(tmp_path / "run" / layout.CHECKPOINT, weights_only=True)
     assert state["global_step"] == 6
     assert [group["lr"] > 0 for group in state["optimizer_states"][0]["param_groups"]] == [True, True]
     assert_same(resume(tmp_path / "run", console=quiet()), whole)
@@ -123,7 +123,7 @@ def test_a_loss_that_is_no_number_ends_a_padded_run_at_its_step(
     recipe = evolve(short, trainer={"step": "padded", "save_minutes": 0.0})
     with pytest.raises(DivergedError, match="term dfl at step 2"):
         fit(recipe, tmp_path / "run", console=quiet())
-    state = torch.load(tmp_path / "run" / runfolder.CHECKPOINT, weights_only=True)
+    state = torch.load(tmp_path / "run" / layout.CHECKPOINT, weights_only=True)
     assert state["global_step"] == 2  # a state that can be gone on from
 
 
@@ -161,7 +161,7 @@ def test_a_criterion_that_is_not_static_is_trained_eagerly_and_told(
     folder = fit(recipe, tmp_path / "run", console=console)
     said = [line for line in console.file.getvalue().splitlines() if "trainer.step" in line]
     assert len(said) == 1 and "DetectionCriterion does not say that its shapes are static" in said[0]
-    assert (folder / runfolder.WEIGHTS).is_file()
+    assert (folder / layout.WEIGHTS).is_file()
 
 
 def test_auto_is_eager_on_a_cpu_without_a_word(short: Recipe, tmp_path: Path) -> None:
