@@ -29,6 +29,7 @@ from eyas.training.callbacks.save import Saver, Stopper
 from eyas.training.callbacks.sheets import Sheets
 from eyas.training.callbacks.track import Track
 from eyas.training.callbacks.weight_average import WeightAverage
+from eyas.training.callbacks.whole_step import WholeStep
 from eyas.training.data import DetectionData
 from eyas.training.loggers import check_loggers
 from eyas.training.module import DetectionModule
@@ -79,11 +80,13 @@ def _best_epochs(parts: Parts) -> BestEpochs | None:
     return BestEpochs(parts.folder, count) if count else None
 
 
-# Their order is the one in which they are called. The average moves before anything looks at it; the stopper, which
-# saves the state, comes last, so that it saves what all have come to.
+# Their order is the one in which they are called. The average is made before the whole step, which moves it along, and
+# moves before anything looks at it; the stopper, which saves the state, comes last, so that it saves what all have come
+# to.
 CALLBACKS: Mapping[str, Callable[[Parts], L.Callback | None]] = MappingProxyType(
     {
         "average": lambda parts: WeightAverage(parts.recipe.optim.ema),
+        "step": lambda parts: WholeStep(parts.recipe.trainer.step, parts.console),
         "finite": lambda _: FiniteCheck(),
         "evaluation": lambda parts: Evaluation(keep=parts.recipe.trainer.sheets),
         "tables": lambda parts: Recorder(parts.folder),
