@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from eyas.assign.task_aligned import task_aligned
+from eyas.errors import UserError, suggest
 from eyas.head_output import HeadOutput
+from eyas.losses.box_terms import BOX_TERMS, Matched
 from eyas.losses.criterion import Criterion, PaddedTruth, Reduce, TruthBatch
-from eyas.losses.distribution import distribution_focal
-from eyas.losses.giou import giou_loss
 from eyas.losses.settings import LossSettings
 from eyas.losses.varifocal import varifocal
 from eyas.tensor_boxes import boxes_from_bins
@@ -23,17 +23,27 @@ class DetectionCriterion(Criterion):
     Args:
         settings: weights and constants; the defaults if None.
         reduce: averages a scalar over processes; the identity if None.
+
+    Raises:
+        UserError: the settings name a term that there is not.
     """
 
-    terms = ("class", "iou", "dfl")
     static = True
 
     def __init__(self, settings: LossSettings | None = None, reduce: Reduce | None = None) -> None:
         super().__init__(reduce)
         self.settings = settings or LossSettings()
+        unknown = [name for name in self.settings.extra if name not in BOX_TERMS]
+        if unknown:
+            raise UserError(
+                f"There is no loss term '{unknown[0]}'{suggest(unknown[0], BOX_TERMS)}.",
+                expected="some of " + ", ".join(BOX_TERMS),
+                where="loss.extra",
+            )
+        self.terms = ("class", *self.settings.box_weights())
 
     def forward(self, output: HeadOutput, batch: TruthBatch) -> dict[str, Tensor]:
-        """Return the weighted terms "class", "iou" and "dfl", each a scalar."""
+        """Return the weighted terms "class", "iou", "dfl" and those of `LossSettings.extra`, each a scalar."""
         truth = (batch.boxes, batch.labels, batch.counts)
         static = isinstance(batch, PaddedTruth)
         return detection_loss(*output, *truth, self.settings, self.reduce, static=static)
@@ -52,7 +62,7 @@ def detection_loss(
     *,
     static: bool = False,
 ) -> dict[str, Tensor]:
-    """Return the weighted terms "class", "iou" and "dfl", each a scalar; the training loss is their sum.
+    """Return the weighted terms: "class", "iou", "dfl" and those of `LossSettings.extra`; the loss is their sum.
 
     Every term is a sum over the batch divided by the sum of the assigned target scores (at least 1), so the terms
     stay comparable whatever the number of objects.
@@ -108,10 +118,10 @@ def detection_loss(
     points = anchor_points[cell]
     truth = truth_boxes[row] / strides[cell]
     distances = torch.cat([points - truth[:, :2], truth[:, 2:] - points], dim=-1)
-    iou_loss = (giou_loss(boxes.flatten(0, 1).index_select(0, anchor), truth) * quality).sum()
-    dfl_loss = (distribution_focal(box_logits.flatten(0, 1).index_select(0, anchor), distances) * quality).sum()
-    return {
-        "class": settings.class_weight * class_loss / normaliser,
-        "iou": settings.iou_weight * iou_loss / normaliser,
-        "dfl": settings.dfl_weight * dfl_loss / normaliser,
-    }
+    matched = Matched(
+        boxes.flatten(0, 1).index_select(0, anchor), truth, box_logits.flatten(0, 1).index_select(0, anchor), distances
+    )
+    terms = {"class": settings.class_weight * class_loss / normaliser}
+    for name, weight in settings.box_weights().items():
+        terms[name] = weight * (BOX_TERMS[name](matched) * quality).sum() / normaliser
+    return terms
