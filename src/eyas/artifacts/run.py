@@ -26,7 +26,7 @@ METRICS = "metrics.csv"
 ENVIRONMENT = "env.json"
 MAX_BYTES = 64 * 2**20  # of config.json
 FORMAT = "eyas-run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read; of the field "version", see `write_config`
 
 
 # What other tools write their weights into, and their graphs.
@@ -103,8 +103,12 @@ def _free(above: str, name: str) -> Path:
 
 
 def write_config(folder: Path, config: RunConfig) -> None:
-    """Write `config.json` into the run's folder."""
-    fields: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(config)}
+    """Write `config.json` into the run's folder, in the oldest format whose readers know all that it says.
+
+    That is 2 where nothing is to be suppressed, else 1.
+    """
+    version = 2 if config.thresholds.suppression == "none" else 1
+    fields: dict[str, Any] = {"format": FORMAT, "version": version, **dataclasses.asdict(config)}
     write_json(folder / CONFIG, fields)
 
 

@@ -9,13 +9,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from eyas.artifacts.bundle import MANIFEST, Manifest, read_manifest, write_manifest
+from eyas.artifacts.bundle import MANIFEST, Manifest, oldest_version, read_manifest, write_manifest
 from eyas.artifacts.card import CARD, hash_file, read_card, write_card
 from eyas.artifacts.quantization import QUANTIZATION, Quantization, read_quantization
 from eyas.artifacts.run import read_config, verify_run
@@ -34,7 +34,7 @@ from eyas.errors import UserError
 from eyas.files import writing
 from eyas.runtime.machine import processor
 from eyas.runtime.trained_size import TRAINED_SIZE
-from eyas.types import InputSpec, RunConfig
+from eyas.types import DETECT, InputSpec, RunConfig
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def compile_run(
     check_machine(settings.target)
     run = Path(run)
     config = read_config(run)
+    settings = settings.for_run(config)
     check_sealed(run)
     spec, sizes = input_of(config.input, settings.size)
     if other := other_size(config.input, spec, sizes, settings.measured):
@@ -241,16 +242,22 @@ def new_manifest(
     settings: Settings,
 ) -> Manifest:
     """Return the manifest of files that were just built and not yet measured."""
+    nms = settings.nms
+    assert nms is not None, "Settings.for_run has set it"
+    thresholds = config.thresholds
+    if nms != "none" and thresholds.suppression == "none":
+        thresholds = replace(thresholds, suppression=DETECT.suppression)  # it was asked for, though not needed
     return Manifest(
+        version=oldest_version(nms),
         name=name,
         classes=config.classes,
         input=spec,
         batch=settings.batch,
         sizes=sizes,
         candidates=settings.candidates,
-        nms="graph" if settings.nms == "graph" else "host",
-        nms_iou=config.thresholds.iou if settings.nms == "graph" else None,
-        thresholds=config.thresholds,
+        nms=nms,
+        nms_iou=thresholds.iou if nms == "graph" else None,
+        thresholds=thresholds,
         target=target_info(settings.target, settings.precision).engine,
         precision=settings.precision,  # type: ignore[arg-type]  # target_info refuses others
         files={one: hash_file(bundle / one) for one in sorted(files)},

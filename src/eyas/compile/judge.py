@@ -46,7 +46,7 @@ def judge(
     Raises:
         UserError: a gate was not passed.
     """
-    net = deployed(load_net(run, config), config, nms=settings.nms, candidates=settings.candidates)
+    net = deployed(load_net(run, config), config, nms=manifest.nms, candidates=settings.candidates)
     reference = TorchSession(net, pick_device("cpu"))
     session = open_bundle(bundle, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
     try:
@@ -89,8 +89,8 @@ def _open_stand_in(stand_in: StandIn, manifest: Manifest, tell: Tell) -> Session
 
 
 def plain(reference: TorchSession, run: Path, config: RunConfig, settings: Settings) -> Session:
-    """Return the trained network as `eyas evaluate` runs it: all candidates, greedy suppression on the host."""
-    if settings.nms == "host" and settings.candidates == config.thresholds.candidates:
+    """Return the trained network as `eyas evaluate` runs it: all candidates, suppression on the host if any."""
+    if settings.nms != "graph" and settings.candidates == config.thresholds.candidates:
         return reference
     net = deployed(load_net(run, config), config, candidates=config.thresholds.candidates)
     return TorchSession(net, pick_device("cpu"))
