@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from eyas.data.batch_arrays import BatchArrays
+
+TENSORS = tuple(name for name in BatchArrays._fields if name != "extras")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +28,8 @@ class Batch:
             augmented pictures.
         sizes: int64 [N, 2], (height, width) of the original picture in pixels.
         skipped: int64 [K], pictures of the DatasetIndex that could not be read while this batch was made.
+        extras: columns that are no tensors, captions for example: name -> N values, one an image; see
+            `eyas.data.batch_arrays.MakeExtras`. They stay where they are when the tensors go to a device.
     """
 
     images: Tensor
@@ -34,11 +40,13 @@ class Batch:
     placements: Tensor
     sizes: Tensor
     skipped: Tensor
+    extras: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, arrays: BatchArrays) -> Batch:
         """Return the batch of tensors that share the memory of the arrays."""
-        return cls(*(torch.from_numpy(array) for array in arrays))
+        columns = zip(TENSORS, map(torch.from_numpy, arrays.arrays()), strict=True)
+        return cls(**dict[str, Any](columns), extras=arrays.extras)
 
     def __len__(self) -> int:
         """Return the number of pictures N."""
@@ -46,7 +54,7 @@ class Batch:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors in the order of the fields."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        return tuple(getattr(self, name) for name in TENSORS)
 
     def picture_of_box(self) -> Tensor:
         """Return int64 [M], the row in `images` that each box belongs to."""
@@ -60,8 +68,12 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory, from where copies to a GPU can overlap with computing."""
-        return Batch(*(tensor.pin_memory() for tensor in self.tensors()))
+        return self._with(tensor.pin_memory() for tensor in self.tensors())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch on `device`; `non_blocking` lets a copy from pinned memory overlap with computing."""
-        return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors()))
+        return self._with(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors())
+
+    def _with(self, tensors: Iterable[Tensor]) -> Batch:
+        """Return the batch with these tensors, in the order of the fields; the extras stay."""
+        return replace(self, **dict[str, Any](zip(TENSORS, tensors, strict=True)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from eyas.data.augment import Augmenter
 from eyas.data.batch import Batch
-from eyas.data.batch_arrays import Task
+from eyas.data.batch_arrays import MakeExtras, Task
 from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.evaluation import EvaluationBatches
 from eyas.data.index import DatasetIndex
@@ -147,6 +147,7 @@ def train_loader(
     drop_last: bool = True,
     pin_memory: bool = False,
     worker_seconds: float = WORKER_SECONDS,
+    make_extras: MakeExtras | None = None,
 ) -> TrainLoader:
     """Return the loader of augmented training batches.
 
@@ -165,6 +166,7 @@ def train_loader(
         drop_last: drop the incomplete last batch of an epoch; else it is filled from the start of the order.
         pin_memory: give batches in page-locked memory, where there is a GPU.
         worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
+        make_extras: gives the batches' extra columns, captions for example; they have none if None.
 
     Raises:
         UserError: no pictures, or an argument that makes no sense.
@@ -175,7 +177,7 @@ def train_loader(
     max_scale = None if exact else max(one.scale[1] for one in policies)
     order = EpochBatches(len(index), batch_size, seed, drop_last=drop_last, rank=rank, world_size=world_size)
     pictures = Pictures(index, input_spec, max_scale, PictureCache(index, cache))
-    augmenter = Augmenter(pictures, order, input_spec, _PolicySwitch(policy, closing, close_at_epoch))
+    augmenter = Augmenter(pictures, order, input_spec, _PolicySwitch(policy, closing, close_at_epoch), make_extras)
     task_bytes = order.span * augmenter.batch_bytes()
     pipe = Pipe(augmenter.batches, workers, pin_memory, task_bytes, worker_seconds)
     return TrainLoader(augmenter, SkippedPictures(index), pipe)
@@ -191,6 +193,7 @@ def eval_loader(
     world_size: int = 1,
     pin_memory: bool = False,
     worker_seconds: float = WORKER_SECONDS,
+    make_extras: MakeExtras | None = None,
 ) -> EvalLoader:
     """Return the loader of evaluation pictures: exactly `letterbox(read_image(path), input_spec)`, in order.
 
@@ -205,8 +208,11 @@ def eval_loader(
         rank, world_size: this process among those that evaluate together.
         pin_memory: give batches in page-locked memory, where there is a GPU.
         worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
+        make_extras: gives the batches' extra columns, captions for example; they have none if None.
     """
-    batches = EvaluationBatches(index, input_spec, batch_size, rank=rank, world_size=world_size)
+    batches = EvaluationBatches(
+        index, input_spec, batch_size, rank=rank, world_size=world_size, make_extras=make_extras
+    )
     pipe = Pipe(batches.batches, workers, pin_memory, batches.batch_bytes(), worker_seconds)
     return EvalLoader(batches, SkippedPictures(index), pipe)
 

@@ -32,7 +32,7 @@ class Made(NamedTuple):
     Attributes:
         turn: the number that its task came with.
         shape: of the pictures.
-        rest: the other arrays, in the order of `BatchArrays`.
+        rest: the other fields, in the order of `BatchArrays`.
     """
 
     turn: int
