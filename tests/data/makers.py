@@ -28,8 +28,8 @@ def batch_of(numbers: list[int], room: Room, shape: tuple[int, ...] = (1, 2, 2, 
     images = room(shape)
     images[:] = numbers[0] % 256
     none = np.zeros(0, np.int64)
-    rows = np.zeros((0, 4), np.float32)
-    return BatchArrays(images, rows, np.array(numbers, np.int64), none, none, rows, none, none)
+    boxes, placements = np.zeros((len(numbers), 4), np.float32), np.zeros((0, 6), np.float32)
+    return BatchArrays(images, boxes, np.array(numbers, np.int64), none, none, placements, none, none)
 
 
 def a_known_place(marker: str) -> None:

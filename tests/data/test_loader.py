@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from tests.data.scenes import dataset, extent, index_of
 
 from eyas import decode, letterbox
 from eyas.data import cache as cache_module
+from eyas.data import crew
 from eyas.data.batch import Batch
+from eyas.data.batch_arrays import Task
 from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.index import DatasetIndex
 from eyas.data.loader import TrainLoader, eval_loader, train_loader
@@ -93,6 +96,22 @@ def test_every_sample_and_epoch_has_random_numbers_of_its_own(tmp_path: Path) ->
     assert not {image.numpy().tobytes() for batch in other for image in batch.images} & {*first, *second}
 
 
+# Eight batches that share pictures, or three, or two.
+@pytest.mark.parametrize(("batch_size", "workers"), [(4, 0), (12, 1), (20, 0), (20, 2)])
+def test_resume_at_every_batch_of_two_epochs(index: DatasetIndex, workers: int, batch_size: int) -> None:
+    plain = loader_of(index, batch_size=batch_size)
+    whole = [*plain, *plain]
+    stopped, resumed = (loader_of(index, batch_size=batch_size, workers=workers) for _ in range(2))
+    states = [stopped.state_dict()]
+    for _ in range(2):
+        states += [stopped.state_dict() for _ in stopped]
+    stopped.close()
+    for given, state in enumerate(states[:-1]):
+        resumed.load_state_dict(state)
+        assert same(next(iter(resumed)), whole[given])
+    resumed.close()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stop", [0, 3, 7, 10])
 def test_resume_in_mid_epoch_gives_the_remaining_batches(
@@ -125,6 +144,116 @@ def test_an_epoch_that_was_broken_off_goes_on_unless_it_is_rewound(
     loader.set_epoch(0)
     assert all_same(list(loader), epochs[0])
     loader.close()
+
+
+# --------------------------------------------------------------------------------------------------- ends of epochs
+
+
+class Tasks:
+    """Notes what workers are given, and how many processes were started."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.given: list[tuple[int, tuple[int, ...]]] = []
+        self.started = 0
+        give, start = crew.Member.give, crew._start
+
+        def noted(member: crew.Member, turn: int, task: Task) -> None:
+            self.given.append(task)
+            give(member, turn, task)
+
+        def counted(*arguments: Any) -> Any:
+            self.started += 1
+            return start(*arguments)
+
+        patch.setattr(crew.Member, "give", noted)
+        patch.setattr(crew, "_start", counted)
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> Tasks:
+    """Return what is noted of the workers."""
+    return Tasks(monkeypatch)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_live_through_three_epochs_with_evaluation_and_know_no_ends(
+    index: DatasetIndex, tasks: Tasks, workers: int
+) -> None:
+    evaluation = eval_loader(index, SPEC, batch_size=8, workers=workers)
+    loader = loader_of(index, workers=workers, epochs=3, close_at_epoch=2, before_end=evaluation.prepare)
+    plain = loader_of(index, close_at_epoch=2)
+    expected = list(eval_loader(index, SPEC, batch_size=8))
+    for epoch in range(3):
+        batches = iter(loader)
+        for number, other in enumerate(plain):
+            before = len(tasks.given)
+            assert same(next(batches), other)
+            assert loader.state_dict()["consumed"] == number + 1 and loader.state_dict()["epoch"] == epoch
+            assert all(task[0] <= 2 for task in tasks.given[before:])  # nothing is made for a fourth epoch
+        # All of the next epoch that the workers may be ahead is theirs before the last batch of this one is worked on.
+        assert [task for task in tasks.given if task[0] == epoch + 1][:1] == (
+            [(epoch + 1, tuple(range(8)))] * (epoch < 2)
+        )
+        # And so are the first batches of the evaluation.
+        assert tasks.given.count((0, (0,))) == epoch + 1
+        before = len(tasks.given)
+        assert all_same(list(evaluation), expected)
+        assert len(tasks.given) - before == 6 - 2 * workers
+    assert tasks.started == 2 * workers
+    loader.close()
+    evaluation.close()
+
+
+def test_what_was_made_ahead_is_dropped_when_another_place_is_gone_to(
+    index: DatasetIndex, epochs: list[list[Batch]], tasks: Tasks
+) -> None:
+    loader = loader_of(index, workers=2)
+    assert all_same(list(loader), epochs[0])
+    assert (1, tuple(range(8))) in tasks.given
+    state = loader.state_dict()
+    loader.set_epoch(0)
+    assert all_same(list(loader), epochs[0])
+    loader.load_state_dict(state)
+    assert all_same(list(loader), epochs[1])
+    assert tasks.started == 2
+    loader.close()  # with two tasks of the third epoch in each worker
+
+
+def test_a_run_whose_length_is_unknown_or_exceeded_goes_on(index: DatasetIndex, epochs: list[list[Batch]]) -> None:
+    loader = loader_of(index, workers=1, epochs=1)
+    assert all_same(list(loader), epochs[0])
+    assert all_same(list(loader), epochs[1])
+    loader.close()
+
+
+def test_an_evaluation_can_be_prepared_at_any_time(index: DatasetIndex, tasks: Tasks) -> None:
+    expected = list(eval_loader(index, SPEC, batch_size=8))
+    loader = eval_loader(index, SPEC, batch_size=8, workers=1)
+    for _ in range(2):
+        loader.prepare()
+        loader.prepare()
+    assert len(tasks.given) == 2
+    batches = iter(loader)
+    first = next(batches)
+    loader.prepare()  # while it runs: nothing
+    assert all_same([first, *batches], expected)
+    assert len(tasks.given) == 6
+    loader.prepare()
+    loader.close()
+    assert all_same(list(loader), expected)
+    loader.close()
+    nothing = eval_loader(index, SPEC, batch_size=8)
+    nothing.prepare()  # without workers there is nobody to make batches beforehand
+    assert all_same(list(nothing), expected)
+
+
+def test_two_iterations_at_a_time_are_refused(index: DatasetIndex) -> None:
+    loader = loader_of(index)
+    first = iter(loader)
+    next(first)
+    next(iter(loader))
+    with pytest.raises(RuntimeError, match="iterated anew"):
+        next(first)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "decoded"])
@@ -248,7 +377,7 @@ def test_what_a_worker_needs_can_be_copied(index: DatasetIndex, epochs: list[lis
     loader = loader_of(index, cache="decoded")
     loader._pictures.cache.fill(loader._pictures.decode)
     make = pickle.loads(pickle.dumps(loader._pipe.make))
-    assert all_same([Batch.of(arrays) for arrays in make(1, range(10))], epochs[1])
+    assert all_same([Batch.of_arrays(arrays) for arrays in make(1, range(10))], epochs[1])
 
 
 # ------------------------------------------------------------------------------------------------- broken pictures

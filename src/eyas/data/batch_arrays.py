@@ -16,7 +16,7 @@ Extras = Mapping[str, tuple[Any, ...]]  # columns that are no tensors: name -> a
 # first the one that it was made for, then those of its mosaic and mixup. It goes to other processes: a function of a
 # module, or an object that can be pickled; and it must give the same for the same every time, or no run can resume.
 MakeExtras = Callable[[DatasetIndex, Sequence[tuple[int, ...]]], Mapping[str, Sequence[Any]]]
-Room = Callable[[tuple[int, ...]], UInt8Array]  # gives memory for the pictures of a batch, of a shape
+Room = Callable[[tuple[int, ...]], UInt8Array]  # gives memory for the images of a batch, of a shape
 
 
 class BatchArrays(NamedTuple):

@@ -67,6 +67,9 @@ class DetectionData(L.LightningDataModule):
         if recipe.drop_empty:
             self.train_index, self.dropped = without_empty(self.train_index, recipe)
         self.loader: TrainLoader | None = None
+        self.val_loader: EvalLoader | None = None
+        self._place: tuple[int, int, torch.device | None] | None = None  # what `val_loader` was made for
+        self._fitting = False
         self.trial_skipped = SkippedPictures(self.train_index)
         self._trial: list[int] = []  # readable pictures with boxes, the first ones
         self._tried = 0
@@ -77,9 +80,32 @@ class DetectionData(L.LightningDataModule):
         """Return the class names that are trained on, in label order."""
         return self.train_index.classes
 
+    def setup(self, stage: str) -> None:
+        """Begin a training with a loader of its own."""
+        if stage == "fit":
+            self._fitting, self.loader = True, None
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that make training batches; those of the evaluation stay for further ones."""
+        if stage == "fit":
+            self._fitting = False
+            if self.loader is not None:
+                self.loader.close()
+
+    def close(self) -> None:
+        """End all loader processes; iterating a loader starts them again."""
+        for loader in (self.loader, self.val_loader):
+            if loader is not None:
+                loader.close()
+
     def train_dataloader(self) -> TrainLoader:
-        """Return the loader of augmented batches; its state makes a run resumable in the middle of an epoch."""
-        trainer = self.trainer
+        """Return the loader of augmented batches; its state makes a run resumable in the middle of an epoch.
+
+        It is the same one for a whole training, however often it is asked for.
+        """
+        if self._fitting and self.loader is not None:
+            return self.loader
+        rank, world_size, device = self._trained_at()
         self.loader = train_loader(
             self.train_index,
             self.recipe.input_spec(),
@@ -90,9 +116,11 @@ class DetectionData(L.LightningDataModule):
             worker_seconds=self.recipe.worker_seconds,
             close_at_epoch=self.epochs - self.close_epochs if self.close_epochs else None,
             cache=self.recipe.cache,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            pin_memory=torch.cuda.is_available(),
+            rank=rank,
+            world_size=world_size,
+            device=device,
+            epochs=self.epochs,
+            before_end=self._prepare_evaluation,
             make_extras=self.make_extras,
         )
         self.loader.skipped.known.update(self.trial_skipped.known)
@@ -114,19 +142,35 @@ class DetectionData(L.LightningDataModule):
         self._resume_from = state_dict["loader"]
 
     def val_dataloader(self) -> EvalLoader:
-        """Return the loader of letterboxed pictures, in order."""
+        """Return the loader of letterboxed pictures, in order; it is made once, and keeps its processes."""
+        place = rank, world_size, device = self._trained_at()
+        if self.val_loader is None or place != self._place:
+            self._place = place
+            self.val_loader = eval_loader(
+                self.val_index,
+                self.recipe.input_spec(),
+                batch_size=self.recipe.batch_size,
+                workers=pick_workers(self.recipe.workers),
+                worker_seconds=self.recipe.worker_seconds,
+                rank=rank,
+                world_size=world_size,
+                device=device,
+                make_extras=self.make_extras,
+            )
+        return self.val_loader
+
+    def _trained_at(self) -> tuple[int, int, torch.device | None]:
+        """Return the rank, the number of ranks and the device of this process."""
         trainer = self.trainer
-        return eval_loader(
-            self.val_index,
-            self.recipe.input_spec(),
-            batch_size=self.recipe.batch_size,
-            workers=pick_workers(self.recipe.workers),
-            worker_seconds=self.recipe.worker_seconds,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            pin_memory=torch.cuda.is_available(),
-            make_extras=self.make_extras,
-        )
+        return (trainer.global_rank, trainer.world_size, trainer.strategy.root_device) if trainer else (0, 1, None)
+
+    def _prepare_evaluation(self) -> None:
+        """Have the evaluation's first batches made if one follows this epoch."""
+        trainer = self.trainer
+        if trainer is not None and trainer.enable_validation:
+            every = trainer.check_val_every_n_epoch
+            if every is None or (trainer.current_epoch + 1) % every == 0:
+                self.val_dataloader().prepare()
 
     def trial_batch(self, count: int, epoch: int) -> Batch:
         """Return the first readable pictures that have boxes as one augmented batch, made in this process.
