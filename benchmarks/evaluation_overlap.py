@@ -87,9 +87,8 @@ def main() -> None:
             wall, processor = time.perf_counter(), time.process_time()
             way()
             taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
-    print(
-        f"{BATCHES} batches of {BATCH}, {len(found[0])} detections; threads {arguments.threads}; load {os.getloadavg()[0]:.0f}"
-    )
+    load = f"threads {arguments.threads}; load {os.getloadavg()[0]:.0f}"
+    print(f"{BATCHES} batches of {BATCH}, {len(found[0])} detections; {load}")
     for name, times in taken.items():
         walls, processors = zip(*times, strict=True)
         numbers = (min(walls), statistics.median(walls), min(processors), statistics.median(processors))

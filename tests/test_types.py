@@ -9,13 +9,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from eyas.artifacts.run import RunConfig
 from eyas.errors import UserError
 from eyas.types import (
     DETECT,
     EVALUATE,
     Detections,
     InputSpec,
-    RunConfig,
     Suppression,
     Thresholds,
     checked_fields,

@@ -14,7 +14,7 @@ from typing import get_args
 import pytest
 
 import eyas
-from eyas.artifacts.bundle import SuppressionPlace
+from eyas.artifacts.manifest import SuppressionPlace
 from eyas.cli import main as main_module
 from eyas.cli.main import VERBS, Verb, load_verb, main, split_verb, verb_parser
 from eyas.errors import UserError

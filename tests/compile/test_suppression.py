@@ -11,12 +11,13 @@ import onnx
 import pytest
 from tests.runtime.fakes import picture
 
-from eyas.artifacts.bundle import SuppressionPlace, read_manifest
-from eyas.artifacts.card import read_card, write_card
-from eyas.artifacts.run import CONFIG, RECIPE, WEIGHTS, read_config, write_config
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.card import Card
+from eyas.artifacts.manifest import Manifest, SuppressionPlace
+from eyas.artifacts.run import Run
 from eyas.cli.main import main
 from eyas.compile.auto import compile_auto
-from eyas.compile.bundle import Bundle, compile_run
+from eyas.compile.bundle import compile_run
 from eyas.compile.graph import suppression_place
 from eyas.compile.onnx import export
 from eyas.compile.settings import Settings
@@ -34,9 +35,10 @@ PICTURES = [picture(80, 120, (i, 10, i + 40, 60)) for i in range(0, 60, 20)]
 def one_box(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run as one of a network that gives one box an object."""
     folder = shutil.copytree(place / "tiny", tmp_path_factory.mktemp("one-box") / "one-box")
-    config = read_config(folder)
-    write_config(folder, replace(config, thresholds=replace(config.thresholds, suppression="none")))
-    write_card(folder, "run", [CONFIG, RECIPE, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
+    config = Run.read(folder).config
+    run = Run(folder, replace(config, thresholds=replace(config.thresholds, suppression="none")))
+    run.write()
+    run.seal(parents=[], recipe={})
     return folder
 
 
@@ -76,10 +78,10 @@ def test_it_compiles_to_a_bundle_that_suppresses_nothing(
     pytest.importorskip(target)
     monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
     bundle = compile_run(one_box, tmp_path / "bundle", Settings(target=target, batch=(1, 4), timed=False))
-    manifest = read_manifest(bundle.folder)
+    manifest = Manifest.read(bundle.folder)
     assert (manifest.nms, manifest.nms_iou, manifest.version) == ("none", None, 2)
-    assert manifest.thresholds == read_config(one_box).thresholds
-    assert read_card(bundle.folder).recipe["nms"] == "none"
+    assert manifest.thresholds == Run.read(one_box).config.thresholds
+    assert Card.read(bundle.folder).recipe["nms"] == "none"
     for one, other in zip(check_best_pairs(bundle.folder), check_best_pairs(one_box), strict=True):
         few = min(len(one), len(other), 10)
         np.testing.assert_allclose(one.scores[:few], other.scores[:few], atol=1e-3)
@@ -91,16 +93,16 @@ def test_it_compiles_to_a_bundle_that_suppresses_nothing(
 @pytest.mark.usefixtures("exported")
 def test_overlapping_boxes_are_dropped_all_the_same_where_that_is_asked_for(one_box: Path, tmp_path: Path) -> None:
     bundle = compile_run(one_box, tmp_path / "bundle", Settings(nms="host", batch=(1, 4), measured=0, timed=False))
-    manifest = read_manifest(bundle.folder)
+    manifest = Manifest.read(bundle.folder)
     assert (manifest.nms, manifest.version, manifest.thresholds.suppression) == ("host", 1, "class_wise")
-    assert replace(manifest.thresholds, suppression="none") == read_config(one_box).thresholds
+    assert replace(manifest.thresholds, suppression="none") == Run.read(one_box).config.thresholds
 
 
 @pytest.mark.usefixtures("exported")
 def test_a_choice_by_measurement_knows_it_too(one_box: Path, tmp_path: Path) -> None:
     settings = Settings(batch=(1, 4), threads=1, budget=1.0)
     bundle, _ = compile_auto(one_box, tmp_path / "auto", settings, pairs=[("onnx", "fp32")])
-    assert read_manifest(bundle.folder).nms == "none" == read_card(bundle.folder).recipe["nms"]
+    assert Manifest.read(bundle.folder).nms == "none" == Card.read(bundle.folder).recipe["nms"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
+import torch
 
+from eyas.data.batch import Batch
 from eyas.data.file_table import FileTable
 from eyas.data.index import DatasetIndex
 from eyas.data.pictures import Source
@@ -83,3 +85,25 @@ def extent(mask: np.ndarray) -> FloatArray:
     """Return the box (xyxy, pixel edges) around the True pixels of a mask [H, W] that has some."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def broken_dataset(folder: Path, num: int, broken: list[int]) -> DatasetIndex:
+    """Return a data set of which some files are truncated, empty or missing."""
+    made = dataset(folder, num)
+    for turn, i in enumerate(broken):
+        path = made.path(i)
+        if turn % 3 == 2:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[: 300 * (turn % 3)])
+    return made
+
+
+def same(one: Batch, other: Batch) -> bool:
+    """Return whether two batches are equal to the last bit."""
+    return all(torch.equal(a, b) for a, b in zip(one.tensors(), other.tensors(), strict=True))
+
+
+def all_same(ones: list[Batch], others: list[Batch]) -> bool:
+    """Return whether two epochs are equal to the last bit."""
+    return len(ones) == len(others) and all(same(a, b) for a, b in zip(ones, others, strict=True))

@@ -6,19 +6,16 @@ import dataclasses
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
-from tests.data.scenes import dataset, extent, index_of
+from tests.data.given import Tasks
+from tests.data.scenes import all_same, broken_dataset, dataset, extent, index_of, same
 
-from eyas import decode, letterbox
 from eyas.data import cache as cache_module
-from eyas.data import crew
 from eyas.data.batch import Batch
-from eyas.data.batch_arrays import Task
 from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.index import DatasetIndex
 from eyas.data.loader import TrainLoader, eval_loader, train_loader
@@ -41,16 +38,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
 def loader_of(index: DatasetIndex, *, batch_size: int = 4, workers: int = 0, **options: object) -> TrainLoader:
     """Return a training loader with the tests' policy."""
     return train_loader(index, SPEC, POLICY, batch_size=batch_size, seed=5, workers=workers, **options)  # type: ignore[arg-type]
-
-
-def same(one: Batch, other: Batch) -> bool:
-    """Return whether two batches are equal to the last bit."""
-    return all(torch.equal(a, b) for a, b in zip(one.tensors(), other.tensors(), strict=True))
-
-
-def all_same(ones: list[Batch], others: list[Batch]) -> bool:
-    """Return whether two epochs are equal to the last bit."""
-    return len(ones) == len(others) and all(same(a, b) for a, b in zip(ones, others, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -149,26 +136,6 @@ def test_an_epoch_that_was_broken_off_goes_on_unless_it_is_rewound(
 # --------------------------------------------------------------------------------------------------- ends of epochs
 
 
-class Tasks:
-    """Notes what workers are given, and how many processes were started."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.given: list[tuple[int, tuple[int, ...]]] = []
-        self.started = 0
-        give, start = crew.Member.give, crew._start
-
-        def noted(member: crew.Member, turn: int, task: Task) -> None:
-            self.given.append(task)
-            give(member, turn, task)
-
-        def counted(*arguments: Any) -> Any:
-            self.started += 1
-            return start(*arguments)
-
-        patch.setattr(crew.Member, "give", noted)
-        patch.setattr(crew, "_start", counted)
-
-
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> Tasks:
     """Return what is noted of the workers."""
@@ -224,27 +191,6 @@ def test_a_run_whose_length_is_unknown_or_exceeded_goes_on(index: DatasetIndex, 
     assert all_same(list(loader), epochs[0])
     assert all_same(list(loader), epochs[1])
     loader.close()
-
-
-def test_an_evaluation_can_be_prepared_at_any_time(index: DatasetIndex, tasks: Tasks) -> None:
-    expected = list(eval_loader(index, SPEC, batch_size=8))
-    loader = eval_loader(index, SPEC, batch_size=8, workers=1)
-    for _ in range(2):
-        loader.prepare()
-        loader.prepare()
-    assert len(tasks.given) == 2
-    batches = iter(loader)
-    first = next(batches)
-    loader.prepare()  # while it runs: nothing
-    assert all_same([first, *batches], expected)
-    assert len(tasks.given) == 6
-    loader.prepare()
-    loader.close()
-    assert all_same(list(loader), expected)
-    loader.close()
-    nothing = eval_loader(index, SPEC, batch_size=8)
-    nothing.prepare()  # without workers there is nobody to make batches beforehand
-    assert all_same(list(nothing), expected)
 
 
 def test_two_iterations_at_a_time_are_refused(index: DatasetIndex) -> None:
@@ -383,18 +329,6 @@ def test_what_a_worker_needs_can_be_copied(index: DatasetIndex, epochs: list[lis
 # ------------------------------------------------------------------------------------------------- broken pictures
 
 
-def broken_dataset(folder: Path, num: int, broken: list[int]) -> DatasetIndex:
-    """Return a data set of which some files are truncated, empty or missing."""
-    made = dataset(folder, num)
-    for turn, i in enumerate(broken):
-        path = made.path(i)
-        if turn % 3 == 2:
-            path.unlink()
-        else:
-            path.write_bytes(path.read_bytes()[: 300 * (turn % 3)])
-    return made
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_picture_is_named_once_and_replaced(tmp_path: Path, workers: int) -> None:
     index = broken_dataset(tmp_path, 120, [17])
@@ -453,47 +387,3 @@ def test_nothing_but_broken_pictures_is_a_plain_error(tmp_path: Path, workers: i
     loader.close()
     assert "Traceback" not in str(error.value)
     assert error.value.fix == "check the data set: eyas data check"
-
-
-# ------------------------------------------------------------------------------------------------------ evaluation
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_pixels_are_those_of_deployment(index: DatasetIndex, workers: int) -> None:
-    loader = eval_loader(index, SPEC, batch_size=8, workers=workers)
-    batches = list(loader)
-    loader.close()
-    assert len(batches) == len(loader) == 6
-    assert [len(batch) for batch in batches] == [8, 8, 8, 8, 8, 3]
-    assert [i for batch in batches for i in batch.indices.tolist()] == list(range(43))
-    for batch in batches:
-        for row, i in enumerate(batch.indices.tolist()):
-            image = decode.read_image(index.path(i))
-            expected, placed = letterbox.letterbox(image, SPEC)
-            assert np.array_equal(batch.images[row].numpy(), expected)
-            assert tuple(batch.sizes[row].tolist()) == image.shape[:2]
-            numbers = batch.placements[row].numpy()
-            assert numbers.tolist() == pytest.approx(dataclasses.astuple(placed))
-            again = letterbox.Placement(*numbers[:2].tolist(), *numbers[2:].astype(int).tolist())
-            truth, labels, crowd = index.truth(i)
-            boxes, found = batch.truth(row)
-            assert np.allclose(letterbox.from_frame(boxes.numpy(), again), truth[~crowd], atol=1e-2)
-            assert found.tolist() == labels[~crowd].tolist()
-
-
-def test_ranks_share_the_evaluation_batches(index: DatasetIndex) -> None:
-    parts = [list(eval_loader(index, SPEC, batch_size=4, rank=rank, world_size=3)) for rank in range(3)]
-    seen = sorted(i for part in parts for batch in part for i in batch.indices.tolist())
-    assert seen == list(range(43))
-    assert [len(part) for part in parts] == [4, 4, 3]
-
-
-def test_a_broken_picture_in_evaluation_is_grey_and_named(tmp_path: Path) -> None:
-    index = broken_dataset(tmp_path, 101, [9])
-    loader = eval_loader(index, SPEC, batch_size=10)
-    with pytest.warns(UserWarning, match="0009.jpg"):
-        batches = list(loader)
-    assert batches[0].skipped.tolist() == [9]
-    assert (batches[0].images[9] == SPEC.pad_value).all()
-    assert batches[0].sizes[9].tolist() == [60, 80]
-    assert len(loader.skipped.paths()) == 1

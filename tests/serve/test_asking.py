@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from tests.serve.bundles import write_bundle
 
-from eyas.artifacts.bundle import Manifest, read_manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.serve.api import Options
 from eyas.serve.asking import labels_of, thresholds_of
 from eyas.serve.errors import ServeError
@@ -21,7 +21,7 @@ from eyas.types import Suppression
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    return read_manifest(write_bundle(tmp_path / "colours"))
+    return Manifest.read(write_bundle(tmp_path / "colours"))
 
 
 @pytest.mark.parametrize("suppression", get_args(Suppression))

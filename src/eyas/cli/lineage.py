@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eyas.artifacts.card import CARD, Card, hash_file, lineage, verify_card
-from eyas.artifacts.run import refuse_file
+from eyas.artifacts.card import CARD, Card, hash_file, lineage
+from eyas.artifacts.hints import refuse_file
 from eyas.errors import UserError
 from eyas.text import say
 
@@ -55,7 +55,7 @@ def check(folder: Path, card: Card, expected: str) -> str:
         expected: the hash that what was made from it recorded, "" when nothing recorded one.
     """
     try:
-        verify_card(folder)
+        Card.verify(folder)
     except UserError as error:
         return f"CHANGED: {error.problem}"
     # A child notes the hash of the whole artefact, or of the one file of it that it read; of a data set, of its index.

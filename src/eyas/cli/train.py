@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from eyas.cli.rows import add_rows
 from eyas.signals import StopSignals
 from eyas.text import say
 
+STARTED = time.monotonic()  # of the command, nearly: --minutes count from here
 HELP = "train a detector on a data set"
 EXAMPLES = (
     "eyas train --data data/shapes --recipe quick --out runs/first",
     "eyas train --data data/shapes --model n --size 320 --epochs 2 --batch 8",
     "eyas train --data data/shapes --weights runs/quickstart --model p --size 256 --epochs 2 --optim.lr 5e-4",
     "eyas train --data data/shapes --recipe quick --trainer.epochs 2 --augment.mosaic 0.5 --out runs/mosaic",
+    "eyas train --data data/shapes --model p --size 256 --minutes 10 --out runs/ten-minutes",
     "eyas train --resume runs/first",
     "eyas train --recipe scratch --print-recipe",
 )
@@ -37,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="class names of --weights, one a line, where it does not have them")  # fmt: skip
     parser.add_argument("--size", type=int, metavar="PIXELS", help="input side, a multiple of 32")
     parser.add_argument("--epochs", type=int, help="passes over the pictures")
+    parser.add_argument("--minutes", type=float,
+        help="instead of --epochs: how long the command may take; everything is planned for that time")  # fmt: skip
+    parser.add_argument("--hours", type=float, help="the same in hours")
     parser.add_argument("--batch", type=int, metavar="PICTURES", help="pictures a step")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON of recipe fields, as in recipe.json")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run, exactly where it stopped")
@@ -59,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from eyas.training.recipes import named
 
     if args.resume is not None:
-        names = ("data", "rows", "recipe", "out", "model", "weights", "weights_classes", "size", "batch", "config")
+        names = ("data", "rows", "recipe", "out", "model", "weights", "weights_classes", "size", "batch", "config",
+            "minutes", "hours")  # fmt: skip
         ignored = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
         ignored += [f"--{key.removeprefix('field:')}" for key in given_fields(args)]
         if ignored:
@@ -67,13 +74,13 @@ def run(args: argparse.Namespace) -> int:
                 f"--resume goes on with the run's own recipe; {', '.join(ignored)} can't be changed.",
                 fix=f"leave them out, or start a new run with --weights {args.resume}",
             )
-        return end(lambda signals: resume(args.resume, epochs=args.epochs, signals=signals))
+        return end(lambda signals: resume(args.resume, epochs=args.epochs, signals=signals, started=STARTED))
     recipe = named(args.recipe or ("finetune" if args.weights else "scratch"))
     changes: dict[str, Any] = read_config(args.config) if args.config else {}
     short = {
         "data.root": args.data, "model.name": args.model, "model.weights": args.weights,
         "model.weights_classes": args.weights_classes, "data.size": args.size, "trainer.epochs": args.epochs,
-        "data.batch_size": args.batch, "data.rows": args.rows,
+        "data.batch_size": args.batch, "data.rows": args.rows, "trainer.minutes": minutes_of(args),
     }  # fmt: skip
     changes |= {name: value for name, value in short.items() if value is not None}
     changes |= {
@@ -84,7 +91,26 @@ def run(args: argparse.Namespace) -> int:
     if args.print_recipe:
         say(yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False), end="")
         return 0
-    return end(lambda signals: fit(recipe, args.out, signals=signals))
+    if recipe.trainer.minutes and "trainer.epochs" in changes:
+        told = f"--epochs {recipe.trainer.epochs} is not used: {recipe.trainer.minutes:g} minutes say how long it takes"
+        say(told, stderr=True)
+    return end(lambda signals: fit(recipe, args.out, signals=signals, started=STARTED))
+
+
+def minutes_of(args: argparse.Namespace) -> float | None:
+    """Return the time that was given, in minutes; None if none was.
+
+    Raises:
+        UserError: it was given twice, or is none.
+    """
+    from eyas.errors import UserError
+
+    if args.minutes is not None and args.hours is not None:
+        raise UserError("The time is given twice.", where="--minutes, --hours", fix="give one of both")
+    minutes: float | None = args.minutes if args.hours is None else 60 * args.hours
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UserError(f"The time is {minutes:g} minutes.", where="--minutes", expected="a number above 0")
+    return minutes
 
 
 def end(work: Callable[[StopSignals], Path]) -> int:

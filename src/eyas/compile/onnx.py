@@ -16,15 +16,15 @@ import onnxslim
 import torch
 from torch import nn
 
-from eyas.artifacts.bundle import SuppressionPlace
-from eyas.artifacts.run import read_config
+from eyas.artifacts.manifest import SuppressionPlace
+from eyas.artifacts.run import Run, RunConfig
 from eyas.compile.graph import CANDIDATES, deployed, load_net, suppression_place
 from eyas.compile.places import name_nodes, scopes_of
 from eyas.compile.target import Range, Sides
 from eyas.errors import UserError
 from eyas.files import write_bytes
 from eyas.runtime.sessions.base import INPUT, OUTPUTS
-from eyas.types import InputSpec, RunConfig
+from eyas.types import InputSpec
 
 OPSET = 20
 OPSET_BF16 = 22  # the first one whose convolution takes bfloat16
@@ -59,13 +59,12 @@ def export(
         UserError: the run can't be read, no network of the family takes such a size, or this one's boxes need another
             `nms`.
     """
-    config = read_config(run_folder)
-    nms = suppression_place(nms, config.thresholds.suppression)
-    spec, sizes = input_of(config.input, size)
-    net = load_net(run_folder, config)
-    graph = deployed(net, config, precision=precision, nms=nms, candidates=candidates)
+    run = Run.read(run_folder)
+    nms = suppression_place(nms, run.config.thresholds.suppression)
+    spec, sizes = input_of(run.config.input, size)
+    graph = deployed(load_net(run), run.config, precision=precision, nms=nms, candidates=candidates)
     model = to_onnx(graph, spec, sizes, batch, OPSET_BF16 if precision == "bf16" else OPSET)
-    onnx.helper.set_model_props(model, metadata(config, spec, precision, nms))
+    onnx.helper.set_model_props(model, metadata(run.config, spec, precision, nms))
     return save(model, out_file)
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-from eyas.artifacts.bundle import SuppressionPlace
+from eyas.artifacts.manifest import SuppressionPlace
 from eyas.artifacts.quantization import LARGEST
+from eyas.artifacts.run import RunConfig
 from eyas.checks import shown
 from eyas.compile.graph import CANDIDATES, suppression_place
 from eyas.compile.options import builder_options
 from eyas.compile.target import Range, Sides, target_info
 from eyas.errors import UserError
-from eyas.types import RunConfig
 
 Tell = Callable[[str], None]
 

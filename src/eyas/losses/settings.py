@@ -13,10 +13,12 @@ class LossSettings:
 
     Attributes:
         class_weight, iou_weight, dfl_weight: factors of the three terms in the total.
+        weighting: fixed keeps these factors; uncertainty learns one more for each term.
         assigner: the constants of task-aligned assignment.
     """
 
     class_weight: float = 1.0
     iou_weight: float = 2.5
     dfl_weight: float = 0.5
+    weighting: str = "fixed"
     assigner: TaskAlignedSettings = field(default_factory=TaskAlignedSettings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ def train(
     weights: str | Path | None = None,
     size: int | None = None,
     epochs: int | None = None,
+    minutes: float | None = None,
     batch: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -31,6 +33,8 @@ def train(
         model: a row of the model zoo: p, n, s, m, l.
         weights: what to start from: a run's folder, a .safetensors file or a public YOLO-NAS checkpoint.
         size, epochs, batch: short for data.size, trainer.epochs and data.batch_size.
+        minutes: how long it may take from this call to its end; schedule and evaluations are planned for that time
+            instead of for `epochs`.
         overrides: any field of the recipe, as {"optim.lr": 1e-3}.
 
     Raises:
@@ -52,12 +56,15 @@ def train(
         "model.weights": str(weights) if weights else None,
         "data.size": size,
         "trainer.epochs": epochs,
+        "trainer.minutes": minutes,
         "data.batch_size": batch,
     }
     given = {name: value for name, value in short.items() if value is not None}
+    started = time.monotonic()
     signals = StopSignals()
     try:
         with signals:
-            return fit(override(recipe, {**given, **(overrides or {})}), Path(out) if out else None, signals=signals)
+            whole = override(recipe, {**given, **(overrides or {})})
+            return fit(whole, Path(out) if out else None, signals=signals, started=started)
     finally:
         signals.hand_on()

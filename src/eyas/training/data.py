@@ -16,6 +16,7 @@ from eyas.data.index import DatasetIndex
 from eyas.data.loader import EvalLoader, TrainLoader, eval_loader, train_loader
 from eyas.data.merge import same_classes
 from eyas.data.policy import AugmentPolicy
+from eyas.data.sampler import POOL
 from eyas.data.skipped import SkippedPictures
 from eyas.data.usable import Usable, trained_boxes
 from eyas.decode import read_image
@@ -23,6 +24,7 @@ from eyas.errors import UserError
 from eyas.evaluate.coco import check_truth
 from eyas.runtime.machine import usable_cores
 from eyas.training.recipe import DataRecipe
+from eyas.training.timetable import Timetable
 
 
 class DetectionData(L.LightningDataModule):
@@ -66,6 +68,7 @@ class DetectionData(L.LightningDataModule):
         self.dropped = 0
         if recipe.drop_empty:
             self.train_index, self.dropped = without_empty(self.train_index, recipe)
+        self.timetable: Timetable | None = None  # of a run that was given a time
         self.loader: TrainLoader | None = None
         self.val_loader: EvalLoader | None = None
         self._place: tuple[int, int, torch.device | None] | None = None  # what `val_loader` was made for
@@ -79,6 +82,10 @@ class DetectionData(L.LightningDataModule):
     def classes(self) -> tuple[str, ...]:
         """Return the class names that are trained on, in label order."""
         return self.train_index.classes
+
+    def batches_ahead(self) -> int:
+        """Return how many batches may be made before the one that is trained on is done, at most."""
+        return 1 + 2 * max(1, pick_workers(self.recipe.workers)) * -(-POOL // self.recipe.batch_size)
 
     def setup(self, stage: str) -> None:
         """Begin a training with a loader of its own."""
@@ -119,7 +126,7 @@ class DetectionData(L.LightningDataModule):
             rank=rank,
             world_size=world_size,
             device=device,
-            epochs=self.epochs,
+            epochs=self.epochs if self.timetable is None else None,
             before_end=self._prepare_evaluation,
             make_extras=self.make_extras,
         )

@@ -12,12 +12,15 @@ from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from torch import nn
 
-from eyas.artifacts.run import read_config
+from eyas.artifacts import layout
+from eyas.artifacts.run import Run
 from eyas.losses.criterion import Criterion
 from eyas.losses.detection import DetectionCriterion
+from eyas.losses.weighting import weighed
 from eyas.models.zoo import build_described
 from eyas.terminal import open_console, tell
 from eyas.training.callbacks.best_epochs import BestEpochs
+from eyas.training.callbacks.budget import TimeBudget, now
 from eyas.training.callbacks.evaluation import Evaluation
 from eyas.training.callbacks.finite import FiniteCheck
 from eyas.training.callbacks.progress import ProgressLine
@@ -28,6 +31,7 @@ from eyas.training.callbacks.weight_average import WeightAverage
 from eyas.training.data import DetectionData
 from eyas.training.module import DetectionModule
 from eyas.training.network import make_network
+from eyas.training.pace import aims_of, check_time, first_pace
 from eyas.training.parallel import (
     first_process,
     mean_over_processes,
@@ -51,12 +55,14 @@ class Parts:
         folder: the run's folder.
         console: where progress goes.
         saver: saves weights and states.
+        budget: keeps a run within its time, None where it has none.
     """
 
     recipe: Recipe
     folder: Path
     console: Console
     saver: Saver
+    budget: TimeBudget | None = None
 
 
 def _best_epochs(parts: Parts) -> BestEpochs | None:
@@ -77,6 +83,7 @@ CALLBACKS: Mapping[str, Callable[[Parts], L.Callback | None]] = MappingProxyType
         "saver": lambda parts: parts.saver,
         "progress": lambda parts: ProgressLine(parts.console),
         "best_epochs": _best_epochs,
+        "budget": lambda parts: parts.budget,
         "stopper": lambda parts: Stopper(parts.saver, parts.recipe.trainer.patience),
     }
 )
@@ -134,6 +141,7 @@ def build(
     data: DetectionData | None = None,
     saved: SavedState | None = None,
     check: bool = True,
+    started: float | None = None,
 ) -> Experiment:
     """Build an experiment from a recipe; nothing is written.
 
@@ -144,14 +152,17 @@ def build(
         data: the recipe's data set, if it was read already.
         saved: the state of the run in `folder` that is gone on with.
         check: check labels, loss balance, augmentation, learning and memory, if the recipe wants that.
+        started: `time.monotonic()` at the start of the command, of a run that was given a time; now if None.
 
     Raises:
         UserError: what can't work.
     """
     console = console or open_console(stderr=True)
+    started = now() if started is None else started
     strategy_of(recipe.trainer)
+    L.seed_everything(recipe.trainer.seed, verbose=False)
     data = data or make_data(recipe)
-    criterion = DetectionCriterion(recipe.loss, mean_over_processes)
+    criterion = weighed(DetectionCriterion(recipe.loss, mean_over_processes), recipe.loss.weighting)
     net, notes = _network(recipe, folder, data, saved)
     if data.dropped:
         notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
@@ -160,11 +171,14 @@ def build(
             tell(console, note)
         if check and recipe.trainer.preflight:
             _tell_findings(recipe, data, net, criterion, console)
+    budget = _budget(recipe, folder, data, net, criterion, console, started) if recipe.trainer.minutes else None
     net = prepare(net, channels_last=recipe.trainer.channels_last, compiled=recipe.trainer.compile)
     module = DetectionModule(net, data.classes, recipe.data.input_spec(), recipe.optim, criterion)
+    if budget is not None:
+        module.timetable = data.timetable = budget.table
     if saved is not None:
         check_fits(saved, module.state_dict(), folder)
-    parts = Parts(recipe, folder, console, Saver(folder, recipe.trainer.save_minutes))
+    parts = Parts(recipe, folder, console, Saver(folder, recipe.trainer.save_minutes), budget)
     made = {name: make(parts) for name, make in CALLBACKS.items()}
     callbacks = {name: one for name, one in made.items() if one is not None}
     return Experiment(recipe, folder, module, data, callbacks, saved=saved)
@@ -187,13 +201,31 @@ def _network(
     """Return the network to train, and what is to be known of its weights, a line each."""
     if saved is None:
         return make_network(recipe.model, data.classes)
-    return build_described(read_config(folder).model, len(data.classes)), list(saved.notes)
+    return build_described(Run.read(folder).config.model, len(data.classes)), list(saved.notes)
 
 
 def _tell_findings(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion, console: Console) -> None:
     """Check what usually ruins a run, and tell what was found."""
     for finding in preflight(recipe, data, net, criterion):
         tell(console, f"ok  {finding.check}: {finding.text}")
+
+
+def _budget(
+    recipe: Recipe,
+    folder: Path,
+    data: DetectionData,
+    net: nn.Module,
+    criterion: Criterion,
+    console: Console,
+    started: float,
+) -> TimeBudget:
+    """Return what keeps the run within its time; tell what it is planned for, if it is a new one."""
+    aims = aims_of(recipe, data, data.batches_ahead())
+    pace = first_pace(recipe, data, net, criterion)
+    budget = TimeBudget(folder, 60 * recipe.trainer.minutes, started, aims, pace)
+    if first_process() and recipe.trainer.preflight and not (folder / layout.PLANNINGS).is_file():
+        tell(console, check_time(recipe.trainer.minutes, budget.left(), pace, aims))
+    return budget
 
 
 def make_trainer(
@@ -209,9 +241,9 @@ def make_trainer(
         strategy=strategy_of(recipe.trainer),
         precision=pick_precision(recipe.trainer.precision, accelerator),  # type: ignore[arg-type]
         sync_batchnorm=sync_batchnorm(accelerator, recipe.trainer.devices * recipe.trainer.num_nodes),
-        max_epochs=recipe.trainer.epochs,
+        max_epochs=-1 if recipe.trainer.minutes else recipe.trainer.epochs,
         max_steps=recipe.trainer.max_steps or -1,
-        check_val_every_n_epoch=recipe.trainer.val_every,
+        check_val_every_n_epoch=1 if recipe.trainer.minutes else recipe.trainer.val_every,
         accumulate_grad_batches=recipe.optim.accumulate,
         gradient_clip_val=recipe.optim.clip_norm or None,
         callbacks=callbacks,

@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from rich.console import Console
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.artifacts.card import CARD
 from eyas.errors import UserError
 from eyas.files import read_json
@@ -34,7 +34,12 @@ FOLDER = "EYAS_RUN_FOLDER"
 
 
 def fit(
-    recipe: Recipe, out: Path | None = None, *, console: Console | None = None, signals: StopSignals | None = None
+    recipe: Recipe,
+    out: Path | None = None,
+    *,
+    console: Console | None = None,
+    signals: StopSignals | None = None,
+    started: float | None = None,
 ) -> Path:
     """Train as the recipe says and return the run's folder.
 
@@ -44,6 +49,7 @@ def fit(
         console: where progress goes; standard error if None.
         signals: entered already, and asked by the caller whether one came; this function's own if None. One that comes
             while training runs ends it after its step with everything saved, and a second one at once.
+        started: `time.monotonic()` from which the recipe's `trainer.minutes` count; now if None.
 
     Raises:
         UserError: before the first step, what can't work; later, a diverged loss, broken pictures, a full disk or a
@@ -57,8 +63,7 @@ def fit(
         folder = Path(os.environ.get(FOLDER) or out or "")
     with contextlib.nullcontext(signals) if signals is not None else StopSignals() as signals:
         console = console or open_console(stderr=True)
-        L.seed_everything(recipe.trainer.seed, verbose=False)
-        return run(build(recipe, folder, console=console), signals, console=console)
+        return run(build(recipe, folder, console=console, started=started), signals, console=console)
 
 
 def resume(
@@ -67,6 +72,7 @@ def resume(
     console: Console | None = None,
     epochs: int | None = None,
     signals: StopSignals | None = None,
+    started: float | None = None,
 ) -> Path:
     """Continue the run in `folder` where it stopped, in the middle of an epoch too, on the same trajectory.
 
@@ -74,7 +80,7 @@ def resume(
         folder: the run's folder.
         console: where progress goes; standard error if None.
         epochs: must be None: a longer schedule would be another trajectory.
-        signals: as for `fit`.
+        signals, started: as for `fit`.
 
     Raises:
         UserError: there is nothing to resume from, it is damaged, or settings, classes or pictures were changed.
@@ -87,24 +93,23 @@ def resume(
         )  # fmt: skip
     console = console or open_console(stderr=True)
     with contextlib.nullcontext(signals) if signals is not None else StopSignals() as signals:
-        return run(_resumed(folder, console), signals, console=console)
+        return run(_resumed(folder, console, started), signals, console=console)
 
 
-def _resumed(folder: Path, console: Console) -> Experiment:
+def _resumed(folder: Path, console: Console, started: float | None) -> Experiment:
     """Return the experiment of the run in `folder`, with the state that it stopped in."""
     saved = find_state(folder)
     # A run that was killed before it saved anything begins anew; one that has ended has lost its state.
-    if saved is None and ((folder / CARD).exists() or not (folder / runfolder.RECIPE).is_file()):
+    if saved is None and ((folder / CARD).exists() or not (folder / layout.RECIPE).is_file()):
         raise UserError(
-            f"{folder} can't be resumed: it has no {runfolder.CHECKPOINT}.",
+            f"{folder} can't be resumed: it has no {layout.CHECKPOINT}.",
             expected="a run that saved its state at least once",
         )
     recipe = read_recipe(folder)
     check_recipe(folder, recipe)
-    L.seed_everything(recipe.trainer.seed, verbose=False)
     data = make_data(recipe)
     check_data(folder, recipe, data.train_index, data.val_index)
-    experiment = build(recipe, folder, console=console, data=data, saved=saved, check=False)
+    experiment = build(recipe, folder, console=console, data=data, saved=saved, check=False, started=started)
     if saved is not None and (note := experiment.saver.missed(saved.state)) and first_process():
         tell(console, note, style="yellow")
     return experiment
@@ -123,11 +128,11 @@ def run(experiment: Experiment, signals: StopSignals, *, console: Console) -> Pa
     with _quiet_lightning():
         trainer = make_trainer(recipe, folder, list(experiment.callbacks.values()), experiment.loggers)
     if trainer.is_global_zero:
-        write_start(folder, recipe, experiment.data, trainer.precision, resumed=(folder / runfolder.RECIPE).is_file())
+        write_start(folder, recipe, experiment.data, trainer.precision, resumed=(folder / layout.RECIPE).is_file())
         if saved is not None:
             settle(folder, saved)
         tell(console, f"training into {folder}")
-    checkpoint = str(folder / runfolder.CHECKPOINT) if saved is not None else None
+    checkpoint = str(folder / layout.CHECKPOINT) if saved is not None else None
     saved = None  # lets go of the state
     torch.manual_seed(recipe.trainer.seed)
     with signals.deferred(lambda number: _told(number, stopper, console)):
@@ -164,7 +169,7 @@ def _average(experiment: Experiment, trainer: L.Trainer, console: Console) -> No
 def _finish(experiment: Experiment, trainer: L.Trainer) -> None:
     """Write the run's card, and before it the weights where no evaluation has chosen any: the last ones then."""
     if not experiment.saver.best_epoch:
-        experiment.saver.save_weights(trainer, experiment.module, runfolder.WEIGHTS)
+        experiment.saver.save_weights(trainer, experiment.module, layout.WEIGHTS)
     finish_run(experiment.folder, experiment.recipe, experiment.data, stopped=experiment.stopper.reason)
 
 
@@ -174,8 +179,8 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         UserError: there is none, or it is not one.
     """
-    path = folder / runfolder.RECIPE
-    fields = read_json(path, max_bytes=runfolder.MAX_BYTES, strict=True)
+    path = folder / layout.RECIPE
+    fields = read_json(path, max_bytes=layout.MAX_BYTES, strict=True)
     if not isinstance(fields, dict):
         raise UserError(f"{path.name} is no recipe.", where=str(path), fix="put back the one that the run wrote")
     return override(Recipe(), flatten(fields))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -25,6 +27,7 @@ from eyas.training.parallel import mean_over_processes
 from eyas.training.recipe import OptimRecipe
 from eyas.training.saved import upgrade
 from eyas.training.schedule import warmup_cosine
+from eyas.training.timetable import Timetable
 from eyas.types import Detections, InputSpec
 
 LOG_EVERY = 50
@@ -43,6 +46,7 @@ class DetectionModule(L.LightningModule):
         optim: optimizer, schedule, average; the defaults if None.
         criterion: the loss; varifocal, GIoU and DFL with the default weights if None.
         truth: the validation split, for AP; taken from the datamodule's `val_index` if None.
+        timetable: the schedule of a run that was given a time; None for one of so many epochs or steps.
 
     Logs "train/loss", "train/" and the name of each of the criterion's terms, and "lr" every 50 steps.
 
@@ -62,6 +66,7 @@ class DetectionModule(L.LightningModule):
         optim: OptimRecipe | None = None,
         criterion: Criterion | None = None,
         truth: DatasetIndex | None = None,
+        timetable: Timetable | None = None,
     ) -> None:
         super().__init__()
         self.net = net
@@ -70,6 +75,7 @@ class DetectionModule(L.LightningModule):
         self.optim_recipe = optim or OptimRecipe()
         self.criterion = criterion or DetectionCriterion(reduce=mean_over_processes)
         self.truth = truth
+        self.timetable = timetable
         self.ema: Ema | None = None
         self.terms = torch.zeros(len(self.criterion.terms))
         self.result: CocoResult | None = None
@@ -109,23 +115,23 @@ class DetectionModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW with its warm-up and cosine, stepped each optimizer step."""
         optimizer = make_optimizer(self.net, self.optim_recipe, self.criterion.parameters())
-        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_factor())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _rate_factor(self) -> Callable[[int], float]:
+        """Return the factor on the learning rate as a function of the step."""
         recipe = self.optim_recipe
+        start, end = recipe.warmup_factor, recipe.final_factor
+        if self.timetable is not None:
+            return partial(self.timetable.factor, warmup_factor=start, final_factor=end)
+        total = int(self.trainer.estimated_stepping_batches)
         warmup_steps = recipe.warmup_steps
         if recipe.warmup_epochs:
             an_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
             warmup_steps = min(warmup_steps, round(recipe.warmup_epochs * an_epoch))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: warmup_cosine(
-                step,
-                total,
-                warmup_steps=warmup_steps,
-                warmup_factor=recipe.warmup_factor,
-                final_factor=recipe.final_factor,
-            ),
+        return partial(
+            warmup_cosine, total_steps=total, warmup_steps=warmup_steps, warmup_factor=start, final_factor=end
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def deploy(self, candidates: int) -> None:
         """Fold the averaged weights into the form that is deployed, for `validation_step`."""

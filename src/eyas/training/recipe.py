@@ -15,6 +15,7 @@ from eyas.losses.settings import LossSettings
 from eyas.types import InputSpec
 
 MAX_WORKERS = 256  # loader processes
+MAX_MINUTES = 1e6  # some two years
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class TrainerRecipe:
         epochs: passes over the training pictures.
         max_steps: stop after this many optimizer steps, whatever the epochs; 0 for no limit. The schedule spans
             whichever ends first.
+        minutes: from the command's start to its exit; 0 sets no limit. Schedule, warm-up, evaluations and the end of
+            the augmentation are planned for it instead of for `epochs`, of which `close_epochs` stay the same share.
         close_epochs: the last epochs see single pictures, without mosaic and mixup.
         seed: fixes the initial weights, the order of pictures and every augmentation.
         accelerator: auto, cuda, mps or cpu.
@@ -128,6 +131,7 @@ class TrainerRecipe:
 
     epochs: int = 100
     max_steps: int = 0
+    minutes: float = 0.0
     close_epochs: int = 10
     seed: int = 0
     accelerator: str = "auto"
@@ -186,6 +190,9 @@ class Recipe:
         if self.optim.warmup_epochs < 0:
             name = "optim.warmup_epochs"
             raise UserError(f"{name} is {self.optim.warmup_epochs}.", expected="at least 0", where=name)
+        if not 0 <= self.trainer.minutes <= MAX_MINUTES:
+            name = "trainer.minutes"
+            raise UserError(f"{name} is {self.trainer.minutes:g}.", expected="minutes above 0", where=name)
         if self.optim.lr <= 0:
             raise UserError(f"optim.lr is {self.optim.lr}.", expected="a learning rate above 0", where="optim.lr")
 

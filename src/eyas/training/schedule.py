@@ -20,8 +20,12 @@ def warmup_cosine(
     warmup_steps = min(warmup_steps, total_steps // 2)
     if step < warmup_steps:
         return warmup_factor + (1.0 - warmup_factor) * step / warmup_steps
-    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    return final_factor + (1.0 - final_factor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return half_cosine((step - warmup_steps) / max(1, total_steps - warmup_steps), final_factor)
+
+
+def half_cosine(progress: float, final_factor: float) -> float:
+    """Return the factor that falls from 1 at progress 0 to `final_factor` at 1 and after it."""
+    return final_factor + (1.0 - final_factor) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
 def ema_decay(step: int, ceiling: float) -> float:

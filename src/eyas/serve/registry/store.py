@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from eyas.artifacts.bundle import Manifest
 from eyas.artifacts.card import Card
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError, suggest
 from eyas.serve.registry.artifacts import Artifacts
 from eyas.serve.registry.base import CHAMPION, Event, Model, Registry, Resolved, Version, check_alias, check_name

@@ -7,22 +7,18 @@ from typing import Any
 
 import lightning as L
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from eyas.data.batch import Batch
 from eyas.terminal import open_console
+from eyas.training.gpu import busy
 from eyas.training.module import DetectionModule
+
+REFRESH = 0.5  # seconds between two looks of the line
 
 
 class ProgressLine(L.Callback):
-    """Shows step, loss and speed as they change, and prints each epoch's loss and AP as a line that stays.
+    """Shows steps, loss, speed and AP as they change, and prints each epoch's loss and AP as a line that stays.
 
     Args:
         console: where to print; standard error if None, so that standard output stays free for results.
@@ -34,6 +30,9 @@ class ProgressLine(L.Callback):
         self._task: TaskID | None = None
         self._shown = 0.0
         self._epoch_start = time.perf_counter()
+        self._images = 0  # since the line was last refreshed
+        self._speed = 0.0
+        self._ap = ""
 
     def state_dict(self) -> dict[str, Any]:
         """Return how long the epoch has taken so far."""
@@ -48,55 +47,54 @@ class ProgressLine(L.Callback):
         if not trainer.is_global_zero:
             return
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("steps"),
+            TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[steps]} steps"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.console, transient=True,
         )  # fmt: skip
         self._progress.start()
-        self._task = self._progress.add_task(
-            "training", total=int(trainer.estimated_stepping_batches), completed=trainer.global_step
-        )
+        self._task = self._progress.add_task("training", total=1.0, steps="")
+        self._shown = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the epoch's clock."""
         self._epoch_start = time.perf_counter()
+        self._shown, self._images = time.monotonic(), 0
 
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: Any,
-        batch: Any,
+        batch: Batch,
         batch_idx: int,
     ) -> None:
         """Refresh the line, twice a second at most."""
+        self._images += len(batch.counts) * trainer.world_size
         now = time.monotonic()
-        if self._progress is None or self._task is None or now - self._shown < 0.5:
+        if self._progress is None or now - self._shown < REFRESH:
             return
         assert isinstance(pl_module, DetectionModule)
-        self._shown = now
-        description = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {float(pl_module.terms.sum()):.3f}"
-        self._progress.update(self._task, completed=trainer.global_step, description=description)
+        self._speed = self._images / (now - self._shown)
+        self._shown, self._images = now, 0
+        self._show(trainer, pl_module, f"loss {float(pl_module.terms.sum()):.3f}")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say that the pause is an evaluation."""
-        if self._progress is not None and self._task is not None:
-            description = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  evaluating"
-            self._progress.update(self._task, completed=trainer.global_step, description=description)
+        if self._progress is not None:
+            self._show(trainer, pl_module, "evaluating")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the epoch's numbers."""
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, DetectionModule)
-        terms = "  ".join(
-            f"{name} {value:.3f}"
-            for name, value in zip(pl_module.criterion.terms, pl_module.terms.tolist(), strict=True)
-        )
+        values = zip(pl_module.criterion.terms, pl_module.terms.tolist(), strict=True)
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in values)
         seconds = time.perf_counter() - self._epoch_start
-        line = f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  step {trainer.global_step:>6}  {terms}"
+        line = f"epoch {_epoch(trainer, 3)}  step {trainer.global_step:>6}  {terms}"
         if pl_module.result is not None:
             metrics = pl_module.result.metrics
             line += f"  AP {metrics['AP']:.4f}  AP50 {metrics['AP50']:.4f}"
+            self._ap = f"  AP {metrics['AP']:.3f}"
         self.console.print(f"{line}  ({seconds:.0f} s)", highlight=False)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -104,3 +102,36 @@ class ProgressLine(L.Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+    def _show(self, trainer: L.Trainer, module: L.LightningModule, what: str) -> None:
+        """Refresh the line."""
+        if self._progress is None or self._task is None:
+            return
+        used = busy(module.device)
+        parts = [f"epoch {_epoch(trainer)}  {what}"]
+        parts += [f"{self._speed:.0f} images/s"] if self._speed else []
+        parts += [f"GPU {used} %"] if used is not None else []
+        total = _steps(trainer, module)
+        self._progress.update(
+            self._task,
+            completed=_done(trainer, module),
+            description="  ".join(parts) + self._ap,
+            steps=f"{trainer.global_step}/{total}",
+        )
+
+
+def _epoch(trainer: L.Trainer, width: int = 0) -> str:
+    """Return the number of the epoch, and of how many where that is known."""
+    number = f"{trainer.current_epoch + 1:>{width}}"
+    return number if (trainer.max_epochs or -1) < 0 else f"{number}/{trainer.max_epochs}"
+
+
+def _steps(trainer: L.Trainer, module: L.LightningModule) -> int:
+    """Return the steps of the whole run, as far as they are planned."""
+    assert isinstance(module, DetectionModule)
+    return int(trainer.estimated_stepping_batches) if module.timetable is None else module.timetable.last.total
+
+
+def _done(trainer: L.Trainer, module: L.LightningModule) -> float:
+    """Return which part of the run is done, 0 to 1."""
+    return min(1.0, trainer.global_step / max(1, _steps(trainer, module)))

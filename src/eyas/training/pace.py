@@ -1,0 +1,125 @@
+"""A first guess of the machine's speed: a few steps and a few detections on real images, before training begins."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from eyas.errors import UserError
+from eyas.losses.criterion import Criterion
+from eyas.models.decode import Deployed
+from eyas.models.fuse import fused
+from eyas.training.batches import to_float_images
+from eyas.training.data import DetectionData
+from eyas.training.optim import make_optimizer
+from eyas.training.parallel import pick_accelerator, pick_precision
+from eyas.training.recipe import Recipe
+from eyas.training.timetable import Aims, Pace, fits_an_epoch, plan
+
+FINISH = 2.0  # seconds for the card, the last pictures and the end of the processes
+STEPS = 3
+LEAST = 20  # optimizer steps; fewer teach a network nothing
+SLACK = 1.5  # evaluating trained networks takes longer: they find something, which is to be suppressed and drawn
+
+
+def first_pace(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion) -> Pace:
+    """Return a guess of what steps and evaluations will take; the network is left as it was."""
+    device = pick_accelerator(recipe.trainer.accelerator)
+    half = pick_precision(recipe.trainer.precision, device) != "32-true"
+    spec = recipe.data.input_spec()
+    batch = data.trial_batch(recipe.data.batch_size, epoch=0).to(device)
+    share = recipe.data.batch_size / len(batch)  # fewer may be readable
+    net, criterion = copy.deepcopy(net).to(device).train(), copy.deepcopy(criterion).to(device)
+    optimizer = make_optimizer(net, recipe.optim, criterion.parameters())
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            output = net(to_float_images(batch.images, spec.scale))
+            loss = torch.stack(list(criterion(output, batch).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        float(loss.detach())  # waits for an accelerator
+
+    seconds = _fastest(step) * share * recipe.optim.accumulate
+    deployed = Deployed(fused(net), spec).eval()
+
+    def detect() -> None:
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=half):
+            deployed(batch.images)[0].float().sum().item()
+
+    images = len(data.val_index) / (recipe.trainer.devices * recipe.trainer.num_nodes)
+    evaluation = 1.0 + SLACK * _fastest(detect) / len(batch) * images
+    return Pace(seconds, evaluation, 0.0, FINISH + (evaluation if recipe.trainer.average_best else 0.0))
+
+
+def aims_of(recipe: Recipe, data: DetectionData, ahead: int) -> Aims:
+    """Return what the recipe wants of a run that has a time.
+
+    Args:
+        recipe: the whole run.
+        data: its images.
+        ahead: how many batches ahead images are made.
+    """
+    world = recipe.trainer.devices * recipe.trainer.num_nodes
+    batches = max(1, len(data.train_index) // (recipe.data.batch_size * world))
+    accumulate = recipe.optim.accumulate
+    an_epoch = -(-batches // accumulate)
+    warmup = recipe.optim.warmup_steps
+    if recipe.optim.warmup_epochs:
+        warmup = min(warmup, round(recipe.optim.warmup_epochs * an_epoch))
+    closing = min(1.0, recipe.trainer.close_epochs / recipe.trainer.epochs)
+    return Aims(warmup, recipe.trainer.val_every, closing, an_epoch, recipe.trainer.max_steps, -(-ahead // accumulate))
+
+
+def check_time(minutes: float, left: float, pace: Pace, aims: Aims) -> str:
+    """Return what the time is planned for, as a line.
+
+    Args:
+        minutes: what was given.
+        left: seconds of it that are left.
+        pace: the machine's speed, guessed.
+        aims: what the recipe wants.
+
+    Raises:
+        UserError: it is too short for one pass over the images, or to learn anything.
+    """
+    planned = plan(0, left, pace, aims)
+    epochs = planned.total / aims.steps_an_epoch
+    if not fits_an_epoch(planned, aims) or planned.total < LEAST:
+        if aims.max_steps and planned.total >= aims.max_steps:
+            return f"{minutes:g} minutes: {planned.total} steps, the limit"
+        steps = max(LEAST, aims.steps_an_epoch)
+        needed = 60 * minutes - left + steps * pace.step + pace.evaluation + pace.finish
+        raise UserError(
+            f"{minutes:g} minutes are too short: they hold about {planned.total} steps here ({pace.step:.2g} s each), "
+            f"and one pass over the images takes {aims.steps_an_epoch}.",
+            where="--minutes",
+            expected="time for one pass over the images, an evaluation, and what comes before and after",
+            fix=f"--minutes {_rounded_up(1.2 * needed / 60):g} or more; a smaller --size or --model is faster; "
+            "--trainer.preflight false tries it nevertheless",
+        )
+    return (
+        f"{minutes:g} minutes: about {planned.total} steps or {epochs:.1f} epochs, evaluated every "
+        f"{'epoch' if planned.every == 1 else f'{planned.every} epochs'}; planned again as the speed is learned"
+    )
+
+
+def _rounded_up(minutes: float) -> float:
+    """Return a number of minutes that can be told: 0.5, 1, 2, ... or tens of them."""
+    step = 0.5 if minutes < 2 else 1.0 if minutes < 20 else 10.0
+    return -(-minutes // step) * step
+
+
+def _fastest(work: Callable[[], None]) -> float:
+    """Return the seconds that something takes once it is warm."""
+    times = []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
