@@ -13,6 +13,7 @@ from pathlib import Path
 # Before torch, OpenCV or matplotlib are imported: small tensors gain nothing from threads, and workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("WANDB_MODE", "offline")  # nothing goes to the account of who runs the tests
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -93,7 +93,7 @@ class Card:
         """
         hashes = {name: hash_file(folder / name) for name in sorted(files)}
         card = cls(kind, version or this_version(), hashes, list(parents), recipe or {}, created or now())
-        card._save(folder)
+        card.save(folder)
         return card
 
     @classmethod
@@ -102,7 +102,7 @@ class Card:
         card = cls.read(folder)
         hashes = {**card.files, **{name: hash_file(folder / name) for name in files}}
         card = replace(card, files=dict(sorted(hashes.items())))
-        card._save(folder)
+        card.save(folder)
         return card
 
     @classmethod
@@ -134,7 +134,8 @@ class Card:
         """Return how what is made from this artefact, which lies in `folder`, names it."""
         return {"kind": self.kind, "path": str(folder.resolve()), "sha256": self.sha256}
 
-    def _save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> None:
+        """Write the card as it is, without looking at the files that it speaks of."""
         write_json(folder / CARD, {**asdict(self), "sha256": self.sha256})
 
 

@@ -15,8 +15,8 @@ from torch import nn
 from eyas.artifacts import layout
 from eyas.artifacts.run import Run
 from eyas.losses.criterion import Criterion
-from eyas.losses.detection import DetectionCriterion
 from eyas.losses.weighting import weighed
+from eyas.models.detection_net import head_row_of
 from eyas.models.zoo import build_described
 from eyas.terminal import open_console, tell
 from eyas.training.callbacks.best_epochs import BestEpochs
@@ -27,8 +27,11 @@ from eyas.training.callbacks.progress import ProgressLine
 from eyas.training.callbacks.record import Recorder
 from eyas.training.callbacks.save import Saver, Stopper
 from eyas.training.callbacks.sheets import Sheets
+from eyas.training.callbacks.track import Track
 from eyas.training.callbacks.weight_average import WeightAverage
+from eyas.training.callbacks.whole_step import WholeStep
 from eyas.training.data import DetectionData
+from eyas.training.loggers import check_loggers
 from eyas.training.module import DetectionModule
 from eyas.training.network import make_network
 from eyas.training.pace import aims_of, check_time, first_pace
@@ -65,17 +68,25 @@ class Parts:
     budget: TimeBudget | None = None
 
 
+def _track(parts: Parts) -> Track | None:
+    """Return what sends the run to its trackers, where it has any."""
+    names = parts.recipe.trainer.logger
+    return Track(parts.folder, names, lambda text: tell(parts.console, text)) if names else None
+
+
 def _best_epochs(parts: Parts) -> BestEpochs | None:
     """Return what keeps the best epochs, where the recipe wants their mean."""
     count = parts.recipe.trainer.average_best
     return BestEpochs(parts.folder, count) if count else None
 
 
-# Their order is the one in which they are called. The average moves before anything looks at it; the stopper, which
-# saves the state, comes last, so that it saves what all have come to.
+# Their order is the one in which they are called. The average is made before the whole step, which moves it along, and
+# moves before anything looks at it; the stopper, which saves the state, comes last, so that it saves what all have come
+# to.
 CALLBACKS: Mapping[str, Callable[[Parts], L.Callback | None]] = MappingProxyType(
     {
         "average": lambda parts: WeightAverage(parts.recipe.optim.ema),
+        "step": lambda parts: WholeStep(parts.recipe.trainer.step, parts.console),
         "finite": lambda _: FiniteCheck(),
         "evaluation": lambda parts: Evaluation(keep=parts.recipe.trainer.sheets),
         "tables": lambda parts: Recorder(parts.folder),
@@ -84,6 +95,7 @@ CALLBACKS: Mapping[str, Callable[[Parts], L.Callback | None]] = MappingProxyType
         "progress": lambda parts: ProgressLine(parts.console),
         "best_epochs": _best_epochs,
         "budget": lambda parts: parts.budget,
+        "track": _track,
         "stopper": lambda parts: Stopper(parts.saver, parts.recipe.trainer.patience),
     }
 )
@@ -99,7 +111,7 @@ class Experiment:
         module: the network with its loss.
         data: the two splits.
         callbacks: by the names of `CALLBACKS`, in the order in which they are called.
-        loggers: trackers beside the run's own tables.
+        loggers: Lightning's, for what the module logs; the recipe's trackers are the callback "track".
         saved: the state that it goes on from; None for a new run, and as soon as it is taken up.
     """
 
@@ -132,6 +144,13 @@ class Experiment:
         assert kept is None or isinstance(kept, BestEpochs)
         return kept
 
+    @property
+    def track(self) -> Track | None:
+        """What sends the run to its trackers, None where it has none."""
+        track = self.callbacks.get("track")
+        assert track is None or isinstance(track, Track)
+        return track
+
 
 def build(
     recipe: Recipe,
@@ -160,10 +179,11 @@ def build(
     console = console or open_console(stderr=True)
     started = now() if started is None else started
     strategy_of(recipe.trainer)
+    check_loggers(recipe.trainer.logger)
     L.seed_everything(recipe.trainer.seed, verbose=False)
     data = data or make_data(recipe)
-    criterion = weighed(DetectionCriterion(recipe.loss, mean_over_processes), recipe.loss.weighting)
     net, notes = _network(recipe, folder, data, saved)
+    criterion = weighed(head_row_of(net).criterion(recipe.loss, mean_over_processes), recipe.loss.weighting)
     if data.dropped:
         notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
     if first_process():

@@ -23,12 +23,14 @@ from eyas.terminal import open_console, tell
 from eyas.training.callbacks.save import Stopper, StopRunError
 from eyas.training.experiment import Experiment, build, make_data, make_trainer
 from eyas.training.folder import finish_run, free_folder, write_start
+from eyas.training.loggers.base import Status
 from eyas.training.memory import explained_memory, trial_step
 from eyas.training.origin import check_data, check_recipe
 from eyas.training.override import flatten, override
 from eyas.training.parallel import first_process
 from eyas.training.recipe import Recipe
 from eyas.training.saved import find_state, settle
+from eyas.training.tracked import trackers_of
 
 FOLDER = "EYAS_RUN_FOLDER"
 
@@ -146,7 +148,7 @@ def run(experiment: Experiment, signals: StopSignals, *, console: Console) -> Pa
             raise
         _average(experiment, trainer, console)
         if trainer.is_global_zero:
-            _finish(experiment, trainer)
+            _finish(experiment, trainer, signals)
             _say_end(console, experiment)
         else:
             signals.number = 0  # the first process answers for all; another's exit code would have it killed
@@ -166,11 +168,16 @@ def _average(experiment: Experiment, trainer: L.Trainer, console: Console) -> No
         tell(console, line)
 
 
-def _finish(experiment: Experiment, trainer: L.Trainer) -> None:
+def _finish(experiment: Experiment, trainer: L.Trainer, signals: StopSignals) -> None:
     """Write the run's card, and before it the weights where no evaluation has chosen any: the last ones then."""
     if not experiment.saver.best_epoch:
         experiment.saver.save_weights(trainer, experiment.module, layout.WEIGHTS)
-    finish_run(experiment.folder, experiment.recipe, experiment.data, stopped=experiment.stopper.reason)
+    track, stopped = experiment.track, experiment.stopper.reason
+    status: Status = "interrupted" if stopped == "interrupted" else "finished"
+    places = track.places(status) if track is not None else trackers_of(experiment.folder)
+    finish_run(experiment.folder, experiment.recipe, experiment.data, stopped=stopped, trackers=places)
+    if track is not None:
+        track.finish(status, lambda: bool(signals.number))
 
 
 def read_recipe(folder: Path) -> Recipe:

@@ -120,6 +120,9 @@ class TrainerRecipe:
         precision: auto, 32-true, bf16-mixed or 16-mixed.
         channels_last: the memory layout of convolutions; faster on GPUs with tensor cores and on most CPUs.
         compile: run the network through torch.compile.
+        step: how a step is done: eager, by Lightning part after part; padded, as one unit of static shapes; graphed,
+            that one as a CUDA graph, one for each size of image and number of boxes; auto takes graphs on a GPU where
+            they can be had, else eager.
         val_every: epochs between evaluations; the last epoch is always evaluated.
         patience: stop when AP has not risen for this many evaluations; 0 never stops early.
         average_best: try the mean of the weights of so many best epochs at the end, and keep it if its AP is higher
@@ -127,6 +130,7 @@ class TrainerRecipe:
         sheets: pictures on the contact sheet of predictions against truth made at each evaluation; 0 for none.
         save_minutes: minutes between saved states within an epoch (one is saved at each epoch's end anyway).
         preflight: check labels, loss balance, augmentation, learning and memory before the first step.
+        logger: trackers that the run is sent to beside its CSV files: mlflow, tensorboard, wandb.
     """
 
     epochs: int = 100
@@ -141,12 +145,14 @@ class TrainerRecipe:
     precision: str = "auto"
     channels_last: bool = True
     compile: bool = False
+    step: Literal["auto", "eager", "padded", "graphed"] = "auto"
     val_every: int = 1
     patience: int = 0
     average_best: int = 0
     sheets: int = 8
     save_minutes: float = 10.0
     preflight: bool = True
+    logger: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from tests.serve.registry.carded import write_bundle
 
 from eyas.artifacts.card import Card
 from eyas.artifacts.layout import MANIFEST
+from eyas.mlflow_store import DATABASE
 from eyas.serve.registry import Registry, open_registry
-from eyas.serve.registry.store import DATABASE
 
 
 @pytest.fixture(scope="session")

@@ -22,12 +22,13 @@ from tests.serve.registry.carded import write_bundle
 from eyas.artifacts.card import CARD, Card
 from eyas.artifacts.measured import Accuracy, Latency
 from eyas.errors import UserError
+from eyas.mlflow_store import DATABASE
 from eyas.serve.api import ModelKey
 from eyas.serve.registry import Event, Model, Registry, open_registry
 from eyas.serve.registry.artifacts import Artifacts
 from eyas.serve.registry.base import check_alias, check_name, parse_reference
 from eyas.serve.registry.records import SqliteRecords
-from eyas.serve.registry.store import ARTIFACTS, DATABASE, BundleRegistry
+from eyas.serve.registry.store import ARTIFACTS, BundleRegistry
 from eyas.serve.registry.writers import SqliteWriter
 
 
