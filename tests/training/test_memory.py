@@ -11,6 +11,7 @@ from tests.training.conftest import quiet
 
 from eyas.errors import UserError
 from eyas.losses.detection import DetectionCriterion
+from eyas.losses.uncertainty import UncertaintyWeighting
 from eyas.models.zoo import build
 from eyas.training import memory
 from eyas.training import module as module_file
@@ -100,7 +101,7 @@ def test_a_batch_of_any_size_is_made_of_a_few_images(data: DetectionData) -> Non
 def test_a_step_is_tried_on_copies(tiny: Recipe, data: DetectionData, tmp_path: Path) -> None:
     net = build("p", len(data.classes))
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    criterion = DetectionCriterion(reduce=lambda _: pytest.fail("waits for other processes"))
+    criterion = UncertaintyWeighting(DetectionCriterion(reduce=lambda _: pytest.fail("waits for other processes")))
     module = DetectionModule(net, data.classes, tiny.data.input_spec(), tiny.optim, criterion)
     step = trial_step(make_trainer(tiny, tmp_path, []), module, data)
     step(3)

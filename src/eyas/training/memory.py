@@ -13,6 +13,7 @@ import torch
 
 from eyas.data.batch import Batch
 from eyas.errors import UserError
+from eyas.losses.criterion import Criterion
 from eyas.training.batches import to_float_images
 from eyas.training.data import DetectionData
 from eyas.training.module import DetectionModule
@@ -111,7 +112,9 @@ def trial_step(trainer: L.Trainer, module: DetectionModule, data: DetectionData)
         net = copy.deepcopy(module.net).to(device).train()
         average = copy.deepcopy(net)
         criterion = copy.deepcopy(module.criterion).to(device)
-        criterion.reduce = lambda value: value
+        for part in criterion.modules():  # it may wrap another
+            if isinstance(part, Criterion):
+                part.reduce = lambda value: value
         optimizer = make_optimizer(net, module.optim_recipe, criterion.parameters())
         batch = repeated(data.trial_batch(FEW, epoch=0), num).to(device)
         for _ in range(2):  # in the second one gradients and averages are there from the beginning
