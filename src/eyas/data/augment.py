@@ -12,7 +12,7 @@ import numpy as np
 
 from eyas import letterbox
 from eyas.data import colour
-from eyas.data.batch_arrays import BatchArrays, Room, own_memory, picture_shape
+from eyas.data.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, own_memory, picture_shape
 from eyas.data.flip import flip
 from eyas.data.mixup import Truth, mixup
 from eyas.data.mosaic import alone, frame, kept, mosaic
@@ -34,15 +34,22 @@ class Augmenter:
         order: the epochs' order.
         spec: the network's input.
         policy_of: the policy of an epoch.
+        make_extras: gives the batches' extra columns; they have none if None.
     """
 
     def __init__(
-        self, pictures: Pictures, order: EpochBatches, spec: InputSpec, policy_of: Callable[[int], AugmentPolicy]
+        self,
+        pictures: Pictures,
+        order: EpochBatches,
+        spec: InputSpec,
+        policy_of: Callable[[int], AugmentPolicy],
+        make_extras: MakeExtras | None = None,
     ) -> None:
         self.pictures = pictures
         self.order = order
         self.spec = spec
         self.policy_of = policy_of
+        self.make_extras = make_extras
         self._broken: set[int] = set()
         self._pools = (-1, -1)
         self._scratch = np.empty((spec.height, spec.width, 3), np.uint8)
@@ -68,10 +75,12 @@ class Augmenter:
         placements = np.zeros((len(positions), 6), np.float32)
         skipped: set[int] = set()
         truths, indices, sizes = [], [], []
+        shown: list[list[int]] = []  # the pictures in each image
         for row, position in enumerate(positions.tolist()):
             index, source = self._source(epoch, position, skipped)
+            shown.append([index])
             rng = self._rng(epoch, position)
-            truths.append(self._sample(source, images[row], epoch, position, policy, rng, skipped))
+            truths.append(self._sample(source, images[row], epoch, position, policy, rng, skipped, shown[-1]))
             indices.append(index)
             sizes.append(source.size)
             if not (policy.moves or policy.flip):
@@ -85,6 +94,7 @@ class Augmenter:
             placements=placements,
             sizes=np.array(sizes, np.int64),
             skipped=np.array(sorted(skipped), np.int64),
+            extras=extras_of(self.make_extras, self.pictures.index, [tuple(one) for one in shown]),
         )
 
     def _rng(self, epoch: int, position: int) -> np.random.Generator:
@@ -101,12 +111,15 @@ class Augmenter:
         policy: AugmentPolicy,
         rng: np.random.Generator,
         skipped: set[int],
+        shown: list[int],
     ) -> Truth:
-        """Draw one sample into `canvas` and return its boxes and labels."""
+        """Draw one sample into `canvas` and return its boxes and labels; note in `shown` what else is in it."""
         pad = self.spec.pad_value
 
         def partner() -> Source:
-            return self._source(epoch, self.order.partner(position, rng.random()), skipped)[1]
+            index, other = self._source(epoch, self.order.partner(position, rng.random()), skipped)
+            shown.append(index)
+            return other
 
         if policy.within == "picture":
             return within_picture(source, partner, canvas, policy, pad, rng)

@@ -13,7 +13,7 @@ import torch
 
 from eyas.data.augment import Augmenter
 from eyas.data.batch import Batch
-from eyas.data.batch_arrays import Task
+from eyas.data.batch_arrays import MakeExtras, Task
 from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.evaluation import EvaluationBatches
 from eyas.data.index import DatasetIndex
@@ -207,6 +207,7 @@ def train_loader(
     drop_last: bool = True,
     device: torch.device | None = None,
     worker_seconds: float = WORKER_SECONDS,
+    make_extras: MakeExtras | None = None,
     box_multiple: int = 1,
     epochs: int | None = None,
     before_end: Callable[[], None] | None = None,
@@ -228,6 +229,7 @@ def train_loader(
         drop_last: drop the incomplete last batch of an epoch; else it is filled from the start of the order.
         device: a CUDA device to give the batches on, each copied while the one before is worked on.
         worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
+        make_extras: gives the batches' extra columns, captions for example; they have none if None.
         box_multiple: the batches' blocks have room for a multiple of so many boxes, so that there are few layouts.
         epochs: epochs of the run, if they are known: no batch is made ahead for what comes after them.
         before_end: called in each epoch when its last batches are being made, as many as the workers may be ahead.
@@ -241,7 +243,7 @@ def train_loader(
     max_scale = None if exact else max(one.scale[1] for one in policies)
     order = EpochBatches(len(index), batch_size, seed, drop_last=drop_last, rank=rank, world_size=world_size)
     pictures = Pictures(index, input_spec, max_scale, PictureCache(index, cache))
-    augmenter = Augmenter(pictures, order, input_spec, _PolicySwitch(policy, closing, close_at_epoch))
+    augmenter = Augmenter(pictures, order, input_spec, _PolicySwitch(policy, closing, close_at_epoch), make_extras)
     task_bytes = order.span * augmenter.batch_bytes()
     pipe = Pipe(augmenter.batches, workers, device, task_bytes, worker_seconds, box_multiple)
     return TrainLoader(augmenter, SkippedPictures(index), pipe, epochs, before_end)
@@ -257,6 +259,7 @@ def eval_loader(
     world_size: int = 1,
     device: torch.device | None = None,
     worker_seconds: float = WORKER_SECONDS,
+    make_extras: MakeExtras | None = None,
 ) -> EvalLoader:
     """Return the loader of evaluation pictures: exactly `letterbox(read_image(path), input_spec)`, in order.
 
@@ -271,8 +274,11 @@ def eval_loader(
         rank, world_size: this process among those that evaluate together.
         device: a CUDA device to give the batches on, each copied while the one before is worked on.
         worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
+        make_extras: gives the batches' extra columns, captions for example; they have none if None.
     """
-    batches = EvaluationBatches(index, input_spec, batch_size, rank=rank, world_size=world_size)
+    batches = EvaluationBatches(
+        index, input_spec, batch_size, rank=rank, world_size=world_size, make_extras=make_extras
+    )
     pipe = Pipe(batches.batches, workers, device, batches.batch_bytes(), worker_seconds)
     return EvalLoader(batches, SkippedPictures(index), pipe)
 
