@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -47,6 +47,7 @@ from eyas.training.preflight import preflight
 from eyas.training.recipe import Recipe
 from eyas.training.saved import SavedState, check_fits
 from eyas.training.strategies import strategy_of
+from eyas.types import DETECT, EVALUATE, Thresholds, Vocabulary, evaluation_thresholds
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Parts:
         folder: the run's folder.
         console: where progress goes.
         saver: saves weights and states.
+        thresholds: what a detection must pass when the run is evaluated.
         budget: keeps a run within its time, None where it has none.
     """
 
@@ -65,6 +67,7 @@ class Parts:
     folder: Path
     console: Console
     saver: Saver
+    thresholds: Thresholds = EVALUATE
     budget: TimeBudget | None = None
 
 
@@ -88,7 +91,7 @@ CALLBACKS: Mapping[str, Callable[[Parts], L.Callback | None]] = MappingProxyType
         "average": lambda parts: WeightAverage(parts.recipe.optim.ema),
         "step": lambda parts: WholeStep(parts.recipe.trainer.step, parts.console),
         "finite": lambda _: FiniteCheck(),
-        "evaluation": lambda parts: Evaluation(keep=parts.recipe.trainer.sheets),
+        "evaluation": lambda parts: Evaluation(parts.thresholds, parts.recipe.trainer.sheets),
         "tables": lambda parts: Recorder(parts.folder),
         "sheets": lambda parts: Sheets(parts.folder),
         "saver": lambda parts: parts.saver,
@@ -198,7 +201,8 @@ def build(
         module.timetable = data.timetable = budget.table
     if saved is not None:
         check_fits(saved, module.state_dict(), folder)
-    parts = Parts(recipe, folder, console, Saver(folder, recipe.trainer.save_minutes), budget)
+    thresholds = evaluation_thresholds(replace(DETECT, suppression=head_row_of(net).suppression))
+    parts = Parts(recipe, folder, console, Saver(folder, recipe.trainer.save_minutes), thresholds, budget)
     made = {name: make(parts) for name, make in CALLBACKS.items()}
     callbacks = {name: one for name, one in made.items() if one is not None}
     return Experiment(recipe, folder, module, data, callbacks, saved=saved)
@@ -221,7 +225,7 @@ def _network(
     """Return the network to train, and what is to be known of its weights, a line each."""
     if saved is None:
         return make_network(recipe.model, data.classes)
-    return build_described(Run.read(folder).config.model, len(data.classes)), list(saved.notes)
+    return build_described(Run.read(folder).config.model, Vocabulary(data.classes)), list(saved.notes)
 
 
 def _tell_findings(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion, console: Console) -> None:
