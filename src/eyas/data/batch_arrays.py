@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eyas.letterbox import Placement
 from eyas.types import FloatArray, InputSpec, IntArray, UInt8Array
 
 Room = Callable[[tuple[int, ...]], UInt8Array]  # gives memory for the pictures of a batch, of a shape
@@ -37,3 +38,10 @@ def own_memory(shape: tuple[int, ...]) -> UInt8Array:
 def picture_shape(count: int, spec: InputSpec) -> tuple[int, int, int, int]:
     """Return (count, height, width, 3), the shape of a batch's pictures."""
     return count, spec.height, spec.width, 3
+
+
+def placement_row(placed: Placement) -> FloatArray:
+    """Return a placement as the six numbers of `Batch.placements`."""
+    return np.array(
+        [placed.scale_x, placed.scale_y, placed.left, placed.top, placed.width, placed.height], dtype=np.float32
+    )

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from eyas import letterbox
-from eyas.data.augment import placement_row
-from eyas.data.batch_arrays import BatchArrays, Room, own_memory, picture_shape
+from eyas.data.batch_arrays import BatchArrays, Room, own_memory, picture_shape, placement_row
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.errors import UserError

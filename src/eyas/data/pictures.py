@@ -36,6 +36,22 @@ class Source:
         self.size = size
         self._halves: list[UInt8Array] = [image]
 
+    @property
+    def height(self) -> int:
+        """Height of `image` in pixels."""
+        return int(self.image.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Width of `image` in pixels."""
+        return int(self.image.shape[1])
+
+    def mirrored(self) -> Source:
+        """Return the picture with left and right changed."""
+        boxes = self.boxes.copy()
+        boxes[:, [0, 2]] = self.width - self.boxes[:, [2, 0]]
+        return Source(np.ascontiguousarray(self.image[:, ::-1]), boxes, self.labels, self.size)
+
     def level(self, number: int) -> UInt8Array:
         """Return the picture halved `number` times by averaging 2 x 2 pixels (an odd last row or column is left off).
 
