@@ -18,7 +18,7 @@ from eyas.data import cache as cache_module
 from eyas.data.batch import Batch
 from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import TrainLoader, eval_loader, train_loader
+from eyas.data.loader import HostBatches, TrainLoader, eval_loader, train_loader
 from eyas.data.pictures import Pictures
 from eyas.data.pipe import tasks_ahead
 from eyas.data.policy import AugmentPolicy
@@ -246,8 +246,9 @@ def test_batches_on_their_way_hold_no_more_than_half_of_the_memory(
 
 def test_what_a_worker_needs_can_be_copied(index: DatasetIndex, epochs: list[list[Batch]]) -> None:
     loader = loader_of(index, cache="decoded")
-    loader._pictures.cache.fill(loader._pictures.decode)
-    make = pickle.loads(pickle.dumps(loader._pipe.make))
+    next(iter(loader))  # fills the cache
+    assert isinstance(loader._batches, HostBatches)
+    make = pickle.loads(pickle.dumps(loader._batches.pipe.make))
     assert all_same([Batch.of(arrays) for arrays in make(1, range(10))], epochs[1])
 
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from eyas.data.augment import Augmenter
 from eyas.data.batch import Batch
 from eyas.data.batch_arrays import Task
 from eyas.data.cache import CacheKind, PictureCache
+from eyas.data.device.batches import DeviceBatches
+from eyas.data.device.choice import Choice, choose
+from eyas.data.device.layout import Layout
 from eyas.data.evaluation import EvaluationBatches
 from eyas.data.index import DatasetIndex
 from eyas.data.pictures import Pictures
 from eyas.data.pipe import WORKER_SECONDS, Pipe
-from eyas.data.policy import AugmentPolicy
+from eyas.data.policy import AugmentPolicy, PolicySwitch
 from eyas.data.sampler import EpochBatches
 from eyas.data.skipped import SkippedPictures
 from eyas.types import InputSpec
@@ -34,13 +39,16 @@ class TrainLoader:
     Attributes:
         order: the order of the pictures, and the place in it (`order.epoch`, `order.consumed`).
         skipped: the pictures that could not be read so far.
+        chosen: where the pictures are kept, and why.
     """
 
-    def __init__(self, augmenter: Augmenter, skipped: SkippedPictures, pipe: Pipe) -> None:
-        self.order = augmenter.order
+    def __init__(
+        self, order: EpochBatches, skipped: SkippedPictures, batches: HostBatches | DeviceBatches, chosen: Choice
+    ) -> None:
+        self.order = order
         self.skipped = skipped
-        self._pictures = augmenter.pictures
-        self._pipe = pipe
+        self.chosen = chosen
+        self._batches = batches
 
     @property
     def batch_size(self) -> int:
@@ -55,17 +63,23 @@ class TrainLoader:
         """Go to the start of an epoch."""
         self.order.set_epoch(epoch)
 
+    def prepare(self) -> None:
+        """Fill the cache now; else the first iteration does.
+
+        Raises:
+            UserError: it does not fit; what goes to a GPU can't be read.
+        """
+        self._batches.prepare()
+
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches that are left of the current epoch, or those of the next one.
 
         Raises:
             UserError: more than 1 % of the pictures can't be read.
         """
-        self._pictures.cache.fill(self._pictures.decode)
         if self.order.consumed >= len(self.order):
             self.order.set_epoch(self.order.epoch + 1)
-        for batch in self._pipe.run(self._tasks()):
-            self.skipped.note(batch.skipped.tolist())
+        for batch in self._batches.run(self._tasks()):
             # Counted before the trainer has it: a state saved while it is worked on goes on with the next one.
             self.order.consumed += 1
             yield batch
@@ -92,7 +106,41 @@ class TrainLoader:
 
     def close(self) -> None:
         """End the worker processes; iterating starts them again."""
-        self._pipe.close()
+        self._batches.close()
+
+
+class HostBatches:
+    """Makes augmented batches on the processor.
+
+    Args:
+        augmenter: makes them.
+        pipe: has workers do it.
+        skipped: is told of the pictures that can't be read.
+    """
+
+    def __init__(self, augmenter: Augmenter, pipe: Pipe, skipped: SkippedPictures) -> None:
+        self.pipe = pipe
+        self._pictures = augmenter.pictures
+        self._skipped = skipped
+
+    def prepare(self) -> None:
+        """Read what is kept in memory; there must be room for it."""
+        self._pictures.cache.fill(self._pictures.decode)
+
+    def run(self, tasks: list[Task]) -> Iterator[Batch]:
+        """Yield the batches of the tasks; read what is kept in memory before the first ones.
+
+        Raises:
+            UserError: more than 1 % of the pictures can't be read; a worker ended, or gave nothing for too long.
+        """
+        self.prepare()
+        for batch in self.pipe.run(tasks):
+            self._skipped.note(batch.skipped.tolist())
+            yield batch
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.pipe.close()
 
 
 class EvalLoader:
@@ -147,6 +195,7 @@ def train_loader(
     drop_last: bool = True,
     pin_memory: bool = False,
     worker_seconds: float = WORKER_SECONDS,
+    device: torch.device | str | None = None,
 ) -> TrainLoader:
     """Return the loader of augmented training batches.
 
@@ -159,26 +208,39 @@ def train_loader(
         workers: worker processes; 0 makes the batches in this one.
         close_at_epoch: from this epoch on (counted from 0) `closing_policy` is used.
         closing_policy: policy of the last epochs; `policy.closing()` (no mosaic, no mixup) if None.
-        cache: what is kept in memory, see `eyas.data.cache.PictureCache`.
+        cache: what is kept in memory: "jpeg" and "decoded" see `eyas.data.cache.PictureCache`; "gpu" keeps the decoded
+            pictures on `device`, which then augments whole batches and gives them there (`eyas.data.device`); "auto"
+            takes the first of gpu, decoded, jpeg and none for which there is ample room, see `TrainLoader.chosen`.
         rank, world_size: this process among those that train together; a global batch holds the same pictures
             whatever their number.
         drop_last: drop the incomplete last batch of an epoch; else it is filled from the start of the order.
         pin_memory: give batches in page-locked memory, where there is a GPU.
         worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
+        device: the GPU that trains, for the caches "gpu" and "auto"; None where there is none.
 
     Raises:
-        UserError: no pictures, or an argument that makes no sense.
+        UserError: no pictures, or an argument that makes no sense; "gpu" without a GPU, or one that is too small.
     """
     closing = policy.closing() if closing_policy is None else closing_policy
     policies = (policy, closing) if close_at_epoch is not None else (policy,)
-    exact = not all(one.moves for one in policies)
-    max_scale = None if exact else max(one.scale[1] for one in policies)
+    switch = PolicySwitch(policy, closing, close_at_epoch)
     order = EpochBatches(len(index), batch_size, seed, drop_last=drop_last, rank=rank, world_size=world_size)
-    pictures = Pictures(index, input_spec, max_scale, PictureCache(index, cache))
-    augmenter = Augmenter(pictures, order, input_spec, _PolicySwitch(policy, closing, close_at_epoch))
-    task_bytes = order.span * augmenter.batch_bytes()
-    pipe = Pipe(augmenter.batches, workers, pin_memory, task_bytes, worker_seconds)
-    return TrainLoader(augmenter, SkippedPictures(index), pipe)
+    skipped = SkippedPictures(index)
+    layout = Layout(input_spec, policies)
+    place = torch.device(device) if device is not None else None
+    chosen = choose(cache, index, layout, batch_size=batch_size, device=place, processes=world_size)
+    batches: HostBatches | DeviceBatches
+    if chosen.store is not None:
+        batches = DeviceBatches(
+            index, layout, chosen.store, order, switch, skipped=skipped, workers=workers, patience=worker_seconds
+        )
+    else:
+        pictures = Pictures(index, input_spec, layout.max_scale, PictureCache(index, chosen.kind))
+        augmenter = Augmenter(pictures, order, input_spec, switch)
+        task_bytes = order.span * augmenter.batch_bytes()
+        pipe = Pipe(augmenter.batches, workers, pin_memory, task_bytes, worker_seconds)
+        batches = HostBatches(augmenter, pipe, skipped)
+    return TrainLoader(order, skipped, batches, chosen)
 
 
 def eval_loader(
@@ -209,16 +271,3 @@ def eval_loader(
     batches = EvaluationBatches(index, input_spec, batch_size, rank=rank, world_size=world_size)
     pipe = Pipe(batches.batches, workers, pin_memory, batches.batch_bytes(), worker_seconds)
     return EvalLoader(batches, SkippedPictures(index), pipe)
-
-
-class _PolicySwitch:
-    """The policy of an epoch: one up to an epoch, another from there on."""
-
-    def __init__(self, policy: AugmentPolicy, closing: AugmentPolicy, close_at_epoch: int | None) -> None:
-        self.policy = policy
-        self.closing = closing
-        self.close_at_epoch = close_at_epoch
-
-    def __call__(self, epoch: int) -> AugmentPolicy:
-        """Return the policy of `epoch`."""
-        return self.closing if self.close_at_epoch is not None and epoch >= self.close_at_epoch else self.policy

@@ -125,3 +125,16 @@ class AugmentPolicy:
             if name in known:
                 known[name] = tuple(known[name])
         return cls(**known)
+
+
+class PolicySwitch:
+    """The policy of an epoch: one up to an epoch, another from there on."""
+
+    def __init__(self, policy: AugmentPolicy, closing: AugmentPolicy, close_at_epoch: int | None) -> None:
+        self.policy = policy
+        self.closing = closing
+        self.close_at_epoch = close_at_epoch
+
+    def __call__(self, epoch: int) -> AugmentPolicy:
+        """Return the policy of `epoch`."""
+        return self.closing if self.close_at_epoch is not None and epoch >= self.close_at_epoch else self.policy

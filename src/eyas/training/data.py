@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from eyas.data.batch import Batch
+from eyas.data.device.choice import choose
+from eyas.data.device.layout import Layout
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.data.loader import EvalLoader, TrainLoader, eval_loader, train_loader
@@ -22,6 +24,7 @@ from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.evaluate.coco import check_truth
 from eyas.runtime.machine import usable_cores
+from eyas.terminal import open_console
 from eyas.training.recipe import DataRecipe
 from eyas.training.timetable import Timetable
 
@@ -61,6 +64,10 @@ class DetectionData(L.LightningDataModule):
         if recipe.drop_empty:
             self.train_index, self.dropped = without_empty(self.train_index, recipe)
         self.timetable: Timetable | None = None  # of a run that was given a time
+        if recipe.cache == "gpu":
+            policies = (self.augment, self.augment.closing()) if close_epochs else (self.augment,)
+            layout = Layout(recipe.input_spec(), policies)
+            choose("gpu", self.train_index, layout, batch_size=recipe.batch_size, device=training_gpu(None))
         self.loader: TrainLoader | None = None
         self.trial_skipped = SkippedPictures(self.train_index)
         self._trial: list[int] = []  # readable pictures with boxes, the first ones
@@ -89,6 +96,7 @@ class DetectionData(L.LightningDataModule):
             worker_seconds=self.recipe.worker_seconds,
             close_at_epoch=self.epochs - self.close_epochs if self.close_epochs else None,
             cache=self.recipe.cache,
+            device=training_gpu(trainer),
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             pin_memory=torch.cuda.is_available(),
@@ -97,6 +105,10 @@ class DetectionData(L.LightningDataModule):
         if self._resume_from is not None:
             self.loader.load_state_dict(self._resume_from)
             self._resume_from = None
+        if self.recipe.cache == "auto" and (trainer is None or trainer.is_global_zero):
+            open_console(stderr=True).print(f"data.cache auto: {self.loader.chosen.told()}", soft_wrap=True)
+        if self.loader.chosen.store is not None:
+            self.loader.prepare()  # now, because it shows how far it is, as training does for itself later
         return self.loader
 
     def state_dict(self) -> dict[str, Any]:
@@ -219,6 +231,14 @@ def without_empty(index: DatasetIndex, recipe: DataRecipe) -> tuple[DatasetIndex
             fix="--data.drop_empty false, or a smaller --batch",
         )
     return index.subset(kept), len(index) - len(kept)
+
+
+def training_gpu(trainer: L.Trainer | None) -> torch.device | None:
+    """Return the GPU on which this process trains, None if it is no CUDA device; without a trainer the current one."""
+    if trainer is None:
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else None
+    device = trainer.strategy.root_device
+    return device if device.type == "cuda" else None
 
 
 def pick_workers(wanted: int) -> int:

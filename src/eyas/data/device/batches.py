@@ -1,0 +1,128 @@
+"""Training batches that a device draws from the pictures in its memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from eyas.data.batch import Batch
+from eyas.data.batch_arrays import Task
+from eyas.data.cache import PictureCache
+from eyas.data.device import rows
+from eyas.data.device.filling import Filling
+from eyas.data.device.layout import Layout
+from eyas.data.device.memory import PIXELS_AT_ONCE, Place
+from eyas.data.device.plans import PlanBatches
+from eyas.data.device.render import render
+from eyas.data.device.store import fill
+from eyas.data.index import DatasetIndex
+from eyas.data.pictures import Pictures
+from eyas.data.pipe import Pipe
+from eyas.data.policy import AugmentPolicy
+from eyas.data.sampler import EpochBatches
+from eyas.data.skipped import SkippedPictures
+from eyas.types import IntArray
+
+_PARTS = 8  # the number of samples with a partner is rounded up to parts of the batch, so that few shapes occur
+
+
+class DeviceBatches:
+    """Makes augmented batches on a device: processes plan them, the device draws them.
+
+    Args:
+        index: the data set.
+        layout: what is kept of each picture.
+        place: where.
+        order: the epochs' order.
+        policy_of: the policy of an epoch.
+        skipped: is told of the pictures that can't be read.
+        workers: processes that decode and then plan; 0 does both here.
+        patience: seconds that one may need for a batch.
+    """
+
+    def __init__(
+        self,
+        index: DatasetIndex,
+        layout: Layout,
+        place: Place,
+        order: EpochBatches,
+        policy_of: Callable[[int], AugmentPolicy],
+        *,
+        skipped: SkippedPictures,
+        workers: int,
+        patience: float,
+    ) -> None:
+        self.index = index
+        self.order = order
+        self.spec = layout.spec
+        self.policy_of = policy_of
+        self.device = place.device
+        self._place = place
+        self.skipped = skipped
+        self._layout = layout
+        self._workers = workers
+        self._patience = patience
+        self._pixels: Tensor | None = None
+        self._pipe: Pipe | None = None
+
+    def run(self, tasks: list[Task]) -> Iterator[Batch]:
+        """Yield the batches of the tasks, which are of one epoch; decode the data set before the first ones.
+
+        Raises:
+            UserError: more than 1 % of the pictures can't be read; a worker ended, or gave nothing for too long.
+        """
+        pixels, pipe = self.prepare()
+        for batch in pipe.run(tasks):
+            yield self._drawn(batch, pixels, self.policy_of(tasks[0][0]))
+
+    def close(self) -> None:
+        """End the worker processes; the pictures stay."""
+        if self._pipe is not None:
+            self._pipe.close()
+
+    def prepare(self) -> tuple[Tensor, Pipe]:
+        """Return the store, which is filled the first time, and the pipe of plans.
+
+        Raises:
+            UserError: more than 1 % of the pictures can't be read; the device has not enough memory.
+        """
+        if self._pixels is None or self._pipe is None:
+            cache = PictureCache(self.index)
+            pictures = Pictures(self.index, self.spec, self._layout.max_scale, cache)
+            filling = Filling(pictures, self._layout)
+            self._pixels, catalog = fill(filling, self._place, self._workers, self._patience)
+            self.skipped.note(np.flatnonzero(catalog.shapes[:, 0] == 0).tolist())
+            plans = PlanBatches(catalog, self.order, self.spec, self.policy_of)
+            nbytes = self.order.span * self.order.batch_size * 8 * rows.WIDTH
+            self._pipe = Pipe(plans.batches, self._workers, self.device.type == "cuda", nbytes, self._patience)
+        return self._pixels, self._pipe
+
+    def _drawn(self, planned: Batch, pixels: Tensor, policy: AugmentPolicy) -> Batch:
+        """Return the batch with pictures in place of plans, on the device."""
+        weights = planned.images.numpy().view(np.float64)[:, rows.WEIGHT]
+        moved = planned.to(self.device, non_blocking=True)
+        numbers = moved.images.view(torch.float64)
+        step = max(1, PIXELS_AT_ONCE // (self.spec.height * self.spec.width))
+        drawn = []
+        for start in range(0, len(weights), step):
+            mixed = _mixed(weights[start : start + step])
+            places = None if mixed is None else torch.from_numpy(mixed).to(self.device, non_blocking=True)
+            drawn.append(render(pixels, numbers[start : start + step], places, self.spec, policy))
+        return dataclasses.replace(moved, images=drawn[0] if len(drawn) == 1 else torch.cat(drawn))
+
+
+def _mixed(weights: npt.NDArray[np.float64]) -> IntArray | None:
+    """Return the samples that have a partner, and as many others as make their number round; None if none has.
+
+    Args:
+        weights: float64 [n], each sample's own part; 1 where it has no partner.
+    """
+    count = int((weights < 1).sum())
+    part = max(1, len(weights) // _PARTS)
+    rounded = min(len(weights), -(-count // part) * part)
+    return np.argsort(weights >= 1, kind="stable")[:rounded] if count else None

@@ -1,0 +1,65 @@
+"""Makes batches of plans: what a worker does for samples that a GPU draws. It needs numpy, and no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from eyas.data.batch_arrays import BatchArrays, Room, own_memory
+from eyas.data.device.catalog import Catalog, Stored
+from eyas.data.device.rows import WIDTH, encode
+from eyas.data.planner import Planner, placement_rows
+from eyas.data.policy import AugmentPolicy
+from eyas.data.sampler import EpochBatches
+from eyas.data.truth import truth_of
+from eyas.types import InputSpec
+
+
+class PlanBatches:
+    """Makes the batches of an epoch, with plans in place of pictures: `images` is uint8 [N, 8 * WIDTH], see `rows`.
+
+    Args:
+        catalog: the pictures.
+        order: the epochs' order.
+        spec: the network's input.
+        policy_of: the policy of an epoch.
+    """
+
+    def __init__(
+        self, catalog: Catalog, order: EpochBatches, spec: InputSpec, policy_of: Callable[[int], AugmentPolicy]
+    ) -> None:
+        self.catalog = catalog
+        self.order = order
+        self.spec = spec
+        self.policy_of = policy_of
+        self._planner: Planner[Stored] = Planner(order, spec, catalog.get, catalog.path)
+
+    def batches(self, epoch: int, numbers: Iterable[int], room: Room = own_memory) -> Iterator[BatchArrays]:
+        """Yield this rank's part of the batches with these numbers in the epoch, their plans in memory of `room`."""
+        policy = self.policy_of(epoch)
+        for number in numbers:
+            yield self._batch(epoch, number, policy, room)
+
+    def _batch(self, epoch: int, number: int, policy: AugmentPolicy, room: Room) -> BatchArrays:
+        """Make one batch."""
+        positions = self.order.positions(number).tolist()
+        skipped: set[int] = set()
+        indices, sources, plans = zip(
+            *(self._planner.plan(epoch, position, policy, skipped) for position in positions), strict=True
+        )
+        rows = room((len(plans), 8 * WIDTH))
+        rows.view(np.float64)[...] = encode(plans, self.catalog, policy)
+        known = self.catalog.truth([piece.source for plan in plans for piece in plan.all_pieces()])
+        truth = truth_of(plans, known, self.spec, policy)
+        sizes = [source.size for source in sources]
+        return BatchArrays(
+            images=rows,
+            boxes=truth.boxes,
+            labels=truth.labels,
+            counts=truth.counts,
+            indices=np.array(indices, np.int64),
+            placements=placement_rows(sizes, self.spec, policy),
+            sizes=np.array(sizes, np.int64),
+            skipped=np.array(sorted(skipped), np.int64),
+        )
