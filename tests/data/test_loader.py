@@ -247,8 +247,8 @@ def test_batches_on_their_way_hold_no_more_than_half_of_the_memory(
 def test_what_a_worker_needs_can_be_copied(index: DatasetIndex, epochs: list[list[Batch]]) -> None:
     loader = loader_of(index, cache="decoded")
     next(iter(loader))  # fills the cache
-    assert isinstance(loader._batches, HostBatches)
-    make = pickle.loads(pickle.dumps(loader._batches.pipe.make))
+    assert isinstance(loader.batches, HostBatches)
+    make = pickle.loads(pickle.dumps(loader.batches.pipe.make))
     assert all_same([Batch.of(arrays) for arrays in make(1, range(10))], epochs[1])
 
 

@@ -40,6 +40,7 @@ class TrainLoader:
         order: the order of the pictures, and the place in it (`order.epoch`, `order.consumed`).
         skipped: the pictures that could not be read so far.
         chosen: where the pictures are kept, and why.
+        batches: makes the batches.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class TrainLoader:
         self.order = order
         self.skipped = skipped
         self.chosen = chosen
-        self._batches = batches
+        self.batches = batches
 
     @property
     def batch_size(self) -> int:
@@ -69,7 +70,7 @@ class TrainLoader:
         Raises:
             UserError: it does not fit; what goes to a GPU can't be read.
         """
-        self._batches.prepare()
+        self.batches.prepare()
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches that are left of the current epoch, or those of the next one.
@@ -79,7 +80,7 @@ class TrainLoader:
         """
         if self.order.consumed >= len(self.order):
             self.order.set_epoch(self.order.epoch + 1)
-        for batch in self._batches.run(self._tasks()):
+        for batch in self.batches.run(self._tasks()):
             # Counted before the trainer has it: a state saved while it is worked on goes on with the next one.
             self.order.consumed += 1
             yield batch
@@ -106,7 +107,7 @@ class TrainLoader:
 
     def close(self) -> None:
         """End the worker processes; iterating starts them again."""
-        self._batches.close()
+        self.batches.close()
 
 
 class HostBatches:

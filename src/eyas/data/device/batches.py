@@ -77,8 +77,12 @@ class DeviceBatches:
             UserError: more than 1 % of the pictures can't be read; a worker ended, or gave nothing for too long.
         """
         pixels, pipe = self.prepare()
-        for batch in pipe.run(tasks):
-            yield self._drawn(batch, pixels, self.policy_of(tasks[0][0]))
+        policy = self.policy_of(tasks[0][0])
+        if self.device.type == "cuda":
+            yield from self._ahead(pipe.run(tasks), pixels, policy)
+        else:
+            for batch in pipe.run(tasks):
+                yield self.drawn(batch, pixels, policy)
 
     def close(self) -> None:
         """End the worker processes; the pictures stay."""
@@ -102,7 +106,32 @@ class DeviceBatches:
             self._pipe = Pipe(plans.batches, self._workers, self.device.type == "cuda", nbytes, self._patience)
         return self._pixels, self._pipe
 
-    def _drawn(self, planned: Batch, pixels: Tensor, policy: AugmentPolicy) -> Batch:
+    def _ahead(self, planned: Iterator[Batch], pixels: Tensor, policy: AugmentPolicy) -> Iterator[Batch]:
+        """Yield the batches drawn on a stream of their own, a batch ahead: the GPU does it beside the training step."""
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self.device))  # which may still be filling the store
+
+        def draw(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
+            with torch.cuda.stream(stream):
+                return self.drawn(batch, pixels, policy), stream.record_event()
+
+        def hand_over(batch: Batch, done: torch.cuda.Event) -> Batch:
+            trainer = torch.cuda.current_stream(self.device)
+            trainer.wait_event(done)
+            for tensor in batch.tensors():
+                tensor.record_stream(trainer)  # its memory is not taken for another batch while a step reads it
+            return batch
+
+        coming: tuple[Batch, torch.cuda.Event] | None = None
+        for batch in planned:
+            following = draw(batch)
+            if coming is not None:
+                yield hand_over(*coming)
+            coming = following
+        if coming is not None:
+            yield hand_over(*coming)
+
+    def drawn(self, planned: Batch, pixels: Tensor, policy: AugmentPolicy) -> Batch:
         """Return the batch with pictures in place of plans, on the device."""
         weights = planned.images.numpy().view(np.float64)[:, rows.WEIGHT]
         moved = planned.to(self.device, non_blocking=True)

@@ -146,11 +146,18 @@ def _resized(pixels: Tensor, canvas: Canvas) -> Tensor:
     index = canvas.down(canvas.of_lines[rows.START].long() + y * stride) + canvas.across(x)
     pairs = _pairs(pixels)
     left, right = canvas.across(left)[..., None], canvas.across(right)[..., None]
-    first, second = (
-        ((pair[..., :3] * left + pair[..., 3:] * right) >> 4) * canvas.down(weight)[..., None] >> 16
-        for pair, weight in ((pairs[index], upper), (pairs[index + canvas.down(stride)], lower))
-    )
-    return (first + second + 2) >> 2
+
+    def line(pair: Tensor, weight: Tensor) -> Tensor:
+        mean = pair[..., :3] * left
+        mean += pair[..., 3:] * right
+        mean >>= 4
+        mean *= canvas.down(weight)[..., None]
+        return mean.bitwise_right_shift_(16)
+
+    drawn = line(pairs[index], upper)
+    drawn += line(pairs[index + canvas.down(stride)], lower)
+    drawn += 2
+    return drawn.bitwise_right_shift_(2)
 
 
 def _weighed(places: Tensor, numbers: Tensor, window: int, target: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,12 +189,17 @@ def _warped(pixels: Tensor, canvas: Canvas, pad_value: int) -> Tensor:
     stride = canvas.down(canvas.of_lines[rows.STRIDE].long())
     index = canvas.down(canvas.of_lines[rows.START].long()) + y * stride + x
     pairs = _pairs(pixels)
-    first, second = (
-        (pair[..., :3] * left[..., None] + pair[..., 3:] * right[..., None]) * weight[..., None]
-        for pair, weight in ((pairs[index], upper), (pairs[index + stride], lower))
-    )
-    padding = pad_value * (1 - (left + right) * (upper + lower))
-    return torch.round(first + second + padding[..., None]).to(torch.int32)
+
+    def line(pair: Tensor, weight: Tensor) -> Tensor:
+        mean = pair[..., :3] * left[..., None]
+        mean += pair[..., 3:] * right[..., None]
+        mean *= weight[..., None]
+        return mean
+
+    drawn = line(pairs[index], upper)
+    drawn += line(pairs[index + stride], lower)
+    drawn += (pad_value * (1 - (left + right) * (upper + lower)))[..., None]
+    return drawn.round_().to(torch.int32)
 
 
 def _warp_axis(canvas: Canvas, inverse: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
