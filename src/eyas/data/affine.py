@@ -171,11 +171,11 @@ def paste(source: Source, one: Cut, canvas: UInt8Array, pad_value: int) -> None:
         cv2.resize(image[c:d, a:b], (x1 - x0, y1 - y0), dst=inner, interpolation=cv2.INTER_LINEAR)
 
 
-def turned_boxes(boxes: FloatArray, matrix: npt.NDArray[np.float64]) -> FloatArray:
-    """Return boxes, float32 [m, 4], moved by a 3 x 3 matrix: each becomes the smallest upright one around it."""
+def turned_boxes(boxes: FloatArray, matrices: npt.NDArray[np.float64]) -> FloatArray:
+    """Return boxes, float32 [m, 4], each moved by its matrix, [m, 3, 3], and made the smallest upright one around."""
     x0, y0, x1, y1 = boxes.T.astype(np.float64)
     corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 4, 2)
-    moved = corners @ matrix[:2, :2].T + matrix[:2, 2]
+    moved = corners @ matrices[:, :2, :2].transpose(0, 2, 1) + matrices[:, None, :2, 2]
     return np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32)
 
 

@@ -64,16 +64,17 @@ def moved(pieces: Sequence[Piece[Picture]], boxes: FloatArray, owners: IntArray)
     Args:
         pieces: the pictures in their rectangles.
         boxes: float32 [m, 4], in pixels of the pictures.
-        owners: int64 [m], the piece that each box belongs to, in their order.
+        owners: int64 [m], the piece that each box belongs to.
     """
     numbers = np.array([(*one.cut.scale, *one.cut.shift, *one.rectangle[:2]) for one in pieces], np.float32)
     numbers = numbers.reshape(-1, 6)[owners]
     boxes = _mirrored(boxes, np.array([one.source.width if one.mirrored else 0 for one in pieces], np.float32)[owners])
     placed = boxes * numbers[:, [0, 1, 0, 1]] + numbers[:, [2, 3, 2, 3]]
-    bounds = np.searchsorted(owners, np.arange(len(pieces) + 1)).tolist()
-    for piece, first, end in zip(pieces, bounds, bounds[1:], strict=False):
-        if piece.cut.matrix is not None and end > first:
-            placed[first:end] = turned_boxes(boxes[first:end], piece.cut.matrix)
+    turned = np.array([one.cut.matrix is not None for one in pieces])
+    if turned.any():
+        matrices = np.stack([np.eye(3) if one.cut.matrix is None else one.cut.matrix for one in pieces])
+        rows = turned[owners]
+        placed[rows] = turned_boxes(boxes[rows], matrices[owners[rows]])
     return np.asarray(placed + numbers[:, [4, 5, 4, 5]])
 
 
