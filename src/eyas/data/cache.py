@@ -50,7 +50,7 @@ class PictureCache:
 
     def __init__(self, index: DatasetIndex, kind: HostCache = "none") -> None:
         if kind not in ("none", "jpeg", "decoded"):
-            raise UserError(f"Unknown cache '{kind}'.", expected="none, jpeg or decoded", where="cache")
+            raise UserError(f"Unknown cache '{kind}'.", expected="none, jpeg, decoded, gpu or auto", where="cache")
         self.index = index
         self.kind = kind
         self.filled = False

@@ -13,19 +13,19 @@ from eyas.data.colour import Colours
 
 
 class Original(Protocol):
-    """What a plan must know of a picture.
-
-    Attributes:
-        height, width: of its pixels as they are in memory.
-        size: (height, width) of the picture file.
-    """
+    """What a plan must know of a picture."""
 
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Height of its pixels as they are in memory."""
+
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Width of its pixels as they are in memory."""
+
     @property
-    def size(self) -> tuple[int, int]: ...
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the picture file."""
 
 
 Picture = TypeVar("Picture", bound=Original)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +168,12 @@ def test_drawing_part_by_part_changes_nothing(index: DatasetIndex, name: str, mo
     whole = list(drawn_by_device(index, POLICIES[name]))
     monkeypatch.setattr(batches_module, "PIXELS_AT_ONCE", 3 * 64 * 96)
     assert same(list(drawn_by_device(index, POLICIES[name])), whole)
+
+
+def test_what_workers_do_needs_no_torch() -> None:
+    modules = "eyas.data.device.plans, eyas.data.device.filling, eyas.data.augment"
+    code = f"import sys; sys.modules['torch'] = None; import {modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class Operations(TorchDispatchMode):

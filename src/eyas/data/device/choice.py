@@ -16,10 +16,9 @@ from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 from eyas.types import IntArray
 
-GPU_PART = (
-    0.8  # of a GPU's free memory, the most that pictures may take where it was asked for: training needs some too
-)
-AUTO_PART = 0.4  # of the free memory, the most that they take unasked
+# Of what is free, the most that pictures take: on a GPU where it was asked for (training needs some too), and unasked.
+GPU_PART = 0.8
+AUTO_PART = 0.4
 
 
 class Choice(NamedTuple):
@@ -36,7 +35,7 @@ class Choice(NamedTuple):
     store: Place | None = None
 
     def told(self) -> str:
-        """Return "images are kept ... (why)"."""
+        """Return "images are kept in memory, decoded (decoded): why"."""
         places = {"none": "on disk", "jpeg": "in memory, as files (jpeg)", "decoded": "in memory, decoded (decoded)"}
         where = places[self.kind] if self.store is None else f"decoded in the memory of {self.store.device} (gpu)"
         return f"images are kept {where}: {self.why}"

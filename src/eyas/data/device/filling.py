@@ -52,6 +52,7 @@ class Filling:
             except UserError:
                 broken.append(index)
                 continue
+            assert image.shape[:2] == self.layout.decoded(*sizes[row].tolist()), "a picture is not decoded as planned"
             packed.append(self.layout.pack(Source(image, *nothing, (0, 0))))
         pixels = np.concatenate(packed) if packed else np.zeros((0, 3), np.uint8)
         images = room((1, max(1, pixels.size)))

@@ -10,7 +10,7 @@ from eyas.data.cache import available_memory
 from eyas.types import InputSpec, IntArray
 
 PIXELS_AT_ONCE = 1 << 23  # of samples that are drawn together: bounds the memory for what lies between
-BYTES_A_PIXEL = 160  # at most so much lies between for each of them
+BYTES_A_PIXEL = 200  # at most so much lies between for each of them
 
 
 class Place(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from eyas.data.device.catalog import Catalog
-from eyas.data.device.filling import Filling
+from eyas.data.device.filling import CHUNK, Filling
 from eyas.data.device.layout import Layout
 from eyas.data.device.memory import Place
 from eyas.data.index import DatasetIndex
@@ -76,7 +76,7 @@ def fill(filling: Filling, place: Place, workers: int, patience: float) -> tuple
                         fix="--data.cache jpeg") from None  # fmt: skip
     found, firsts, end = np.zeros((len(index), 2), np.int64), np.zeros(len(index), np.int64), edge
     tasks = filling.tasks()
-    pipe = Pipe(filling.batches, workers, False, _chunk_bytes(filling, sizes), patience)
+    pipe = Pipe(filling.batches, workers, False, _chunk_bytes(layout, sizes), patience)
     try:
         for batch in track(pipe.run(tasks), len(tasks), f"decoding images into the memory of {device}"):
             numbers, own = batch.indices.numpy(), batch.sizes.numpy()
@@ -95,11 +95,10 @@ def fill(filling: Filling, place: Place, workers: int, patience: float) -> tuple
     return pixels, Catalog.build(index, layout, found, firsts)
 
 
-def _chunk_bytes(filling: Filling, sizes: IntArray) -> int:
-    """Return the memory of the largest answer of a worker."""
-    most = max((filling.layout.pixels(*filling.layout.decoded(*size)) for size in np.unique(sizes, axis=0).tolist()
-                if min(size) > 0), default=1)  # fmt: skip
-    return 3 * most
+def _chunk_bytes(layout: Layout, sizes: IntArray) -> int:
+    """Return the most memory that an answer of a worker can take."""
+    different = np.unique(sizes, axis=0).tolist()
+    return 3 * CHUNK * max((layout.pixels(*layout.decoded(*size)) for size in different if min(size) > 0), default=1)
 
 
 def _changed(index: DatasetIndex, number: int, known: list[int], size: list[int]) -> UserError:
