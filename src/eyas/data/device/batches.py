@@ -71,17 +71,18 @@ class DeviceBatches:
         self._pipe: Pipe | None = None
 
     def run(self, tasks: list[Task]) -> Iterator[Batch]:
-        """Yield the batches of the tasks, which are of one epoch; decode the data set before the first ones.
+        """Yield the batches of the tasks; decode the data set before the first ones.
 
         Raises:
             UserError: more than 1 % of the pictures can't be read; a worker ended, or gave nothing for too long.
         """
         pixels, pipe = self.prepare()
-        policy = self.policy_of(tasks[0][0])
+        policies = (self.policy_of(epoch) for epoch, numbers in tasks for _ in numbers)
+        planned = zip(pipe.run(tasks), policies, strict=False)
         if self.device.type == "cuda":
-            yield from self._ahead(pipe.run(tasks), pixels, policy)
+            yield from self._ahead(planned, pixels)
         else:
-            for batch in pipe.run(tasks):
+            for batch, policy in planned:
                 yield self.drawn(batch, pixels, policy)
 
     def close(self) -> None:
@@ -106,12 +107,12 @@ class DeviceBatches:
             self._pipe = Pipe(plans.batches, self._workers, self.device.type == "cuda", nbytes, self._patience)
         return self._pixels, self._pipe
 
-    def _ahead(self, planned: Iterator[Batch], pixels: Tensor, policy: AugmentPolicy) -> Iterator[Batch]:
+    def _ahead(self, planned: Iterator[tuple[Batch, AugmentPolicy]], pixels: Tensor) -> Iterator[Batch]:
         """Yield the batches drawn on a stream of their own, a batch ahead: the GPU does it beside the training step."""
         stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self.device))  # which may still be filling the store
 
-        def draw(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
+        def draw(batch: Batch, policy: AugmentPolicy) -> tuple[Batch, torch.cuda.Event]:
             with torch.cuda.stream(stream):
                 return self.drawn(batch, pixels, policy), stream.record_event()
 
@@ -123,8 +124,8 @@ class DeviceBatches:
             return batch
 
         coming: tuple[Batch, torch.cuda.Event] | None = None
-        for batch in planned:
-            following = draw(batch)
+        for batch, policy in planned:
+            following = draw(batch, policy)
             if coming is not None:
                 yield hand_over(*coming)
             coming = following
