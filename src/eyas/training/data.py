@@ -106,7 +106,8 @@ class DetectionData(L.LightningDataModule):
             self.loader.load_state_dict(self._resume_from)
             self._resume_from = None
         if self.recipe.cache == "auto" and (trainer is None or trainer.is_global_zero):
-            open_console(stderr=True).print(f"data.cache auto: {self.loader.chosen.told()}", soft_wrap=True)
+            note = f"data.cache auto: {self.loader.chosen.told()}"
+            open_console(stderr=True).print(note, markup=False, highlight=False, soft_wrap=True)
         if self.loader.chosen.store is not None:
             self.loader.prepare()  # now, because it shows how far it is, as training does for itself later
         return self.loader
