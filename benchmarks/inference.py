@@ -37,7 +37,7 @@ import onnxruntime
 import openvino
 from inference_models import bundle, clip_in, pictures_in, untrained_run
 
-from eyas.artifacts.bundle import read_manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.runtime.annotate import annotate
 from eyas.runtime.bench_clock import now, since
 from eyas.runtime.detector import Detector
@@ -116,7 +116,7 @@ def by_turns(ways: Mapping[str, Callable[[], object]], rounds: int, each: int = 
 def bare_openvino(folder: Path) -> Callable[[Any], Callable[[], object]]:
     """Return what makes the bare inference call on a picture: the same file and options, nothing of ours."""
     options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
-    hint = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}[read_manifest(folder).precision]
+    hint = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}[Manifest.read(folder).precision]
     model = openvino.Core().compile_model(folder / "model.xml", "CPU", {**options, "INFERENCE_PRECISION_HINT": hint})
     request = model.create_infer_request()
 

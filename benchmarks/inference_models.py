@@ -15,9 +15,10 @@ import onnx
 import torch
 from torch import nn
 
-from eyas.artifacts.bundle import Manifest, write_manifest
 from eyas.artifacts.card import hash_file
-from eyas.artifacts.run import CONFIG, WEIGHTS, read_config, write_config
+from eyas.artifacts.layout import CONFIG, WEIGHTS
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.run import Run, RunConfig
 from eyas.compile.bundle import graph_precision
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.int8 import check_int8
@@ -29,7 +30,7 @@ from eyas.decode import read_image
 from eyas.models import weights, zoo
 from eyas.runtime.bench_picture import write_pictures
 from eyas.runtime.machine import processor
-from eyas.types import InputSpec, RunConfig, UInt8Array
+from eyas.types import InputSpec, UInt8Array
 
 SIZE = Sides(width=640, height=480)
 CLASSES = 80
@@ -51,7 +52,7 @@ def untrained_run(folder: Path, name: str) -> Path:
         for _ in range(2):
             net(torch.rand(2, 3, 128, 160))
     folder.mkdir(parents=True)
-    write_config(folder, RunConfig(zoo.describe(name), tuple(f"class {i}" for i in range(CLASSES)), InputSpec()))
+    Run(folder, RunConfig(zoo.describe(name), tuple(f"class {i}" for i in range(CLASSES)), InputSpec())).write()
     weights.save_model(net.eval(), folder / WEIGHTS)
     assert (folder / CONFIG).is_file()
     return folder
@@ -67,7 +68,7 @@ def bundle(
     if (out / "manifest.json").is_file():
         return out
     out.mkdir(parents=True, exist_ok=True)
-    info, config = target_info(target, precision), read_config(run)
+    info, config = target_info(target, precision), Run.read(run).config
     spec, sizes = input_of(config.input, SIZE)
     spec = spec if margin is None else replace(spec, margin=margin)
     graph = out / "model.onnx"
@@ -97,7 +98,7 @@ def bundle(
         created="2026-01-01T00:00:00+00:00",
         eyas=importlib.metadata.version("eyas"),
     )
-    write_manifest(out, manifest)
+    manifest.write(out)
     return out
 
 

@@ -39,7 +39,7 @@ def plan_rate(batches: DeviceBatches) -> float:
     _, pipe = batches.prepare()
     numbers = tuple(range(len(batches.order)))
     start = time.process_time()
-    count = sum(len(arrays.counts) for arrays in pipe.make(1, numbers, lambda shape: np.empty(shape, np.uint8)))
+    count = sum(len(arrays.counts) for arrays in pipe.make(1, numbers, False, lambda shape: np.empty(shape, np.uint8)))
     return count / (time.process_time() - start)
 
 
@@ -50,7 +50,7 @@ def draw_rate(batches: DeviceBatches, planned: list[Batch], device: torch.device
     _wait(device)
     start = clock()
     for batch in planned:
-        batches.drawn(batch, pixels, batches.policy_of(1))
+        batches.drawn(batch, pixels, batches.policies.usual)
     _wait(device)
     return sum(map(len, planned)) / (clock() - start)
 
@@ -90,7 +90,7 @@ def main() -> None:
             host = train_loader(index, spec, policy, cache="decoded", **options)
             batches = ours.batches
             assert isinstance(batches, DeviceBatches)
-            planned = list(batches.prepare()[1].run([(1, tuple(range(len(ours))))]))
+            planned = list(batches.prepare()[1].run([(1, tuple(range(len(ours))), False)]))
             list(host)
             planned = planned if device.type == "cuda" else planned[:1]  # a processor takes its time
             rates = [

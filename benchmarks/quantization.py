@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from eyas.artifacts.bundle import Manifest
-from eyas.artifacts.run import read_config
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.run import Run
 from eyas.compile.dialect import quantize
 from eyas.compile.nodes import network_nodes
 from eyas.compile.onnx import export
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--calibrate", type=int, nargs="+", default=[64])
     parser.add_argument("--clipping", nargs="+", default=["mse", "99.9", "99.99", "99.999", "100"])
     args = parser.parse_args()
-    config = read_config(args.run)
+    config = Run.read(args.run).config
     found = find_pictures(args.run)
     index = spread(found.judge, args.pictures)
     with tempfile.TemporaryDirectory() as folder:

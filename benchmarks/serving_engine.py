@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from eyas.artifacts.bundle import read_manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.files import write_json
 from eyas.runtime.loading import load
 from eyas.runtime.machine import processor
@@ -99,7 +99,7 @@ async def round_trips(bundle: Path, classes: tuple[str, ...], num: int) -> dict[
     """Return the time from handing a payload to a worker until its answer, which is a refusal at first sight."""
     worker = ProcessWorker("w", WorkerSpec(bundle, threads=1), classes)
     await worker.start(print)
-    thresholds, found = read_manifest(bundle).thresholds, {}
+    thresholds, found = Manifest.read(bundle).thresholds, {}
     for size in (1_000, BYTES, 1_200_000):
         times, task = [], Task(b"x" * size, thresholds)
         for _ in range(num):
@@ -115,7 +115,7 @@ async def round_trips(bundle: Path, classes: tuple[str, ...], num: int) -> dict[
 
 async def measure(bundle: Path, num: int) -> dict[str, Any]:
     """Return all numbers of one bundle."""
-    data, manifest = picture(), read_manifest(bundle)
+    data, manifest = picture(), Manifest.read(bundle)
     pipeline = Pipeline(load(bundle, threads=1, spin=False), PictureLimits())
     pipeline.warm_up(1)
     start = time.perf_counter()

@@ -13,6 +13,7 @@ from pathlib import Path
 # Before torch, OpenCV or matplotlib are imported: small tensors gain nothing from threads, and workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("WANDB_MODE", "offline")  # nothing goes to the account of who runs the tests
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -90,8 +91,9 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     another name; both are champion and challenger of the model `shapes` in the registry `registry`.
     """
     import eyas
-    from eyas.artifacts.bundle import MANIFEST, read_manifest, write_manifest
-    from eyas.artifacts.card import write_card
+    from eyas.artifacts.card import Card
+    from eyas.artifacts.layout import MANIFEST
+    from eyas.artifacts.manifest import Manifest
     from eyas.compile.bundle import Settings, compile_run
     from eyas.data.shapes import make_shapes
     from eyas.serve.registry import open_registry
@@ -109,10 +111,10 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_checkpoints()
         compile_run("runs/quickstart", "bundles/quickstart", Settings(measured=0))
         other = shutil.copytree("bundles/quickstart", Path("bundles/next"))
-        manifest = read_manifest(other).model_copy(update={"name": "next"})
-        write_manifest(other, manifest)
+        manifest = Manifest.read(other).model_copy(update={"name": "next"})
+        manifest.write(other)
         files = [MANIFEST, *manifest.files]
-        write_card(other, "bundle", files, version=manifest.eyas, created=manifest.created)
+        Card.write(other, "bundle", files, version=manifest.eyas, created=manifest.created)
         registry = open_registry("registry")
         for bundle, alias in ((Path("bundles/quickstart"), "champion"), (other, "challenger")):
             registry.promote("shapes", registry.add(bundle, "shapes").key.version, alias)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eyas.artifacts.run import RunConfig
 from eyas.errors import UserError
-from eyas.types import DETECT, EVALUATE, Detections, InputSpec, RunConfig, Thresholds, checked_fields
+from eyas.types import DETECT, EVALUATE, Detections, InputSpec, Thresholds, checked_fields
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -190,20 +190,3 @@ def checked_fields(cls: type, fields: object, where: str) -> dict[str, Any]:
             near = suggest(name, known) if isinstance(name, str) and len(name) < 100 else ""
             raise UserError(f"Unknown field {shown(name)}{near}.", where=where, expected="one of " + ", ".join(known))
     return dict(fields)
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What `config.json` of a run holds: all that is needed to build the network and feed it.
-
-    Attributes:
-        model: the model's kind and spec, as `{"kind": "yolo_nas", "name": "n", "spec": {...}}`.
-        classes: class names, in label order.
-        input: the input contract.
-        thresholds: what `detect` uses unless told otherwise.
-    """
-
-    model: dict[str, Any]
-    classes: tuple[str, ...]
-    input: InputSpec = field(default_factory=InputSpec)
-    thresholds: Thresholds = DETECT

@@ -1,248 +1,66 @@
-"""A bundle's manifest: written and read back, its schema in the manual, and everything odd refused in plain words."""
+"""A bundle: manifest, files and card are written together, and what differs from them is refused."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
-from tests.meta.source import ROOT
+from tests.serve.registry.carded import write_bundle
 
-from eyas.artifacts.bundle import MANIFEST, Accuracy, Manifest, manifest_schema, read_manifest, write_manifest
-from eyas.artifacts.card import hash_file
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.card import CARD, Card
+from eyas.artifacts.layout import MANIFEST
 from eyas.errors import UserError
-from eyas.runtime.loading import load
-from eyas.runtime.onnx_file import has_external_data
-from eyas.runtime.sessions.chunks import run_in_chunks
-from eyas.runtime.sessions.onnxruntime import OnnxRuntimeSession, pick_providers
-from eyas.types import InputSpec, Thresholds, UInt8Array
-
-
-def small_model() -> onnx.ModelProto:
-    """Return a graph with the contract of a bundle: two boxes and two classes, from the mean of a picture."""
-    nodes = [
-        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=1),
-        helper.make_node("Squeeze", ["mean", "last"], ["flat"]),
-        helper.make_node("Mul", ["flat", "zeros"], ["nothing"]),
-        helper.make_node("Add", ["nothing", "one_box"], ["boxes"]),
-        helper.make_node("Mul", ["flat", "factors"], ["scores"]),
-    ]
-    constants = {
-        "axes": np.array([1, 2, 3]),
-        "last": np.array([3]),
-        "zeros": np.zeros((1, 2, 4), np.float32),
-        "one_box": np.array([[[8, 8, 24, 24], [40, 8, 60, 24]]], np.float32),
-        "factors": np.array([[[1 / 255, 0], [0, 1 / 300]]], np.float32),
-    }
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 64, 96, 3])],
-        [
-            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["batch", 2, 4]),
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 2, 2]),
-        ],
-        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    """A bundle of the small graph."""
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    onnx.save(small_model(), folder / "model.onnx")
-    write_manifest(folder, manifest_of(folder))
-    return folder
+def folder(tmp_path: Path) -> Path:
+    """The folder of a bundle with its card."""
+    return write_bundle(tmp_path / "bundle")
 
 
-def manifest_of(folder: Path, **changes: Any) -> Manifest:
-    """Return the manifest of the small graph."""
-    fields = {
-        "name": "small",
-        "classes": ("red", "blue"),
-        "input": InputSpec(64, 96, margin=0),
-        "batch": (1, 2),
-        "candidates": 2,
-        "thresholds": Thresholds(confidence=0.1),
-        "target": "onnxruntime",
-        "precision": "fp32",
-        "files": {"model.onnx": hash_file(folder / "model.onnx")},
-        "entry": "model.onnx",
-        "created": "2026-01-01T00:00:00+00:00",
-        "eyas": "0",
-    }
-    return Manifest(**{**fields, **changes})
+def test_sealed_it_is_read_back_and_agrees_with_its_card(folder: Path) -> None:
+    bundle = Bundle.read(folder)
+    changed = Bundle(folder, bundle.manifest.model_copy(update={"name": "other"}))
+    parent = {"kind": "run", "path": "run", "sha256": "0" * 64}
+    card = changed.seal(parents=[parent], recipe={"target": "onnx"})
+    assert Bundle.read(folder) == changed and changed.verify() == card == Card.read(folder)
+    assert (card.kind, card.parents, card.recipe) == ("bundle", [parent], {"target": "onnx"})
+    assert set(card.files) == {MANIFEST, "model.onnx"}
+    assert (card.version, card.created) == (bundle.manifest.eyas, bundle.manifest.created)
 
 
-def change(folder: Path, **fields: Any) -> None:
-    """Change fields of the manifest on disk."""
-    held = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps({**held, **fields}))
+def test_without_a_card_only_the_manifest_counts(folder: Path) -> None:
+    (folder / CARD).unlink()
+    bundle = Bundle.read(folder)
+    with pytest.raises(UserError):
+        bundle.verify()
 
 
-def refresh(folder: Path) -> None:
-    """Make the manifest's hash right again."""
-    change(folder, files={"model.onnx": hash_file(folder / "model.onnx")})
+@pytest.mark.parametrize("name", [MANIFEST, "model.onnx"])
+def test_a_changed_file_is_refused(folder: Path, name: str) -> None:
+    bundle = Bundle.read(folder)
+    (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
+    for look in (lambda: Bundle.read(folder), bundle.verify):
+        with pytest.raises(UserError, match=rf"{name} was changed after it was made"):
+            look()
 
 
-def test_what_is_written_is_read(bundle: Path) -> None:
-    assert read_manifest(bundle) == manifest_of(bundle)
-    with load(bundle) as detector:
-        found = detector.predict([np.full((64, 96, 3), 200, np.uint8)] * 5, detector.thresholds)
-    assert len(found) == 5 and [len(one) for one in found] == [2] * 5
-    np.testing.assert_allclose(found[4].boxes[0], [8, 8, 24, 24])
-    assert [found[0].classes[label] for label in found[0].labels] == ["red", "blue"]
+@pytest.mark.parametrize("kept", [[], [MANIFEST], ["model.onnx"]])
+def test_a_card_that_does_not_speak_of_a_file_is_refused(folder: Path, kept: list[str]) -> None:
+    bundle = Bundle.read(folder)
+    Card.write(folder, "bundle", kept)
+    with pytest.raises(UserError, match="The card does not speak of"):
+        Bundle.read(folder)
+    with pytest.raises(UserError, match="The bundle's card does not name"):
+        bundle.verify()
 
 
-def test_an_accuracy_that_is_not_defined_is_not_written() -> None:
-    """JSON has no NaN: the manifest could not be read again."""
-    with pytest.raises(UserError, match="mAP is not defined"):
-        Accuracy(map=float("nan"), map_fp32=0.5, data="shapes", split="val", pictures=3)
-
-
-def test_the_schema_in_the_manual_is_this_one() -> None:
-    text = (ROOT / "docs" / "manifest.schema.json").read_text(encoding="utf-8")
-    assert json.loads(text) == json.loads(json.dumps(manifest_schema()))
-
-
-def test_a_changed_or_missing_file(bundle: Path) -> None:
-    data = bytearray((bundle / "model.onnx").read_bytes())
-    data[-1] ^= 1
-    (bundle / "model.onnx").write_bytes(data)
-    with pytest.raises(UserError, match=r"model.onnx was changed"):
-        load(bundle)
-    (bundle / "model.onnx").unlink()
-    with pytest.raises(UserError, match=r"model.onnx is missing"):
-        load(bundle)
-
-
-def test_a_newer_eyas(bundle: Path) -> None:
-    change(bundle, version=2, something_new=1)
-    with pytest.raises(UserError, match="newer Eyas"):
-        load(bundle)
-
-
-@pytest.mark.parametrize(
-    "name", ["../model.onnx", "/etc/passwd", "a/../../b", "C:\\x", "c:x", "a\\..\\b", "", ".", "a//b", "./a", "a\0b"]
-)
-def test_a_path_that_leads_outside(bundle: Path, name: str) -> None:
-    (bundle.parent / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes())
-    change(bundle, files={name: hash_file(bundle / "model.onnx")}, entry=name)
-    with pytest.raises(UserError, match="may lead outside"):
-        load(bundle)
-
-
-def test_a_link_that_leads_outside(bundle: Path) -> None:
-    outside = bundle.parent / "secret.onnx"
-    (bundle / "model.onnx").rename(outside)
-    (bundle / "model.onnx").symlink_to(outside)
-    with pytest.raises(UserError, match="names a file outside its folder"):
-        load(bundle)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"format": "other"}, "not a bundle's"),
-        ({"precision": "int7"}, "precision"),
-        ({"classes": []}, "classes"),
-        ({"batch": [4, 1]}, "4 to 1 is no range"),
-        ({"entry": "model.xml"}, "is not among the files"),
-        ({"extra": 1}, "extra"),
-        ({"input": {"heigth": 64}}, "did you mean 'height'"),
-        ({"input": {"height": 65, "width": 96}}, "multiple of 32"),
-        ({"thresholds": {"confidence": 7}}, "confidence threshold is 7"),
-        ({"candidates": "many"}, "candidates"),
-    ],
-)
-def test_a_wrong_field_is_named(bundle: Path, fields: dict[str, Any], message: str) -> None:
-    change(bundle, **fields)
-    with pytest.raises(UserError, match=message):
-        load(bundle)
-
-
-def test_text_that_is_no_manifest(bundle: Path) -> None:
-    (bundle / MANIFEST).write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        load(bundle)
-    (bundle / MANIFEST).write_text("[1]")
-    with pytest.raises(UserError, match="not a bundle's"):
-        load(bundle)
-
-
-@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "/etc/hostname"])
-def test_external_data_is_refused_before_it_is_read(bundle: Path, location: str) -> None:
-    model = small_model()
-    tensor = model.graph.initializer[2]
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=location)
-    (bundle / "model.onnx").write_bytes(model.SerializeToString())
-    refresh(bundle)
-    with pytest.raises(UserError, match="names other files"):
-        load(bundle)
-
-
-def test_external_data_deep_inside_is_found() -> None:
-    plain = small_model()
-    assert not has_external_data(plain.SerializeToString())
-    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="x")
-    inner = helper.make_graph([helper.make_node("Constant", [], ["c"], value=tensor)], "inner", [], [])
-    plain.graph.node.append(helper.make_node("If", ["a"], ["b"], then_branch=inner, else_branch=inner))
-    assert has_external_data(plain.SerializeToString())
-
-
-@pytest.mark.parametrize("data", [b"rubbish, not a graph", b"", None])
-def test_a_broken_graph(bundle: Path, data: bytes | None) -> None:
-    whole = (bundle / "model.onnx").read_bytes()
-    (bundle / "model.onnx").write_bytes(whole[: len(whole) // 2] if data is None else data)
-    refresh(bundle)
-    with pytest.raises(UserError, match="ONNX"):
-        load(bundle)
-
-
-def test_sizes_of_a_bundle(bundle: Path) -> None:
-    manifest = manifest_of(bundle, sizes=(64, 128))
-    assert manifest.for_size(128).input == InputSpec(128, 128, margin=0)
-    with pytest.raises(UserError, match="not compiled for inputs of 160"):
-        manifest.for_size(160)
-    with pytest.raises(UserError, match="multiple of 32"):
-        manifest.for_size(100)
-
-
-@pytest.mark.parametrize(("num", "batch", "calls"), [(5, (1, 2), [2, 2, 1]), (3, (2, 4), [3]), (5, (4, 4), [4, 4])])
-def test_batches_of_any_size(num: int, batch: tuple[int, int], calls: list[int]) -> None:
-    seen: list[int] = []
-
-    def run(images: UInt8Array) -> Any:
-        seen.append(len(images))
-        return images[:, 0, :, :1].astype(np.float32), images[:, 0, :, :2].astype(np.float32)
-
-    images = np.arange(num, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    boxes, scores = run_in_chunks(run, images, batch)
-    assert seen == calls and len(boxes) == len(scores) == num
-    assert boxes[:, 0, 0].tolist() == list(range(num))
-
-
-def test_the_engine_itself(bundle: Path) -> None:
-    session = OnnxRuntimeSession(bundle, read_manifest(bundle), threads=1, device="cpu")
-    boxes, scores = session.run(np.full((3, 64, 96, 3), 255, np.uint8))
-    assert boxes.shape == (3, 2, 4) and scores.shape == (3, 2, 2) and scores[2, 0, 0] == pytest.approx(1.0)
-    assert "1 thread, fp32" in session.description
-    assert pick_providers("cpu") == ["CPUExecutionProvider"]
-    with pytest.raises(UserError, match="can't use the device 'tpu'"):
-        pick_providers("tpu")
-
-
-def test_a_folder_that_is_no_bundle_is_told_how_one_is_made(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no bundle.*manifest\.json") as error:
-        read_manifest(tmp_path)
-    assert "eyas compile" in str(error.value)
+def test_a_manifest_that_names_another_file_than_the_card_is_refused(folder: Path) -> None:
+    manifest = Bundle.read(folder).manifest.model_copy(update={"files": {"model.onnx": "0" * 64}})
+    bundle = Bundle(folder, manifest)
+    bundle.seal(parents=[], recipe={})
+    with pytest.raises(UserError, match=r"model.onnx is not the file that the manifest names"):
+        bundle.verify()
+    with pytest.raises(UserError, match=r"model.onnx was changed after it was made: its SHA-256 is not the manifest's"):
+        Bundle.read(folder)

@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import save_file
 from tests.nasty import replaced, variants
 
-from eyas.artifacts.card import write_card
-from eyas.artifacts.run import CONFIG, WEIGHTS, read_config, verify_run, write_config
+from eyas.artifacts.card import Card
+from eyas.artifacts.layout import CONFIG, WEIGHTS
+from eyas.artifacts.run import Run, RunConfig, RunFolder
 from eyas.errors import UserError
 from eyas.models import zoo
 from eyas.models.spec import YoloNasSpec
 from eyas.runtime.loading import load
-from eyas.types import InputSpec, RunConfig
+from eyas.types import InputSpec
 
 CREATED = "2026-01-01T00:00:00+00:00"
 
@@ -34,9 +35,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def save_run(folder: Path) -> None:
     """Write a run whose card names its settings and weights."""
     folder.mkdir()
-    write_config(folder, RunConfig(zoo.describe("p"), ("red", "blue"), InputSpec(64, 64)))
+    Run(folder, RunConfig(zoo.describe("p"), ("red", "blue"), InputSpec(64, 64))).write()
     save_file(zoo.build("p", 2).state_dict(), folder / WEIGHTS)
-    write_card(folder, "run", [CONFIG, WEIGHTS], version="0", created=CREATED)
+    Card.write(folder, "run", [CONFIG, WEIGHTS], version="0", created=CREATED)
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_any_value_in_any_field_is_opened_or_refused_in_words(run: Path) -> None
     for what, text in variants(document):
         (run / CONFIG).write_text(text)
         try:
-            YoloNasSpec.from_dict(read_config(run).model.get("spec"))
+            YoloNasSpec.from_dict(Run.read(run).config.model.get("spec"))
         except UserError as error:
             assert len(str(error)) < 2000, what
             refused.append(what)
@@ -111,14 +112,14 @@ def test_a_run_that_agrees_with_its_card_and_makes_no_sense(
     run: Path, path: tuple[str | int, ...], value: object
 ) -> None:
     (run / CONFIG).write_text(json.dumps(replaced(json.loads((run / CONFIG).read_text()), path, value)))
-    write_card(run, "run", [CONFIG, WEIGHTS], version="0", created=CREATED)
+    Card.write(run, "run", [CONFIG, WEIGHTS], version="0", created=CREATED)
     with pytest.raises(UserError):
         load(run)
 
 
 @pytest.mark.parametrize("kept", [[], [CONFIG], [WEIGHTS]])
 def test_files_that_the_card_does_not_speak_of(run: Path, kept: list[str]) -> None:
-    assert verify_run(run)
-    write_card(run, "run", kept, version="0", created=CREATED)
+    assert RunFolder(run).verify()
+    Card.write(run, "run", kept, version="0", created=CREATED)
     with pytest.raises(UserError, match="The card does not speak of"):
         load(run)

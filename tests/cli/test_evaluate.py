@@ -11,10 +11,10 @@ from tests.evaluate.colours import ColourSession, colour_detector, write_dataset
 
 import eyas
 import eyas.evaluate.run
-from eyas.artifacts.run import write_config
+from eyas.artifacts.run import Run, RunConfig
 from eyas.cli.main import main
 from eyas.errors import UserError
-from eyas.types import EVALUATE, RunConfig
+from eyas.types import EVALUATE
 
 CLASSES = ("red", "green", "blue")
 
@@ -24,7 +24,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a data set, where loading any run gives a detector of coloured rectangles."""
     write_dataset(tmp_path / "data")
     (tmp_path / "run").mkdir()
-    write_config(tmp_path / "run", RunConfig({}, CLASSES, colour_detector(CLASSES).input))
+    Run(tmp_path / "run", RunConfig({}, CLASSES, colour_detector(CLASSES).input)).write()
     use(monkeypatch, CLASSES)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eyas.artifacts.card import read_card, write_card
+from eyas.artifacts.card import Card
 from eyas.cli.main import main
 
 
@@ -14,7 +14,7 @@ def artefact(folder: Path, kind: str, parents: list[dict[str, str]], text: str =
     """Write an artefact with one file and return the entry that a child notes of it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "file.txt").write_text(text)
-    card = write_card(folder, kind, ["file.txt"], version="0.1.0", created="2026-01-02T03:04:05+00:00", parents=parents)
+    card = Card.write(folder, kind, ["file.txt"], version="0.1.0", created="2026-01-02T03:04:05+00:00", parents=parents)
     return {"kind": kind, "path": str(folder), "sha256": card.sha256}
 
 
@@ -46,7 +46,7 @@ def test_the_chain_is_shown(bundle: Path, capsys: pytest.CaptureFixture[str]) ->
         f"   └─ dataset {bundle.parent / 'shapes'}",
     ]
     assert sum("unchanged" in line for line in lines) == 3
-    assert read_card(bundle).sha256[:12] in lines[1] and "2026-01-02" in lines[1]
+    assert Card.read(bundle).sha256[:12] in lines[1] and "2026-01-02" in lines[1]
 
 
 @pytest.mark.parametrize("name", ["bundle", "run", "shapes"])
@@ -71,7 +71,7 @@ def test_a_parent_that_was_made_again_is_found(bundle: Path, capsys: pytest.Capt
 
 def test_a_parent_may_be_known_by_the_hash_of_one_file(tmp_path: Path) -> None:
     run = artefact(tmp_path / "run", "run", [])
-    one_file = read_card(tmp_path / "run").files["file.txt"]
+    one_file = Card.read(tmp_path / "run").files["file.txt"]
     artefact(tmp_path / "later", "run", [{**run, "sha256": one_file}])
     assert main(["lineage", str(tmp_path / "later")]) == 0
 

@@ -258,3 +258,40 @@ def test_a_verb_of_two_words_is_the_longer_one() -> None:
     assert split_verb(["bench", "serve", "x", "--seconds", "1"]) == ("bench serve", ["x", "--seconds", "1"])
     assert split_verb(["bench", "./serve"]) == ("bench", ["./serve"])
     assert split_verb(["bench"]) == ("bench", [])
+
+
+@pytest.mark.parametrize(
+    ("given", "policy", "spins"),
+    [
+        ({}, "PASSIVE", main_module._WAITING["GOMP_SPINCOUNT"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", None),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "PASSIVE", None),
+        ({"GOMP_SPINCOUNT": "7"}, None, "7"),
+    ],
+)
+def test_threads_wait_as_measured_unless_the_user_says_how(
+    given: dict[str, str], policy: str | None, spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in main_module._WAITING:
+        monkeypatch.setenv(name, "")  # so that it is put back as it was
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--version"]) == 0
+    assert (os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT")) == (policy, spins)
+
+
+def test_openmp_reads_how_its_threads_wait() -> None:
+    """It is read once, when PyTorch loads it: by then it must have been set."""
+    script = (
+        "from eyas.cli.main import main; main(['--version']); import torch; print(torch.__config__.parallel_info())"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in main_module._WAITING}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**kept, "OMP_DISPLAY_ENV": "VERBOSE"}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("PyTorch uses another OpenMP than GNU's here")
+    assert f"GOMP_SPINCOUNT = '{main_module._WAITING['GOMP_SPINCOUNT']}'" in done.stderr
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr

@@ -54,6 +54,11 @@ def test_prints_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert recipe["trainer"]["devices"] == 2 and recipe["optim"]["lr"] == 2e-4
 
 
+def test_loggers_are_given_at_once_or_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--logger", "mlflow,wandb", "--logger", "tensorboard", "--print-recipe"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"] == ["mlflow", "wandb", "tensorboard"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -63,6 +68,8 @@ def test_prints_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) -> None:
         (["--optim.lrr", "1"], "did you mean '--optim.lr'"),
         (["--model", "nn", "--data", "x"], ""),
         (["--config", "none.yaml"], "no file none.yaml"),
+        (["--logger", "mlflow,wandbs"], "no logger 'wandbs' (did you mean 'wandb'?)"),
+        (["--resume", "run", "--logger", "mlflow"], "--logger can't be changed"),
     ],
 )
 def test_wrong_input_is_explained(

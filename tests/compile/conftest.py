@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.compile.made import write_data, write_run
 
-from eyas.compile.bundle import Bundle, compile_run
+from eyas.artifacts.bundle import Bundle
+from eyas.compile.bundle import compile_run
 from eyas.compile.settings import Settings
 
 

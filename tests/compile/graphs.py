@@ -11,13 +11,13 @@ import onnxslim
 import torch
 from tests.runtime.fakes import CLASSES, random_net
 
-from eyas.artifacts.run import read_config
+from eyas.artifacts.run import Run, RunConfig
 from eyas.compile.dialect import quantize
 from eyas.compile.graph import CANDIDATES as HOST_CANDIDATES
 from eyas.compile.graph import deployed, load_net
 from eyas.compile.quantize import quantization_of
 from eyas.models.fuse import fused
-from eyas.types import InputSpec, RunConfig
+from eyas.types import InputSpec
 
 SPEC = InputSpec(96, 96)
 SIZES, BATCHES = (64, 128), (1, 4)
@@ -26,8 +26,8 @@ CANDIDATES = 50
 
 def write_graph(path: Path, precision: str = "fp32", *, dynamic: bool = True, run: Path | None = None) -> Path:
     """Write the smallest network, or a run's, as ONNX, typed as asked, for any batch and size if `dynamic`."""
-    config = RunConfig({}, CLASSES, SPEC) if run is None else read_config(run)
-    net = fused(random_net(len(CLASSES))) if run is None else load_net(run, config)
+    config = RunConfig({}, CLASSES, SPEC) if run is None else Run.read(run).config
+    net = fused(random_net(len(CLASSES))) if run is None else load_net(Run(run, config))
     graph = deployed(net, config, precision=precision, candidates=CANDIDATES if run is None else HOST_CANDIDATES)
     axes = {"images": {0: "batch", 1: "height", 2: "width"}, "boxes": {0: "batch"}, "scores": {0: "batch"}}
     with warnings.catch_warnings(), torch.no_grad():

@@ -8,13 +8,14 @@ import torch
 from tests.models.nets import with_random_statistics
 from torch import nn
 
-from eyas.artifacts.card import write_card
-from eyas.artifacts.run import CONFIG, RECIPE, WEIGHTS, write_config
+from eyas.artifacts.card import Card
+from eyas.artifacts.layout import CONFIG, RECIPE, WEIGHTS
+from eyas.artifacts.run import Run, RunConfig
 from eyas.data.shapes import make_shapes
 from eyas.files import write_json
 from eyas.models import weights, zoo
 from eyas.models.spec import StageSpec, YoloNasSpec
-from eyas.types import InputSpec, RunConfig, Thresholds, UInt8Array
+from eyas.types import InputSpec, Thresholds, UInt8Array
 
 TINY = YoloNasSpec(
     stem_width=6,
@@ -38,10 +39,10 @@ def write_run(folder: Path, data: Path, size: int = 96) -> Path:
             if name.endswith("cls_pred.bias"):
                 parameter += 3.5  # from the prior of 0.01 to scores that pass the threshold
     config = RunConfig(zoo.describe(TINY), classes, InputSpec(size, size), Thresholds(confidence=0.05))
-    write_config(folder, config)
+    Run(folder, config).write()
     weights.save_model(net, folder / WEIGHTS)
     write_json(folder / RECIPE, {"data": {"root": str(data), "train": "train", "val": "val"}})
-    write_card(folder, "run", [CONFIG, RECIPE, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
+    Card.write(folder, "run", [CONFIG, RECIPE, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
     return folder
 
 

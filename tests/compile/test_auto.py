@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from eyas.artifacts.bundle import read_manifest
-from eyas.artifacts.card import verify_card
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.card import Card
+from eyas.artifacts.manifest import Manifest
 from eyas.cli.main import main
 from eyas.compile.auto import Trial, candidates, choose, compile_auto
-from eyas.compile.bundle import Bundle
 from eyas.compile.settings import Settings
 from eyas.errors import UserError
 from eyas.runtime.loading import load
@@ -68,11 +68,11 @@ def test_a_choice_is_built_and_timed(
     assert main([*command, "--out", "best", "--budget", "100"]) == 0
     printed = capsys.readouterr().out
     assert "<- chosen" in printed and "int8" in printed and "fp32" in printed
-    manifest = read_manifest(tmp_path / "best")
+    manifest = Manifest.read(tmp_path / "best")
     assert (
         manifest.name == "best" and manifest.latency[0].median_ms > 0 and "onnxruntime" in manifest.latency[0].versions
     )
-    verify_card(tmp_path / "best")
+    Card.verify(tmp_path / "best")
     with load(tmp_path / "best") as detector:
         assert manifest.precision in detector.describe()
     with pytest.raises(UserError, match="A choice needs mAP"):

@@ -14,11 +14,13 @@ import pytest
 from tests.runtime.fakes import picture
 
 import eyas
-from eyas.artifacts.bundle import Accuracy, read_manifest
-from eyas.artifacts.card import lineage, verify_card
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.card import Card, lineage
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.measured import Accuracy
 from eyas.cli.main import main
 from eyas.compile import verify
-from eyas.compile.bundle import Bundle, compile_run
+from eyas.compile.bundle import compile_run
 from eyas.compile.settings import Settings
 from eyas.compile.verify import Bound
 from eyas.errors import UserError
@@ -30,7 +32,7 @@ BLOCK += "    sys.modules[name] = None\n"
 
 
 def test_the_manifest_says_what_was_built_and_measured(bundle: Bundle) -> None:
-    manifest = read_manifest(bundle.folder)
+    manifest = Manifest.read(bundle.folder)
     assert manifest == bundle.manifest
     assert (manifest.target, manifest.precision, manifest.opset, manifest.batch) == ("onnxruntime", "fp32", 20, (1, 4))
     assert manifest.parity is not None and manifest.parity.boxes_px < 0.5 and manifest.parity.scores < 1e-3
@@ -71,7 +73,7 @@ def test_it_detects_where_torch_is_not_installed(bundle: Bundle, place: Path, tm
 
 
 def test_the_card_leads_back_to_the_run(bundle: Bundle, place: Path) -> None:
-    assert set(verify_card(bundle.folder).files) == {"manifest.json", "model.onnx"}
+    assert set(Card.verify(bundle.folder).files) == {"manifest.json", "model.onnx"}
     assert [folder.name for _, folder, _ in lineage(bundle.folder)] == ["plain", "tiny"]
 
 

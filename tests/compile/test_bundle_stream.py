@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.runtime.fakes import write_video
 
-from eyas.compile.bundle import Bundle
+from eyas.artifacts.bundle import Bundle
 from eyas.errors import UserError
 from eyas.runtime import stream as stream_module
 from eyas.runtime.detector import Detector

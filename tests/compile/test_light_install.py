@@ -16,9 +16,8 @@ import pytest
 from tests.meta.source import ROOT
 
 import eyas
-from eyas.artifacts.bundle import write_manifest
+from eyas.artifacts.bundle import Bundle
 from eyas.cli.main import VERBS
-from eyas.compile.bundle import Bundle
 from eyas.types import Detections
 
 HEAVY = ("torch", "lightning", "onnx", "hotcoco", "matplotlib", "jsonargparse", "safetensors")
@@ -167,7 +166,7 @@ def test_the_core_says_what_is_missing(core: Path, bundle: Bundle, place: Path, 
     """A bundle of OpenVINO's, a run and training each name the command that brings what they need."""
     other = Path(shutil.copytree(bundle.folder, tmp_path / "other"))
     (other / "card.json").unlink()
-    write_manifest(other, bundle.manifest.model_copy(update={"target": "openvino"}))
+    bundle.manifest.model_copy(update={"target": "openvino"}).write(other)
     for arguments, extra in (
         (["detect", str(other), str(street)], "openvino"),
         (["detect", str(place / "tiny"), str(street)], "train"),

@@ -14,8 +14,8 @@ from tests.compile.graphs import BATCHES, SIZES, SPEC, write_graph, write_int8
 from tests.compile.made import computes_in_bf16
 from tests.runtime.fakes import CLASSES
 
-from eyas.artifacts.bundle import Manifest
 from eyas.artifacts.card import hash_file
+from eyas.artifacts.manifest import Manifest
 from eyas.compile import openvino
 from eyas.compile.built import BuiltFiles
 from eyas.errors import UserError

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from eyas.compile.bundle import Bundle
+from eyas.artifacts.bundle import Bundle
 from eyas.runtime.openvino_core import openvino_core
 
 pytest.importorskip("openvino")
@@ -17,10 +17,10 @@ pytest.importorskip("openvino")
 CODE = """
 import signal, sys
 from pathlib import Path
-from eyas.artifacts.bundle import read_manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.runtime.sessions.openvino import OpenVinoSession
 folder = Path(sys.argv[1])
-manifest = read_manifest(folder)
+manifest = Manifest.read(folder)
 sessions = [OpenVinoSession(folder, manifest, threads=1, cache=False) for _ in range(3)]
 for _ in range(len(sessions)):
     sessions.pop(0).close()

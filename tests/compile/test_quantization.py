@@ -13,11 +13,11 @@ import pytest
 from onnx import numpy_helper
 from torch import nn
 
-from eyas.artifacts.bundle import write_manifest
-from eyas.artifacts.card import CARD, write_card
-from eyas.artifacts.quantization import Quantization, QuantizedConvolution, read_quantization, write_quantization
-from eyas.artifacts.run import CONFIG, WEIGHTS, read_config
-from eyas.compile.bundle import Bundle, check_sealed, write_graph
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.card import CARD, Card
+from eyas.artifacts.quantization import Quantization, QuantizedConvolution, check_listed
+from eyas.artifacts.run import Run
+from eyas.compile.bundle import write_graph
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.graph import load_net
 from eyas.compile.pictures import find_pictures
@@ -44,7 +44,7 @@ def quantization(bundle: Bundle, model: onnx.ModelProto, place: Path) -> Quantiz
 
 
 def test_it_speaks_of_the_runs_modules(quantization: Quantization, place: Path) -> None:
-    net = load_net(place / "tiny", read_config(place / "tiny"))
+    net = load_net(Run.read(place / "tiny"))
     there = {name for name, each in net.named_modules() if isinstance(each, (nn.Conv2d, nn.ConvTranspose2d))}
     assert {*quantization.convolutions, *quantization.kept} == there
     assert len(quantization.kept) == 6 and all("pred" in name for name in quantization.kept)
@@ -58,8 +58,8 @@ def test_it_speaks_of_the_runs_modules(quantization: Quantization, place: Path) 
 def test_saved_and_read_it_writes_the_same_graph(
     model: onnx.ModelProto, quantization: Quantization, tmp_path: Path, target: str
 ) -> None:
-    write_quantization(tmp_path, quantization)
-    read = read_quantization(tmp_path)
+    quantization.write(tmp_path)
+    read = Quantization.read(tmp_path)
     assert read is not None and read.convolutions == quantization.convolutions
     direct, saved = (quantize(model, one, target).model.SerializeToString() for one in (quantization, read))
     assert direct == saved
@@ -80,16 +80,16 @@ def test_a_run_that_carries_one_is_compiled_with_it(
     told: list[str] = []
     write_graph(run, tmp_path / "direct.onnx", settings, spec, pictures, told.append)
     assert any("calibrating on 3" in line for line in told)
-    write_quantization(run, quantization)
+    quantization.write(run)
     told.clear()
     details = write_graph(run, tmp_path / "carried.onnx", settings, spec, pictures, told.append)
     assert not any("calibrating" in line for line in told)
     assert details["quantization"]["pictures"] == 3 and details["weight_bits"] in (7, 8)
     assert (tmp_path / "direct.onnx").read_bytes() == (tmp_path / "carried.onnx").read_bytes()
     with pytest.raises(UserError, match="not among the files of the run's card"):
-        check_sealed(run)
-    write_card(run, "run", [CONFIG, WEIGHTS, "quantization.json"], version="0", created="")
-    check_sealed(run)
+        check_listed(run)
+    Card.extend(run, ["quantization.json"])
+    check_listed(run)
 
 
 def test_calibrating_a_run(quantization: Quantization, place: Path) -> None:
@@ -152,8 +152,8 @@ def test_bits_follow_the_machine(target: str, architecture: str, sets: dict[str,
 
 
 def test_broken_files(quantization: Quantization, tmp_path: Path) -> None:
-    assert read_quantization(tmp_path) is None
-    path = write_quantization(tmp_path, quantization)
+    assert Quantization.read(tmp_path) is None
+    path = quantization.write(tmp_path)
     whole = read_json(path)
     for change, message in (
         ({"format": "x"}, "not a quantization"),
@@ -162,7 +162,7 @@ def test_broken_files(quantization: Quantization, tmp_path: Path) -> None:
     ):
         write_json(path, {**whole, **change})
         with pytest.raises(UserError, match=message):
-            read_quantization(tmp_path)
+            Quantization.read(tmp_path)
     for numbers in ({"input": (1, 2)}, {"weights": (0.0,)}, {"bits": 5}):
         with pytest.raises(UserError):
             QuantizedConvolution(**{"input": (0, 1), "weights": (1.0,), **numbers})  # type: ignore[arg-type]
@@ -174,7 +174,7 @@ def test_weights_that_may_overflow_here_are_told_of(
 ) -> None:
     copy = Path(shutil.copytree(bundle.folder, tmp_path / "copy"))
     (copy / CARD).unlink()
-    write_manifest(copy, bundle.manifest.model_copy(update={"details": {"weight_bits": bits}}))
+    bundle.manifest.model_copy(update={"details": {"weight_bits": bits}}).write(copy)
     monkeypatch.setattr("eyas.runtime.machine.processor", lambda: Processor("x", "x86_64", 1, None, sets))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from eyas.compile.bundle import Bundle
+from eyas.artifacts.bundle import Bundle
 from eyas.compile.calibrate import Histogram
 from eyas.compile.dialect import DIALECTS, Quantized, quantize
 from eyas.compile.int8 import check_int8

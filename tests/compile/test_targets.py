@@ -10,9 +10,10 @@ import onnx
 import pytest
 from tests.runtime.fakes import picture
 
-from eyas.artifacts.card import read_card
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.card import Card
 from eyas.cli.compile import parse_size
-from eyas.compile.bundle import Bundle, compile_run
+from eyas.compile.bundle import compile_run
 from eyas.compile.onnx import export
 from eyas.compile.settings import Settings
 from eyas.compile.target import Sides
@@ -50,7 +51,7 @@ def test_an_input_that_is_no_square(place: Path) -> None:
     assert (bundle.manifest.input.height, bundle.manifest.input.width, bundle.manifest.sizes) == (96, 128, None)
     dims = onnx.load(out / "model.onnx").graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_value for dim in dims] == [1, 96, 128, 3]
-    assert read_card(out).recipe["size"] == "128x96"
+    assert Card.read(out).recipe["size"] == "128x96"
     image = picture(96, 128, (30, 20, 100, 70))
     limits = Thresholds(confidence=0.05)
     with load(out, thresholds=limits) as wide, load(place / "tiny", size=128, thresholds=limits) as square:

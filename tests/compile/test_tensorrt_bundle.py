@@ -14,12 +14,12 @@ import torch
 from tests.compile.graphs import write_graph
 from tests.runtime.fake_cuda import FakeCuda
 
-from eyas.artifacts.bundle import read_manifest
-from eyas.artifacts.card import read_card
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.card import Card
+from eyas.artifacts.manifest import Manifest
 from eyas.cli.main import main
 from eyas.compile import judge as judging
 from eyas.compile import tensorrt
-from eyas.compile.bundle import Bundle
 from eyas.compile.onnx import export
 from eyas.compile.stand_in import StandInSession, in_float32
 from eyas.compile.tensorrt_graph import fit_for_tensorrt
@@ -72,7 +72,7 @@ def test_a_bundle_is_built_and_its_graph_judged(
     printed, told = capsys.readouterr()
     assert "NOT RUN:   no GPU here can run the engine. What follows is of the ONNX graph" in printed
     assert "There is no NVIDIA GPU here" in told and "its graph is judged instead" in told
-    manifest = read_manifest(out)
+    manifest = Manifest.read(out)
     assert (
         manifest.judged == "graph"
         and manifest.latency == ()
@@ -88,7 +88,7 @@ def test_a_bundle_is_built_and_its_graph_judged(
     assert max(manifest.details["convolutions"].items(), key=lambda each: each[1])[0] == KINDS[precision]
     assert manifest.details["profiles"] == [{"least": [1, 64, 64, 3], "best": [3, 96, 96, 3],
                                              "greatest": [3, 128, 128, 3]}]  # fmt: skip
-    assert read_card(out).recipe["options"]["optimization_level"] == 1
+    assert Card.read(out).recipe["options"]["optimization_level"] == 1
     assert {path.name for path in out.iterdir()} == {"manifest.json", "card.json", "model.engine"}
     with pytest.raises(UserError, match=r"no NVIDIA GPU here(.|\n)*machine with a GPU"):
         load(out)

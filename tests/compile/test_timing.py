@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eyas.compile.bundle import Bundle
+from eyas.artifacts.bundle import Bundle
 from eyas.compile.timing import device_name, interleaved, time_bundle, versions
 from eyas.runtime.machine import Gpu, processor
 

@@ -27,8 +27,8 @@ def batch_of(numbers: list[int], room: Room, shape: tuple[int, ...] = (1, 2, 2, 
     images = room(shape)
     images[:] = numbers[0] % 256
     none = np.zeros(0, np.int64)
-    rows = np.zeros((0, 4), np.float32)
-    return BatchArrays(images, rows, np.array(numbers, np.int64), none, none, rows, none, none)
+    boxes, placements = np.zeros((len(numbers), 4), np.float32), np.zeros((0, 6), np.float32)
+    return BatchArrays(images, boxes, np.array(numbers, np.int64), none, none, placements, none, none)
 
 
 def a_known_place(marker: str) -> None:
@@ -52,7 +52,7 @@ class Counting:
     how: str = ""
     marker: str = ""
 
-    def __call__(self, epoch: int, numbers: tuple[int, ...], room: Room) -> Iterator[BatchArrays]:
+    def __call__(self, epoch: int, numbers: tuple[int, ...], _: bool, room: Room) -> Iterator[BatchArrays]:
         """Yield the batches."""
         for number in numbers:
             if number == self.at:
@@ -92,7 +92,7 @@ class Memory:
     array: UInt8Array = field(default_factory=lambda: np.zeros(0, np.uint8))
     block: SharedBlock = field(default_factory=SharedBlock)
 
-    def __call__(self, _: int, numbers: tuple[int, ...], room: Room) -> Iterator[BatchArrays]:
+    def __call__(self, _: int, numbers: tuple[int, ...], __: bool, room: Room) -> Iterator[BatchArrays]:
         """Yield one batch, the labels of which are (sum of everything, bytes that lie in no file)."""
         total = int(self.array.sum(dtype=np.int64)) + int(self.block.read_only().sum(dtype=np.int64))
         lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
@@ -100,15 +100,15 @@ class Memory:
         yield batch_of([total, anonymous, *numbers], room)
 
 
-def surroundings(_: int, numbers: tuple[int, ...], room: Room) -> Iterator[BatchArrays]:
+def surroundings(_: int, numbers: tuple[int, ...], __: bool, room: Room) -> Iterator[BatchArrays]:
     """Yield a batch with (torch is here, Python's threads, OpenCV's threads, variables that limit threads)."""
     limits = [int(os.environ[name]) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
     yield batch_of(["torch" in sys.modules, threading.active_count(), cv2.getNumThreads(), *limits], room)
 
 
-def collecting(epoch: int, numbers: tuple[int, ...], room: Room) -> Iterator[BatchArrays]:
+def collecting(epoch: int, numbers: tuple[int, ...], closing: bool, room: Room) -> Iterator[BatchArrays]:
     """Yield batches, collecting garbage before and after each."""
     gc.collect()
-    for batch in Counting()(epoch, numbers, room):
+    for batch in Counting()(epoch, numbers, closing, room):
         yield batch
         gc.collect()

@@ -8,10 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
+import torch
 
 from eyas.data import affine
 from eyas.data.affine import Move, cut
 from eyas.data.augment import boxes_of, draw
+from eyas.data.batch import Batch
 from eyas.data.file_table import FileTable
 from eyas.data.index import DatasetIndex
 from eyas.data.pictures import Source
@@ -107,3 +109,25 @@ def paste(source: Source, move: Move, canvas: UInt8Array, pad_value: int) -> Flo
     piece = Piece(source, (0, 0, width, height), cut(source.height, source.width, move, (height, width)))
     affine.paste(source, piece.cut, canvas, pad_value)
     return moved([piece], source.boxes, np.zeros(len(source.boxes), np.int64))
+
+
+def broken_dataset(folder: Path, num: int, broken: list[int]) -> DatasetIndex:
+    """Return a data set of which some files are truncated, empty or missing."""
+    made = dataset(folder, num)
+    for turn, i in enumerate(broken):
+        path = made.path(i)
+        if turn % 3 == 2:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[: 300 * (turn % 3)])
+    return made
+
+
+def same(one: Batch, other: Batch) -> bool:
+    """Return whether two batches are equal to the last bit."""
+    return all(torch.equal(a, b) for a, b in zip(one.tensors(), other.tensors(), strict=True))
+
+
+def all_same(ones: list[Batch], others: list[Batch]) -> bool:
+    """Return whether two epochs are equal to the last bit."""
+    return len(ones) == len(others) and all(same(a, b) for a, b in zip(ones, others, strict=True))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from eyas.data.batch import Batch
+from eyas.data.batch import Batch, TensorBlock
 from eyas.data.batch_arrays import BatchArrays, own_memory, picture_shape
+from eyas.data.block import OwnRoom
 from eyas.types import InputSpec
 
 
@@ -42,7 +44,48 @@ def test_the_trainer_moves_it_to_a_device() -> None:
 def test_it_shares_the_memory_of_the_arrays_that_it_is_made_of() -> None:
     images = own_memory(picture_shape(2, InputSpec(64, 96)))
     none = np.zeros(0, np.int64)
-    batch = Batch.of(BatchArrays(images, np.zeros((0, 4), np.float32), none, none, none, none, none, none))
+    batch = Batch.of_arrays(BatchArrays(images, np.zeros((0, 4), np.float32), none, none, none, none, none, none))
     assert batch.images.shape == (2, 64, 96, 3) and batch.images.dtype == torch.uint8
     images[1, 2, 3] = (7, 8, 9)
     assert batch.images[1, 2, 3].tolist() == [7, 8, 9]
+
+
+def in_one_block() -> Batch:
+    """Return a batch of two images with three boxes, all views of one block."""
+    room = OwnRoom(8)
+    images = room(picture_shape(2, InputSpec(64, 96)))
+    images[:] = 5
+    rest = (np.ones((3, 4), np.float32), np.arange(3), np.array([2, 1]), np.array([7, 8]))
+    arrays = BatchArrays(images, *rest, np.ones((2, 6), np.float32), np.full((2, 2), 9), np.array([4]))
+    return Batch.of_block(TensorBlock.of(room.block(arrays)))
+
+
+def test_a_block_is_moved_in_one_piece_and_the_host_stays_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = in_one_block()
+    assert batch.to("cpu") is batch and batch.on_host() is batch
+    moves: list[torch.Tensor] = []
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *args, **kw: moves.append(tensor) or to(tensor, *args, **kw))
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert batch.block is not None and moves == [batch.block.memory]
+    assert {tensor.device.type for tensor in moved.tensors()} == {"meta"}
+    assert [tensor.shape for tensor in moved.tensors()] == [tensor.shape for tensor in batch.tensors()]
+    assert moved.on_host() is batch and moved.on_host().skipped.tolist() == [4]
+    assert moved.to("meta") is moved  # what Lightning does with a batch that is there
+
+
+def test_a_block_is_page_locked_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = in_one_block()
+    locked: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: locked.append(tensor) or tensor.clone())
+    pinned = batch.pin_memory()
+    assert batch.block is not None and locked == [batch.block.memory]
+    assert all(map(torch.equal, pinned.tensors(), batch.tensors()))
+    assert pinned.images.data_ptr() != batch.images.data_ptr() and pinned.host is None
+
+
+def test_a_batch_of_tensors_that_lie_apart_knows_its_host_too() -> None:
+    batch = make_batch()
+    moved = batch.to("meta")
+    assert moved.on_host() is batch and moved.block is None
+    assert batch.to("cpu").host is None

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from tests.data.scenes import dataset, extent, index_of
+from tests.data.given import Tasks
+from tests.data.scenes import all_same, broken_dataset, dataset, extent, index_of, same
 
-from eyas import decode, letterbox
 from eyas.data import cache as cache_module
 from eyas.data.batch import Batch
+from eyas.data.batch_arrays import own_memory
 from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.index import DatasetIndex
 from eyas.data.loader import HostBatches, TrainLoader, eval_loader, train_loader
@@ -38,16 +39,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
 def loader_of(index: DatasetIndex, *, batch_size: int = 4, workers: int = 0, **options: object) -> TrainLoader:
     """Return a training loader with the tests' policy."""
     return train_loader(index, SPEC, POLICY, batch_size=batch_size, seed=5, workers=workers, **options)  # type: ignore[arg-type]
-
-
-def same(one: Batch, other: Batch) -> bool:
-    """Return whether two batches are equal to the last bit."""
-    return all(torch.equal(a, b) for a, b in zip(one.tensors(), other.tensors(), strict=True))
-
-
-def all_same(ones: list[Batch], others: list[Batch]) -> bool:
-    """Return whether two epochs are equal to the last bit."""
-    return len(ones) == len(others) and all(same(a, b) for a, b in zip(ones, others, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +84,22 @@ def test_every_sample_and_epoch_has_random_numbers_of_its_own(tmp_path: Path) ->
     assert not {image.numpy().tobytes() for batch in other for image in batch.images} & {*first, *second}
 
 
+# Eight batches that share pictures, or three, or two.
+@pytest.mark.parametrize(("batch_size", "workers"), [(4, 0), (12, 1), (20, 0), (20, 2)])
+def test_resume_at_every_batch_of_two_epochs(index: DatasetIndex, workers: int, batch_size: int) -> None:
+    plain = loader_of(index, batch_size=batch_size)
+    whole = [*plain, *plain]
+    stopped, resumed = (loader_of(index, batch_size=batch_size, workers=workers) for _ in range(2))
+    states = [stopped.state_dict()]
+    for _ in range(2):
+        states += [stopped.state_dict() for _ in stopped]
+    stopped.close()
+    for given, state in enumerate(states[:-1]):
+        resumed.load_state_dict(state)
+        assert same(next(iter(resumed)), whole[given])
+    resumed.close()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stop", [0, 3, 7, 10])
 def test_resume_in_mid_epoch_gives_the_remaining_batches(
@@ -125,6 +132,75 @@ def test_an_epoch_that_was_broken_off_goes_on_unless_it_is_rewound(
     loader.set_epoch(0)
     assert all_same(list(loader), epochs[0])
     loader.close()
+
+
+# --------------------------------------------------------------------------------------------------- ends of epochs
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> Tasks:
+    """Return what is noted of the workers."""
+    return Tasks(monkeypatch)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_live_through_three_epochs_with_evaluation_and_know_no_ends(
+    index: DatasetIndex, tasks: Tasks, workers: int
+) -> None:
+    evaluation = eval_loader(index, SPEC, batch_size=8, workers=workers)
+    loader = loader_of(index, workers=workers, epochs=3, close_at_epoch=2, before_end=evaluation.prepare)
+    plain = loader_of(index, close_at_epoch=2)
+    expected = list(eval_loader(index, SPEC, batch_size=8))
+    for epoch in range(3):
+        batches = iter(loader)
+        for number, other in enumerate(plain):
+            before = len(tasks.given)
+            assert same(next(batches), other)
+            assert loader.state_dict()["consumed"] == number + 1 and loader.state_dict()["epoch"] == epoch
+            assert all(task[0] <= 2 for task in tasks.given[before:])  # nothing is made for a fourth epoch
+        # All of the next epoch that the workers may be ahead is theirs before the last batch of this one is worked on.
+        assert [task for task in tasks.given if task[0] == epoch + 1][:1] == (
+            [(epoch + 1, tuple(range(8)), epoch == 1)] * (epoch < 2)
+        )
+        # And so are the first batches of the evaluation.
+        assert tasks.given.count((0, (0,), False)) == epoch + 1
+        before = len(tasks.given)
+        assert all_same(list(evaluation), expected)
+        assert len(tasks.given) - before == 6 - 2 * workers
+    assert tasks.started == 2 * workers
+    loader.close()
+    evaluation.close()
+
+
+def test_what_was_made_ahead_is_dropped_when_another_place_is_gone_to(
+    index: DatasetIndex, epochs: list[list[Batch]], tasks: Tasks
+) -> None:
+    loader = loader_of(index, workers=2)
+    assert all_same(list(loader), epochs[0])
+    assert (1, tuple(range(8)), False) in tasks.given
+    state = loader.state_dict()
+    loader.set_epoch(0)
+    assert all_same(list(loader), epochs[0])
+    loader.load_state_dict(state)
+    assert all_same(list(loader), epochs[1])
+    assert tasks.started == 2
+    loader.close()  # with two tasks of the third epoch in each worker
+
+
+def test_a_run_whose_length_is_unknown_or_exceeded_goes_on(index: DatasetIndex, epochs: list[list[Batch]]) -> None:
+    loader = loader_of(index, workers=1, epochs=1)
+    assert all_same(list(loader), epochs[0])
+    assert all_same(list(loader), epochs[1])
+    loader.close()
+
+
+def test_two_iterations_at_a_time_are_refused(index: DatasetIndex) -> None:
+    loader = loader_of(index)
+    first = iter(loader)
+    next(first)
+    next(iter(loader))
+    with pytest.raises(RuntimeError, match="iterated anew"):
+        next(first)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "decoded"])
@@ -249,22 +325,10 @@ def test_what_a_worker_needs_can_be_copied(index: DatasetIndex, epochs: list[lis
     next(iter(loader))  # fills the cache
     assert isinstance(loader.batches, HostBatches)
     make = pickle.loads(pickle.dumps(loader.batches.pipe.make))
-    assert all_same([Batch.of(arrays) for arrays in make(1, range(10))], epochs[1])
+    assert all_same([Batch.of_arrays(arrays) for arrays in make(1, range(10), False, own_memory)], epochs[1])
 
 
 # ------------------------------------------------------------------------------------------------- broken pictures
-
-
-def broken_dataset(folder: Path, num: int, broken: list[int]) -> DatasetIndex:
-    """Return a data set of which some files are truncated, empty or missing."""
-    made = dataset(folder, num)
-    for turn, i in enumerate(broken):
-        path = made.path(i)
-        if turn % 3 == 2:
-            path.unlink()
-        else:
-            path.write_bytes(path.read_bytes()[: 300 * (turn % 3)])
-    return made
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -325,47 +389,3 @@ def test_nothing_but_broken_pictures_is_a_plain_error(tmp_path: Path, workers: i
     loader.close()
     assert "Traceback" not in str(error.value)
     assert error.value.fix == "check the data set: eyas data check"
-
-
-# ------------------------------------------------------------------------------------------------------ evaluation
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_pixels_are_those_of_deployment(index: DatasetIndex, workers: int) -> None:
-    loader = eval_loader(index, SPEC, batch_size=8, workers=workers)
-    batches = list(loader)
-    loader.close()
-    assert len(batches) == len(loader) == 6
-    assert [len(batch) for batch in batches] == [8, 8, 8, 8, 8, 3]
-    assert [i for batch in batches for i in batch.indices.tolist()] == list(range(43))
-    for batch in batches:
-        for row, i in enumerate(batch.indices.tolist()):
-            image = decode.read_image(index.path(i))
-            expected, placed = letterbox.letterbox(image, SPEC)
-            assert np.array_equal(batch.images[row].numpy(), expected)
-            assert tuple(batch.sizes[row].tolist()) == image.shape[:2]
-            numbers = batch.placements[row].numpy()
-            assert numbers.tolist() == pytest.approx(dataclasses.astuple(placed))
-            again = letterbox.Placement(*numbers[:2].tolist(), *numbers[2:].astype(int).tolist())
-            truth, labels, crowd = index.truth(i)
-            boxes, found = batch.truth(row)
-            assert np.allclose(letterbox.from_frame(boxes.numpy(), again), truth[~crowd], atol=1e-2)
-            assert found.tolist() == labels[~crowd].tolist()
-
-
-def test_ranks_share_the_evaluation_batches(index: DatasetIndex) -> None:
-    parts = [list(eval_loader(index, SPEC, batch_size=4, rank=rank, world_size=3)) for rank in range(3)]
-    seen = sorted(i for part in parts for batch in part for i in batch.indices.tolist())
-    assert seen == list(range(43))
-    assert [len(part) for part in parts] == [4, 4, 3]
-
-
-def test_a_broken_picture_in_evaluation_is_grey_and_named(tmp_path: Path) -> None:
-    index = broken_dataset(tmp_path, 101, [9])
-    loader = eval_loader(index, SPEC, batch_size=10)
-    with pytest.warns(UserWarning, match="0009.jpg"):
-        batches = list(loader)
-    assert batches[0].skipped.tolist() == [9]
-    assert (batches[0].images[9] == SPEC.pad_value).all()
-    assert batches[0].sizes[9].tolist() == [60, 80]
-    assert len(loader.skipped.paths()) == 1

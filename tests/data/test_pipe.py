@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import torch
 from tests.data.makers import Counting, Memory, surroundings
 
-from eyas.data import crew, pipe
+from eyas.data import crew
 from eyas.data.batch import Batch
 from eyas.data.batch_arrays import BatchArrays, Maker, Room, Task
 from eyas.data.pipe import Pipe
@@ -25,7 +26,7 @@ from eyas.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 300.0  # seconds of patience with a machine that is busy; nothing here takes them
-TASKS: list[Task] = [(3, (0, 1)), (3, (2,)), (3, (3, 4)), (3, (5,)), (3, (6,))]
+TASKS: list[Task] = [(3, numbers, False) for numbers in ((0, 1), (2,), (3, 4), (5,), (6,))]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no workers")
 
@@ -36,7 +37,7 @@ def piped() -> Iterator[Callable[..., Pipe]]:
     made: list[Pipe] = []
 
     def make(maker: Maker, workers: int = 1, worker_seconds: float = 600.0) -> Pipe:
-        made.append(Pipe(maker, workers, False, 12, worker_seconds))
+        made.append(Pipe(maker, workers, None, 12, worker_seconds))
         return made[-1]
 
     yield make
@@ -110,7 +111,7 @@ def test_nothing_is_left_open(piped: Callable[..., Pipe]) -> None:
     gc.collect()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert all(gone(pid) for pid in pids)
-    forgotten = Pipe(Counting(), 2, False, 12)
+    forgotten = Pipe(Counting(), 2, None, 12)
     pids = {labels(batch)[2] for batch in forgotten.run(TASKS)}
     del forgotten
     gc.collect()
@@ -124,14 +125,14 @@ def test_arrays_and_caches_are_mapped_not_copied(piped: Callable[..., Pipe]) -> 
     for _ in range(4):
         block.append(np.full(size // 4, 2, np.uint8).data)
     memory = Memory(np.ones(size, np.uint8), block)
-    [batch] = piped(memory, 1).run([(0, (0,))])
+    [batch] = piped(memory, 1).run([(0, (0,), False)])
     total, copied, _ = labels(batch)
     assert total == 3 * size
     assert copied < size / 2  # numpy and OpenCV take 20 MB
 
 
 def test_workers_hold_no_torch_and_start_no_threads(piped: Callable[..., Pipe]) -> None:
-    [batch] = piped(surroundings).run([(0, (0,))])
+    [batch] = piped(surroundings).run([(0, (0,), False)])
     assert labels(batch) == [0, 2, 1, 1, 1]  # one thread makes batches, one listens
 
 
@@ -201,8 +202,8 @@ def test_a_fault_of_the_code_comes_with_its_traceback(piped: Callable[..., Pipe]
 
 
 def test_what_can_not_be_sent_is_refused_with_a_way_out(piped: Callable[..., Pipe]) -> None:
-    def local(epoch: int, numbers: tuple[int, ...], room: Room) -> Iterator[BatchArrays]:
-        return Counting()(epoch, numbers, room)
+    def local(epoch: int, numbers: tuple[int, ...], closing: bool, room: Room) -> Iterator[BatchArrays]:
+        return Counting()(epoch, numbers, closing, room)
 
     for maker in (local, lambda *task: local(*task)):
         with pytest.raises(UserError, match="can't be sent to a loader worker") as error:
@@ -212,7 +213,7 @@ def test_what_can_not_be_sent_is_refused_with_a_way_out(piped: Callable[..., Pip
 
 def test_interruptions_are_the_trainers_affair(piped: Callable[..., Pipe], capfd: pytest.CaptureFixture[str]) -> None:
     many = piped(Counting(), 2)
-    batches = many.run([(0, (number,)) for number in range(40)])
+    batches = many.run([(0, (number,), False) for number in range(40)])
     first = next(batches)
     for number in (signal.SIGINT, signal.SIGTERM):
         for member in many._crew.members:  # type: ignore[union-attr]
@@ -239,7 +240,7 @@ from tests.data.makers import Counting
 from eyas.data.crew import Crew
 crew = Crew(Counting(at=0, how="sleep", marker=sys.argv[1]), 2, 600.0)
 for member in crew.members:
-    member.give(0, (0, (0,)))
+    member.give(0, (0, (0,), False))
 print(*(member.pid for member in crew.members), flush=True)
 sys.stdin.read()
 """
@@ -281,9 +282,9 @@ client.log_metric(client.create_run(client.create_experiment("tried")).info.run_
 torch.set_num_threads(4)
 torch.nn.functional.conv2d(torch.rand(4, 16, 128, 128), torch.rand(16, 16, 3, 3)).sum()
 assert sys.platform != "linux" or len(os.listdir("/proc/self/task")) > 4
-many = Pipe(collecting, 2, False, 12)
+many = Pipe(collecting, 2, None, 12)
 for _ in range(2):
-    print(*(int(batch.labels[0]) for batch in many.run([(0, (0, 1)), (0, (2,)), (0, (3, 4))])), flush=True)
+    print(*(int(batch.labels[0]) for batch in many.run([(0, (0, 1), False), (0, (2,), False), (0, (3, 4), False)])), flush=True)
 many.close()
 """
 
@@ -332,30 +333,34 @@ def test_what_only_the_script_has_is_refused_with_a_way_out() -> None:
     assert "module that can be imported" in done.stderr
 
 
-# ----------------------------------------------------------------------------------------------------- page-locking
+# ------------------------------------------------------------------------------------------------- tasks without end
 
 
-def test_batches_are_page_locked_one_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    devices: list[int] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
-    locked: list[int] = []
-    monkeypatch.setattr(Batch, "pin_memory", lambda batch: locked.append(int(batch.labels[0])) or batch)
-    many = Pipe(Counting(), 0, True, 12)
-    batches = many.run(TASKS)
-    assert labels(next(batches))[0] == 0
-    wait_for(lambda: locked == [0, 1])
-    assert [labels(batch)[0] for batch in batches] == list(range(1, 7)) == locked[1:]
-    assert devices == [3]
-    broken_off = many.run(TASKS)
-    next(broken_off)
-    broken_off.close()  # type: ignore[attr-defined]
-    failing = Pipe(Counting(at=1, how="mendable"), 0, True, 12).run(TASKS)
-    next(failing)
-    with pytest.raises(UserError, match="A thing is missing"):
-        next(failing)
+def test_tasks_are_asked_for_as_they_are_handed_out_and_the_first_before_a_batch_is_wanted(
+    piped: Callable[..., Pipe],
+) -> None:
+    asked: list[int] = []
+
+    def tasks() -> Iterator[Task]:
+        for number in itertools.count():
+            asked.append(number)
+            yield 0, (number,), False
+
+    many = piped(Counting(), 2)
+    batches = many.run(tasks())
+    assert asked == [0, 1, 2, 3]  # two for each worker
+    assert [labels(next(batches))[0] for _ in range(6)] == list(range(6))
+    assert asked == list(range(9))
+    alone = piped(Counting(), 0).run(tasks())
+    assert len(asked) == 9
+    assert labels(next(alone))[0] == 0 and len(asked) == 10
 
 
-def test_without_a_gpu_nothing_is_page_locked() -> None:
-    assert pipe.Pipe(Counting(), 0, True, 12).pin_memory == torch.cuda.is_available()
+@pytest.mark.parametrize("workers", [0, 1])
+def test_blocks_have_room_for_a_multiple_of_boxes(workers: int) -> None:
+    padded = Pipe(Counting(), workers, None, 12, box_multiple=8)
+    [batch] = padded.run([(0, (5,), False)])
+    padded.close()
+    assert labels(batch)[:2] == [5, 0] and batch.boxes.shape == (3, 4)
+    assert batch.block is not None
+    assert batch.block.columns()[2].tolist() == [*labels(batch), 0, 0, 0, 0, 0]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from tests.evaluate.colours import COLOURS, SPEC, write_dataset
 
-from eyas.artifacts.run import WEIGHTS, write_config
+from eyas.artifacts.layout import WEIGHTS
+from eyas.artifacts.run import Run, RunConfig
 from eyas.errors import UserError
 from eyas.evaluate import evaluate
 from eyas.evaluate.run import evaluate_run
 from eyas.models import weights, zoo
-from eyas.types import RunConfig
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = zoo.build("p", len(COLOURS))
     (root / "run").mkdir()
     weights.save_model(net, root / "run" / WEIGHTS)
-    write_config(root / "run", RunConfig(model=zoo.describe("p"), classes=tuple(COLOURS), input=SPEC))
+    Run(root / "run", RunConfig(model=zoo.describe("p"), classes=tuple(COLOURS), input=SPEC)).write()
     return root
 
 

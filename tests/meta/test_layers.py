@@ -13,7 +13,7 @@ from tests.meta.source import ROOT, Import, imports, modules
 BASE = frozenset({
     "types", "boxes", "checks", "errors", "text", "terminal", "files", "letterbox", "decode", "decode_apart",
     "decode_process", "opencv_limits", "opencv_pictures", "picture_header", "picture_files", "glyphs", "chart_text",
-    "draw", "path_ends", "signals", "addresses",
+    "draw", "path_ends", "signals", "addresses", "mlflow_store",
 })  # fmt: skip
 
 # Unit (a base module or a package) -> the units it may import. Everything may import itself.
@@ -52,9 +52,11 @@ OUTSIDE: Mapping[str, frozenset[str]] = {
     "onnxslim": frozenset({"compile"}),
     "openvino": frozenset({"runtime", "compile"}),
     "cuda": frozenset({"runtime"}),
-    "mlflow": frozenset({"serve"}),
-    "sqlalchemy": frozenset({"serve"}),
-    "alembic": frozenset({"serve"}),
+    "mlflow": frozenset({"mlflow_store", "serve", "training"}),
+    "sqlalchemy": frozenset({"mlflow_store"}),
+    "alembic": frozenset({"mlflow_store"}),
+    "tensorboard": frozenset({"training"}),
+    "wandb": frozenset({"training"}),
     "pyarrow": frozenset({"serve"}),
     "ray": frozenset({"serve"}),
     "uvicorn": frozenset({"serve"}),

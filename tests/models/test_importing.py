@@ -14,8 +14,9 @@ import pytest
 import torch
 from tests.models.foreign import NAMES, as_numpy_one, narrow_net, partially_fused, steps, trained
 
-from eyas.artifacts import run as runfolder
-from eyas.artifacts.card import read_card, verify_card
+from eyas.artifacts import layout
+from eyas.artifacts.card import Card
+from eyas.artifacts.run import Run
 from eyas.errors import UserError
 from eyas.letterbox import letterbox
 from eyas.models.checkpoint import COCO_CLASSES
@@ -71,9 +72,9 @@ def assert_same_answers(net: YoloNas, network_input: torch.Tensor, run: Path, to
     """Hold what the run's detector says of PICTURE against what the network says of what it is to be fed."""
     with torch.no_grad():
         output = net(network_input.float())
-    config = runfolder.read_config(run)
+    config = Run.read(run).config
     frame, _ = letterbox(PICTURE, config.input)
-    own = load_model(run / runfolder.WEIGHTS, build_described(config.model, len(config.classes))).eval()
+    own = load_model(run / layout.WEIGHTS, build_described(config.model, len(config.classes))).eval()
     with torch.no_grad():
         got = own(torch.from_numpy(frame[None]).permute(0, 3, 1, 2).float() * config.input.scale)
     torch.testing.assert_close(got.class_logits, output.class_logits, rtol=tolerance, atol=tolerance)
@@ -128,7 +129,7 @@ def test_an_input_that_eyas_does_not_give_is_refused_by_name(tmp_path: Path, nam
     with pytest.raises(UserError, match=told):
         import_checkpoint(path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    config = runfolder.read_config(import_checkpoint(path, tmp_path / "run", input="published"))
+    config = Run.read(import_checkpoint(path, tmp_path / "run", input="published")).config
     assert (config.input.width, config.input.margin, config.input.pad_mode) == (640, 4, "center")
 
 
@@ -161,7 +162,7 @@ def test_objects_of_supergradients_mean_what_their_descriptions_mean(
         step("ImagePermute", permutation=(2, 0, 1)),
     ]
     content = trained(narrow_net().state_dict(), processing=step("ComposeProcessing", processings=chain))
-    config = runfolder.read_config(import_checkpoint(saved(tmp_path / "a.pth", content), tmp_path / "run"))
+    config = Run.read(import_checkpoint(saved(tmp_path / "a.pth", content), tmp_path / "run")).config
     assert (config.input.width, config.input.margin, config.input.pad_mode) == (64, 4, "center")
 
 
@@ -174,7 +175,7 @@ def test_names_in_omegaconf_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     content = trained(narrow_net().state_dict())
     content["processing_params"]["class_names"] = names
     content["settings"] = node("dictconfig.DictConfig", _content={"a": node("nodes.AnyNode", _val=3)})
-    config = runfolder.read_config(import_checkpoint(saved(tmp_path / "a.pth", content), tmp_path / "run"))
+    config = Run.read(import_checkpoint(saved(tmp_path / "a.pth", content), tmp_path / "run")).config
     assert config.classes == NAMES
 
 
@@ -192,8 +193,8 @@ def test_a_whole_network_of_supergradients_is_read(tmp_path: Path, monkeypatch: 
     torch.save(net, tmp_path / "a.pth")
     monkeypatch.undo()
     run = import_checkpoint(tmp_path / "a.pth", tmp_path / "run", classes=NAMES)
-    config = runfolder.read_config(run)
-    own = load_model(run / runfolder.WEIGHTS, build_described(config.model, len(config.classes)))
+    config = Run.read(run).config
+    own = load_model(run / layout.WEIGHTS, build_described(config.model, len(config.classes)))
     assert all(torch.equal(own.state_dict()[name], value) for name, value in net.state_dict().items())
 
 
@@ -201,7 +202,7 @@ def test_names_and_thresholds_come_from_the_file(tmp_path: Path) -> None:
     content = trained(narrow_net().state_dict())
     content["processing_params"] |= {"nms_top_k": 400, "max_predictions": 50, "class_agnostic_nms": True}
     content["processing_params"]["conf"] = np.float64(0.35)
-    config = runfolder.read_config(import_checkpoint(saved(tmp_path / "a.pth", content), tmp_path / "run"))
+    config = Run.read(import_checkpoint(saved(tmp_path / "a.pth", content), tmp_path / "run")).config
     assert config.classes == NAMES
     found = config.thresholds
     assert (found.confidence, found.iou, found.candidates, found.max_detections) == (0.35, 0.65, 400, 50)
@@ -217,17 +218,17 @@ def test_coco_is_taken_only_for_80_nameless_classes_and_said_aloud(tmp_path: Pat
             import_checkpoint(path, tmp_path / "run")
         return
     run = import_checkpoint(path, tmp_path / "run", tell=said.append)
-    assert runfolder.read_config(run).classes == COCO_CLASSES
+    assert Run.read(run).config.classes == COCO_CLASSES
     assert any("taken for COCO's" in line for line in said)
-    assert any("taken for COCO's" in line for line in read_card(run).recipe["notes"])
+    assert any("taken for COCO's" in line for line in Card.read(run).recipe["notes"])
 
 
 def test_eighty_own_names_are_not_cocos(tmp_path: Path) -> None:
     names = tuple(f"part {i}" for i in range(80))
     path = saved(tmp_path / "a.pth", trained(narrow_net(80).state_dict(), names=names))
-    assert runfolder.read_config(import_checkpoint(path, tmp_path / "run")).classes == names
+    assert Run.read(import_checkpoint(path, tmp_path / "run")).config.classes == names
     given = tuple(f"piece {i}" for i in range(80))
-    assert runfolder.read_config(import_checkpoint(path, tmp_path / "b", classes=given)).classes == given
+    assert Run.read(import_checkpoint(path, tmp_path / "b", classes=given)).config.classes == given
 
 
 @pytest.mark.parametrize(
@@ -237,12 +238,12 @@ def test_wrong_names_in_the_file_are_told(tmp_path: Path, names: tuple[str, ...]
     path = saved(tmp_path / "a.pth", trained(narrow_net().state_dict(), names=names))
     with pytest.raises(UserError, match=told):
         import_checkpoint(path, tmp_path / "run")
-    assert runfolder.read_config(import_checkpoint(path, tmp_path / "run", classes=NAMES)).classes == NAMES
+    assert Run.read(import_checkpoint(path, tmp_path / "run", classes=NAMES)).config.classes == NAMES
 
 
 def test_the_card_names_source_hash_and_licence(tmp_path: Path) -> None:
     path = saved(tmp_path / "ckpt_best.pth", trained(wrong(narrow_net()), narrow_net().state_dict()))
-    card = verify_card(import_checkpoint(path, tmp_path / "run"))
+    card = Card.verify(import_checkpoint(path, tmp_path / "run"))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert card.parents == [{"kind": "checkpoint", "path": str(path), "sha256": digest}]
     assert (card.recipe["imported"], card.recipe["sha256"], card.recipe["weights"]) == (
@@ -250,7 +251,7 @@ def test_the_card_names_source_hash_and_licence(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "does not say" in card.recipe["licence"]
     own = import_checkpoint(path, tmp_path / "own", licence="CC-BY-4.0")
-    assert read_card(own).recipe["licence"] == "CC-BY-4.0"
+    assert Card.read(own).recipe["licence"] == "CC-BY-4.0"
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ def test_only_published_weights_get_the_note_on_commercial_use(
     names = None if num == 80 else NAMES
     run = import_checkpoint(path, tmp_path / "run", classes=names, tell=said.append)
     assert any("non-commercial" in line for line in said) is published
-    assert ("non-commercial" in json.dumps(read_card(run).recipe)) is published
+    assert ("non-commercial" in json.dumps(Card.read(run).recipe)) is published
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -307,8 +308,8 @@ def test_partially_fused_weights_can_be_trained_on(tmp_path: Path) -> None:
     net = narrow_net()
     path = saved(tmp_path / "a.pth", trained(partially_fused(net)))
     run = import_checkpoint(path, tmp_path / "run")
-    config = runfolder.read_config(run)
-    own = load_model(run / runfolder.WEIGHTS, build_described(config.model, len(config.classes))).train()
+    config = Run.read(run).config
+    own = load_model(run / layout.WEIGHTS, build_described(config.model, len(config.classes))).train()
     block = own.backbone.stage2.blocks.bottlenecks[0].cv1
     original = net.backbone.stage2.blocks.bottlenecks[0].cv1
     x = torch.randn(4, block.branch_1x1.in_channels, 12, 12)

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from eyas.artifacts.run import RunConfig
 from eyas.runtime.detector import Detector
-from eyas.types import FloatArray, InputSpec, RunConfig, Thresholds, UInt8Array
+from eyas.types import FloatArray, InputSpec, Thresholds, UInt8Array
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,15 +93,16 @@ def write_video(path: Path, num: int = 12, height: int = 64, width: int = 96, fp
 
 def write_run(folder: Path, classes: tuple[str, ...] = CLASSES, size: int = 64) -> Path:
     """Write a run with the smallest network, random weights; return the folder."""
-    from eyas.artifacts.card import write_card
-    from eyas.artifacts.run import CONFIG, WEIGHTS, write_config
+    from eyas.artifacts.card import Card
+    from eyas.artifacts.layout import CONFIG, WEIGHTS
+    from eyas.artifacts.run import Run
     from eyas.models import weights, zoo
 
     folder.mkdir(parents=True)
     config = RunConfig(zoo.describe("p"), classes, InputSpec(size, size), Thresholds(confidence=0.001))
-    write_config(folder, config)
+    Run(folder, config).write()
     weights.save_model(random_net(len(classes)), folder / WEIGHTS)
-    write_card(folder, "run", [CONFIG, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
+    Card.write(folder, "run", [CONFIG, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
     return folder
 
 

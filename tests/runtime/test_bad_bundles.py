@@ -12,11 +12,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.artifacts.test_bundle import change, manifest_of, small_model
+from tests.artifacts.test_manifest import change, manifest_of, small_model
 from tests.runtime.fakes import write_jpeg
 
-from eyas.artifacts.bundle import MANIFEST, MAX_BYTES, write_manifest
 from eyas.artifacts.card import hash_file
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.manifest import MAX_BYTES
 from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.runtime.loading import load
@@ -59,7 +60,7 @@ def make(folder: Path, compiled: Path, target: str, names: tuple[str, ...]) -> P
     for name in ("model.onnx", *names):
         (folder / name).write_bytes((compiled / name).read_bytes())
     hashes = {name: hash_file(folder / name) for name in names}
-    write_manifest(folder, manifest_of(folder, target=target, files=hashes, entry=names[0]))
+    manifest_of(folder, target=target, files=hashes, entry=names[0]).write(folder)
     for name in {"model.onnx"} - set(names):
         (folder / name).unlink()
     return folder

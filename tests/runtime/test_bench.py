@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from tests.artifacts.test_bundle import manifest_of, small_model
+from tests.artifacts.test_manifest import manifest_of, small_model
 from tests.runtime.fakes import colour_detector, write_jpeg, write_run
 
 import eyas
-from eyas.artifacts.bundle import write_manifest
 from eyas.cli.bench import parse_numbers
 from eyas.cli.main import main
 from eyas.errors import UserError
@@ -50,7 +49,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bench") / "small"
     folder.mkdir()
     onnx.save(small_model(), folder / "model.onnx")
-    write_manifest(folder, manifest_of(folder))
+    manifest_of(folder).write(folder)
     return folder
 
 

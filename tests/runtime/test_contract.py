@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.artifacts.test_bundle import change, manifest_of, small_model
+from tests.artifacts.test_manifest import change, manifest_of, small_model
 from tests.nasty import variants
 from tests.runtime.test_bad_bundles import make, own_cache, rehash  # noqa: F401
 
-from eyas.artifacts.bundle import MANIFEST, read_manifest
-from eyas.artifacts.card import write_card
+from eyas.artifacts.card import Card
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.types import UInt8Array
@@ -185,7 +186,7 @@ def test_any_value_in_any_field_of_a_manifest_is_opened_or_refused_in_words(tmp_
     for what, text in variants({name: value for name, value in fields.items() if value is not None}):
         (folder / MANIFEST).write_text(text)
         try:
-            read_manifest(folder)
+            Manifest.read(folder)
         except UserError as error:
             assert len(str(error)) < 2000, what
             refused += 1
@@ -195,8 +196,8 @@ def test_any_value_in_any_field_of_a_manifest_is_opened_or_refused_in_words(tmp_
 @pytest.mark.parametrize("kept", [[], [MANIFEST], ["model.onnx"]])
 def test_files_that_a_bundles_card_does_not_speak_of(tmp_path: Path, kept: list[str], openvino: Any) -> None:
     folder = bundle_of(tmp_path / "made", small_model(), "onnxruntime", openvino)
-    write_card(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="x")
+    Card.write(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="x")
     load(folder).close()
-    write_card(folder, "bundle", kept, version="0", created="x")
+    Card.write(folder, "bundle", kept, version="0", created="x")
     with pytest.raises(UserError, match="The card does not speak of"):
         load(folder)

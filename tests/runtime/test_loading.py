@@ -13,7 +13,8 @@ import torch
 from tests.runtime.fakes import CLASSES, picture, write_run
 
 from eyas.artifacts.card import CARD
-from eyas.artifacts.run import CONFIG, WEIGHTS, read_config
+from eyas.artifacts.layout import CONFIG, WEIGHTS
+from eyas.artifacts.run import Run
 from eyas.errors import UserError
 from eyas.models import weights, zoo
 from eyas.models.decode import Deployed
@@ -46,10 +47,10 @@ def test_a_run_is_loaded_as_its_config_says(made: Path) -> None:
 
 
 def test_the_session_gives_what_the_unfused_network_gives(made: Path) -> None:
-    config = read_config(made)
+    config = Run.read(made).config
     net = weights.load_model(made / WEIGHTS, zoo.build_described(config.model, len(CLASSES))).eval()
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), np.uint8)
-    boxes, scores = open_run(made, config, "cpu").run(images)
+    boxes, scores = open_run(Run(made, config), "cpu").run(images)
     with torch.inference_mode():
         expected_boxes, expected_scores = Deployed(net, config.input)(torch.from_numpy(images))
     assert boxes.shape == (2, 12 * 8 + 6 * 4 + 3 * 2, 4) and scores.shape == (2, 126, 2)  # strides 8, 16, 32
@@ -161,11 +162,11 @@ def test_an_unknown_session_and_an_unknown_device(made: Path) -> None:
 def test_a_fused_run_gives_the_same(made: Path, run: Path) -> None:
     from eyas.models.fuse import fused
 
-    config = read_config(run)
+    config = Run.read(run).config
     net = weights.load_model(run / WEIGHTS, zoo.build_described(config.model, len(CLASSES)))
     weights.save_model(fused(net), run / WEIGHTS)
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
     for one, other in zip(
-        open_run(made, config, "cpu").run(images), open_run(run, config, "cpu").run(images), strict=True
+        open_run(Run(made, config), "cpu").run(images), open_run(Run(run, config), "cpu").run(images), strict=True
     ):
         np.testing.assert_allclose(one, other, atol=1e-4)

@@ -17,7 +17,7 @@ from tests.runtime import fake_tensorrt
 from tests.runtime.fake_cuda import FakeCuda
 from tests.runtime.fake_tensorrt import FakeTensorRt, answer
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.runtime.machine import Gpu
 from eyas.runtime.sessions import cuda, tensorrt

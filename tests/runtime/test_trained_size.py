@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from eyas.artifacts.bundle import MANIFEST
-from eyas.artifacts.run import write_config
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.run import Run, RunConfig
 from eyas.compile.bundle import other_size
 from eyas.errors import UserError
 from eyas.runtime.trained_size import size_note, trained_size
-from eyas.types import InputSpec, RunConfig
+from eyas.types import InputSpec
 
 SMALL = InputSpec(height=192, width=192)
 
 
 def test_a_run_tells_its_size(tmp_path: Path) -> None:
-    write_config(tmp_path, RunConfig(model={}, classes=("a",), input=replace(SMALL, width=256)))
+    Run(tmp_path, RunConfig(model={}, classes=("a",), input=replace(SMALL, width=256))).write()
     assert trained_size(tmp_path) == (192, 256)
 
 
@@ -30,7 +30,7 @@ def test_a_manifest_that_tells_no_size_is_refused(
         details = {"trained_size": told}  # noqa: RUF012
 
     (tmp_path / MANIFEST).write_text("{}")
-    monkeypatch.setattr("eyas.runtime.trained_size.read_manifest", lambda *_, **__: Told)
+    monkeypatch.setattr("eyas.runtime.trained_size.Manifest.read", lambda *_, **__: Told)
     with pytest.raises(UserError, match="trained_size is"):
         trained_size(tmp_path)
 

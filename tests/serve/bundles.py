@@ -9,8 +9,8 @@ import onnx
 import simplejpeg
 from onnx import TensorProto, helper, numpy_helper
 
-from eyas.artifacts.bundle import Manifest, write_manifest
 from eyas.artifacts.card import hash_file
+from eyas.artifacts.manifest import Manifest
 from eyas.types import InputSpec, Thresholds, UInt8Array
 
 CLASSES = ("red", "blue")
@@ -42,7 +42,7 @@ def write_bundle(folder: Path, *, scale: float = 1.0, batch: tuple[int, int] = (
         created="2026-01-01T00:00:00+00:00",
         eyas="0",
     )
-    write_manifest(folder, manifest)
+    manifest.write(folder)
     return folder
 
 

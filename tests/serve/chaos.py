@@ -27,10 +27,11 @@ from tests.serve.bundles import jpeg, write_bundle
 from tests.serve.processes import children, open_files, private, shared_memories, state, wait_until
 from tests.serve.started import Started, started
 
-from eyas.artifacts.bundle import MANIFEST
-from eyas.artifacts.card import write_card
+from eyas.artifacts.card import Card
+from eyas.artifacts.layout import MANIFEST
+from eyas.mlflow_store import DATABASE
 from eyas.serve.registry import open_registry
-from eyas.serve.registry.store import ARTIFACTS, DATABASE
+from eyas.serve.registry.store import ARTIFACTS
 
 NAME = "m"
 VERSIONS = ("1", "2", "3")
@@ -47,7 +48,7 @@ def make_registry(folder: Path) -> Path:
     registry = open_registry(folder / "registry")
     for number in VERSIONS:
         bundle = write_bundle(folder / f"v{number}", scale=1.0 / int(number))
-        write_card(bundle, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
+        Card.write(bundle, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
         registry.add(bundle, NAME)
     registry.promote(NAME, "1")
     return folder / "registry"

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.decode import decode
 from eyas.errors import UserError
 from eyas.runtime.annotate import annotate

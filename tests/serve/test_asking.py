@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.serve.bundles import write_bundle
 
-from eyas.artifacts.bundle import Manifest, read_manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.serve.api import Options
 from eyas.serve.asking import labels_of
 from eyas.serve.errors import ServeError
@@ -15,7 +15,7 @@ from eyas.serve.errors import ServeError
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    return read_manifest(write_bundle(tmp_path / "colours"))
+    return Manifest.read(write_bundle(tmp_path / "colours"))
 
 
 def test_classes_become_labels(manifest: Manifest) -> None:

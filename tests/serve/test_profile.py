@@ -11,7 +11,7 @@ import pytest
 from tests.serve.bundles import write_bundle
 from tests.serve.processes import children, command_line
 
-from eyas.artifacts.bundle import Manifest, read_manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.serve import profile
 from eyas.serve.profile import Choice, candidates, choose, measure
 
@@ -45,7 +45,7 @@ def test_measuring_really_runs_the_bundle(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_it_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_bundle(tmp_path / "b")
-    manifest = read_manifest(folder)
+    manifest = Manifest.read(folder)
     calls: list[int] = []
 
     async def apart(bundle: Path, device: str, cores: int) -> list[Choice]:
@@ -92,7 +92,7 @@ def test_a_kept_profile_is_believed_only_if_this_machine_could_have_measured_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: object
 ) -> None:
     folder = write_bundle(tmp_path / "b")
-    manifest = read_manifest(folder)
+    manifest = Manifest.read(folder)
     measured = [Choice(1, 2, 5.0, 0.1)]
 
     async def apart(*_: object) -> list[Choice]:
@@ -112,7 +112,7 @@ def test_a_kept_profile_is_believed_only_if_this_machine_could_have_measured_it(
 
 def test_a_profile_in_the_bundle_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_bundle(tmp_path / "b")
-    manifest = read_manifest(folder)
+    manifest = Manifest.read(folder)
     monkeypatch.setattr(profile, "usable_cores", lambda: 2)
     monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
 
@@ -138,14 +138,14 @@ def test_other_bytes_have_another_profile(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(profile, "_measured_apart", apart)
     folders = [write_bundle(tmp_path / "a"), write_bundle(tmp_path / "b", scale=0.5)]
     for folder in (*folders, *folders):
-        plan(folder, read_manifest(folder), "auto")
+        plan(folder, Manifest.read(folder), "auto")
     assert calls == folders
 
 
 def test_what_cannot_be_measured_gets_all_cores_and_an_accelerator_one_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = read_manifest(write_bundle(tmp_path / "b"))
+    manifest = Manifest.read(write_bundle(tmp_path / "b"))
     monkeypatch.setattr(profile, "usable_cores", lambda: 2)
     monkeypatch.setattr(profile, "LIMIT_SECONDS", 0.001)
     monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
@@ -163,7 +163,7 @@ def test_giving_up_ends_the_measuring(tmp_path: Path, monkeypatch: pytest.Monkey
         return [child for child in children(os.getpid()) if "eyas.serve.profile" in command_line(child)]
 
     async def give_up() -> None:
-        task = asyncio.ensure_future(profile.plan(folder, read_manifest(folder), "auto"))
+        task = asyncio.ensure_future(profile.plan(folder, Manifest.read(folder), "auto"))
         while not measuring():
             await asyncio.sleep(0.01)
         task.cancel()

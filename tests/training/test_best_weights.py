@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eyas.artifacts import run as runfolder
-from eyas.artifacts.card import verify_card
+from eyas.artifacts import layout
+from eyas.artifacts.card import Card
 from eyas.signals import StopSignals
 from eyas.training.fit import fit, resume
 from eyas.training.recipe import Recipe, evolve
@@ -27,7 +27,7 @@ def stopped(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch, StopSignals() as signals:
         patch.setattr("eyas.training.callbacks.record.plot_results", lambda _: os.kill(os.getpid(), signal.SIGTERM))
         fit(recipe, folder, console=quiet(), signals=signals)
-    assert (folder / runfolder.WEIGHTS).read_bytes() == (folder / runfolder.LAST_WEIGHTS).read_bytes()
+    assert (folder / layout.WEIGHTS).read_bytes() == (folder / layout.LAST_WEIGHTS).read_bytes()
     return folder
 
 
@@ -51,34 +51,34 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("kind", [*DAMAGE, "none"])
 def test_lost_weights_are_told_and_replaced(stopped: Path, tmp_path: Path, kind: str) -> None:
     folder = shutil.copytree(stopped, tmp_path / "run")
-    weights = folder / runfolder.WEIGHTS
+    weights = folder / layout.WEIGHTS
     before = weights.read_bytes()
     if kind in DAMAGE:
         DAMAGE[kind][0](weights)
     console = quiet()
     resume(folder, console=console)
     said = console.file.getvalue()
-    assert verify_card(folder) and "best AP" in said
+    assert Card.verify(folder) and "best AP" in said
     if kind == "none":
         assert "are lost" not in said and weights.read_bytes() in (
             before,
-            (folder / runfolder.LAST_WEIGHTS).read_bytes(),
+            (folder / layout.LAST_WEIGHTS).read_bytes(),
         )
         return
-    assert f"{runfolder.WEIGHTS} {DAMAGE[kind][1]}: the weights of the best epoch, 1, are lost" in said
-    assert weights.read_bytes() == (folder / runfolder.LAST_WEIGHTS).read_bytes()  # of the only epoch since
+    assert f"{layout.WEIGHTS} {DAMAGE[kind][1]}: the weights of the best epoch, 1, are lost" in said
+    assert weights.read_bytes() == (folder / layout.LAST_WEIGHTS).read_bytes()  # of the only epoch since
     assert "at epoch 2" in said
 
 
 def test_lost_weights_of_a_finished_run_become_its_last_ones(finished: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished, tmp_path / "run")
-    last = (folder / runfolder.LAST_WEIGHTS).read_bytes()
-    flip(folder / runfolder.WEIGHTS)
-    flip(folder / runfolder.LAST_WEIGHTS)
+    last = (folder / layout.LAST_WEIGHTS).read_bytes()
+    flip(folder / layout.WEIGHTS)
+    flip(folder / layout.LAST_WEIGHTS)
     console = quiet()
     resume(folder, console=console)
     assert "are lost" in console.file.getvalue() and "best AP" not in console.file.getvalue()
-    assert (folder / runfolder.WEIGHTS).read_bytes() == last and verify_card(folder)
+    assert (folder / layout.WEIGHTS).read_bytes() == last and Card.verify(folder)
 
 
 def test_stopped_twice_before_an_evaluation_the_newest_weights_are_the_runs(
@@ -95,6 +95,6 @@ def test_stopped_twice_before_an_evaluation_the_newest_weights_are_the_runs(
 
     monkeypatch.setattr(Stopper, "on_train_batch_end", asked)
     fit(tiny, folder, console=quiet())
-    first = (folder / runfolder.WEIGHTS).read_bytes()
+    first = (folder / layout.WEIGHTS).read_bytes()
     resume(folder, console=quiet())
-    assert first != (folder / runfolder.WEIGHTS).read_bytes() == (folder / runfolder.LAST_WEIGHTS).read_bytes()
+    assert first != (folder / layout.WEIGHTS).read_bytes() == (folder / layout.LAST_WEIGHTS).read_bytes()

@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 from tests.training.conftest import quiet
 
-from eyas.artifacts import run as runfolder
-from eyas.artifacts.card import verify_card
+from eyas.artifacts import layout
+from eyas.artifacts.card import Card
 from eyas.errors import UserError
 from eyas.signals import StopSignals
 from eyas.training import pace
@@ -72,7 +72,7 @@ def timed(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 
 
 def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / runfolder.METRICS).open(newline="") as file:
+    with (folder / layout.METRICS).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -81,12 +81,12 @@ def test_it_ends_in_time_with_an_evaluation(timed: Callable[..., Path], tmp_path
     clock = Clock(step)
     folder = timed(tmp_path / "run", clock)
     assert 60 - max(3.0, step) <= clock.time - 100 + 2 <= 63  # with the two seconds that are kept for the end
-    rows, plannings = table(folder), read_plannings(folder / runfolder.PLANNINGS)
+    rows, plannings = table(folder), read_plannings(folder / layout.PLANNINGS)
     assert int(rows[-1]["step"]) == plannings[-1].total and float(rows[-1]["AP"]) >= 0
     assert float(rows[-1]["lr"]) < 0.05 * max(float(row["lr"]) for row in rows)
     evaluated = [row for row in rows if row["AP"]]
     assert len(evaluated) <= 1 + 0.15 * 60 / clock.evaluation
-    verify_card(folder)
+    Card.verify(folder)
 
 
 def test_a_resumed_run_does_what_was_planned_and_is_bit_identical(
@@ -95,17 +95,17 @@ def test_a_resumed_run_does_what_was_planned_and_is_bit_identical(
     """Stopped in the middle, on a machine that is now twice as slow: as far as there are plannings they hold."""
     whole = timed(tmp_path / "whole", Clock(1.5))
     stopped = timed(tmp_path / "stopped", Clock(1.5), stop=9)
-    before = read_plannings(stopped / runfolder.PLANNINGS)
-    assert before == read_plannings(whole / runfolder.PLANNINGS)[: len(before)]
-    shutil.copy(whole / runfolder.PLANNINGS, stopped / runfolder.PLANNINGS)
+    before = read_plannings(stopped / layout.PLANNINGS)
+    assert before == read_plannings(whole / layout.PLANNINGS)[: len(before)]
+    shutil.copy(whole / layout.PLANNINGS, stopped / layout.PLANNINGS)
     monkeypatch.setattr(budget, "now", lambda: 5000.0)
     resume(stopped, console=quiet())
-    assert read_plannings(stopped / runfolder.PLANNINGS) == read_plannings(whole / runfolder.PLANNINGS)
+    assert read_plannings(stopped / layout.PLANNINGS) == read_plannings(whole / layout.PLANNINGS)
     names = ("epoch", "step", "lr", "loss", "AP")
     assert [[row[name] for name in names] for row in table(whole)] == [
         [row[name] for name in names] for row in table(stopped)
     ]
-    first, second = load_file(whole / runfolder.LAST_WEIGHTS), load_file(stopped / runfolder.LAST_WEIGHTS)
+    first, second = load_file(whole / layout.LAST_WEIGHTS), load_file(stopped / layout.LAST_WEIGHTS)
     assert all((first[name] == second[name]).all() for name in first)
 
 
@@ -113,13 +113,13 @@ def test_the_clock_decides_beyond_what_was_planned(
     timed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = timed(tmp_path / "run", Clock(1.5), stop=9)
-    before = read_plannings(stopped / runfolder.PLANNINGS)
-    with (stopped / runfolder.PLANNINGS).open("a") as file:
+    before = read_plannings(stopped / layout.PLANNINGS)
+    with (stopped / layout.PLANNINGS).open("a") as file:
         file.write("31,4")  # the process was killed as it wrote
     monkeypatch.setattr(budget, "now", lambda: 5000.0)  # from here on no time passes: there is much left
     monkeypatch.setattr("eyas.training.experiment.now", lambda: 5000.0)
     resume(stopped, console=quiet())
-    after = read_plannings(stopped / runfolder.PLANNINGS)
+    after = read_plannings(stopped / layout.PLANNINGS)
     assert after[: len(before)] == before and after[-1].total != before[-1].total
     assert int(table(stopped)[-1]["step"]) == after[-1].total
 

@@ -19,9 +19,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eyas.artifacts import run as runfolder
-from eyas.artifacts.card import verify_card
-from eyas.artifacts.run import read_config
+from eyas.artifacts import layout
+from eyas.artifacts.card import Card
+from eyas.artifacts.run import Run
 from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.files import atomic_path
@@ -52,27 +52,27 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_run_folder_is_complete(finished: Path, tiny: Recipe) -> None:
-    config = read_config(finished)
+    config = Run.read(finished).config
     assert config.input == tiny.data.input_spec() and config.model["name"] == "yolo_nas_p"
-    card = verify_card(finished)
+    card = Card.verify(finished)
     assert set(card.files) == {"config.json", "model.safetensors", "recipe.json"}
     assert [parent["kind"] for parent in card.parents] == ["dataset", "dataset"]
-    epochs = rows(finished / runfolder.METRICS)
+    epochs = rows(finished / layout.METRICS)
     assert [row["epoch"] for row in epochs] == ["1", "2", "3"] and epochs[-1]["step"] == "12"
     assert all(0 <= float(row["AP"]) <= 1 and float(row["loss"]) > 0 for row in epochs)
     assert float(epochs[-1]["seconds"]) > float(epochs[0]["seconds"]) > 0
     for name in ("results.png", "pictures/epoch_001.jpg", "pictures/epoch_003.jpg"):
         assert read_image(finished / name).std() > 5  # something is drawn
-    assert "torch" in (finished / runfolder.ENVIRONMENT).read_text()
+    assert "torch" in (finished / layout.ENVIRONMENT).read_text()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     tiny: Recipe, finished: Path, tmp_path: Path
 ) -> None:
     again = fit(tiny, tmp_path / "again", console=quiet())
-    assert same_weights(again / runfolder.LAST_WEIGHTS, finished / runfolder.LAST_WEIGHTS)
+    assert same_weights(again / layout.LAST_WEIGHTS, finished / layout.LAST_WEIGHTS)
     other = fit(evolve(tiny, trainer={"seed": 1}), tmp_path / "other", console=quiet())
-    assert not same_weights(other / runfolder.LAST_WEIGHTS, finished / runfolder.LAST_WEIGHTS)
+    assert not same_weights(other / layout.LAST_WEIGHTS, finished / layout.LAST_WEIGHTS)
 
 
 class AskAt(L.Callback):
@@ -99,12 +99,12 @@ def test_ctrl_c_in_mid_epoch_then_resume_is_bit_identical(
         console = quiet()
         folder = fit(recipe, tmp_path / "run", console=console)
     assert "--resume" in console.file.getvalue()
-    assert len(rows(folder / runfolder.METRICS)) == 1  # stopped in the middle of the second epoch
-    assert (folder / runfolder.WEIGHTS).is_file() and verify_card(folder)  # a usable run already
+    assert len(rows(folder / layout.METRICS)) == 1  # stopped in the middle of the second epoch
+    assert (folder / layout.WEIGHTS).is_file() and Card.verify(folder)  # a usable run already
     resume(folder, console=quiet())
-    assert [row["step"] for row in rows(folder / runfolder.METRICS)] == ["4", "8", "12"]
-    assert same_weights(folder / runfolder.LAST_WEIGHTS, finished / runfolder.LAST_WEIGHTS)
-    assert same_weights(folder / runfolder.WEIGHTS, finished / runfolder.WEIGHTS)
+    assert [row["step"] for row in rows(folder / layout.METRICS)] == ["4", "8", "12"]
+    assert same_weights(folder / layout.LAST_WEIGHTS, finished / layout.LAST_WEIGHTS)
+    assert same_weights(folder / layout.WEIGHTS, finished / layout.WEIGHTS)
 
 
 def test_early_stopping_ends_a_run_that_no_longer_rises(
@@ -122,17 +122,17 @@ def test_early_stopping_ends_a_run_that_no_longer_rises(
     monkeypatch.setattr(evaluation, "evaluate_predictions", staged)
     console = quiet()
     folder = fit(evolve(tiny, trainer={"epochs": 30, "patience": 2, "sheets": 0}), tmp_path / "run", console=console)
-    assert [float(row["AP"]) for row in rows(folder / runfolder.METRICS)] == [0.1, 0.3, 0.2, 0.3]
+    assert [float(row["AP"]) for row in rows(folder / layout.METRICS)] == [0.1, 0.3, 0.2, 0.3]
     assert "stopped early" in console.file.getvalue() and "best AP 0.3000 at epoch 2" in console.file.getvalue()
 
 
 def test_max_steps_ends_the_run_within_an_epoch_and_leaves_a_usable_one(tiny: Recipe, tmp_path: Path) -> None:
     folder = fit(evolve(tiny, trainer={"max_steps": 6}), tmp_path / "run", console=quiet())
-    assert verify_card(folder) and len(rows(folder / runfolder.METRICS)) >= 1
+    assert Card.verify(folder) and len(rows(folder / layout.METRICS)) >= 1
     console = quiet()
     short = fit(evolve(tiny, trainer={"max_steps": 2}), tmp_path / "short", console=console)
-    assert verify_card(short) and "ended before an evaluation" in console.file.getvalue()
-    state = torch.load(folder / runfolder.CHECKPOINT, weights_only=True)
+    assert Card.verify(short) and "ended before an evaluation" in console.file.getvalue()
+    state = torch.load(folder / layout.CHECKPOINT, weights_only=True)
     assert state["global_step"] == 6
 
 
@@ -169,12 +169,12 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     monkeypatch.setattr(L.Trainer, "save_checkpoint", full)
     with pytest.raises(UserError, match="disk is full"):
         fit(tiny, tmp_path / "run", console=quiet())
-    state = torch.load(tmp_path / "run" / runfolder.CHECKPOINT, weights_only=True)
+    state = torch.load(tmp_path / "run" / layout.CHECKPOINT, weights_only=True)
     assert state["global_step"] == 4  # the first epoch's, whole
     assert not list((tmp_path / "run").rglob("*.tmp"))
     monkeypatch.undo()
     resume(tmp_path / "run", console=quiet())
-    assert rows(tmp_path / "run" / runfolder.METRICS)[-1]["step"] == "12"
+    assert rows(tmp_path / "run" / layout.METRICS)[-1]["step"] == "12"
 
 
 def test_refusals_before_anything_is_made(tiny: Recipe, finished: Path, tmp_path: Path) -> None:
@@ -199,12 +199,12 @@ def test_refusals_before_anything_is_made(tiny: Recipe, finished: Path, tmp_path
 def test_finetuning_starts_from_the_run(tiny: Recipe, finished: Path, tmp_path: Path) -> None:
     recipe = evolve(tiny, model={"weights": str(finished)}, optim={"lr": 1e-12}, trainer={"epochs": 1})
     folder = fit(recipe, tmp_path / "run", console=quiet())
-    before, after = load_file(finished / runfolder.WEIGHTS), load_file(folder / runfolder.WEIGHTS)
+    before, after = load_file(finished / layout.WEIGHTS), load_file(folder / layout.WEIGHTS)
     weights = [name for name in before if name.endswith("conv.weight")]
     assert weights and all(torch.allclose(before[n], after[n], atol=1e-6) for n in weights)
-    parents = verify_card(folder).parents
+    parents = Card.verify(folder).parents
     assert [parent["kind"] for parent in parents] == ["dataset", "dataset", "run"]
-    assert parents[2]["sha256"] == verify_card(finished).sha256
+    assert parents[2]["sha256"] == Card.verify(finished).sha256
 
 
 def test_callbacks_of_ones_own_trainer(tiny: Recipe, tmp_path: Path) -> None:
@@ -250,8 +250,8 @@ def test_the_mean_of_the_best_epochs_is_tried(tiny: Recipe, tmp_path: Path) -> N
     told = console.file.getvalue()  # type: ignore[attr-defined]
     assert "the mean of the 2 best epochs has AP" in told
     assert not list((run / "checkpoints").glob("epoch-*"))
-    assert len(rows(run / runfolder.METRICS)) == 3
-    verify_card(run)
+    assert len(rows(run / layout.METRICS)) == 3
+    Card.verify(run)
 
 
 def test_the_mean_is_the_runs_model_where_it_is_better(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_the_mean_is_the_runs_model_where_it_is_better(tmp_path: Path) -> None:
 
     line = best.finish(SimpleNamespace(is_global_zero=True, validate=validate), module, None, saver)  # type: ignore[arg-type]
     assert "the mean is the run's model" in line
-    saved = load_file(tmp_path / runfolder.WEIGHTS)[name]
+    saved = load_file(tmp_path / layout.WEIGHTS)[name]
     assert torch.equal(saved, torch.full_like(saved, 5.0))
 
 
@@ -287,7 +287,7 @@ def test_warm_up_takes_at_most_so_many_epochs(tiny: Recipe, tmp_path: Path) -> N
     """Four steps an epoch: after the first one the rate is at its peak, whatever the number of warm-up steps."""
     changed = evolve(tiny, optim={"warmup_steps": 50, "warmup_epochs": 1.0, "warmup_factor": 0.0})
     run = fit(changed, tmp_path / "run", console=quiet())
-    first = rows(run / runfolder.METRICS)[0]
+    first = rows(run / layout.METRICS)[0]
     assert float(first["lr"]) == pytest.approx(tiny.optim.lr)
 
 

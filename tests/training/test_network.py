@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.models.foreign import NAMES, NARROW, narrow_net, partially_fused, steps, trained
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.errors import UserError
 from eyas.models.checkpoint import COCO_CLASSES
 from eyas.models.fuse import fused
@@ -100,7 +100,7 @@ def test_safetensors_alone_have_no_names_and_in_a_run_the_runs(tmp_path: Path) -
     run = import_checkpoint(tmp_path / "a.pth", tmp_path / "run")
     wanted: dict[str, int | None] = {"boat": 4, "horse": None}
     assert_rows(run, source, wanted)
-    assert_rows(run / runfolder.WEIGHTS, source, wanted)
+    assert_rows(run / layout.WEIGHTS, source, wanted)
     alone = tmp_path / "alone.safetensors"
     save_model(narrow_net(5), alone)
     assert_rows(alone, source, dict.fromkeys(NAMES))

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.errors import UserError
 from eyas.training.fit import fit, resume
-from eyas.training.origin import class_changes, picture_changes
 from eyas.training.recipe import Recipe, evolve
 
 from .conftest import quiet
@@ -33,7 +32,7 @@ def stopped(tiny: Recipe, shapes: Path, tmp_path_factory: pytest.TempPathFactory
 def place(stopped: Path, tmp_path: Path) -> Path:
     """Return a copy of `stopped` whose run trains on the copy's data."""
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    for name in (runfolder.RECIPE, runfolder.ORIGIN):
+    for name in (layout.RECIPE, layout.ORIGIN):
         path = tmp_path / "run" / name
         path.write_text(path.read_text().replace(str(stopped), str(tmp_path)))
     return tmp_path
@@ -108,21 +107,21 @@ def test_changed_data_is_named_and_the_run_stays_as_it_is(place: Path, kind: str
 
 
 RECIPES: dict[str, tuple[str, Callable[[Any], object], str]] = {
-    "learning rate": (runfolder.RECIPE, lambda f: f["optim"].update(lr=1.0), "optim.lr was 0.003, now 1.0"),
-    "epochs": (runfolder.RECIPE, lambda f: f["trainer"].update(epochs=9), "trainer.epochs was 3, now 9"),
-    "split": (runfolder.RECIPE, lambda f: f["data"].update(val="train"), "data.val was val, now train"),
-    "range": (runfolder.RECIPE, lambda f: f["augment"].update(scale=[1.0, 1.0]), "augment.scale was"),
-    "model": (runfolder.RECIPE, lambda f: f["model"].update(name="n"), "model.name was p, now n"),
-    "size": (runfolder.RECIPE, lambda f: f["data"].update(size=128), "disagree about the input"),
-    "config's size": (runfolder.CONFIG, lambda f: f["input"].update(height=128), "disagree about the input"),
-    "config's classes": (runfolder.CONFIG, lambda f: f["classes"].reverse(), "moved: "),
+    "learning rate": (layout.RECIPE, lambda f: f["optim"].update(lr=1.0), "optim.lr was 0.003, now 1.0"),
+    "epochs": (layout.RECIPE, lambda f: f["trainer"].update(epochs=9), "trainer.epochs was 3, now 9"),
+    "split": (layout.RECIPE, lambda f: f["data"].update(val="train"), "data.val was val, now train"),
+    "range": (layout.RECIPE, lambda f: f["augment"].update(scale=[1.0, 1.0]), "augment.scale was"),
+    "model": (layout.RECIPE, lambda f: f["model"].update(name="n"), "model.name was p, now n"),
+    "size": (layout.RECIPE, lambda f: f["data"].update(size=128), "disagree about the input"),
+    "config's size": (layout.CONFIG, lambda f: f["input"].update(height=128), "disagree about the input"),
+    "config's classes": (layout.CONFIG, lambda f: f["classes"].reverse(), "moved: "),
     "another network": (
-        runfolder.CONFIG,
+        layout.CONFIG,
         lambda f: f["model"]["spec"].update(stem_width=24),
         "the state of another network",
     ),
-    "no such field": (runfolder.RECIPE, lambda f: f["optim"].update(lrr=1), "no field 'optim.lrr'"),
-    "a list": (runfolder.RECIPE, None, "is no recipe"),  # type: ignore[dict-item]
+    "no such field": (layout.RECIPE, lambda f: f["optim"].update(lrr=1), "no field 'optim.lrr'"),
+    "a list": (layout.RECIPE, None, "is no recipe"),  # type: ignore[dict-item]
 }
 
 
@@ -149,7 +148,7 @@ def test_weights_that_the_run_began_with_may_be_gone(tiny: Recipe, finished: Pat
 
 
 def test_a_run_of_an_older_eyas_is_resumed_as_before(place: Path) -> None:
-    for name in (runfolder.ORIGIN, runfolder.PICTURES, runfolder.CHECKPOINT_HASHES):
+    for name in (layout.ORIGIN, layout.PICTURES, layout.CHECKPOINT_HASHES):
         (place / "run" / name).unlink()
     console = quiet()
     resume(place / "run", console=console)
@@ -157,32 +156,3 @@ def test_a_run_of_an_older_eyas_is_resumed_as_before(place: Path) -> None:
     both(swap)(place)
     with pytest.raises(UserError, match="moved: "):
         resume(place / "run", console=quiet())
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "words"),
-    [
-        (("a", "b"), ("a", "b"), []),
-        (("a", "b"), ("b", "a"), ["moved: 'a' was number 0, now 1, 'b' was number 1, now 0"]),
-        (("a", "b"), ("a",), ["removed: 'b'"]),
-        (("a",), ("b", "a"), ["added: 'b'", "moved: 'a' was number 0, now 1"]),
-        (("a", "b"), ("a", "c"), ["renamed: 'b' is 'c' now"]),
-        (("a", "b", "c"), ("c", "x", "a"),
-         ["renamed: 'b' is 'x' now", "moved: 'a' was number 0, now 2, 'c' was number 2, now 0"]),
-        (("a", "b", "c"), ("b", "c", "x"),
-         ["removed: 'a'", "added: 'x'", "moved: 'b' was number 1, now 0, 'c' was number 2, now 1"]),
-    ],
-)  # fmt: skip
-def test_changes_of_classes_in_words(before: tuple[str, ...], now: tuple[str, ...], words: list[str]) -> None:
-    assert class_changes(before, now) == words
-
-
-def test_changes_of_pictures_in_words() -> None:
-    rows = [("train", f"{i}.jpg", "10", f"{i}") for i in range(5)]
-    assert picture_changes(rows, list(rows)) == []
-    assert picture_changes(rows, rows[1:]) == ["1 picture removed (train: 0.jpg)"]
-    assert picture_changes(rows[:1], rows) == ["4 pictures added (train: 1.jpg, train: 2.jpg, train: 3.jpg and 1 more)"]
-    other = [(*row[:2], "11", "x") for row in rows[:2]] + rows[2:]
-    assert picture_changes(rows, other) == [
-        "2 pictures another file (train: 0.jpg, train: 1.jpg)", "2 pictures other labels (train: 0.jpg, train: 1.jpg)"
-    ]  # fmt: skip

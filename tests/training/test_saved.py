@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.errors import UserError
 from eyas.training import saved
 from eyas.training.saved import check_fits, find_state, settle, write_state
 
-LAST, PREVIOUS, HASHES = runfolder.CHECKPOINT, runfolder.PREVIOUS_CHECKPOINT, runfolder.CHECKPOINT_HASHES
+LAST, PREVIOUS, HASHES = layout.CHECKPOINT, layout.PREVIOUS_CHECKPOINT, layout.CHECKPOINT_HASHES
 
 
 def save(folder: Path, step: int) -> None:

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file
 
 import eyas
-from eyas.artifacts import run as runfolder
-from eyas.artifacts.card import verify_card
+from eyas.artifacts import layout
+from eyas.artifacts.card import Card
 from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.signals import StopSignals
@@ -59,14 +59,14 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def assert_same(folder: Path, whole: Path) -> None:
     """Assert that a run came to what one came to that was never stopped."""
-    for name in (runfolder.METRICS, STEPS):
+    for name in (layout.METRICS, STEPS):
         assert rows(folder / name) == rows(whole / name)
-    for name in (runfolder.WEIGHTS, runfolder.LAST_WEIGHTS):
+    for name in (layout.WEIGHTS, layout.LAST_WEIGHTS):
         one, other = load_file(folder / name), load_file(whole / name)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     for path in (whole / "pictures").iterdir():
         assert (folder / "pictures" / path.name).read_bytes() == path.read_bytes()
-    assert verify_card(folder).parents == verify_card(whole).parents
+    assert Card.verify(folder).parents == Card.verify(whole).parents
 
 
 class At(L.Callback):
@@ -126,8 +126,8 @@ def test_sigterm_at_any_point_saves_and_the_run_goes_on_bit_identical(
         along(patch, At(hook, call, send(signal.SIGTERM)))
         folder = fit(short, tmp_path / "run", console=console, signals=signals)
     assert signals.exit_code == 143 and "SIGTERM: stopping" in console.file.getvalue()
-    state = torch.load(folder / runfolder.CHECKPOINT, weights_only=True)
-    assert state["global_step"] == step and verify_card(folder)
+    state = torch.load(folder / layout.CHECKPOINT, weights_only=True)
+    assert state["global_step"] == step and Card.verify(folder)
     over = hook == "on_train_end"
     assert over or f"eyas train --resume {folder}" in console.file.getvalue()
     console = quiet()
@@ -163,11 +163,11 @@ def test_killed_before_or_after_saving_it_goes_on_with_the_same_rows(
         with pytest.raises(Killed):
             fit(short, tmp_path / "run", console=quiet())
     folder = tmp_path / "run"
-    with (folder / runfolder.METRICS).open("a") as file:
+    with (folder / layout.METRICS).open("a") as file:
         file.write("2,8,5")  # a row that was not written to its end
     states = sorted(path.name for path in (folder / "checkpoints").glob("*.ckpt"))
     if fallback and "previous.ckpt" in states:
-        os.truncate(folder / runfolder.CHECKPOINT, 1000)
+        os.truncate(folder / layout.CHECKPOINT, 1000)
     console = quiet()
     resume(folder, console=console)
     assert ("going on from the state saved before it" in console.file.getvalue()) == (fallback and len(states) == 2)
@@ -202,7 +202,7 @@ def test_only_whole_optimizer_steps_are_saved(short: Recipe, tmp_path: Path, mon
     with monkeypatch.context() as patch:
         along(patch, At("on_train_batch_end", 5, send(signal.SIGTERM)))
         folder = fit(recipe, tmp_path / "run", console=quiet())
-    assert torch.load(folder / runfolder.CHECKPOINT, weights_only=True)["global_step"] == 3
+    assert torch.load(folder / layout.CHECKPOINT, weights_only=True)["global_step"] == 3
     resume(folder, console=quiet())
     assert_same(folder, other)
 
@@ -230,11 +230,11 @@ def test_early_stopping_counts_the_same_after_a_resume(
         with pytest.raises(Killed):
             fit(recipe, tmp_path / "run", console=quiet())
     resume(tmp_path / "run", console=quiet())
-    table = rows(tmp_path / "run" / runfolder.METRICS)
+    table = rows(tmp_path / "run" / layout.METRICS)
     assert [float(row["AP"]) for row in table] == aps
     console = quiet()
     resume(tmp_path / "run", console=console)
-    assert rows(tmp_path / "run" / runfolder.METRICS) == table and "stopped early" in console.file.getvalue()
+    assert rows(tmp_path / "run" / layout.METRICS) == table and "stopped early" in console.file.getvalue()
     assert json.loads((tmp_path / "run" / "card.json").read_text())["recipe"]["stopped"].startswith("no better AP")
 
 
@@ -242,7 +242,7 @@ def test_a_finished_run_stays_as_it_is(short: Recipe, tmp_path: Path) -> None:
     folder = fit(evolve(short, trainer={"epochs": 1, "close_epochs": 0}), tmp_path / "run", console=quiet())
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "card.json"}
     resume(folder, console=quiet())
-    assert {path: path.read_bytes() for path in before} == before and verify_card(folder)
+    assert {path: path.read_bytes() for path in before} == before and Card.verify(folder)
 
 
 def test_stopped_before_anything_was_saved_it_begins_anew(
@@ -253,14 +253,14 @@ def test_stopped_before_anything_was_saved_it_begins_anew(
         with pytest.raises(Killed):
             fit(short, tmp_path / "run", console=quiet())
     folder = tmp_path / "run"
-    assert not (folder / runfolder.CHECKPOINT).exists()
+    assert not (folder / layout.CHECKPOINT).exists()
     resume(folder, console=quiet())
     assert_same(folder, whole)
-    for name in (runfolder.CHECKPOINT, runfolder.PREVIOUS_CHECKPOINT):
+    for name in (layout.CHECKPOINT, layout.PREVIOUS_CHECKPOINT):
         (folder / name).unlink()
     with pytest.raises(UserError, match="can't be resumed"):  # it has ended: nothing is thrown away
         resume(folder, console=quiet())
-    assert verify_card(folder)
+    assert Card.verify(folder)
 
 
 TINY = ["--recipe", "quick", "--size", "96", "--batch", "6", "--epochs", "3", "--trainer.accelerator", "cpu"]
@@ -296,7 +296,7 @@ def test_the_command_exits_with_the_signal_and_a_second_one_ends_it_at_once(
         along(patch, At("on_train_batch_start", 6, lambda _: [send(number)(None), send(number)(None)]))
         assert main(["train", *fast, "--out", str(tmp_path / "twice")]) == 128 + number
     assert "stopped at once" in capsys.readouterr().err
-    assert torch.load(tmp_path / "twice" / runfolder.CHECKPOINT, weights_only=True)["global_step"] == 4
+    assert torch.load(tmp_path / "twice" / layout.CHECKPOINT, weights_only=True)["global_step"] == 4
 
 
 def test_the_function_hands_the_signal_on_to_its_caller(
@@ -309,7 +309,7 @@ def test_the_function_hands_the_signal_on_to_its_caller(
         folder = eyas.train(short.data.root, recipe=short, out=tmp_path / "run")
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert got == [signal.SIGTERM] and (folder / runfolder.CHECKPOINT).is_file()
+    assert got == [signal.SIGTERM] and (folder / layout.CHECKPOINT).is_file()
 
 
 def test_in_a_thread_no_handler_is_touched(short: Recipe, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_in_a_thread_no_handler_is_touched(short: Recipe, tmp_path: Path) -> Non
     thread = threading.Thread(target=fit, args=(recipe, tmp_path / "run"), kwargs={"console": quiet()})
     thread.start()
     thread.join()
-    assert verify_card(tmp_path / "run")
+    assert Card.verify(tmp_path / "run")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
@@ -360,8 +360,8 @@ def test_all_processes_of_a_job_get_the_signal(shapes: Path, tmp_path: Path, act
     )  # fmt: skip
     assert done.returncode == (129 if "HUP" in act else 143), done.stderr
     assert "eyas train --resume" in done.stderr and "Traceback" not in done.stderr
-    assert torch.load(tmp_path / "run" / runfolder.CHECKPOINT, weights_only=True)["global_step"] == 6
-    assert verify_card(tmp_path / "run")
+    assert torch.load(tmp_path / "run" / layout.CHECKPOINT, weights_only=True)["global_step"] == 6
+    assert Card.verify(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

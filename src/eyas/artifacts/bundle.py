@@ -1,317 +1,67 @@
-"""`manifest.json` of a bundle: what the compiled files expect, what they are, and what was measured of them.
-
-Written by `eyas.compile`, read wherever a bundle is opened. Its JSON schema lies in docs/manifest.schema.json.
-"""
+"""A compiled bundle: its manifest, its engine's files and its card, written together and held against each other."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from eyas.artifacts.card import check_files, check_hash
-from eyas.artifacts.run import compile_command, refuse_file
-from eyas.checks import MAX_CLASSES, check_class_names, check_file_name, check_text, shown
+from eyas.artifacts.card import CARD, Card
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
-from eyas.files import read_json, write_text
-from eyas.types import MAX_SIDE, InputSpec, Thresholds, checked_fields
-
-MANIFEST = "manifest.json"
-FORMAT = "eyas-bundle"
-FORMAT_VERSION = 1
-MAX_BYTES = 16 * 2**20  # of a manifest; real ones have kilobytes
-
-Target = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-SuppressionPlace = Literal["host", "graph"]
-Judged = Literal["file", "graph"]
-Range = tuple[int, int]
-
-# No network of the family comes near these; what is beyond them would only take this machine's memory or time.
-MAX_BATCH = 4096
-MAX_ROWS = 2_000_000  # candidates: a network of the greatest side has some 1.4 million
-MAX_FRAMES = 2**31  # bytes of the least batch
-MAX_WORD = 200  # characters
-Word = Annotated[str, Field(max_length=MAX_WORD)]
 
 
-class _Part(BaseModel):
-    """What all parts of a manifest share: they don't change, and an unknown field or another type is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Parity(_Part):
-    """How far the compiled file's outputs lie from the trained network's, on real pictures.
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk.
 
     Attributes:
-        boxes_px: largest (or `quantile`) distance of a box's side, in network pixels.
-        scores: largest (or `quantile`) difference of a score.
-        quantile: which part of the candidates lies within these distances; 1 for all of them.
-        pictures: how many pictures were compared.
+        folder: where it lies.
+        manifest: what it says of itself.
     """
 
-    boxes_px: float
-    scores: float
-    quantile: float = Field(gt=0, le=1)
-    pictures: int = Field(ge=1)
+    folder: Path
+    manifest: Manifest
 
-
-class Accuracy(_Part):
-    """COCO's mean average precision of this very file, or of what was judged in its place.
-
-    Attributes:
-        map: of the compiled file.
-        map_fp32: of the trained network in float32, on the same pictures.
-        data: the data set's folder name.
-        split: its split.
-        pictures: how many pictures.
-    """
-
-    map: float
-    map_fp32: float
-    data: str
-    split: str
-    pictures: int
-
-    @field_validator("map", "map_fp32")
     @classmethod
-    def _is_defined(cls, value: float) -> float:
-        if not math.isfinite(value):
-            raise UserError(
-                "mAP is not defined on these pictures: they show no object of the model's classes.",
-                fix="judge on another data set or split (--data, --split), or don't measure it (--measure 0)",
-            )
-        return value
-
-
-class Latency(_Part):
-    """Time of the network alone, on one machine.
-
-    Attributes:
-        device: the processor's name.
-        threads: how many threads, 0 for the runtime's own choice.
-        batch: pictures at once.
-        size: height and width in pixels.
-        median_ms, p90_ms: milliseconds a batch.
-        versions: package -> version.
-    """
-
-    device: str
-    threads: int
-    batch: int
-    size: Range
-    median_ms: float
-    p90_ms: float
-    versions: dict[str, str]
-
-    @property
-    def threads_told(self) -> str:
-        """The threads in words."""
-        return f"{self.threads} threads" if self.threads else "threads by its own choice"
-
-
-class Manifest(_Part):
-    """A bundle's contract. Boxes come in network pixels, scores in 0..1; see `eyas.runtime.sessions.base`.
-
-    Attributes:
-        format, version: what kind of file this is.
-        name: the bundle's name.
-        classes: class names, in label order.
-        input: how a picture becomes the network's input.
-        batch: least and greatest number of pictures at once.
-        sizes: least and greatest height and width in pixels (in steps of 32), None where only the input's own runs.
-        candidates: how many candidates the graph gives for a picture at most.
-        nms: whether the graph leaves overlapping boxes ("host" drops them) or has dropped them itself ("graph").
-        nms_iou: for "graph", the overlap above which the weaker box of a class was dropped.
-        thresholds: what a detection must pass unless told otherwise.
-        target: the engine.
-        precision: of the layers that matter, the convolutions.
-        files: relative path of each file -> SHA-256 of its bytes.
-        entry: which of them the engine opens.
-        opset: of the ONNX graph.
-        judged: what parity and accuracy are of: "file", the entry itself; "graph", the ONNX graph that it was built
-            from, on a machine that could not run the entry: the entry itself has never run.
-        parity: distance from the trained network.
-        accuracy: measured on a data set, None if none was given.
-        latency: what was measured, on which machines.
-        compute_capabilities: GPUs that the file was built for, as "8.9", or "12.0+" for that and all newer ones; empty
-            where that doesn't matter.
-        details: more that the target tells of itself.
-        created: ISO 8601 time, UTC.
-        eyas: the version that wrote it.
-    """
-
-    format: Literal["eyas-bundle"] = "eyas-bundle"
-    version: Literal[1] = 1
-    name: Word
-    classes: tuple[str, ...] = Field(min_length=1, max_length=MAX_CLASSES)
-    input: InputSpec
-    batch: Range
-    sizes: Range | None = None
-    candidates: int = Field(ge=1, le=MAX_ROWS)
-    nms: SuppressionPlace = "host"
-    nms_iou: float | None = Field(default=None, ge=0, le=1)
-    thresholds: Thresholds
-    target: Target
-    precision: Precision
-    files: dict[str, str] = Field(min_length=1, max_length=1000)
-    entry: str
-    opset: int | None = Field(default=None, ge=1, le=1000)
-    judged: Judged = "file"
-    parity: Parity | None = None
-    accuracy: Accuracy | None = None
-    latency: tuple[Latency, ...] = Field(default=(), max_length=1000)
-    compute_capabilities: tuple[Annotated[str, Field(pattern=r"^\d{1,2}\.\d\+?$")], ...] = ()
-    details: dict[str, Any] = Field(default_factory=dict)
-    created: Word
-    eyas: Word
-
-    @field_validator("name")
-    @classmethod
-    def _name_can_be_told(cls, name: str) -> str:
-        return check_text("The bundle's name", name, "name", MAX_WORD)
-
-    @field_validator("classes")
-    @classmethod
-    def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        check_class_names(classes, "classes")
-        return classes
-
-    @field_validator("files")
-    @classmethod
-    def _files_stay_inside(cls, files: dict[str, str]) -> dict[str, str]:
-        for name, value in files.items():
-            check_file_name(name)
-            check_hash(value)
-        return files
-
-    @field_validator("batch")
-    @classmethod
-    def _batches_rise(cls, value: Range) -> Range:
-        return _rising(value, MAX_BATCH)
-
-    @field_validator("sizes")
-    @classmethod
-    def _sizes_rise(cls, value: Range | None) -> Range | None:
-        if value is not None and (_rising(value, MAX_SIDE)[0] % 32 or value[1] % 32):
-            raise ValueError(f"{value[0]} to {value[1]} are no multiples of 32")
-        return value
-
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Manifest:
-        if self.entry not in self.files:
-            raise ValueError(f"the entry {shown(self.entry)} is not among the files")
-        least = self.batch[0] * self.input.height * self.input.width * 3
-        if least > MAX_FRAMES:
-            raise ValueError(f"the least batch has {least / 2**30:.0f} GiB of pixels")
-        return self
-
-    def for_size(self, side: int) -> Manifest:
-        """Return the manifest for a square input of `side` pixels.
+    def read(cls, folder: Path) -> Bundle:
+        """Return the bundle in `folder`, all of whose files have the bytes that its manifest, and its card, name.
 
         Raises:
-            UserError: the bundle was not compiled for that size.
+            UserError: it is no bundle, see `Manifest.read`, or a file was changed, or its card does not speak of one.
         """
-        spec = replace(self.input, height=side, width=side)
-        if spec == self.input:
-            return self
-        if self.sizes is None or not self.sizes[0] <= side <= self.sizes[1]:
-            fits = f"{self.input.width}x{self.input.height}" if self.sizes is None else "{} to {}".format(*self.sizes)
-            raise UserError(
-                f"The bundle was not compiled for inputs of {side} pixels.",
-                where="size",
-                expected=fits,
-                fix=f"compile the run again with --size {side}, or with a range",
-            )
-        return self.model_copy(update={"input": spec})
+        manifest = Manifest.read(folder)
+        if (folder / CARD).is_file():
+            Card.verify(folder, known=manifest.files, needed=(MANIFEST, *manifest.files))
+        return cls(folder, manifest)
 
+    def verify(self) -> Card:
+        """Return the card, if every file has the bytes that it names and the manifest names the same.
 
-def _rising(value: Range, most: int) -> Range:
-    """Return the range, or raise a ValueError unless it is one of numbers from 1 to `most`."""
-    if not 1 <= value[0] <= value[1] <= most:
-        raise ValueError(f"{shown(value[0])} to {shown(value[1])} is no range within 1 to {most}")
-    return value
+        Raises:
+            UserError: a file is missing or was changed, or card and manifest disagree.
+            OSError: a file can't be read.
+        """
+        card = Card.verify(self.folder)
+        unnamed = [name for name in (MANIFEST, *self.manifest.files) if name not in card.files]
+        if unnamed:
+            raise UserError(f"The bundle's card does not name {unnamed[0]}.", where=str(self.folder / CARD))
+        wrong = [name for name, value in self.manifest.files.items() if card.files[name] != value]
+        if wrong:
+            raise UserError(f"{wrong[0]} is not the file that the manifest names.", where=str(self.folder / MANIFEST))
+        return card
 
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` into the bundle's folder."""
-    write_text(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-
-
-def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
-    """Return the manifest of the bundle in `folder`.
-
-    Args:
-        folder: the bundle.
-        verify: whether to hold the files' bytes against their hashes.
-
-    Raises:
-        UserError: there is no manifest, it is not a bundle's or is not valid, it was made by a newer Eyas, or a file
-            is missing, lies outside the folder or was changed.
-    """
-    refuse_file(folder, bundle=True)
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise UserError(
-            f"{folder.name or folder} is no bundle: there is no {MANIFEST} in it.",
-            where=str(folder),
-            fix=compile_command(folder) or "eyas compile RUN --out FOLDER makes one",
+    def seal(self, *, parents: Iterable[dict[str, str]], recipe: dict[str, Any]) -> Card:
+        """Write the manifest and the card, whose files lie there already, and return the card; see `Card.write`."""
+        self.manifest.write(self.folder)
+        return Card.write(
+            self.folder,
+            "bundle",
+            [MANIFEST, *self.manifest.files],
+            version=self.manifest.eyas,
+            created=self.manifest.created,
+            parents=parents,
+            recipe=recipe,
         )
-    fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise UserError(f"{MANIFEST} is not a bundle's.", where=str(path), expected=f'"format": "{FORMAT}"')
-    version = fields.get("version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise UserError(
-            f"The bundle was made by a newer Eyas (format {version}, this one reads {FORMAT_VERSION}).",
-            where=str(path),
-            fix="pip install --upgrade eyas",
-        )
-    for name, kind in (("input", InputSpec), ("thresholds", Thresholds)):
-        if isinstance(fields.get(name), Mapping):
-            checked_fields(kind, fields[name], f"{path}, {name}")
-    try:
-        manifest = Manifest.model_validate_json(_finite(fields, path))
-    except UserError as error:
-        raise UserError(
-            f"{MANIFEST} is not valid: {error.problem}",
-            expected=error.expected,
-            where=f"{path}, {error.where}" if error.where else str(path),
-            fix=error.fix or "compile the run again",
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{MANIFEST} is not valid: {place + ': ' if place else ''}{first['msg']}.",
-            where=str(path),
-            fix="compile the run again",
-        ) from None
-    if verify:
-        check_files(folder, manifest.files, "manifest")
-    return manifest
-
-
-def _finite(fields: Mapping[str, Any], path: Path) -> str:
-    """Return the fields as JSON text.
-
-    Raises:
-        UserError: a number is not finite, which Python's JSON takes and the standard does not.
-    """
-    try:
-        return json.dumps(fields, allow_nan=False)
-    except ValueError:
-        raise UserError(
-            f"{MANIFEST} is not valid: a number is NaN or infinite.", where=str(path), fix="compile the run again"
-        ) from None
-
-
-def manifest_schema() -> dict[str, Any]:
-    """Return the JSON schema of `manifest.json`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}

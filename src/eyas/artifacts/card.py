@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import importlib.metadata
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +51,93 @@ class Card:
             digest.update(f"{name}\0{value}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
+    @classmethod
+    def read(cls, folder: Path) -> Card:
+        """Return the card of the artefact in `folder`.
+
+        Raises:
+            UserError: there is no card, or it is not one.
+        """
+        path = folder / CARD
+        fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
+        try:
+            fields.pop("sha256", None)
+            card = cls(**fields)
+            _check(card)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"{CARD} is not a card of Eyas: {error}.", where=str(path)) from None
+        return card
+
+    @classmethod
+    def write(
+        cls,
+        folder: Path,
+        kind: str,
+        files: Iterable[str],
+        *,
+        version: str = "",
+        created: str = "",
+        parents: Iterable[dict[str, str]] = (),
+        recipe: dict[str, Any] | None = None,
+    ) -> Card:
+        """Hash `files` (relative to `folder`), write `card.json` there and return the card.
+
+        Args:
+            folder: the artefact.
+            kind: what it is, see `Card`.
+            files: those that count.
+            version: that made it; this one by default.
+            created: when; now by default.
+            parents: what it was made from.
+            recipe: how.
+        """
+        hashes = {name: hash_file(folder / name) for name in sorted(files)}
+        card = cls(kind, version or this_version(), hashes, list(parents), recipe or {}, created or now())
+        card.save(folder)
+        return card
+
+    @classmethod
+    def extend(cls, folder: Path, files: Iterable[str]) -> Card:
+        """Let the card in `folder` speak of further files, or anew of those that were rewritten, and return it."""
+        card = cls.read(folder)
+        hashes = {**card.files, **{name: hash_file(folder / name) for name in files}}
+        card = replace(card, files=dict(sorted(hashes.items())))
+        card.save(folder)
+        return card
+
+    @classmethod
+    def verify(
+        cls, folder: Path, *, known: Mapping[str, str] = MappingProxyType({}), needed: Iterable[str] = ()
+    ) -> Card:
+        """Return the card in `folder` if every file it names still has the bytes it had.
+
+        Args:
+            folder: the artefact.
+            known: hashes that its files were just found to have, see `check_files`.
+            needed: files that the card must speak of: what is read of the folder.
+
+        Raises:
+            UserError: a file is missing, was changed, or is not among those that the card names.
+        """
+        card = cls.read(folder)
+        unnamed = [name for name in needed if name not in card.files]
+        if unnamed:
+            raise UserError(
+                f"The card does not speak of {unnamed[0]}: nobody knows whether it was changed.",
+                where=str(folder / CARD),
+                fix="copy the folder again from its source, or make it again",
+            )
+        check_files(folder, card.files, "card", known=known)
+        return card
+
+    def as_parent(self, folder: Path) -> dict[str, str]:
+        """Return how what is made from this artefact, which lies in `folder`, names it."""
+        return {"kind": self.kind, "path": str(folder.resolve()), "sha256": self.sha256}
+
+    def save(self, folder: Path) -> None:
+        """Write the card as it is, without looking at the files that it speaks of."""
+        write_json(folder / CARD, {**asdict(self), "sha256": self.sha256})
+
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of the file's bytes, in hex."""
@@ -56,38 +145,14 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_card(
-    folder: Path,
-    kind: str,
-    files: Iterable[str],
-    *,
-    version: str,
-    created: str,
-    parents: Iterable[dict[str, str]] = (),
-    recipe: dict[str, Any] | None = None,
-) -> Card:
-    """Hash `files` (relative to `folder`), write `card.json` there and return the card."""
-    hashes = {name: hash_file(folder / name) for name in sorted(files)}
-    card = Card(kind, version, hashes, list(parents), recipe or {}, created)
-    write_json(folder / CARD, {**asdict(card), "sha256": card.sha256})
-    return card
+def this_version() -> str:
+    """Return the version of Eyas that is running."""
+    return importlib.metadata.version("eyas")
 
 
-def read_card(folder: Path) -> Card:
-    """Return the card of the artefact in `folder`.
-
-    Raises:
-        UserError: there is no card, or it is not one.
-    """
-    path = folder / CARD
-    fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
-    try:
-        fields.pop("sha256", None)
-        card = Card(**fields)
-        _check(card)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{CARD} is not a card of Eyas: {error}.", where=str(path)) from None
-    return card
+def now() -> str:
+    """Return the time as an artefact notes it: ISO 8601 to the second, UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _check(card: Card) -> None:
@@ -118,29 +183,6 @@ def check_hash(value: object) -> None:
     """Raise a ValueError unless the value is a SHA-256 in hex."""
     if not isinstance(value, str) or not _HASH.fullmatch(value):
         raise ValueError(f"a SHA-256 is {shown(value)}")
-
-
-def verify_card(folder: Path, *, known: Mapping[str, str] = MappingProxyType({}), needed: Iterable[str] = ()) -> Card:
-    """Return the card if every file it names still has the bytes it had.
-
-    Args:
-        folder: the artefact.
-        known: hashes that its files were just found to have, see `check_files`.
-        needed: files that the card must speak of: what is read of the folder.
-
-    Raises:
-        UserError: a file is missing, was changed, or is not among those that the card names.
-    """
-    card = read_card(folder)
-    unnamed = [name for name in needed if name not in card.files]
-    if unnamed:
-        raise UserError(
-            f"The card does not speak of {unnamed[0]}: nobody knows whether it was changed.",
-            where=str(folder / CARD),
-            fix="copy the folder again from its source, or make it again",
-        )
-    check_files(folder, card.files, "card", known=known)
-    return card
 
 
 def check_files(
@@ -186,7 +228,7 @@ def lineage(folder: Path) -> Iterator[tuple[int, Path, Card]]:
         seen += 1
         if seen > MOST_ANCESTORS:
             raise UserError(f"The lineage names more than {MOST_ANCESTORS} artefacts.", where=str(folder / CARD))
-        card = read_card(trail[-1])
+        card = Card.read(trail[-1])
         yield len(trail) - 1, trail[-1], card
         above = {path.resolve() for path in trail}
         for parent in reversed(card.parents):

@@ -14,12 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from eyas.artifacts.card import CARD, Card
+from eyas.artifacts.layout import QUANTIZATION
 from eyas.checks import check_text, shown
 from eyas.errors import UserError
 from eyas.files import read_json, write_json
 from eyas.types import checked_fields
 
-QUANTIZATION = "quantization.json"
 MAX_BYTES = 256 * 2**20
 FORMAT = "eyas-quantization"
 FORMAT_VERSION = 1
@@ -81,53 +82,65 @@ class Quantization:
         """Return it with weights of at most so many bits, over the same ranges."""
         return replace(self, convolutions={name: one.narrowed(bits) for name, one in self.convolutions.items()})
 
+    @classmethod
+    def read(cls, folder: Path) -> Quantization | None:
+        """Return what `quantization.json` in the folder says, None where there is none.
 
-def write_quantization(folder: Path, quantization: Quantization) -> Path:
-    """Write `quantization.json` into a run's folder and return its path; the run's card must list it."""
-    path = folder / QUANTIZATION
-    fields = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "made": dict(quantization.made),
-        "kept": list(quantization.kept),
-        "convolutions": {name: asdict(one) for name, one in quantization.convolutions.items()},
-        "activations": {name: list(limits) for name, limits in quantization.activations.items()},
-    }
-    write_json(path, fields)
-    return path
+        Raises:
+            UserError: it is not one, or was written by a newer Eyas.
+        """
+        path = folder / QUANTIZATION
+        if not path.is_file():
+            return None
+        fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
+        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+            raise UserError(f"{QUANTIZATION} is not a quantization.", where=str(path), expected=f'"format": "{FORMAT}"')
+        version = fields.pop("version", None)
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{QUANTIZATION} has format {shown(version)}, this Eyas reads {FORMAT_VERSION}.",
+                where=str(path),
+                fix="pip install --upgrade eyas",
+            )
+        fields = checked_fields(cls, fields, str(path))
+        try:
+            return cls(
+                convolutions={name: _convolution(one) for name, one in fields["convolutions"].items()},
+                activations={name: _limits(one) for name, one in fields["activations"].items()},
+                kept=tuple(check_text("A module's path", name, str(path)) for name in _list(fields["kept"])),
+                made=dict(fields["made"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{QUANTIZATION} is not valid: {type(error).__name__}: {error}.", where=str(path), fix="make it again"
+            ) from None
+
+    def write(self, folder: Path) -> Path:
+        """Write `quantization.json` into a run's folder and return its path; the run's card must list it.
+
+        `Card.extend` has it listed. Compiling refuses one that is not: nobody knows who made it.
+        """
+        path = folder / QUANTIZATION
+        fields = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "made": dict(self.made),
+            "kept": list(self.kept),
+            "convolutions": {name: asdict(one) for name, one in self.convolutions.items()},
+            "activations": {name: list(limits) for name, limits in self.activations.items()},
+        }
+        write_json(path, fields)
+        return path
 
 
-def read_quantization(folder: Path) -> Quantization | None:
-    """Return what `quantization.json` in the folder says, None where there is none.
-
-    Raises:
-        UserError: it is not one, or was written by a newer Eyas.
-    """
-    path = folder / QUANTIZATION
-    if not path.is_file():
-        return None
-    fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
-    if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-        raise UserError(f"{QUANTIZATION} is not a quantization.", where=str(path), expected=f'"format": "{FORMAT}"')
-    version = fields.pop("version", None)
-    if version != FORMAT_VERSION:
+def check_listed(run: Path) -> None:
+    """Raise a UserError if a run carries a quantization that its card, where there is one, does not list."""
+    if (run / CARD).is_file() and (run / QUANTIZATION).is_file() and QUANTIZATION not in Card.read(run).files:
         raise UserError(
-            f"{QUANTIZATION} has format {shown(version)}, this Eyas reads {FORMAT_VERSION}.",
-            where=str(path),
-            fix="pip install --upgrade eyas",
+            f"{QUANTIZATION} is not among the files of the run's card: it was put there by hand.",
+            where=str(run),
+            fix="remove it, or write the card anew with it",
         )
-    fields = checked_fields(Quantization, fields, str(path))
-    try:
-        return Quantization(
-            convolutions={name: _convolution(one) for name, one in fields["convolutions"].items()},
-            activations={name: _limits(one) for name, one in fields["activations"].items()},
-            kept=tuple(check_text("A module's path", name, str(path)) for name in _list(fields["kept"])),
-            made=dict(fields["made"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{QUANTIZATION} is not valid: {type(error).__name__}: {error}.", where=str(path), fix="make it again"
-        ) from None
 
 
 def _convolution(fields: object) -> QuantizedConvolution:

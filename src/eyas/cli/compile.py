@@ -13,8 +13,8 @@ from eyas.errors import UserError
 from eyas.text import say
 
 if TYPE_CHECKING:
+    from eyas.artifacts.bundle import Bundle
     from eyas.compile.auto import Trial
-    from eyas.compile.bundle import Bundle
     from eyas.compile.target import Sides
 
 HELP = "compile a run into a bundle that runs without torch, and check it against the run"

@@ -29,11 +29,12 @@ def run(args: argparse.Namespace) -> int:
     """Import, say what was assumed, print what can be done with the run; return 0."""
     import shlex
 
-    from eyas.artifacts.run import read_config, read_names
+    from eyas.artifacts.run import Run
+    from eyas.data.formats.class_names import read_class_names
     from eyas.models.importing import import_checkpoint
     from eyas.text import say
 
-    classes = read_names(args.classes) if args.classes else None
+    classes = read_class_names(args.classes) if args.classes else None
     folder = import_checkpoint(
         args.checkpoint,
         args.out,
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         input=args.input,
         tell=lambda line: say(line, stderr=True),
     )
-    config = read_config(folder)
+    config = Run.read(folder).config
     spec = config.input
     name = config.model["name"] or "a network of its own widths"
     limits = f"confidence {config.thresholds.confidence:g}, IoU {config.thresholds.iou:g}"

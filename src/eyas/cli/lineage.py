@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eyas.artifacts.card import CARD, Card, hash_file, lineage, verify_card
-from eyas.artifacts.run import refuse_file
+from eyas.artifacts.card import CARD, Card, hash_file, lineage
+from eyas.artifacts.hints import refuse_file
 from eyas.errors import UserError
 from eyas.text import say
 
@@ -55,7 +55,7 @@ def check(folder: Path, card: Card, expected: str) -> str:
         expected: the hash that what was made from it recorded, "" when nothing recorded one.
     """
     try:
-        verify_card(folder)
+        Card.verify(folder)
     except UserError as error:
         return f"CHANGED: {error.problem}"
     # A child notes the hash of the whole artefact, or of the one file of it that it read; of a data set, of its index.
@@ -65,11 +65,16 @@ def check(folder: Path, card: Card, expected: str) -> str:
 
 
 def describe(depth: int, folder: Path, card: Card, state: str) -> str:
-    """Return the two lines that show one artefact of the chain."""
+    """Return the lines that show one artefact of the chain."""
     indent = "   " * depth
     branch = f"{'   ' * (depth - 1)}└─ " if depth else ""
     licence = card.recipe.get("licence")
+    lines = [f"licence of the weights: {licence}"] if licence else []
+    trackers = card.recipe.get("trackers")
+    for name, place in trackers.items() if isinstance(trackers, dict) else ():
+        if isinstance(place, dict):
+            lines.append(f"tracked by {name}: run {place.get('id')} at {place.get('where')}")
     return (
         f"{branch}{card.kind} {folder}\n"
         f"{indent}   {card.sha256[:12]}  {card.created}  eyas {card.version}  {len(card.files)} files  {state}"
-    ) + (f"\n{indent}   licence of the weights: {licence}" if licence else "")
+    ) + "".join(f"\n{indent}   {line}" for line in lines)

@@ -37,6 +37,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "quickstart": ("eyas.cli.quickstart", "the whole way on made-up pictures: train, evaluate, detect"),
         "data": ("eyas.cli.data", "check, convert, split, pack and show a data set"),
         "train": ("eyas.cli.train", "train a detector on a data set"),
+        "track": ("eyas.cli.track", "send a run to MLflow, TensorBoard or W&B, or what these have missed of it"),
         "import": ("eyas.cli.import_", "make a run of a YOLO-NAS checkpoint of SuperGradients, without training"),
         "compile": ("eyas.cli.compile", "compile a run into a bundle that runs without torch"),
         "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
@@ -67,6 +68,8 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "mlflow": "registry",
         "sqlalchemy": "registry",
         "alembic": "registry",
+        "tensorboard": "tensorboard",
+        "wandb": "wandb",
         "pyarrow": "predict",
         "ray": "cluster",
         "uvicorn": "serve",
@@ -81,22 +84,17 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
 # What the libraries below us read once, when they are loaded; set here since the program, not the package, decides.
 _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
-        # What threads of PyTorch do that wait for one another: sleep. Milliseconds a training step (pico, 256 px, 8
-        # pictures, two threads on two cores), alone and beside a program that keeps one of the cores busy, medians of
-        # two rounds:
-        #   sleep (PASSIVE)                   830    500
-        #   nothing set                       510   1190
-        #   spin (ACTIVE)                     640   1160
-        #   GOMP_SPINCOUNT=1000, then sleep   770   1100
-        #   GOMP_SPINCOUNT=10000              480   1620
-        #   GOMP_SPINCOUNT=100000             480   1080
-        # Spinning a while gains where a machine is empty and loses more where it is not, up to three times; one thread
-        # took 310 alone, so that on an empty machine of two cores it is the answer, whatever the policy.
-        "OMP_WAIT_POLICY": "PASSIVE",
         "OPENCV_FFMPEG_LOGLEVEL": "-8",  # a broken video is told of once, by us, and not a line a block
         "OPENCV_LOG_LEVEL": "SILENT",
     }
 )
+
+# What threads of PyTorch do that wait for one another: look a thousand times, then sleep. That takes a fifth to a
+# quarter less time than to sleep at once where the cores are free, and does not collapse where they are not
+# (benchmarks/cpu_threads.md).
+# GNU's OpenMP takes the count before the policy; others know the policy alone, and sleep. Whoever sets one of the two
+# has decided.
+_WAITING: Mapping[str, str] = MappingProxyType({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"})
 
 # What the operating system refuses for the user's reasons, not for ours.
 _USER_ERRNOS = frozenset({
@@ -241,6 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if not os.environ.keys() & _WAITING:
+        os.environ.update(_WAITING)
     try:
         code = dispatch(given)
         sys.stdout.flush()  # so that a reader that went away is noticed here and not at exit

@@ -21,6 +21,7 @@ EXAMPLES = (
     "eyas train --data data/shapes --weights runs/quickstart --model p --size 256 --epochs 2 --optim.lr 5e-4",
     "eyas train --data data/shapes --recipe quick --trainer.epochs 2 --augment.mosaic 0.5 --out runs/mosaic",
     "eyas train --data data/shapes --model p --size 256 --minutes 10 --out runs/ten-minutes",
+    "eyas train --data data/shapes --recipe quick --logger mlflow,tensorboard --out runs/tracked",
     "eyas train --resume runs/first",
     "eyas train --recipe scratch --print-recipe",
 )
@@ -44,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of --epochs: how long the command may take; everything is planned for that time")  # fmt: skip
     parser.add_argument("--hours", type=float, help="the same in hours")
     parser.add_argument("--batch", type=int, metavar="PICTURES", help="pictures a step")
+    parser.add_argument("--logger", metavar="NAME", action="append", default=[],
+        help="also send the run to mlflow, tensorboard or wandb, or several: mlflow,wandb")  # fmt: skip
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON of recipe fields, as in recipe.json")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run, exactly where it stopped")
     parser.add_argument("--print-recipe", action="store_true", help="print the resolved recipe as YAML and stop")
@@ -61,12 +64,13 @@ def run(args: argparse.Namespace) -> int:
     from eyas.data.yaml_file import load_yaml
     from eyas.errors import UserError
     from eyas.training.fit import fit, resume
+    from eyas.training.loggers import split_names
     from eyas.training.override import override, read_config
     from eyas.training.recipes import named
 
     if args.resume is not None:
         names = ("data", "rows", "recipe", "out", "model", "weights", "weights_classes", "size", "batch", "config",
-            "minutes", "hours")  # fmt: skip
+            "minutes", "hours", "logger")  # fmt: skip
         ignored = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
         ignored += [f"--{key.removeprefix('field:')}" for key in given_fields(args)]
         if ignored:
@@ -81,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         "data.root": args.data, "model.name": args.model, "model.weights": args.weights,
         "model.weights_classes": args.weights_classes, "data.size": args.size, "trainer.epochs": args.epochs,
         "data.batch_size": args.batch, "data.rows": args.rows, "trainer.minutes": minutes_of(args),
+        "trainer.logger": split_names(args.logger) or None,
     }  # fmt: skip
     changes |= {name: value for name, value in short.items() if value is not None}
     changes |= {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eyas.compile.bundle import Bundle
+    from eyas.artifacts.bundle import Bundle
 
 
 def compile(  # noqa: A001

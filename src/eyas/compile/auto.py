@@ -14,9 +14,10 @@ from pathlib import Path
 
 import onnxruntime
 
-from eyas.artifacts.bundle import Latency, write_manifest
-from eyas.artifacts.run import read_config
-from eyas.compile.bundle import Bundle, aside, compile_run, free_folder, seal
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.measured import Latency
+from eyas.artifacts.run import Run
+from eyas.compile.bundle import aside, compile_run, free_folder, seal
 from eyas.compile.settings import Settings, Tell
 from eyas.compile.target import TARGETS, target_info
 from eyas.compile.timing import caller, interleaved, latency
@@ -136,7 +137,7 @@ def compile_auto(
     Raises:
         UserError: the run can't be used, or no candidate is good enough; no bundle is left then.
     """
-    read_config(Path(run))  # what is no run fails once, not with every candidate
+    Run.read(Path(run))  # what is no run fails once, not with every candidate
     settings = settings or Settings()
     if settings.measured == 0:
         raise UserError("A choice needs mAP.", fix="measure at least some pictures", where="measured")
@@ -165,8 +166,8 @@ def compile_auto(
         manifest = bundle.manifest.model_copy(
             update={"name": folder.name, "latency": (times[best.target, best.precision],)}
         )
-        write_manifest(bundle.folder, manifest)
-        seal(bundle.folder, Path(run), replace(settings, target=best.target, precision=best.precision), manifest)
+        chosen = replace(settings, target=best.target, precision=best.precision)
+        seal(Bundle(bundle.folder, manifest), Path(run), chosen)
         if folder.is_dir():
             folder.rmdir()  # it was empty
         shutil.move(bundle.folder, folder)

@@ -3,22 +3,20 @@ bundle only when every gate was passed."""
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from eyas.artifacts.bundle import MANIFEST, Manifest, read_manifest, write_manifest
-from eyas.artifacts.card import CARD, hash_file, read_card, write_card
-from eyas.artifacts.quantization import QUANTIZATION, Quantization, read_quantization
-from eyas.artifacts.run import read_config, verify_run
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.card import CARD, Card, hash_file, now, this_version
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.quantization import Quantization, check_listed
+from eyas.artifacts.run import Run, RunConfig
 from eyas.compile.built import BuiltFiles
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.int8 import check_int8
@@ -34,20 +32,7 @@ from eyas.errors import UserError
 from eyas.files import writing
 from eyas.runtime.machine import processor
 from eyas.runtime.trained_size import TRAINED_SIZE
-from eyas.types import InputSpec, RunConfig
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A bundle on disk.
-
-    Attributes:
-        folder: where it lies.
-        manifest: what it says of itself.
-    """
-
-    folder: Path
-    manifest: Manifest
+from eyas.types import InputSpec
 
 
 def compile_run(
@@ -72,14 +57,15 @@ def compile_run(
     """
     settings = settings or Settings()
     check_machine(settings.target)
-    run = Path(run)
-    config = read_config(run)
-    check_sealed(run)
+    trained = Run.read(Path(run))
+    run, config = trained.folder, trained.config
+    trained.verify()
+    check_listed(run)
     spec, sizes = input_of(config.input, settings.size)
     if other := other_size(config.input, spec, sizes, settings.measured):
         tell(other)
     folder = free_folder(run, out, settings)
-    calibrates = settings.precision == "int8" and read_quantization(run) is None
+    calibrates = settings.precision == "int8" and Quantization.read(run) is None
     pictures = find_pictures_if_any(
         run,
         needed=settings.measured != 0 or calibrates,
@@ -105,12 +91,10 @@ def compile_run(
             options=settings.options,
         )
         manifest = new_manifest(folder.name, bundle, built.files, built.entry, config, spec, sizes, settings)
-        write_manifest(bundle, _told(manifest, built, details, opset_of(files / "model.onnx"), config))
-        manifest = judge(
-            run, bundle, read_manifest(bundle), config, settings, pictures, tell, built.stand_in, known_map
-        )
-        write_manifest(bundle, manifest)
-        seal(bundle, run, settings, manifest)
+        _told(manifest, built, details, opset_of(files / "model.onnx"), config).write(bundle)
+        unjudged = Bundle(bundle, Manifest.read(bundle))
+        manifest = judge(trained, unjudged, settings, pictures, tell, built.stand_in, known_map)
+        seal(Bundle(bundle, manifest), run, settings)
         if folder.is_dir():
             folder.rmdir()  # it was empty
         bundle.replace(folder)
@@ -187,7 +171,7 @@ def write_graph(
     if settings.precision != "int8":
         return {}
     model = onnx.load(path)
-    quantization = read_quantization(run)
+    quantization = Quantization.read(run)
     if quantization is None:
         assert pictures is not None, "a build that calibrates looked for them"
         quantization = calibrated(model, settings, spec, pictures, tell)
@@ -210,19 +194,6 @@ def calibrated(
     chosen = sample_pictures(pictures.calibrate, settings.calibrated)
     tell(f"calibrating on {len(chosen)} pictures of the split '{pictures.calibrate.split}'")
     return quantization_of(model, (letterboxed([one], spec, settings.batch[0]) for one in chosen))
-
-
-def check_sealed(run: Path) -> None:
-    """Raise a UserError unless the run's files are what its card says, a `quantization.json` among them."""
-    if not verify_run(run):
-        return
-    card = read_card(run)
-    if (run / QUANTIZATION).is_file() and QUANTIZATION not in card.files:
-        raise UserError(
-            f"{QUANTIZATION} is not among the files of the run's card: it was put there by hand.",
-            where=str(run),
-            fix="remove it, or write the card anew with it",
-        )
 
 
 def graph_precision(info: TargetInfo, precision: str) -> str:
@@ -255,28 +226,18 @@ def new_manifest(
         precision=settings.precision,  # type: ignore[arg-type]  # target_info refuses others
         files={one: hash_file(bundle / one) for one in sorted(files)},
         entry=entry,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        eyas=importlib.metadata.version("eyas"),
+        created=now(),
+        eyas=this_version(),
     )
 
 
-def seal(bundle: Path, run: Path, settings: Settings, manifest: Manifest) -> None:
-    """Write the bundle's card: its files, and the run it was made from."""
-    parents = []
-    if (run / CARD).is_file():
-        parents = [{"kind": "run", "path": str(run.resolve()), "sha256": read_card(run).sha256}]
+def seal(bundle: Bundle, run: Path, settings: Settings) -> None:
+    """Write the bundle's manifest, and its card: its files, and the run it was made from."""
     recipe = {
         **{name: value for name, value in vars(settings).items() if name not in ("data", "options")},
         "size": str(settings.size) if isinstance(settings.size, Sides) else settings.size,
         "data": str(settings.data) if settings.data else "",
         "options": dict(settings.options),
     }
-    write_card(
-        bundle,
-        "bundle",
-        [MANIFEST, *manifest.files],
-        version=manifest.eyas,
-        created=manifest.created,
-        parents=parents,
-        recipe=recipe,
-    )
+    parents = [Card.read(run).as_parent(run)] if (run / CARD).is_file() else []
+    bundle.seal(parents=parents, recipe=recipe)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from eyas.artifacts.run import WEIGHTS
-from eyas.errors import UserError
+from eyas.artifacts.run import Run, RunConfig
 from eyas.head_output import HeadOutput
 from eyas.models import zoo
 from eyas.models.decode import Deployed
 from eyas.models.fuse import fused
 from eyas.models.weights import load_model
-from eyas.types import RunConfig
 
 CANDIDATES = 300  # anchors a picture that leave the graph; what that costs in mAP stands in docs/compile.md
 PAIRS = 1000  # (box, class) pairs that take part in suppression inside the graph
@@ -108,19 +105,14 @@ def survivors(boxes: Tensor, labels: Tensor, iou: float, rounds: int) -> Tensor:
     return kept
 
 
-def load_net(run: Path, config: RunConfig) -> nn.Module:
+def load_net(run: Run) -> nn.Module:
     """Return the run's network in eval mode, every BatchNorm and branch folded.
 
     Raises:
         UserError: the weights are missing or don't fit the model.
     """
-    if not (run / WEIGHTS).is_file():
-        raise UserError(
-            f"The run has no {WEIGHTS}: its training stopped before the end of the first epoch.",
-            where=str(run),
-            fix=f"eyas train --resume {run}",
-        )
-    return fused(load_model(run / WEIGHTS, zoo.build_described(config.model, len(config.classes))))
+    path = run.trained_weights()
+    return fused(load_model(path, zoo.build_described(run.config.model, len(run.config.classes))))
 
 
 def deployed(

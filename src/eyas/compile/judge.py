@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from eyas.artifacts.bundle import Manifest, Parity
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.measured import Parity
+from eyas.artifacts.run import Run
 from eyas.compile.built import StandIn
 from eyas.compile.graph import deployed, load_net
 from eyas.compile.pictures import Pictures, made_up_pictures, spread
@@ -24,14 +26,12 @@ from eyas.compile.verify import (
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.sessions.base import Session
 from eyas.runtime.sessions.torch import TorchSession, pick_device
-from eyas.types import RunConfig, UInt8Array
+from eyas.types import UInt8Array
 
 
 def judge(
-    run: Path,
-    bundle: Path,
-    manifest: Manifest,
-    config: RunConfig,
+    run: Run,
+    bundle: Bundle,
     settings: Settings,
     pictures: Pictures | None,
     tell: Tell,
@@ -46,9 +46,10 @@ def judge(
     Raises:
         UserError: a gate was not passed.
     """
-    net = deployed(load_net(run, config), config, nms=settings.nms, candidates=settings.candidates)
+    manifest = bundle.manifest
+    net = deployed(load_net(run), run.config, nms=settings.nms, candidates=settings.candidates)
     reference = TorchSession(net, pick_device("cpu"))
-    session = open_bundle(bundle, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
+    session = open_bundle(bundle.folder, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
     try:
         if pictures is None:
             tell(f"no data set here: comparing with the trained network on {settings.compared} made-up pictures")
@@ -64,7 +65,7 @@ def judge(
             tell(f"measuring mAP on {len(index)} pictures of the split '{index.split}'")
             update["accuracy"] = measure_accuracy(
                 session,
-                plain(reference, run, config, settings) if known_map is None else known_map,
+                plain(reference, run, settings) if known_map is None else known_map,
                 manifest,
                 index,
                 max(manifest.batch[1], 1),
@@ -76,7 +77,7 @@ def judge(
         session.close()
     if settings.timed and stand_in is None:  # what stands in is no measure of the engine's time
         tell("timing the file")
-        update["latency"] = (time_bundle(bundle, manifest, settings.threads),)
+        update["latency"] = (time_bundle(bundle.folder, manifest, settings.threads),)
     return manifest.model_copy(update=update)
 
 
@@ -88,11 +89,12 @@ def _open_stand_in(stand_in: StandIn, manifest: Manifest, tell: Tell) -> Session
     return StandInSession(stand_in.graph, manifest.batch)
 
 
-def plain(reference: TorchSession, run: Path, config: RunConfig, settings: Settings) -> Session:
+def plain(reference: TorchSession, run: Run, settings: Settings) -> Session:
     """Return the trained network as `eyas evaluate` runs it: all candidates, greedy suppression on the host."""
-    if settings.nms == "host" and settings.candidates == config.thresholds.candidates:
+    candidates = run.config.thresholds.candidates
+    if settings.nms == "host" and settings.candidates == candidates:
         return reference
-    net = deployed(load_net(run, config), config, candidates=config.thresholds.candidates)
+    net = deployed(load_net(run), run.config, candidates=candidates)
     return TorchSession(net, pick_device("cpu"))
 
 

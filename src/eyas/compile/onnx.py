@@ -16,14 +16,14 @@ import onnxslim
 import torch
 from torch import nn
 
-from eyas.artifacts.run import read_config
+from eyas.artifacts.run import Run, RunConfig
 from eyas.compile.graph import CANDIDATES, deployed, load_net
 from eyas.compile.places import name_nodes, scopes_of
 from eyas.compile.target import Range, Sides
 from eyas.errors import UserError
 from eyas.files import write_bytes
 from eyas.runtime.sessions.base import INPUT, OUTPUTS
-from eyas.types import InputSpec, RunConfig
+from eyas.types import InputSpec
 
 OPSET = 20
 OPSET_BF16 = 22  # the first one whose convolution takes bfloat16
@@ -57,12 +57,11 @@ def export(
     Raises:
         UserError: the run can't be read, or no network of the family takes such a size.
     """
-    config = read_config(run_folder)
-    spec, sizes = input_of(config.input, size)
-    net = load_net(run_folder, config)
-    graph = deployed(net, config, precision=precision, nms=nms, candidates=candidates)
+    run = Run.read(run_folder)
+    spec, sizes = input_of(run.config.input, size)
+    graph = deployed(load_net(run), run.config, precision=precision, nms=nms, candidates=candidates)
     model = to_onnx(graph, spec, sizes, batch, OPSET_BF16 if precision == "bf16" else OPSET)
-    onnx.helper.set_model_props(model, metadata(config, spec, precision, nms))
+    onnx.helper.set_model_props(model, metadata(run.config, spec, precision, nms))
     return save(model, out_file)
 
 

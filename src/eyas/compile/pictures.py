@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from eyas.artifacts.card import CARD, read_card
-from eyas.artifacts.run import RECIPE
+from eyas.artifacts.card import CARD, Card
+from eyas.artifacts.run import RunFolder
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.data.shapes import make_scene
@@ -83,7 +83,7 @@ def find_pictures_if_any(
 def _recipe_data(run: Path) -> dict[str, Any]:
     """Return the section "data" of the run's recipe, {} if it has none."""
     try:
-        recipe = json.loads((run / RECIPE).read_text(encoding="utf-8"))
+        recipe = json.loads(RunFolder(run).recipe.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     found = recipe.get("data", {}) if isinstance(recipe, dict) else {}
@@ -94,7 +94,7 @@ def _own_root(run: Path, recipe: dict[str, Any]) -> Path:
     """Return where the run's data set lies: as its recipe says, or as its card says (which holds whole paths)."""
     places = [Path(str(recipe["root"]))] if recipe.get("root") else []
     if (run / CARD).is_file():
-        places += [Path(parent["path"]) for parent in read_card(run).parents if parent.get("kind") == "dataset"]
+        places += [Path(parent["path"]) for parent in Card.read(run).parents if parent.get("kind") == "dataset"]
     for place in places:
         if place.exists():
             return place

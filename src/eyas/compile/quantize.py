@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from eyas.artifacts.quantization import LARGEST, Limits, Quantization, QuantizedConvolution
-from eyas.artifacts.run import read_config
+from eyas.artifacts.run import Run
 from eyas.compile.calibrate import Histogram, histograms
 from eyas.compile.dialect import DIALECTS
 from eyas.compile.nodes import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
@@ -49,7 +49,7 @@ def calibrate(
         UserError: the run can't be used, its data set is not here, or `keep` names no convolution of it.
     """
     run = Path(run)
-    spec = read_config(run).input
+    spec = Run.read(run).config.input
     index = find_pictures(run, data).calibrate
     with tempfile.TemporaryDirectory() as folder:
         model = onnx.load(export(run, Path(folder) / "model.onnx"))

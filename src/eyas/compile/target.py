@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from eyas.artifacts.bundle import Precision, Target
+from eyas.artifacts.manifest import Precision, Target
 from eyas.compile.built import BuiltFiles
 from eyas.errors import UserError, missing_extra, suggest
 from eyas.types import InputSpec

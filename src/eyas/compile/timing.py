@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from eyas.artifacts.bundle import Latency, Manifest
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.measured import Latency
 from eyas.compile.target import TARGETS
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.machine import gpus, processor

@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from eyas.artifacts.bundle import Accuracy, Manifest, Parity
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.measured import Accuracy, Parity
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.errors import UserError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from eyas.data.mixup import mixup
 from eyas.data.pictures import Pictures, Source
 from eyas.data.plan import Mix, Piece, Plan
 from eyas.data.planner import Planner, placement_rows
-from eyas.data.policy import AugmentPolicy
+from eyas.data.policy import AugmentPolicy, Policies
 from eyas.data.sampler import EpochBatches
 from eyas.data.truth import Truth, truth_of
 from eyas.types import InputSpec, UInt8Array
@@ -28,23 +28,30 @@ class Augmenter:
         pictures: reads pictures.
         order: the epochs' order.
         spec: the network's input.
-        policy_of: the policy of an epoch.
+        policies: the run's policies.
     """
 
-    def __init__(
-        self, pictures: Pictures, order: EpochBatches, spec: InputSpec, policy_of: Callable[[int], AugmentPolicy]
-    ) -> None:
+    def __init__(self, pictures: Pictures, order: EpochBatches, spec: InputSpec, policies: Policies) -> None:
         self.pictures = pictures
         self.order = order
         self.spec = spec
-        self.policy_of = policy_of
+        self.policies = policies
         self._planner = Planner(order, spec, pictures.get, pictures.path)
         self._pools = (-1, -1)
         self._scratch = np.empty((spec.height, spec.width, 3), np.uint8)
 
-    def batches(self, epoch: int, numbers: Iterable[int], room: Room = own_memory) -> Iterator[BatchArrays]:
-        """Yield this rank's part of the batches with these numbers in the epoch, their pictures in memory of `room`."""
-        policy = self.policy_of(epoch)
+    def batches(
+        self, epoch: int, numbers: Iterable[int], closing: bool = False, room: Room = own_memory
+    ) -> Iterator[BatchArrays]:
+        """Yield this rank's part of the batches with these numbers in the epoch.
+
+        Args:
+            epoch: from 0.
+            numbers: of the batches.
+            closing: made by the policy of the run's end.
+            room: gives memory for their pictures.
+        """
+        policy = self.policies.of(closing)
         for number in numbers:
             # Other pools follow: the pictures of these will not be wanted again.
             if (pools := (epoch, number // self.order.span)) != self._pools:

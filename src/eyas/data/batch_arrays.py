@@ -10,7 +10,7 @@ import numpy as np
 from eyas.letterbox import Placement
 from eyas.types import FloatArray, InputSpec, IntArray, UInt8Array
 
-Room = Callable[[tuple[int, ...]], UInt8Array]  # gives memory for the pictures of a batch, of a shape
+Room = Callable[[tuple[int, ...]], UInt8Array]  # gives memory for the images of a batch, of a shape
 
 
 class BatchArrays(NamedTuple):
@@ -26,8 +26,9 @@ class BatchArrays(NamedTuple):
     skipped: IntArray
 
 
-Task = tuple[int, tuple[int, ...]]  # an epoch and the numbers of the batches to make in it
-Maker = Callable[[int, tuple[int, ...], Room], Iterator[BatchArrays]]  # makes the batches of a task
+# An epoch, the numbers of the batches to make in it, and whether they are made by the policy of a run's end.
+Task = tuple[int, tuple[int, ...], bool]
+Maker = Callable[[int, tuple[int, ...], bool, Room], Iterator[BatchArrays]]  # makes the batches of a task
 
 
 def own_memory(shape: tuple[int, ...]) -> UInt8Array:

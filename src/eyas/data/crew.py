@@ -23,7 +23,8 @@ from multiprocessing.connection import Connection
 from typing import IO, Any
 
 from eyas import signals
-from eyas.data.batch_arrays import BatchArrays, Maker, Task
+from eyas.data.batch_arrays import Maker, Task
+from eyas.data.block import Block
 from eyas.data.shared import Parcel, mapped, receive_memory
 from eyas.data.worker import ASK_SIGNAL, MEMORY_FIX, Done, Failed, Made
 from eyas.errors import UserError
@@ -43,9 +44,10 @@ class Member:
         number: its number, from 1, for messages.
         parcel: holds the `Maker`.
         patience: seconds after which a worker that gives nothing ends the run.
+        multiple: of how many boxes the blocks have room for a multiple.
     """
 
-    def __init__(self, number: int, parcel: Parcel, patience: float) -> None:
+    def __init__(self, number: int, parcel: Parcel, patience: float, multiple: int = 1) -> None:
         self.number = number
         self.patience = patience
         self._doing: dict[int, Task] = {}  # the tasks that it has, by turn
@@ -54,7 +56,7 @@ class Member:
         with theirs:
             self._connection: Connection[Any, Any] = Connection(ours.detach())
             passed = [theirs.fileno(), self._trace.fileno(), *parcel.descriptors]
-            call = f"main({theirs.fileno()}, {self._trace.fileno()}, {parcel.address})"
+            call = f"main({theirs.fileno()}, {self._trace.fileno()}, {parcel.address}, {multiple})"
             # The path of this process, changes that the script made included, without the script itself.
             code = f"import sys; sys.path[:] = {sys.path!r}; from eyas.data.worker import main; {call}"
             self._process = _start([sys.executable, "-c", code], passed)
@@ -70,7 +72,7 @@ class Member:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended: `batches` will tell
             self._connection.send((turn, task))
 
-    def batches(self, turn: int) -> Iterator[BatchArrays]:
+    def batches(self, turn: int) -> Iterator[Block]:
         """Yield the batches of the task that was given with `turn`, and drop those of tasks before it.
 
         Raises:
@@ -80,7 +82,7 @@ class Member:
             self._await(turn)
             try:
                 message = self._connection.recv()
-                images = mapped(receive_memory(self._connection), message.shape) if isinstance(message, Made) else None
+                block = self._block(message) if isinstance(message, Made) else None
             except (EOFError, ConnectionResetError):
                 raise self._death() from None
             except OSError as error:
@@ -94,8 +96,16 @@ class Member:
                 self._doing.pop(message.turn, None)
                 if message.turn == turn:
                     return
-            elif message.turn == turn and images is not None:
-                yield BatchArrays(images, *message.rest)
+            elif message.turn == turn and block is not None:
+                yield block
+
+    def _block(self, made: Made) -> Block:
+        """Return a batch that a worker has made; its memory, which follows the message, is this process's too now."""
+        return Block(mapped(receive_memory(self._connection), (made.layout.nbytes,)), made.layout, made.boxes)
+
+    def kill(self) -> None:
+        """Have the process end; who waits for a batch of it is told so."""
+        self._process.kill()
 
     def end(self) -> None:
         """End the process; a worker has nothing to save."""
@@ -138,7 +148,7 @@ class Member:
 
     def _stalled(self, seconds: float, turn: int, ends: float | None = None) -> UserError:
         """Return what is to be said of a worker that gives nothing."""
-        epoch, numbers = self._doing.get(turn, (0, ()))
+        epoch, numbers, _ = self._doing.get(turn, (0, (), False))
         asked = f"asked for batch {', '.join(map(str, numbers))} of epoch {epoch}"
         text = f"Loader worker {self.number} (process {self.pid}) has given nothing for {seconds:.0f} s, {asked}."
         if ends is not None:
@@ -188,12 +198,13 @@ class Crew:
         make: makes the batches.
         size: number of workers.
         patience: seconds after which a worker that gives nothing ends the run.
+        multiple: of how many boxes the blocks have room for a multiple.
 
     Raises:
         UserError: `make` can't be sent to another process, or none can be started.
     """
 
-    def __init__(self, make: Maker, size: int, patience: float) -> None:
+    def __init__(self, make: Maker, size: int, patience: float, multiple: int = 1) -> None:
         try:
             parcel = Parcel(make)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -205,7 +216,12 @@ class Crew:
         self.members: list[Member] = []
         self._finalizer = weakref.finalize(self, _end, self.members)
         for number in range(size):
-            self.members.append(Member(number + 1, parcel, patience))
+            self.members.append(Member(number + 1, parcel, patience, multiple))
+
+    def kill(self) -> None:
+        """Have the workers end, without letting go of what belongs to them."""
+        for member in self.members:
+            member.kill()
 
     def close(self) -> None:
         """End the workers."""

@@ -6,7 +6,9 @@ order of the data set. The batches are the same for every number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -22,10 +24,12 @@ from eyas.data.evaluation import EvaluationBatches
 from eyas.data.index import DatasetIndex
 from eyas.data.pictures import Pictures
 from eyas.data.pipe import WORKER_SECONDS, Pipe
-from eyas.data.policy import AugmentPolicy, PolicySwitch
+from eyas.data.policy import AugmentPolicy, Policies
 from eyas.data.sampler import EpochBatches
 from eyas.data.skipped import SkippedPictures
 from eyas.types import InputSpec
+
+Closing = Callable[[int, int], bool]  # of an epoch and a batch in it: whether it is made by the policy of the run's end
 
 
 class TrainLoader:
@@ -36,6 +40,8 @@ class TrainLoader:
     what it gave; `set_epoch` rewinds. Lightning saves and loads the state by itself; it is kept from setting epochs,
     because it counts an epoch that a time or step limit cut short as done, and then resumes into the wrong one.
 
+    The workers know no epochs' ends: they begin with the next epoch while the last batches of this one are worked on.
+
     Attributes:
         order: the order of the pictures, and the place in it (`order.epoch`, `order.consumed`).
         skipped: the pictures that could not be read so far.
@@ -44,12 +50,25 @@ class TrainLoader:
     """
 
     def __init__(
-        self, order: EpochBatches, skipped: SkippedPictures, batches: HostBatches | DeviceBatches, chosen: Choice
+        self,
+        order: EpochBatches,
+        skipped: SkippedPictures,
+        batches: HostBatches | DeviceBatches,
+        chosen: Choice,
+        closing: Closing,
+        epochs: int | None = None,
+        before_end: Callable[[], None] | None = None,
     ) -> None:
         self.order = order
         self.skipped = skipped
         self.chosen = chosen
         self.batches = batches
+        self._closing = closing
+        self._epochs = epochs
+        self._before_end = before_end
+        self._stream: Iterator[Batch] | None = None
+        self._place = (0, 0)  # epoch and number of the stream's next batch
+        self._iteration: object = None  # stands for the last one
 
     @property
     def batch_size(self) -> int:
@@ -78,19 +97,48 @@ class TrainLoader:
         Raises:
             UserError: more than 1 % of the pictures can't be read.
         """
-        if self.order.consumed >= len(self.order):
-            self.order.set_epoch(self.order.epoch + 1)
-        for batch in self.batches.run(self._tasks()):
+        order = self.order
+        if order.consumed >= len(order):
+            order.set_epoch(order.epoch + 1)
+        self._iteration = this = object()
+        for left in range(len(order) - order.consumed, 0, -1):
+            if self._iteration is not this:
+                raise RuntimeError("The loader was closed or iterated anew before this iteration had ended.")
+            if left == self._lead() and self._before_end is not None:
+                self._before_end()
+            batch = self._next()
             # Counted before the trainer has it: a state saved while it is worked on goes on with the next one.
-            self.order.consumed += 1
+            order.consumed += 1
             yield batch
 
-    def _tasks(self) -> list[Task]:
-        """Return the tasks of the rest of the epoch: batches that share their pictures are made together."""
+    def _next(self) -> Batch:
+        """Return the batch at the current place in the order; the stream that comes to it is kept for those after."""
         order = self.order
-        starts = range(order.consumed - order.consumed % order.span, len(order), order.span)
-        spans = (range(max(start, order.consumed), min(start + order.span, len(order))) for start in starts)
-        return [(order.epoch, tuple(numbers)) for numbers in spans]
+        if self._stream is None or self._place != (order.epoch, order.consumed):
+            self._stream = self.batches.run(self._tasks(order.epoch, order.consumed))
+        stream, self._stream = self._stream, None
+        batch = next(stream)
+        number = order.consumed + 1
+        self._place = (order.epoch, number) if number < len(order) else (order.epoch + 1, 0)
+        if self._place[0] != self._epochs:
+            self._stream = stream
+        return batch
+
+    def _tasks(self, epoch: int, consumed: int) -> Iterator[Task]:
+        """Yield the tasks from a place on, up to the run's end: batches that share pictures and policy together."""
+        order = self.order
+        while True:
+            for start in range(consumed - consumed % order.span, len(order), order.span):
+                numbers = range(max(start, consumed), min(start + order.span, len(order)))
+                for closing, some in groupby(numbers, partial(self._closing, epoch)):
+                    yield epoch, tuple(some), closing
+            epoch, consumed = epoch + 1, 0
+            if epoch == self._epochs:
+                return
+
+    def _lead(self) -> int:
+        """Return how many batches before an epoch's end its last tasks are with the workers already."""
+        return min(len(self.order), 1 + self.batches.tasks_ahead * self.order.span)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place after the last batch that was given out, and the broken pictures met, as plain numbers."""
@@ -106,7 +154,8 @@ class TrainLoader:
         self.skipped.known.update(state["skipped"])
 
     def close(self) -> None:
-        """End the worker processes; iterating starts them again."""
+        """End the worker processes, whatever they have made ahead; iterating starts them again."""
+        self._stream = self._iteration = None
         self.batches.close()
 
 
@@ -124,11 +173,16 @@ class HostBatches:
         self._pictures = augmenter.pictures
         self._skipped = skipped
 
+    @property
+    def tasks_ahead(self) -> int:
+        """How many tasks the workers may have."""
+        return self.pipe.tasks_ahead
+
     def prepare(self) -> None:
         """Read what is kept in memory; there must be room for it."""
         self._pictures.cache.fill(self._pictures.decode)
 
-    def run(self, tasks: list[Task]) -> Iterator[Batch]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[Batch]:
         """Yield the batches of the tasks; read what is kept in memory before the first ones.
 
         Raises:
@@ -136,7 +190,7 @@ class HostBatches:
         """
         self.prepare()
         for batch in self.pipe.run(tasks):
-            self._skipped.note(batch.skipped.tolist())
+            self._skipped.note(batch.on_host().skipped.tolist())
             yield batch
 
     def close(self) -> None:
@@ -155,6 +209,8 @@ class EvalLoader:
         self.skipped = skipped
         self._batches = batches
         self._pipe = pipe
+        self._begun: Iterator[Batch] | None = None
+        self._iterated = False
 
     @property
     def batch_size(self) -> int:
@@ -165,18 +221,32 @@ class EvalLoader:
         """Return the number of batches of this rank."""
         return len(self._batches)
 
+    def prepare(self) -> None:
+        """Have the workers begin with the first batches, so that they are there when they are asked for."""
+        if self._begun is None and not self._iterated:
+            self._begun = self._run()
+
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches.
 
         Raises:
             UserError: more than 1 % of the pictures can't be read.
         """
-        for batch in self._pipe.run([(0, (number,)) for number in range(len(self._batches))]):
-            self.skipped.note(batch.skipped.tolist())
-            yield batch
+        begun, self._begun = self._begun, None
+        self._iterated = True
+        try:
+            for batch in begun or self._run():
+                self.skipped.note(batch.on_host().skipped.tolist())
+                yield batch
+        finally:
+            self._iterated = False
+
+    def _run(self) -> Iterator[Batch]:
+        return self._pipe.run((0, (number,), False) for number in range(len(self._batches)))
 
     def close(self) -> None:
         """End the worker processes; iterating starts them again."""
+        self._begun = None
         self._pipe.close()
 
 
@@ -194,9 +264,12 @@ def train_loader(
     rank: int = 0,
     world_size: int = 1,
     drop_last: bool = True,
-    pin_memory: bool = False,
+    device: torch.device | None = None,
     worker_seconds: float = WORKER_SECONDS,
-    device: torch.device | str | None = None,
+    box_multiple: int = 1,
+    closing: Closing | None = None,
+    epochs: int | None = None,
+    before_end: Callable[[], None] | None = None,
 ) -> TrainLoader:
     """Return the loader of augmented training batches.
 
@@ -215,33 +288,40 @@ def train_loader(
         rank, world_size: this process among those that train together; a global batch holds the same pictures
             whatever their number.
         drop_last: drop the incomplete last batch of an epoch; else it is filled from the start of the order.
-        pin_memory: give batches in page-locked memory, where there is a GPU.
+        device: a CUDA device to give the batches on, each copied while the one before is worked on.
         worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
-        device: the GPU that trains, for the caches "gpu" and "auto"; None where there is none.
+        box_multiple: the batches' blocks have room for a multiple of so many boxes, so that there are few layouts.
+        closing: tells by an epoch and a batch's number in it whether the batch is made by `closing_policy`; asked when
+            the workers get it to make, perhaps in another thread; `close_at_epoch` tells if None.
+        epochs: epochs of the run, if they are known: no batch is made ahead for what comes after them.
+        before_end: called in each epoch when its last batches are being made, as many as the workers may be ahead.
 
     Raises:
         UserError: no pictures, or an argument that makes no sense; "gpu" without a GPU, or one that is too small.
     """
-    closing = policy.closing() if closing_policy is None else closing_policy
-    policies = (policy, closing) if close_at_epoch is not None else (policy,)
-    switch = PolicySwitch(policy, closing, close_at_epoch)
+    policies = Policies(policy, policy.closing() if closing_policy is None else closing_policy)
+    ends = closing is not None or close_at_epoch is not None
+
+    def by_epoch(epoch: int, _: int) -> bool:
+        return close_at_epoch is not None and epoch >= close_at_epoch
+
     order = EpochBatches(len(index), batch_size, seed, drop_last=drop_last, rank=rank, world_size=world_size)
     skipped = SkippedPictures(index)
-    layout = Layout(input_spec, policies)
-    place = torch.device(device) if device is not None else None
-    chosen = choose(cache, index, layout, batch_size=batch_size, device=place, processes=world_size)
+    layout = Layout(input_spec, policies if ends else policies[:1])
+    chosen = choose(cache, index, layout, batch_size=batch_size, device=device, processes=world_size)
     batches: HostBatches | DeviceBatches
     if chosen.store is not None:
         batches = DeviceBatches(
-            index, layout, chosen.store, order, switch, skipped=skipped, workers=workers, patience=worker_seconds
-        )
+            index, layout, chosen.store, order, policies,
+            skipped=skipped, workers=workers, patience=worker_seconds, box_multiple=box_multiple,
+        )  # fmt: skip
     else:
         pictures = Pictures(index, input_spec, layout.max_scale, PictureCache(index, chosen.kind))
-        augmenter = Augmenter(pictures, order, input_spec, switch)
+        augmenter = Augmenter(pictures, order, input_spec, policies)
         task_bytes = order.span * augmenter.batch_bytes()
-        pipe = Pipe(augmenter.batches, workers, pin_memory, task_bytes, worker_seconds)
+        pipe = Pipe(augmenter.batches, workers, device, task_bytes, worker_seconds, box_multiple)
         batches = HostBatches(augmenter, pipe, skipped)
-    return TrainLoader(order, skipped, batches, chosen)
+    return TrainLoader(order, skipped, batches, chosen, closing or by_epoch, epochs, before_end)
 
 
 def eval_loader(
@@ -252,7 +332,7 @@ def eval_loader(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-    pin_memory: bool = False,
+    device: torch.device | None = None,
     worker_seconds: float = WORKER_SECONDS,
 ) -> EvalLoader:
     """Return the loader of evaluation pictures: exactly `letterbox(read_image(path), input_spec)`, in order.
@@ -266,9 +346,9 @@ def eval_loader(
         batch_size: pictures in a batch.
         workers: worker processes; 0 makes the batches in this one.
         rank, world_size: this process among those that evaluate together.
-        pin_memory: give batches in page-locked memory, where there is a GPU.
+        device: a CUDA device to give the batches on, each copied while the one before is worked on.
         worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
     """
     batches = EvaluationBatches(index, input_spec, batch_size, rank=rank, world_size=world_size)
-    pipe = Pipe(batches.batches, workers, pin_memory, batches.batch_bytes(), worker_seconds)
+    pipe = Pipe(batches.batches, workers, device, batches.batch_bytes(), worker_seconds)
     return EvalLoader(batches, SkippedPictures(index), pipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from eyas.errors import UserError
 from eyas.types import checked_fields
@@ -127,14 +127,17 @@ class AugmentPolicy:
         return cls(**known)
 
 
-class PolicySwitch:
-    """The policy of an epoch: one up to an epoch, another from there on."""
+class Policies(NamedTuple):
+    """The policies of a run.
 
-    def __init__(self, policy: AugmentPolicy, closing: AugmentPolicy, close_at_epoch: int | None) -> None:
-        self.policy = policy
-        self.closing = closing
-        self.close_at_epoch = close_at_epoch
+    Attributes:
+        usual: of nearly all batches.
+        closing: of the last ones.
+    """
 
-    def __call__(self, epoch: int) -> AugmentPolicy:
-        """Return the policy of `epoch`."""
-        return self.closing if self.close_at_epoch is not None and epoch >= self.close_at_epoch else self.policy
+    usual: AugmentPolicy
+    closing: AugmentPolicy
+
+    def of(self, closing: bool) -> AugmentPolicy:
+        """Return the policy of batches that are among the last ones, or not."""
+        return self.closing if closing else self.usual

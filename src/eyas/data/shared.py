@@ -40,14 +40,11 @@ class SharedBlock:
     def append(self, data: memoryview | bytes) -> int:
         """Write bytes, or a contiguous array, at the end and return where they begin (a multiple of 64)."""
         start = -(-self.nbytes // ALIGNMENT) * ALIGNMENT
-        view, done = memoryview(data), 0
-        if not view.nbytes:
+        size = memoryview(data).nbytes
+        if not size:
             return self.nbytes
-        view = view.cast("B")
-        os.lseek(self.descriptor, start, os.SEEK_SET)
-        while done < len(view):
-            done += os.write(self.descriptor, view[done:])
-        self.nbytes = start + len(view)
+        write_at(self.descriptor, data, start)
+        self.nbytes = start + size
         return start
 
     def read_only(self) -> UInt8Array:
@@ -96,6 +93,15 @@ def mapped(descriptor: int, shape: tuple[int, ...]) -> UInt8Array:
         return np.frombuffer(mmap.mmap(descriptor, math.prod(shape)), np.uint8).reshape(shape)
     finally:
         os.close(descriptor)
+
+
+def write_at(descriptor: int, data: memoryview | bytes, start: int) -> None:
+    """Write bytes, or a contiguous array, into shared memory from byte `start` on."""
+    view, done = memoryview(data), 0
+    if view.nbytes:
+        view = view.cast("B")  # an array without items has no such form
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], start + done)
 
 
 def send_memory(connection: Connection[Any, Any], descriptor: int) -> None:

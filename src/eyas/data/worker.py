@@ -17,8 +17,9 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from eyas import signals
-from eyas.data.batch_arrays import Maker, Task
-from eyas.data.shared import mapped, new_memory, open_parcel, send_memory
+from eyas.data.batch_arrays import BatchArrays, Maker, Task
+from eyas.data.block import Layout, rest_of
+from eyas.data.shared import mapped, new_memory, open_parcel, send_memory, write_at
 from eyas.errors import UserError
 from eyas.types import UInt8Array
 
@@ -27,17 +28,17 @@ ASK_SIGNAL = signal.SIGUSR1  # asks a worker to write down where it is
 
 
 class Made(NamedTuple):
-    """A batch; the descriptor of its pictures' memory follows it.
+    """A batch; the descriptor of its block's memory follows it.
 
     Attributes:
         turn: the number that its task came with.
-        shape: of the pictures.
-        rest: the other arrays, in the order of `BatchArrays`.
+        layout: what lies where in the block.
+        boxes: how many boxes the batch has.
     """
 
     turn: int
-    shape: tuple[int, ...]
-    rest: tuple[Any, ...]
+    layout: Layout
+    boxes: int
 
 
 class Done(NamedTuple):
@@ -58,13 +59,14 @@ class Failed(NamedTuple):
     error: UserError | str
 
 
-def main(connection: int, trace: int, parcel: list[int]) -> None:
+def main(connection: int, trace: int, parcel: list[int], multiple: int) -> None:
     """Make batches until the connection ends.
 
     Args:
         connection: descriptor of the connection.
         trace: descriptor of the file where stacks are written to, when it is asked for them or crashes.
         parcel: the address of the parcel that holds the `Maker`.
+        multiple: of how many boxes the blocks have room for a multiple.
     """
     # The process that started it decides when it ends: Ctrl-C and SIGHUP reach all processes of a terminal, SIGTERM
     # those of a batch job, while the last step is still to be done and saved. Until here these signals were blocked.
@@ -74,10 +76,10 @@ def main(connection: int, trace: int, parcel: list[int]) -> None:
         faulthandler.enable(file, all_threads=False)
         faulthandler.register(ASK_SIGNAL, file, all_threads=False)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        _serve(Connection(connection), parcel)
+        _serve(Connection(connection), parcel, multiple)
 
 
-def _serve(connection: Connection[Any, Any], parcel: list[int]) -> None:
+def _serve(connection: Connection[Any, Any], parcel: list[int], multiple: int) -> None:
     """Do the tasks in the order in which they come."""
     tasks: queue.SimpleQueue[tuple[int, Task]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
@@ -90,7 +92,7 @@ def _serve(connection: Connection[Any, Any], parcel: list[int]) -> None:
         _limit_threads()
         while True:
             turn, task = tasks.get()
-            _do(connection, make, turn, task)
+            _do(connection, make, turn, task, multiple)
     except (BrokenPipeError, ConnectionResetError):
         return  # nobody is there any more
 
@@ -105,12 +107,14 @@ def _listen(connection: Connection[Any, Any], tasks: queue.SimpleQueue[tuple[int
         os._exit(0)
 
 
-def _do(connection: Connection[Any, Any], make: Maker, turn: int, task: Task) -> None:
+def _do(connection: Connection[Any, Any], make: Maker, turn: int, task: Task, multiple: int) -> None:
     """Make the batches of a task and send each when it is done."""
     room = _SharedRoom()
     try:
         for batch in make(*task, room):
-            connection.send(Made(turn, batch.images.shape, tuple(batch[1:])))
+            layout = Layout.of(batch, multiple)
+            room.add_rest(batch, layout)
+            connection.send(Made(turn, layout, len(batch.labels)))
             send_memory(connection, room.descriptor)
             room.close()
         connection.send(Done(turn))
@@ -127,15 +131,21 @@ def _do(connection: Connection[Any, Any], make: Maker, turn: int, task: Task) ->
 
 
 class _SharedRoom:
-    """Gives shared memory for the pictures of one batch after the other."""
+    """Gives shared memory for the images of one batch after the other, and writes its other columns behind them."""
 
     def __init__(self) -> None:
         self.descriptor = -1
 
     def __call__(self, shape: tuple[int, ...]) -> UInt8Array:
-        """Return memory for a batch."""
+        """Return memory for the images of a batch."""
         self.descriptor = new_memory(math.prod(shape))
         return mapped(os.dup(self.descriptor), shape)
+
+    def add_rest(self, batch: BatchArrays, layout: Layout) -> None:
+        """Make the memory a block of this layout; what is not written is zeros."""
+        os.ftruncate(self.descriptor, layout.nbytes)
+        for start, data in rest_of(batch, layout):
+            write_at(self.descriptor, data.data, start)
 
     def close(self) -> None:
         """Let go of the last batch's memory, which is on its way."""

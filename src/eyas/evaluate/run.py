@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eyas.artifacts.run import refuse_file
+from eyas.artifacts.hints import refuse_file
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.errors import shorten

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,14 +11,14 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from eyas.artifacts import run as runfolder
-from eyas.artifacts.card import hash_file, write_card
+from eyas.artifacts.card import hash_file
+from eyas.artifacts.run import Run, RunConfig
 from eyas.errors import UserError, suggest
 from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, SUFFIXES, Checkpoint, read_checkpoint
 from eyas.models.processing import Contract, contract_of, thresholds_of
 from eyas.models.weights import save_model
 from eyas.models.zoo import describe
-from eyas.types import InputSpec, RunConfig
+from eyas.types import InputSpec
 
 InputChoice = Literal["file", "published"]
 UNKNOWN_LICENCE = "the checkpoint does not say"
@@ -67,9 +65,10 @@ def import_checkpoint(
         notes.append(f"note: {PUBLISHED_LICENCE}")
     folder = _claim(Path(out) if out is not None else Path("runs") / source.stem)
     try:
-        save_model(net, folder / runfolder.WEIGHTS)
-        runfolder.write_config(folder, config)
-        _write_card(folder, checkpoint, notes, known)
+        run = Run(folder, config)
+        save_model(net, run.weights)
+        run.write()
+        _seal(run, checkpoint, notes, known)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -182,15 +181,10 @@ def _claim(folder: Path) -> Path:
     return folder
 
 
-def _write_card(folder: Path, checkpoint: Checkpoint, notes: Sequence[str], licence: str) -> None:
+def _seal(run: Run, checkpoint: Checkpoint, notes: Sequence[str], licence: str) -> None:
     """Write what the run is and comes from."""
     digest = hash_file(checkpoint.path)
-    write_card(
-        folder,
-        "run",
-        [runfolder.CONFIG, runfolder.WEIGHTS],
-        version=importlib.metadata.version("eyas"),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    run.seal(
         parents=[{"kind": "checkpoint", "path": str(checkpoint.path.resolve()), "sha256": digest}],
         recipe={
             "imported": checkpoint.path.name,

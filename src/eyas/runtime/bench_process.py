@@ -44,7 +44,8 @@ class Process:
         device: str = "auto",
         size: int | None = None,
     ) -> None:
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # waiting threads must not take the others' cores
+        # Waiting threads must not take the others' cores.
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)  # PyTorch's
         self._path = path

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eyas.artifacts.bundle import MANIFEST
+from eyas.artifacts.layout import MANIFEST
 from eyas.files import write_json
 from eyas.runtime.bench_meter import STAGES, Round, Streamed
 from eyas.runtime.machine import Processor

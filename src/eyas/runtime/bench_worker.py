@@ -17,11 +17,12 @@ from typing import Any, TextIO
 
 import cv2
 
-from eyas.artifacts.bundle import read_manifest
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.runtime.bench_clock import peak_memory
 from eyas.runtime.bench_meter import Meter
-from eyas.runtime.loading import MANIFEST, load
+from eyas.runtime.loading import load
 
 
 class Worker:
@@ -40,7 +41,7 @@ class Worker:
         folder, threads = Path(job["path"]), job["threads"]
         if threads is not None:
             cv2.setNumThreads(threads)
-        bundle = read_manifest(folder, verify=False) if (folder / MANIFEST).is_file() else None
+        bundle = Manifest.read(folder, verify=False) if (folder / MANIFEST).is_file() else None
         self._base = peak_memory() or 0
         began = time.perf_counter()
         detector = load(folder, size=job["size"], threads=threads if bundle is not None else None, device=job["device"])

@@ -10,22 +10,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from eyas.artifacts.card import CARD, verify_card
-from eyas.artifacts.run import read_config, refuse_file, verify_run
+from eyas.artifacts.card import CARD
+from eyas.artifacts.hints import refuse_file
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.run import Run
 from eyas.decode import MAX_PIXELS
 from eyas.errors import UserError, suggest
 from eyas.runtime.detector import Detector
 from eyas.runtime.sessions import torch as torch_session
 from eyas.runtime.sessions.base import Session
-from eyas.types import RunConfig, Thresholds
+from eyas.types import Thresholds
 
 if TYPE_CHECKING:
-    from eyas.artifacts.bundle import Manifest
+    from eyas.artifacts.manifest import Manifest
 
-# Engine -> what opens a run with it: (folder, config, device) -> session. The first one is what "auto" takes.
-RUN_SESSIONS: Mapping[str, Callable[[Path, RunConfig, str], Session]] = MappingProxyType(
-    {"torch": torch_session.open_run}
-)
+# Engine -> what opens a run with it: (run, device) -> session. The first one is what "auto" takes.
+RUN_SESSIONS: Mapping[str, Callable[[Run, str], Session]] = MappingProxyType({"torch": torch_session.open_run})
 
 # A bundle's target -> (module, class) of its engine, imported when a bundle asks for it: an engine costs time to load.
 BUNDLE_SESSIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -36,7 +36,6 @@ BUNDLE_SESSIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "tensorrt-rtx": ("eyas.runtime.sessions.tensorrt", "TensorRtSession"),
     }
 )
-MANIFEST = "manifest.json"
 
 
 def load(
@@ -77,8 +76,9 @@ def load(
         return _load_bundle(folder, session, device, thresholds, size, threads, max_pixels, spin)
     if threads is not None:
         raise UserError("threads is for bundles; a run uses PyTorch's.", fix="set OMP_NUM_THREADS, or compile the run")
-    config = read_config(folder)
-    if not verify_run(folder):
+    run = Run.read(folder)
+    config = run.config
+    if not run.verify():
         warnings.warn(f"{folder} has no {CARD}: its weights could not be checked for changes.", stacklevel=2)
     if thresholds is not None:
         config = replace(config, thresholds=thresholds)
@@ -86,7 +86,7 @@ def load(
         config = replace(config, input=replace(config.input, height=size, width=size))
     opener = RUN_SESSIONS[_session_name(session)]
     return Detector(
-        opener(folder, config, device), config.classes, config.input, config.thresholds, max_pixels=max_pixels
+        opener(Run(folder, config), device), config.classes, config.input, config.thresholds, max_pixels=max_pixels
     )
 
 
@@ -101,11 +101,9 @@ def _load_bundle(
     spin: bool,
 ) -> Detector:
     """Return a detector of a bundle; see `load`."""
-    from eyas.artifacts.bundle import read_manifest
+    from eyas.artifacts.bundle import Bundle
 
-    manifest = read_manifest(folder)
-    if (folder / CARD).is_file():
-        verify_card(folder, known=manifest.files, needed=(MANIFEST, *manifest.files))
+    manifest = Bundle.read(folder).manifest
     if session not in ("auto", manifest.target):
         raise UserError(
             f"The bundle was compiled for {manifest.target}, not for '{session}'.",

@@ -48,9 +48,31 @@ def select(
         groups = labels if thresholds.suppression == "class_wise" else np.zeros_like(labels)
         kept = nms(found, values, groups, thresholds.iou, thresholds.max_detections)
         values = values[kept]
-    inside = clip(from_frame(found[kept], placement), height, width)
-    visible = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])  # the rest lay in the padding alone
-    return Detections(inside[visible], values[visible], labels[kept][visible], classes, height, width)
+    return placed_back(found[kept], values, labels[kept], placement, height, width, classes)
+
+
+def placed_back(
+    boxes: FloatArray,
+    scores: FloatArray,
+    labels: IntArray,
+    placement: Placement,
+    height: int,
+    width: int,
+    classes: tuple[str, ...],
+) -> Detections:
+    """Return what was found in the network's frame as detections in the picture; what lay in the padding is dropped.
+
+    Args:
+        boxes: float32 [M, 4], xyxy network pixels, the best first.
+        scores: float32 [M].
+        labels: int64 [M].
+        placement: where the picture lies in the network's frame.
+        height, width: the picture's size in pixels.
+        classes: the class names.
+    """
+    inside = clip(from_frame(boxes, placement), height, width)
+    visible = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
+    return Detections(inside[visible], scores[visible], labels[visible], classes, height, width)
 
 
 def _candidates(scores: FloatArray, confidence: float, limit: int, only: IntArray | None) -> npt.NDArray[np.int64]:

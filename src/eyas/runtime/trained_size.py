@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eyas.artifacts.bundle import MANIFEST, read_manifest
-from eyas.artifacts.run import read_config
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.run import Run
 from eyas.errors import UserError
 from eyas.types import InputSpec
 
@@ -18,9 +19,9 @@ def trained_size(folder: Path) -> tuple[int, int] | None:
     None where the bundle does not tell: those of older Eyas don't.
     """
     if not (folder / MANIFEST).is_file():
-        config = read_config(folder)
+        config = Run.read(folder).config
         return config.input.height, config.input.width
-    told = read_manifest(folder, verify=False).details.get(TRAINED_SIZE)
+    told = Manifest.read(folder, verify=False).details.get(TRAINED_SIZE)
     if told is None:
         return None
     if not (isinstance(told, list) and len(told) == 2 and all(isinstance(side, int) for side in told)):

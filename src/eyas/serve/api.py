@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.serve.errors import Refused
 from eyas.types import Detections, Suppression, UInt8Array
 

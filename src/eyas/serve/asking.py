@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError, shorten, suggest
 from eyas.serve.api import Options
 from eyas.serve.errors import ServeError

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from time import monotonic
 
-from eyas.artifacts.bundle import Manifest, read_manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.runtime.machine import usable_cores
 from eyas.serve.api import ModelKey
@@ -114,7 +114,7 @@ class Keeper:
         self._table.set(version, "loading", on_demand=version.on_demand)
         try:
             async with version.lock:
-                manifest = await asyncio.to_thread(read_manifest, version.bundle)
+                manifest = await asyncio.to_thread(Manifest.read, version.bundle)
                 choice = await self._choose(version.bundle, manifest)
                 version.manifest = manifest
                 version.crew = self._crew(version, self._spec(version.bundle, manifest, choice), manifest.classes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from eyas.artifacts.bundle import read_manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.serve.api import Answer, Engine, ModelKey, Request, Versions
 from eyas.serve.aside import aside
@@ -125,7 +125,7 @@ def named(bundles: Sequence[str], *, more: bool = False) -> list[Serving]:
         name, separator, folder = text.partition("=")
         if not separator or Path(text).is_dir():
             name, folder = "", text
-        name = name or read_manifest(Path(folder), verify=False).name
+        name = name or Manifest.read(Path(folder), verify=False).name
         version = 1 + sum(each.key.name == name for each in found)
         found.append(Serving(ModelKey(name, str(version)), Path(folder)))
     return found

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.serve.api import ModelKey, ModelStatus, State
 from eyas.serve.autoscale import Autoscaler
 from eyas.serve.errors import ServeError

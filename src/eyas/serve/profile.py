@@ -24,7 +24,7 @@ from statistics import median
 
 import numpy as np
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.files import read_json, write_json
 from eyas.runtime.loading import load

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def train(
     epochs: int | None = None,
     minutes: float | None = None,
     batch: int | None = None,
+    logger: str | Iterable[str] = (),
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train a detector and return the folder of the run.
@@ -35,6 +36,7 @@ def train(
         size, epochs, batch: short for data.size, trainer.epochs and data.batch_size.
         minutes: how long it may take from this call to its end; schedule and evaluations are planned for that time
             instead of for `epochs`.
+        logger: trackers that the run is sent to beside its CSV files: mlflow, tensorboard, wandb.
         overrides: any field of the recipe, as {"optim.lr": 1e-3}.
 
     Raises:
@@ -45,6 +47,7 @@ def train(
     """
     from eyas.signals import StopSignals
     from eyas.training.fit import fit
+    from eyas.training.loggers import split_names
     from eyas.training.override import override
     from eyas.training.recipes import named
 
@@ -58,6 +61,7 @@ def train(
         "trainer.epochs": epochs,
         "trainer.minutes": minutes,
         "data.batch_size": batch,
+        "trainer.logger": split_names([logger] if isinstance(logger, str) else logger) or None,
     }
     given = {name: value for name, value in short.items() if value is not None}
     started = time.monotonic()

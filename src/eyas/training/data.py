@@ -26,7 +26,7 @@ from eyas.evaluate.coco import check_truth
 from eyas.runtime.machine import usable_cores
 from eyas.terminal import open_console
 from eyas.training.recipe import DataRecipe
-from eyas.training.timetable import Timetable
+from eyas.training.timetable import Timetable, step_of
 
 
 class DetectionData(L.LightningDataModule):
@@ -36,7 +36,8 @@ class DetectionData(L.LightningDataModule):
         recipe: root, splits, size, batch.
         augment: the augmentation policy; the default if None.
         epochs: epochs of the run.
-        close_epochs: the last epochs go without mosaic and mixup.
+        close_epochs: the last epochs go without mosaic and mixup; of a run that was given a time, as great a part.
+        accumulate: batches of an optimizer step.
         seed: fixes order and augmentation.
 
     Attributes:
@@ -51,6 +52,7 @@ class DetectionData(L.LightningDataModule):
         *,
         epochs: int = 100,
         close_epochs: int = 0,
+        accumulate: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -58,6 +60,7 @@ class DetectionData(L.LightningDataModule):
         self.augment = augment or AugmentPolicy()
         self.epochs = epochs
         self.close_epochs = close_epochs
+        self.accumulate = accumulate
         self.seed = seed
         self.train_index, self.val_index = load_train_and_val(recipe, self.augment)
         self.dropped = 0
@@ -69,6 +72,9 @@ class DetectionData(L.LightningDataModule):
             layout = Layout(recipe.input_spec(), policies)
             choose("gpu", self.train_index, layout, batch_size=recipe.batch_size, device=training_gpu(None))
         self.loader: TrainLoader | None = None
+        self.val_loader: EvalLoader | None = None
+        self._place: tuple[int, int, torch.device | None] | None = None  # what `val_loader` was made for
+        self._fitting = False
         self.trial_skipped = SkippedPictures(self.train_index)
         self._trial: list[int] = []  # readable pictures with boxes, the first ones
         self._tried = 0
@@ -83,9 +89,32 @@ class DetectionData(L.LightningDataModule):
         """Return how many batches may be made before the one that is trained on is done, at most."""
         return 1 + 2 * max(1, pick_workers(self.recipe.workers)) * -(-POOL // self.recipe.batch_size)
 
+    def setup(self, stage: str) -> None:
+        """Begin a training with a loader of its own."""
+        if stage == "fit":
+            self._fitting, self.loader = True, None
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that make training batches; those of the evaluation stay for further ones."""
+        if stage == "fit":
+            self._fitting = False
+            if self.loader is not None:
+                self.loader.close()
+
+    def close(self) -> None:
+        """End all loader processes; iterating a loader starts them again."""
+        for loader in (self.loader, self.val_loader):
+            if loader is not None:
+                loader.close()
+
     def train_dataloader(self) -> TrainLoader:
-        """Return the loader of augmented batches; its state makes a run resumable in the middle of an epoch."""
-        trainer = self.trainer
+        """Return the loader of augmented batches; its state makes a run resumable in the middle of an epoch.
+
+        It is the same one for a whole training, however often it is asked for.
+        """
+        if self._fitting and self.loader is not None:
+            return self.loader
+        rank, world_size, device = self._trained_at()
         self.loader = train_loader(
             self.train_index,
             self.recipe.input_spec(),
@@ -94,18 +123,20 @@ class DetectionData(L.LightningDataModule):
             seed=self.seed,
             workers=pick_workers(self.recipe.workers),
             worker_seconds=self.recipe.worker_seconds,
-            close_at_epoch=self.epochs - self.close_epochs if self.close_epochs else None,
+            close_at_epoch=self.epochs - self.close_epochs if self.close_epochs and self.timetable is None else None,
+            closing=self._closing if self.close_epochs and self.timetable is not None else None,
             cache=self.recipe.cache,
-            device=training_gpu(trainer),
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            pin_memory=torch.cuda.is_available(),
+            rank=rank,
+            world_size=world_size,
+            device=device,
+            epochs=self.epochs if self.timetable is None else None,
+            before_end=self._prepare_evaluation,
         )
         self.loader.skipped.known.update(self.trial_skipped.known)
         if self._resume_from is not None:
             self.loader.load_state_dict(self._resume_from)
             self._resume_from = None
-        if self.recipe.cache == "auto" and (trainer is None or trainer.is_global_zero):
+        if self.recipe.cache == "auto" and rank == 0:
             note = f"data.cache auto: {self.loader.chosen.told()}"
             open_console(stderr=True).print(note, markup=False, highlight=False, soft_wrap=True)
         if self.loader.chosen.store is not None:
@@ -125,18 +156,40 @@ class DetectionData(L.LightningDataModule):
         self._resume_from = state_dict["loader"]
 
     def val_dataloader(self) -> EvalLoader:
-        """Return the loader of letterboxed pictures, in order."""
+        """Return the loader of letterboxed pictures, in order; it is made once, and keeps its processes."""
+        place = rank, world_size, device = self._trained_at()
+        if self.val_loader is None or place != self._place:
+            self._place = place
+            self.val_loader = eval_loader(
+                self.val_index,
+                self.recipe.input_spec(),
+                batch_size=self.recipe.batch_size,
+                workers=pick_workers(self.recipe.workers),
+                worker_seconds=self.recipe.worker_seconds,
+                rank=rank,
+                world_size=world_size,
+                device=device,
+            )
+        return self.val_loader
+
+    def _trained_at(self) -> tuple[int, int, torch.device | None]:
+        """Return the rank, the number of ranks and the device of this process."""
         trainer = self.trainer
-        return eval_loader(
-            self.val_index,
-            self.recipe.input_spec(),
-            batch_size=self.recipe.batch_size,
-            workers=pick_workers(self.recipe.workers),
-            worker_seconds=self.recipe.worker_seconds,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            pin_memory=torch.cuda.is_available(),
-        )
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return rank, world_size, training_gpu(trainer)
+
+    def _closing(self, epoch: int, batch: int) -> bool:
+        """Return whether a batch is made without mosaic and mixup, by what is planned as it is begun."""
+        assert self.timetable is not None and self.loader is not None
+        return self.timetable.closing(step_of(epoch, batch, len(self.loader), self.accumulate))
+
+    def _prepare_evaluation(self) -> None:
+        """Have the evaluation's first batches made if one follows this epoch."""
+        trainer = self.trainer
+        if trainer is not None and trainer.enable_validation:
+            every = trainer.check_val_every_n_epoch
+            if every is None or (trainer.current_epoch + 1) % every == 0:
+                self.val_dataloader().prepare()
 
     def trial_batch(self, count: int, epoch: int) -> Batch:
         """Return the first readable pictures that have boxes as one augmented batch, made in this process.

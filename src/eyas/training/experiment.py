@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from torch import nn
 
-from eyas.artifacts import run as runfolder
-from eyas.artifacts.run import read_config
+from eyas.artifacts import layout
+from eyas.artifacts.run import Run
 from eyas.losses.criterion import Criterion
 from eyas.losses.detection import DetectionCriterion
 from eyas.losses.weighting import weighed
@@ -27,8 +27,10 @@ from eyas.training.callbacks.progress import ProgressLine
 from eyas.training.callbacks.record import Recorder
 from eyas.training.callbacks.save import Saver, Stopper
 from eyas.training.callbacks.sheets import Sheets
+from eyas.training.callbacks.track import Track
 from eyas.training.callbacks.weight_average import WeightAverage
 from eyas.training.data import DetectionData
+from eyas.training.loggers import check_loggers
 from eyas.training.module import DetectionModule
 from eyas.training.network import make_network
 from eyas.training.pace import aims_of, check_time, first_pace
@@ -65,6 +67,12 @@ class Parts:
     budget: TimeBudget | None = None
 
 
+def _track(parts: Parts) -> Track | None:
+    """Return what sends the run to its trackers, where it has any."""
+    names = parts.recipe.trainer.logger
+    return Track(parts.folder, names, lambda text: tell(parts.console, text)) if names else None
+
+
 def _best_epochs(parts: Parts) -> BestEpochs | None:
     """Return what keeps the best epochs, where the recipe wants their mean."""
     count = parts.recipe.trainer.average_best
@@ -84,6 +92,7 @@ CALLBACKS: Mapping[str, Callable[[Parts], L.Callback | None]] = MappingProxyType
         "progress": lambda parts: ProgressLine(parts.console),
         "best_epochs": _best_epochs,
         "budget": lambda parts: parts.budget,
+        "track": _track,
         "stopper": lambda parts: Stopper(parts.saver, parts.recipe.trainer.patience),
     }
 )
@@ -99,7 +108,7 @@ class Experiment:
         module: the network with its loss.
         data: the two splits.
         callbacks: by the names of `CALLBACKS`, in the order in which they are called.
-        loggers: trackers beside the run's own tables.
+        loggers: Lightning's, for what the module logs; the recipe's trackers are the callback "track".
         saved: the state that it goes on from; None for a new run, and as soon as it is taken up.
     """
 
@@ -132,6 +141,13 @@ class Experiment:
         assert kept is None or isinstance(kept, BestEpochs)
         return kept
 
+    @property
+    def track(self) -> Track | None:
+        """What sends the run to its trackers, None where it has none."""
+        track = self.callbacks.get("track")
+        assert track is None or isinstance(track, Track)
+        return track
+
 
 def build(
     recipe: Recipe,
@@ -160,6 +176,7 @@ def build(
     console = console or open_console(stderr=True)
     started = now() if started is None else started
     strategy_of(recipe.trainer)
+    check_loggers(recipe.trainer.logger)
     L.seed_everything(recipe.trainer.seed, verbose=False)
     data = data or make_data(recipe)
     criterion = weighed(DetectionCriterion(recipe.loss, mean_over_processes), recipe.loss.weighting)
@@ -191,6 +208,7 @@ def make_data(recipe: Recipe) -> DetectionData:
         recipe.augment,
         epochs=recipe.trainer.epochs,
         close_epochs=recipe.trainer.close_epochs,
+        accumulate=recipe.optim.accumulate,
         seed=recipe.trainer.seed,
     )
 
@@ -201,7 +219,7 @@ def _network(
     """Return the network to train, and what is to be known of its weights, a line each."""
     if saved is None:
         return make_network(recipe.model, data.classes)
-    return build_described(read_config(folder).model, len(data.classes)), list(saved.notes)
+    return build_described(Run.read(folder).config.model, len(data.classes)), list(saved.notes)
 
 
 def _tell_findings(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion, console: Console) -> None:
@@ -223,7 +241,7 @@ def _budget(
     aims = aims_of(recipe, data, data.batches_ahead())
     pace = first_pace(recipe, data, net, criterion)
     budget = TimeBudget(folder, 60 * recipe.trainer.minutes, started, aims, pace)
-    if first_process() and recipe.trainer.preflight and not (folder / runfolder.PLANNINGS).is_file():
+    if first_process() and recipe.trainer.preflight and not (folder / layout.PLANNINGS).is_file():
         tell(console, check_time(recipe.trainer.minutes, budget.left(), pace, aims))
     return budget
 

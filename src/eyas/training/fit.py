@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from rich.console import Console
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.artifacts.card import CARD
 from eyas.errors import UserError
 from eyas.files import read_json
@@ -23,11 +23,13 @@ from eyas.terminal import open_console, tell
 from eyas.training.callbacks.save import Stopper, StopRunError
 from eyas.training.experiment import Experiment, build, make_data, make_trainer
 from eyas.training.folder import finish_run, free_folder, write_start
+from eyas.training.loggers.base import Status
 from eyas.training.origin import check_data, check_recipe
 from eyas.training.override import flatten, override
 from eyas.training.parallel import first_process
 from eyas.training.recipe import Recipe
 from eyas.training.saved import find_state, settle
+from eyas.training.tracked import trackers_of
 
 FOLDER = "EYAS_RUN_FOLDER"
 
@@ -98,9 +100,9 @@ def _resumed(folder: Path, console: Console, started: float | None) -> Experimen
     """Return the experiment of the run in `folder`, with the state that it stopped in."""
     saved = find_state(folder)
     # A run that was killed before it saved anything begins anew; one that has ended has lost its state.
-    if saved is None and ((folder / CARD).exists() or not (folder / runfolder.RECIPE).is_file()):
+    if saved is None and ((folder / CARD).exists() or not (folder / layout.RECIPE).is_file()):
         raise UserError(
-            f"{folder} can't be resumed: it has no {runfolder.CHECKPOINT}.",
+            f"{folder} can't be resumed: it has no {layout.CHECKPOINT}.",
             expected="a run that saved its state at least once",
         )
     recipe = read_recipe(folder)
@@ -126,11 +128,11 @@ def run(experiment: Experiment, signals: StopSignals, *, console: Console) -> Pa
     with _quiet_lightning():
         trainer = make_trainer(recipe, folder, list(experiment.callbacks.values()), experiment.loggers)
     if trainer.is_global_zero:
-        write_start(folder, recipe, experiment.data, trainer.precision, resumed=(folder / runfolder.RECIPE).is_file())
+        write_start(folder, recipe, experiment.data, trainer.precision, resumed=(folder / layout.RECIPE).is_file())
         if saved is not None:
             settle(folder, saved)
         tell(console, f"training into {folder}")
-    checkpoint = str(folder / runfolder.CHECKPOINT) if saved is not None else None
+    checkpoint = str(folder / layout.CHECKPOINT) if saved is not None else None
     saved = None  # lets go of the state
     torch.manual_seed(recipe.trainer.seed)
     with signals.deferred(lambda number: _told(number, stopper, console)):
@@ -143,7 +145,7 @@ def run(experiment: Experiment, signals: StopSignals, *, console: Console) -> Pa
             raise
         _average(experiment, trainer, console)
         if trainer.is_global_zero:
-            _finish(experiment, trainer)
+            _finish(experiment, trainer, signals)
             _say_end(console, experiment)
         else:
             signals.number = 0  # the first process answers for all; another's exit code would have it killed
@@ -163,11 +165,16 @@ def _average(experiment: Experiment, trainer: L.Trainer, console: Console) -> No
         tell(console, line)
 
 
-def _finish(experiment: Experiment, trainer: L.Trainer) -> None:
+def _finish(experiment: Experiment, trainer: L.Trainer, signals: StopSignals) -> None:
     """Write the run's card, and before it the weights where no evaluation has chosen any: the last ones then."""
     if not experiment.saver.best_epoch:
-        experiment.saver.save_weights(trainer, experiment.module, runfolder.WEIGHTS)
-    finish_run(experiment.folder, experiment.recipe, experiment.data, stopped=experiment.stopper.reason)
+        experiment.saver.save_weights(trainer, experiment.module, layout.WEIGHTS)
+    track, stopped = experiment.track, experiment.stopper.reason
+    status: Status = "interrupted" if stopped == "interrupted" else "finished"
+    places = track.places(status) if track is not None else trackers_of(experiment.folder)
+    finish_run(experiment.folder, experiment.recipe, experiment.data, stopped=stopped, trackers=places)
+    if track is not None:
+        track.finish(status, lambda: bool(signals.number))
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -176,8 +183,8 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         UserError: there is none, or it is not one.
     """
-    path = folder / runfolder.RECIPE
-    fields = read_json(path, max_bytes=runfolder.MAX_BYTES, strict=True)
+    path = folder / layout.RECIPE
+    fields = read_json(path, max_bytes=layout.MAX_BYTES, strict=True)
     if not isinstance(fields, dict):
         raise UserError(f"{path.name} is no recipe.", where=str(path), fix="put back the one that the run wrote")
     return override(Recipe(), flatten(fields))

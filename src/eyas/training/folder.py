@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from eyas.artifacts import run as runfolder
-from eyas.artifacts.card import CARD, hash_file, read_card, write_card
-from eyas.data.index import DatasetIndex
+from eyas.artifacts.card import CARD, Card, hash_file
+from eyas.artifacts.dataset import split_as_parent
+from eyas.artifacts.run import Run, RunConfig, RunFolder
+from eyas.data.record import hash_index
 from eyas.errors import UserError
 from eyas.files import write_json
 from eyas.models.zoo import describe
@@ -22,7 +21,6 @@ from eyas.training.data import DetectionData
 from eyas.training.network import resolve_spec
 from eyas.training.origin import read_parents, write_origin
 from eyas.training.recipe import Recipe
-from eyas.types import RunConfig
 
 PACKAGES = ("eyas", "torch", "lightning", "numpy", "opencv-python-headless", "simplejpeg", "hotcoco", "safetensors")
 
@@ -54,12 +52,13 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
     A resumed run keeps all but the environment. It loses its card until it is finished: its weights will change, and a
     wrong hash would be refused.
     """
+    run = RunFolder(folder)
     (folder / CARD).unlink(missing_ok=True)
     if not resumed:
         name_or_spec = resolve_spec(recipe.model)
         config = RunConfig(model=describe(name_or_spec), classes=data.classes, input=recipe.data.input_spec())
-        runfolder.write_config(folder, config)
-        write_json(folder / runfolder.RECIPE, recipe.to_dict())
+        Run(folder, config).write()
+        write_json(run.recipe, recipe.to_dict())
         write_origin(folder, recipe, data.train_index, data.val_index, parents(recipe, data))
     versions = {}
     for package in PACKAGES:
@@ -68,7 +67,7 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
         except importlib.metadata.PackageNotFoundError:
             versions[package] = ""
     write_json(
-        folder / runfolder.ENVIRONMENT,
+        run.environment,
         {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -82,45 +81,36 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
     )
 
 
-def finish_run(folder: Path, recipe: Recipe, data: DetectionData, *, stopped: str) -> None:
-    """Write the run's card."""
-    files = [name for name in (runfolder.CONFIG, runfolder.RECIPE, runfolder.WEIGHTS) if (folder / name).is_file()]
-    write_card(
-        folder,
-        "run",
-        files,
-        version=importlib.metadata.version("eyas"),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        parents=parents(recipe, data) if (known := read_parents(folder)) is None else known,
-        recipe={**recipe.to_dict(), "stopped": stopped},
+def finish_run(
+    folder: Path, recipe: Recipe, data: DetectionData, *, stopped: str, trackers: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Write the run's card.
+
+    Args:
+        folder: the run's folder.
+        recipe: the run's settings.
+        data: the run's pictures.
+        stopped: why it ended before its time, "" if it did not.
+        trackers: where it was sent to: name -> {"id", "where"}.
+    """
+    known = read_parents(folder)
+    RunFolder(folder).seal(
+        parents=parents(recipe, data) if known is None else known,
+        recipe={**recipe.to_dict(), "stopped": stopped, **({"trackers": trackers} if trackers else {})},
     )
 
 
 def parents(recipe: Recipe, data: DetectionData) -> list[dict[str, str]]:
     """Return what the run was made from: the dataset, by the hash of its index, and the weights it started from."""
     found = [
-        {"kind": "dataset", "path": str(Path(recipe.data.root).resolve()), "sha256": fingerprint(index), "split": name}
+        split_as_parent(recipe.data.root, name, hash_index(index))
         for name, index in ((recipe.data.train, data.train_index), (recipe.data.val, data.val_index))
     ]
     if recipe.model.weights:
         path = Path(recipe.model.weights)
         if (path / CARD).is_file():
-            found.append({"kind": "run", "path": str(path.resolve()), "sha256": read_card(path).sha256})
+            found.append(Card.read(path).as_parent(path))
         else:
-            weights = path / runfolder.WEIGHTS if path.is_dir() else path
+            weights = RunFolder(path).weights if path.is_dir() else path
             found.append({"kind": "weights", "path": str(path.resolve()), "sha256": hash_file(weights)})
     return found
-
-
-def fingerprint(index: DatasetIndex) -> str:
-    """Return a SHA-256 of a split: names and sizes of the files, classes, boxes, labels.
-
-    The pictures' bytes are not read: hashing a large dataset at each run would take longer than a short run.
-    """
-    digest = hashlib.sha256("\0".join(index.classes).encode())
-    digest.update(index.files.text.tobytes())
-    for path in index.files:
-        digest.update((path.stat().st_size if path.is_file() else -1).to_bytes(8, "little", signed=True))
-    for column in (index.offsets, index.boxes, index.labels, index.crowd):
-        digest.update(np.ascontiguousarray(column).tobytes())
-    return digest.hexdigest()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from eyas.artifacts import run as runfolder
-from eyas.artifacts.card import CARD, read_card
-from eyas.artifacts.run import read_config, read_names, verify_run
+from eyas.artifacts.card import CARD, Card
+from eyas.artifacts.layout import run_of
+from eyas.artifacts.run import Run, RunFolder
+from eyas.data.formats.class_names import read_class_names
 from eyas.errors import UserError
 from eyas.files import read_json
 from eyas.models import zoo
@@ -54,7 +55,7 @@ def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[nn.Modul
     if model.weights is None:
         return net, []
     source = open_weights(Path(model.weights))
-    names = read_names(Path(model.weights_classes)) if model.weights_classes else source.classes
+    names = read_class_names(Path(model.weights_classes)) if model.weights_classes else source.classes
     kept = transfer(source.state, names, classes, net)
     return net, [_kept_line(source.path, names, kept, classes), *source.notes]
 
@@ -86,16 +87,16 @@ def open_weights(path: Path) -> Weights:
     Raises:
         UserError: there is no such file, or it can't be read.
     """
-    run = path if path.is_dir() else runfolder.run_of(path)
+    folder = path if path.is_dir() else run_of(path)
     if not path.exists():
         raise UserError(f"There are no weights at {path}.", where="model.weights")
-    if run is not None:
+    if folder is not None:
         if path.is_dir():
-            verify_run(run)
-        config = read_config(run)
-        spec = YoloNasSpec.from_dict(config.model["spec"])
-        state = read_state(path / runfolder.WEIGHTS) if path.is_dir() else read_checkpoint(path).state
-        return Weights(path, name_of(spec) or spec, state, config.classes, _licence_of(run))
+            RunFolder(folder).verify()
+        run = Run.read(folder)
+        spec = YoloNasSpec.from_dict(run.config.model["spec"])
+        state = read_state(run.weights) if path.is_dir() else read_checkpoint(path).state
+        return Weights(path, name_of(spec) or spec, state, run.config.classes, _licence_of(folder))
     checkpoint = read_checkpoint(path)
     names: tuple[str, ...] | None = checkpoint.classes or None
     notes: tuple[str, ...] = ()
@@ -119,7 +120,7 @@ def _fed_as_here(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], tuple[st
 
 def _licence_of(run: Path) -> tuple[str, ...]:
     """Return a note on the licence of an imported run, none where nothing is known of it."""
-    licence = read_card(run).recipe.get("licence") if (run / CARD).is_file() else None
+    licence = Card.read(run).recipe.get("licence") if (run / CARD).is_file() else None
     return (f"note: {licence}",) if licence and licence != UNKNOWN_LICENCE else ()
 
 

@@ -128,6 +128,7 @@ class TrainerRecipe:
         sheets: pictures on the contact sheet of predictions against truth made at each evaluation; 0 for none.
         save_minutes: minutes between saved states within an epoch (one is saved at each epoch's end anyway).
         preflight: check labels, loss balance, augmentation, learning and memory before the first step.
+        logger: trackers that the run is sent to beside its CSV files: mlflow, tensorboard, wandb.
     """
 
     epochs: int = 100
@@ -148,6 +149,7 @@ class TrainerRecipe:
     sheets: int = 8
     save_minutes: float = 10.0
     preflight: bool = True
+    logger: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.artifacts.card import hash_file
+from eyas.artifacts.run import RunFolder
 from eyas.errors import UserError
 from eyas.files import atomic_path, read_json, write_json
 
@@ -49,7 +50,7 @@ def write_state(folder: Path, save: Callable[[Path], None]) -> None:
         folder: the run's folder.
         save: writes the state to the path it is given.
     """
-    last, previous = folder / runfolder.CHECKPOINT, folder / runfolder.PREVIOUS_CHECKPOINT
+    last, previous = RunFolder(folder).checkpoint, RunFolder(folder).previous_checkpoint
     with atomic_path(last) as temporary:
         save(temporary)
         _remember(folder, STATES, hash_file(temporary))
@@ -64,14 +65,14 @@ def write_weights(folder: Path, save: Callable[[Path], None]) -> None:
         folder: the run's folder.
         save: writes the weights to the path it is given.
     """
-    with atomic_path(folder / runfolder.WEIGHTS) as temporary:
+    with atomic_path(RunFolder(folder).weights) as temporary:
         save(temporary)
         _remember(folder, BEST_WEIGHTS, hash_file(temporary))
 
 
 def lost_weights(folder: Path) -> str:
     """Return what happened to the run's weights since they were saved, "" if nothing did, as far as is known."""
-    path = folder / runfolder.WEIGHTS
+    path = RunFolder(folder).weights
     if not path.exists():
         return "is missing"
     known, _ = _hashes(folder, BEST_WEIGHTS)
@@ -89,7 +90,7 @@ def find_state(folder: Path) -> SavedState | None:
     Raises:
         UserError: there are states, and none of them is whole or can be read.
     """
-    paths = [folder / name for name in (runfolder.CHECKPOINT, runfolder.PREVIOUS_CHECKPOINT)]
+    paths = [RunFolder(folder).checkpoint, RunFolder(folder).previous_checkpoint]
     if not any(path.exists() for path in paths):
         return None
     known, notes = _hashes(folder)
@@ -113,7 +114,7 @@ def find_state(folder: Path) -> SavedState | None:
 
 def settle(folder: Path, found: SavedState) -> None:
     """Make the state that was found the run's last one: a damaged one must not be kept as good."""
-    last = folder / runfolder.CHECKPOINT
+    last = RunFolder(folder).checkpoint
     for left in last.parent.glob(".*.tmp"):  # of a process that was killed while it saved
         left.unlink(missing_ok=True)
     if found.path != last:
@@ -139,7 +140,7 @@ def check_fits(found: SavedState, weights: dict[str, torch.Tensor], folder: Path
     if shapes == {name: tuple(value.shape) for name, value in weights.items()}:
         return
     raise UserError(
-        f"{found.path.name} is the state of another network than {runfolder.CONFIG} describes.",
+        f"{found.path.name} is the state of another network than {layout.CONFIG} describes.",
         where=str(found.path),
         expected="the state that this very run saved",
         fix="put the run's own files back, or " + anew(folder),
@@ -149,7 +150,7 @@ def check_fits(found: SavedState, weights: dict[str, torch.Tensor], folder: Path
 def anew(folder: Path, data: str = "") -> str:
     """Return how to train again from what there is of a run, as an instruction with a command that works."""
     root = shlex.quote(data) if data else "ROOT"
-    if (folder / runfolder.WEIGHTS).is_file():
+    if RunFolder(folder).weights.is_file():
         return f"train anew from its best weights: eyas train --data {root} --weights {shlex.quote(str(folder))}"
     return f"train anew: eyas train --data {root}"
 
@@ -192,7 +193,7 @@ def _damaged_archive(path: Path) -> bool:
 
 def _hashes(folder: Path, whose: str = STATES) -> tuple[list[str] | None, tuple[str, ...]]:
     """Return the hashes of what was saved, None if they are not known, and what there is to say of that."""
-    path = folder / runfolder.CHECKPOINT_HASHES
+    path = RunFolder(folder).checkpoint_hashes
     if not path.exists():
         note = f"the run has no {path.name} (it was made by an older Eyas): its state is checked less closely"
         return None, (note,)
@@ -208,7 +209,7 @@ def _remember(folder: Path, whose: str, sha256: str) -> None:
     """Add a hash to those of what was saved."""
     hashes = {kind: known for kind in (STATES, BEST_WEIGHTS) if (known := _hashes(folder, kind)[0]) is not None}
     hashes[whose] = [sha256, *(one for one in hashes.get(whose, ()) if one != sha256)][:KNOWN]
-    write_json(folder / runfolder.CHECKPOINT_HASHES, hashes)
+    write_json(RunFolder(folder).checkpoint_hashes, hashes)
 
 
 def _take_name(last: Path, previous: Path) -> None:

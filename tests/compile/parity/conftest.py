@@ -10,7 +10,7 @@ import pytest
 from tests.compile.made import write_data, write_run
 from tests.compile.parity.matrix import SIDE, Graphs, write_row
 
-from eyas.artifacts.run import read_config, write_config
+from eyas.artifacts.run import Run
 from eyas.compile.bundle import graph_precision
 from eyas.compile.onnx import export
 from eyas.compile.settings import Settings
@@ -40,8 +40,8 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
 def tiny(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the network that exports in seconds."""
     run = write_run(tmp_path_factory.mktemp("tiny") / "tiny", data, SIDE)
-    config = read_config(run)
-    write_config(run, replace(config, thresholds=replace(config.thresholds, iou=0.2)))  # so that boxes are dropped
+    config = Run.read(run).config
+    Run(run, replace(config, thresholds=replace(config.thresholds, iou=0.2))).write()  # so that boxes are dropped
     return run
 
 

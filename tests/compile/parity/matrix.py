@@ -14,9 +14,10 @@ import onnx
 import torch
 from tests.compile.made import calibrate_statistics, computes_in_bf16
 
-from eyas.artifacts.bundle import Manifest, read_manifest, write_manifest
-from eyas.artifacts.card import write_card
-from eyas.artifacts.run import CONFIG, WEIGHTS, read_config, write_config
+from eyas.artifacts.card import Card
+from eyas.artifacts.layout import CONFIG, WEIGHTS
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.run import Run, RunConfig
 from eyas.compile.bundle import new_manifest
 from eyas.compile.dialect import quantize
 from eyas.compile.graph import CANDIDATES, deployed, load_net
@@ -30,7 +31,7 @@ from eyas.data.formats import load_dataset
 from eyas.models import weights, zoo
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.sessions.torch import TorchSession
-from eyas.types import FloatArray, InputSpec, RunConfig, Thresholds, UInt8Array
+from eyas.types import FloatArray, InputSpec, Thresholds, UInt8Array
 
 SIDE = 64
 NEEDS_GPU = {"tensorrt", "tensorrt-rtx"}
@@ -94,15 +95,15 @@ def write_row(folder: Path, row: str, data: Path) -> Path:
     torch.manual_seed(0)
     net = zoo.build(row, len(index.classes))
     calibrate_statistics(net, letterboxed(sample_pictures(index, 6), spec, 6))
-    write_config(folder, RunConfig(zoo.describe(row), index.classes, spec, Thresholds(confidence=0.05)))
+    Run(folder, RunConfig(zoo.describe(row), index.classes, spec, Thresholds(confidence=0.05))).write()
     weights.save_model(net, folder / WEIGHTS)
-    write_card(folder, "run", [CONFIG, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
+    Card.write(folder, "run", [CONFIG, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
     return folder
 
 
 def build(run: Path, graph: Path, data: Path, folder: Path, settings: Settings) -> Manifest:
     """Build a bundle from an exported graph as `compile_run` does, but for the gates; return its manifest."""
-    config = read_config(run)
+    config = Run.read(run).config
     spec, sizes = input_of(config.input, settings.size)
     info = target_info(settings.target, settings.precision)
     if settings.precision == "int8":
@@ -118,15 +119,15 @@ def build(run: Path, graph: Path, data: Path, folder: Path, settings: Settings) 
         batches=settings.batch, options={},
     )  # fmt: skip
     manifest = new_manifest("m", folder, built.files, built.entry, config, spec, sizes, settings)
-    write_manifest(folder, manifest.model_copy(update={"opset": opset_of(graph)}))
-    return read_manifest(folder)
+    manifest.model_copy(update={"opset": opset_of(graph)}).write(folder)
+    return Manifest.read(folder)
 
 
 @cache
 def reference(run: Path, nms: str = "host", candidates: int = CANDIDATES) -> TorchSession:
     """Return the trained network in PyTorch, in float32, with the same candidates and suppression."""
-    config = read_config(run)
-    net = deployed(load_net(run, config), config, nms=nms, candidates=candidates)
+    trained = Run.read(run)
+    net = deployed(load_net(trained), trained.config, nms=nms, candidates=candidates)
     return TorchSession(net, torch.device("cpu"))
 
 

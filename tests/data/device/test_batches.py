@@ -73,7 +73,7 @@ def loader_of(index: DatasetIndex, policy: AugmentPolicy, *, spec: InputSpec = S
 
 def drawn_by_device(index: DatasetIndex, policy: AugmentPolicy, **options: Any) -> TrainLoader:
     """Return a loader whose pictures lie on a device; the processor is one."""
-    return loader_of(index, policy, cache="gpu", device="cpu", **options)
+    return loader_of(index, policy, cache="gpu", device=torch.device("cpu"), **options)
 
 
 def check_same(ones: list[Batch], others: list[Batch]) -> None:

@@ -56,13 +56,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_decoded(
     for path in index.files:
         path.unlink()  # nobody needs them
     with pytest.raises(UserError, match="do not fit into the GPU's memory") as error:
-        train_loader(index, SPEC, AugmentPolicy(), batch_size=4, cache="gpu", device="cpu")
+        train_loader(index, SPEC, AugmentPolicy(), batch_size=4, cache="gpu", device=CPU)
     assert gib(needed(index, 4)) in error.value.problem and "free" in error.value.problem
     assert error.value.where == "data.cache"
     assert error.value.fix.startswith("--data.cache decoded, or a smaller input: --size ")
     side = int(error.value.fix.split()[-1])  # and that size does fit
     smaller = InputSpec(side, side)
-    assert train_loader(index, smaller, AugmentPolicy(), batch_size=4, cache="gpu", device="cpu").chosen.store
+    assert train_loader(index, smaller, AugmentPolicy(), batch_size=4, cache="gpu", device=CPU).chosen.store
     set_memory(monkeypatch, device=1000, machine=1000)
     with pytest.raises(UserError) as error:
         choose("gpu", index, LAYOUT, batch_size=4, device=CPU)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.serve.bundles import write_bundle
 
-from eyas.artifacts.bundle import read_manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.serve.api import ModelKey
 from eyas.serve.cluster.catalog import Table, digest, model_id, read_entry, unpack
@@ -18,7 +18,7 @@ def test_a_bundle_is_the_same_after_the_journey(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "shapes")
     entry, files = read_entry(ModelKey("shapes", "1"), folder)
     there = unpack(files, tmp_path / "node" / entry.digest)
-    assert read_manifest(there) == entry.manifest == read_manifest(folder)
+    assert Manifest.read(there) == entry.manifest == Manifest.read(folder)
     assert {path.name: path.read_bytes() for path in there.iterdir()} == files
     assert entry.id == model_id(entry.key) == "shapes/1"
 

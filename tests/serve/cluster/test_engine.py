@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 import numpy as np
 import pytest
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.serve.api import Answer, Lane, ModelKey, ModelStatus, Request
 from eyas.serve.cluster import engine as module

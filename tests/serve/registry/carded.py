@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from tests.artifacts.test_bundle import manifest_of, small_model
+from tests.artifacts.test_manifest import manifest_of, small_model
 
-from eyas.artifacts.bundle import MANIFEST, write_manifest
-from eyas.artifacts.card import write_card
+from eyas.artifacts.card import Card
+from eyas.artifacts.layout import MANIFEST
 
 
 def write_bundle(folder: Path, name: str = "small", **changes: Any) -> Path:
@@ -17,6 +17,6 @@ def write_bundle(folder: Path, name: str = "small", **changes: Any) -> Path:
     folder.mkdir(parents=True)
     onnx.save(small_model(), folder / "model.onnx")
     manifest = manifest_of(folder, name=name, **changes)
-    write_manifest(folder, manifest)
-    write_card(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created=manifest.created)
+    manifest.write(folder)
+    Card.write(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created=manifest.created)
     return folder

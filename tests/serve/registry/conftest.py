@@ -9,10 +9,10 @@ import pytest
 from tests.serve import bundles as detecting
 from tests.serve.registry.carded import write_bundle
 
-from eyas.artifacts.bundle import MANIFEST
-from eyas.artifacts.card import write_card
+from eyas.artifacts.card import Card
+from eyas.artifacts.layout import MANIFEST
+from eyas.mlflow_store import DATABASE
 from eyas.serve.registry import Registry, open_registry
-from eyas.serve.registry.store import DATABASE
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +48,6 @@ def cars(registry: Registry, tmp_path: Path) -> Registry:
     """A registry with two versions of `cars` whose scores differ by half."""
     for number, scale in ((1, 1.0), (2, 0.5)):
         folder = detecting.write_bundle(tmp_path / f"v{number}", scale=scale)
-        write_card(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
+        Card.write(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
         registry.add(folder, "cars")
     return registry

@@ -12,8 +12,8 @@ from tests.serve.registry.test_follow import WORKERS, started_follower, until
 from tests.serve.registry.test_watch import Watched, run
 from tests.serve.started import started
 
-from eyas.artifacts.bundle import MANIFEST
-from eyas.artifacts.card import write_card
+from eyas.artifacts.card import Card
+from eyas.artifacts.layout import MANIFEST
 from eyas.errors import UserError
 from eyas.serve.api import ModelKey
 from eyas.serve.registry import Registry
@@ -25,7 +25,7 @@ def cars(registry: Registry, tmp_path: Path) -> Registry:
     """A registry with four versions of `cars`; 1, then 4, then 2 and then 3 were the champion, and 4 was taken back."""
     for number in range(1, 5):
         folder = detecting.write_bundle(tmp_path / f"v{number}", scale=1 / number)
-        write_card(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
+        Card.write(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
         registry.add(folder, "cars")
     registry.promote("cars", "1")
     registry.promote("cars", "4")

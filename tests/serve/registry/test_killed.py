@@ -14,8 +14,9 @@ import pytest
 from tests.serve.registry.carded import write_bundle
 
 from eyas.errors import UserError
+from eyas.mlflow_store import DATABASE
 from eyas.serve.registry import Registry, open_registry
-from eyas.serve.registry.store import ARTIFACTS, DATABASE
+from eyas.serve.registry.store import ARTIFACTS
 
 # Imports MLflow once, then lets one child after another do the same work, each ended at a later step than the one
 # before: without a destructor, a rollback or a flush, as by SIGKILL. Steps are SQL statements, their commits, and

@@ -18,8 +18,8 @@ from tests.serve.gated import free_port
 from tests.serve.registry.test_follow import WORKERS, Load, until
 from tests.serve.started import started
 
-from eyas.artifacts.bundle import MANIFEST
-from eyas.artifacts.card import write_card
+from eyas.artifacts.card import Card
+from eyas.artifacts.layout import MANIFEST
 from eyas.cli.main import main as command
 from eyas.errors import UserError
 from eyas.serve.registry import open_registry
@@ -81,7 +81,7 @@ def versions(tmp_path: Path) -> list[str]:
     """Two bundles that differ."""
     folders = [detecting.write_bundle(tmp_path / f"v{number}", scale=1.0 / number) for number in (1, 2)]
     for folder in folders:
-        write_card(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
+        Card.write(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")
     return [str(folder) for folder in folders]
 
 

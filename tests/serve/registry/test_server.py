@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from eyas.errors import UserError
+from eyas.mlflow_store import DATABASE
 from eyas.serve.registry.artifacts import Artifacts
 from eyas.serve.registry.records import ServerRecords
-from eyas.serve.registry.store import DATABASE, BundleRegistry
+from eyas.serve.registry.store import BundleRegistry
 from eyas.serve.registry.writers import ServerWriter, server_client
 
 

@@ -19,15 +19,16 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 from tests.serve.registry.carded import write_bundle
 
-from eyas.artifacts.bundle import Accuracy, Latency
-from eyas.artifacts.card import CARD, read_card
+from eyas.artifacts.card import CARD, Card
+from eyas.artifacts.measured import Accuracy, Latency
 from eyas.errors import UserError
+from eyas.mlflow_store import DATABASE
 from eyas.serve.api import ModelKey
 from eyas.serve.registry import Event, Model, Registry, open_registry
 from eyas.serve.registry.artifacts import Artifacts
 from eyas.serve.registry.base import check_alias, check_name, parse_reference
 from eyas.serve.registry.records import SqliteRecords
-from eyas.serve.registry.store import ARTIFACTS, DATABASE, BundleRegistry
+from eyas.serve.registry.store import ARTIFACTS, BundleRegistry
 from eyas.serve.registry.writers import SqliteWriter
 
 
@@ -43,12 +44,12 @@ def hurried(place: Path) -> BundleRegistry:
 def test_versions_count_from_one_and_carry_their_bundle(registry: Registry, bundles: list[Path]) -> None:
     first, second = registry.add(bundles[0], "cars"), registry.add(bundles[1], "cars")
     assert (first.key, second.key) == (ModelKey("cars", "1"), ModelKey("cars", "2"))
-    assert first.sha256 == read_card(bundles[0]).sha256 != second.sha256
-    assert json.loads(first.tags["card"])["files"] == read_card(bundles[0]).files
+    assert first.sha256 == Card.read(bundles[0]).sha256 != second.sha256
+    assert json.loads(first.tags["card"])["files"] == Card.read(bundles[0]).files
     assert (first.tags["target"], first.tags["precision"]) == ("onnxruntime", "fp32")
     assert [model.name for model in registry.list()] == ["cars", "other"]
     found = registry.resolve("cars", "2")
-    assert found.version == second and found.hashes == read_card(bundles[1]).files
+    assert found.version == second and found.hashes == Card.read(bundles[1]).files
     assert (found.bundle / CARD).read_bytes() == (bundles[1] / CARD).read_bytes()
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from tests.serve.registry.test_store import hurried
 
+from eyas.mlflow_store import DATABASE
 from eyas.serve.api import Answer, ModelKey, ModelStatus, Request
 from eyas.serve.errors import ServeError
 from eyas.serve.registry import Registry
-from eyas.serve.registry.store import DATABASE
 from eyas.serve.registry.watch import Change, RegistryWatcher
 
 

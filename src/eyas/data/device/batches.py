@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from eyas.data.device.store import fill
 from eyas.data.index import DatasetIndex
 from eyas.data.pictures import Pictures
 from eyas.data.pipe import Pipe
-from eyas.data.policy import AugmentPolicy
+from eyas.data.policy import AugmentPolicy, Policies
 from eyas.data.sampler import EpochBatches
 from eyas.data.skipped import SkippedPictures
 from eyas.types import IntArray
@@ -39,10 +40,11 @@ class DeviceBatches:
         layout: what is kept of each picture.
         place: where.
         order: the epochs' order.
-        policy_of: the policy of an epoch.
+        policies: the run's policies.
         skipped: is told of the pictures that can't be read.
         workers: processes that decode and then plan; 0 does both here.
         patience: seconds that one may need for a batch.
+        box_multiple: as `eyas.data.pipe.Pipe` takes it.
     """
 
     def __init__(
@@ -51,39 +53,52 @@ class DeviceBatches:
         layout: Layout,
         place: Place,
         order: EpochBatches,
-        policy_of: Callable[[int], AugmentPolicy],
+        policies: Policies,
         *,
         skipped: SkippedPictures,
         workers: int,
         patience: float,
+        box_multiple: int = 1,
     ) -> None:
         self.index = index
         self.order = order
         self.spec = layout.spec
-        self.policy_of = policy_of
+        self.policies = policies
         self.device = place.device
         self._place = place
         self.skipped = skipped
         self._layout = layout
         self._workers = workers
         self._patience = patience
+        self._box_multiple = box_multiple
         self._pixels: Tensor | None = None
         self._pipe: Pipe | None = None
 
-    def run(self, tasks: list[Task]) -> Iterator[Batch]:
+    @property
+    def tasks_ahead(self) -> int:
+        """How many tasks the workers may have; the data set is decoded first."""
+        return self.prepare()[1].tasks_ahead
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Batch]:
         """Yield the batches of the tasks; decode the data set before the first ones.
 
         Raises:
             UserError: more than 1 % of the pictures can't be read; a worker ended, or gave nothing for too long.
         """
         pixels, pipe = self.prepare()
-        policies = (self.policy_of(epoch) for epoch, numbers in tasks for _ in numbers)
-        planned = zip(pipe.run(tasks), policies, strict=False)
+        policies: deque[AugmentPolicy] = deque()  # of the batches that are being planned; a thread may add to it
+
+        def noted() -> Iterator[Task]:
+            for task in tasks:
+                policies.extend([self.policies.of(task[2])] * len(task[1]))
+                yield task
+
+        planned = pipe.run(noted())
         if self.device.type == "cuda":
-            yield from self._ahead(planned, pixels)
+            yield from self._ahead(planned, policies, pixels)
         else:
-            for batch, policy in planned:
-                yield self.drawn(batch, pixels, policy)
+            for batch in planned:
+                yield self.drawn(batch, pixels, policies.popleft())
 
     def close(self) -> None:
         """End the worker processes; the pictures stay."""
@@ -102,48 +117,42 @@ class DeviceBatches:
             filling = Filling(pictures, self._layout)
             self._pixels, catalog = fill(filling, self._place, self._workers, self._patience)
             self.skipped.note(np.flatnonzero(catalog.shapes[:, 0] == 0).tolist())
-            plans = PlanBatches(catalog, self.order, self.spec, self.policy_of)
+            plans = PlanBatches(catalog, self.order, self.spec, self.policies)
             nbytes = self.order.span * self.order.batch_size * 8 * rows.WIDTH
-            self._pipe = Pipe(plans.batches, self._workers, self.device.type == "cuda", nbytes, self._patience)
+            self._pipe = Pipe(plans.batches, self._workers, self.device, nbytes, self._patience, self._box_multiple)
         return self._pixels, self._pipe
 
-    def _ahead(self, planned: Iterator[tuple[Batch, AugmentPolicy]], pixels: Tensor) -> Iterator[Batch]:
+    def _ahead(self, planned: Iterator[Batch], policies: deque[AugmentPolicy], pixels: Tensor) -> Iterator[Batch]:
         """Yield the batches drawn on a stream of their own, a batch ahead: the GPU does it beside the training step."""
         stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self.device))  # which may still be filling the store
 
-        def draw(batch: Batch, policy: AugmentPolicy) -> tuple[Batch, torch.cuda.Event]:
-            with torch.cuda.stream(stream):
-                return self.drawn(batch, pixels, policy), stream.record_event()
+        def draw() -> tuple[Batch, torch.cuda.Event] | None:
+            with torch.cuda.stream(stream):  # so it is this stream that waits for the plans
+                batch = next(planned, None)
+                return None if batch is None else (self.drawn(batch, pixels, policies.popleft()), stream.record_event())
 
-        def hand_over(batch: Batch, done: torch.cuda.Event) -> Batch:
+        coming = draw()
+        while coming is not None:
+            (batch, done), coming = coming, draw()
             trainer = torch.cuda.current_stream(self.device)
             trainer.wait_event(done)
             for tensor in batch.tensors():
                 tensor.record_stream(trainer)  # its memory is not taken for another batch while a step reads it
-            return batch
-
-        coming: tuple[Batch, torch.cuda.Event] | None = None
-        for batch, policy in planned:
-            following = draw(batch, policy)
-            if coming is not None:
-                yield hand_over(*coming)
-            coming = following
-        if coming is not None:
-            yield hand_over(*coming)
+            yield batch
 
     def drawn(self, planned: Batch, pixels: Tensor, policy: AugmentPolicy) -> Batch:
-        """Return the batch with pictures in place of plans, on the device."""
-        weights = planned.images.numpy().view(np.float64)[:, rows.WEIGHT]
-        moved = planned.to(self.device, non_blocking=True)
-        numbers = moved.images.view(torch.float64)
+        """Return a batch that is on the device, with pictures in place of plans; `host` keeps the plans."""
+        weights = planned.on_host().images.numpy().view(np.float64)[:, rows.WEIGHT]
+        numbers = planned.images.view(torch.float64)
         step = max(1, PIXELS_AT_ONCE // (self.spec.height * self.spec.width))
         drawn = []
         for start in range(0, len(weights), step):
             mixed = _mixed(weights[start : start + step])
             places = None if mixed is None else torch.from_numpy(mixed).to(self.device, non_blocking=True)
             drawn.append(render(pixels, numbers[start : start + step], places, self.spec, policy))
-        return dataclasses.replace(moved, images=drawn[0] if len(drawn) == 1 else torch.cat(drawn))
+        # The block is given up: it holds plans where those who copy or read it look for the images.
+        return dataclasses.replace(planned, images=drawn[0] if len(drawn) == 1 else torch.cat(drawn), block=None)
 
 
 def _mixed(weights: npt.NDArray[np.float64]) -> IntArray | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from eyas.data.batch_arrays import BatchArrays, Room, own_memory
+from eyas.data.batch_arrays import BatchArrays, Room, Task, own_memory
 from eyas.data.device.layout import Layout
 from eyas.data.pictures import Pictures, Source
 from eyas.errors import UserError
@@ -27,11 +27,13 @@ class Filling:
         self.pictures = pictures
         self.layout = layout
 
-    def tasks(self) -> list[tuple[int, tuple[int, ...]]]:
+    def tasks(self) -> list[Task]:
         """Return the tasks that together are the whole data set, in its order."""
-        return [(0, (number,)) for number in range(-(-len(self.pictures.index) // CHUNK))]
+        return [(0, (number,), False) for number in range(-(-len(self.pictures.index) // CHUNK))]
 
-    def batches(self, _: int, numbers: Iterable[int], room: Room = own_memory) -> Iterator[BatchArrays]:
+    def batches(
+        self, _: int, numbers: Iterable[int], __: bool = False, room: Room = own_memory
+    ) -> Iterator[BatchArrays]:
         """Yield a batch for each chunk: `images` is uint8 [1, pixels * 3], one picture after another.
 
         `sizes` are those of the files, `skipped` are the pictures that can't be read, of which there are no pixels and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from eyas.data.batch_arrays import BatchArrays, Room, own_memory
 from eyas.data.device.catalog import Catalog, Stored
 from eyas.data.device.rows import WIDTH, encode
 from eyas.data.planner import Planner, placement_rows
-from eyas.data.policy import AugmentPolicy
+from eyas.data.policy import AugmentPolicy, Policies
 from eyas.data.sampler import EpochBatches
 from eyas.data.truth import truth_of
 from eyas.types import InputSpec
@@ -23,21 +23,21 @@ class PlanBatches:
         catalog: the pictures.
         order: the epochs' order.
         spec: the network's input.
-        policy_of: the policy of an epoch.
+        policies: the run's policies.
     """
 
-    def __init__(
-        self, catalog: Catalog, order: EpochBatches, spec: InputSpec, policy_of: Callable[[int], AugmentPolicy]
-    ) -> None:
+    def __init__(self, catalog: Catalog, order: EpochBatches, spec: InputSpec, policies: Policies) -> None:
         self.catalog = catalog
         self.order = order
         self.spec = spec
-        self.policy_of = policy_of
+        self.policies = policies
         self._planner: Planner[Stored] = Planner(order, spec, catalog.get, catalog.path)
 
-    def batches(self, epoch: int, numbers: Iterable[int], room: Room = own_memory) -> Iterator[BatchArrays]:
+    def batches(
+        self, epoch: int, numbers: Iterable[int], closing: bool = False, room: Room = own_memory
+    ) -> Iterator[BatchArrays]:
         """Yield this rank's part of the batches with these numbers in the epoch, their plans in memory of `room`."""
-        policy = self.policy_of(epoch)
+        policy = self.policies.of(closing)
         for number in numbers:
             yield self._batch(epoch, number, policy, room)
 

@@ -76,7 +76,7 @@ def fill(filling: Filling, place: Place, workers: int, patience: float) -> tuple
                         fix="--data.cache jpeg") from None  # fmt: skip
     found, firsts, end = np.zeros((len(index), 2), np.int64), np.zeros(len(index), np.int64), edge
     tasks = filling.tasks()
-    pipe = Pipe(filling.batches, workers, False, _chunk_bytes(layout, sizes), patience)
+    pipe = Pipe(filling.batches, workers, None, _chunk_bytes(layout, sizes), patience)
     try:
         for batch in track(pipe.run(tasks), len(tasks), f"decoding images into the memory of {device}"):
             numbers, own = batch.indices.numpy(), batch.sizes.numpy()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from eyas.checks import check_class_names
-from eyas.errors import shorten
+from eyas.errors import UserError, shorten
 from eyas.text import printable, readable_name
 
 _STAND_IN = "\N{REPLACEMENT CHARACTER}"
@@ -32,3 +33,21 @@ def class_names(names: Sequence[str], where: str) -> list[str]:
         )
     check_class_names(readable, where)
     return readable
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Return the class names that a text file has, one a line; empty lines at its end are left out.
+
+    Raises:
+        UserError: there is no such file, it is no text, or has no name.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.", expected="a text file of class names, one a line")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path.name} is no text in UTF-8.", where=str(path)) from None
+    names = tuple(line.strip() for line in text.rstrip().splitlines())
+    if not names or not all(names):
+        raise UserError(f"A line of {path.name} has no name.", where=str(path), expected="one class name a line")
+    return names

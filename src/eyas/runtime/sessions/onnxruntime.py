@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.runtime.onnx_file import read_onnx
 from eyas.runtime.sessions.base import INPUT, OUTPUTS, describe

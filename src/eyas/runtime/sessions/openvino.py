@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError, missing_extra
 from eyas.runtime.openvino_core import openvino_core
 from eyas.runtime.sessions.base import INPUT, OUTPUTS, describe

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError, missing_extra
 from eyas.files import atomic_path
 from eyas.runtime.sessions import cuda as cuda_module

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyas.artifacts.run import WEIGHTS
+from eyas.artifacts.run import Run
 from eyas.errors import UserError
-from eyas.types import FloatArray, RunConfig, UInt8Array
+from eyas.types import FloatArray, UInt8Array
 
 if TYPE_CHECKING:
     import torch
@@ -45,12 +44,11 @@ class TorchSession:
         """Nothing is held but memory, which goes with the last reference."""
 
 
-def open_run(folder: Path, config: RunConfig, device: str = "auto") -> TorchSession:
-    """Return a session on the weights of the run in `folder`.
+def open_run(run: Run, device: str = "auto") -> TorchSession:
+    """Return a session on the weights of a run.
 
     Args:
-        folder: the run's folder.
-        config: what its `config.json` says.
+        run: where it lies, and its settings.
         device: "cpu", "cuda", "cuda:1", ..., or "auto": a GPU if there is one.
 
     Raises:
@@ -62,14 +60,9 @@ def open_run(folder: Path, config: RunConfig, device: str = "auto") -> TorchSess
     from eyas.models.fuse import fused
 
     place = pick_device(device)
+    config = run.config
     net = zoo.build_described(config.model, len(config.classes))
-    if not (folder / WEIGHTS).is_file():
-        raise UserError(
-            f"The run has no {WEIGHTS}: its training stopped before the end of the first epoch.",
-            where=str(folder),
-            fix=f"eyas train --resume {folder}",
-        )
-    net = weights.load_model(folder / WEIGHTS, net)
+    net = weights.load_model(run.trained_weights(), net)
     return TorchSession(Deployed(fused(net), config.input, config.thresholds.candidates), place)
 
 

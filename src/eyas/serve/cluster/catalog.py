@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyas.artifacts.bundle import MANIFEST, Manifest, read_manifest
 from eyas.artifacts.card import CARD
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.manifest import Manifest
 from eyas.serve.api import ModelKey, ModelStatus
 from eyas.serve.route import CHAMPION
 
@@ -70,7 +71,7 @@ def read_entry(key: ModelKey, folder: Path) -> tuple[Entry, dict[str, bytes]]:
     Raises:
         UserError: it is no bundle, or was changed.
     """
-    manifest = read_manifest(folder)
+    manifest = Manifest.read(folder)
     files = pack(folder, manifest)
     return Entry(key, manifest, digest(files)), files
 

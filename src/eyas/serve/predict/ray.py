@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eyas.artifacts.bundle import Manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import missing_extra
 from eyas.serve.cluster.catalog import pack, unpack
 from eyas.serve.predict.parts import Part, from_line, to_line

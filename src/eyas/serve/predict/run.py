@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from eyas.artifacts.bundle import MANIFEST, Manifest, read_manifest
 from eyas.artifacts.card import hash_file
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.manifest import Manifest
 from eyas.decode import MAX_PIXELS
 from eyas.errors import UserError
 from eyas.runtime.machine import usable_cores
@@ -120,7 +121,7 @@ def predict(
     for name, value in (("batch", batch), ("part", part), ("shard", 1 if shard is None else shard)):
         if value < 1:
             raise UserError(f"{name} is {value}.", expected="at least 1", where=name)
-    manifest = read_manifest(Path(bundle))
+    manifest = Manifest.read(Path(bundle))
     job = Job(target)
     if target.exists() and not overwrite and not job.begun():
         raise UserError(f"{target} is there already.", where="out", fix="choose another name, or add --overwrite")

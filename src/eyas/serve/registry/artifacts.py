@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from eyas.artifacts.bundle import MANIFEST, Manifest, read_manifest
-from eyas.artifacts.card import CARD, Card, verify_card
-from eyas.artifacts.run import refuse_file
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.card import CARD, Card
+from eyas.artifacts.hints import refuse_file
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 
 _TEMPORARY = ".adding-"
@@ -123,17 +124,10 @@ def check_bundle(folder: Path) -> tuple[Card, Manifest]:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.", expected="a bundle, which 'eyas compile' writes")
     try:
-        manifest = read_manifest(folder, verify=False)
-        card = verify_card(folder)
+        bundle = Bundle(folder, Manifest.read(folder, verify=False))
+        return bundle.verify(), bundle.manifest
     except OSError as error:
         raise UserError(f"The bundle can't be read: {error.strerror}.", where=str(error.filename or folder)) from None
-    unnamed = [name for name in (MANIFEST, *manifest.files) if name not in card.files]
-    if unnamed:
-        raise UserError(f"The bundle's card does not name {unnamed[0]}.", where=str(folder / CARD))
-    wrong = [name for name, value in manifest.files.items() if card.files[name] != value]
-    if wrong:
-        raise UserError(f"{wrong[0]} is not the file that the manifest names.", where=str(folder / MANIFEST))
-    return card, manifest
 
 
 def _copy(bundle: Path, folder: Path, card: Card) -> None:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eyas.errors import UserError
+from eyas.mlflow_store import PATIENCE, is_unmade, sqlite_errors
 from eyas.serve.api import ModelKey
 from eyas.serve.registry.base import Event, Model, Version
 
 EVENT = "eyas.event."  # + nanoseconds and a random number: the tag of a model that keeps an `Event`
-PATIENCE = 5.0  # seconds to wait for another program that has the database locked
 
 
 class Records(Protocol):
@@ -68,44 +68,6 @@ class SqliteRecords:
         database = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=self._patience)
         database.execute("BEGIN")  # all that follows sees one moment
         return database
-
-
-def is_unmade(path: Path, patience: float = PATIENCE) -> bool:
-    """Return whether there is no registry yet: no file, an empty one, or one whose making was ended midway.
-
-    Raises:
-        UserError: it is a file of another kind, or can't be read.
-    """
-    if not path.is_file() or not path.stat().st_size:
-        return True
-    with _looking(path, patience) as database:
-        return not _tables(database) >= {"registered_models", "model_versions", "registered_model_aliases"}
-
-
-def has_rows(path: Path, patience: float = PATIENCE) -> bool:
-    """Return whether there is a database with anything in it that would be lost with it.
-
-    Raises:
-        UserError: it is a file of another kind, or can't be read.
-    """
-    if not path.is_file() or not path.stat().st_size:
-        return False
-    with _looking(path, patience) as database:
-        kept = _tables(database) - {"alembic_version"}
-        return any(database.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() for table in sorted(kept))
-
-
-@contextmanager
-def _looking(path: Path, patience: float) -> Iterator[sqlite3.Connection]:
-    """Give the database; where a writer was ended in the middle of a change, opening it so takes that back."""
-    address = f"{path.resolve().as_uri()}?mode=rw"
-    with sqlite_errors(path), closing(sqlite3.connect(address, uri=True, timeout=patience)) as database:
-        yield database
-
-
-def _tables(database: sqlite3.Connection) -> set[str]:
-    """Return the names of the tables."""
-    return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _read(database: sqlite3.Connection, name: str) -> Model:
@@ -197,19 +159,6 @@ def _events(pairs: Iterable[tuple[str, str]]) -> Iterator[Event]:
 
 
 @contextmanager
-def sqlite_errors(path: Path) -> Iterator[None]:
-    """Tell SQLite's errors in words.
-
-    Raises:
-        UserError: for whatever SQLite raised inside.
-    """
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise database_error(str(error), path) from error
-
-
-@contextmanager
 def server_errors() -> Iterator[None]:
     """Tell MLflow's errors about its server in words.
 
@@ -227,26 +176,3 @@ def server_errors() -> Iterator[None]:
             f"The registry's server can't do this: {words}",
             fix="check the address, and that the server runs and lets you in (MLFLOW_TRACKING_TOKEN)",
         ) from error
-
-
-def database_error(message: str, path: Path) -> UserError:
-    """Return the error for what SQLite, or MLflow on top of it, says of the file."""
-    known = (
-        ("locked", "Another program has the registry locked.", "end that program, or try again in a moment"),
-        ("disk is full", "The disk is full: the registry is as it was.", "free some space and run the command again"),
-        ("readonly", "The registry can't be written.", "make the folder and its files writable"),
-        ("unable to open", "The registry can't be opened.", "check the folder's permissions"),
-        (
-            "no such table",
-            "The registry has not the tables that it should.",
-            "use the MLflow that made it, or a backup",
-        ),
-        ("not a database", "The registry's file is damaged: it is no database.", "put a backup in its place"),
-        ("malformed", "The registry's file is damaged.", "put a backup in its place"),
-        ("out-of-date", "The registry was made by another MLflow.", f"mlflow db upgrade sqlite:///{path}"),
-        ("Can't locate revision", "The registry was made by a newer MLflow.", "pip install --upgrade mlflow-skinny"),
-    )
-    for words, problem, fix in known:
-        if words in message:
-            return UserError(problem, where=str(path), fix=fix)
-    return UserError(f"The registry failed: {message.splitlines()[0]}", where=str(path))

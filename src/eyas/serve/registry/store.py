@@ -14,17 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from eyas.artifacts.bundle import Manifest
 from eyas.artifacts.card import Card
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError, suggest
+from eyas.mlflow_store import DATABASE, is_server, location_of
 from eyas.serve.registry.artifacts import Artifacts
 from eyas.serve.registry.base import CHAMPION, Event, Model, Registry, Resolved, Version, check_alias, check_name
 from eyas.serve.registry.records import EVENT, Records, ServerRecords, SqliteRecords, event_tag
 from eyas.serve.registry.writers import ServerWriter, SqliteWriter, Writer, server_client
 
-LOCATION = "registry"  # the folder, where nothing else is said
-VARIABLE = "EYAS_REGISTRY"
-DATABASE = "registry.db"
 ARTIFACTS = "artifacts"
 _LONGEST_TAG = 5000  # characters that every MLflow takes
 
@@ -175,8 +173,8 @@ def open_registry(location: str | Path | None = None) -> Registry:
         location: a folder, or the address of an MLflow server (http or https); None takes the environment's
             `EYAS_REGISTRY`, else the folder "registry".
     """
-    place = str(location or os.environ.get(VARIABLE) or LOCATION)
-    if place.startswith(("http://", "https://")):
+    place = location_of(location)
+    if is_server(place):
         client = server_client(place)
         artifacts = Artifacts(_cache())
         server = ServerWriter(client, artifacts)

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import logging
-import os
-import sqlite3
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
-from eyas.errors import UserError, missing_extra
-from eyas.files import atomic_path
+from eyas.mlflow_store import LOCK_PATIENCE, PATIENCE, locked_store, open_store, quiet_mlflow
 from eyas.serve.registry.artifacts import Artifacts
 from eyas.serve.registry.base import Version
-from eyas.serve.registry.records import PATIENCE, database_error, has_rows, server_errors, sqlite_errors
+from eyas.serve.registry.records import server_errors
 
 EXPERIMENT = "eyas-bundles"  # on a server: holds the runs that the bundles' files hang on
-_DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # A server that is gone is told of after seconds; MLflow's own numbers are seven tries in some four minutes, and a
-    # server that is back would be found as late.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    # Standard output is ours, and nobody looks at bars in a server's log.
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 _FOLDER = "bundle"
-# What the system says -> what SQLite says of the same.
-_WORDS = {errno.EACCES: "readonly", errno.EPERM: "readonly", errno.EROFS: "readonly", errno.ENOSPC: "disk is full"}
-_STEP = 0.02  # seconds between two tries to get the lock
 
 
 class Writer(Protocol):
@@ -73,7 +52,7 @@ class SqliteWriter:
     """
 
     def __init__(
-        self, path: Path, artifacts: Artifacts, patience: float = PATIENCE, lock_patience: float = 60.0
+        self, path: Path, artifacts: Artifacts, patience: float = PATIENCE, lock_patience: float = LOCK_PATIENCE
     ) -> None:
         self._path = path
         self._artifacts = artifacts
@@ -84,22 +63,8 @@ class SqliteWriter:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Keep other writers out; the lock goes with the process that holds it, however that ends."""
-        quiet_mlflow()
-        import mlflow.store.model_registry.sqlalchemy_store  # noqa: F401  # takes seconds: before others have to wait
-
-        with _lock_file(self._path) as file:
-            deadline = time.monotonic() + self._lock_patience
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise database_error("locked", self._path) from None
-                    time.sleep(_STEP)
-            with self._told():
-                self._probe()
-                yield
+        with locked_store(self._path, self._patience, self._lock_patience):
+            yield
 
     def add_model(self, name: str) -> None:
         """Make the model's name known."""
@@ -123,64 +88,10 @@ class SqliteWriter:
 
         self._opened().set_registered_model_tag(name, RegisteredModelTag(key, value))
 
-    def _probe(self) -> None:
-        """Find a locked, damaged or read-only file before MLflow meets it: MLflow tries for minutes, and tells less."""
-        if self._path.is_file() and self._path.stat().st_size:
-            with sqlite_errors(self._path), closing(sqlite3.connect(self._path, timeout=self._patience)) as database:
-                database.execute("BEGIN IMMEDIATE")
-                database.rollback()
-
     def _opened(self) -> Any:
         if self._store is None:
-            # Without a row in it nothing is lost, whether its making came to its end or not.
-            if not has_rows(self._path, self._patience):
-                self._make()
-            self._store = _store_at(self._path, self._patience)
+            self._store = open_store(self._path, self._patience)
         return self._store
-
-    def _make(self) -> None:
-        """Make the file with its tables: aside, and under its name when it is whole.
-
-        It takes MLflow many steps, after each of which the process may be ended; it can't go on from where it was.
-        """
-        for left in self._path.parent.glob(f".{self._path.name}.*.tmp*"):  # of processes that were ended
-            left.unlink(missing_ok=True)
-        with atomic_path(self._path) as temporary:
-            _store_at(temporary, self._patience).engine.dispose()
-            for end in ("-journal", "-wal", "-shm"):  # an unfinished file's, which would be played into the new one
-                self._path.with_name(self._path.name + end).unlink(missing_ok=True)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Tell MLflow's and SQLAlchemy's errors in words."""
-        try:
-            yield
-        except (UserError, OSError):
-            raise
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy"):
-                raise
-            raise database_error(str(error), self._path) from error
-
-
-def _lock_file(path: Path) -> IO[str]:
-    """Return the opened file whose lock writers hold; the registry's folder is made where it is missing.
-
-    Raises:
-        UserError: the folder, or what lies in it, can't be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_suffix(".lock").open("a")
-    except OSError as error:
-        raise database_error(_WORDS.get(error.errno or 0, str(error)), path) from error
-
-
-def _store_at(path: Path, patience: float) -> Any:
-    """Return MLflow's store in a file, with all tables."""
-    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-
-    return SqlAlchemyStore(f"sqlite:///{path.resolve()}?timeout={patience:g}")
 
 
 class ServerWriter:
@@ -246,21 +157,3 @@ def server_client(url: str) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=url, registry_uri=url)
-
-
-def quiet_mlflow() -> None:
-    """Load MLflow, set up for a program that others wait for: see `_DEFAULTS`; what the user has set is kept.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    try:
-        import alembic  # noqa: F401
-        import mlflow
-        import sqlalchemy  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "mlflow", "registry") from None
-    # It sets its own when it is imported, and logs each error with its traceback before it raises it.
-    logging.getLogger(mlflow.__name__).setLevel(logging.CRITICAL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eyas.artifacts.bundle import read_manifest
+from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.serve.workers.base import WorkerFailed, WorkerSpec
@@ -16,7 +16,7 @@ def open_pipeline(spec: WorkerSpec) -> tuple[Pipeline, str, list[tuple[int, floa
         WorkerFailed: the bundle can't be opened or run.
     """
     try:
-        read_manifest(spec.bundle, verify=False)  # a folder without a manifest is a run, which needs torch
+        Manifest.read(spec.bundle, verify=False)  # a folder without a manifest is a run, which needs torch
         detector = load(
             spec.bundle, device=spec.device, threads=spec.threads, max_pixels=spec.limits.max_pixels, spin=False
         )

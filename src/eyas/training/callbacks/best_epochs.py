@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.errors import UserError
 from eyas.models.weights import read_state, save_model
 from eyas.training.callbacks.save import Saver
@@ -96,7 +96,7 @@ class BestEpochs(L.Callback):
         assert module.result is not None
         ap = module.result.ap
         if ap > saver.best:
-            saver.save_weights(trainer, module, runfolder.WEIGHTS)
+            saver.save_weights(trainer, module, layout.WEIGHTS)
         for _, epoch in self.kept:
             self._remove(trainer, epoch)
         told = f"the mean of the {len(self.kept)} best epochs has AP {ap:.4f}, the best of them {saver.best:.4f}"

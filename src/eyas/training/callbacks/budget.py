@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.errors import UserError
 from eyas.training.callbacks.record import append_row
 from eyas.training.timetable import Aims, Pace, Planning, Timetable, due, plan
@@ -48,7 +48,7 @@ class TimeBudget(L.Callback):
         self.aims = aims
         self.pace = pace
         self._started = started
-        known = read_plannings(folder / runfolder.PLANNINGS)
+        known = read_plannings(folder / layout.PLANNINGS)
         first = known[0] if known else plan(0, self.left(), pace, aims)
         self.table = Timetable([first])
         self._known = known[1:]  # of the run that is resumed, not yet come to
@@ -89,7 +89,7 @@ class TimeBudget(L.Callback):
         """Write the plannings down that there are."""
         self._seen = trainer.global_step
         if trainer.is_global_zero:  # the file anew, without a row that was not written to its end
-            (self.folder / runfolder.PLANNINGS).unlink(missing_ok=True)
+            (self.folder / layout.PLANNINGS).unlink(missing_ok=True)
             for planning in (*self.table.plannings, *self._known):
                 self._write(planning)
         self._evaluate(trainer, self._decided[1])
@@ -167,7 +167,7 @@ class TimeBudget(L.Callback):
 
     def _write(self, planning: Planning) -> None:
         """Append a planning to the run's file."""
-        append_row(self.folder / runfolder.PLANNINGS, FIELDS, [getattr(planning, name) for name in FIELDS])
+        append_row(self.folder / layout.PLANNINGS, FIELDS, [getattr(planning, name) for name in FIELDS])
 
 
 def read_plannings(path: Path) -> list[Planning]:

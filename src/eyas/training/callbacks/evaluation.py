@@ -8,9 +8,8 @@ import lightning as L
 
 from eyas.data.batch import Batch
 from eyas.evaluate.coco import evaluate_predictions
-from eyas.evaluate.predictions import Predictions, PredictionsBuilder
-from eyas.runtime.postprocess import select
-from eyas.training.batches import placement_of
+from eyas.evaluate.predictions import Predictions
+from eyas.training.detecting import Collector
 from eyas.training.module import DetectionModule
 from eyas.training.parallel import gather_over_processes
 from eyas.types import EVALUATE, Thresholds
@@ -29,7 +28,7 @@ class Evaluation(L.Callback):
     def __init__(self, thresholds: Thresholds = EVALUATE, keep: int = 0) -> None:
         self.thresholds = thresholds
         self.keep = keep
-        self._builder = PredictionsBuilder()
+        self._collector: Collector | None = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the evaluation of the epoch before."""
@@ -39,8 +38,8 @@ class Evaluation(L.Callback):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin with nothing found, and fold the averaged weights into the form that is deployed."""
         assert isinstance(pl_module, DetectionModule)
-        self._builder = PredictionsBuilder()
-        pl_module.detections = {}
+        self._collector = Collector(pl_module.classes, self.thresholds, self.keep)
+        pl_module.detections = self._collector.detections
         pl_module.deploy(self.thresholds.candidates)
 
     def on_validation_batch_end(
@@ -52,25 +51,27 @@ class Evaluation(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Select what was found in a batch of letterboxed pictures."""
-        assert isinstance(pl_module, DetectionModule)
-        boxes, scores = (outputs[name].float().cpu().numpy() for name in ("boxes", "scores"))
-        indices, sizes, placements = batch.indices.tolist(), batch.sizes.tolist(), batch.placements.tolist()
-        for row, index in enumerate(indices):
-            height, width = sizes[row]
-            placement = placement_of(placements[row])
-            found = select(boxes[row], scores[row], placement, height, width, pl_module.classes, self.thresholds)
-            self._builder.add(index, found)
-            if index < self.keep:
-                pl_module.detections[index] = found
+        """Have selected what was found in a batch of letterboxed pictures, while the network runs on the next one."""
+        assert self._collector is not None
+        self._collector.add(outputs["boxes"], outputs["scores"], batch)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compute the COCO numbers over the pictures of all processes."""
-        assert isinstance(pl_module, DetectionModule)
-        predictions = Predictions.merge(gather_over_processes(self._builder.build()))
+        assert isinstance(pl_module, DetectionModule) and self._collector is not None
+        predictions = Predictions.merge(gather_over_processes(self._collector.finish()))
+        self._end()
         pl_module.leave_evaluation()
         if trainer.sanity_checking:
             return
         pl_module.result = evaluate_predictions(pl_module.validation_truth(), predictions)
         values = {f"val/{name}": value for name, value in pl_module.result.metrics.items()}
         pl_module.log_dict(values, rank_zero_only=True)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind of an evaluation that was broken off."""
+        self._end()
+
+    def _end(self) -> None:
+        if self._collector is not None:
+            self._collector.close()
+            self._collector = None

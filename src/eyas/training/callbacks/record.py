@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.data.batch import Batch
 from eyas.files import write_text
 from eyas.training.module import DetectionModule
@@ -53,7 +53,7 @@ class Recorder(L.Callback):
         seconds, cpu = self.elapsed()
         return {
             "seconds": seconds, "cpu": cpu, "sum": self._sum.tolist(), "count": self._count, "pictures": self._pictures,
-            "rows": {name: read_rows(self.folder / name) for name in (runfolder.METRICS, STEPS)},
+            "rows": {name: read_rows(self.folder / name) for name in (layout.METRICS, STEPS)},
         }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Recorder(L.Callback):
         """Make the files what they were at the saved state: a run that was killed had gone on writing."""
         if not trainer.is_global_zero:
             return
-        for name in (runfolder.METRICS, STEPS):
+        for name in (layout.METRICS, STEPS):
             path = self.folder / name
             text = self._rows.get(name)
             if text is None:  # a new run, or a state saved by an older Eyas
@@ -116,7 +116,7 @@ class Recorder(L.Callback):
         row = [trainer.current_epoch + 1, trainer.global_step, seconds, cpu, self._pictures, pl_module.learning_rate()]
         values: dict[str, float] = pl_module.result.metrics if pl_module.result is not None else {}
         fields = (*EPOCH_FIELDS, *pl_module.criterion.terms, *values)
-        append_row(self.folder / runfolder.METRICS, fields, [*row, sum(means), *means, *values.values()])
+        append_row(self.folder / layout.METRICS, fields, [*row, sum(means), *means, *values.values()])
         plot_results(self.folder)
 
 

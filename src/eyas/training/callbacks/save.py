@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import lightning as L
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.models.weights import save_model
 from eyas.training.module import DetectionModule
 from eyas.training.saved import lost_weights, write_state, write_weights
@@ -50,7 +50,7 @@ class Saver(L.Callback):
             return ""
         self._lost = True
         return (
-            f"{runfolder.WEIGHTS} {problem}: the weights of the best epoch, {epoch}, are lost; "
+            f"{layout.WEIGHTS} {problem}: the weights of the best epoch, {epoch}, are lost; "
             "the best of the epochs from here on is the run's model"
         )
 
@@ -64,14 +64,14 @@ class Saver(L.Callback):
         assert isinstance(pl_module, DetectionModule)
         if pl_module.result is not None and pl_module.result.ap > self.best:
             self.best, self.best_epoch = pl_module.result.ap, trainer.current_epoch + 1
-            self.save_weights(trainer, pl_module, runfolder.WEIGHTS)
-        self.save_weights(trainer, pl_module, runfolder.LAST_WEIGHTS)
+            self.save_weights(trainer, pl_module, layout.WEIGHTS)
+        self.save_weights(trainer, pl_module, layout.LAST_WEIGHTS)
 
     def save_weights(self, trainer: L.Trainer, module: DetectionModule, name: str) -> None:
         """Write the averaged weights to `name` in the run's folder."""
         if not trainer.is_global_zero:
             return
-        if name == runfolder.WEIGHTS:
+        if name == layout.WEIGHTS:
             write_weights(self.folder, lambda path: save_model(module.ema_net, path))
         else:
             save_model(module.ema_net, self.folder / name)
@@ -82,7 +82,7 @@ class Saver(L.Callback):
         if trainer.is_global_zero:
             write_state(self.folder, trainer.save_checkpoint)
         else:
-            trainer.save_checkpoint(self.folder / runfolder.CHECKPOINT)  # writes nothing, and waits for the first one
+            trainer.save_checkpoint(self.folder / layout.CHECKPOINT)  # writes nothing, and waits for the first one
 
 
 class Stopper(L.Callback):
@@ -186,7 +186,7 @@ class Stopper(L.Callback):
     def _stop(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Save everything and end the run."""
         assert isinstance(module, DetectionModule)
-        self.saver.save_weights(trainer, module, runfolder.LAST_WEIGHTS)
+        self.saver.save_weights(trainer, module, layout.LAST_WEIGHTS)
         self.saver.save_state(trainer)
         self._raise()
 

@@ -10,8 +10,9 @@ import torch
 from tests.models.foreign import narrow_net, trained
 
 import eyas
-from eyas.artifacts.run import read_names, run_of
+from eyas.artifacts.layout import run_of
 from eyas.cli.main import main
+from eyas.data.formats.class_names import read_class_names
 from eyas.errors import UserError
 from eyas.models.importing import import_checkpoint
 
@@ -114,6 +115,6 @@ def test_names_are_lines_of_text(content: bytes, names: tuple[str, ...] | None, 
     (tmp_path / "names.txt").write_bytes(content)
     if names is None:
         with pytest.raises(UserError):
-            read_names(tmp_path / "names.txt")
+            read_class_names(tmp_path / "names.txt")
     else:
-        assert read_names(tmp_path / "names.txt") == names
+        assert read_class_names(tmp_path / "names.txt") == names

@@ -1,0 +1,87 @@
+"""What was measured of a compiled file: parts of its manifest."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from eyas.errors import UserError
+
+Range = tuple[int, int]
+
+
+class Part(BaseModel):
+    """What all parts of a manifest share: they don't change, and an unknown field or another type is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Parity(Part):
+    """How far the compiled file's outputs lie from the trained network's, on real pictures.
+
+    Attributes:
+        boxes_px: largest (or `quantile`) distance of a box's side, in network pixels.
+        scores: largest (or `quantile`) difference of a score.
+        quantile: which part of the candidates lies within these distances; 1 for all of them.
+        pictures: how many pictures were compared.
+    """
+
+    boxes_px: float
+    scores: float
+    quantile: float = Field(gt=0, le=1)
+    pictures: int = Field(ge=1)
+
+
+class Accuracy(Part):
+    """COCO's mean average precision of this very file, or of what was judged in its place.
+
+    Attributes:
+        map: of the compiled file.
+        map_fp32: of the trained network in float32, on the same pictures.
+        data: the data set's folder name.
+        split: its split.
+        pictures: how many pictures.
+    """
+
+    map: float
+    map_fp32: float
+    data: str
+    split: str
+    pictures: int
+
+    @field_validator("map", "map_fp32")
+    @classmethod
+    def _is_defined(cls, value: float) -> float:
+        if not math.isfinite(value):
+            raise UserError(
+                "mAP is not defined on these pictures: they show no object of the model's classes.",
+                fix="judge on another data set or split (--data, --split), or don't measure it (--measure 0)",
+            )
+        return value
+
+
+class Latency(Part):
+    """Time of the network alone, on one machine.
+
+    Attributes:
+        device: the processor's name.
+        threads: how many threads, 0 for the runtime's own choice.
+        batch: pictures at once.
+        size: height and width in pixels.
+        median_ms, p90_ms: milliseconds a batch.
+        versions: package -> version.
+    """
+
+    device: str
+    threads: int
+    batch: int
+    size: Range
+    median_ms: float
+    p90_ms: float
+    versions: dict[str, str]
+
+    @property
+    def threads_told(self) -> str:
+        """The threads in words."""
+        return f"{self.threads} threads" if self.threads else "threads by its own choice"
