@@ -40,7 +40,7 @@ class Source:
             self.came.release()
             if number == self.fails:
                 raise UserError("A thing is missing.")
-            [arrays] = Counting()(7, (number,), room)
+            [arrays] = Counting()(7, (number,), False, room)
             yield Batch.of_block(TensorBlock.of(room.block(arrays)))
 
     def wait(self) -> None:

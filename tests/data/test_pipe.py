@@ -284,7 +284,8 @@ torch.nn.functional.conv2d(torch.rand(4, 16, 128, 128), torch.rand(16, 16, 3, 3)
 assert sys.platform != "linux" or len(os.listdir("/proc/self/task")) > 4
 many = Pipe(collecting, 2, None, 12)
 for _ in range(2):
-    print(*(int(batch.labels[0]) for batch in many.run([(0, (0, 1), False), (0, (2,), False), (0, (3, 4), False)])), flush=True)
+    tasks = [(0, numbers, False) for numbers in ((0, 1), (2,), (3, 4))]
+    print(*(int(batch.labels[0]) for batch in many.run(tasks)), flush=True)
 many.close()
 """
 

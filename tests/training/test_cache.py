@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eyas.artifacts import run as runfolder
+from eyas.artifacts import layout
 from eyas.data.device import choice
 from eyas.errors import UserError
 from eyas.training.data import DetectionData, training_gpu
@@ -31,7 +31,7 @@ def data_of(recipe: Recipe) -> DetectionData:
 
 def losses(folder: Path) -> list[float]:
     """Return the loss of each epoch."""
-    with (folder / runfolder.METRICS).open(newline="") as file:
+    with (folder / layout.METRICS).open(newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
@@ -61,7 +61,7 @@ def test_without_a_gpu_it_is_refused_before_anything_is_made(tiny: Recipe, tmp_p
     assert training_gpu(None) is None
     with pytest.raises(UserError, match="there is none that training uses"):
         fit(evolve(tiny, data={"cache": "gpu"}), tmp_path / "run", console=quiet())
-    assert not (tmp_path / "run" / runfolder.CONFIG).exists()
+    assert not (tmp_path / "run" / layout.CONFIG).exists()
 
 
 @pytest.mark.usefixtures("processor_as_gpu")
@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(
     with pytest.raises(UserError, match="do not fit into the GPU's memory: 24 decoded images need") as error:
         fit(evolve(tiny, data={"cache": "gpu"}), tmp_path / "run", console=quiet())
     assert error.value.fix.startswith("--data.cache decoded")
-    assert not (tmp_path / "run" / runfolder.CONFIG).exists()
+    assert not (tmp_path / "run" / layout.CONFIG).exists()
 
 
 def test_auto_says_what_it_chose_and_why(tiny: Recipe, capfd: pytest.CaptureFixture[str]) -> None:
