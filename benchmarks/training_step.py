@@ -58,7 +58,7 @@ def bare_loop(net: nn.Module, batches: list[Batch], recipe: Recipe) -> Iterator[
         nn.utils.clip_grad_norm_(net.parameters(), recipe.optim.clip_norm)
         optimizer.step()
         step += 1
-        ema.update(net, step)
+        ema.update(net)
         yield time.process_time() - start
 
 

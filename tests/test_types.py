@@ -11,7 +11,7 @@ import pytest
 
 from eyas.artifacts.run import RunConfig
 from eyas.errors import UserError
-from eyas.types import DETECT, EVALUATE, Detections, InputSpec, Thresholds, checked_fields
+from eyas.types import DETECT, EVALUATE, Detections, InputSpec, Thresholds, Vocabulary, checked_fields
 
 
 @pytest.fixture
@@ -108,3 +108,25 @@ def test_checked_fields_says_where() -> None:
     assert checked_fields(RunConfig, {"classes": ("a",)}, "x.json") == {"classes": ("a",)}
     with pytest.raises(UserError, match=r"where:    x\.json"):
         checked_fields(RunConfig, {"clases": ("a",)}, "x.json")
+
+
+def test_a_vocabulary_is_names_and_what_stands_for_them() -> None:
+    words = Vocabulary(("red car", "boat"), np.eye(2, 5, dtype=np.float32))
+    assert len(words) == 2 and words.embeddings is not None and words.embeddings.shape == (2, 5)
+    assert Vocabulary.numbered(3).names == ("0", "1", "2") and Vocabulary(("a",)).embeddings is None
+
+
+@pytest.mark.parametrize(
+    ("names", "embeddings", "words"),
+    [
+        ((), None, "no class"),
+        (("a", "a"), None, "stand twice"),
+        (("a", "b"), np.zeros((3, 4), np.float32), r"2 classes are float32 \[3, 4\]"),
+        (("a",), np.zeros(4, np.float32), r"float32 \[4\]"),
+        (("a",), np.zeros((1, 4)), "float64"),
+        (("a",), np.full((1, 4), np.nan, np.float32), "finite"),
+    ],
+)
+def test_an_impossible_vocabulary_is_refused(names: tuple[str, ...], embeddings: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Vocabulary(names, embeddings)

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from eyas.checks import check_number, check_whole, shown
+from eyas.checks import check_class_names, check_number, check_whole, shown
 from eyas.errors import UserError, suggest
 
 MAX_SIDE = 8192  # pixels of a network's input
@@ -190,3 +190,38 @@ def checked_fields(cls: type, fields: object, where: str) -> dict[str, Any]:
             near = suggest(name, known) if isinstance(name, str) and len(name) < 100 else ""
             raise UserError(f"Unknown field {shown(name)}{near}.", where=where, expected="one of " + ", ".join(known))
     return dict(fields)
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The classes that a model tells apart, in label order.
+
+    Attributes:
+        names: one a class.
+        embeddings: float32 [C, D], what stands for each name in models that read words; None in all others.
+    """
+
+    names: tuple[str, ...]
+    embeddings: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that can't be told apart, and embeddings that are not one row of finite numbers a name."""
+        check_class_names(self.names, "classes")
+        if self.embeddings is None:
+            return
+        rows = self.embeddings
+        if rows.ndim != 2 or rows.dtype != np.float32 or len(rows) != len(self.names) or not np.isfinite(rows).all():
+            raise UserError(
+                f"The embeddings of {len(self.names)} classes are {rows.dtype} {list(rows.shape)}.",
+                where="classes",
+                expected="float32, a row of finite numbers for each class",
+            )
+
+    def __len__(self) -> int:
+        """Return how many classes there are."""
+        return len(self.names)
+
+    @classmethod
+    def numbered(cls, count: int) -> Vocabulary:
+        """Return so many classes that are named after their numbers, for networks whose classes have no names."""
+        return cls(tuple(map(str, range(count))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 
@@ -29,6 +31,27 @@ def random_case(seed: int, batch: int = 3, classes: int = 4):
     distances = 2 + torch.rand(batch, 64, 4, generator=generator) * 20
     boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
     return scores, boxes, centres, truth, labels, counts
+
+
+class Dense(NamedTuple):
+    """What each anchor point [B, A] of a batch learns."""
+
+    positive: torch.Tensor
+    object_index: torch.Tensor
+    quality: torch.Tensor
+
+
+def assign(scores, boxes, centres, truth, labels, counts, settings=None) -> Dense:
+    """Assign, and lay the list out over the anchor points; its entries that count have one each to themselves."""
+    listed = task_aligned(scores, boxes, centres, truth, labels, counts, settings)
+    kept = listed.compact()
+    assert bool(kept.positive.all()) and kept.anchor.unique().tolist() == kept.anchor.tolist()
+    assert bool((listed.quality[~listed.positive] == 0).all())
+    shape = scores.shape[:2]
+    dense = Dense(torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.int64), torch.zeros(shape))
+    for values, laid_out in zip((kept.positive, kept.object_index, kept.quality), dense, strict=True):
+        laid_out.view(-1)[kept.anchor] = values
+    return dense
 
 
 def reference(scores, boxes, centres, truth, labels, counts, settings):
@@ -68,10 +91,37 @@ def test_equals_the_per_object_reference(seed: int, conflicts: Conflicts) -> Non
     case = random_case(seed)
     settings = TaskAlignedSettings(top_k=5, conflicts=conflicts)
     index, quality = reference(*case, settings)
-    assigned = task_aligned(*case, settings)
+    assigned = assign(*case, settings)
     assert torch.equal(assigned.positive, index >= 0)
     assert torch.equal(assigned.object_index[assigned.positive], index[index >= 0])
     torch.testing.assert_close(assigned.quality, quality)
+
+
+@pytest.mark.parametrize("conflicts", ["takers", "all"])
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_rows_of_padding_take_nothing_whatever_they_hold(rows: int, conflicts: Conflicts) -> None:
+    settings = TaskAlignedSettings(top_k=5, conflicts=conflicts)
+    for seed in range(8):
+        scores, boxes, centres, truth, labels, counts = random_case(seed)
+        old_boxes = torch.cat([truth, torch.tensor([[0.0, 0.0, 64.0, 64.0]]).expand(rows, 4)])
+        old_labels = torch.cat([labels, torch.zeros(rows, dtype=torch.int64)])
+        padded = task_aligned(scores, boxes, centres, old_boxes, old_labels, counts, settings)
+        assert len(padded.positive) == (len(truth) + rows) * 5
+        for found, expected in zip(
+            padded.compact(),
+            task_aligned(scores, boxes, centres, truth, labels, counts, settings).compact(),
+            strict=True,
+        ):
+            torch.testing.assert_close(found, expected)
+
+
+def test_boxes_that_are_no_number_give_no_index_out_of_range() -> None:
+    """The loss is to be no number then, which ends the run with a message, and not an error of some kernel."""
+    scores, boxes, centres, truth, labels, counts = random_case(5)
+    for conflicts in ("takers", "all"):
+        settings = TaskAlignedSettings(conflicts=conflicts)
+        assigned = task_aligned(scores, boxes * float("nan"), centres, truth, labels, counts, settings)
+        assert int(assigned.object_index.max()) < len(truth) and int(assigned.anchor.max()) < scores[..., 0].numel()
 
 
 def test_the_rules_for_conflicts_differ_where_one_who_did_not_take_the_point_overlaps_more() -> None:
@@ -79,8 +129,8 @@ def test_the_rules_for_conflicts_differ_where_one_who_did_not_take_the_point_ove
     truth = torch.tensor([[0.0, 0.0, 16.0, 16.0], [2.0, 2.0, 18.0, 18.0], [9.0, 0.0, 25.0, 16.0]])
     boxes = torch.tensor([[[9.0, 0.0, 25.0, 16.0]]])
     case = (torch.full((1, 1, 3), 0.5), boxes, torch.tensor([[8.0, 8.0]]), truth, torch.arange(3), torch.tensor([3]))
-    taker = task_aligned(*case, TaskAlignedSettings(top_k=1))
-    best = task_aligned(*case, TaskAlignedSettings(top_k=1, conflicts="all"))
+    taker = assign(*case, TaskAlignedSettings(top_k=1))
+    best = assign(*case, TaskAlignedSettings(top_k=1, conflicts="all"))
     assert (int(taker.object_index[0, 0]), int(best.object_index[0, 0])) == (1, 2)
     assert float(best.quality[0, 0]) == pytest.approx(1.0)
 
@@ -92,7 +142,7 @@ def test_an_unknown_rule_is_refused() -> None:
 
 def test_positives_lie_inside_their_object_and_number_at_most_top_k() -> None:
     scores, boxes, centres, truth, labels, counts = random_case(3)
-    assigned = task_aligned(scores, boxes, centres, truth, labels, counts, TaskAlignedSettings(top_k=4))
+    assigned = assign(scores, boxes, centres, truth, labels, counts, TaskAlignedSettings(top_k=4))
     picture, anchor = assigned.positive.nonzero(as_tuple=True)
     own = truth[assigned.object_index[picture, anchor]]
     assert bool(((centres[anchor] > own[:, :2]) & (centres[anchor] < own[:, 2:])).all())
@@ -105,7 +155,7 @@ def test_best_anchor_of_an_object_gets_its_best_iou_as_target() -> None:
     truth = torch.tensor([[0.0, 0.0, 32.0, 32.0]])
     boxes = truth.expand(1, 16, 4).clone()
     boxes[0, 5] = torch.tensor([0.0, 0.0, 32.0, 16.0])  # IoU 0.5
-    assigned = task_aligned(
+    assigned = assign(
         torch.full((1, 16, 1), 0.5), boxes, centres, truth, torch.tensor([0]), torch.tensor([1]),
         TaskAlignedSettings(top_k=16),
     )  # fmt: skip
@@ -117,7 +167,7 @@ def test_duplicated_truth_trains_each_anchor_once() -> None:
     centres = grid(4, 8)
     truth = torch.tensor([[0.0, 0.0, 32.0, 32.0]] * 2)
     boxes = truth[:1].expand(1, 16, 4)
-    assigned = task_aligned(
+    assigned = assign(
         torch.full((1, 16, 1), 0.5), boxes, centres, truth, torch.tensor([0, 0]), torch.tensor([2]),
     )  # fmt: skip
     assert set(assigned.object_index[assigned.positive].tolist()) == {0}
@@ -126,7 +176,7 @@ def test_duplicated_truth_trains_each_anchor_once() -> None:
 
 def test_pictures_without_objects_get_nothing() -> None:
     scores, boxes, centres, _, _, _ = random_case(1)
-    nothing = task_aligned(
+    nothing = assign(
         scores, boxes, centres, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
     )
     assert not nothing.positive.any()
@@ -139,5 +189,5 @@ def test_an_object_that_nothing_overlaps_well_still_asks_for_its_best_iou() -> N
     truth = torch.tensor([[18.0, 18.0, 23.0, 23.0]])
     distance = 30.0
     boxes = torch.cat([centres - distance, centres + distance], dim=-1)[None]  # IoU 25 / 3600
-    assigned = task_aligned(torch.full((1, 64, 1), 0.01), boxes, centres, truth, torch.tensor([0]), torch.tensor([1]))
+    assigned = assign(torch.full((1, 64, 1), 0.01), boxes, centres, truth, torch.tensor([0]), torch.tensor([1]))
     assert float(assigned.quality.max()) == pytest.approx(25 / 3600, rel=1e-3)

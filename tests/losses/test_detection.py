@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from eyas.losses.detection import detection_loss
+from eyas.assign.settings import Conflicts, TaskAlignedSettings
+from eyas.assign.task_aligned import task_aligned
+from eyas.losses.criterion import PaddedTruth
+from eyas.losses.detection import DetectionCriterion, detection_loss
+from eyas.losses.distribution import distribution_focal
+from eyas.losses.giou import giou_loss
+from eyas.losses.settings import LossSettings
+from eyas.losses.varifocal import varifocal
+from eyas.tensor_boxes import boxes_from_bins
 
 STRIDES = (8, 16, 32)
 
@@ -112,3 +123,90 @@ def test_two_halves_with_a_shared_normaliser_give_the_whole_batch_gradient() -> 
         total = total + sum(terms.values()) / 2
     total.backward()
     torch.testing.assert_close(halves.grad, whole.grad, rtol=1e-4, atol=1e-7)
+
+
+def truths(kind: str, batch: int = 4, size: int = 64, classes: int = 5):
+    """Return boxes, labels, counts of a batch that is special in one way."""
+    generator = torch.Generator().manual_seed(len(kind))
+    counts = {
+        "no objects": [0, 0, 0, 0], "the first without": [0, 0, 3, 0], "the last with": [0, 0, 0, 2],
+        "more than anchors": [90, 0, 0, 1], "usual": [2, 0, 3, 1], "duplicates": [4, 0, 2, 2], "outside": [2, 1, 1, 0],
+    }[kind]  # fmt: skip
+    total = sum(counts)
+    top_left = torch.rand(total, 2, generator=generator) * size * 0.8
+    boxes = torch.cat([top_left, top_left + 8 + torch.rand(total, 2, generator=generator) * size], dim=-1)
+    if kind == "duplicates":
+        boxes[1::2] = boxes[::2]
+    if kind == "outside":
+        boxes[::2] += 1000
+    return boxes, torch.randint(0, classes, (total,), generator=generator), torch.tensor(counts)
+
+
+def outputs(batch: int = 4, size: int = 64, classes: int = 5):
+    generator = torch.Generator().manual_seed(3)
+    points, strides = anchors(size)  # 84 anchor points
+    class_logits = torch.randn(batch, len(points), classes, generator=generator) - 2
+    box_logits = torch.randn(batch, len(points), 68, generator=generator)
+    return class_logits.requires_grad_(), box_logits.requires_grad_(), points, strides
+
+
+def plain_loss(class_logits, box_logits, points, strides, truth, labels, counts, settings):
+    """The loss as the papers have it, over the positives alone."""
+    logits = box_logits.unflatten(-1, (4, -1))
+    boxes = boxes_from_bins(logits, points)
+    assigned = task_aligned(
+        class_logits.detach().sigmoid(), boxes.detach() * strides, points * strides, truth, labels, counts,
+        settings.assigner,
+    )  # fmt: skip
+    normaliser, targets, boxed, sides = 0.0, torch.zeros_like(class_logits), [0.0], [0.0]
+    for positive, anchor, row, quality in zip(*assigned, strict=True):
+        if not positive:
+            continue
+        image, cell = divmod(int(anchor), len(points))
+        normaliser += quality
+        targets[image, cell, labels[row]] = quality.clamp(min=1e-30)
+        target = truth[row] / strides[cell]
+        distances = torch.cat([points[cell] - target[:2], target[2:] - points[cell]])
+        boxed.append(giou_loss(boxes[image, cell][None], target[None])[0] * quality)
+        sides.append(distribution_focal(logits[image, cell][None], distances[None])[0] * quality)
+    normaliser = max(float(normaliser), 1.0)
+    classed = varifocal(class_logits, targets, targets > 0).sum()
+    return {"class": classed / normaliser, "iou": 2.5 * sum(boxed) / normaliser, "dfl": 0.5 * sum(sides) / normaliser}
+
+
+@pytest.mark.parametrize("conflicts", ["takers", "all"])
+@pytest.mark.parametrize(
+    "kind",
+    ["no objects", "the first without", "the last with", "more than anchors", "usual", "duplicates", "outside"],
+)
+def test_packed_and_padded_truth_give_the_plain_loss_and_its_gradients(kind: str, conflicts: Conflicts) -> None:
+    settings = LossSettings(assigner=TaskAlignedSettings(conflicts=conflicts))
+    boxes, labels, counts = truths(kind)
+    output = outputs()
+    expected = plain_loss(*output, boxes, labels, counts, settings)
+    gradients = torch.autograd.grad(sum(expected.values()), output[:2], allow_unused=True)
+    forms = [SimpleNamespace(boxes=boxes, labels=labels, counts=counts)]
+    for rows in (0, 1, 30):
+        more = torch.rand(rows, 4) * 64, torch.zeros(rows, dtype=torch.int64)
+        forms.append(PaddedTruth(torch.cat([boxes, more[0]]), torch.cat([labels, more[1]]), counts))
+    for truth in forms:
+        output = outputs()
+        terms = DetectionCriterion(settings)(output, truth)
+        for name, wanted in expected.items():
+            assert float(terms[name]) == pytest.approx(float(wanted), rel=1e-5, abs=1e-6)
+        sum(terms.values()).backward()
+        for logits, wanted in zip(output[:2], gradients, strict=True):
+            wanted = torch.zeros_like(logits) if wanted is None else wanted
+            torch.testing.assert_close(logits.grad, wanted, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("conflicts", ["takers", "all"])
+def test_padded_truth_needs_no_value_of_a_tensor(conflicts: Conflicts) -> None:
+    """Tensors without values stand for a device that one must not wait for; the other form is refused there."""
+    criterion = DetectionCriterion(LossSettings(assigner=TaskAlignedSettings(conflicts=conflicts)))
+    with FakeTensorMode() as mode:
+        output = [mode.from_tensor(value.detach()).requires_grad_(value.requires_grad) for value in outputs()]
+        truth = PaddedTruth(*(mode.from_tensor(value) for value in truths("usual")))
+        sum(criterion(output, truth).values()).backward()
+        with pytest.raises(DynamicOutputShapeException):
+            detection_loss(*output, *truth, criterion.settings)

@@ -14,10 +14,11 @@ from tests.models.nets import with_random_statistics
 from torch import Tensor
 
 from eyas.models import zoo
+from eyas.models.detection_net import DetectionNet
 from eyas.models.fuse import fold_bn
 from eyas.models.layers import QARepVGG
+from eyas.models.public_form import to_public_state
 from eyas.models.spec import StageSpec, YoloNasSpec
-from eyas.models.yolo_nas import YoloNas
 
 # YOLO-NAS S, eight times narrower.
 NARROW = YoloNasSpec(
@@ -34,7 +35,7 @@ NARROW = YoloNasSpec(
 NAMES = ("cat", "dog", "red car", "tree", "boat")
 
 
-def narrow_net(num_classes: int = len(NAMES), seed: int = 0) -> YoloNas:
+def narrow_net(num_classes: int = len(NAMES), seed: int = 0) -> DetectionNet:
     """Return a network with weights and statistics as a training leaves them."""
     torch.manual_seed(seed)
     net = with_random_statistics(zoo.build(NARROW, num_classes))
@@ -62,6 +63,11 @@ def steps(
     return {"ComposeProcessing": {"processings": found}}  # fmt: skip
 
 
+def published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights as SuperGradients has them: with a fused kernel beside the branches, which means nothing."""
+    return {name: weights.get(name, value + 7) for name, value in to_public_state(weights).items()}
+
+
 def trained(
     weights: Mapping[str, Tensor],
     ema: Mapping[str, Tensor] | None = None,
@@ -73,7 +79,7 @@ def trained(
     said = {"class_names": list(names), "image_processor": processing or steps(), "iou": 0.65, "conf": 0.5}
     metrics = {"mAP@0.50:0.95": np.float64(0.41), "best_score_threshold": np.float32(0.3)}
     found = {
-        "net": OrderedDict(weights),
+        "net": OrderedDict(published(weights)),
         "acc": np.float64(0.41),
         "epoch": 7,
         "metrics": {"tracked_metric_name": np.str_("mAP@0.50:0.95"), "valid": metrics},
@@ -81,12 +87,15 @@ def trained(
         "processing_params": said,
     }
     if ema is not None:
-        found |= {"ema_net": OrderedDict(ema), "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 1e-4}]}}
+        found |= {
+            "ema_net": OrderedDict(published(ema)),
+            "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 1e-4}]},
+        }
         found |= {"scaler_state_dict": {"scale": 65536.0, "growth_factor": 2.0}}
     return found
 
 
-def partially_fused(net: YoloNas) -> dict[str, Tensor]:
+def partially_fused(net: DetectionNet) -> dict[str, Tensor]:
     """Return the weights with each block's branches as one convolution, and the BatchNorm after it left."""
     state = dict(net.state_dict())
     for name, block in net.named_modules():

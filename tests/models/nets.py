@@ -9,37 +9,38 @@ import torch
 from torch import nn
 
 from eyas.models import zoo
+from eyas.models.detection_net import DetectionNet
 from eyas.models.spec import StageSpec, YoloNasSpec
-from eyas.models.yolo_nas import YoloNas
 
 Net = TypeVar("Net", bound=nn.Module)
 
-# Odd widths, an odd last bin, unequal depths (one of them zero), both kinds of blocks and of CSP layers.
+# Odd widths, an odd last bin, unequal depths (one of them zero), all kinds of blocks, kernels and CSP layers.
 IRREGULAR = YoloNasSpec(
     stem_width=5,
     stages=(
         StageSpec(9, 1, 3, True, "conv"),
         StageSpec(14, 0, 7),
-        StageSpec(21, 2, 10, True),
+        StageSpec(21, 2, 10, True, kernel=5),
         StageSpec(27, 1, 11, False, "conv"),
     ),
     context_hidden=6,
     context_width=19,
     neck=(
         StageSpec(13, 1, 5, True),
-        StageSpec(11, 2, 4, False, "conv"),
+        StageSpec(11, 2, 4, False, "dwconv", kernel=5),
         StageSpec(15, 0, 8, False, "conv"),
         StageSpec(23, 1, 9, True),
     ),
     head_widths=(7, 10, 12),
     stem_block="conv",
+    stem_kernel=5,
     activation="hardswish",
     reg_max=9,
 )
 
 
 @cache
-def meta_net(name: str) -> YoloNas:
+def meta_net(name: str) -> DetectionNet:
     """Return the named net of 80 classes without memory, for names, shapes and counting; don't change it."""
     with torch.device("meta"):
         return zoo.build(name, 80)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.models.foreign import NARROW
+from tests.models.nets import IRREGULAR
 from tests.models.reference import ROWS, reference_shapes
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from eyas.models import zoo
 from eyas.models.checkpoint import COCO_CLASSES, read_checkpoint
 from eyas.models.fuse import fused
 from eyas.models.infer import infer_spec, name_of
+from eyas.models.public_form import from_public_state, to_public_state
 from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import save_model
 
@@ -59,7 +62,8 @@ def test_published_small_net_is_recognized_and_loaded(tmp_path: Path) -> None:
     net = checkpoint.network()
     assert checkpoint.spec() == "yolo_nas_s" and net.num_classes == 5 and net.spec == zoo.resolve("s")
     loaded = net.state_dict()
-    assert all(torch.equal(loaded[key], value) for key, value in source.items())
+    assert loaded.keys() == from_public_state(source).keys() < source.keys()
+    assert all(torch.equal(value, source[key]) for key, value in loaded.items())
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -69,13 +73,14 @@ def test_size_is_found_from_shapes(name: str) -> None:
     assert name_of(infer_spec(state)) == name
 
 
-@pytest.mark.parametrize("spec", [*zoo.SPECS, NARROW])
+@pytest.mark.parametrize("spec", [*zoo.SPECS, NARROW, dataclasses.replace(IRREGULAR, activation="relu")])
 def test_any_widths_and_depths_are_found_from_shapes(spec: str | YoloNasSpec) -> None:
     with torch.device("meta"):
         net = zoo.build(spec, 3)
     expected = zoo.resolve(spec) if isinstance(spec, str) else spec
     assert infer_spec(net.state_dict()) == expected
-    assert infer_spec(fused(net).state_dict() if isinstance(spec, str) else net.state_dict()) == expected
+    assert infer_spec(to_public_state(net.state_dict())) == expected
+    assert infer_spec(fused(net).state_dict()) == expected
 
 
 def test_weights_of_a_smaller_row_are_recognized(tmp_path: Path) -> None:

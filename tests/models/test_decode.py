@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from eyas.head_output import HeadOutput
 from eyas.models import zoo
-from eyas.models.decode import Deployed, decode_boxes
+from eyas.models.decode import Deployed
 from eyas.models.fuse import fused
-from eyas.models.yolo_nas import STRIDES, YoloNas, anchors
+from eyas.models.heads.ndfl import STRIDES, anchors, decode_boxes
 from eyas.types import InputSpec
 
 
@@ -25,7 +25,7 @@ def test_boxes_of_certain_distances() -> None:
     for side, bin_index in enumerate((1, 2, 3, 4)):  # left, top, right, bottom
         logits[..., side, bin_index] = 100.0
     logits[0, 1, 0, 2] = 100.0  # the second anchor: left half of 1 and half of 2
-    boxes = decode_boxes(HeadOutput(torch.zeros(1, 4, 1), logits.flatten(2), points, strides), reg_max)
+    boxes = decode_boxes(HeadOutput(torch.zeros(1, 4, 1), logits.flatten(2), points, strides))
     expected = [[-4, -12, 28, 36], [0, -12, 36, 36], [-8, -24, 56, 72], [-16, -48, 112, 144]]
     torch.testing.assert_close(boxes, torch.tensor([expected], dtype=torch.float32))
 
@@ -40,7 +40,7 @@ def test_deployed_net_gives_the_best_of_what_training_sees(model: str, candidate
     with torch.no_grad():
         boxes, scores = deployed(images)
         output = net(images.permute(0, 3, 1, 2).float() * (1 / 255))
-    every_box, every_score = decode_boxes(output, net.spec.reg_max), output.class_logits.sigmoid()
+    every_box, every_score = decode_boxes(output), output.class_logits.sigmoid()
     count = min(candidates, 126)
     assert boxes.shape == (2, count, 4) and scores.shape == (2, count, 3)
     best = scores.amax(-1)
@@ -78,7 +78,7 @@ class Patches(nn.Module):
 
 def test_deployed_net_is_traceable() -> None:
     torch.manual_seed(0)
-    deployed = Deployed(fused(with_random_statistics(YoloNas(IRREGULAR, 3))), InputSpec(64, 64), 50).eval()
+    deployed = Deployed(fused(with_random_statistics(zoo.build(IRREGULAR, 3))), InputSpec(64, 64), 50).eval()
     traced = torch.jit.trace(deployed, pictures(2, 64, 64), check_trace=False)
     images = pictures(2, 64, 64)
     with torch.no_grad():

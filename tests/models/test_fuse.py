@@ -7,7 +7,7 @@ from tests.models.reference import ROWS, reference_shapes
 from torch import Tensor, nn
 
 from eyas.models import zoo
-from eyas.models.fuse import fold_bn, fuse_blocks, fused
+from eyas.models.fuse import FusedQARepVGG, fold_bn, fuse_blocks, fused
 from eyas.models.layers import QARepVGG
 from eyas.models.spec import YoloNasSpec
 
@@ -30,6 +30,22 @@ def test_fused_nets_have_the_same_outputs(model: str | YoloNasSpec) -> None:
             assert relative(output.class_logits, expected.class_logits) < 1e-4
             assert relative(output.box_logits, expected.box_logits) < 1e-4
             assert relative(output.class_logits, expected.class_logits.flip(1)) > 1e-2  # the measure tells nets apart
+
+
+@pytest.mark.parametrize(("kernel", "stride", "residual"), [(3, 1, True), (5, 1, True), (5, 1, False), (5, 2, False)])
+def test_a_block_is_exactly_one_convolution_of_its_kernel(kernel: int, stride: int, residual: bool) -> None:
+    torch.manual_seed(0)
+    block = with_random_statistics(QARepVGG(5, 5, stride, residual=residual, kernel=kernel).double())
+    small = fused(nn.Sequential(block))[0]
+    assert isinstance(small, FusedQARepVGG)
+    convolution = small.rbr_reparam
+    assert (convolution.kernel_size, convolution.stride) == ((kernel, kernel), (stride, stride))
+    x = torch.randn(2, 5, 11, 12, dtype=torch.float64)
+    torch.testing.assert_close(small(x), block(x), rtol=1e-12, atol=1e-12)
+
+
+def test_a_block_alone_is_fused_too() -> None:
+    assert type(fused(QARepVGG(2, 2))) is FusedQARepVGG
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -20,10 +20,10 @@ from eyas.artifacts.run import Run
 from eyas.errors import UserError
 from eyas.letterbox import letterbox
 from eyas.models.checkpoint import COCO_CLASSES
+from eyas.models.detection_net import DetectionNet
 from eyas.models.fuse import fuse_blocks, fused
 from eyas.models.importing import import_checkpoint
 from eyas.models.weights import load_model
-from eyas.models.yolo_nas import YoloNas
 from eyas.models.zoo import build_described
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -36,7 +36,7 @@ def saved(path: Path, content: Any, *, numpy_one: bool = False) -> Path:
     return path
 
 
-def wrong(net: YoloNas) -> dict[str, torch.Tensor]:
+def wrong(net: DetectionNet) -> dict[str, torch.Tensor]:
     return {name: torch.zeros_like(value) for name, value in net.state_dict().items()}
 
 
@@ -68,7 +68,7 @@ def test_every_form_gives_the_networks_answers(tmp_path: Path, form: str, numpy_
     assert_same_answers(net, expected, run)
 
 
-def assert_same_answers(net: YoloNas, network_input: torch.Tensor, run: Path, tolerance: float = 2e-3) -> None:
+def assert_same_answers(net: DetectionNet, network_input: torch.Tensor, run: Path, tolerance: float = 2e-3) -> None:
     """Hold what the run's detector says of PICTURE against what the network says of what it is to be fed."""
     with torch.no_grad():
         output = net(network_input.float())
@@ -180,7 +180,7 @@ def test_names_in_omegaconf_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def without_spec(module: torch.nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if name != "spec"}
+    return {name: value for name, value in vars(module).items() if name not in ("spec", "vocabulary")}
 
 
 def test_a_whole_network_of_supergradients_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,37 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 import torch
-from tests.models.nets import meta_net, with_random_statistics
+from tests.models.nets import IRREGULAR, meta_net, with_random_statistics
 from torch import nn
 from torch.nn import functional
 
 from eyas.models import zoo
-from eyas.models.layers import Bottleneck, ConvBnAct, CspLayer, QARepVGG, Spp, make_activation
+from eyas.models.csp import Bottleneck, CspLayer, Spp
+from eyas.models.detection_net import initialize
+from eyas.models.layers import (
+    BLOCKS,
+    BN_EPS,
+    LAYERS,
+    BlockArgs,
+    ConvBnAct,
+    DepthwiseSeparable,
+    Layers,
+    QARepVGG,
+    make_activation,
+    make_block,
+)
+from eyas.models.spec import YoloNasSpec
 
 # Several steps of training in float32 and channels_last; the heap, if it was damaged, is then used a lot.
 TRAIN = """
 import torch
 from eyas.models import zoo
-from eyas.models.yolo_nas import Stem
+from eyas.models.backbones.yolo_nas import Stem
 torch.set_num_threads(1)
 def images():
     return torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
@@ -57,6 +72,90 @@ def test_block_is_its_formula(stride: int, residual: bool, layout: torch.memory_
     assert torch.equal(x, kept), "the block changed its input"
 
 
+def test_block_with_a_kernel_of_5_is_its_formula() -> None:
+    block = with_random_statistics(QARepVGG(6, 6, kernel=5))
+    x = torch.randn(2, 6, 9, 10)
+    fivefold = block.branch_3x3.bn(functional.conv2d(x, block.branch_3x3.conv.weight, padding=2))
+    torch.testing.assert_close(block(x), block.post_bn(fivefold + block.branch_1x1(x) + x).relu())
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_separable_is_its_formula(kernel: int, stride: int) -> None:
+    block = make_block(BlockArgs("dwconv", 4, 6, kernel, stride, "silu"), LAYERS)
+    assert isinstance(block, DepthwiseSeparable)
+    with_random_statistics(block)
+    x = torch.randn(2, 4, 9, 10)
+    weight = block.depthwise.conv.weight
+    deep = functional.silu(block.depthwise.bn(functional.conv2d(x, weight, None, stride, kernel // 2, groups=4)))
+    wide = functional.conv2d(deep, block.pointwise.conv.weight)
+    torch.testing.assert_close(block(x), functional.silu(block.pointwise.bn(wide)))
+    assert weight.shape == (4, 1, kernel, kernel)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2), (5, 2)])
+def test_every_kind_of_block_keeps_or_halves_the_size_and_learns(kind: str, kernel: int, stride: int) -> None:
+    block = make_block(BlockArgs(kind, 5, 5, kernel, stride, residual=stride == 1), LAYERS)
+    assert block(torch.rand(2, 5, 8, 10)).shape == (2, 5, 8 // stride, 10 // stride)
+    block(torch.rand(2, 5, 8, 10)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in block.parameters())
+    row, names = BLOCKS[kind], block.state_dict()
+    assert sum(name in names for name in row.kernels) == 1 and sum(name in names for name in row.outs) == 1
+
+
+@pytest.mark.parametrize("model", ["s", IRREGULAR], ids=["s", "irregular"])
+def test_every_layer_of_a_network_comes_from_the_factory(model: str | YoloNasSpec) -> None:
+    class Conv(nn.Conv2d):
+        pass
+
+    class Norm(nn.BatchNorm2d):
+        pass
+
+    class Up(nn.ConvTranspose2d):
+        pass
+
+    def conv(ins: int, out: int, kernel: int, stride: int = 1, *, groups: int = 1, bias: bool = False) -> Conv:
+        return Conv(ins, out, kernel, stride, kernel // 2, groups=groups, bias=bias)
+
+    blocks: list[BlockArgs] = []
+
+    def block(args: BlockArgs, layers: Layers) -> nn.Module:
+        blocks.append(args)
+        return make_block(args, layers)
+
+    own = Layers(conv, lambda channels: Norm(channels, BN_EPS), block, lambda ins, out: Up(ins, out, 2, 2))
+    with torch.device("meta"):
+        net, plain = zoo.build(model, 3, own), zoo.build(model, 3)
+    kinds = [
+        type(module) for module in net.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d, nn.ConvTranspose2d)
+    ]
+    assert not kinds, "a layer was made past the factory"
+    assert net.state_dict().keys() == plain.state_dict().keys()
+    stages = (*net.spec.stages, *net.spec.neck)
+    assert len(blocks) == 1 + len(net.spec.stages) + 2 * sum(stage.depth for stage in stages)
+
+
+def test_another_kind_of_block_in_the_factory_trains() -> None:
+    """For example all of a network's blocks depthwise: no part of the network has to know of it."""
+    layers = dataclasses.replace(
+        LAYERS, block=lambda args, layers: make_block(dataclasses.replace(args, kind="dwconv"), layers)
+    )
+    net = zoo.build("p", 2, layers)
+    assert not any(isinstance(module, QARepVGG) for module in net.modules())
+    net(torch.rand(2, 3, 32, 32)).class_logits.square().sum().backward()
+    assert all(p.grad is not None for name, p in net.named_parameters() if ".reg_" not in name)
+
+
+def test_untrained_depthwise_convolutions_keep_the_size_of_what_they_get() -> None:
+    torch.manual_seed(0)
+    block = make_block(BlockArgs("dwconv", 256, 256), LAYERS)
+    initialize(block)
+    assert isinstance(block, DepthwiseSeparable)
+    out = block.depthwise.conv(torch.randn(2, 256, 16, 16))
+    assert out.std().item() == pytest.approx(2**0.5, rel=0.1)  # He: half of it is cut by the ReLU that follows
+
+
 def test_block_gradients_are_the_formulas() -> None:
     block = QARepVGG(4, 4, activation="silu").double().train()
     x = torch.randn(2, 4, 5, 5, dtype=torch.float64, requires_grad=True)
@@ -78,7 +177,7 @@ def test_pools_in_a_row_are_the_pools_of_5_9_and_13() -> None:
 
 
 def test_bottleneck_weighs_its_shortcut() -> None:
-    bottleneck = with_random_statistics(Bottleneck(4, "conv", "relu"))
+    bottleneck = with_random_statistics(Bottleneck(BlockArgs("conv", 4, 4)))
     x = torch.randn(1, 4, 6, 6)
     with torch.no_grad():
         bottleneck.alpha.fill_(0.25)
@@ -86,7 +185,7 @@ def test_bottleneck_weighs_its_shortcut() -> None:
 
 
 def test_csp_layer_gives_its_last_convolution_the_published_order() -> None:
-    layer = with_random_statistics(CspLayer(8, 6, 2, 4, True, "conv", "relu"))
+    layer = with_random_statistics(CspLayer(8, 6, 2, True, BlockArgs("conv", 4, 4)))
     x = torch.randn(1, 8, 6, 6)
     first = layer.conv1(x)
     second = layer.bottlenecks[0](first)

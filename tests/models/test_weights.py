@@ -10,16 +10,16 @@ from tests.models.nets import IRREGULAR, with_random_statistics
 
 from eyas.errors import UserError
 from eyas.models import zoo
+from eyas.models.detection_net import DetectionNet
 from eyas.models.fuse import fuse_blocks, fused
 from eyas.models.weights import load_model, load_state, read_state, save_model, transfer
-from eyas.models.yolo_nas import YoloNas
 
 IMAGES = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 PREDICTIONS = tuple(f"heads.head{level}.cls_pred.{kind}" for level in (1, 2, 3) for kind in ("weight", "bias"))
 
 
 @pytest.fixture(scope="module")
-def net() -> YoloNas:
+def net() -> DetectionNet:
     """A pico of three classes with statistics as after training; don't change it."""
     torch.manual_seed(0)
     return with_random_statistics(zoo.build("p", 3))
@@ -38,7 +38,9 @@ def test_saved_weights_come_back_bit_equal(tmp_path: Path, layout: torch.memory_
 
 
 @pytest.mark.parametrize("fuse", [fused, fuse_blocks])
-def test_fused_weights_load_into_a_fused_copy(tmp_path: Path, net: YoloNas, fuse: Callable[[YoloNas], YoloNas]) -> None:
+def test_fused_weights_load_into_a_fused_copy(
+    tmp_path: Path, net: DetectionNet, fuse: Callable[[DetectionNet], DetectionNet]
+) -> None:
     small = fuse(net)
     save_model(small, tmp_path / "model.safetensors")
     given = zoo.build("p", 3)
@@ -57,7 +59,7 @@ def test_a_net_without_blocks_to_fuse_is_loaded_in_place() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"\xff" * 100, None], ids=["empty", "text", "bytes", "cut"])
-def test_damaged_file_is_refused(tmp_path: Path, net: YoloNas, content: bytes | None) -> None:
+def test_damaged_file_is_refused(tmp_path: Path, net: DetectionNet, content: bytes | None) -> None:
     path = tmp_path / "model.safetensors"
     save_model(net, path)
     path.write_bytes(path.read_bytes()[:5000] if content is None else content)
@@ -70,7 +72,7 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
         read_state(tmp_path / "none.safetensors")
 
 
-def test_wrong_tensors_are_named(net: YoloNas) -> None:
+def test_wrong_tensors_are_named(net: DetectionNet) -> None:
     state = net.state_dict()
     first = next(iter(state))
     with pytest.raises(UserError, match=f"1 tensors have another shape: {first} is 2x2, not "):
@@ -81,13 +83,13 @@ def test_wrong_tensors_are_named(net: YoloNas) -> None:
         load_state({**state, "extra.weight": torch.zeros(1)}, net)
 
 
-def test_weights_of_another_size_are_refused_with_a_few_names(net: YoloNas) -> None:
+def test_weights_of_another_size_are_refused_with_a_few_names(net: DetectionNet) -> None:
     with pytest.raises(UserError, match=r"and \d+ more") as caught:
         load_state(net.state_dict(), zoo.build("n", 3))
     assert len(str(caught.value)) < 1000
 
 
-def test_refused_weights_change_nothing(net: YoloNas) -> None:
+def test_refused_weights_change_nothing(net: DetectionNet) -> None:
     other = zoo.build("p", 3)
     before = {name: value.clone() for name, value in other.state_dict().items()}
     with pytest.raises(UserError):
@@ -95,7 +97,7 @@ def test_refused_weights_change_nothing(net: YoloNas) -> None:
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
-def test_head_is_transferred_by_class_name(net: YoloNas) -> None:
+def test_head_is_transferred_by_class_name(net: DetectionNet) -> None:
     torch.manual_seed(5)
     other = zoo.build("p", 4)
     own = {name: value.clone() for name, value in other.state_dict().items()}
@@ -112,7 +114,7 @@ def test_head_is_transferred_by_class_name(net: YoloNas) -> None:
     assert all(torch.equal(loaded[name], source[name]) for name in others)
 
 
-def test_transfer_between_the_same_classes_in_another_order_gives_the_same_scores(net: YoloNas) -> None:
+def test_transfer_between_the_same_classes_in_another_order_gives_the_same_scores(net: DetectionNet) -> None:
     other = zoo.build("p", 3).eval()
     assert transfer(net.state_dict(), ("a", "b", "c"), ("c", "a", "b"), other) == ("c", "a", "b")
     with torch.no_grad():
@@ -120,12 +122,12 @@ def test_transfer_between_the_same_classes_in_another_order_gives_the_same_score
 
 
 @pytest.mark.parametrize("fuse", [fused, fuse_blocks])
-def test_transfer_refuses_a_fused_network(net: YoloNas, fuse: Callable[[YoloNas], YoloNas]) -> None:
+def test_transfer_refuses_a_fused_network(net: DetectionNet, fuse: Callable[[DetectionNet], DetectionNet]) -> None:
     with pytest.raises(UserError, match="can't be trained further"):
         transfer(fuse(net).state_dict(), ("a", "b", "c"), ("a",), zoo.build("p", 1))
 
 
-def test_transfer_refuses_what_does_not_fit(net: YoloNas) -> None:
+def test_transfer_refuses_what_does_not_fit(net: DetectionNet) -> None:
     with pytest.raises(UserError, match="2 class names were given for the weights"):
         transfer(net.state_dict(), ("a", "b"), ("a",), zoo.build("p", 1))
     with pytest.raises(UserError, match="2 class names were given for the model"):

@@ -21,7 +21,7 @@ def test_follows_the_formula_for_parameters_and_buffers() -> None:
         net(torch.randn(2, 3, 8, 8))
         with torch.no_grad():
             net[0].weight += 0.1
-        ema.update(net, step)
+        ema.update(net)
         decay = min(0.99, (1 + step) / (10 + step))
         for name, value in net.state_dict().items():
             old = expected[name]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+
+import pytest
 import torch
 
 from eyas.models.zoo import build
@@ -30,3 +33,36 @@ def test_without_a_gradient_only_kernels_shrink() -> None:
     torch.testing.assert_close(after[0], before[0] * 0.95)
     for old, new in zip(before[1:], after[1:], strict=True):
         assert torch.equal(old, new)
+
+
+def trained(fused: bool, steps: int, state: dict | None = None) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
+    optimizer = make_optimizer(net, OptimRecipe(lr=0.01), fused=fused)
+    if state is not None:
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+    for step in range(steps):
+        images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        net(images).pow(2).mean().backward()
+        optimizer.step()
+    return net, optimizer
+
+
+@pytest.mark.parametrize("saved_fused", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_saved_state_goes_on_in_either_kind(saved_fused: bool, fused: bool) -> None:
+    """A run may be stopped on a GPU and go on without one: how its optimizer computes is the new place's matter."""
+    net, optimizer = trained(saved_fused, 3)
+    file = io.BytesIO()
+    torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True, map_location="cpu")
+    again, resumed = trained(fused, 2, state)
+    expected, _ = trained(fused, 2, {"net": net.state_dict(), "optimizer": optimizer.state_dict()})
+    for group in resumed.param_groups:
+        assert bool(group["fused"]) == bool(group["capturable"]) == fused and bool(group["foreach"]) != fused
+    assert {float(values["step"]) for values in resumed.state.values()} == {5.0}
+    for one, other in zip(again.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -63,6 +63,8 @@ PUBLISHED = {
     "loss.class_weight": 1.0,
     "loss.iou_weight": 2.5,
     "loss.dfl_weight": 0.5,
+    "loss.extra": {},
+    "loss.weighting": "fixed",
     "loss.assigner.top_k": 13,
     "loss.assigner.alpha": 1.0,
     "loss.assigner.beta": 6.0,

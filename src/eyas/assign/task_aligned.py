@@ -15,18 +15,28 @@ from eyas.tensor_boxes import iou
 
 
 class Assignment(NamedTuple):
-    """What each anchor point has to learn.
+    """The anchor points that learn an object: K = M objects times the k that each may take, not all of which count.
+
+    So no shape depends on what the boxes are, and a training step with this in it can be captured once and replayed.
 
     Attributes:
-        positive: bool [B, A], whether the anchor point has an object.
-        object_index: int64 [B, A], the row of that object in the packed truth (0 where not positive).
-        quality: float32 [B, A], the target score in 0..1: the alignment, scaled so that an object's best anchor point
-            has the object's best IoU; 0 where not positive.
+        positive: bool [K], whether the entry counts. No two that do have the same anchor point.
+        anchor: int64 [K], the anchor point as image * A + row; in range where not positive too.
+        object_index: int64 [K], the row of its object in the packed truth; in range where not positive too.
+        quality: float32 [K], the target score in 0..1: the alignment, scaled so that an object's best anchor point has
+            the object's best IoU; 0 where not positive.
     """
 
     positive: Tensor
+    anchor: Tensor
     object_index: Tensor
     quality: Tensor
+
+    def compact(self) -> Assignment:
+        """Return the entries that count, by image and anchor point. Waits for the device: their number is data."""
+        kept = self.positive.nonzero()[:, 0]
+        kept = kept[self.anchor[kept].argsort()]
+        return Assignment(*(values[kept] for values in self))
 
 
 @torch.no_grad()
@@ -48,46 +58,50 @@ def task_aligned(
         scores: float [B, A, C], class probabilities.
         boxes: float [B, A, 4], predicted xyxy in network pixels.
         anchor_centres: float [A, 2], (x, y) in network pixels.
-        truth_boxes: float [M, 4], xyxy in network pixels, all pictures' objects one after another.
+        truth_boxes: float [M, 4], xyxy in network pixels, all images' objects one after another.
         truth_labels: int64 [M].
-        counts: int64 [B], objects of each picture; they sum to M.
+        counts: int64 [B], objects of each image; rows beyond their sum are padding, and take nothing.
         settings: the constants; the paper's if None.
     """
     settings = settings or TaskAlignedSettings()
     batch, anchors, _ = scores.shape
     objects = truth_boxes.shape[0]
-    if objects == 0:
-        nothing = torch.zeros(batch, anchors, dtype=torch.int64, device=scores.device)
-        return Assignment(nothing.bool(), nothing, nothing.to(scores.dtype))
-    picture = torch.repeat_interleave(torch.arange(batch, device=scores.device), counts, output_size=objects)
-    overlap = iou(truth_boxes[:, None], boxes[picture])  # [M, A]
-    score = scores.transpose(1, 2)[picture, truth_labels]  # [M, A]
-    inside = _centre_inside(anchor_centres, truth_boxes)
+    rows = torch.arange(objects, device=scores.device)
+    ends = counts.cumsum(0)
+    real = rows < ends[-1]
+    image = torch.searchsorted(ends, rows, right=True).clamp(max=batch - 1)
+    overlap = iou(truth_boxes[:, None], boxes[image])  # [M, A]
+    score = scores.transpose(1, 2)[image, truth_labels]  # [M, A]
+    inside = _centre_inside(anchor_centres, truth_boxes) & real[:, None]
     metric = score.pow(settings.alpha) * overlap.pow(settings.beta)
 
-    top = (metric * inside).topk(min(settings.top_k, anchors), dim=1).indices
-    taken = torch.zeros_like(inside).scatter_(1, top, True) & inside
+    top = (metric * inside).topk(min(settings.top_k, anchors), dim=1).indices  # [M, k]
+    taken = inside.gather(1, top).flatten()
+    anchor = (image[:, None] * anchors + top).flatten()
+    taker = rows[:, None].expand_as(top).flatten()
     if settings.conflicts == "all":
-        contested = torch.zeros_like(scores[..., 0]).index_add(0, picture, taken.to(scores.dtype)) > 1
-        taken = torch.where(contested[picture], _best_of(torch.ones_like(taken), overlap, picture, batch), taken)
+        first = _first_of(taken, taker, anchor, batch * anchors)
+        contested = torch.zeros_like(first).scatter_add_(0, anchor, taken.long()) > 1
+        everywhere = image[:, None] * anchors + torch.arange(anchors, device=scores.device)  # [M, A]
+        taking, everyone = (value[:, None].expand_as(everywhere).flatten() for value in (real, rows))
+        best = _best_of(taking, everyone, overlap.flatten(), everywhere.flatten(), batch * anchors)
+        owner = torch.where(contested[anchor], best[anchor], taker)
+        positive = taken & (taker == first[anchor]) & (owner < objects)
+        owner = owner.clamp(max=objects - 1)
     else:
-        taken = _best_of(taken, overlap, picture, batch)
+        best = _best_of(taken, taker, overlap.gather(1, top).flatten(), anchor, batch * anchors)
+        owner, positive = taker, taken & (taker == best[anchor])
 
     # Each object's targets span up to its best IoU, so that an easy object asks for a high score.
-    metric = metric * taken
-    best_metric = metric.amax(dim=1, keepdim=True)
-    best_overlap = (overlap * taken).amax(dim=1, keepdim=True)
+    chosen = owner * anchors + anchor % anchors
+    aligned = torch.where(positive, metric.flatten()[chosen], 0.0)
+    overlapped = torch.where(positive, overlap.flatten()[chosen], 0.0)
+    none = metric.new_zeros(objects)
+    best_aligned = none.scatter_reduce(0, owner, aligned, "amax")[owner]
+    best_overlap = none.scatter_reduce(0, owner, overlapped, "amax")[owner]
     # The divisor is only kept from being 0: IoU^6 of an untrained net is tiny, and any larger constant would drown it.
-    quality = metric / best_metric.clamp(min=torch.finfo(metric.dtype).tiny) * best_overlap
-
-    # After settling, an anchor point has at most one object, so sums over a picture's objects pick that object's value.
-    zeros = torch.zeros(batch, anchors, device=scores.device, dtype=quality.dtype)
-    rows = torch.arange(objects, device=scores.device)[:, None] * taken
-    return Assignment(
-        positive=zeros.index_add(0, picture, taken.to(quality.dtype)) > 0,
-        object_index=torch.zeros(batch, anchors, dtype=torch.int64, device=scores.device).index_add(0, picture, rows),
-        quality=zeros.index_add(0, picture, quality),
-    )
+    quality = aligned / best_aligned.clamp(min=torch.finfo(metric.dtype).tiny) * best_overlap
+    return Assignment(positive, anchor, owner, quality)
 
 
 def _centre_inside(centres: Tensor, boxes: Tensor) -> Tensor:
@@ -97,17 +111,24 @@ def _centre_inside(centres: Tensor, boxes: Tensor) -> Tensor:
     return (x > x0) & (x < x1) & (y > y0) & (y < y1)
 
 
-def _best_of(taken: Tensor, overlap: Tensor, picture: Tensor, batch: int) -> Tensor:
-    """Return `taken` [M, A] with at most one object an anchor point of a picture: of those in it, the highest IoU's.
+def _first_of(taken: Tensor, taker: Tensor, anchor: Tensor, anchors: int) -> Tensor:
+    """Return int64 [anchors]: the first object that took each anchor point; beyond the last object where none did.
+
+    Args:
+        taken: bool [K], which entries count.
+        taker: int64 [K], their objects.
+        anchor: int64 [K], their anchor points.
+        anchors: how many anchor points there are.
+    """
+    nobody = torch.iinfo(taker.dtype).max
+    return taker.new_full((anchors,), nobody).scatter_reduce_(0, anchor, torch.where(taken, taker, nobody), "amin")
+
+
+def _best_of(taken: Tensor, taker: Tensor, overlap: Tensor, anchor: Tensor, anchors: int) -> Tensor:
+    """Return what `_first_of` does of the objects of highest IoU [K] among those that took an anchor point.
 
     Equal overlaps go to the first object, so that duplicated labels do not train an anchor point twice.
     """
-    objects, anchors = taken.shape
-    index = picture[:, None].expand(objects, anchors)
     candidate = torch.where(taken, overlap, -1.0)
-    best = candidate.new_full((batch, anchors), -1.0).scatter_reduce_(0, index, candidate, "amax")
-    winner = taken & (candidate == best[picture])
-    rows = torch.arange(objects, device=taken.device)[:, None].expand(objects, anchors)
-    rows = torch.where(winner, rows, objects)
-    first = rows.new_full((batch, anchors), objects).scatter_reduce_(0, index, rows, "amin")
-    return winner & (rows == first[picture])
+    best = candidate.new_full((anchors,), -1.0).scatter_reduce_(0, anchor, candidate, "amax")
+    return _first_of(taken & (candidate == best[anchor]), taker, anchor, anchors)

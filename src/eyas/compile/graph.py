@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from eyas.artifacts.run import Run, RunConfig
-from eyas.head_output import HeadOutput
 from eyas.models import zoo
 from eyas.models.decode import Deployed
+from eyas.models.detection_net import head_row_of
 from eyas.models.fuse import fused
 from eyas.models.weights import load_model
+from eyas.types import Vocabulary
 
 CANDIDATES = 300  # anchors a picture that leave the graph; what that costs in mAP stands in docs/compile.md
 PAIRS = 1000  # (box, class) pairs that take part in suppression inside the graph
@@ -36,10 +38,9 @@ class Typed(nn.Module):
         self.net = net.to(dtype)
         self.dtype = dtype
 
-    def forward(self, images: Tensor) -> HeadOutput:
-        """Return the predictions for float images [B, 3, H, W]."""
-        output: HeadOutput = self.net(images.to(self.dtype))
-        return output
+    def forward(self, images: Tensor) -> Any:
+        """Return the network's raw output for float images [B, 3, H, W]."""
+        return self.net(images.to(self.dtype))
 
 
 class Suppressed(nn.Module):
@@ -112,7 +113,7 @@ def load_net(run: Run) -> nn.Module:
         UserError: the weights are missing or don't fit the model.
     """
     path = run.trained_weights()
-    return fused(load_model(path, zoo.build_described(run.config.model, len(run.config.classes))))
+    return fused(load_model(path, zoo.build_described(run.config.model, Vocabulary(run.config.classes))))
 
 
 def deployed(
@@ -129,6 +130,6 @@ def deployed(
             so many if that is more.
     """
     typed = net if DTYPES[precision] == torch.float32 else Typed(net, DTYPES[precision])
-    graph = Deployed(typed, config.input, candidates)
+    graph = Deployed(typed, config.input, candidates, head_row_of(net).decode)
     pairs = max(PAIRS, candidates)
     return (Suppressed(graph, config.thresholds.iou, pairs, candidates) if nms == "graph" else graph).eval()

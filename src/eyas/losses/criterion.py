@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -26,15 +26,32 @@ class TruthBatch(Protocol):
         """How many boxes each image has: int64 [N]; they sum to M."""
 
 
+class PaddedTruth(NamedTuple):
+    """A `TruthBatch` with more rows than there are boxes, so that its shapes stay the same from batch to batch.
+
+    Attributes:
+        boxes: float32 [R, 4], as there; what the rows beyond the counts' sum hold means nothing, but is finite.
+        labels: int64 [R], as there; of those rows any class that there is.
+        counts: int64 [N], how many boxes each image has.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    counts: Tensor
+
+
 class Criterion(nn.Module):
     """The loss of a head; its parameters, if it has any, are trained along.
 
     Attributes:
         terms: the names of what `forward` returns, in this order: columns of the tables, curves, the progress line.
+        static: whether `forward` also takes `PaddedTruth`, and then has no shape that depends on what its tensors hold
+            and never waits for the device: no `nonzero`, boolean index, `item`. The step can be a CUDA graph then.
         reduce: averages a scalar over the processes that train together; the identity where there is one only.
     """
 
     terms: tuple[str, ...] = ()
+    static = False
 
     def __init__(self, reduce: Reduce | None = None) -> None:
         super().__init__()

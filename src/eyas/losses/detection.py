@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from eyas.assign.task_aligned import task_aligned
+from eyas.errors import UserError, suggest
 from eyas.head_output import HeadOutput
-from eyas.losses.criterion import Criterion, Reduce, TruthBatch
-from eyas.losses.distribution import distribution_focal
-from eyas.losses.giou import giou_loss
+from eyas.losses.box_terms import BOX_TERMS, Matched
+from eyas.losses.criterion import Criterion, PaddedTruth, Reduce, TruthBatch
 from eyas.losses.settings import LossSettings
 from eyas.losses.varifocal import varifocal
 from eyas.tensor_boxes import boxes_from_bins
@@ -23,17 +23,30 @@ class DetectionCriterion(Criterion):
     Args:
         settings: weights and constants; the defaults if None.
         reduce: averages a scalar over processes; the identity if None.
+
+    Raises:
+        UserError: the settings name a term that there is not.
     """
 
-    terms = ("class", "iou", "dfl")
+    static = True
 
     def __init__(self, settings: LossSettings | None = None, reduce: Reduce | None = None) -> None:
         super().__init__(reduce)
         self.settings = settings or LossSettings()
+        unknown = [name for name in self.settings.extra if name not in BOX_TERMS]
+        if unknown:
+            raise UserError(
+                f"There is no loss term '{unknown[0]}'{suggest(unknown[0], BOX_TERMS)}.",
+                expected="some of " + ", ".join(BOX_TERMS),
+                where="loss.extra",
+            )
+        self.terms = ("class", *self.settings.box_weights())
 
     def forward(self, output: HeadOutput, batch: TruthBatch) -> dict[str, Tensor]:
-        """Return the weighted terms "class", "iou" and "dfl", each a scalar."""
-        return detection_loss(*output, batch.boxes, batch.labels, batch.counts, self.settings, self.reduce)
+        """Return the weighted terms "class", "iou", "dfl" and those of `LossSettings.extra`, each a scalar."""
+        truth = (batch.boxes, batch.labels, batch.counts)
+        static = isinstance(batch, PaddedTruth)
+        return detection_loss(*output, *truth, self.settings, self.reduce, static=static)
 
 
 def detection_loss(
@@ -46,8 +59,10 @@ def detection_loss(
     counts: Tensor,
     settings: LossSettings | None = None,
     reduce_normaliser: Callable[[Tensor], Tensor] | None = None,
+    *,
+    static: bool = False,
 ) -> dict[str, Tensor]:
-    """Return the weighted terms "class", "iou" and "dfl", each a scalar; the training loss is their sum.
+    """Return the weighted terms: "class", "iou", "dfl" and those of `LossSettings.extra`; the loss is their sum.
 
     Every term is a sum over the batch divided by the sum of the assigned target scores (at least 1), so the terms
     stay comparable whatever the number of objects.
@@ -57,11 +72,13 @@ def detection_loss(
         box_logits: float [B, A, 4 * (reg_max + 1)], bins of the distances left, top, right, bottom in stride units.
         anchor_points: float [A, 2], cell centres in stride units.
         strides: float [A, 1], pixels.
-        truth_boxes: float [M, 4], xyxy in network pixels, all pictures' objects one after another.
+        truth_boxes: float [M, 4], xyxy in network pixels, all images' objects one after another.
         truth_labels: int64 [M].
-        counts: int64 [B], objects of each picture.
+        counts: int64 [B], objects of each image; rows beyond their sum are padding.
         settings: weights and constants.
         reduce_normaliser: maps the local sum of target scores to its mean over processes; the identity if None.
+        static: no shape depends on the data and nothing waits for the device. The gradients are the same to the bit,
+            the sums over positives to their rounding: zeros stand between the summands.
     """
     settings = settings or LossSettings()
     class_logits, box_logits = class_logits.float(), box_logits.float()
@@ -77,28 +94,34 @@ def detection_loss(
         counts,
         settings.assigner,
     )
-    normaliser = assigned.quality.sum()
+    if not static:
+        assigned = assigned.compact()
+    positive, anchor, row, quality = assigned
+    anchors = class_logits[..., 0].numel()
+    # What an entry that doesn't count would write goes to one place more at the end, which is cut off.
+    place = torch.where(positive, anchor, anchors)
+    normaliser = (
+        class_logits.new_zeros(anchors + 1).scatter_(0, place, quality)[:-1].view(class_logits.shape[:-1]).sum()
+    )
     if reduce_normaliser is not None:
         normaliser = reduce_normaliser(normaliser)
     normaliser = normaliser.clamp(min=1.0)
 
-    where = assigned.positive.nonzero(as_tuple=True)  # ([P], [P]): picture, anchor point
-    row = assigned.object_index[where]
-    quality = assigned.quality[where]
-    positive = torch.zeros_like(class_logits, dtype=torch.bool)
-    targets = torch.zeros_like(class_logits)
-    label = truth_labels[row]
-    positive[where[0], where[1], label] = True
-    targets[where[0], where[1], label] = quality
-    class_loss = varifocal(class_logits, targets, positive).sum()
+    classes = class_logits.shape[-1]
+    place = torch.where(positive, anchor * classes + truth_labels[row], anchors * classes)
+    spare = class_logits.new_zeros(anchors * classes + 1)
+    learnt = spare.bool().scatter_(0, place, True)[:-1].view_as(class_logits)
+    targets = spare.scatter_(0, place, quality)[:-1].view_as(class_logits)
+    class_loss = varifocal(class_logits, targets, learnt).sum()
 
-    truth = truth_boxes[row] / strides[where[1]]
-    points = anchor_points[where[1]]
+    cell = anchor % len(anchor_points)
+    points = anchor_points[cell]
+    truth = truth_boxes[row] / strides[cell]
     distances = torch.cat([points - truth[:, :2], truth[:, 2:] - points], dim=-1)
-    iou_loss = (giou_loss(boxes[where], truth) * quality).sum()
-    dfl_loss = (distribution_focal(box_logits[where], distances) * quality).sum()
-    return {
-        "class": settings.class_weight * class_loss / normaliser,
-        "iou": settings.iou_weight * iou_loss / normaliser,
-        "dfl": settings.dfl_weight * dfl_loss / normaliser,
-    }
+    matched = Matched(
+        boxes.flatten(0, 1).index_select(0, anchor), truth, box_logits.flatten(0, 1).index_select(0, anchor), distances
+    )
+    terms = {"class": settings.class_weight * class_loss / normaliser}
+    for name, weight in settings.box_weights().items():
+        terms[name] = weight * (BOX_TERMS[name](matched) * quality).sum() / normaliser
+    return terms

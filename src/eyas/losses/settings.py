@@ -13,6 +13,7 @@ class LossSettings:
 
     Attributes:
         class_weight, iou_weight, dfl_weight: factors of the three terms in the total.
+        extra: further terms of the boxes (`eyas.losses.box_terms.BOX_TERMS`) and their factors, as {"l1": 0.5}.
         weighting: fixed keeps these factors; uncertainty learns one more for each term.
         assigner: the constants of task-aligned assignment.
     """
@@ -20,5 +21,10 @@ class LossSettings:
     class_weight: float = 1.0
     iou_weight: float = 2.5
     dfl_weight: float = 0.5
+    extra: dict[str, float] = field(default_factory=dict)
     weighting: str = "fixed"
     assigner: TaskAlignedSettings = field(default_factory=TaskAlignedSettings)
+
+    def box_weights(self) -> dict[str, float]:
+        """Return the factors of all terms that concern boxes, by name."""
+        return {"iou": self.iou_weight, "dfl": self.dfl_weight, **self.extra}

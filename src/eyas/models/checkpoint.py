@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from eyas.errors import UserError, shorten
+from eyas.models.detection_net import DetectionNet
 from eyas.models.inert import Content, ForeignCodeError
 from eyas.models.infer import FIRST_HEAD, infer_spec, name_of
 from eyas.models.processing import classes_of
 from eyas.models.records import DEEPEST, Record, TensorRecord, plain
 from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import load_state, read_state
-from eyas.models.yolo_nas import YoloNas
 from eyas.models.zoo import build
 
 NESTS = ("ema_net", "net", "state_dict")  # the averaged weights first: they are the ones that were evaluated
@@ -94,7 +94,7 @@ class Checkpoint:
         spec = infer_spec(self.state, str(self.path))
         return name_of(spec) or spec
 
-    def network(self) -> YoloNas:
+    def network(self) -> DetectionNet:
         """Return the network with its weights, fused where they are.
 
         Raises:

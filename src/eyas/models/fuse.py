@@ -1,4 +1,4 @@
-"""Folding what training needs and inference does not: BatchNorms into convolutions, QARepVGG blocks into one 3x3.
+"""Folding what training needs and inference does not: BatchNorms and QARepVGG blocks into plain convolutions.
 
 Both functions return a new network in eval mode with the same outputs (within 1e-4 relative in float32); the one that
 was given stays as it is. A fused network is not trained further.
@@ -6,15 +6,16 @@ was given stays as it is. A fused network is not trained further.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from typing import TypeVar
+from types import MappingProxyType
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from eyas.models.layers import ConvBnAct, QARepVGG
+from eyas.models.surgery import Rules, replace_modules
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -34,7 +35,7 @@ class FusedConvAct(nn.Module):
 
 
 class FusedQARepVGG(nn.Module):
-    """A 3x3 convolution with bias and its activation: what a QARepVGG becomes; its weights are named `rbr_reparam`."""
+    """A convolution with bias and its activation: what a QARepVGG becomes; its weights are named `rbr_reparam`."""
 
     def __init__(self, conv: nn.Conv2d, act: nn.Module) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class FusedQARepVGG(nn.Module):
 
 
 def fuse_blocks(net: Net) -> Net:
-    """Return a copy with every QARepVGG as one 3x3 convolution; plain convolutions keep their BatchNorm."""
+    """Return a copy with every QARepVGG as one convolution; plain convolutions keep their BatchNorm."""
     return fused_where(net, lambda _, part: isinstance(part, QARepVGG))
 
 
@@ -79,24 +80,9 @@ def fused_where(net: Net, wanted: Callable[[str, nn.Module], bool]) -> Net:
         net: the network, as it is trained or fused in part already.
         wanted: says of each QARepVGG and ConvBnAct, by its name and itself, whether it is to be fused.
     """
-    net = copy.deepcopy(net).eval()
     with torch.no_grad():
-        _replace_children(net, "", wanted)
-    return net.requires_grad_(False)
-
-
-def _replace_children(module: nn.Module, above: str, wanted: Callable[[str, nn.Module], bool]) -> None:
-    """Replace the wanted descendants of `module`, whose own name ends in a dot or is empty, in place."""
-    for name, child in module.named_children():
-        full = above + name
-        if isinstance(child, QARepVGG):
-            if wanted(full, child):
-                module.register_module(name, _fuse_block(child))
-        elif isinstance(child, ConvBnAct):
-            if wanted(full, child):
-                module.register_module(name, _fuse_conv(child))
-        else:
-            _replace_children(child, f"{full}.", wanted)
+        small = replace_modules(net, RULES, wanted)
+    return cast(Net, small.eval().requires_grad_(False))
 
 
 def _fuse_block(block: QARepVGG) -> FusedQARepVGG:
@@ -106,7 +92,8 @@ def _fuse_block(block: QARepVGG) -> FusedQARepVGG:
     point = block.branch_1x1.weight.double()
     if block.residual:
         point = point + torch.eye(len(point), dtype=point.dtype, device=point.device)[:, :, None, None]
-    kernel = kernel + functional.pad(point, (1, 1, 1, 1))
+    middle = kernel.shape[-1] // 2
+    kernel = kernel + functional.pad(point, (middle,) * 4)
     return FusedQARepVGG(
         _conv_like(block.branch_3x3.conv, *fold_bn(kernel, bias + block.branch_1x1.bias.double(), block.post_bn)),
         block.act,
@@ -120,8 +107,13 @@ def _fuse_conv(layer: ConvBnAct) -> FusedConvAct:
 
 def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     """Return a convolution with the geometry, device and type of `conv`, and a bias."""
-    kernel, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
-    out = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride, padding, device="meta")
+    out = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]),
+        groups=conv.groups, device="meta",
+    )  # fmt: skip
     out.weight = nn.Parameter(weight.to(conv.weight))
     out.bias = nn.Parameter(bias.to(conv.weight))
     return out
+
+
+RULES: Rules = MappingProxyType({QARepVGG: _fuse_block, ConvBnAct: _fuse_conv})

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from eyas.errors import UserError
-from eyas.models.layers import BlockKind
+from eyas.models.layers import BLOCKS
 from eyas.models.spec import StageSpec, YoloNasSpec
 from eyas.models.zoo import SPECS
 
 State = Mapping[str, Tensor]
 
 FIRST_HEAD = "heads.head1.cls_pred.weight"  # [classes, width, 1, 1]
-BLOCK_WEIGHTS = ("branch_3x3.conv.weight", "rbr_reparam.weight")  # of a QARepVGG, as it is trained or fused
 
 
 def infer_spec(state: State, where: str = "weights") -> YoloNasSpec:
@@ -34,18 +33,16 @@ def infer_spec(state: State, where: str = "weights") -> YoloNasSpec:
             where=where,
             expected="the tensors of YOLO-NAS: S, M, L, or one of other widths",
         )
-    stem_kind, stem_width = shapes.block("backbone.stem.conv")
+    stem_kind, stem_kernel, stem_width = shapes.block("backbone.stem.conv")
     return YoloNasSpec(
         stem_width=stem_width,
-        stages=tuple(
-            shapes.stage(f"backbone.stage{i}.blocks", shapes.block(f"backbone.stage{i}.downsample")[0])
-            for i in range(1, 5)
-        ),
+        stages=tuple(shapes.stage(f"backbone.stage{i}.blocks", f"backbone.stage{i}.downsample") for i in range(1, 5)),
         context_hidden=shapes.out("backbone.context_module.cv1.conv.weight"),
         context_width=shapes.out("backbone.context_module.cv2.conv.weight"),
         neck=tuple(shapes.stage(f"neck.neck{i}.blocks") for i in range(1, 5)),
         head_widths=tuple(shapes.inside(f"heads.head{i}.cls_pred.weight") for i in range(1, 4)),
         stem_block=stem_kind,
+        stem_kernel=stem_kernel,
         reg_max=shapes.out("heads.head1.reg_pred.weight") // 4 - 1,
     )
 
@@ -70,27 +67,35 @@ class _Shapes:
         """Return the number of input channels of a convolution."""
         return self._dims(name)[1]
 
-    def block(self, prefix: str) -> tuple[BlockKind, int]:
-        """Return (kind, output channels) of a 3x3 block."""
-        for name in BLOCK_WEIGHTS:
-            if f"{prefix}.{name}" in self.state:
-                return "qarepvgg", self.out(f"{prefix}.{name}")
-        return "conv", self.out(f"{prefix}.conv.weight")
+    def block(self, prefix: str) -> tuple[str, int, int]:
+        """Return (kind, size of the kernel, output channels) of a block."""
+        for kind, row in BLOCKS.items():
+            for kernel, out in zip(row.kernels, row.outs, strict=True):
+                if f"{prefix}.{kernel}" in self.state:
+                    return kind, self._dims(f"{prefix}.{kernel}")[2], self.out(f"{prefix}.{out}")
+        return "conv", 3, self.out(f"{prefix}.conv.weight")  # which says that it is missing
 
-    def stage(self, prefix: str, kind: BlockKind | None = None) -> StageSpec:
-        """Return the stage whose CSP layer has that name; its kind is the bottlenecks' unless it is given."""
+    def stage(self, prefix: str, downsample: str = "") -> StageSpec:
+        """Return the stage whose CSP layer has that name.
+
+        Args:
+            prefix: the name.
+            downsample: the name of the block before, whose kind and kernel are the stage's; the first bottleneck's if
+                there is none.
+        """
         depth = 0
         while any(name.startswith(f"{prefix}.bottlenecks.{depth}.") for name in self.state):
             depth += 1
         hidden = self.out(f"{prefix}.conv1.conv.weight")
-        if kind is None:
-            kind = self.block(f"{prefix}.bottlenecks.0.cv1")[0] if depth else "conv"
+        first = downsample or (f"{prefix}.bottlenecks.0.cv1" if depth else "")
+        kind, kernel = self.block(first)[:2] if first else ("conv", 3)
         return StageSpec(
             channels=self.out(f"{prefix}.conv3.conv.weight"),
             depth=depth,
             hidden=hidden,
             concat_intermediates=depth > 0 and self.inside(f"{prefix}.conv3.conv.weight") == hidden * (2 + depth),
             block=kind,
+            kernel=kernel,
         )
 
     def _dims(self, name: str) -> tuple[int, ...]:

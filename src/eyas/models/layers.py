@@ -1,17 +1,87 @@
-"""The layers YOLO-NAS is made of. Attribute names are the public checkpoints' own: they are part of the file format."""
+"""Convolutions and blocks, and the factory through which every part of a network gets them.
+
+Attribute names are the public checkpoints' own: they are part of the file format.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, assert_never
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, assert_never
 
-import torch
 from torch import Tensor, nn
 
 Activation = Literal["relu", "silu", "hardswish", "identity"]
-BlockKind = Literal["qarepvgg", "conv"]
 
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.03
+KERNELS = (3, 5)  # sizes of a block's kernel
+# The kernel into which SuperGradients fuses a QARepVGG. Public files carry it unfused too, where it means nothing; the
+# block has it no more (`eyas.models.public_form`).
+PLACEHOLDER = "rbr_reparam"
+
+
+class MakeConv(Protocol):
+    """Makes a convolution whose padding keeps the size (at stride 1)."""
+
+    def __call__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, groups: int = 1, bias: bool = False
+    ) -> nn.Conv2d:
+        """Return it."""
+
+
+class MakeNorm(Protocol):
+    """Makes what normalizes the channels after a convolution."""
+
+    def __call__(self, channels: int) -> nn.BatchNorm2d:
+        """Return it."""
+
+
+class MakeUpsample(Protocol):
+    """Makes a layer that doubles the size."""
+
+    def __call__(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Return it: [B, in, H, W] -> [B, out, 2 H, 2 W]."""
+
+
+@dataclass(frozen=True)
+class BlockArgs:
+    """What a block is to be: [B, in_channels, H, W] -> [B, out_channels, H / stride, W / stride].
+
+    Attributes:
+        kind: a name in `BLOCKS`.
+        in_channels, out_channels: widths.
+        kernel: 3 or 5.
+        stride: 1 or 2.
+        activation: after its convolutions.
+        residual: add the input itself, in kinds that have such a shortcut; needs equal widths and stride 1.
+    """
+
+    kind: str
+    in_channels: int
+    out_channels: int
+    kernel: int = 3
+    stride: int = 1
+    activation: Activation = "relu"
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The factory that every part of a network takes: another one makes a network of other layers.
+
+    Attributes:
+        conv: bare convolutions, everywhere.
+        norm: what follows them.
+        block: the blocks of the stages; it is given the factory, of whose parts it makes them.
+        upsample: the way up of the neck.
+    """
+
+    conv: MakeConv
+    norm: MakeNorm
+    block: Callable[[BlockArgs, Layers], nn.Module]
+    upsample: MakeUpsample
 
 
 def make_activation(kind: Activation) -> nn.Module:
@@ -29,9 +99,21 @@ def make_activation(kind: Activation) -> nn.Module:
             assert_never(kind)
 
 
+def make_conv(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, groups: int = 1, bias: bool = False
+) -> nn.Conv2d:
+    """Return a convolution; its padding keeps the size."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
+
+
 def make_bn(channels: int) -> nn.BatchNorm2d:
     """Return a BatchNorm with the statistics' constants that the whole family uses."""
     return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
+
+
+def make_upsample(in_channels: int, out_channels: int) -> nn.Module:
+    """Return a transposed convolution that doubles the size."""
+    return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
 
 
 class ConvBnAct(nn.Module):
@@ -42,14 +124,18 @@ class ConvBnAct(nn.Module):
         kernel: odd kernel size; padding keeps the size.
         stride: 1 or 2.
         activation: what follows the BatchNorm.
+        groups: of the convolution.
+        layers: makes the parts.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, activation: Activation = "relu"
-    ) -> None:
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, activation: Activation = "relu",
+        groups: int = 1, layers: Layers | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
-        self.bn = make_bn(out_channels)
+        layers = layers or LAYERS
+        self.conv = layers.conv(in_channels, out_channels, kernel, stride, groups=groups)
+        self.bn = layers.norm(out_channels)
         self.act = make_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +147,7 @@ class ConvBnAct(nn.Module):
 class QARepVGG(nn.Module):
     """Re-parameterisable block that stays quantizable: act(post_bn(bn(conv3x3(x)) + conv1x1(x) [+ x])).
 
-    It becomes one 3x3 convolution for inference (`eyas.models.fuse`). The BatchNorm after the sum keeps the fused
+    It becomes one convolution for inference (`eyas.models.fuse`). The BatchNorm after the sum keeps the fused
     weights' range narrow (QARepVGG, arXiv 2212.01593, variant S4).
 
     Args:
@@ -69,29 +155,27 @@ class QARepVGG(nn.Module):
         stride: 1 or 2.
         activation: what follows the sum.
         residual: add x itself (needs equal widths and stride 1).
+        kernel: 3 or 5, of the larger convolution, whose name `branch_3x3` is the file format's.
+        layers: makes the parts.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int = 1,
-        activation: Activation = "relu",
-        residual: bool = True,
-    ) -> None:
+        self, in_channels: int, out_channels: int, stride: int = 1, activation: Activation = "relu",
+        residual: bool = True, kernel: int = 3, layers: Layers | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         assert not residual or (in_channels == out_channels and stride == 1)
+        layers = layers or LAYERS
         self.stride = stride
         self.residual = residual
-        self.branch_3x3 = ConvBnAct(in_channels, out_channels, 3, stride, "identity")
+        self.branch_3x3 = ConvBnAct(in_channels, out_channels, kernel, stride, "identity", layers=layers)
         # Stride 1 on a thinned-out input, not stride 2: the backward of a strided 1x1 convolution with 3 input
         # channels in channels_last corrupts the heap on CPUs (torch 2.13 and 2.15). The result is the same.
-        self.branch_1x1 = nn.Conv2d(in_channels, out_channels, 1)
-        self.post_bn = make_bn(out_channels)
-        # Where the fused kernel goes. Public checkpoints carry it unfused too, so it is in the state dict; it takes no
-        # part in training.
-        self.rbr_reparam = nn.Conv2d(in_channels, out_channels, 3, stride, 1).requires_grad_(False)
+        self.branch_1x1 = layers.conv(in_channels, out_channels, 1, bias=True)
+        self.post_bn = layers.norm(out_channels)
         self.act = make_activation(activation)
+        # Drawn and let go, as the placeholder once was: a seed goes on giving the weights that it always gave.
+        make_conv(in_channels, out_channels, kernel, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output: [B, in, H, W] -> [B, out, H / stride, W / stride]."""
@@ -103,85 +187,75 @@ class QARepVGG(nn.Module):
         out: Tensor = self.act(self.post_bn(total))
         return out
 
-
-def make_block(
-    kind: BlockKind, in_channels: int, out_channels: int, stride: int, activation: Activation, residual: bool
-) -> nn.Module:
-    """Return a 3x3 block of the given kind; `residual` concerns the QARepVGG only."""
-    match kind:
-        case "qarepvgg":
-            return QARepVGG(in_channels, out_channels, stride, activation, residual)
-        case "conv":
-            return ConvBnAct(in_channels, out_channels, 3, stride, activation)
-        case _:
-            assert_never(kind)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Load without the placeholder, which public files and states of older runs have."""
+        for part in ("weight", "bias"):
+            state_dict.pop(f"{prefix}{PLACEHOLDER}.{part}", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class Bottleneck(nn.Module):
-    """Two 3x3 blocks and a weighted shortcut: alpha * x + cv2(cv1(x)), alpha learned; [B, C, H, W] -> the same."""
-
-    def __init__(self, channels: int, block: BlockKind, activation: Activation) -> None:
-        super().__init__()
-        self.cv1 = make_block(block, channels, channels, 1, activation, residual=True)
-        self.cv2 = make_block(block, channels, channels, 1, activation, residual=True)
-        self.alpha = nn.Parameter(torch.ones(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return alpha * x + cv2(cv1(x))."""
-        out: Tensor = self.alpha * x + self.cv2(self.cv1(x))
-        return out
-
-
-class CspLayer(nn.Module):
-    """Cross-stage partial layer (CSPNet, arXiv 1911.11929): half of the work is a chain of bottlenecks.
+class DepthwiseSeparable(nn.Module):
+    """A convolution of each channel for itself, then one of kernel 1 over all (MobileNet, arXiv 1704.04861).
 
     Args:
-        in_channels, out_channels: widths outside.
-        depth: number of bottlenecks.
-        hidden: width of each half.
-        concat_intermediates: give the last 1x1 convolution every bottleneck's input too, not the chain's end only.
-        block: kind of the bottlenecks' 3x3 blocks.
-        activation: for all convolutions.
+        in_channels, out_channels: widths.
+        kernel: of the first convolution.
+        stride: 1 or 2, of the first convolution.
+        activation: after both.
+        layers: makes the parts.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, depth: int, hidden: int, concat_intermediates: bool,
-        block: BlockKind, activation: Activation,
+        self, in_channels: int, out_channels: int, kernel: int, stride: int, activation: Activation,
+        layers: Layers | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.concat_intermediates = concat_intermediates
-        self.conv1 = ConvBnAct(in_channels, hidden, 1, activation=activation)
-        self.conv2 = ConvBnAct(in_channels, hidden, 1, activation=activation)
-        parts = 2 + (depth if concat_intermediates else 0)
-        self.conv3 = ConvBnAct(hidden * parts, out_channels, 1, activation=activation)
-        self.bottlenecks = nn.ModuleList(Bottleneck(hidden, block, activation) for _ in range(depth))
+        self.depthwise = ConvBnAct(in_channels, in_channels, kernel, stride, activation, in_channels, layers)
+        self.pointwise = ConvBnAct(in_channels, out_channels, 1, activation=activation, layers=layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's output: [B, in, H, W] -> [B, out, H, W]."""
-        chain = [self.conv1(x)]
-        for bottleneck in self.bottlenecks:
-            chain.append(bottleneck(chain[-1]))
-        kept = chain if self.concat_intermediates else chain[-1:]
-        out: Tensor = self.conv3(torch.cat([*kept, self.conv2(x)], 1))
+        """Return the block's output: [B, in, H, W] -> [B, out, H / stride, W / stride]."""
+        out: Tensor = self.pointwise(self.depthwise(x))
         return out
 
 
-class Spp(nn.Module):
-    """Spatial pyramid pooling: max-pools of 5, 9 and 13 beside the input, between two 1x1 convolutions.
+@dataclass(frozen=True)
+class BlockRow:
+    """A kind of block.
 
-    The pools of 9 and 13 are two and three pools of 5 in a row: the same values for a third of the work.
+    Attributes:
+        make: makes one.
+        kernels: names of the tensor that tells the kind and the size of the kernel, trained or fused: [_, _, k, k].
+        outs: names of the tensor whose first dimension is the output's width, trained or fused.
     """
 
-    def __init__(self, in_channels: int, hidden: int, out_channels: int, activation: Activation) -> None:
-        super().__init__()
-        self.cv1 = ConvBnAct(in_channels, hidden, 1, activation=activation)
-        self.cv2 = ConvBnAct(hidden * 4, out_channels, 1, activation=activation)
-        self.pool = nn.MaxPool2d(5, stride=1, padding=2)
+    make: Callable[[BlockArgs, Layers], nn.Module]
+    kernels: tuple[str, ...]
+    outs: tuple[str, ...]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the module's output: [B, in, H, W] -> [B, out, H, W]."""
-        pools = [self.cv1(x)]
-        for _ in range(3):
-            pools.append(self.pool(pools[-1]))
-        out: Tensor = self.cv2(torch.cat(pools, 1))
-        return out
+
+_QAREPVGG = ("branch_3x3.conv.weight", f"{PLACEHOLDER}.weight")
+BLOCKS: Mapping[str, BlockRow] = MappingProxyType({
+    "qarepvgg": BlockRow(
+        lambda a, layers: QARepVGG(
+            a.in_channels, a.out_channels, a.stride, a.activation, a.residual, a.kernel, layers
+        ),
+        _QAREPVGG, _QAREPVGG,
+    ),
+    "conv": BlockRow(
+        lambda a, layers: ConvBnAct(a.in_channels, a.out_channels, a.kernel, a.stride, a.activation, layers=layers),
+        ("conv.weight",), ("conv.weight",),
+    ),
+    "dwconv": BlockRow(
+        lambda a, layers: DepthwiseSeparable(a.in_channels, a.out_channels, a.kernel, a.stride, a.activation, layers),
+        ("depthwise.conv.weight",), ("pointwise.conv.weight",),
+    ),
+})  # fmt: skip
+
+
+def make_block(args: BlockArgs, layers: Layers) -> nn.Module:
+    """Return the block that the row of its kind makes."""
+    return BLOCKS[args.kind].make(args, layers)
+
+
+LAYERS = Layers(make_conv, make_bn, make_block, make_upsample)

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from eyas.checks import check_whole, shown
 from eyas.errors import UserError, suggest
-from eyas.models.layers import Activation, BlockKind
+from eyas.models.backbones import BACKBONES
+from eyas.models.heads import HEADS
+from eyas.models.layers import BLOCKS, KERNELS, Activation
 from eyas.types import checked_fields
-
-HeadKind = Literal["ndfl"]
 
 # Far beyond any detector that runs in real time; a spec beyond them would only take this machine's memory or time.
 MAX_WIDTH = 8192
 MAX_DEPTH = 100
 MAX_BINS = 255
 MAX_WEIGHTS = 300_000_000
+BITS = (8, 16, 32)
+# Fields that the first version did not have: left out where they have their defaults, so that what is written of a
+# network without them stays the same and older versions read it.
+LATER = frozenset({"kernel", "bits", "stem_kernel", "stem_bits", "backbone"})
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Raise a UserError unless `value` is one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         near = suggest(value, choices) if isinstance(value, str) else ""
         raise UserError(
             f"Unknown {name} {shown(value)}{near}.",
             where=name,
             expected="one of " + ", ".join(choices),
         )
+
+
+def _check_number(name: str, value: object, choices: tuple[int, ...]) -> None:
+    """Raise a UserError unless `value` is one of `choices`, and no 3.0 either."""
+    if type(value) is not int or value not in choices:
+        raise UserError(f"{name} is {shown(value)}.", where=name, expected="one of " + ", ".join(map(str, choices)))
+
+
+def _fields(value: StageSpec | YoloNasSpec) -> dict[str, Any]:
+    """Return the fields of a spec, without later ones that have their defaults."""
+    fields = {one.name: (getattr(value, one.name), one.default) for one in dataclasses.fields(value)}
+    return {name: own for name, (own, default) in fields.items() if name not in LATER or own != default}
 
 
 @dataclass(frozen=True)
@@ -41,14 +57,20 @@ class StageSpec:
         depth: number of bottlenecks in its CSP layer.
         hidden: width of the bottlenecks.
         concat_intermediates: give every bottleneck's input to the CSP layer's last convolution.
-        block: kind of the 3x3 blocks: in the bottlenecks, and in a backbone stage's downsampling.
+        block: kind of the blocks, a row of `eyas.models.layers.BLOCKS`: in the bottlenecks, and in a backbone stage's
+            downsampling.
+        kernel: size of these blocks' kernel, 3 or 5.
+        bits: of these blocks' weights and activations where the network is quantized: 8, 16, or 32 for not at all.
+            Training does not look at it.
     """
 
     channels: int
     depth: int
     hidden: int
     concat_intermediates: bool = False
-    block: BlockKind = "qarepvgg"
+    block: str = "qarepvgg"
+    kernel: int = 3
+    bits: int = 32
 
     def __post_init__(self) -> None:
         """Refuse values that no network can be built from."""
@@ -61,7 +83,9 @@ class StageSpec:
                 where="concat_intermediates",
                 expected="true or false",
             )
-        _check_choice("block", self.block, get_args(BlockKind))
+        _check_choice("block", self.block, BLOCKS)
+        _check_number("kernel", self.kernel, KERNELS)
+        _check_number("bits", self.bits, BITS)
 
 
 @dataclass(frozen=True)
@@ -79,7 +103,11 @@ class YoloNasSpec:
         stem_block: kind of the first convolution.
         activation: after every convolution but the predictions.
         reg_max: the distance to a box's side is an expectation over the bins 0..reg_max, in strides.
-        head: "ndfl", YOLO-NAS's own: dense predictions, distances as distributions, to be followed by NMS.
+        head: kind of the heads, a row of `eyas.models.heads.HEADS`. "ndfl" is YOLO-NAS's own: dense predictions,
+            distances as distributions, to be followed by NMS.
+        backbone: its kind, a row of `eyas.models.backbones.BACKBONES`.
+        stem_kernel: size of the first convolution's kernel, 3 or 5.
+        stem_bits: of the first convolution, as a stage's `bits`.
     """
 
     stem_width: int
@@ -88,10 +116,13 @@ class YoloNasSpec:
     context_width: int
     neck: tuple[StageSpec, ...]
     head_widths: tuple[int, ...]
-    stem_block: BlockKind = "qarepvgg"
+    stem_block: str = "qarepvgg"
     activation: Activation = "relu"
     reg_max: int = 16
-    head: HeadKind = "ndfl"
+    head: str = "ndfl"
+    backbone: str = "yolo_nas"
+    stem_kernel: int = 3
+    stem_bits: int = 32
 
     def __post_init__(self) -> None:
         """Refuse values that no network can be built from."""
@@ -105,9 +136,12 @@ class YoloNasSpec:
         check_whole("reg_max", self.reg_max, 1, MAX_BINS)
         for width in self.head_widths:
             check_whole("head_widths", width, 1, MAX_WIDTH)
-        _check_choice("stem_block", self.stem_block, get_args(BlockKind))
+        _check_choice("stem_block", self.stem_block, BLOCKS)
+        _check_number("stem_kernel", self.stem_kernel, KERNELS)
+        _check_number("stem_bits", self.stem_bits, BITS)
         _check_choice("activation", self.activation, ("relu", "silu", "hardswish"))
-        _check_choice("head", self.head, get_args(HeadKind))
+        _check_choice("head", self.head, HEADS)
+        _check_choice("backbone", self.backbone, BACKBONES)
         if self._weights() > MAX_WEIGHTS:
             raise UserError(
                 f"The network would have some {self._weights() / 1e6:.0f} million weights.",
@@ -116,18 +150,19 @@ class YoloNasSpec:
             )
 
     def _weights(self) -> int:
-        """Return about how many weights the network has, without making it: those of its 3x3 convolutions."""
+        """Return about how many weights the network has, without making it: those of its large convolutions."""
         total, before = 0, self.stem_width
         for stage in (*self.stages, *self.neck):
-            total += 9 * before * stage.channels + 2 * stage.depth * 9 * stage.hidden**2
+            total += stage.kernel**2 * (before * stage.channels + 2 * stage.depth * stage.hidden**2)
             total += (2 + stage.depth * stage.concat_intermediates) * stage.hidden * stage.channels
             before = stage.channels
         total += 4 * self.context_hidden * self.context_width
         return total + sum(2 * 9 * width**2 for width in self.head_widths)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        return dataclasses.asdict(self)
+        """Return the fields, ready for JSON; later ones only where they differ from their defaults."""
+        stages = {name: tuple(map(_fields, getattr(self, name))) for name in ("stages", "neck")}
+        return {**_fields(self), **stages}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> YoloNasSpec:

@@ -7,35 +7,33 @@ from pathlib import Path
 from typing import TypeVar
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from eyas.errors import UserError
 from eyas.files import atomic_path
+from eyas.models.detection_net import head_row_of
 from eyas.models.fuse import fused_where
-from eyas.models.layers import BN_EPS, ConvBnAct, QARepVGG
+from eyas.models.layers import PLACEHOLDER, ConvBnAct, QARepVGG
+from eyas.models.public_form import State, from_public_state, to_public_state, unfold_blocks
 
 Net = TypeVar("Net", bound=nn.Module)
-State = Mapping[str, Tensor]
-
-CLASS_PREDICTION = ".cls_pred."  # the tensors whose rows are classes
 # Kind of layer -> (a tensor that it has as it is trained only, one that it has when it is fused).
 FORMS: Mapping[type[nn.Module], tuple[str, str]] = {
-    QARepVGG: ("branch_3x3.conv.weight", "rbr_reparam.weight"),
+    QARepVGG: ("branch_3x3.conv.weight", f"{PLACEHOLDER}.weight"),
     ConvBnAct: ("bn.running_mean", "conv.bias"),
 }
 SHOWN = 5  # how many names an error lists
 
 
 def save_model(net: nn.Module, path: Path) -> None:
-    """Write the network's state dict to `path` atomically, as safetensors.
+    """Write the network's weights to `path` atomically, as safetensors in the public form (`to_public_state`).
 
     Raises:
         UserError: the disk is full; what stood at `path` before is untouched.
     """
     # safetensors wants plain memory order; channels_last is a way to compute, not a property of the weights.
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in to_public_state(net.state_dict()).items()}
     with atomic_path(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(state, {"format": "pt"}))
 
@@ -76,7 +74,7 @@ def load_state(state: State, net: Net, where: str = "weights") -> Net:
     Raises:
         UserError: tensors are missing, of another shape, or unknown; the first few are named.
     """
-    state = unfold_blocks(state, net)
+    state = unfold_blocks(from_public_state(state), net)
     target = _in_form_of(state, net)
     check_state(state, target, where)
     target.load_state_dict(state)
@@ -99,39 +97,6 @@ def _fused_part(state: State, name: str, part: nn.Module) -> bool:
         return False
     trained, fused = FORMS[type(part)]
     return f"{name}.{trained}" not in state and f"{name}.{fused}" in state
-
-
-def unfold_blocks(state: State, net: nn.Module) -> dict[str, Tensor]:
-    """Return the weights with partially fused blocks as blocks that can be trained, of the same answers.
-
-    A partially fused block is one convolution and the BatchNorm after it. The same comes from a whole block whose 3x3
-    has that kernel and a BatchNorm that changes nothing, while its 1x1 takes away what the shortcut adds. Trained on,
-    that is the very function too: the second BatchNorm undoes whatever the first one scales.
-
-    Args:
-        state: weights under the network's names; blocks of any form.
-        net: a network as it is trained, of the weights' spec.
-    """
-    whole = dict(state)
-    for name, block in net.named_modules():
-        if not isinstance(block, QARepVGG) or f"{name}.branch_3x3.conv.weight" in state:
-            continue
-        if f"{name}.post_bn.weight" not in state or f"{name}.rbr_reparam.weight" not in state:
-            continue
-        kernel, bias = state[f"{name}.rbr_reparam.weight"], state[f"{name}.rbr_reparam.bias"]
-        # Only what is there already and fits is unfolded; the check of names and shapes tells the rest.
-        point = torch.zeros_like(kernel[:, :, :1, :1])
-        if block.residual and point.shape[0] == point.shape[1]:
-            point[:, :, 0, 0] = -torch.eye(len(point), dtype=point.dtype)
-        ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
-        norm = {"weight": ones * (1 + BN_EPS) ** 0.5, "bias": zeros, "running_mean": zeros, "running_var": ones}
-        whole |= {f"{name}.branch_3x3.conv.weight": kernel, f"{name}.branch_1x1.weight": point}
-        whole |= {f"{name}.branch_3x3.bn.{part}": value.clone() for part, value in norm.items()}
-        whole[f"{name}.branch_3x3.bn.num_batches_tracked"] = torch.tensor(0)
-        whole[f"{name}.branch_1x1.bias"] = bias
-        whole[f"{name}.rbr_reparam.weight"] = torch.zeros_like(kernel)
-        whole[f"{name}.rbr_reparam.bias"] = torch.zeros_like(bias)
-    return whole
 
 
 def check_state(state: State, net: nn.Module, where: str) -> None:
@@ -174,22 +139,22 @@ def transfer(
     Raises:
         UserError: the weights are fused, tensors don't fit, or the number of names is not the number of rows.
     """
-    state = unfold_blocks(state, net)
+    state = unfold_blocks(from_public_state(state), net)
     if _is_fused(state, net):
         raise UserError(
             "The weights are of a fused network, which can't be trained further.",
             expected="weights as training wrote them",
             fix="start from the run that the fused network was made of",
         )
-    own = net.state_dict()
+    own, marks = net.state_dict(), head_row_of(net).class_rows
     if from_classes is not None:
-        _check_names(state, from_classes, "the weights")
-    _check_names(own, to_classes, "the model")
+        _check_names(state, from_classes, "the weights", marks)
+    _check_names(own, to_classes, "the model", marks)
     source = {_plain(name): row for row, name in enumerate(from_classes or ())}
     pairs = [(row, source[_plain(name)]) for row, name in enumerate(to_classes) if _plain(name) in source]
     merged = dict(state)
     for name, tensor in own.items():
-        if CLASS_PREDICTION in name and name in state:
+        if name in state and any(mark in name for mark in marks):
             rows = tensor.clone()
             if state[name].shape[1:] != rows.shape[1:]:
                 continue  # a model of another size: the check below says so
@@ -201,10 +166,10 @@ def transfer(
     return tuple(to_classes[row] for row, _ in pairs)
 
 
-def _check_names(state: State, classes: Sequence[str], whose: str) -> None:
-    """Raise a UserError unless there are as many names as rows in each class prediction."""
+def _check_names(state: State, classes: Sequence[str], whose: str, marks: tuple[str, ...]) -> None:
+    """Raise a UserError unless there are as many names as rows in each tensor that has a row for each class."""
     for name, tensor in state.items():
-        if CLASS_PREDICTION in name and len(tensor) != len(classes):
+        if any(mark in name for mark in marks) and len(tensor) != len(classes):
             raise UserError(
                 f"{len(classes)} class names were given for {whose}, which tell {len(tensor)} classes apart.",
                 where=name,

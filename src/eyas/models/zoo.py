@@ -8,8 +8,10 @@ from typing import Any
 
 from eyas.checks import shown
 from eyas.errors import UserError, suggest
+from eyas.models.detection_net import DetectionNet, build_net
+from eyas.models.layers import LAYERS, Layers
 from eyas.models.spec import StageSpec, YoloNasSpec
-from eyas.models.yolo_nas import YoloNas
+from eyas.types import Vocabulary
 
 _REFERENCE_CHANNELS = (96, 192, 384, 768)
 _REFERENCE_DEPTHS = (2, 3, 5, 2)
@@ -34,7 +36,7 @@ def _neck(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> tupl
     """Return the neck's stages from the widths and the (depth, hidden): plain convolutions on the way down."""
     kinds = ("qarepvgg", "qarepvgg", "conv", "conv")
     return tuple(
-        StageSpec(width, depth, hidden, False, kind)  # type: ignore[arg-type]
+        StageSpec(width, depth, hidden, False, kind)
         for width, (depth, hidden), kind in zip(channels, sizes, kinds, strict=True)
     )
 
@@ -94,19 +96,22 @@ def resolve(name: str) -> YoloNasSpec:
     return SPECS[full]
 
 
-def build(name_or_spec: str | YoloNasSpec, num_classes: int) -> YoloNas:
+def build(name_or_spec: str | YoloNasSpec, classes: int | Vocabulary, layers: Layers = LAYERS) -> DetectionNet:
     """Return a new, untrained network.
 
     Args:
         name_or_spec: a name that `resolve` knows, or any spec.
-        num_classes: how many classes, at least 1.
+        classes: the classes, or just how many there are, at least 1.
+        layers: makes every layer; plain ones by default.
 
     Raises:
         UserError: no such name, or no class.
     """
-    if num_classes < 1:
-        raise UserError(f"A detector of {num_classes} classes can't be built.", expected="at least 1 class")
-    return YoloNas(resolve(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec, num_classes)
+    if isinstance(classes, int):
+        if classes < 1:
+            raise UserError(f"A detector of {classes} classes can't be built.", expected="at least 1 class")
+        classes = Vocabulary.numbered(classes)
+    return build_net(resolve(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec, classes, layers)
 
 
 def describe(name_or_spec: str | YoloNasSpec) -> dict[str, Any]:
@@ -116,8 +121,12 @@ def describe(name_or_spec: str | YoloNasSpec) -> dict[str, Any]:
     return {"kind": KIND, "name": "", "spec": name_or_spec.to_dict()}
 
 
-def build_described(model: Mapping[str, Any], num_classes: int) -> YoloNas:
+def build_described(model: Mapping[str, Any], classes: int | Vocabulary, layers: Layers = LAYERS) -> DetectionNet:
     """Return a new network from the entry "model" of a run's `config.json`, as `describe` returns it.
+
+    Args:
+        model: the entry.
+        classes, layers: as for `build`.
 
     Raises:
         UserError: the kind is unknown or the spec is not one.
@@ -128,4 +137,4 @@ def build_described(model: Mapping[str, Any], num_classes: int) -> YoloNas:
             where="config.json, model",
             expected=f"'{KIND}' with a spec",
         )
-    return build(YoloNasSpec.from_dict(model["spec"]), num_classes)
+    return build(YoloNasSpec.from_dict(model["spec"]), classes, layers)

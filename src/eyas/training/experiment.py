@@ -15,8 +15,8 @@ from torch import nn
 from eyas.artifacts import layout
 from eyas.artifacts.run import Run
 from eyas.losses.criterion import Criterion
-from eyas.losses.detection import DetectionCriterion
 from eyas.losses.weighting import weighed
+from eyas.models.detection_net import head_row_of
 from eyas.models.zoo import build_described
 from eyas.terminal import open_console, tell
 from eyas.training.callbacks.best_epochs import BestEpochs
@@ -29,6 +29,7 @@ from eyas.training.callbacks.save import Saver, Stopper
 from eyas.training.callbacks.sheets import Sheets
 from eyas.training.callbacks.track import Track
 from eyas.training.callbacks.weight_average import WeightAverage
+from eyas.training.callbacks.whole_step import WholeStep
 from eyas.training.data import DetectionData
 from eyas.training.loggers import check_loggers
 from eyas.training.module import DetectionModule
@@ -79,11 +80,13 @@ def _best_epochs(parts: Parts) -> BestEpochs | None:
     return BestEpochs(parts.folder, count) if count else None
 
 
-# Their order is the one in which they are called. The average moves before anything looks at it; the stopper, which
-# saves the state, comes last, so that it saves what all have come to.
+# Their order is the one in which they are called. The average is made before the whole step, which moves it along, and
+# moves before anything looks at it; the stopper, which saves the state, comes last, so that it saves what all have come
+# to.
 CALLBACKS: Mapping[str, Callable[[Parts], L.Callback | None]] = MappingProxyType(
     {
         "average": lambda parts: WeightAverage(parts.recipe.optim.ema),
+        "step": lambda parts: WholeStep(parts.recipe.trainer.step, parts.console),
         "finite": lambda _: FiniteCheck(),
         "evaluation": lambda parts: Evaluation(keep=parts.recipe.trainer.sheets),
         "tables": lambda parts: Recorder(parts.folder),
@@ -179,8 +182,8 @@ def build(
     check_loggers(recipe.trainer.logger)
     L.seed_everything(recipe.trainer.seed, verbose=False)
     data = data or make_data(recipe)
-    criterion = weighed(DetectionCriterion(recipe.loss, mean_over_processes), recipe.loss.weighting)
     net, notes = _network(recipe, folder, data, saved)
+    criterion = weighed(head_row_of(net).criterion(recipe.loss, mean_over_processes), recipe.loss.weighting)
     if data.dropped:
         notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
     if first_process():

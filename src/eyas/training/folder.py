@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,11 +17,13 @@ from eyas.artifacts.run import Run, RunConfig, RunFolder
 from eyas.data.record import hash_index
 from eyas.errors import UserError
 from eyas.files import write_json
-from eyas.models.zoo import describe
+from eyas.models.heads import HEADS
+from eyas.models.zoo import describe, resolve
 from eyas.training.data import DetectionData
 from eyas.training.network import resolve_spec
 from eyas.training.origin import read_parents, write_origin
 from eyas.training.recipe import Recipe
+from eyas.types import DETECT
 
 PACKAGES = ("eyas", "torch", "lightning", "numpy", "opencv-python-headless", "simplejpeg", "hotcoco", "safetensors")
 
@@ -56,7 +59,13 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
     (folder / CARD).unlink(missing_ok=True)
     if not resumed:
         name_or_spec = resolve_spec(recipe.model)
-        config = RunConfig(model=describe(name_or_spec), classes=data.classes, input=recipe.data.input_spec())
+        spec = resolve(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec
+        config = RunConfig(
+            model=describe(name_or_spec),
+            classes=data.classes,
+            input=recipe.data.input_spec(),
+            thresholds=replace(DETECT, suppression=HEADS[spec.head].suppression),
+        )
         Run(folder, config).write()
         write_json(run.recipe, recipe.to_dict())
         write_origin(folder, recipe, data.train_index, data.val_index, parents(recipe, data))

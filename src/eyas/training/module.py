@@ -16,8 +16,8 @@ from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 from eyas.evaluate.coco import CocoResult
 from eyas.losses.criterion import Criterion
-from eyas.losses.detection import DetectionCriterion
 from eyas.models.decode import Deployed
+from eyas.models.detection_net import head_row_of
 from eyas.models.fuse import fused
 from eyas.training.batches import to_float_images
 from eyas.training.data import DetectionData
@@ -27,6 +27,7 @@ from eyas.training.parallel import mean_over_processes
 from eyas.training.recipe import OptimRecipe
 from eyas.training.saved import upgrade
 from eyas.training.schedule import warmup_cosine
+from eyas.training.step import TrainingStep
 from eyas.training.timetable import Timetable
 from eyas.types import Detections, InputSpec
 
@@ -44,7 +45,7 @@ class DetectionModule(L.LightningModule):
         classes: class names, in label order.
         input_spec: the input contract of the network.
         optim: optimizer, schedule, average; the defaults if None.
-        criterion: the loss; varifocal, GIoU and DFL with the default weights if None.
+        criterion: the loss; the head's own with the default weights if None: varifocal, GIoU and DFL for "ndfl".
         truth: the validation split, for AP; taken from the datamodule's `val_index` if None.
         timetable: the schedule of a run that was given a time; None for one of so many epochs or steps.
 
@@ -53,6 +54,8 @@ class DetectionModule(L.LightningModule):
     Attributes:
         net: the network being trained.
         ema: the moving average of its weights, None without `WeightAverage`.
+        whole_step: does each step as one unit, optimizer and average included; None where Lightning does it.
+        fused_optimizer: whether the optimizer is to be one that a CUDA graph can hold.
         terms: float32 [T], the latest weighted loss terms, in the order of the criterion's `terms`.
         result: the latest evaluation, None before the first.
         detections: picture index -> detections of the latest evaluation, for the first pictures.
@@ -73,10 +76,12 @@ class DetectionModule(L.LightningModule):
         self.classes = classes
         self.input_spec = input_spec
         self.optim_recipe = optim or OptimRecipe()
-        self.criterion = criterion or DetectionCriterion(reduce=mean_over_processes)
+        self.criterion = criterion or head_row_of(net).criterion(None, mean_over_processes)
         self.truth = truth
         self.timetable = timetable
         self.ema: Ema | None = None
+        self.whole_step: TrainingStep | None = None
+        self.fused_optimizer = False
         self.terms = torch.zeros(len(self.criterion.terms))
         self.result: CocoResult | None = None
         self.detections: dict[int, Detections] = {}
@@ -87,17 +92,39 @@ class DetectionModule(L.LightningModule):
         """The network that is evaluated and shipped: of the averaged weights, where there is an average."""
         return self.net if self.ema is None else self.ema.net
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the loss of one batch: the sum of the weighted terms."""
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
+        """Return the loss of one batch, the sum of the weighted terms; None if the whole step is done by then."""
+        if self.whole_step is not None:
+            self.terms = self.whole_step(batch)
+            self._log_terms(batch_index, self.terms.sum)
+            return None
         output = self.net(to_float_images(batch.images, self.input_spec.scale))
         terms: dict[str, Tensor] = self.criterion(output, batch)
         stacked = torch.stack([terms[name] for name in self.criterion.terms])
         self.terms = stacked.detach()
         loss = stacked.sum()
-        if batch_index % LOG_EVERY == 0:  # each call of log costs half a millisecond
-            values = {f"train/{name}": value for name, value in zip(self.criterion.terms, self.terms, strict=True)}
-            self.log_dict({"train/loss": loss.detach(), **values, "lr": self.learning_rate()})
+        self._log_terms(batch_index, loss.detach)
         return loss
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Let Lightning step, unless `training_step`, which the closure calls, does that."""
+        if self.whole_step is None or optimizer_closure is None:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        else:
+            optimizer_closure()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Let go of the gradients, unless the whole step does that, which may hold them in a graph's memory."""
+        if self.whole_step is None:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def _log_terms(self, batch_index: int, loss: Callable[[], Tensor]) -> None:
+        """Log the latest terms and their sum now and then: each call of log costs half a millisecond."""
+        if batch_index % LOG_EVERY == 0:
+            values = {f"train/{name}": value for name, value in zip(self.criterion.terms, self.terms, strict=True)}
+            self.log_dict({"train/loss": loss(), **values, "lr": self.learning_rate()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the latest loss, which is shown."""
@@ -114,7 +141,8 @@ class DetectionModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with its warm-up and cosine, stepped each optimizer step."""
-        optimizer = make_optimizer(self.net, self.optim_recipe, self.criterion.parameters())
+        others = self.criterion.parameters()
+        optimizer = make_optimizer(self.net, self.optim_recipe, others, fused=self.fused_optimizer)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

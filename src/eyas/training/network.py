@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from eyas.artifacts.card import CARD, Card
 from eyas.artifacts.layout import run_of
@@ -16,12 +16,14 @@ from eyas.errors import UserError
 from eyas.files import read_json
 from eyas.models import zoo
 from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, Checkpoint, read_checkpoint
+from eyas.models.detection_net import DetectionNet
 from eyas.models.importing import UNKNOWN_LICENCE
 from eyas.models.infer import name_of
 from eyas.models.processing import contract_of
 from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import read_state, transfer
 from eyas.training.recipe import ModelRecipe
+from eyas.types import Vocabulary
 
 DEFAULT = "n"
 
@@ -45,13 +47,13 @@ def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
     return open_weights(Path(model.weights)).model
 
 
-def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[nn.Module, list[str]]:
+def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[DetectionNet, list[str]]:
     """Return the network with its starting weights, and what there is to say about them, a line each.
 
     Raises:
         UserError: the weights can't be read or don't fit.
     """
-    net = zoo.build(resolve_spec(model), len(classes))
+    net = zoo.build(resolve_spec(model), Vocabulary(classes))
     if model.weights is None:
         return net, []
     source = open_weights(Path(model.weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +28,29 @@ def parameter_groups(
     ]
 
 
-def make_optimizer(net: nn.Module, recipe: OptimRecipe, others: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer:
-    """Return AdamW over the trainable parameters (Loshchilov and Hutter, arXiv 1711.05101) and those of `others`."""
+def make_optimizer(
+    net: nn.Module, recipe: OptimRecipe, others: Iterable[nn.Parameter] = (), *, fused: bool = False
+) -> torch.optim.Optimizer:
+    """Return AdamW over the trainable parameters (Loshchilov and Hutter, arXiv 1711.05101).
+
+    Args:
+        net: the network, on its device.
+        recipe: rates and constants.
+        others: parameters outside the network, such as a criterion's.
+        fused: one kernel for a group of parameters, which may be captured in a CUDA graph; else a few for each
+            operation on all of them, which give the same numbers to the last bits.
+
+    A state that the one kind has saved can be loaded into the other.
+    """
+    modes = {"fused": True, "capturable": True} if fused else {"foreach": True}
     groups = parameter_groups(net, recipe.weight_decay, others)
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), foreach=True)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), **modes)
+    optimizer.register_load_state_dict_pre_hook(_keep_modes)
+    return optimizer
+
+
+def _keep_modes(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved state with the optimizer's own ways of computing in the place of those that it was saved with."""
+    own, saved = optimizer.param_groups, state["param_groups"]
+    modes = [{name: group[name] for name in ("fused", "foreach", "capturable")} for group in own]
+    return {**state, "param_groups": [{**group, **mode} for group, mode in zip(saved, modes, strict=True)]}

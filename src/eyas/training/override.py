@@ -16,6 +16,7 @@ from eyas.errors import UserError, suggest
 from eyas.training.recipe import Recipe, dotted_fields
 
 _DEPTH = 8  # of a recipe's fields; real ones have two
+_LEAVES = frozenset(dotted_fields(Recipe()))  # a field may itself be a mapping
 
 
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -82,7 +83,8 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         raise UserError(f"A recipe's fields are {shown(nested)}.", expected="nested fields, as in recipe.json")
     flat: dict[str, Any] = {}
     for key, value in nested.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) and name not in _LEAVES else {name: value}
     return flat
 
 

@@ -121,6 +121,9 @@ class TrainerRecipe:
         precision: auto, 32-true, bf16-mixed or 16-mixed.
         channels_last: the memory layout of convolutions; faster on GPUs with tensor cores and on most CPUs.
         compile: run the network through torch.compile.
+        step: how a step is done: eager, by Lightning part after part; padded, as one unit of static shapes; graphed,
+            that one as a CUDA graph, one for each size of image and number of boxes; auto takes graphs on a GPU where
+            they can be had, else eager.
         val_every: epochs between evaluations; the last epoch is always evaluated.
         patience: stop when AP has not risen for this many evaluations; 0 never stops early.
         average_best: try the mean of the weights of so many best epochs at the end, and keep it if its AP is higher
@@ -143,6 +146,7 @@ class TrainerRecipe:
     precision: str = "auto"
     channels_last: bool = True
     compile: bool = False
+    step: Literal["auto", "eager", "padded", "graphed"] = "auto"
     val_every: int = 1
     patience: int = 0
     average_best: int = 0

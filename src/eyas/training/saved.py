@@ -18,6 +18,7 @@ from eyas.artifacts.card import hash_file
 from eyas.artifacts.run import RunFolder
 from eyas.errors import UserError
 from eyas.files import atomic_path, read_json, write_json
+from eyas.models.public_form import from_public_state
 
 KNOWN = 3  # hashes that are remembered: of both files, and of the one that is on its way out
 STATES, BEST_WEIGHTS = "sha256", "weights"  # in the file of hashes: whose they are
@@ -135,7 +136,7 @@ def upgrade(state: dict[str, Any]) -> None:
 
 def check_fits(found: SavedState, weights: dict[str, torch.Tensor], folder: Path) -> None:
     """Raise a UserError unless the state is one of a network with these weights."""
-    saved = found.state["state_dict"]
+    saved = from_public_state(found.state["state_dict"])  # older runs' states have what networks no longer hold
     shapes = {name: tuple(value.shape) for name, value in saved.items()}
     if shapes == {name: tuple(value.shape) for name, value in weights.items()}:
         return

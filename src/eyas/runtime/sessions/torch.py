@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from eyas.artifacts.run import Run
 from eyas.errors import UserError
-from eyas.types import FloatArray, UInt8Array
+from eyas.types import FloatArray, UInt8Array, Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +61,7 @@ def open_run(run: Run, device: str = "auto") -> TorchSession:
 
     place = pick_device(device)
     config = run.config
-    net = zoo.build_described(config.model, len(config.classes))
+    net = zoo.build_described(config.model, Vocabulary(config.classes))
     net = weights.load_model(run.trained_weights(), net)
     return TorchSession(Deployed(fused(net), config.input, config.thresholds.candidates), place)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import lightning as L
+import torch
 from torch import Tensor
 
 from eyas.data.batch import Batch
 from eyas.errors import UserError
+from eyas.training.late import LateValues
 from eyas.training.module import DetectionModule
 
 
@@ -16,28 +19,39 @@ class DivergedError(UserError):
     """A loss term is no longer a finite number."""
 
 
+class Seen(NamedTuple):
+    """Which step a loss is of.
+
+    Attributes:
+        step: optimizer steps before it.
+        indices: int64 [N], its images.
+    """
+
+    step: int
+    indices: Tensor
+
+
 class FiniteCheck(L.Callback):
     """Looks at each step's loss terms.
 
-    Reading a value waits for an accelerator, so there the check runs one step late, when the value has long been
-    computed; on a CPU it runs at once, before the weights are changed.
+    On a CPU it does so at once, before the weights are changed where Lightning runs the backward pass. An accelerator
+    is not waited for, so there it sees them some steps late, but always before a state is saved.
     """
 
     def __init__(self) -> None:
-        self._unchecked: tuple[Tensor, Tensor] | None = None
+        self._terms: LateValues[Seen] = LateValues()
+        self._indices = torch.zeros(0, dtype=torch.int64)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Check the step before, on an accelerator."""
-        self._check(trainer, pl_module)
+        """Check the steps whose terms have come from an accelerator."""
+        self._check(pl_module)
         self._indices = batch.indices
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Check the step's terms before its gradients are computed, on a CPU."""
-        self._note(pl_module)
-        if pl_module.device.type == "cpu":
-            self._check(trainer, pl_module)
+        """Take the step's terms, and on a CPU check them before its gradients are computed."""
+        self._see(pl_module, trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -47,32 +61,34 @@ class FiniteCheck(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Note the terms of a step that does its own backward pass."""
-        if outputs is None:
-            self._note(pl_module)
+        """Take the terms of a step that did its own backward pass."""
+        if not outputs:
+            self._see(pl_module, trainer.global_step - 1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check the last step, which no later one would."""
-        self._check(trainer, pl_module)
+        """Check the last steps, which no later one would."""
+        self._check(pl_module, everything=True)
 
-    def _note(self, module: L.LightningModule) -> None:
-        """Keep what is to be checked."""
-        assert isinstance(module, DetectionModule)
-        self._unchecked = (module.terms, self._indices)
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let no state be saved that a run can't go on from."""
+        self._check(pl_module, everything=True)
 
-    def _check(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Raise a DivergedError that names the terms and the pictures if the last seen loss is not finite."""
-        if self._unchecked is None:
-            return
+    def _see(self, module: L.LightningModule, step: int) -> None:
+        """Take the latest terms, and check them where that does not make anything wait."""
         assert isinstance(module, DetectionModule)
-        terms, indices = self._unchecked
-        self._unchecked = None
-        finite = terms.isfinite()
-        if bool(finite.all()):
-            return
-        bad = [name for name, fine in zip(module.criterion.terms, finite.tolist(), strict=True) if not fine]
-        raise DivergedError(
-            f"The loss is no longer a number: term {', '.join(bad)} at step {trainer.global_step}.",
-            where="pictures " + ", ".join(module.names_of(indices.tolist())),
-            fix="look at these pictures and their labels; lower --optim.lr or lengthen --optim.warmup_steps",
-        )
+        self._terms.put(module.terms, Seen(step, self._indices))
+        if module.device.type == "cpu":
+            self._check(module)
+
+    def _check(self, module: L.LightningModule, *, everything: bool = False) -> None:
+        """Raise a DivergedError that names the terms and the pictures of the first loss that is not finite."""
+        assert isinstance(module, DetectionModule)
+        for values, seen in self._terms.take(everything=everything):
+            bad = [name for name, value in zip(module.criterion.terms, values, strict=True) if not math.isfinite(value)]
+            if not bad:
+                continue
+            raise DivergedError(
+                f"The loss is no longer a number: term {', '.join(bad)} at step {seen.step}.",
+                where="pictures " + ", ".join(module.names_of(seen.indices.tolist())),
+                fix="look at these pictures and their labels; lower --optim.lr or lengthen --optim.warmup_steps",
+            )

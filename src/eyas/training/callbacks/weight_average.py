@@ -19,18 +19,17 @@ class WeightAverage(L.Callback):
 
     def __init__(self, ceiling: float) -> None:
         self.ceiling = ceiling
-        self.steps = 0
         self._ema: Ema | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average's tensors and how many steps it has seen."""
         assert self._ema is not None
-        return {"steps": self.steps, "net": self._ema.net.state_dict()}
+        return {"steps": self._ema.steps, "net": self._ema.net.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with a saved average."""
         assert self._ema is not None
-        self.steps = int(state_dict["steps"])
+        self._ema.steps = int(state_dict["steps"])
         self._ema.net.load_state_dict(state_dict["net"])
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -53,8 +52,7 @@ class WeightAverage(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Move the average, if the batch ended an optimizer step."""
+        """Move the average, if the batch ended an optimizer step that has not moved it itself."""
         assert self._ema is not None and isinstance(pl_module, DetectionModule)
-        if trainer.global_step > self.steps:
-            self.steps += 1
-            self._ema.update(pl_module.net, self.steps)
+        if trainer.global_step > self._ema.steps:
+            self._ema.update(pl_module.net)
