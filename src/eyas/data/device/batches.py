@@ -149,7 +149,7 @@ class DeviceBatches:
         drawn = []
         for start in range(0, len(weights), step):
             mixed = _mixed(weights[start : start + step])
-            places = None if mixed is None else torch.from_numpy(mixed).to(self.device, non_blocking=True)
+            places = None if mixed is None else torch.from_numpy(mixed).to(pixels.device, non_blocking=True)
             drawn.append(render(pixels, numbers[start : start + step], places, self.spec, policy))
         # The block is given up: it holds plans where those who copy or read it look for the images.
         return dataclasses.replace(planned, images=drawn[0] if len(drawn) == 1 else torch.cat(drawn), block=None)
