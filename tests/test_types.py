@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from eyas.artifacts.run import RunConfig
 from eyas.errors import UserError
-from eyas.types import DETECT, EVALUATE, Detections, InputSpec, Thresholds, Vocabulary, checked_fields
+from eyas.types import (
+    DETECT,
+    EVALUATE,
+    Detections,
+    InputSpec,
+    Suppression,
+    Thresholds,
+    Vocabulary,
+    checked_fields,
+    evaluation_thresholds,
+)
 
 
 @pytest.fixture
@@ -73,6 +83,14 @@ def test_thresholds_out_of_range(fields: dict[str, Any], message: str) -> None:
 def test_the_limits_of_the_thresholds_are_fine() -> None:
     assert Thresholds(confidence=0, iou=1).iou == 1
     assert EVALUATE.confidence < DETECT.confidence
+
+
+@pytest.mark.parametrize("suppression", get_args(Suppression))
+def test_a_model_is_measured_with_its_own_suppression(suppression: Suppression) -> None:
+    own = Thresholds(confidence=0.7, iou=0.3, max_detections=5, suppression=suppression, soft_sigma=0.2)
+    expected = dataclasses.replace(EVALUATE, suppression=suppression, soft_sigma=0.2)
+    assert evaluation_thresholds(own) == expected
+    assert evaluation_thresholds(DETECT) == EVALUATE
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ IntArray = npt.NDArray[np.int64]
 Id = int | str  # of a picture, category or annotation in a COCO file: usually a number, but any size of it, or a text
 
 PadMode = Literal["center", "bottom_right"]
-Suppression = Literal["class_wise", "class_agnostic", "soft"]
+Suppression = Literal["class_wise", "class_agnostic", "soft", "none"]
 
 
 def plain_id(value: Any) -> Id | None:
@@ -97,7 +97,8 @@ class Thresholds:
         candidates: how many (box, class) pairs enter non-maximum suppression at most.
         max_detections: how many detections a picture may have at most.
         suppression: which boxes a better one drops: overlapping ones of its class ("class_wise"), of any class
-            ("class_agnostic"), or none: overlapping ones of its class lose score instead ("soft", `iou` is not used).
+            ("class_agnostic"), or none: overlapping ones of its class lose score instead ("soft", `iou` is not used);
+            "none" keeps all, for networks that give one box an object (`iou` is not used).
         soft_sigma: for "soft", a score is multiplied by exp(-IoU² / sigma) (Bodla et al., 2017).
     """
 
@@ -125,6 +126,11 @@ class Thresholds:
 
 DETECT = Thresholds()
 EVALUATE = Thresholds(confidence=0.01)  # low, so that the whole precision-recall curve is seen
+
+
+def evaluation_thresholds(own: Thresholds) -> Thresholds:
+    """Return the thresholds that mAP is measured at: `EVALUATE`, with the suppression of the model's own."""
+    return dataclasses.replace(EVALUATE, suppression=own.suppression, soft_sigma=own.soft_sigma)
 
 
 @dataclass(frozen=True)

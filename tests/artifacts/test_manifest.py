@@ -14,7 +14,7 @@ from tests.meta.source import ROOT
 
 from eyas.artifacts.card import hash_file
 from eyas.artifacts.layout import MANIFEST
-from eyas.artifacts.manifest import Manifest, manifest_schema
+from eyas.artifacts.manifest import Manifest, SuppressionPlace, manifest_schema, oldest_version
 from eyas.artifacts.measured import Accuracy
 from eyas.errors import UserError
 from eyas.runtime.loading import load
@@ -126,9 +126,47 @@ def test_a_changed_or_missing_file(bundle: Path) -> None:
 
 
 def test_a_newer_eyas(bundle: Path) -> None:
-    change(bundle, version=2, something_new=1)
+    change(bundle, version=3, something_new=1)
     with pytest.raises(UserError, match="newer Eyas"):
         load(bundle)
+
+
+NO_SUPPRESSION = {"nms": "none", "version": 2, "thresholds": Thresholds(confidence=0.1, suppression="none")}
+
+
+def test_nothing_to_suppress(bundle: Path) -> None:
+    manifest_of(bundle, **NO_SUPPRESSION).write(bundle)
+    assert Manifest.read(bundle) == manifest_of(bundle, **NO_SUPPRESSION)
+    with load(bundle) as detector:
+        assert detector.thresholds.suppression == "none"
+
+
+def test_a_reader_of_format_1_asks_to_be_upgraded_in_place_of_dropping_boxes(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest_of(bundle, **NO_SUPPRESSION).write(bundle)
+    monkeypatch.setattr("eyas.artifacts.manifest.FORMAT_VERSION", 1)
+    with pytest.raises(UserError, match=r"newer Eyas \(format 2, this one reads 1\)"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("nms", ["host", "graph"])
+def test_what_is_suppressed_stays_in_format_1(bundle: Path, nms: SuppressionPlace) -> None:
+    assert oldest_version(nms) == 1 == manifest_of(bundle, nms=nms).version
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {**NO_SUPPRESSION, "nms": "host"},
+        {**NO_SUPPRESSION, "nms": "graph"},
+        {**NO_SUPPRESSION, "thresholds": Thresholds()},
+        {**NO_SUPPRESSION, "version": 1},
+    ],
+)
+def test_a_manifest_that_contradicts_itself_about_suppression(bundle: Path, fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="nms is"):
+        manifest_of(bundle, **fields)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +199,8 @@ def test_a_link_that_leads_outside(bundle: Path) -> None:
         ({"input": {"heigth": 64}}, "did you mean 'height'"),
         ({"input": {"height": 65, "width": 96}}, "multiple of 32"),
         ({"thresholds": {"confidence": 7}}, "confidence threshold is 7"),
+        ({"nms": "none"}, "nms is none, and thresholds.suppression class_wise"),
+        ({"thresholds": {"suppression": "non"}}, "should be .*'none'"),
         ({"candidates": "many"}, "candidates"),
     ],
 )

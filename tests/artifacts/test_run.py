@@ -18,7 +18,7 @@ from eyas.errors import UserError
 from eyas.models import zoo
 from eyas.models.spec import YoloNasSpec
 from eyas.runtime.loading import load
-from eyas.types import InputSpec
+from eyas.types import InputSpec, Suppression, Thresholds
 
 CREATED = "2026-01-01T00:00:00+00:00"
 
@@ -49,6 +49,22 @@ def run(made: Path, tmp_path: Path) -> Path:
 def test_a_good_one_is_opened(run: Path) -> None:
     with load(run) as detector:
         assert detector.classes == ("red", "blue")
+
+
+@pytest.mark.parametrize(("suppression", "version"), [("class_wise", 1), ("soft", 1), ("none", 2)])
+def test_a_run_has_the_oldest_format_that_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suppression: Suppression, version: int
+) -> None:
+    config = RunConfig({}, ("red",), thresholds=Thresholds(suppression=suppression))
+    Run(tmp_path, config).write()
+    assert json.loads((tmp_path / CONFIG).read_text())["version"] == version
+    assert Run.read(tmp_path).config == config
+    monkeypatch.setattr("eyas.artifacts.run.FORMAT_VERSION", 1)
+    if version == 1:
+        assert Run.read(tmp_path).config == config
+    else:
+        with pytest.raises(UserError, match=r"newer Eyas \(format 2, this one reads 1\)"):
+            Run.read(tmp_path)
 
 
 def test_any_value_in_any_field_is_opened_or_refused_in_words(run: Path) -> None:

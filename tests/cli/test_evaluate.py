@@ -14,7 +14,7 @@ import eyas.evaluate.run
 from eyas.artifacts.run import Run, RunConfig
 from eyas.cli.main import main
 from eyas.errors import UserError
-from eyas.types import EVALUATE
+from eyas.types import DETECT, EVALUATE, Thresholds
 
 CLASSES = ("red", "green", "blue")
 
@@ -65,7 +65,9 @@ def test_json_is_all_that_is_printed(place: Path, capsys: pytest.CaptureFixture[
 def test_low_thresholds_and_the_size_reach_the_model(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = use(monkeypatch, CLASSES)
     eyas.evaluate("run", "data", size=256)
-    assert calls == [{"thresholds": EVALUATE, "size": 256}]
+    assert [call["size"] for call in calls] == [256]
+    thresholds = calls[0]["thresholds"]  # a function of the model's own
+    assert thresholds(DETECT) == EVALUATE and thresholds(Thresholds(suppression="none")).suppression == "none"
 
 
 @pytest.mark.parametrize(

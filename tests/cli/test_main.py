@@ -9,13 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import eyas
+from eyas.artifacts.manifest import SuppressionPlace
 from eyas.cli import main as main_module
-from eyas.cli.main import VERBS, Verb, load_verb, main, split_verb
+from eyas.cli.main import VERBS, Verb, load_verb, main, split_verb, verb_parser
 from eyas.errors import UserError
+from eyas.types import Suppression
 
 Fake = Callable[[Callable[[], int]], None]
 
@@ -52,6 +55,14 @@ def test_the_overview_lists_every_verb(arguments: list[str], capsys: pytest.Capt
 def test_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"eyas {eyas.__version__}\n"
+
+
+@pytest.mark.parametrize(("name", "choices"), [
+    ("detect", get_args(Suppression)), ("predict", get_args(Suppression)), ("compile", get_args(SuppressionPlace)),
+])  # fmt: skip
+def test_every_suppression_can_be_chosen(name: str, choices: tuple[str, ...]) -> None:
+    (nms,) = (one for one in verb_parser(name, load_verb(name))._actions if "--nms" in one.option_strings)
+    assert tuple(nms.choices or ()) == choices and nms.default is None
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from eyas.data.batch_arrays import BatchArrays, Room
+from eyas.data.index import DatasetIndex
 from eyas.data.shared import SharedBlock
 from eyas.errors import UserError
 from eyas.types import UInt8Array
@@ -104,6 +105,12 @@ def surroundings(_: int, numbers: tuple[int, ...], __: bool, room: Room) -> Iter
     """Yield a batch with (torch is here, Python's threads, OpenCV's threads, variables that limit threads)."""
     limits = [int(os.environ[name]) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
     yield batch_of(["torch" in sys.modules, threading.active_count(), cv2.getNumThreads(), *limits], room)
+
+
+def words(index: DatasetIndex, shown: Sequence[tuple[int, ...]]) -> dict[str, Sequence[object]]:
+    """Return which pictures an image shows, and the names of the classes that are labelled in them."""
+    labels = [np.unique(np.concatenate([index.truth(number)[1] for number in one])) for one in shown]
+    return {"shown": list(shown), "words": [[index.classes[int(label)] for label in one] for one in labels]}
 
 
 def collecting(epoch: int, numbers: tuple[int, ...], closing: bool, room: Room) -> Iterator[BatchArrays]:

@@ -24,6 +24,7 @@ def make_batch() -> Batch:
         placements=torch.zeros(3, 6),
         sizes=torch.full((3, 2), 4),
         skipped=torch.tensor([9]),
+        extras={"captions": ("a cat", "", "two dogs")},
     )
 
 
@@ -39,12 +40,16 @@ def test_the_trainer_moves_it_to_a_device() -> None:
     moved = move_data_to_device(make_batch(), torch.device("meta"))
     assert isinstance(moved, Batch)
     assert {tensor.device.type for tensor in moved.tensors()} == {"meta"}
+    assert moved.extras == {"captions": ("a cat", "", "two dogs")}
 
 
 def test_it_shares_the_memory_of_the_arrays_that_it_is_made_of() -> None:
     images = own_memory(picture_shape(2, InputSpec(64, 96)))
     none = np.zeros(0, np.int64)
-    batch = Batch.of_arrays(BatchArrays(images, np.zeros((0, 4), np.float32), none, none, none, none, none, none))
+    extras = {"captions": ("a", "b")}
+    arrays = BatchArrays(images, np.zeros((0, 4), np.float32), none, none, none, none, none, none, extras)
+    batch = Batch.of_arrays(arrays)
+    assert batch.extras == extras
     assert batch.images.shape == (2, 64, 96, 3) and batch.images.dtype == torch.uint8
     images[1, 2, 3] = (7, 8, 9)
     assert batch.images[1, 2, 3].tolist() == [7, 8, 9]
@@ -56,7 +61,9 @@ def in_one_block() -> Batch:
     images = room(picture_shape(2, InputSpec(64, 96)))
     images[:] = 5
     rest = (np.ones((3, 4), np.float32), np.arange(3), np.array([2, 1]), np.array([7, 8]))
-    arrays = BatchArrays(images, *rest, np.ones((2, 6), np.float32), np.full((2, 2), 9), np.array([4]))
+    arrays = BatchArrays(
+        images, *rest, np.ones((2, 6), np.float32), np.full((2, 2), 9), np.array([4]), {"words": ("a", "b")}
+    )
     return Batch.of_block(TensorBlock.of(room.block(arrays)))
 
 
@@ -71,6 +78,7 @@ def test_a_block_is_moved_in_one_piece_and_the_host_stays_at_hand(monkeypatch: p
     assert {tensor.device.type for tensor in moved.tensors()} == {"meta"}
     assert [tensor.shape for tensor in moved.tensors()] == [tensor.shape for tensor in batch.tensors()]
     assert moved.on_host() is batch and moved.on_host().skipped.tolist() == [4]
+    assert moved.extras == batch.extras == {"words": ("a", "b")}
     assert moved.to("meta") is moved  # what Lightning does with a batch that is there
 
 
@@ -81,11 +89,14 @@ def test_a_block_is_page_locked_in_one_piece(monkeypatch: pytest.MonkeyPatch) ->
     pinned = batch.pin_memory()
     assert batch.block is not None and locked == [batch.block.memory]
     assert all(map(torch.equal, pinned.tensors(), batch.tensors()))
+    assert pinned.extras == batch.extras
     assert pinned.images.data_ptr() != batch.images.data_ptr() and pinned.host is None
 
 
-def test_a_batch_of_tensors_that_lie_apart_knows_its_host_too() -> None:
+def test_a_batch_of_tensors_that_lie_apart_knows_its_host_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)  # there may be no GPU to lock pages for
     batch = make_batch()
     moved = batch.to("meta")
     assert moved.on_host() is batch and moved.block is None
+    assert batch.pin_memory().extras == moved.extras == batch.extras
     assert batch.to("cpu").host is None

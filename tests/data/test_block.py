@@ -57,9 +57,10 @@ def sealed(seed: int, counts: list[int], size: tuple[int, int], skipped: int, mu
 def test_what_goes_in_comes_out(
     seed: int, counts: list[int], size: tuple[int, int], skipped: int, multiple: int
 ) -> None:
-    expected = arrays_of(seed, counts, size, skipped)
+    expected = arrays_of(seed, counts, size, skipped).arrays()
     block = sealed(seed, counts, size, skipped, multiple)
-    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(block.arrays(), expected, strict=True))
+    found = block.arrays().arrays()
+    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
     batch = Batch.of_block(TensorBlock.of(block))
     for tensor, array in zip(batch.tensors(), expected, strict=True):
         assert np.array_equal(tensor.numpy(), array) and tensor.numpy().dtype == array.dtype

@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from tests.data.makers import words
 from tests.data.scenes import dataset
 
 from eyas.data.batch import Batch
@@ -28,7 +29,9 @@ class Recorder(lightning.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Note the batch."""
-        self.seen.append(zlib.crc32(batch.images.numpy().tobytes() + batch.boxes.numpy().tobytes()))
+        self.seen.append(
+            zlib.crc32(repr((batch.images.numpy().tobytes(), batch.boxes.tolist(), batch.extras)).encode())
+        )
         return self.weight.sum()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -66,7 +69,9 @@ def fit(
         max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[stop] if stop else [],
     )  # fmt: skip
-    loader = train_loader(index, InputSpec(32, 32, margin=0), AugmentPolicy(), batch_size=4, seed=1, workers=workers)
+    loader = train_loader(
+        index, InputSpec(32, 32, margin=0), AugmentPolicy(), batch_size=4, seed=1, workers=workers, make_extras=words
+    )
     with contextlib.suppress(RuntimeError):
         trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
     loader.close()

@@ -7,15 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.data.cases import CLASSES, coco_root
 
 from eyas.data.check import check_dataset
 from eyas.data.formats import load_dataset, load_splits
 from eyas.data.index import DatasetIndex, id_columns
-from eyas.data.merge import concatenate
+from eyas.data.merge import concatenate, same_classes
 from eyas.errors import UserError
-from eyas.training.data import load_train_and_val
+from eyas.evaluate.coco import evaluate_predictions
+from eyas.evaluate.predictions import Predictions
+from eyas.training.data import DetectionData, load_train_and_val
 from eyas.training.recipe import DataRecipe
 
 
@@ -54,6 +57,56 @@ def test_boxes_of_an_unknown_class_are_refused_by_all(read: Any, tmp_path: Path)
     root = with_val_classes(tmp_path, ["dog", "zebra"], "zebra")
     with pytest.raises(UserError, match="'val' has boxes of classes that the split 'train' does not list: 'zebra'"):
         read(root)
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "classes", "told"),
+    [
+        (["dog", "zebra"], "zebra", (*CLASSES, "zebra"), "with 1 boxes, to be found by their names alone: zebra"),
+        (["zebra", "yak", "cat"], "yak", (*CLASSES, "zebra", "yak"), "with 1 boxes, .*: zebra, yak"),
+        (["zebra", "dog"], "dog", (*CLASSES, "zebra"), "with 0 boxes"),
+        (["dog"], "dog", CLASSES, "does not list the classes cat, traffic light"),
+    ],
+)
+def test_a_model_that_finds_classes_by_their_names_may_have_unseen_ones(
+    names: list[str], label: str, classes: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    root = with_val_classes(tmp_path, names, label)
+    with pytest.warns(UserWarning, match=f"The split 'val' .*{told}"):
+        data = DetectionData(DataRecipe(root=str(root), batch_size=1), unseen=True)
+    assert data.classes == data.train_index.classes == CLASSES  # the head is trained on no class that it never sees
+    assert data.val_index.classes == classes and data.val_index.labels.tolist() == [classes.index(label)]
+    assert data.train_index.labels.tolist() == [0, 2]
+
+
+def test_unseen_classes_have_one_order_in_all_other_splits(tmp_path: Path) -> None:
+    index = load_dataset(coco_root(tmp_path), "train")
+    first, second = ("yak", "cat", "dog"), ("traffic light", "emu", "yak")
+    others = {name: dataclasses.replace(index, split=name, classes=names) for name, names in
+              (("val", first), ("test", second))}  # fmt: skip
+    with pytest.warns(UserWarning):
+        aligned = same_classes({"train": index, **others}, "here", "train", unseen=True)
+    assert aligned["train"] is index
+    assert aligned["val"].classes == aligned["test"].classes == (*CLASSES, "yak", "emu")
+    named = {name: [each.classes[label] for label in each.labels] for name, each in aligned.items()}
+    assert named == {"train": ["cat", "traffic light"], "val": ["yak", "dog"], "test": ["traffic light", "yak"]}
+
+
+def test_evaluation_is_over_the_classes_that_the_split_has_boxes_of(tmp_path: Path) -> None:
+    root = with_val_classes(tmp_path, ["dog", "zebra"], "zebra")
+    path = root / "annotations" / "instances_val.json"
+    document = json.loads(path.read_text())
+    document["annotations"].append({**document["annotations"][0], "id": 2, "category_id": 1, "bbox": [1, 1, 20, 20]})
+    path.write_text(json.dumps(document))
+    with pytest.warns(UserWarning):
+        _, val = load_train_and_val(DataRecipe(root=str(root), batch_size=1), unseen=True)
+    order = np.argsort(-val.labels)  # all that is there
+    every = Predictions(val.picture_of_row()[order], val.boxes[order], np.ones(2, np.float32), val.labels[order])
+    assert evaluate_predictions(val, every).ap == pytest.approx(1.0)
+    seen = every[every.labels < len(CLASSES)]  # what a head with fixed classes can find: the same labels as in training
+    result = evaluate_predictions(val, seen)
+    assert result.ap == pytest.approx(0.5)  # of a dog and a zebra; cats and traffic lights are not looked for
+    assert np.isnan(result.class_ap).tolist() == [True, False, True, False]
 
 
 @pytest.mark.filterwarnings("error")

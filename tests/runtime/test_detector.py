@@ -65,6 +65,19 @@ def test_thresholds_and_classes_of_a_call() -> None:
     assert detector.thresholds == Thresholds()
 
 
+def test_the_suppression_is_a_calls_own() -> None:
+    crowded = np.array([[[10, 10, 40, 30], [11, 10, 41, 30]]], np.float32), np.array([[[0.9, 0], [0.8, 0]]], np.float32)
+    session = ColourSession()
+    session.run = lambda images: crowded  # type: ignore[method-assign]
+    one_box = Detector(session, CLASSES, InputSpec(64, 96, margin=0), Thresholds(suppression="none"))
+    several = Detector(session, CLASSES, InputSpec(64, 96, margin=0))
+    assert [len(one_box(picture())), len(several(picture()))] == [2, 1]
+    assert [len(one_box(picture(), suppression="class_wise")), len(several(picture(), suppression="none"))] == [1, 2]
+    assert len(one_box(picture(), iou=0.1)) == 2  # nothing is dropped, whatever overlaps
+    assert "confidence 0.25, no suppression, at most 300" in one_box.describe()
+    assert "IoU 0.7 (class_wise)" in several.describe()
+
+
 def test_an_unknown_class_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match=r"no class 'bleu' .did you mean 'blue'"):
         colour_detector()[0](picture(), classes=["bleu"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from eyas.letterbox import place, to_frame
 from eyas.runtime.postprocess import select
-from eyas.types import Detections, FloatArray, InputSpec, IntArray, Thresholds
+from eyas.types import Detections, FloatArray, InputSpec, IntArray, Suppression, Thresholds
 
 CLASSES = ("cat", "dog")
 SPEC = InputSpec(64, 64, margin=4)
@@ -44,6 +46,27 @@ def test_soft_suppression_keeps_the_neighbour_with_less_score() -> None:
     assert len(soft) == 2 and 0.1 < soft.scores[1] < 0.4
 
 
+@pytest.mark.parametrize("most", [1, 7, 40, 300])
+@pytest.mark.parametrize("only", [None, np.array([1])])
+def test_without_suppression_they_are_the_best_pairs(most: int, only: IntArray | None) -> None:
+    rng = np.random.default_rng(most)
+    boxes = np.array([10, 10, 110, 110], np.float32) + rng.integers(0, 9, (60, 4)).astype(np.float32)
+    scores = (rng.integers(0, 20, (60, 2)) / 20).astype(np.float32)  # with many ties
+    found = run(boxes, scores, Thresholds(confidence=0.3, max_detections=most, suppression="none"), only)
+    wanted = range(2) if only is None else only.tolist()
+    pairs = [(row, label) for row in range(60) for label in wanted if scores[row, label] >= np.float32(0.3)]
+    best = sorted(pairs, key=lambda pair: -scores[pair])[:most]  # stable: equal scores in the graph's order
+    assert len(best) == min(most, len(pairs))
+    np.testing.assert_array_equal(found.scores, [scores[pair] for pair in best])
+    assert found.labels.tolist() == [label for _, label in best]
+    np.testing.assert_allclose(found.boxes, boxes[[row for row, _ in best]], atol=1e-3)
+
+
+def test_candidates_are_a_limit_without_suppression_too() -> None:
+    found = run([[0, 0, 9, 9]] * 4, [[0.5, 0.9]] * 4, Thresholds(candidates=3, suppression="none"))
+    assert found.labels.tolist() == [1, 1, 1]
+
+
 def test_the_threshold_itself_passes() -> None:
     found = run([[0, 0, 9, 9], [50, 0, 60, 9]], [[0.25, 0], [0.2499, 0]], Thresholds(confidence=0.25))
     assert len(found) == 1
@@ -77,7 +100,7 @@ def test_boxes_that_are_not_finite_are_dropped() -> None:
     np.testing.assert_allclose(found.scores, [0.7])
 
 
-@pytest.mark.parametrize("suppression", ["class_wise", "class_agnostic", "soft"])
+@pytest.mark.parametrize("suppression", get_args(Suppression))
 def test_nothing_found(suppression: str) -> None:
     found = run([[0, 0, 50, 50]], [[0.1, 0.2]], Thresholds(suppression=suppression))  # type: ignore[arg-type]
     assert len(found) == 0 and found.boxes.shape == (0, 4)

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tests.serve.bundles import write_bundle
 
 from eyas.artifacts.manifest import Manifest
 from eyas.serve.api import Options
-from eyas.serve.asking import labels_of
+from eyas.serve.asking import labels_of, thresholds_of
 from eyas.serve.errors import ServeError
+from eyas.serve.limits import Limits
+from eyas.serve.oip.detection import suppression as named
+from eyas.serve.rest.openapi import document
+from eyas.types import Suppression
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
     return Manifest.read(write_bundle(tmp_path / "colours"))
+
+
+@pytest.mark.parametrize("suppression", get_args(Suppression))
+def test_every_suppression_can_be_asked_for(manifest: Manifest, suppression: Suppression) -> None:
+    assert thresholds_of(Options(suppression=named(suppression)), manifest).suppression == suppression
+    assert (
+        suppression in document(Limits())["components"]["schemas"]["PictureForm"]["properties"]["suppression"]["enum"]
+    )
+    own = manifest.model_copy(update={"thresholds": replace(manifest.thresholds, suppression=suppression)})
+    assert thresholds_of(Options(confidence=0.5), own).suppression == suppression
 
 
 def test_classes_become_labels(manifest: Manifest) -> None:

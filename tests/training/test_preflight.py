@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from pathlib import Path
 
@@ -89,7 +90,22 @@ def test_too_little_memory_names_a_batch_that_fits(
     assert enough.fine and 0.02 < needed < 4
     monkeypatch.setattr(checks, "free_memory", lambda accelerator: needed * 2**30 / 2)
     short = check_memory(recipe, net, batch)
-    assert not short.fine and "--batch" in short.text and "--optim.accumulate" in short.text
+    assert not short.fine
+    told = re.search(r"at most (\d+) images fit: use --batch (\d+) --optim.accumulate (\d+)", short.text)
+    assert told is not None
+    fits, size, accumulate = map(int, told.groups())
+    assert 20 < fits < 64 and size * accumulate == 64
+    passes = {num: check_memory(evolve(tiny, data={"batch_size": num}), net, batch).fine
+              for num in (size, fits, fits + 1)}  # fmt: skip
+    assert passes == {size: True, fits: True, fits + 1: False}
+
+
+def test_too_little_memory_for_even_one_picture(
+    tiny: Recipe, data: DetectionData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "free_memory", lambda accelerator: 2.0**20)
+    short = check_memory(tiny, build("p", len(data.classes)), data.trial_batch(4, epoch=0))
+    assert not short.fine and "not even one image fits: use a smaller --size" in short.text
 
 
 def test_the_memory_estimate_holds_against_what_a_step_takes(tiny: Recipe, data: DetectionData) -> None:

@@ -23,12 +23,12 @@ from eyas.files import read_json, write_text
 from eyas.types import MAX_SIDE, InputSpec, Thresholds, checked_fields
 
 FORMAT = "eyas-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read; a bundle has the oldest whose readers know all that it says
 MAX_BYTES = 16 * 2**20  # of a manifest; real ones have kilobytes
 
 Target = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-SuppressionPlace = Literal["host", "graph"]
+SuppressionPlace = Literal["host", "graph", "none"]
 Judged = Literal["file", "graph"]
 
 # No network of the family comes near these; what is beyond them would only take this machine's memory or time.
@@ -43,14 +43,16 @@ class Manifest(Part):
     """A bundle's contract. Boxes come in network pixels, scores in 0..1; see `eyas.runtime.sessions.base`.
 
     Attributes:
-        format, version: what kind of file this is.
+        format, version: what kind of file this is; version 2 where nothing is to be suppressed, which readers of
+            version 1 would not know, else 1.
         name: the bundle's name.
         classes: class names, in label order.
         input: how a picture becomes the network's input.
         batch: least and greatest number of pictures at once.
         sizes: least and greatest height and width in pixels (in steps of 32), None where only the input's own runs.
         candidates: how many candidates the graph gives for a picture at most.
-        nms: whether the graph leaves overlapping boxes ("host" drops them) or has dropped them itself ("graph").
+        nms: whether the graph leaves overlapping boxes ("host" drops them), has dropped them itself ("graph"), or gives
+            one box an object, so that nothing is to be dropped ("none", as `thresholds.suppression` is then, too).
         nms_iou: for "graph", the overlap above which the weaker box of a class was dropped.
         thresholds: what a detection must pass unless told otherwise.
         target: the engine.
@@ -71,7 +73,7 @@ class Manifest(Part):
     """
 
     format: Literal["eyas-bundle"] = "eyas-bundle"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     name: Word
     classes: tuple[str, ...] = Field(min_length=1, max_length=MAX_CLASSES)
     input: InputSpec
@@ -130,6 +132,10 @@ class Manifest(Part):
     def _parts_agree(self) -> Manifest:
         if self.entry not in self.files:
             raise ValueError(f"the entry {shown(self.entry)} is not among the files")
+        if (self.nms == "none") != (self.thresholds.suppression == "none"):
+            raise ValueError(f"nms is {self.nms}, and thresholds.suppression {self.thresholds.suppression}")
+        if self.version < oldest_version(self.nms):
+            raise ValueError(f"nms is {self.nms}, which format {self.version} doesn't have")
         least = self.batch[0] * self.input.height * self.input.width * 3
         if least > MAX_FRAMES:
             raise ValueError(f"the least batch has {least / 2**30:.0f} GiB of pixels")
@@ -211,6 +217,11 @@ class Manifest(Part):
                 fix=f"compile the run again with --size {side}, or with a range",
             )
         return self.model_copy(update={"input": spec})
+
+
+def oldest_version(nms: SuppressionPlace) -> Literal[1, 2]:
+    """Return the oldest format whose readers show such a bundle's boxes as they are meant."""
+    return 2 if nms == "none" else 1
 
 
 def _rising(value: Range, most: int) -> Range:

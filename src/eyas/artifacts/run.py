@@ -16,7 +16,7 @@ from eyas.errors import UserError
 from eyas.files import read_json, write_json
 from eyas.types import DETECT, InputSpec, Thresholds, checked_fields
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read; of the field "version", see `Run.write`
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,14 @@ class Run(RunFolder):
         return cls(folder, _read_config(RunFolder(folder).settings))
 
     def write(self) -> None:
-        """Write `config.json` into the run's folder."""
+        """Write `config.json` into the run's folder, in the oldest format whose readers know all that it says.
+
+        That is 2 where nothing is to be suppressed, else 1.
+        """
+        version = 2 if self.config.thresholds.suppression == "none" else 1
         fields: dict[str, Any] = {
             "format": layout.RUN_FORMAT,
-            "version": FORMAT_VERSION,
+            "version": version,
             **dataclasses.asdict(self.config),
         }
         write_json(self.settings, fields)

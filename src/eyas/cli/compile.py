@@ -37,8 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", metavar="PIXELS",
         help="input: 640 (a square), 640x480 (width x height), or 320-960 for any between (the run's own)")  # fmt: skip
     add("--batch", default="1", metavar="N", help="pictures at once: 1, or 1-16 for any number between (default: 1)")
-    add("--nms", choices=("host", "graph"), default="host",
-        help="where overlapping boxes are dropped (default: %(default)s)")  # fmt: skip
+    add("--nms", choices=("host", "graph", "none"),
+        help="where overlapping boxes are dropped (default: host, or none where the network "
+        "gives one box an object)")  # fmt: skip
     add("--candidates", type=int, metavar="N", help="boxes a picture that leave the graph (default: 300)")
     add("--data", metavar="ROOT", help="the data set to check and calibrate on (default: the run's own)")
     add_rows(parser)

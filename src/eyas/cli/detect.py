@@ -36,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", default="detections", metavar="DIR", help="where everything is written (default: %(default)s)")
     add("--conf", type=float, metavar="X", help="least score, 0 to 1 (default: the run's)")
     add("--iou", type=float, metavar="X", help="overlap above which the weaker box of a class is dropped (the run's)")
-    add("--nms", choices=("class_wise", "class_agnostic", "soft"),
-        help="a better box drops those of its class, of any class, or lowers scores (default: the run's)")  # fmt: skip
+    add("--nms", choices=("class_wise", "class_agnostic", "soft", "none"),
+        help="a better box drops those of its class or of any class, lowers their scores, or neither "
+        "(default: the run's)")  # fmt: skip
     add("--classes", metavar="A,B", help="only these classes, comma-separated")
     add("--save-json", nargs="?", const="results.json", metavar="FILE",
         help="write COCO results; a bare name goes into --out (default name: results.json)")  # fmt: skip

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--shard", type=int, metavar="N", help="write a folder of files with N pictures each")
     add("--conf", type=float, metavar="X", help="least score, 0 to 1 (default: the bundle's)")
     add("--iou", type=float, metavar="X", help="overlap above which the weaker box of a class is dropped")
-    add("--nms", choices=("class_wise", "class_agnostic", "soft"),
-        help="a better box drops those of its class, of any class, or lowers scores")  # fmt: skip
+    add("--nms", choices=("class_wise", "class_agnostic", "soft", "none"),
+        help="a better box drops those of its class or of any class, lowers their scores, or neither")  # fmt: skip
     add("--classes", metavar="A,B", help="only these classes, comma-separated")
     add("--batch", type=int, default=1, metavar="N", help="pictures that go through the network at once (default: 1)")
     add("--column", metavar="NAME", help="of parquet files: the column with encoded pictures or their paths")

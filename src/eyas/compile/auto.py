@@ -137,8 +137,8 @@ def compile_auto(
     Raises:
         UserError: the run can't be used, or no candidate is good enough; no bundle is left then.
     """
-    Run.read(Path(run))  # what is no run fails once, not with every candidate
-    settings = settings or Settings()
+    config = Run.read(Path(run)).config  # what is no run fails once, not with every candidate
+    settings = (settings or Settings()).for_run(config)
     if settings.measured == 0:
         raise UserError("A choice needs mAP.", fix="measure at least some pictures", where="measured")
     pairs = candidates() if pairs is None else pairs

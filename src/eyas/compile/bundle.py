@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import onnx
 
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import CARD, Card, hash_file, now, this_version
-from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.manifest import Manifest, oldest_version
 from eyas.artifacts.quantization import Quantization, check_listed
 from eyas.artifacts.run import Run, RunConfig
 from eyas.compile.built import BuiltFiles
@@ -32,7 +33,7 @@ from eyas.errors import UserError
 from eyas.files import writing
 from eyas.runtime.machine import processor
 from eyas.runtime.trained_size import TRAINED_SIZE
-from eyas.types import InputSpec
+from eyas.types import DETECT, InputSpec
 
 
 def compile_run(
@@ -59,6 +60,7 @@ def compile_run(
     check_machine(settings.target)
     trained = Run.read(Path(run))
     run, config = trained.folder, trained.config
+    settings = settings.for_run(config)
     trained.verify()
     check_listed(run)
     spec, sizes = input_of(config.input, settings.size)
@@ -212,16 +214,22 @@ def new_manifest(
     settings: Settings,
 ) -> Manifest:
     """Return the manifest of files that were just built and not yet measured."""
+    nms = settings.nms
+    assert nms is not None, "Settings.for_run has set it"
+    thresholds = config.thresholds
+    if nms != "none" and thresholds.suppression == "none":
+        thresholds = replace(thresholds, suppression=DETECT.suppression)  # it was asked for, though not needed
     return Manifest(
+        version=oldest_version(nms),
         name=name,
         classes=config.classes,
         input=spec,
         batch=settings.batch,
         sizes=sizes,
         candidates=settings.candidates,
-        nms="graph" if settings.nms == "graph" else "host",
-        nms_iou=config.thresholds.iou if settings.nms == "graph" else None,
-        thresholds=config.thresholds,
+        nms=nms,
+        nms_iou=thresholds.iou if nms == "graph" else None,
+        thresholds=thresholds,
         target=target_info(settings.target, settings.precision).engine,
         precision=settings.precision,  # type: ignore[arg-type]  # target_info refuses others
         files={one: hash_file(bundle / one) for one in sorted(files)},

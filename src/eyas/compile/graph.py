@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyas.artifacts.manifest import SuppressionPlace
 from eyas.artifacts.run import Run, RunConfig
+from eyas.errors import UserError
 from eyas.models import zoo
 from eyas.models.decode import Deployed
 from eyas.models.detection_net import head_row_of
 from eyas.models.fuse import fused
 from eyas.models.weights import load_model
-from eyas.types import Vocabulary
+from eyas.types import Suppression, Vocabulary
 
 CANDIDATES = 300  # anchors a picture that leave the graph; what that costs in mAP stands in docs/compile.md
 PAIRS = 1000  # (box, class) pairs that take part in suppression inside the graph
@@ -106,6 +108,36 @@ def survivors(boxes: Tensor, labels: Tensor, iou: float, rounds: int) -> Tensor:
     return kept
 
 
+def suppression_place(asked: SuppressionPlace | None, needed: Suppression) -> SuppressionPlace:
+    """Return where a bundle's overlapping boxes are dropped: "host", "graph", or "none" for nowhere.
+
+    Args:
+        asked: one of these, or None for what the network needs.
+        needed: the suppression that the run's thresholds name, "none" for a network that gives one box an object.
+
+    Raises:
+        UserError: the network does not give what is asked for.
+    """
+    if asked is None:
+        return "none" if needed == "none" else "host"
+    if asked == "graph" and needed == "none":
+        raise UserError(
+            "The network gives one box an object: there is nothing that suppression inside the graph could drop, and "
+            "boxes of objects that stand close together would be lost.",
+            where="nms",
+            expected="none, or host to drop overlapping boxes all the same",
+            fix="leave nms out",
+        )
+    if asked == "none" and needed != "none":
+        raise UserError(
+            "The network gives several boxes an object: without suppression each would be shown many times.",
+            where="nms",
+            expected="host or graph",
+            fix="leave nms out; where the bundle is used, suppression='none' (--nms none) shows every box of it",
+        )
+    return asked
+
+
 def load_net(run: Run) -> nn.Module:
     """Return the run's network in eval mode, every BatchNorm and branch folded.
 
@@ -125,7 +157,7 @@ def deployed(
         net: what `load_net` returned; it is changed to the precision's type.
         config: the run's.
         precision: of the network.
-        nms: "host" leaves suppression to the host, "graph" does it here with the run's IoU threshold.
+        nms: "graph" for suppression in here, with the run's IoU threshold; "host" and "none" leave it out.
         candidates: how many boxes to keep; with `nms="graph"` how many survivors of `PAIRS` (box, class) pairs, or of
             so many if that is more.
     """

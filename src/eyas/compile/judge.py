@@ -47,7 +47,7 @@ def judge(
         UserError: a gate was not passed.
     """
     manifest = bundle.manifest
-    net = deployed(load_net(run), run.config, nms=settings.nms, candidates=settings.candidates)
+    net = deployed(load_net(run), run.config, nms=manifest.nms, candidates=settings.candidates)
     reference = TorchSession(net, pick_device("cpu"))
     session = open_bundle(bundle.folder, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
     try:
@@ -90,9 +90,9 @@ def _open_stand_in(stand_in: StandIn, manifest: Manifest, tell: Tell) -> Session
 
 
 def plain(reference: TorchSession, run: Run, settings: Settings) -> Session:
-    """Return the trained network as `eyas evaluate` runs it: all candidates, greedy suppression on the host."""
+    """Return the trained network as `eyas evaluate` runs it: all candidates, suppression on the host if any."""
     candidates = run.config.thresholds.candidates
-    if settings.nms == "host" and settings.candidates == candidates:
+    if settings.nms != "graph" and settings.candidates == candidates:
         return reference
     net = deployed(load_net(run), run.config, candidates=candidates)
     return TorchSession(net, pick_device("cpu"))

@@ -16,8 +16,9 @@ import onnxslim
 import torch
 from torch import nn
 
+from eyas.artifacts.manifest import SuppressionPlace
 from eyas.artifacts.run import Run, RunConfig
-from eyas.compile.graph import CANDIDATES, deployed, load_net
+from eyas.compile.graph import CANDIDATES, deployed, load_net, suppression_place
 from eyas.compile.places import name_nodes, scopes_of
 from eyas.compile.target import Range, Sides
 from eyas.errors import UserError
@@ -36,7 +37,7 @@ def export(
     size: int | Sides | Range | None = None,
     batch: Range = (1, 1),
     precision: str = "fp32",
-    nms: str = "host",
+    nms: SuppressionPlace | None = None,
     candidates: int = CANDIDATES,
 ) -> Path:
     """Write the run's network to `out_file` as ONNX and return its path.
@@ -51,13 +52,15 @@ def export(
             that takes any size between; None for the run's own.
         batch: (least, greatest) number of pictures at once; equal for a fixed number.
         precision: "fp32", "fp16" or "bf16": the type of the network; "int8" gives the float32 graph to be quantized.
-        nms: "host", or "graph" for suppression inside.
+        nms: "host", "graph" for suppression inside, "none" for a network that needs none; None for what it needs.
         candidates: K, or the number of anchors if that is smaller.
 
     Raises:
-        UserError: the run can't be read, or no network of the family takes such a size.
+        UserError: the run can't be read, no network of the family takes such a size, or this one's boxes need another
+            `nms`.
     """
     run = Run.read(run_folder)
+    nms = suppression_place(nms, run.config.thresholds.suppression)
     spec, sizes = input_of(run.config.input, size)
     graph = deployed(load_net(run), run.config, precision=precision, nms=nms, candidates=candidates)
     model = to_onnx(graph, spec, sizes, batch, OPSET_BF16 if precision == "bf16" else OPSET)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
+from eyas.artifacts.manifest import SuppressionPlace
 from eyas.artifacts.quantization import LARGEST
-from eyas.compile.graph import CANDIDATES
+from eyas.artifacts.run import RunConfig
+from eyas.checks import shown
+from eyas.compile.graph import CANDIDATES, suppression_place
 from eyas.compile.options import builder_options
 from eyas.compile.target import Range, Sides, target_info
 from eyas.errors import UserError
@@ -32,7 +35,8 @@ class Settings:
         precision: "fp32", "fp16", "bf16" or "int8".
         size: side of a square in pixels, `Sides`, (least, greatest), or None for the run's own.
         batch: (least, greatest) number of pictures at once.
-        nms: "host", or "graph" for suppression inside.
+        nms: where overlapping boxes are dropped: "host"; "graph" for suppression inside; "none" for nowhere, with
+            networks that give one box an object. None for what the run's network needs: "none" or "host".
         candidates: boxes that the graph gives a picture.
         data: the data set to judge and calibrate on; None for the run's own.
         split: the split to judge on; None for the run's own.
@@ -51,7 +55,7 @@ class Settings:
     precision: str = "fp32"
     size: int | Sides | Range | None = None
     batch: Range = (1, 1)
-    nms: str = "host"
+    nms: SuppressionPlace | None = None
     candidates: int = CANDIDATES
     data: str | Path | None = None
     split: str | None = None
@@ -72,12 +76,22 @@ class Settings:
             return self.budget
         return BUDGETS[self.precision] + (BUDGET_OF_SUPPRESSION if self.nms == "graph" else 0.0)
 
+    def for_run(self, config: RunConfig) -> Settings:
+        """Return the settings with `nms` as the run's network needs it.
+
+        Raises:
+            UserError: the network does not give the suppression that is asked for.
+        """
+        return replace(self, nms=suppression_place(self.nms, config.thresholds.suppression))
+
     def __post_init__(self) -> None:
         """Refuse what can't be built, before anything expensive."""
         target_info(self.target, self.precision)
         builder_options(self.target, self.options)
-        if self.nms not in ("host", "graph"):
-            raise UserError(f"nms is '{self.nms}'.", where="nms", expected="host or graph")
+        if self.nms not in (None, *get_args(SuppressionPlace)):
+            raise UserError(
+                f"nms is {shown(self.nms)}.", where="nms", expected="one of " + ", ".join(get_args(SuppressionPlace))
+            )
         if not 1 <= self.batch[0] <= self.batch[1]:
             raise UserError(f"The batch is {self.batch[0]} to {self.batch[1]}.", where="batch", expected="1, or 1-16")
         if self.weight_bits not in (None, *LARGEST):

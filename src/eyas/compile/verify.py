@@ -19,7 +19,7 @@ from eyas.evaluate.predicting import predict_dataset
 from eyas.runtime.detector import Detector
 from eyas.runtime.preprocess import Preprocessor
 from eyas.runtime.sessions.base import Session
-from eyas.types import EVALUATE, Detections, FloatArray, InputSpec, Thresholds, UInt8Array
+from eyas.types import Detections, FloatArray, InputSpec, UInt8Array, evaluation_thresholds
 
 
 @dataclass(frozen=True)
@@ -184,18 +184,13 @@ def sample_pictures(index: DatasetIndex, most: int) -> list[UInt8Array]:
 def accuracy(session: Session, manifest: Manifest, index: DatasetIndex, batch: int) -> float:
     """Return the COCO mAP of what the session gives on the data set."""
     aligned, _ = align_classes(index, manifest.classes)
-    limits = evaluation_limits(manifest)
+    limits = evaluation_thresholds(manifest.thresholds)
     detector = Detector(session, manifest.classes, manifest.input, limits)
 
     def detect(images: list[UInt8Array]) -> list[Detections]:
         return detector.predict(images, limits)
 
     return evaluate_predictions(aligned, predict_dataset(detect, aligned, batch=batch).predictions).ap
-
-
-def evaluation_limits(manifest: Manifest) -> Thresholds:
-    """Return the thresholds for measuring mAP, as `eyas evaluate` has them."""
-    return replace(EVALUATE, suppression=manifest.thresholds.suppression)
 
 
 def measure_accuracy(

@@ -9,7 +9,7 @@ import numpy as np
 
 from eyas import letterbox
 from eyas.data.affine import FITTED, paste
-from eyas.data.batch_arrays import BatchArrays, Room, own_memory, picture_shape
+from eyas.data.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, own_memory, picture_shape
 from eyas.data.colour import recolour
 from eyas.data.mixup import mixup
 from eyas.data.pictures import Pictures, Source
@@ -29,13 +29,22 @@ class Augmenter:
         order: the epochs' order.
         spec: the network's input.
         policies: the run's policies.
+        make_extras: gives the batches' extra columns; they have none if None.
     """
 
-    def __init__(self, pictures: Pictures, order: EpochBatches, spec: InputSpec, policies: Policies) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        order: EpochBatches,
+        spec: InputSpec,
+        policies: Policies,
+        make_extras: MakeExtras | None = None,
+    ) -> None:
         self.pictures = pictures
         self.order = order
         self.spec = spec
         self.policies = policies
+        self.make_extras = make_extras
         self._planner = Planner(order, spec, pictures.get, pictures.path)
         self._pools = (-1, -1)
         self._scratch = np.empty((spec.height, spec.width, 3), np.uint8)
@@ -68,22 +77,23 @@ class Augmenter:
         positions = self.order.positions(number)
         images = room(picture_shape(len(positions), self.spec))
         skipped: set[int] = set()
-        truths, indices, sizes = [], [], []
+        truths, shown, sizes = [], [], []
         for row, position in enumerate(positions.tolist()):
-            index, source, plan = self._planner.plan(epoch, position, policy, skipped)
+            seen, source, plan = self._planner.plan(epoch, position, policy, skipped)
             draw(plan, images[row], self._scratch, self.spec, policy)
             truths.append(truth_of([plan], boxes_of(plan), self.spec, policy))
-            indices.append(index)
+            shown.append(seen)
             sizes.append(source.size)
         return BatchArrays(
             images=images,
             boxes=np.concatenate([truth.boxes for truth in truths]),
             labels=np.concatenate([truth.labels for truth in truths]),
             counts=np.concatenate([truth.counts for truth in truths]),
-            indices=np.array(indices, np.int64),
+            indices=np.array([seen[0] for seen in shown], np.int64),
             placements=placement_rows(sizes, self.spec, policy),
             sizes=np.array(sizes, np.int64),
             skipped=np.array(sorted(skipped), np.int64),
+            extras=extras_of(self.make_extras, self.pictures.index, shown),
         )
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eyas.data.batch_arrays import BatchArrays
+from eyas.data.batch_arrays import BatchArrays, Extras
 from eyas.data.block import DTYPES, Block, Layout
 
+TENSORS = tuple(name for name in BatchArrays._fields if name != "extras")
 _DTYPES = tuple(torch.from_numpy(np.empty(0, dtype)).dtype for dtype in DTYPES)
 
 
@@ -23,16 +24,18 @@ class TensorBlock(NamedTuple):
         memory: uint8 [layout.nbytes], on any device.
         layout: what lies where.
         boxes: how many of the rows of boxes and labels are some; the others are zeros.
+        extras: the columns that are no tensors, which lie elsewhere.
     """
 
     memory: Tensor
     layout: Layout
     boxes: int
+    extras: Extras = {}  # noqa: RUF012  # nobody writes into it
 
     @classmethod
     def of(cls, block: Block) -> TensorBlock:
         """Return the block as a tensor that shares its memory."""
-        return cls(torch.from_numpy(block.memory), block.layout, block.boxes)
+        return cls(torch.from_numpy(block.memory), block.layout, block.boxes, block.extras)
 
     def columns(self) -> tuple[Tensor, ...]:
         """Return the columns in the order of `BatchArrays`, boxes and labels with their padding."""
@@ -59,6 +62,8 @@ class Batch:
         block: the memory that all of these are views of; None for a batch of tensors that lie apart. A loader's batch
             has one, so that it is copied in one go; with `box_multiple` its boxes are padded with zeros there.
         host: the batch that this one was copied to a device from; None for one that was not.
+        extras: columns that are no tensors, captions for example: name -> N values, one an image; see
+            `eyas.data.batch_arrays.MakeExtras`. They stay where they are when the tensors go to a device.
     """
 
     images: Tensor
@@ -71,23 +76,30 @@ class Batch:
     skipped: Tensor
     block: TensorBlock | None = None
     host: Batch | None = None
+    extras: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, columns: Iterable[Tensor], block: TensorBlock | None = None, host: Batch | None = None) -> Batch:
+    def of(
+        cls,
+        columns: Iterable[Tensor],
+        block: TensorBlock | None = None,
+        host: Batch | None = None,
+        extras: Mapping[str, Sequence[Any]] | None = None,
+    ) -> Batch:
         """Return the batch of these tensors, which come in the order of the fields."""
         images, boxes, labels, counts, indices, placements, sizes, skipped = columns
-        return cls(images, boxes, labels, counts, indices, placements, sizes, skipped, block, host)
+        return cls(images, boxes, labels, counts, indices, placements, sizes, skipped, block, host, extras or {})
 
     @classmethod
     def of_arrays(cls, arrays: BatchArrays) -> Batch:
         """Return the batch of tensors that share the memory of the arrays."""
-        return cls.of(map(torch.from_numpy, arrays))
+        return cls.of(map(torch.from_numpy, arrays.arrays()), extras=arrays.extras)
 
     @classmethod
     def of_block(cls, block: TensorBlock, host: Batch | None = None) -> Batch:
         """Return the batch of views of a block, without padding."""
         images, boxes, labels, *rest = block.columns()
-        return cls.of([images, boxes[: block.boxes], labels[: block.boxes], *rest], block, host)
+        return cls.of([images, boxes[: block.boxes], labels[: block.boxes], *rest], block, host, block.extras)
 
     def __len__(self) -> int:
         """Return the number of images N."""
@@ -95,7 +107,7 @@ class Batch:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors in the order of the fields."""
-        return tuple(getattr(self, name) for name in BatchArrays._fields)
+        return tuple(getattr(self, name) for name in TENSORS)
 
     def picture_of_box(self) -> Tensor:
         """Return int64 [M], the row in `images` that each box belongs to."""
@@ -117,14 +129,14 @@ class Batch:
         torch keeps such memory when it is done with, and hands it out again when the copies out of it have ended.
         """
         if self.block is None:
-            return Batch.of(tensor.pin_memory() for tensor in self.tensors())
+            return Batch.of((tensor.pin_memory() for tensor in self.tensors()), extras=self.extras)
         return Batch.of_block(self.block._replace(memory=self.block.memory.pin_memory()))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch on `device`; `non_blocking` lets a copy from pinned memory overlap with computing."""
         if self.block is None:
-            moved = Batch.of(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors())
-            return replace(moved, host=self._host_for(device))
+            moved = (tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors())
+            return Batch.of(moved, host=self._host_for(device), extras=self.extras)
         memory = self.block.memory.to(device, non_blocking=non_blocking)
         if memory is self.block.memory:
             return self

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eyas.data.batch_arrays import BatchArrays
+from eyas.data.batch_arrays import BatchArrays, Extras
 from eyas.data.shared import ALIGNMENT
 from eyas.types import UInt8Array
 
@@ -37,7 +37,7 @@ class Layout:
     def of(cls, arrays: BatchArrays, multiple: int = 1) -> Layout:
         """Return the layout of a batch, with room for a multiple of `multiple` boxes (none where there is none)."""
         rows = -(-len(arrays.boxes) // multiple) * multiple
-        images, _, _, *rest = (array.shape for array in arrays)
+        images, _, _, *rest = (array.shape for array in arrays.arrays())
         return cls((images, (rows, 4), (rows,), *rest))
 
     @property
@@ -68,24 +68,27 @@ class Block(NamedTuple):
         memory: uint8 [layout.nbytes].
         layout: what lies where.
         boxes: how many of the rows of boxes and labels are some; the others are zeros.
+        extras: the columns that are no arrays, which lie elsewhere.
     """
 
     memory: UInt8Array
     layout: Layout
     boxes: int
+    extras: Extras = {}  # noqa: RUF012  # nobody writes into it
 
     def arrays(self) -> BatchArrays:
         """Return the columns, which share the memory, without padding."""
-        images, boxes, labels, *rest = (
+        images, boxes, labels, counts, indices, placements, sizes, skipped = (
             self.memory[start:end].view(dtype).reshape(shape)
             for (start, end), dtype, shape in zip(self.layout.places, DTYPES, self.layout.shapes, strict=True)
         )
-        return BatchArrays(images, boxes[: self.boxes], labels[: self.boxes], *rest)
+        boxes, labels = boxes[: self.boxes], labels[: self.boxes]
+        return BatchArrays(images, boxes, labels, counts, indices, placements, sizes, skipped, self.extras)
 
 
 def rest_of(arrays: BatchArrays, layout: Layout) -> Iterator[tuple[int, UInt8Array]]:
     """Yield where each column but the images begins in a block of zeros, and its bytes."""
-    for array, (start, _) in zip(arrays[1:], layout.places[1:], strict=True):
+    for array, (start, _) in zip(arrays.arrays()[1:], layout.places[1:], strict=True):
         yield start, np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
@@ -117,4 +120,4 @@ class OwnRoom:
         memory[arrays.images.nbytes : layout.nbytes] = 0
         for start, data in rest_of(arrays, layout):
             memory[start : start + len(data)] = data
-        return Block(memory[: layout.nbytes], layout, len(arrays.labels))
+        return Block(memory[: layout.nbytes], layout, len(arrays.labels), arrays.extras)

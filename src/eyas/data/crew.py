@@ -101,7 +101,8 @@ class Member:
 
     def _block(self, made: Made) -> Block:
         """Return a batch that a worker has made; its memory, which follows the message, is this process's too now."""
-        return Block(mapped(receive_memory(self._connection), (made.layout.nbytes,)), made.layout, made.boxes)
+        memory = mapped(receive_memory(self._connection), (made.layout.nbytes,))
+        return Block(memory, made.layout, made.boxes, made.extras)
 
     def kill(self) -> None:
         """Have the process end; who waits for a batch of it is told so."""

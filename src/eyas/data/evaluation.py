@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from eyas import letterbox
-from eyas.data.batch_arrays import BatchArrays, Room, own_memory, picture_shape, placement_row
+from eyas.data.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, own_memory, picture_shape, placement_row
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.errors import UserError
@@ -22,13 +22,21 @@ class EvaluationBatches:
         spec: the network's input.
         batch_size: pictures in a batch; the last one may have fewer.
         rank, world_size: this process among those that evaluate together.
+        make_extras: gives the batches' extra columns; they have none if None.
 
     Raises:
         UserError: no pictures, or a batch size below 1.
     """
 
     def __init__(
-        self, index: DatasetIndex, spec: InputSpec, batch_size: int, *, rank: int = 0, world_size: int = 1
+        self,
+        index: DatasetIndex,
+        spec: InputSpec,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        make_extras: MakeExtras | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"The batch size is {batch_size}.", expected="at least 1", where="batch_size")
@@ -37,6 +45,7 @@ class EvaluationBatches:
         self.index = index
         self.spec = spec
         self.batch_size = batch_size
+        self.make_extras = make_extras
         self.starts = range(rank * batch_size, len(index), batch_size * world_size)
 
     def __len__(self) -> int:
@@ -81,6 +90,7 @@ class EvaluationBatches:
             placements=placements,
             sizes=np.array(sizes, np.int64),
             skipped=np.array(skipped, np.int64),
+            extras=extras_of(self.make_extras, self.index, [(index,) for index in indices]),
         )
 
     def _blank(self, index: int) -> UInt8Array:

@@ -15,7 +15,7 @@ import torch
 
 from eyas.data.augment import Augmenter
 from eyas.data.batch import Batch
-from eyas.data.batch_arrays import Task
+from eyas.data.batch_arrays import MakeExtras, Task
 from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.device.batches import DeviceBatches
 from eyas.data.device.choice import Choice, choose
@@ -266,6 +266,7 @@ def train_loader(
     drop_last: bool = True,
     device: torch.device | None = None,
     worker_seconds: float = WORKER_SECONDS,
+    make_extras: MakeExtras | None = None,
     box_multiple: int = 1,
     closing: Closing | None = None,
     epochs: int | None = None,
@@ -290,6 +291,7 @@ def train_loader(
         drop_last: drop the incomplete last batch of an epoch; else it is filled from the start of the order.
         device: a CUDA device to give the batches on, each copied while the one before is worked on.
         worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
+        make_extras: gives the batches' extra columns, captions for example; they have none if None.
         box_multiple: the batches' blocks have room for a multiple of so many boxes, so that there are few layouts.
         closing: tells by an epoch and a batch's number in it whether the batch is made by `closing_policy`; asked when
             the workers get it to make, perhaps in another thread; `close_at_epoch` tells if None.
@@ -314,10 +316,11 @@ def train_loader(
         batches = DeviceBatches(
             index, layout, chosen.store, order, policies,
             skipped=skipped, workers=workers, patience=worker_seconds, box_multiple=box_multiple,
+            make_extras=make_extras,
         )  # fmt: skip
     else:
         pictures = Pictures(index, input_spec, layout.max_scale, PictureCache(index, chosen.kind))
-        augmenter = Augmenter(pictures, order, input_spec, policies)
+        augmenter = Augmenter(pictures, order, input_spec, policies, make_extras)
         task_bytes = order.span * augmenter.batch_bytes()
         pipe = Pipe(augmenter.batches, workers, device, task_bytes, worker_seconds, box_multiple)
         batches = HostBatches(augmenter, pipe, skipped)
@@ -334,6 +337,7 @@ def eval_loader(
     world_size: int = 1,
     device: torch.device | None = None,
     worker_seconds: float = WORKER_SECONDS,
+    make_extras: MakeExtras | None = None,
 ) -> EvalLoader:
     """Return the loader of evaluation pictures: exactly `letterbox(read_image(path), input_spec)`, in order.
 
@@ -348,7 +352,10 @@ def eval_loader(
         rank, world_size: this process among those that evaluate together.
         device: a CUDA device to give the batches on, each copied while the one before is worked on.
         worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
+        make_extras: gives the batches' extra columns, captions for example; they have none if None.
     """
-    batches = EvaluationBatches(index, input_spec, batch_size, rank=rank, world_size=world_size)
+    batches = EvaluationBatches(
+        index, input_spec, batch_size, rank=rank, world_size=world_size, make_extras=make_extras
+    )
     pipe = Pipe(batches.batches, workers, device, batches.batch_bytes(), worker_seconds)
     return EvalLoader(batches, SkippedPictures(index), pipe)

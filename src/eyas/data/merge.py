@@ -13,26 +13,34 @@ from eyas.data.index import DatasetIndex, id_columns
 from eyas.errors import UserError, shorten, suggest
 
 
-def same_classes(splits: Mapping[str, DatasetIndex], where: str, name: str) -> dict[str, DatasetIndex]:
+def same_classes(
+    splits: Mapping[str, DatasetIndex], where: str, name: str, *, unseen: bool = False
+) -> dict[str, DatasetIndex]:
     """Return the splits with their labels in the order of the classes of one of them, the training split.
 
     Classes are matched by name. A split may list them in another order, or fewer; that is told.
+
+    With `unseen`, splits may have classes of which the training split has none: these come after its own, in the order
+    in which the splits list them, in every split but itself. So a label of training means the same class everywhere.
 
     Args:
         splits: by name.
         where: the dataset, for the error.
         name: the training split.
+        unseen: whether the model can find classes that it was not trained on.
 
     Raises:
-        UserError: a split has boxes of a class that the training split does not list.
+        UserError: a split has boxes of a class that the training split does not list, and the model can't find such.
     """
     wanted = splits[name].classes
+    known = set(wanted)
+    every = tuple(dict.fromkeys([*wanted, *(each for index in splits.values() for each in index.classes)]))
     result = {}
     for other, index in splits.items():
-        used = {index.classes[int(label)] for label in np.unique(index.labels)}
-        unknown = [each for each in index.classes if each not in wanted]
-        if used & set(unknown):
-            strange = [each for each in unknown if each in used]
+        boxes = np.bincount(index.labels, minlength=len(index.classes)).tolist()
+        unknown = {each: num for each, num in zip(index.classes, boxes, strict=True) if each not in known}
+        strange = [each for each, num in unknown.items() if num]
+        if strange and not unseen:
             raise UserError(
                 f"The split '{other}' has boxes of classes that the split '{name}' does not list: "
                 f"{shorten([f'{each!r}{suggest(each, wanted)}' for each in strange])}.",
@@ -40,14 +48,18 @@ def same_classes(splits: Mapping[str, DatasetIndex], where: str, name: str) -> d
                 expected=f"classes among those of '{name}': {shorten(wanted, 20)}",
                 fix=f"list them for '{name}', too (a class needs no box there), or leave these boxes out",
             )
-        notes = [f"lists classes that '{name}' lacks, without boxes: {shorten(unknown)}"] if unknown else []
+        notes = []
+        if unknown:
+            found = f"with {sum(unknown.values()):,} boxes, to be found by their names alone"
+            how = found if unseen else "without boxes"
+            notes = [f"lists classes that '{name}' lacks, {how}: {shorten(list(unknown))}"]
         missing = [each for each in wanted if each not in index.classes]
         notes += [f"does not list the classes {shorten(missing)}"] if missing else []
         if not notes and index.classes != wanted:
             notes = [f"lists its classes in another order than '{name}'"]
         if notes:
             warnings.warn(f"The split '{other}' {', and '.join(notes)}. Classes are matched by name.", stacklevel=2)
-        result[other] = index.with_classes(wanted)
+        result[other] = index.with_classes(every if unseen and other != name else wanted)
     return result
 
 

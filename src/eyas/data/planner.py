@@ -49,8 +49,8 @@ class Planner(Generic[Picture]):
 
     def plan(
         self, epoch: int, position: int, policy: AugmentPolicy, skipped: set[int]
-    ) -> tuple[int, Picture, Plan[Picture]]:
-        """Return the sample at a place in the epoch's order: the index of its picture, the picture, what is done to it.
+    ) -> tuple[tuple[int, ...], Picture, Plan[Picture]]:
+        """Return the sample at a place in the epoch's order.
 
         Args:
             epoch: from 0.
@@ -58,16 +58,24 @@ class Planner(Generic[Picture]):
             policy: chances and ranges.
             skipped: gets the broken pictures that were met.
 
+        Returns:
+            The indices of the pictures that are seen in it, its own before its partners'; its own; what is done to it.
+
         Raises:
             UserError: no picture of many in a row can be read.
         """
         index, source = self._source(epoch, position, skipped)
         rng = self._rng(epoch, position)
 
-        def partner() -> Picture:
-            return self._source(epoch, self.order.partner(position, rng.random()), skipped)[1]
+        seen = [index]
 
-        return index, source, draw_plan(source, partner, self.spec, policy, rng)
+        def partner() -> Picture:
+            other, picture = self._source(epoch, self.order.partner(position, rng.random()), skipped)
+            seen.append(other)
+            return picture
+
+        plan = draw_plan(source, partner, self.spec, policy, rng)
+        return tuple(seen), source, plan
 
     def _rng(self, epoch: int, position: int) -> np.random.Generator:
         """Return the sample's own random numbers: f(seed, epoch, picture, how often it has come in this epoch)."""

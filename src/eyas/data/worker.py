@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from eyas import signals
-from eyas.data.batch_arrays import BatchArrays, Maker, Task
+from eyas.data.batch_arrays import BatchArrays, Extras, Maker, Task
 from eyas.data.block import Layout, rest_of
 from eyas.data.shared import mapped, new_memory, open_parcel, send_memory, write_at
 from eyas.errors import UserError
@@ -34,11 +34,13 @@ class Made(NamedTuple):
         turn: the number that its task came with.
         layout: what lies where in the block.
         boxes: how many boxes the batch has.
+        extras: its columns that are no arrays.
     """
 
     turn: int
     layout: Layout
     boxes: int
+    extras: Extras
 
 
 class Done(NamedTuple):
@@ -114,7 +116,7 @@ def _do(connection: Connection[Any, Any], make: Maker, turn: int, task: Task, mu
         for batch in make(*task, room):
             layout = Layout.of(batch, multiple)
             room.add_rest(batch, layout)
-            connection.send(Made(turn, layout, len(batch.labels)))
+            connection.send(Made(turn, layout, len(batch.labels), batch.extras))
             send_memory(connection, room.descriptor)
             room.close()
         connection.send(Done(turn))

@@ -14,7 +14,7 @@ from eyas.evaluate.report import CONFIDENCE, Evaluation, Subject, check_numbers,
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.runtime.trained_size import size_note, trained_size
-from eyas.types import EVALUATE, Detections, UInt8Array
+from eyas.types import Detections, UInt8Array, evaluation_thresholds
 
 
 def evaluate_run(
@@ -34,7 +34,7 @@ def evaluate_run(
     refuse_file(Path(run))
     index = load_dataset(data, split, rows=rows)
     check_truth(index)
-    with load(run, thresholds=EVALUATE, size=size) as detector:
+    with load(run, thresholds=evaluation_thresholds, size=size) as detector:
         aligned, missing = align_classes(index, detector.classes)
 
         def detect(images: list[UInt8Array]) -> list[Detections]:

@@ -224,11 +224,12 @@ class Detector:
     def describe(self) -> str:
         """Return what a person wants to know of this detector, a few lines."""
         limits = self.thresholds
+        overlap = "no suppression" if limits.suppression == "none" else f"IoU {limits.iou:g} ({limits.suppression})"
         return (
             f"engine:     {self._session.description}\n"
             f"input:      {self.input.width} x {self.input.height} RGB, longest side fitted, padded\n"
             f"classes:    {len(self.classes)}: {shortened(self.classes)}\n"
-            f"thresholds: confidence {limits.confidence:g}, IoU {limits.iou:g} ({limits.suppression}), "
+            f"thresholds: confidence {limits.confidence:g}, {overlap}, "
             f"at most {limits.max_detections} detections"
         )
 

@@ -36,6 +36,7 @@ BUNDLE_SESSIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "tensorrt-rtx": ("eyas.runtime.sessions.tensorrt", "TensorRtSession"),
     }
 )
+Change = Callable[[Thresholds], Thresholds]
 
 
 def load(
@@ -43,7 +44,7 @@ def load(
     *,
     session: str = "auto",
     device: str = "auto",
-    thresholds: Thresholds | None = None,
+    thresholds: Thresholds | Change | None = None,
     size: int | None = None,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -55,7 +56,7 @@ def load(
         path: the run's or the bundle's folder.
         session: the engine: "torch" for a run, the bundle's own for a bundle, or "auto" for the right one.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        thresholds: what a prediction must pass; None takes the model's own.
+        thresholds: what a prediction must pass, or a function that gives it for the model's own; None takes these.
         size: side of the network's square input in pixels, a multiple of 32; None takes the model's own.
         threads: CPU threads of a bundle's engine; None lets the engine choose.
         max_pixels: pictures with more pixels are refused before they are decoded.
@@ -80,8 +81,7 @@ def load(
     config = run.config
     if not run.verify():
         warnings.warn(f"{folder} has no {CARD}: its weights could not be checked for changes.", stacklevel=2)
-    if thresholds is not None:
-        config = replace(config, thresholds=thresholds)
+    config = replace(config, thresholds=_chosen(thresholds, config.thresholds))
     if size is not None:
         config = replace(config, input=replace(config.input, height=size, width=size))
     opener = RUN_SESSIONS[_session_name(session)]
@@ -94,7 +94,7 @@ def _load_bundle(
     folder: Path,
     session: str,
     device: str,
-    thresholds: Thresholds | None,
+    thresholds: Thresholds | Change | None,
     size: int | None,
     threads: int | None,
     max_pixels: int,
@@ -120,9 +120,16 @@ def _load_bundle(
         open_bundle(folder, manifest, threads, device, spin=spin),
         manifest.classes,
         manifest.input,
-        thresholds or manifest.thresholds,
+        _chosen(thresholds, manifest.thresholds),
         max_pixels=max_pixels,
     )
+
+
+def _chosen(thresholds: Thresholds | Change | None, own: Thresholds) -> Thresholds:
+    """Return the thresholds that are meant, of a model with these of its own."""
+    if thresholds is None:
+        return own
+    return thresholds if isinstance(thresholds, Thresholds) else thresholds(own)
 
 
 def _warn_of_saturation(folder: Path) -> None:

@@ -23,6 +23,8 @@ def select(
 ) -> Detections:
     """Return the detections of one picture: threshold, best candidates, suppression, back to picture pixels.
 
+    Without suppression they are the best `max_detections` candidates, equal scores in index order.
+
     A box may be several detections, one for each class whose score passes, as in YOLO-NAS's own post-processing.
 
     Args:
@@ -44,6 +46,9 @@ def select(
         kept, values = soft_nms(
             found, values, labels, thresholds.soft_sigma, thresholds.confidence, thresholds.max_detections
         )
+    elif thresholds.suppression == "none":
+        kept = np.argsort(-values, kind="stable")[: thresholds.max_detections]
+        values = values[kept]
     else:
         groups = labels if thresholds.suppression == "class_wise" else np.zeros_like(labels)
         kept = nms(found, values, groups, thresholds.iou, thresholds.max_detections)

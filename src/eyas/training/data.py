@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from eyas.data.batch import Batch
+from eyas.data.batch_arrays import MakeExtras
 from eyas.data.device.choice import choose
 from eyas.data.device.layout import Layout
 from eyas.data.formats import load_dataset
@@ -39,9 +40,13 @@ class DetectionData(L.LightningDataModule):
         close_epochs: the last epochs go without mosaic and mixup; of a run that was given a time, as great a part.
         accumulate: batches of an optimizer step.
         seed: fixes order and augmentation.
+        unseen: whether the network can find classes that it was not trained on, which the validation split may have
+            then.
+        make_extras: gives the batches' extra columns, see `eyas.data.batch_arrays.MakeExtras`.
 
     Attributes:
-        train_index, val_index: the splits.
+        train_index, val_index: the splits. Labels of training mean the same in both; with `unseen`, `val_index.classes`
+            goes on after them.
         dropped: how many training pictures without a box were left out, because the recipe says so.
     """
 
@@ -54,6 +59,8 @@ class DetectionData(L.LightningDataModule):
         close_epochs: int = 0,
         accumulate: int = 1,
         seed: int = 0,
+        unseen: bool = False,
+        make_extras: MakeExtras | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
@@ -62,7 +69,8 @@ class DetectionData(L.LightningDataModule):
         self.close_epochs = close_epochs
         self.accumulate = accumulate
         self.seed = seed
-        self.train_index, self.val_index = load_train_and_val(recipe, self.augment)
+        self.make_extras = make_extras
+        self.train_index, self.val_index = load_train_and_val(recipe, self.augment, unseen=unseen)
         self.dropped = 0
         if recipe.drop_empty:
             self.train_index, self.dropped = without_empty(self.train_index, recipe)
@@ -82,7 +90,7 @@ class DetectionData(L.LightningDataModule):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Return the class names, in label order."""
+        """Return the class names that are trained on, in label order."""
         return self.train_index.classes
 
     def batches_ahead(self) -> int:
@@ -131,6 +139,7 @@ class DetectionData(L.LightningDataModule):
             device=device,
             epochs=self.epochs if self.timetable is None else None,
             before_end=self._prepare_evaluation,
+            make_extras=self.make_extras,
         )
         self.loader.skipped.known.update(self.trial_skipped.known)
         if self._resume_from is not None:
@@ -169,6 +178,7 @@ class DetectionData(L.LightningDataModule):
                 rank=rank,
                 world_size=world_size,
                 device=device,
+                make_extras=self.make_extras,
             )
         return self.val_loader
 
@@ -200,7 +210,7 @@ class DetectionData(L.LightningDataModule):
         chosen = self._readable(count)
         loader = train_loader(
             self.train_index.subset(chosen), self.recipe.input_spec(), self.augment, batch_size=len(chosen),
-            seed=self.seed,
+            seed=self.seed, make_extras=self.make_extras,
         )  # fmt: skip
         loader.set_epoch(epoch)
         return next(iter(loader))
@@ -225,19 +235,24 @@ class DetectionData(L.LightningDataModule):
         return self._trial[:count]
 
 
-def load_train_and_val(recipe: DataRecipe, augment: AugmentPolicy | None = None) -> tuple[DatasetIndex, DatasetIndex]:
+def load_train_and_val(
+    recipe: DataRecipe, augment: AugmentPolicy | None = None, *, unseen: bool = False
+) -> tuple[DatasetIndex, DatasetIndex]:
     """Return the training and the validation split, labels of both in the order of the first's classes.
+
+    With `unseen`, the validation split may have classes that the training split lacks; they come after its own.
 
     Boxes that training never sees are counted, and told with the reason.
 
     Raises:
         UserError: no dataset is given, it can't be read, nothing in it can be trained on or measured, or the validation
-            split has boxes of classes that the training split lacks.
+            split has boxes of classes that the training split lacks, without `unseen`.
     """
     if not recipe.root:
         raise UserError("No dataset is given.", fix="eyas train --data path/to/dataset", where="data.root")
     loaded = {split: load_dataset(recipe.root, split, rows=recipe.rows) for split in (recipe.train, recipe.val)}
-    train, val = (same_classes(loaded, recipe.root, recipe.train)[split] for split in (recipe.train, recipe.val))
+    aligned = same_classes(loaded, recipe.root, recipe.train, unseen=unseen)
+    train, val = aligned[recipe.train], aligned[recipe.val]
     usable = trained(train, recipe, augment or AugmentPolicy())
     if not usable.kept.any():
         why = f", of which {usable.told()}" if usable.left_out else ""

@@ -24,6 +24,7 @@ from eyas.training.callbacks.save import Stopper, StopRunError
 from eyas.training.experiment import Experiment, build, make_data, make_trainer
 from eyas.training.folder import finish_run, free_folder, write_start
 from eyas.training.loggers.base import Status
+from eyas.training.memory import explained_memory, trial_step
 from eyas.training.origin import check_data, check_recipe
 from eyas.training.override import flatten, override
 from eyas.training.parallel import first_process
@@ -53,7 +54,8 @@ def fit(
         started: `time.monotonic()` from which the recipe's `trainer.minutes` count; now if None.
 
     Raises:
-        UserError: before the first step, what can't work; later, a diverged loss, broken pictures or a full disk.
+        UserError: before the first step, what can't work; later, a diverged loss, broken pictures, a full disk or a
+            GPU without memory left.
         Stopped: by a signal, before the first step or for the second time.
     """
     if first_process():
@@ -137,7 +139,8 @@ def run(experiment: Experiment, signals: StopSignals, *, console: Console) -> Pa
     torch.manual_seed(recipe.trainer.seed)
     with signals.deferred(lambda number: _told(number, stopper, console)):
         try:
-            with _quiet_lightning(), contextlib.suppress(StopRunError):
+            step = trial_step(trainer, experiment.module, experiment.data)
+            with _quiet_lightning(), explained_memory(recipe, step), contextlib.suppress(StopRunError):
                 trainer.fit(experiment.module, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True)
         except Stopped:
             if trainer.strategy.launcher is not None:

@@ -9,19 +9,21 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from eyas.data.batch import Batch
 from eyas.errors import UserError
 from eyas.losses.criterion import Criterion
 from eyas.models.decode import Deployed
 from eyas.models.fuse import fused
 from eyas.training.batches import to_float_images
 from eyas.training.data import DetectionData
+from eyas.training.graph import WARM_UP, CudaGraphs
 from eyas.training.optim import make_optimizer
 from eyas.training.parallel import pick_accelerator, pick_precision
 from eyas.training.recipe import Recipe
+from eyas.training.step import StepSettings, TrainingStep
 from eyas.training.timetable import Aims, Pace, fits_an_epoch, plan, steps_ahead
 
 FINISH = 2.0  # seconds for the card, the last pictures and the end of the processes
-STEPS = 3
 LEAST = 20  # optimizer steps; fewer teach a network nothing
 SLACK = 1.5  # evaluating trained networks takes longer: they find something, which is to be suppressed and drawn
 
@@ -29,32 +31,55 @@ SLACK = 1.5  # evaluating trained networks takes longer: they find something, wh
 def first_pace(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion) -> Pace:
     """Return a guess of what steps and evaluations will take; the network is left as it was."""
     device = pick_accelerator(recipe.trainer.accelerator)
-    half = pick_precision(recipe.trainer.precision, device) != "32-true"
+    half = torch.bfloat16 if pick_precision(recipe.trainer.precision, device) != "32-true" else None
     spec = recipe.data.input_spec()
     batch = data.trial_batch(recipe.data.batch_size, epoch=0).to(device)
     share = recipe.data.batch_size / len(batch)  # fewer may be readable
     net, criterion = copy.deepcopy(net).to(device).train(), copy.deepcopy(criterion).to(device)
+    step = _graphed if device == "cuda" and recipe.trainer.step in ("auto", "graphed") and criterion.static else _eager
+    work, warm = step(recipe, net, criterion, batch, half)
+    seconds = _fastest(work, warm) * share * recipe.optim.accumulate
+    deployed = Deployed(fused(net), spec).eval()
+
+    def detect() -> None:
+        with torch.no_grad(), torch.autocast(device, half, enabled=half is not None):
+            deployed(batch.images)[0].float().sum().item()
+
+    images = len(data.val_index) / (recipe.trainer.devices * recipe.trainer.num_nodes)
+    evaluation = 1.0 + SLACK * _fastest(detect, 1) / len(batch) * images
+    return Pace(seconds, evaluation, 0.0, FINISH + (evaluation if recipe.trainer.average_best else 0.0))
+
+
+Work = tuple[Callable[[], None], int]  # does it once, and how often until it is warm
+
+
+def _eager(recipe: Recipe, net: nn.Module, criterion: Criterion, batch: Batch, half: torch.dtype | None) -> Work:
+    """Return an ordinary step."""
     optimizer = make_optimizer(net, recipe.optim, criterion.parameters())
 
     def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=half):
-            output = net(to_float_images(batch.images, spec.scale))
+        with torch.autocast(batch.images.device.type, half, enabled=half is not None):
+            output = net(to_float_images(batch.images, recipe.data.input_spec().scale))
             loss = torch.stack(list(criterion(output, batch).values())).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        float(loss.detach())  # waits for an accelerator
+        loss.item()  # waits for an accelerator
 
-    seconds = _fastest(step) * share * recipe.optim.accumulate
-    deployed = Deployed(fused(net), spec).eval()
+    return step, 1
 
-    def detect() -> None:
-        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=half):
-            deployed(batch.images)[0].float().sum().item()
 
-    images = len(data.val_index) / (recipe.trainer.devices * recipe.trainer.num_nodes)
-    evaluation = 1.0 + SLACK * _fastest(detect) / len(batch) * images
-    return Pace(seconds, evaluation, 0.0, FINISH + (evaluation if recipe.trainer.average_best else 0.0))
+def _graphed(recipe: Recipe, net: nn.Module, criterion: Criterion, batch: Batch, half: torch.dtype | None) -> Work:
+    """Return a step that is replayed on the GPU."""
+    optimizer = make_optimizer(net, recipe.optim, criterion.parameters(), fused=True)
+    settings = StepSettings(recipe.data.input_spec().scale, recipe.optim.clip_norm, half)
+    graphs = CudaGraphs(batch.images.device, lambda _: None)
+    whole = TrainingStep(net, criterion, optimizer, None, settings, graphs)
+
+    def step() -> None:
+        whole(batch).sum().item()
+
+    return step, WARM_UP + 2
 
 
 def aims_of(recipe: Recipe, data: DetectionData, ahead: int) -> Aims:
@@ -116,11 +141,11 @@ def _rounded_up(minutes: float) -> float:
     return -(-minutes // step) * step
 
 
-def _fastest(work: Callable[[], None]) -> float:
-    """Return the seconds that something takes once it is warm."""
+def _fastest(work: Callable[[], None], warm: int) -> float:
+    """Return the seconds that something takes after so many times."""
     times = []
-    for _ in range(STEPS):
+    for _ in range(warm + 2):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return min(times[1:])
+    return min(times[warm:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import dataclass
 
@@ -18,10 +19,9 @@ from eyas.errors import UserError
 from eyas.losses.criterion import Criterion
 from eyas.training.batches import to_float_images
 from eyas.training.data import DetectionData, trained
+from eyas.training.memory import FEW, advice
 from eyas.training.optim import make_optimizer
 from eyas.training.recipe import Recipe, evolve
-
-FEW = 4  # pictures of the trial batch
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,12 @@ def check_memory(recipe: Recipe, net: nn.Module, batch: Batch) -> Finding:
     del output
     parameters = sum(p.numel() * p.element_size() for p in net.parameters())
     # Weights, gradients, Adam's two averages and the weight average; a half more activations for backward's own.
-    needed = 1.5 * activations / len(batch.counts) * recipe.data.batch_size + 5 * parameters
-    free = free_memory(recipe.trainer.accelerator)
+    fixed, an_image = 5 * parameters, math.ceil(1.5 * activations / len(batch.counts))
+    needed = an_image * recipe.data.batch_size + fixed
+    free = math.floor(free_memory(recipe.trainer.accelerator))
     text = f"about {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free"
     if needed > free:
-        fits = max(1, int(recipe.data.batch_size * free / needed * 0.8))
-        return Finding(
-            "memory", False, f"{text}: use --batch {fits} --optim.accumulate {recipe.data.batch_size // fits}"
-        )
+        return Finding("memory", False, f"{text}: {advice(recipe, max(0, free - fixed) // an_image)}")
     return Finding("memory", True, text)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from eyas.training.schedule import half_cosine
 
+FIRST = 5  # steps before the first guess is given up
 EVALUATING = 0.1  # the share of the training time that evaluations may take
 WARMUP = 0.1  # the share of all steps that the warm-up may take
 
@@ -195,5 +196,5 @@ def due(step: int, last: Planning) -> bool:
     Often at first, when little is known of the machine, then twenty times in a run, and often towards its end, where
     what is left is little and must fit.
     """
-    wait = min(max(1, last.step), max(1, last.total // 20), max(1, (last.total - last.step) // 4))
-    return step - last.step >= wait
+    wait = min(max(FIRST, last.step), last.total // 20, (last.total - last.step) // 4)
+    return step - last.step >= max(1, wait)

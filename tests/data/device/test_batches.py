@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.data.makers import words
 from tests.data.scenes import dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -127,6 +128,17 @@ def same(ones: list[Batch], others: list[Batch]) -> bool:
         for one, other in zip(ones, others, strict=True)
         for a, b in zip(one.tensors(), other.tensors(), strict=True)
     )
+
+
+@pytest.mark.parametrize("name", ["scratch", "published", "letterbox"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_extra_columns_are_the_processors(index: DatasetIndex, name: str, workers: int) -> None:
+    some = index.subset(np.arange(16))
+    theirs = drawn_by_device(some, POLICIES[name], make_extras=words, workers=workers)
+    expected = [batch.extras for batch in loader_of(some, POLICIES[name], make_extras=words)]
+    assert [batch.extras for batch in theirs] == expected
+    assert all(len(batch["shown"]) == len(batch["words"]) == 8 for batch in expected)
+    theirs.close()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -62,7 +62,7 @@ def test_batches_come_through_the_slab_or_beside_it(size: int) -> None:
     tasks = [
         Task(RNG.bytes(15_000), Thresholds(0.3, 0.4, 5, 6, "soft", 0.7), (0, 2), True),
         Task(array[:, ::-1], Thresholds()),
-        Task(RNG.bytes(15_000), Thresholds()),
+        Task(RNG.bytes(15_000), Thresholds(suppression="none")),
     ]
     message = arrived(pack_batch(tasks, slab))
     assert len(message.data) == {0: 39_000, 100_000: 0, 20_000: 24_000}[size]

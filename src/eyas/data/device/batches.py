@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from eyas.data.batch import Batch
-from eyas.data.batch_arrays import Task
+from eyas.data.batch_arrays import MakeExtras, Task
 from eyas.data.cache import PictureCache
 from eyas.data.device import rows
 from eyas.data.device.filling import Filling
@@ -45,6 +45,7 @@ class DeviceBatches:
         workers: processes that decode and then plan; 0 does both here.
         patience: seconds that one may need for a batch.
         box_multiple: as `eyas.data.pipe.Pipe` takes it.
+        make_extras: gives the batches' extra columns; they have none if None.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class DeviceBatches:
         workers: int,
         patience: float,
         box_multiple: int = 1,
+        make_extras: MakeExtras | None = None,
     ) -> None:
         self.index = index
         self.order = order
@@ -71,6 +73,7 @@ class DeviceBatches:
         self._workers = workers
         self._patience = patience
         self._box_multiple = box_multiple
+        self._extras = (index, make_extras) if make_extras is not None else None
         self._pixels: Tensor | None = None
         self._pipe: Pipe | None = None
 
@@ -117,7 +120,7 @@ class DeviceBatches:
             filling = Filling(pictures, self._layout)
             self._pixels, catalog = fill(filling, self._place, self._workers, self._patience)
             self.skipped.note(np.flatnonzero(catalog.shapes[:, 0] == 0).tolist())
-            plans = PlanBatches(catalog, self.order, self.spec, self.policies)
+            plans = PlanBatches(catalog, self.order, self.spec, self.policies, self._extras)
             nbytes = self.order.span * self.order.batch_size * 8 * rows.WIDTH
             self._pipe = Pipe(plans.batches, self._workers, self.device, nbytes, self._patience, self._box_multiple)
         return self._pixels, self._pipe

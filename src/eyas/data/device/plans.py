@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from eyas.data.batch_arrays import BatchArrays, Room, own_memory
+from eyas.data.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, own_memory
 from eyas.data.device.catalog import Catalog, Stored
 from eyas.data.device.rows import WIDTH, encode
+from eyas.data.index import DatasetIndex
 from eyas.data.planner import Planner, placement_rows
 from eyas.data.policy import AugmentPolicy, Policies
 from eyas.data.sampler import EpochBatches
@@ -24,9 +25,18 @@ class PlanBatches:
         order: the epochs' order.
         spec: the network's input.
         policies: the run's policies.
+        extras: the data set, and what makes the batches' extra columns from it; they have none if None.
     """
 
-    def __init__(self, catalog: Catalog, order: EpochBatches, spec: InputSpec, policies: Policies) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        order: EpochBatches,
+        spec: InputSpec,
+        policies: Policies,
+        extras: tuple[DatasetIndex, MakeExtras] | None = None,
+    ) -> None:
+        self._extras = extras
         self.catalog = catalog
         self.order = order
         self.spec = spec
@@ -45,7 +55,7 @@ class PlanBatches:
         """Make one batch."""
         positions = self.order.positions(number).tolist()
         skipped: set[int] = set()
-        indices, sources, plans = zip(
+        shown, sources, plans = zip(
             *(self._planner.plan(epoch, position, policy, skipped) for position in positions), strict=True
         )
         rows = room((len(plans), 8 * WIDTH))
@@ -58,8 +68,9 @@ class PlanBatches:
             boxes=truth.boxes,
             labels=truth.labels,
             counts=truth.counts,
-            indices=np.array(indices, np.int64),
+            indices=np.array([seen[0] for seen in shown], np.int64),
             placements=placement_rows(sizes, self.spec, policy),
             sizes=np.array(sizes, np.int64),
             skipped=np.array(sorted(skipped), np.int64),
+            extras={} if self._extras is None else extras_of(self._extras[1], self._extras[0], shown),
         )

@@ -146,9 +146,10 @@ class TimeBudget(L.Callback):
 
     def _plan(self, trainer: L.Trainer, step: int) -> None:
         """Plan the rest of the run by what was measured so far; the first of several processes does it for all."""
-        recent = list(self._steps)[1:] or list(self._steps)  # the first one warms up
-        recent = recent[-max(SEVERAL, self.table.last.total // 20) :]
-        self.pace = Pace(sum(recent) / len(recent), self.pace.evaluation, self.pace.epoch, self.pace.finish)
+        recent = list(self._steps)[1:]  # the first one starts processes and warms up
+        if recent:
+            recent = recent[-max(SEVERAL, self.table.last.total // 20) :]
+            self.pace = Pace(sum(recent) / len(recent), self.pace.evaluation, self.pace.epoch, self.pace.finish)
         made = plan(step, self.left(), self.pace, self.aims, self.table.last)
         made = trainer.strategy.broadcast(made)
         if trainer.is_global_zero:
