@@ -33,7 +33,7 @@ class Reader:
         self.labels = np.ones(annotations, np.int64)
         self.areas = np.ones(annotations, np.float32)
 
-    def __call__(self, _: int, numbers: tuple[int, ...], room: Any) -> Iterator[Any]:
+    def __call__(self, _: int, numbers: tuple[int, ...], *rest: Any) -> Iterator[Any]:
         """Yield a batch for each number."""
         import cv2  # noqa: F401  # what a real maker needs
 
@@ -42,7 +42,7 @@ class Reader:
         for _number in numbers:
             total = np.array([self.boxes.sum() + self.labels.sum() + self.areas.sum()], np.int64)
             none, rows = np.zeros(0, np.int64), np.zeros((1, 4), np.float32)
-            yield BatchArrays(room((1, 2, 2, 3)), rows, total, none, none, rows[:0], none, none)
+            yield BatchArrays(rest[-1]((1, 2, 2, 3)), rows, total, none, none, rows[:0], none, none)
 
     def __getitem__(self, number: int) -> int:
         """Return what a batch tells; the form that torch's DataLoader wants."""

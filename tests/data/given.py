@@ -14,7 +14,7 @@ class Tasks:
     """Notes what workers are given, and how many processes were started."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.given: list[tuple[int, tuple[int, ...]]] = []
+        self.given: list[Task] = []
         self.started = 0
         give, start = crew.Member.give, crew._start
 

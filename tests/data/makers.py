@@ -53,7 +53,7 @@ class Counting:
     how: str = ""
     marker: str = ""
 
-    def __call__(self, epoch: int, numbers: tuple[int, ...], room: Room) -> Iterator[BatchArrays]:
+    def __call__(self, epoch: int, numbers: tuple[int, ...], _: bool, room: Room) -> Iterator[BatchArrays]:
         """Yield the batches."""
         for number in numbers:
             if number == self.at:
@@ -93,7 +93,7 @@ class Memory:
     array: UInt8Array = field(default_factory=lambda: np.zeros(0, np.uint8))
     block: SharedBlock = field(default_factory=SharedBlock)
 
-    def __call__(self, _: int, numbers: tuple[int, ...], room: Room) -> Iterator[BatchArrays]:
+    def __call__(self, _: int, numbers: tuple[int, ...], __: bool, room: Room) -> Iterator[BatchArrays]:
         """Yield one batch, the labels of which are (sum of everything, bytes that lie in no file)."""
         total = int(self.array.sum(dtype=np.int64)) + int(self.block.read_only().sum(dtype=np.int64))
         lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
@@ -101,7 +101,7 @@ class Memory:
         yield batch_of([total, anonymous, *numbers], room)
 
 
-def surroundings(_: int, numbers: tuple[int, ...], room: Room) -> Iterator[BatchArrays]:
+def surroundings(_: int, numbers: tuple[int, ...], __: bool, room: Room) -> Iterator[BatchArrays]:
     """Yield a batch with (torch is here, Python's threads, OpenCV's threads, variables that limit threads)."""
     limits = [int(os.environ[name]) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
     yield batch_of(["torch" in sys.modules, threading.active_count(), cv2.getNumThreads(), *limits], room)
@@ -113,9 +113,9 @@ def words(index: DatasetIndex, shown: Sequence[tuple[int, ...]]) -> dict[str, Se
     return {"shown": list(shown), "words": [[index.classes[int(label)] for label in one] for one in labels]}
 
 
-def collecting(epoch: int, numbers: tuple[int, ...], room: Room) -> Iterator[BatchArrays]:
+def collecting(epoch: int, numbers: tuple[int, ...], closing: bool, room: Room) -> Iterator[BatchArrays]:
     """Yield batches, collecting garbage before and after each."""
     gc.collect()
-    for batch in Counting()(epoch, numbers, room):
+    for batch in Counting()(epoch, numbers, closing, room):
         yield batch
         gc.collect()

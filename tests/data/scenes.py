@@ -10,11 +10,17 @@ import numpy as np
 import simplejpeg
 import torch
 
+from eyas.data import affine
+from eyas.data.affine import Move, cut
+from eyas.data.augment import boxes_of, draw
 from eyas.data.batch import Batch
 from eyas.data.file_table import FileTable
 from eyas.data.index import DatasetIndex
 from eyas.data.pictures import Source
-from eyas.types import FloatArray, UInt8Array
+from eyas.data.plan import Piece, Plan
+from eyas.data.policy import AugmentPolicy
+from eyas.data.truth import moved, truth_of
+from eyas.types import FloatArray, InputSpec, IntArray, UInt8Array
 
 
 def textured(seed: int, height: int = 60, width: int = 80) -> UInt8Array:
@@ -85,6 +91,24 @@ def extent(mask: np.ndarray) -> FloatArray:
     """Return the box (xyxy, pixel edges) around the True pixels of a mask [H, W] that has some."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def drawn(
+    plan: Plan[Source], canvas: UInt8Array, policy: AugmentPolicy, pad_value: int = 0
+) -> tuple[FloatArray, IntArray]:
+    """Draw a sample into a canvas, uint8 [H, W, 3] with sides that are multiples of 32; return its boxes and labels."""
+    spec = InputSpec(*canvas.shape[:2], margin=0, pad_value=pad_value)
+    draw(plan, canvas, np.empty_like(canvas), spec, policy)
+    truth = truth_of([plan], boxes_of(plan), spec, policy)
+    return truth.boxes, truth.labels
+
+
+def paste(source: Source, move: Move, canvas: UInt8Array, pad_value: int) -> FloatArray:
+    """Draw one moved picture into a canvas, uint8 [h, w, 3], and return its boxes there, not clipped."""
+    height, width = canvas.shape[:2]
+    piece = Piece(source, (0, 0, width, height), cut(source.height, source.width, move, (height, width)))
+    affine.paste(source, piece.cut, canvas, pad_value)
+    return moved([piece], source.boxes, np.zeros(len(source.boxes), np.int64))
 
 
 def broken_dataset(folder: Path, num: int, broken: list[int]) -> DatasetIndex:

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.scenes import extent, rectangle, textured
+from tests.data.scenes import extent, paste, rectangle, textured
 
-from eyas.data.affine import Move, in_sight, paste
-from eyas.data.flip import flip
+from eyas.data.affine import Move, cut, in_sight
 from eyas.data.pictures import Source
 
 HEIGHT, WIDTH = 120, 160
@@ -130,11 +129,15 @@ def test_each_box_has_its_own_frame() -> None:
     assert found.tolist() == [[0, 0, 5, 10], [2, 3, 10, 10]]
 
 
-@given(corner=corners)
-def test_flip_moves_box_and_pixels(corner: tuple[int, int, int, int]) -> None:
-    x, y, width, height = corner
-    source = rectangle((x, y, x + width, y + height), HEIGHT, WIDTH)
-    canvas = source.image.copy()
-    box = flip(canvas, source.boxes)[0].clip(0, WIDTH)
-    assert np.array_equal(canvas, source.image[:, ::-1])
-    assert np.abs(extent(canvas[..., 0] > 127) - np.minimum(box, [WIDTH, HEIGHT, WIDTH, HEIGHT])).max() == 0
+@given(
+    height=st.integers(1, 3000),
+    width=st.integers(1, 3000),
+    scale=st.floats(0.01, 8.0),
+    left=st.floats(-3000, 300),
+    top=st.floats(-3000, 300),
+)
+def test_a_cut_stays_within_picture_and_room(height: int, width: int, scale: float, left: float, top: float) -> None:
+    found = cut(height, width, Move(scale, left, top), (144, 96))
+    (a, c, b, d), (x0, y0, x1, y1) = found.window, found.target
+    assert 0 <= a < b <= width >> found.level and 0 <= c < d <= height >> found.level
+    assert 0 <= x0 <= x1 <= 96 and 0 <= y0 <= y1 <= 144

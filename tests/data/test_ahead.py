@@ -40,7 +40,7 @@ class Source:
             self.came.release()
             if number == self.fails:
                 raise UserError("A thing is missing.")
-            [arrays] = Counting()(7, (number,), room)
+            [arrays] = Counting()(7, (number,), False, room)
             yield Batch.of_block(TensorBlock.of(room.block(arrays)))
 
     def wait(self) -> None:
@@ -79,9 +79,9 @@ def test_an_error_comes_after_the_batches_before_it(cuda: FakeCuda) -> None:
 def test_a_pipe_gives_batches_on_a_cuda_device_and_goes_on_anew(cuda: FakeCuda) -> None:
     for workers in (0, 2):
         piped = Pipe(Counting(), workers, CUDA, 12)
-        first = piped.run([(0, (number,)) for number in range(40)])
+        first = piped.run([(0, (number,), False) for number in range(40)])
         assert [int(next(first).labels[0]) for _ in range(3)] == [0, 1, 2]
-        second = piped.run([(1, (number,)) for number in range(6)])  # while a batch of the first is on its way
+        second = piped.run([(1, (number,), False) for number in range(6)])  # while a batch of the first is on its way
         assert [batch.labels[:2].tolist() for batch in second] == [[number, 1] for number in range(6)]
         with pytest.raises(RuntimeError, match="iterated anew"):
             next(first)
@@ -90,7 +90,7 @@ def test_a_pipe_gives_batches_on_a_cuda_device_and_goes_on_anew(cuda: FakeCuda) 
 
 def test_closing_does_not_wait_for_a_batch_that_is_being_made(cuda: FakeCuda, tmp_path: object) -> None:
     piped = Pipe(Counting(at=1, how="sleep", marker=f"{tmp_path}/sleeps"), 1, CUDA, 12)
-    batches = piped.run([(0, (0,)), (0, (1,))])
+    batches = piped.run([(0, (0,), False), (0, (1,), False)])
     assert int(next(batches).labels[0]) == 0
     piped.close()  # its thread waits for a worker that sleeps for ever
     with pytest.raises(RuntimeError, match="closed"):
@@ -101,6 +101,6 @@ def test_closing_does_not_wait_for_a_batch_that_is_being_made(cuda: FakeCuda, tm
 def test_only_cuda_has_batches_made_ahead_in_a_thread(device: torch.device | None) -> None:
     made = Pipe(Counting(), 0, device, 12)
     threads = threading.active_count()
-    [batch] = made.run([(0, (4,))])
+    [batch] = made.run([(0, (4,), False)])
     assert batch.images.device.type == "cpu" and int(batch.labels[0]) == 4
     assert threading.active_count() == threads

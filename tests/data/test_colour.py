@@ -8,11 +8,21 @@ import numpy as np
 import pytest
 from tests.data.scenes import textured
 
-from eyas.data.colour import gamma_table, jitter, matrix
+from eyas.data.colour import Colours, draw_colours, gamma_table, matrices, recolour
 from eyas.data.policy import AugmentPolicy
 
 PICTURE = textured(1)
 NONE = AugmentPolicy.none()
+
+
+def jitter(canvas: np.ndarray, policy: AugmentPolicy, rng: np.random.Generator) -> None:
+    """Change the colours of a canvas at random."""
+    recolour(canvas, draw_colours(policy, rng), policy)
+
+
+def matrix(policy: AugmentPolicy, rng: np.random.Generator) -> np.ndarray:
+    """Return a random colour matrix."""
+    return matrices(policy, [draw_colours(policy, rng)])[0]
 
 
 def jittered(seed: int = 0, **settings: float) -> np.ndarray:
@@ -41,13 +51,8 @@ def test_saturation_and_hue_leave_grey_alone(settings: dict[str, float]) -> None
 
 
 def test_a_third_of_the_circle_turns_red_into_another_primary() -> None:
-    class Fixed:
-        """Draws that are all 1, so that the hue turns by exactly what is allowed."""
-
-        def uniform(self, low: float, high: float, size: int) -> np.ndarray:
-            return np.ones(size) * high
-
-    turned = matrix(dataclasses.replace(NONE, hue=120.0), Fixed())[:, :3] @ np.array([255, 0, 0])  # type: ignore[arg-type]
+    most = Colours(np.ones(7), swap=False, exponent=None, shifts=(0, 0, 0))  # the hue turns by all that is allowed
+    turned = matrices(dataclasses.replace(NONE, hue=120.0), [most])[0, :, :3] @ np.array([255, 0, 0])
     assert sorted(turned.round().astype(int).tolist()) == [0, 0, 255]
 
 

@@ -16,9 +16,10 @@ from tests.data.scenes import all_same, broken_dataset, dataset, extent, index_o
 
 from eyas.data import cache as cache_module
 from eyas.data.batch import Batch
+from eyas.data.batch_arrays import own_memory
 from eyas.data.cache import CacheKind, PictureCache
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import TrainLoader, eval_loader, train_loader
+from eyas.data.loader import HostBatches, TrainLoader, eval_loader, train_loader
 from eyas.data.pictures import Pictures
 from eyas.data.pipe import tasks_ahead
 from eyas.data.policy import AugmentPolicy
@@ -159,10 +160,10 @@ def test_processes_live_through_three_epochs_with_evaluation_and_know_no_ends(
             assert all(task[0] <= 2 for task in tasks.given[before:])  # nothing is made for a fourth epoch
         # All of the next epoch that the workers may be ahead is theirs before the last batch of this one is worked on.
         assert [task for task in tasks.given if task[0] == epoch + 1][:1] == (
-            [(epoch + 1, tuple(range(8)))] * (epoch < 2)
+            [(epoch + 1, tuple(range(8)), epoch == 1)] * (epoch < 2)
         )
         # And so are the first batches of the evaluation.
-        assert tasks.given.count((0, (0,))) == epoch + 1
+        assert tasks.given.count((0, (0,), False)) == epoch + 1
         before = len(tasks.given)
         assert all_same(list(evaluation), expected)
         assert len(tasks.given) - before == 6 - 2 * workers
@@ -176,7 +177,7 @@ def test_what_was_made_ahead_is_dropped_when_another_place_is_gone_to(
 ) -> None:
     loader = loader_of(index, workers=2)
     assert all_same(list(loader), epochs[0])
-    assert (1, tuple(range(8))) in tasks.given
+    assert (1, tuple(range(8)), False) in tasks.given
     state = loader.state_dict()
     loader.set_epoch(0)
     assert all_same(list(loader), epochs[0])
@@ -321,9 +322,10 @@ def test_batches_on_their_way_hold_no_more_than_half_of_the_memory(
 
 def test_what_a_worker_needs_can_be_copied(index: DatasetIndex, epochs: list[list[Batch]]) -> None:
     loader = loader_of(index, cache="decoded")
-    loader._pictures.cache.fill(loader._pictures.decode)
-    make = pickle.loads(pickle.dumps(loader._pipe.make))
-    assert all_same([Batch.of_arrays(arrays) for arrays in make(1, range(10))], epochs[1])
+    next(iter(loader))  # fills the cache
+    assert isinstance(loader.batches, HostBatches)
+    make = pickle.loads(pickle.dumps(loader.batches.pipe.make))
+    assert all_same([Batch.of_arrays(arrays) for arrays in make(1, range(10), False, own_memory)], epochs[1])
 
 
 # ------------------------------------------------------------------------------------------------- broken pictures

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.scenes import extent, rectangle
+from tests.data.scenes import drawn, extent, rectangle
 
-from eyas.data.mixup import mixup
 from eyas.data.mosaic import alone, mosaic
 from eyas.data.pictures import Source
+from eyas.data.plan import Mix, Piece, Plan
 from eyas.data.policy import AugmentPolicy
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255))
@@ -28,6 +28,13 @@ def sources(rng: np.random.Generator) -> list[Source]:
     return made
 
 
+def shown(
+    pieces: tuple[Piece[Source], ...], canvas: np.ndarray, policy: AugmentPolicy, mix: Mix[Source] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw pieces on a canvas and return boxes and labels."""
+    return drawn(Plan(pieces, canvas.shape[:2], mix, None, False), canvas, policy)
+
+
 def mask_of(canvas: np.ndarray, label: int) -> np.ndarray:
     """Return where a canvas shows the colour of a label."""
     return np.asarray(((canvas > 127) == (np.array(COLOURS[label]) > 127)).all(axis=2))
@@ -37,7 +44,7 @@ def mask_of(canvas: np.ndarray, label: int) -> np.ndarray:
 def test_mosaic_boxes_lie_around_their_rectangles(seed: int) -> None:
     rng = np.random.default_rng(seed)
     canvas = np.full((192, 256, 3), 99, np.uint8)
-    boxes, labels = mosaic(sources(rng), canvas, POLICY, 0, rng)
+    boxes, labels = shown(mosaic(sources(rng), canvas.shape[:2], POLICY, rng), canvas, POLICY)
     assert boxes.dtype == np.float32
     for box, label in zip(boxes, labels, strict=True):
         assert np.abs(extent(mask_of(canvas, label)) - box).max() <= 1.5
@@ -52,14 +59,14 @@ def test_single_picture_boxes_lie_around_their_rectangles(seed: int, degrees: fl
     source = sources(rng)[0]
     canvas = np.full((192, 256, 3), 99, np.uint8)
     policy = AugmentPolicy(scale=(0.5, 1.5), translate=0.2, degrees=degrees, min_visible=0.9)
-    for box in alone(source, canvas, policy, 0, rng)[0]:
+    for box in shown((alone(source, canvas.shape[:2], policy, rng),), canvas, policy)[0]:
         inside = box[0] > 0 and box[1] > 0 and box[2] < 256 and box[3] < 192
         if inside or not degrees:
             assert np.abs(extent(mask_of(canvas, 0)) - box).max() <= 1.5
 
 
 def test_mosaic_shows_four_pictures_that_fill_most_of_the_canvas() -> None:
-    shown, filled = set(), []
+    seen, filled = set(), []
     for seed in range(40):
         rng = np.random.default_rng(seed)
         grey = [
@@ -67,30 +74,34 @@ def test_mosaic_shows_four_pictures_that_fill_most_of_the_canvas() -> None:
             for k in range(4)
         ]
         canvas = np.zeros((256, 256, 3), np.uint8)
-        mosaic(grey, canvas, AugmentPolicy(), 0, rng)
+        shown(mosaic(grey, (256, 256), AugmentPolicy(), rng), canvas, AugmentPolicy())
         values = np.unique(canvas[..., 0])
         assert set(values) - {0} == {40, 80, 120, 160}
-        shown.add(tuple(int(canvas[y, x, 0]) for y, x in ((60, 60), (60, 196), (196, 60), (196, 196))))
+        seen.add(tuple(int(canvas[y, x, 0]) for y, x in ((60, 60), (60, 196), (196, 60), (196, 196))))
         filled.append((canvas > 0).mean())
-    assert len(shown) > 10  # which picture goes where is drawn
+    assert len(seen) > 10  # which picture goes where is drawn
     assert np.mean(filled) > 0.85
 
 
 def test_mixup_blends_and_keeps_both_truths() -> None:
+    policy = AugmentPolicy(scale=(1.0, 1.0), translate=0.0)
     rng = np.random.default_rng(0)
-    canvas, other = np.full((8, 8, 3), 200, np.uint8), np.full((8, 8, 3), 100, np.uint8)
-    first = np.array([[0, 0, 4, 4]], np.float32), np.array([1])
-    second = np.array([[2, 2, 8, 8]], np.float32), np.array([2])
-    boxes, labels = mixup(canvas, first, other, second, rng)
-    assert 140 <= canvas.min() == canvas.max() <= 160
-    assert boxes.tolist() == [[0, 0, 4, 4], [2, 2, 8, 8]]
+    pieces = []
+    for value, box, label in ((200, [0, 0, 16, 16], 1), (100, [8, 8, 32, 32], 2)):
+        image = np.full((32, 32, 3), value, np.uint8)
+        source = Source(image, np.array([box], np.float32), np.array([label]), (32, 32))
+        pieces.append(alone(source, (32, 32), policy, rng))
+    canvas = np.zeros((32, 32, 3), np.uint8)
+    boxes, labels = shown((pieces[0],), canvas, policy, Mix(pieces[1], 0.45))
+    assert (canvas == 145).all()
+    assert boxes.tolist() == [[0, 0, 16, 16], [8, 8, 32, 32]]
     assert labels.tolist() == [1, 2]
 
 
 def test_a_picture_without_boxes_and_a_single_pixel_are_fine() -> None:
     empty = Source(np.full((1, 1, 3), 50, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (1, 1))
     canvas = np.zeros((64, 64, 3), np.uint8)
-    boxes, labels = mosaic([empty] * 4, canvas, AugmentPolicy(), 0, np.random.default_rng(0))
+    boxes, labels = shown(mosaic([empty] * 4, (64, 64), POLICY, np.random.default_rng(0)), canvas, POLICY)
     assert boxes.shape == (0, 4)
     assert labels.shape == (0,)
     assert canvas.any()
@@ -102,5 +113,6 @@ def test_extreme_shapes(shape: tuple[int, int]) -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         canvas = np.zeros((64, 64, 3), np.uint8)
-        mosaic([strip] * 4, canvas, AugmentPolicy(), 0, rng)
-        alone(strip, canvas, AugmentPolicy(), 0, rng)
+        shown(mosaic([strip] * 4, (64, 64), POLICY, rng), canvas, POLICY)
+        boxes, _ = shown((alone(strip, (64, 64), POLICY, rng),), canvas, POLICY)
+        assert (boxes >= 0).all() and (boxes <= 64).all()

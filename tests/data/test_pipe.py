@@ -26,7 +26,7 @@ from eyas.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 300.0  # seconds of patience with a machine that is busy; nothing here takes them
-TASKS: list[Task] = [(3, (0, 1)), (3, (2,)), (3, (3, 4)), (3, (5,)), (3, (6,))]
+TASKS: list[Task] = [(3, numbers, False) for numbers in ((0, 1), (2,), (3, 4), (5,), (6,))]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no workers")
 
@@ -125,14 +125,14 @@ def test_arrays_and_caches_are_mapped_not_copied(piped: Callable[..., Pipe]) -> 
     for _ in range(4):
         block.append(np.full(size // 4, 2, np.uint8).data)
     memory = Memory(np.ones(size, np.uint8), block)
-    [batch] = piped(memory, 1).run([(0, (0,))])
+    [batch] = piped(memory, 1).run([(0, (0,), False)])
     total, copied, _ = labels(batch)
     assert total == 3 * size
     assert copied < size / 2  # numpy and OpenCV take 20 MB
 
 
 def test_workers_hold_no_torch_and_start_no_threads(piped: Callable[..., Pipe]) -> None:
-    [batch] = piped(surroundings).run([(0, (0,))])
+    [batch] = piped(surroundings).run([(0, (0,), False)])
     assert labels(batch) == [0, 2, 1, 1, 1]  # one thread makes batches, one listens
 
 
@@ -202,8 +202,8 @@ def test_a_fault_of_the_code_comes_with_its_traceback(piped: Callable[..., Pipe]
 
 
 def test_what_can_not_be_sent_is_refused_with_a_way_out(piped: Callable[..., Pipe]) -> None:
-    def local(epoch: int, numbers: tuple[int, ...], room: Room) -> Iterator[BatchArrays]:
-        return Counting()(epoch, numbers, room)
+    def local(epoch: int, numbers: tuple[int, ...], closing: bool, room: Room) -> Iterator[BatchArrays]:
+        return Counting()(epoch, numbers, closing, room)
 
     for maker in (local, lambda *task: local(*task)):
         with pytest.raises(UserError, match="can't be sent to a loader worker") as error:
@@ -213,7 +213,7 @@ def test_what_can_not_be_sent_is_refused_with_a_way_out(piped: Callable[..., Pip
 
 def test_interruptions_are_the_trainers_affair(piped: Callable[..., Pipe], capfd: pytest.CaptureFixture[str]) -> None:
     many = piped(Counting(), 2)
-    batches = many.run([(0, (number,)) for number in range(40)])
+    batches = many.run([(0, (number,), False) for number in range(40)])
     first = next(batches)
     for number in (signal.SIGINT, signal.SIGTERM):
         for member in many._crew.members:  # type: ignore[union-attr]
@@ -240,7 +240,7 @@ from tests.data.makers import Counting
 from eyas.data.crew import Crew
 crew = Crew(Counting(at=0, how="sleep", marker=sys.argv[1]), 2, 600.0)
 for member in crew.members:
-    member.give(0, (0, (0,)))
+    member.give(0, (0, (0,), False))
 print(*(member.pid for member in crew.members), flush=True)
 sys.stdin.read()
 """
@@ -284,7 +284,8 @@ torch.nn.functional.conv2d(torch.rand(4, 16, 128, 128), torch.rand(16, 16, 3, 3)
 assert sys.platform != "linux" or len(os.listdir("/proc/self/task")) > 4
 many = Pipe(collecting, 2, None, 12)
 for _ in range(2):
-    print(*(int(batch.labels[0]) for batch in many.run([(0, (0, 1)), (0, (2,)), (0, (3, 4))])), flush=True)
+    tasks = [(0, numbers, False) for numbers in ((0, 1), (2,), (3, 4))]
+    print(*(int(batch.labels[0]) for batch in many.run(tasks)), flush=True)
 many.close()
 """
 
@@ -344,7 +345,7 @@ def test_tasks_are_asked_for_as_they_are_handed_out_and_the_first_before_a_batch
     def tasks() -> Iterator[Task]:
         for number in itertools.count():
             asked.append(number)
-            yield 0, (number,)
+            yield 0, (number,), False
 
     many = piped(Counting(), 2)
     batches = many.run(tasks())
@@ -359,7 +360,7 @@ def test_tasks_are_asked_for_as_they_are_handed_out_and_the_first_before_a_batch
 @pytest.mark.parametrize("workers", [0, 1])
 def test_blocks_have_room_for_a_multiple_of_boxes(workers: int) -> None:
     padded = Pipe(Counting(), workers, None, 12, box_multiple=8)
-    [batch] = padded.run([(0, (5,))])
+    [batch] = padded.run([(0, (5,), False)])
     padded.close()
     assert labels(batch)[:2] == [5, 0] and batch.boxes.shape == (3, 4)
     assert batch.block is not None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from tests.data import scenes
 
-from eyas.data.colour import shift_hsv
+from eyas.data.colour import draw_shifts, shift_hsv
 from eyas.data.pictures import Source
 from eyas.data.policy import AugmentPolicy
 from eyas.data.within import within_picture
@@ -30,8 +31,8 @@ def source(height: int, width: int, boxes: list[list[float]], value: int | None 
 def drawn(one: Source, policy: AugmentPolicy, partner: Source | None = None, seed: int = 0, size: int = 64):
     canvas = np.zeros((size, size, 3), np.uint8)
     other = partner or one
-    truth = within_picture(one, lambda: other, canvas, policy, 114, np.random.default_rng(seed))
-    return canvas, *truth
+    plan = within_picture(one, lambda: other, (size, size), policy, np.random.default_rng(seed))
+    return canvas, *scenes.drawn(plan, canvas, policy, 114)
 
 
 def test_an_unmoved_picture_lies_in_the_upper_left_corner() -> None:
@@ -101,7 +102,7 @@ def test_boxes_are_filtered_in_the_pictures_pixels(name: str, size: int) -> None
 @pytest.mark.parametrize(("scale", "stays"), [(0.29, False), (0.34, True)])
 def test_a_box_that_shrank_below_a_tenth_of_its_area_is_dropped(scale: float, stays: bool) -> None:
     policy = AugmentPolicy(**{**STILL, "scale": (scale, scale), "min_ratio": 0.1})
-    _, boxes, _ = drawn(source(100, 100, [[0, 0, 100, 100]]), policy, size=100)
+    _, boxes, _ = drawn(source(96, 96, [[0, 0, 96, 96]]), policy, size=96)
     assert len(boxes) == stays
 
 
@@ -124,7 +125,7 @@ def test_hsv_shifts_are_whole_numbers_added_to_the_channels() -> None:
     image = np.random.default_rng(3).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     for seed in range(20):
         shifted = image.copy()
-        shift_hsv(shifted, (18.0, 30.0, 30.0), np.random.default_rng(seed))
+        shift_hsv(shifted, draw_shifts((18.0, 30.0, 30.0), np.random.default_rng(seed)))
         rng = np.random.default_rng(seed)
         draws, chosen = rng.uniform(-1, 1, 3) * [18, 30, 30], rng.integers(0, 2, 3)
         shifts = np.trunc(draws * chosen).astype(int)

@@ -8,12 +8,15 @@ import zlib
 import lightning as L
 import pytest
 import torch
+from tests.data.scenes import all_same
 
 from eyas.data import crew
 from eyas.data.batch import Batch
 from eyas.data.loader import EvalLoader
+from eyas.data.policy import AugmentPolicy
 from eyas.training.data import DetectionData
 from eyas.training.recipe import Recipe
+from eyas.training.timetable import Planning, Timetable
 
 
 class Notes(L.LightningModule):
@@ -97,3 +100,20 @@ def test_a_second_training_begins_at_the_beginning(tiny: Recipe) -> None:
         trainer.fit(notes, data)
         seen.append(notes.trained)
     assert seen[0] == seen[1] and len(seen[0]) == 4
+
+
+def test_a_run_that_was_given_a_time_ends_its_mosaics_at_a_step(tiny: Recipe) -> None:
+    def batches(data: DetectionData) -> list[Batch]:
+        loader = data.train_dataloader()
+        return [batch for _ in range(3) for batch in loader]
+
+    policy = AugmentPolicy()
+    timed = DetectionData(tiny.data, policy, epochs=1, close_epochs=1, accumulate=3)
+    timed.timetable = Timetable([Planning(0, 6, 1, 1, 3, 0)])
+    usual = batches(DetectionData(tiny.data, policy, epochs=3))
+    single = batches(DetectionData(tiny.data, policy.closing(), epochs=3))
+    # Of four batches three are a step, and the last one is one: step 3 begins with the eighth.
+    assert all_same(batches(timed), usual[:7] + single[7:]) and not all_same(usual, single)
+    without = DetectionData(tiny.data, policy, epochs=1)
+    without.timetable = Timetable([Planning(0, 6, 1, 1, 3, 0)])
+    assert all_same(batches(without), usual)

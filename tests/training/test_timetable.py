@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyas.training.timetable import Aims, Pace, Planning, Timetable, due, fits_an_epoch, plan
+from eyas.training.timetable import Aims, Pace, Planning, Timetable, due, fits_an_epoch, plan, step_of, steps_ahead
 
 AIMS = Aims(warmup=200, every=1, closing=0.1, steps_an_epoch=50)
 
@@ -115,3 +115,14 @@ def test_one_planning_is_the_plain_schedule() -> None:
 def test_images_that_were_made_ahead_are_as_they_were_planned_then() -> None:
     table = Timetable([Planning(0, 100, 10, 1, 90, 5), Planning(50, 60, 10, 1, 53, 5), Planning(58, 70, 10, 1, 65, 5)])
     assert [step for step in range(70) if table.closing(step)] == [55, 56, 57, 58, 59, 60, 61, 62, 65, 66, 67, 68, 69]
+
+
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 90), st.integers(0, 70))
+def test_no_batch_is_more_steps_ahead_than_is_said(batches: int, accumulate: int, number: int, ahead: int) -> None:
+    now, then = (step_of(*divmod(one, batches), batches, accumulate) for one in (number, number + ahead))
+    assert 0 <= then - now <= steps_ahead(ahead, batches, accumulate)
+
+
+def test_steps_are_counted_as_lightning_takes_them() -> None:
+    # Five batches, two of them a step: an epoch ends with a step of one.
+    assert [step_of(*divmod(number, 5), 5, 2) for number in range(12)] == [0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 6, 6]

@@ -1,16 +1,25 @@
-"""One picture put into one rectangle of a canvas: size, place, rotation and slant in a single resampling."""
+"""One picture put into one rectangle of a canvas: size, place, rotation and slant in a single resampling.
+
+What is to be done (`Cut`) is worked out from numbers alone; the pixels are drawn from it here by OpenCV, and for whole
+batches on a GPU by `eyas.data.device.render`.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from eyas.data.pictures import Source
+from eyas.letterbox import Placement
 from eyas.types import FloatArray, IntArray, UInt8Array
+
+Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1 in whole pixels
+FITTED = -1  # the level of a picture that is resized as letterboxing does it
 
 
 @dataclass(frozen=True)
@@ -31,55 +40,68 @@ class Move:
     shear: float = 0.0
 
 
-def paste(source: Source, move: Move, canvas: UInt8Array, pad_value: int) -> FloatArray:
-    """Draw the picture into `canvas` and return its boxes there.
+class Cut(NamedTuple):
+    """Which pixels of a picture fill which pixels of a rectangle, and how its boxes follow.
 
-    Args:
-        source: the picture with its boxes.
-        move: where it goes.
-        canvas: uint8 [h, w, 3], a rectangle of a larger canvas, filled with `pad_value`; written to.
-        pad_value: grey level outside the picture.
-
-    Returns:
-        float32 [m, 4], the boxes in pixels of `canvas`, not clipped to it. A turned box is the smallest upright one
-        around it.
+    Attributes:
+        level: how often the picture is halved first (`Source.level`), or FITTED.
+        window: the part of the level that is resized; of a turned picture the whole level.
+        target: what it covers, in pixels of the rectangle; of a turned picture the whole rectangle. Nothing of a
+            picture that is out of sight.
+        scale: x and y scale of boxes, rectangle pixels a picture pixel.
+        shift: x and y of the picture's corner in the rectangle, as boxes have it.
+        matrix: float64 [3, 3], from picture coordinates to the rectangle's, if it is turned or slanted; None else.
     """
+
+    level: int
+    window: Rectangle
+    target: Rectangle
+    scale: tuple[float, float]
+    shift: tuple[float, float]
+    matrix: npt.NDArray[np.float64] | None = None
+
+
+def cut(height: int, width: int, move: Move, room: tuple[int, int]) -> Cut:
+    """Return how a picture of `height` x `width` fills a rectangle of `room` = (height, width) pixels.
+
+    A picture that is not turned is resized, which is four times faster than a warp: the part that is in sight goes
+    straight into its place. The part has whole pixels on both sides, so its scale is off by less than a pixel over the
+    part; the boxes follow the scale that is really used.
+    """
+    level = level_of(height, width, move.scale)
+    size = height >> level, width >> level
     if move.degrees or move.shear:
-        return _warp(source, move, canvas, pad_value)
-    return _resize(source, move, canvas)
+        matrix = _matrix(height, width, move)
+        return Cut(level, (0, 0, size[1], size[0]), (0, 0, room[1], room[0]), (1.0, 1.0), (0.0, 0.0), matrix)
+    across = _axis(size[1], move.scale * 2**level, move.left, room[1])
+    down = _axis(size[0], move.scale * 2**level, move.top, room[0])
+    if across is None or down is None:
+        # Out of sight: the boxes are moved as asked, and the caller drops them.
+        return Cut(level, (0, 0, 1, 1), (0, 0, 0, 0), (move.scale, move.scale), (move.left, move.top))
+    (a, b, x0, x1), (c, d, y0, y1) = across, down
+    scale_x, scale_y = (x1 - x0) / (b - a), (y1 - y0) / (d - c)
+    step = 0.5**level  # level pixels a picture pixel
+    shift = x0 - a * scale_x, y0 - c * scale_y
+    return Cut(level, (a, c, b, d), (x0, y0, x1, y1), (scale_x * step, scale_y * step), shift)
 
 
-def _level(source: Source, scale: float) -> int:
+def fitted(placed: Placement) -> Cut:
+    """Return the cut of a picture that is letterboxed."""
+    target = placed.left, placed.top, placed.left + placed.width, placed.top + placed.height
+    window = 0, 0, placed.width, placed.height
+    return Cut(FITTED, window, target, (placed.scale_x, placed.scale_y), (placed.left, placed.top))
+
+
+def level_of(height: int, width: int, scale: float) -> int:
     """Return how often a picture is to be halved first so that the rest of the way down is by less than two."""
     if scale >= 0.5:
         return 0
-    possible = int(min(source.image.shape[:2])).bit_length() - 1
-    return min(math.ceil(-math.log2(scale)) - 1, possible)
+    return min(math.ceil(-math.log2(scale)) - 1, top_level(height, width))
 
 
-def _resize(source: Source, move: Move, canvas: UInt8Array) -> FloatArray:
-    """Resize the part of the picture that is in sight straight into its place; four times faster than a warp.
-
-    The part has whole pixels on both sides, so its scale is off by less than a pixel over the part; the boxes follow
-    the scale that was really used.
-    """
-    number = _level(source, move.scale)
-    image = source.level(number)
-    across = _axis(image.shape[1], move.scale * 2**number, move.left, canvas.shape[1])
-    down = _axis(image.shape[0], move.scale * 2**number, move.top, canvas.shape[0])
-    if across is None or down is None:
-        # Out of sight: the boxes are moved as asked, and the caller drops them.
-        return np.asarray(source.boxes * move.scale + _pair(move.left, move.top), np.float32)
-    (a, b, x0, x1), (c, d, y0, y1) = across, down
-    inner = canvas[y0:y1, x0:x1]
-    if (b - a, d - c) == (x1 - x0, y1 - y0):
-        inner[...] = image[c:d, a:b]
-    else:
-        cv2.resize(image[c:d, a:b], (x1 - x0, y1 - y0), dst=inner, interpolation=cv2.INTER_LINEAR)
-    scale_x, scale_y = (x1 - x0) / (b - a), (y1 - y0) / (d - c)
-    step = 0.5**number  # level pixels a picture pixel
-    scales = _pair(scale_x * step, scale_y * step)
-    return np.asarray(source.boxes * scales + _pair(x0 - a * scale_x, y0 - c * scale_y), np.float32)
+def top_level(height: int, width: int) -> int:
+    """Return how often a picture can be halved until one side is a single pixel."""
+    return min(height, width).bit_length() - 1
 
 
 def _axis(size: int, scale: float, start: float, room: int) -> tuple[int, int, int, int] | None:
@@ -96,32 +118,8 @@ def _axis(size: int, scale: float, start: float, room: int) -> tuple[int, int, i
     return first, end, low, high
 
 
-def _warp(source: Source, move: Move, canvas: UInt8Array, pad_value: int) -> FloatArray:
-    """Turn and slant the picture into its place."""
-    matrix = _matrix(source, move)
-    number = _level(source, move.scale)
-    image = source.level(number)
-    # OpenCV counts from pixel centres, boxes from pixel edges.
-    down = np.array([[2.0**number, 0, 0], [0, 2.0**number, 0], [0, 0, 1]]) @ _shift(0.5, 0.5)
-    centred = _shift(-0.5, -0.5) @ matrix @ down
-    cv2.warpAffine(
-        image,
-        centred[:2],
-        (canvas.shape[1], canvas.shape[0]),
-        dst=canvas,
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(pad_value,) * 3,
-    )
-    x0, y0, x1, y1 = source.boxes.T.astype(np.float64)
-    corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 4, 2)
-    moved = corners @ matrix[:2, :2].T + matrix[:2, 2]
-    return np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32)
-
-
-def _matrix(source: Source, move: Move) -> npt.NDArray[np.float64]:
+def _matrix(height: int, width: int, move: Move) -> npt.NDArray[np.float64]:
     """Return the 3 x 3 matrix from picture coordinates to those of the rectangle."""
-    height, width = source.image.shape[:2]
     angle = math.radians(move.degrees)
     turn = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
     slant = np.array([[1, math.tan(math.radians(move.shear)), 0], [0, 1, 0], [0, 0, 1]])
@@ -130,14 +128,55 @@ def _matrix(source: Source, move: Move) -> npt.NDArray[np.float64]:
     return np.asarray(middle @ turn @ slant @ size @ _shift(-width / 2, -height / 2))
 
 
+def pixel_matrix(level: int, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the 3 x 3 matrix from a level's pixels to those of the rectangle, both counted from centres.
+
+    Boxes count from pixel edges, OpenCV and the renderers from pixel centres.
+    """
+    down = np.array([[2.0**level, 0, 0], [0, 2.0**level, 0], [0, 0, 1]]) @ _shift(0.5, 0.5)
+    return np.asarray(_shift(-0.5, -0.5) @ matrix @ down)
+
+
 def _shift(x: float, y: float) -> npt.NDArray[np.float64]:
     """Return the 3 x 3 matrix that adds (x, y)."""
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
 
 
-def _pair(x: float, y: float) -> FloatArray:
-    """Return (x, y, x, y) for boxes."""
-    return np.array([x, y, x, y], np.float32)
+def paste(source: Source, one: Cut, canvas: UInt8Array, pad_value: int) -> None:
+    """Draw a picture into its rectangle.
+
+    Args:
+        source: the picture.
+        one: how it fills the rectangle; not FITTED.
+        canvas: uint8 [h, w, 3], a rectangle of a larger canvas, filled already; written to.
+        pad_value: grey level around a turned picture.
+    """
+    image = source.level(one.level)
+    if one.matrix is not None:
+        cv2.warpAffine(
+            image,
+            pixel_matrix(one.level, one.matrix)[:2],
+            (canvas.shape[1], canvas.shape[0]),
+            dst=canvas,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(pad_value,) * 3,
+        )
+        return
+    (a, c, b, d), (x0, y0, x1, y1) = one.window, one.target
+    inner = canvas[y0:y1, x0:x1]
+    if (b - a, d - c) == (x1 - x0, y1 - y0):
+        inner[...] = image[c:d, a:b]
+    elif inner.size:
+        cv2.resize(image[c:d, a:b], (x1 - x0, y1 - y0), dst=inner, interpolation=cv2.INTER_LINEAR)
+
+
+def turned_boxes(boxes: FloatArray, matrices: npt.NDArray[np.float64]) -> FloatArray:
+    """Return boxes, float32 [m, 4], each moved by its matrix, [m, 3, 3], and made the smallest upright one around."""
+    x0, y0, x1, y1 = boxes.T.astype(np.float64)
+    corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 4, 2)
+    moved = corners @ matrices[:, :2, :2].transpose(0, 2, 1) + matrices[:, None, :2, 2]
+    return np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32)
 
 
 def in_sight(

@@ -1,29 +1,24 @@
-"""Makes training batches: which pictures, how they are put together, and what stands in for a broken one.
-
-A sample is a function of the data set, the seed, the epoch, its place in the epoch's order, the global batch size and
-the policy, and of nothing else: not of workers, ranks, caches, or where training was resumed.
-"""
+"""Makes training batches on the processor: every sample is planned, and drawn by OpenCV into its place in the batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
+import cv2
 import numpy as np
 
 from eyas import letterbox
-from eyas.data import colour
+from eyas.data.affine import FITTED, paste
 from eyas.data.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, own_memory, picture_shape
-from eyas.data.flip import flip
-from eyas.data.mixup import Truth, mixup
-from eyas.data.mosaic import alone, frame, kept, mosaic
+from eyas.data.colour import recolour
+from eyas.data.mixup import mixup
 from eyas.data.pictures import Pictures, Source
-from eyas.data.policy import AugmentPolicy
+from eyas.data.plan import Mix, Piece, Plan
+from eyas.data.planner import Planner, placement_rows
+from eyas.data.policy import AugmentPolicy, Policies
 from eyas.data.sampler import EpochBatches
-from eyas.data.within import within_picture
-from eyas.errors import UserError
-from eyas.types import FloatArray, InputSpec, UInt8Array
-
-_NEIGHBOURS = 64  # so many broken pictures in a row end the search for a stand-in
+from eyas.data.truth import Truth, truth_of
+from eyas.types import InputSpec, UInt8Array
 
 
 class Augmenter:
@@ -33,7 +28,7 @@ class Augmenter:
         pictures: reads pictures.
         order: the epochs' order.
         spec: the network's input.
-        policy_of: the policy of an epoch.
+        policies: the run's policies.
         make_extras: gives the batches' extra columns; they have none if None.
     """
 
@@ -42,21 +37,30 @@ class Augmenter:
         pictures: Pictures,
         order: EpochBatches,
         spec: InputSpec,
-        policy_of: Callable[[int], AugmentPolicy],
+        policies: Policies,
         make_extras: MakeExtras | None = None,
     ) -> None:
         self.pictures = pictures
         self.order = order
         self.spec = spec
-        self.policy_of = policy_of
+        self.policies = policies
         self.make_extras = make_extras
-        self._broken: set[int] = set()
+        self._planner = Planner(order, spec, pictures.get, pictures.path)
         self._pools = (-1, -1)
         self._scratch = np.empty((spec.height, spec.width, 3), np.uint8)
 
-    def batches(self, epoch: int, numbers: Iterable[int], room: Room = own_memory) -> Iterator[BatchArrays]:
-        """Yield this rank's part of the batches with these numbers in the epoch, their pictures in memory of `room`."""
-        policy = self.policy_of(epoch)
+    def batches(
+        self, epoch: int, numbers: Iterable[int], closing: bool = False, room: Room = own_memory
+    ) -> Iterator[BatchArrays]:
+        """Yield this rank's part of the batches with these numbers in the epoch.
+
+        Args:
+            epoch: from 0.
+            numbers: of the batches.
+            closing: made by the policy of the run's end.
+            room: gives memory for their pictures.
+        """
+        policy = self.policies.of(closing)
         for number in numbers:
             # Other pools follow: the pictures of these will not be wanted again.
             if (pools := (epoch, number // self.order.span)) != self._pools:
@@ -72,99 +76,77 @@ class Augmenter:
         """Make one batch."""
         positions = self.order.positions(number)
         images = room(picture_shape(len(positions), self.spec))
-        placements = np.zeros((len(positions), 6), np.float32)
         skipped: set[int] = set()
-        truths, indices, sizes = [], [], []
-        shown: list[list[int]] = []  # the pictures in each image
+        truths, shown, sizes = [], [], []
         for row, position in enumerate(positions.tolist()):
-            index, source = self._source(epoch, position, skipped)
-            shown.append([index])
-            rng = self._rng(epoch, position)
-            truths.append(self._sample(source, images[row], epoch, position, policy, rng, skipped, shown[-1]))
-            indices.append(index)
+            seen, source, plan = self._planner.plan(epoch, position, policy, skipped)
+            draw(plan, images[row], self._scratch, self.spec, policy)
+            truths.append(truth_of([plan], boxes_of(plan), self.spec, policy))
+            shown.append(seen)
             sizes.append(source.size)
-            if not (policy.moves or policy.flip):
-                placements[row] = placement_row(letterbox.place(*source.size, self.spec))
         return BatchArrays(
             images=images,
-            boxes=np.concatenate([boxes for boxes, _ in truths]),
-            labels=np.concatenate([labels for _, labels in truths]),
-            counts=np.array([len(boxes) for boxes, _ in truths], np.int64),
-            indices=np.array(indices, np.int64),
-            placements=placements,
+            boxes=np.concatenate([truth.boxes for truth in truths]),
+            labels=np.concatenate([truth.labels for truth in truths]),
+            counts=np.concatenate([truth.counts for truth in truths]),
+            indices=np.array([seen[0] for seen in shown], np.int64),
+            placements=placement_rows(sizes, self.spec, policy),
             sizes=np.array(sizes, np.int64),
             skipped=np.array(sorted(skipped), np.int64),
-            extras=extras_of(self.make_extras, self.pictures.index, [tuple(one) for one in shown]),
-        )
-
-    def _rng(self, epoch: int, position: int) -> np.random.Generator:
-        """Return the sample's own random numbers: f(seed, epoch, picture, how often it has come in this epoch)."""
-        index = self.order.index_at(epoch, position)
-        return np.random.default_rng([self.order.seed, epoch, index, position // self.order.num_samples])
-
-    def _sample(
-        self,
-        source: Source,
-        canvas: UInt8Array,
-        epoch: int,
-        position: int,
-        policy: AugmentPolicy,
-        rng: np.random.Generator,
-        skipped: set[int],
-        shown: list[int],
-    ) -> Truth:
-        """Draw one sample into `canvas` and return its boxes and labels; note in `shown` what else is in it."""
-        pad = self.spec.pad_value
-
-        def partner() -> Source:
-            index, other = self._source(epoch, self.order.partner(position, rng.random()), skipped)
-            shown.append(index)
-            return other
-
-        if policy.within == "picture":
-            return within_picture(source, partner, canvas, policy, pad, rng)
-        if rng.random() < policy.mosaic:
-            truth = mosaic([source, partner(), partner(), partner()], canvas, policy, pad, rng)
-        elif policy.moves:
-            truth = alone(source, canvas, policy, pad, rng)
-        else:
-            placed = letterbox.letterbox(source.image, self.spec, out=canvas)[1]
-            truth = kept(letterbox.to_frame(source.boxes, placed), source.labels, frame(canvas), policy)
-        if rng.random() < policy.mixup:
-            other = alone(partner(), self._scratch, policy, pad, rng)
-            truth = mixup(canvas, truth, self._scratch, other, rng)
-        if policy.colours:
-            colour.jitter(canvas, policy, rng)
-        if rng.random() < policy.flip:
-            truth = flip(canvas, truth[0]), truth[1]
-        return truth
-
-    def _source(self, epoch: int, position: int, skipped: set[int]) -> tuple[int, Source]:
-        """Return the picture at a place in the order, or the next one after it that can be read; note the broken ones.
-
-        Raises:
-            UserError: no picture of many in a row can be read.
-        """
-        last: UserError | None = None
-        for step in range(min(_NEIGHBOURS, self.order.num_samples)):
-            index = self.order.index_at(epoch, position + step)
-            if index not in self._broken:
-                try:
-                    return index, self.pictures.get(index)
-                except UserError as error:
-                    self._broken.add(index)
-                    last = error
-            skipped.add(index)
-        raise UserError(
-            f"{len(skipped)} pictures one after another can't be read"
-            + (f"; of the last one: {last.problem}" if last is not None else "."),
-            where=str(self.pictures.path(index)),
-            fix="check the data set: eyas data check",
+            extras=extras_of(self.make_extras, self.pictures.index, shown),
         )
 
 
-def placement_row(placed: letterbox.Placement) -> FloatArray:
-    """Return a placement as the six numbers of `Batch.placements`."""
-    return np.array(
-        [placed.scale_x, placed.scale_y, placed.left, placed.top, placed.width, placed.height], dtype=np.float32
+def boxes_of(plan: Plan[Source]) -> Truth:
+    """Return the boxes of the pictures of a plan, piece after piece, in their pixels."""
+    sources = [piece.source for piece in plan.all_pieces()]
+    counts = np.array([len(one.boxes) for one in sources], np.int64)
+    return Truth(
+        np.concatenate([one.boxes for one in sources]), np.concatenate([one.labels for one in sources]), counts
     )
+
+
+def draw(plan: Plan[Source], canvas: UInt8Array, scratch: UInt8Array, spec: InputSpec, policy: AugmentPolicy) -> None:
+    """Draw a sample.
+
+    Args:
+        plan: what is to be drawn.
+        canvas: uint8 [H, W, 3], written to.
+        scratch: another one, for a partner.
+        spec: the network's input.
+        policy: by which it was planned.
+    """
+    canvas[...] = spec.pad_value
+    for piece in plan.pieces:
+        _draw_piece(piece, canvas, spec)
+    area = canvas[: plan.area[0], : plan.area[1]]
+    if plan.mix is not None and policy.within == "frame":
+        _blend(plan.mix, area, scratch, spec)
+    if plan.colours is not None:
+        recolour(area, plan.colours, policy)
+    if plan.flip:
+        cv2.flip(area, 1, dst=area)
+    if plan.mix is not None and policy.within == "picture":
+        _blend(plan.mix, area, scratch, spec)
+
+
+def _draw_piece(piece: Piece[Source], canvas: UInt8Array, spec: InputSpec) -> None:
+    """Draw one picture into its rectangle of a canvas that is padding there."""
+    if piece.cut.level == FITTED:
+        letterbox.letterbox(piece.source.image, spec, out=canvas)
+        return
+    left, top, right, bottom = piece.rectangle
+    source = piece.source.mirrored() if piece.mirrored else piece.source
+    paste(source, piece.cut, canvas[top:bottom, left:right], spec.pad_value)
+
+
+def _blend(mix: Mix[Source], area: UInt8Array, scratch: UInt8Array, spec: InputSpec) -> None:
+    """Let a partner shine through the part of a sample that is its area."""
+    other = scratch[: area.shape[0], : area.shape[1]]
+    if mix.ground is None:
+        other[...] = spec.pad_value
+    else:
+        other[...] = 0
+        other[: mix.ground[0], : mix.ground[1]] = spec.pad_value
+    _draw_piece(mix.piece, other, spec)
+    mixup(area, other, mix.weight)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyas.data.index import DatasetIndex
+from eyas.letterbox import Placement
 from eyas.types import FloatArray, InputSpec, IntArray, UInt8Array
 
 Extras = Mapping[str, tuple[Any, ...]]  # columns that are no tensors: name -> a value for each image of a batch
@@ -53,8 +54,9 @@ def extras_of(make: MakeExtras | None, index: DatasetIndex, shown: Sequence[tupl
     return columns
 
 
-Task = tuple[int, tuple[int, ...]]  # an epoch and the numbers of the batches to make in it
-Maker = Callable[[int, tuple[int, ...], Room], Iterator[BatchArrays]]  # makes the batches of a task
+# An epoch, the numbers of the batches to make in it, and whether they are made by the policy of a run's end.
+Task = tuple[int, tuple[int, ...], bool]
+Maker = Callable[[int, tuple[int, ...], bool, Room], Iterator[BatchArrays]]  # makes the batches of a task
 
 
 def own_memory(shape: tuple[int, ...]) -> UInt8Array:
@@ -65,3 +67,10 @@ def own_memory(shape: tuple[int, ...]) -> UInt8Array:
 def picture_shape(count: int, spec: InputSpec) -> tuple[int, int, int, int]:
     """Return (count, height, width, 3), the shape of a batch's pictures."""
     return count, spec.height, spec.width, 3
+
+
+def placement_row(placed: Placement) -> FloatArray:
+    """Return a placement as the six numbers of `Batch.placements`."""
+    return np.array(
+        [placed.scale_x, placed.scale_y, placed.left, placed.top, placed.width, placed.height], dtype=np.float32
+    )

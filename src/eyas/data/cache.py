@@ -16,7 +16,8 @@ from eyas.decode import read_bytes
 from eyas.errors import UserError
 from eyas.types import UInt8Array
 
-CacheKind = Literal["none", "jpeg", "decoded"]
+HostCache = Literal["none", "jpeg", "decoded"]
+CacheKind = Literal["none", "jpeg", "decoded", "gpu", "auto"]  # all that can be asked for
 Row = tuple[memoryview, tuple[int, ...]]  # what is kept of a picture, and its numbers in the table
 _NO_SIZES = (0, 0, 0, 0, 0)
 
@@ -47,9 +48,9 @@ class PictureCache:
         UserError: another kind.
     """
 
-    def __init__(self, index: DatasetIndex, kind: CacheKind = "none") -> None:
+    def __init__(self, index: DatasetIndex, kind: HostCache = "none") -> None:
         if kind not in ("none", "jpeg", "decoded"):
-            raise UserError(f"Unknown cache '{kind}'.", expected="none, jpeg or decoded", where="cache")
+            raise UserError(f"Unknown cache '{kind}'.", expected="none, jpeg, decoded, gpu or auto", where="cache")
         self.index = index
         self.kind = kind
         self.filled = False

@@ -10,6 +10,8 @@ all that gamma needs, takes 0.5 ms.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,28 +21,57 @@ from eyas.data.policy import AugmentPolicy
 from eyas.types import FloatArray, UInt8Array
 
 _LUMA = np.array([0.299, 0.587, 0.114])
-_SWAP = np.eye(3)[::-1]
 
 
-def jitter(canvas: UInt8Array, policy: AugmentPolicy, rng: np.random.Generator) -> None:
-    """Change the colours of a picture (uint8 [H, W, 3], RGB) in place, as far as the policy allows."""
-    cv2.transform(canvas, matrix(policy, rng), dst=canvas)
-    if policy.gamma:
-        exponent = (1 + policy.gamma) ** rng.uniform(-1, 1)
-        cv2.LUT(canvas, gamma_table(exponent), dst=canvas)
-    if policy.hsv_chance and rng.random() < policy.hsv_chance:
-        shift_hsv(canvas, policy.hsv, rng)
+class Colours(NamedTuple):
+    """How the colours of a picture change.
+
+    Attributes:
+        draws: float64 [7], random numbers in -1..1 for contrast, three channels, brightness, saturation and hue.
+        swap: red and blue change places.
+        exponent: values v become v ** exponent; None leaves them.
+        shifts: whole numbers added to hue (a full turn is 180), saturation and value (0..255, where they end).
+    """
+
+    draws: npt.NDArray[np.float64]
+    swap: bool
+    exponent: float | None
+    shifts: tuple[int, int, int]
 
 
-def matrix(policy: AugmentPolicy, rng: np.random.Generator) -> FloatArray:
-    """Return a random colour matrix, float32 [3, 4]: RGB' = matrix[:, :3] @ RGB + matrix[:, 3], values 0..255."""
+def draw_colours(policy: AugmentPolicy, rng: np.random.Generator) -> Colours:
+    """Draw a change of colours, as far as the policy allows."""
     draws = rng.uniform(-1, 1, 7)
-    gains = (1 + policy.gain * draws[0]) * (1 + policy.tint * draws[1:4])
-    offset = 255 * policy.offset * draws[4]
-    colours = np.diag(gains) @ _saturation(1 + policy.saturation * draws[5]) @ _hue(policy.hue * draws[6])
-    if policy.swap and rng.random() < policy.swap:
-        colours = _SWAP @ colours
-    return np.concatenate([colours, np.full((3, 1), offset)], axis=1).astype(np.float32)
+    swap = bool(policy.swap and rng.random() < policy.swap)
+    exponent = float((1 + policy.gamma) ** rng.uniform(-1, 1)) if policy.gamma else None
+    shifts = draw_shifts(policy.hsv, rng) if policy.hsv_chance and rng.random() < policy.hsv_chance else (0, 0, 0)
+    return Colours(draws, swap, exponent, shifts)
+
+
+def draw_shifts(most: tuple[float, float, float], rng: np.random.Generator) -> tuple[int, int, int]:
+    """Draw shifts of hue, saturation and value up to `most`, rounded towards 0, each of them in half of the cases."""
+    hue, saturation, value = (rng.uniform(-1, 1, 3) * most * rng.integers(0, 2, 3)).astype(np.int64).tolist()
+    return hue, saturation, value
+
+
+def recolour(canvas: UInt8Array, colours: Colours, policy: AugmentPolicy) -> None:
+    """Change the colours of a picture (uint8 [H, W, 3], RGB) in place."""
+    cv2.transform(canvas, matrices(policy, [colours])[0], dst=canvas)
+    if colours.exponent is not None:
+        cv2.LUT(canvas, gamma_table(colours.exponent), dst=canvas)
+    shift_hsv(canvas, colours.shifts)
+
+
+def matrices(policy: AugmentPolicy, colours: Sequence[Colours]) -> FloatArray:
+    """Return the colour matrix of each change, float32 [n, 3, 4]: RGB' = m[:, :3] @ RGB + m[:, 3], values 0..255."""
+    draws = np.stack([one.draws for one in colours])
+    gains = (1 + policy.gain * draws[:, :1]) * (1 + policy.tint * draws[:, 1:4])
+    offsets = 255 * policy.offset * draws[:, 4]
+    diagonal = gains[:, :, None] * np.eye(3)
+    made = diagonal @ _saturation(1 + policy.saturation * draws[:, 5]) @ _hue(policy.hue * draws[:, 6])
+    swapped = np.array([one.swap for one in colours])
+    made[swapped] = made[swapped][:, ::-1]
+    return np.concatenate([made, np.repeat(offsets[:, None, None], 3, axis=1)], axis=2).astype(np.float32)
 
 
 def gamma_table(exponent: float) -> UInt8Array:
@@ -48,16 +79,9 @@ def gamma_table(exponent: float) -> UInt8Array:
     return np.rint(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
 
 
-def shift_hsv(canvas: UInt8Array, most: tuple[float, float, float], rng: np.random.Generator) -> None:
-    """Add random whole numbers to hue, saturation and value of a picture (uint8 [H, W, 3], RGB) in place.
-
-    Args:
-        canvas: the picture.
-        most: greatest shifts of hue (a full turn is 180), saturation and value (0..255, where they end).
-        rng: draws the shifts, and which of the three are shifted: each in half of the cases.
-    """
-    shifts = (rng.uniform(-1, 1, 3) * most * rng.integers(0, 2, 3)).astype(np.int64)  # towards 0
-    if not shifts.any():
+def shift_hsv(canvas: UInt8Array, shifts: tuple[int, int, int]) -> None:
+    """Add whole numbers to hue, saturation and value of a picture (uint8 [H, W, 3], RGB) in place; see `Colours`."""
+    if not any(shifts):
         return
     values = np.arange(256)
     tables = np.stack([(values + shifts[0]) % 180, *(np.clip(values + shift, 0, 255) for shift in shifts[1:])], axis=1)
@@ -65,14 +89,16 @@ def shift_hsv(canvas: UInt8Array, most: tuple[float, float, float], rng: np.rand
     canvas[...] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
-def _saturation(factor: float) -> npt.NDArray[np.float64]:
-    """Return the matrix that moves colours away from (factor > 1) or towards their grey."""
-    return factor * np.eye(3) + (1 - factor) * np.tile(_LUMA, (3, 1))
+def _saturation(factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the matrices, [n, 3, 3], that move colours away from (factor > 1) or towards their grey."""
+    scales = factors[:, None, None]
+    return np.asarray(scales * np.eye(3) + (1 - scales) * np.tile(_LUMA, (3, 1)))
 
 
-def _hue(degrees: float) -> npt.NDArray[np.float64]:
-    """Return the rotation of RGB space about the grey axis."""
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    third, root = (1 - cosine) / 3, sine / math.sqrt(3)
-    row = [third + cosine, third - root, third + root]
-    return np.array([row, row[2:] + row[:2], row[1:] + row[:1]])
+def _hue(degrees: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the rotations, [n, 3, 3], of RGB space about the grey axis."""
+    angles = [math.radians(angle) for angle in degrees.tolist()]
+    cosines, sines = np.array([math.cos(one) for one in angles]), np.array([math.sin(one) for one in angles])
+    third, root = (1 - cosines) / 3, sines / math.sqrt(3)
+    row = np.stack([third + cosines, third - root, third + root], axis=1)
+    return np.stack([row, row[:, [2, 0, 1]], row[:, [1, 2, 0]]], axis=1)

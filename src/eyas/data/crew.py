@@ -149,7 +149,7 @@ class Member:
 
     def _stalled(self, seconds: float, turn: int, ends: float | None = None) -> UserError:
         """Return what is to be said of a worker that gives nothing."""
-        epoch, numbers = self._doing.get(turn, (0, ()))
+        epoch, numbers, _ = self._doing.get(turn, (0, (), False))
         asked = f"asked for batch {', '.join(map(str, numbers))} of epoch {epoch}"
         text = f"Loader worker {self.number} (process {self.pid}) has given nothing for {seconds:.0f} s, {asked}."
         if ends is not None:

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from eyas import letterbox
-from eyas.data.augment import placement_row
-from eyas.data.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, own_memory, picture_shape
+from eyas.data.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, own_memory, picture_shape, placement_row
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.errors import UserError
@@ -53,8 +52,10 @@ class EvaluationBatches:
         """Return the number of batches of this rank."""
         return len(self.starts)
 
-    def batches(self, _: int, numbers: Iterable[int], room: Room = own_memory) -> Iterator[BatchArrays]:
-        """Yield this rank's batches with these numbers, their pictures in memory of `room`; the epoch is no matter."""
+    def batches(
+        self, _: int, numbers: Iterable[int], __: bool = False, room: Room = own_memory
+    ) -> Iterator[BatchArrays]:
+        """Yield this rank's batches with these numbers, their pictures in memory of `room`: the same in every epoch."""
         for number in numbers:
             start = self.starts[number]
             yield self._batch(range(start, min(start + self.batch_size, len(self.index))), room)

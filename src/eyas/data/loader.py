@@ -6,7 +6,9 @@ order of the data set. The batches are the same for every number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,14 +17,19 @@ from eyas.data.augment import Augmenter
 from eyas.data.batch import Batch
 from eyas.data.batch_arrays import MakeExtras, Task
 from eyas.data.cache import CacheKind, PictureCache
+from eyas.data.device.batches import DeviceBatches
+from eyas.data.device.choice import Choice, choose
+from eyas.data.device.layout import Layout
 from eyas.data.evaluation import EvaluationBatches
 from eyas.data.index import DatasetIndex
 from eyas.data.pictures import Pictures
 from eyas.data.pipe import WORKER_SECONDS, Pipe
-from eyas.data.policy import AugmentPolicy
+from eyas.data.policy import AugmentPolicy, Policies
 from eyas.data.sampler import EpochBatches
 from eyas.data.skipped import SkippedPictures
 from eyas.types import InputSpec
+
+Closing = Callable[[int, int], bool]  # of an epoch and a batch in it: whether it is made by the policy of the run's end
 
 
 class TrainLoader:
@@ -38,20 +45,25 @@ class TrainLoader:
     Attributes:
         order: the order of the pictures, and the place in it (`order.epoch`, `order.consumed`).
         skipped: the pictures that could not be read so far.
+        chosen: where the pictures are kept, and why.
+        batches: makes the batches.
     """
 
     def __init__(
         self,
-        augmenter: Augmenter,
+        order: EpochBatches,
         skipped: SkippedPictures,
-        pipe: Pipe,
+        batches: HostBatches | DeviceBatches,
+        chosen: Choice,
+        closing: Closing,
         epochs: int | None = None,
         before_end: Callable[[], None] | None = None,
     ) -> None:
-        self.order = augmenter.order
+        self.order = order
         self.skipped = skipped
-        self._pictures = augmenter.pictures
-        self._pipe = pipe
+        self.chosen = chosen
+        self.batches = batches
+        self._closing = closing
         self._epochs = epochs
         self._before_end = before_end
         self._stream: Iterator[Batch] | None = None
@@ -71,6 +83,14 @@ class TrainLoader:
         """Go to the start of an epoch."""
         self.order.set_epoch(epoch)
 
+    def prepare(self) -> None:
+        """Fill the cache now; else the first iteration does.
+
+        Raises:
+            UserError: it does not fit; what goes to a GPU can't be read.
+        """
+        self.batches.prepare()
+
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches that are left of the current epoch, or those of the next one.
 
@@ -87,7 +107,6 @@ class TrainLoader:
             if left == self._lead() and self._before_end is not None:
                 self._before_end()
             batch = self._next()
-            self.skipped.note(batch.on_host().skipped.tolist())
             # Counted before the trainer has it: a state saved while it is worked on goes on with the next one.
             order.consumed += 1
             yield batch
@@ -96,8 +115,7 @@ class TrainLoader:
         """Return the batch at the current place in the order; the stream that comes to it is kept for those after."""
         order = self.order
         if self._stream is None or self._place != (order.epoch, order.consumed):
-            self._pictures.cache.fill(self._pictures.decode)
-            self._stream = self._pipe.run(self._tasks(order.epoch, order.consumed))
+            self._stream = self.batches.run(self._tasks(order.epoch, order.consumed))
         stream, self._stream = self._stream, None
         batch = next(stream)
         number = order.consumed + 1
@@ -107,18 +125,20 @@ class TrainLoader:
         return batch
 
     def _tasks(self, epoch: int, consumed: int) -> Iterator[Task]:
-        """Yield the tasks from a place on, up to the run's end: batches that share pictures are made together."""
+        """Yield the tasks from a place on, up to the run's end: batches that share pictures and policy together."""
         order = self.order
         while True:
             for start in range(consumed - consumed % order.span, len(order), order.span):
-                yield epoch, tuple(range(max(start, consumed), min(start + order.span, len(order))))
+                numbers = range(max(start, consumed), min(start + order.span, len(order)))
+                for closing, some in groupby(numbers, partial(self._closing, epoch)):
+                    yield epoch, tuple(some), closing
             epoch, consumed = epoch + 1, 0
             if epoch == self._epochs:
                 return
 
     def _lead(self) -> int:
         """Return how many batches before an epoch's end its last tasks are with the workers already."""
-        return min(len(self.order), 1 + self._pipe.ahead * self._pipe.workers * self.order.span)
+        return min(len(self.order), 1 + self.batches.tasks_ahead * self.order.span)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place after the last batch that was given out, and the broken pictures met, as plain numbers."""
@@ -136,7 +156,46 @@ class TrainLoader:
     def close(self) -> None:
         """End the worker processes, whatever they have made ahead; iterating starts them again."""
         self._stream = self._iteration = None
-        self._pipe.close()
+        self.batches.close()
+
+
+class HostBatches:
+    """Makes augmented batches on the processor.
+
+    Args:
+        augmenter: makes them.
+        pipe: has workers do it.
+        skipped: is told of the pictures that can't be read.
+    """
+
+    def __init__(self, augmenter: Augmenter, pipe: Pipe, skipped: SkippedPictures) -> None:
+        self.pipe = pipe
+        self._pictures = augmenter.pictures
+        self._skipped = skipped
+
+    @property
+    def tasks_ahead(self) -> int:
+        """How many tasks the workers may have."""
+        return self.pipe.tasks_ahead
+
+    def prepare(self) -> None:
+        """Read what is kept in memory; there must be room for it."""
+        self._pictures.cache.fill(self._pictures.decode)
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Batch]:
+        """Yield the batches of the tasks; read what is kept in memory before the first ones.
+
+        Raises:
+            UserError: more than 1 % of the pictures can't be read; a worker ended, or gave nothing for too long.
+        """
+        self.prepare()
+        for batch in self.pipe.run(tasks):
+            self._skipped.note(batch.on_host().skipped.tolist())
+            yield batch
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.pipe.close()
 
 
 class EvalLoader:
@@ -183,7 +242,7 @@ class EvalLoader:
             self._iterated = False
 
     def _run(self) -> Iterator[Batch]:
-        return self._pipe.run((0, (number,)) for number in range(len(self._batches)))
+        return self._pipe.run((0, (number,), False) for number in range(len(self._batches)))
 
     def close(self) -> None:
         """End the worker processes; iterating starts them again."""
@@ -209,6 +268,7 @@ def train_loader(
     worker_seconds: float = WORKER_SECONDS,
     make_extras: MakeExtras | None = None,
     box_multiple: int = 1,
+    closing: Closing | None = None,
     epochs: int | None = None,
     before_end: Callable[[], None] | None = None,
 ) -> TrainLoader:
@@ -223,7 +283,9 @@ def train_loader(
         workers: worker processes; 0 makes the batches in this one.
         close_at_epoch: from this epoch on (counted from 0) `closing_policy` is used.
         closing_policy: policy of the last epochs; `policy.closing()` (no mosaic, no mixup) if None.
-        cache: what is kept in memory, see `eyas.data.cache.PictureCache`.
+        cache: what is kept in memory: "jpeg" and "decoded" see `eyas.data.cache.PictureCache`; "gpu" keeps the decoded
+            pictures on `device`, which then augments whole batches and gives them there (`eyas.data.device`); "auto"
+            takes the first of gpu, decoded, jpeg and none for which there is ample room, see `TrainLoader.chosen`.
         rank, world_size: this process among those that train together; a global batch holds the same pictures
             whatever their number.
         drop_last: drop the incomplete last batch of an epoch; else it is filled from the start of the order.
@@ -231,22 +293,38 @@ def train_loader(
         worker_seconds: a worker that gives nothing for so long ends the iteration with an error.
         make_extras: gives the batches' extra columns, captions for example; they have none if None.
         box_multiple: the batches' blocks have room for a multiple of so many boxes, so that there are few layouts.
+        closing: tells by an epoch and a batch's number in it whether the batch is made by `closing_policy`; asked when
+            the workers get it to make, perhaps in another thread; `close_at_epoch` tells if None.
         epochs: epochs of the run, if they are known: no batch is made ahead for what comes after them.
         before_end: called in each epoch when its last batches are being made, as many as the workers may be ahead.
 
     Raises:
-        UserError: no pictures, or an argument that makes no sense.
+        UserError: no pictures, or an argument that makes no sense; "gpu" without a GPU, or one that is too small.
     """
-    closing = policy.closing() if closing_policy is None else closing_policy
-    policies = (policy, closing) if close_at_epoch is not None else (policy,)
-    exact = not all(one.moves for one in policies)
-    max_scale = None if exact else max(one.scale[1] for one in policies)
+    policies = Policies(policy, policy.closing() if closing_policy is None else closing_policy)
+    ends = closing is not None or close_at_epoch is not None
+
+    def by_epoch(epoch: int, _: int) -> bool:
+        return close_at_epoch is not None and epoch >= close_at_epoch
+
     order = EpochBatches(len(index), batch_size, seed, drop_last=drop_last, rank=rank, world_size=world_size)
-    pictures = Pictures(index, input_spec, max_scale, PictureCache(index, cache))
-    augmenter = Augmenter(pictures, order, input_spec, _PolicySwitch(policy, closing, close_at_epoch), make_extras)
-    task_bytes = order.span * augmenter.batch_bytes()
-    pipe = Pipe(augmenter.batches, workers, device, task_bytes, worker_seconds, box_multiple)
-    return TrainLoader(augmenter, SkippedPictures(index), pipe, epochs, before_end)
+    skipped = SkippedPictures(index)
+    layout = Layout(input_spec, policies if ends else policies[:1])
+    chosen = choose(cache, index, layout, batch_size=batch_size, device=device, processes=world_size)
+    batches: HostBatches | DeviceBatches
+    if chosen.store is not None:
+        batches = DeviceBatches(
+            index, layout, chosen.store, order, policies,
+            skipped=skipped, workers=workers, patience=worker_seconds, box_multiple=box_multiple,
+            make_extras=make_extras,
+        )  # fmt: skip
+    else:
+        pictures = Pictures(index, input_spec, layout.max_scale, PictureCache(index, chosen.kind))
+        augmenter = Augmenter(pictures, order, input_spec, policies, make_extras)
+        task_bytes = order.span * augmenter.batch_bytes()
+        pipe = Pipe(augmenter.batches, workers, device, task_bytes, worker_seconds, box_multiple)
+        batches = HostBatches(augmenter, pipe, skipped)
+    return TrainLoader(order, skipped, batches, chosen, closing or by_epoch, epochs, before_end)
 
 
 def eval_loader(
@@ -281,16 +359,3 @@ def eval_loader(
     )
     pipe = Pipe(batches.batches, workers, device, batches.batch_bytes(), worker_seconds)
     return EvalLoader(batches, SkippedPictures(index), pipe)
-
-
-class _PolicySwitch:
-    """The policy of an epoch: one up to an epoch, another from there on."""
-
-    def __init__(self, policy: AugmentPolicy, closing: AugmentPolicy, close_at_epoch: int | None) -> None:
-        self.policy = policy
-        self.closing = closing
-        self.close_at_epoch = close_at_epoch
-
-    def __call__(self, epoch: int) -> AugmentPolicy:
-        """Return the policy of `epoch`."""
-        return self.closing if self.close_at_epoch is not None and epoch >= self.close_at_epoch else self.policy

@@ -1,17 +1,14 @@
-"""Two canvases blended into one, with the boxes of both (mixup, arXiv 1710.09412, as YOLOX has it for detection)."""
+"""Two canvases blended into one: mixup (arXiv 1710.09412), as YOLOX has it for detection, the boxes of both kept."""
 
 from __future__ import annotations
 
 import cv2
-import numpy as np
 
-from eyas.types import FloatArray, IntArray, UInt8Array
+from eyas.types import UInt8Array
 
-Truth = tuple[FloatArray, IntArray]
+WEIGHTS = (0.4, 0.6)  # the least and the greatest part that a sample has in the blend
 
 
-def mixup(canvas: UInt8Array, truth: Truth, other: UInt8Array, other_truth: Truth, rng: np.random.Generator) -> Truth:
-    """Blend `other` into `canvas` (both uint8 [H, W, 3]) in place, 40 to 60 parts of a hundred; return all boxes."""
-    weight = rng.uniform(0.4, 0.6)
+def mixup(canvas: UInt8Array, other: UInt8Array, weight: float) -> None:
+    """Blend `other` by 1 - `weight` into `canvas` (both uint8 [H, W, 3]), in place."""
     cv2.addWeighted(canvas, weight, other, 1 - weight, 0, dst=canvas)
-    return np.concatenate([truth[0], other_truth[0]]), np.concatenate([truth[1], other_truth[1]])

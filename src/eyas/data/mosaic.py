@@ -11,99 +11,64 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eyas.data.affine import Move, in_sight, paste
-from eyas.data.pictures import Source
+from eyas.data.affine import Move, Rectangle, cut
+from eyas.data.plan import Picture, Piece
 from eyas.data.policy import AugmentPolicy
-from eyas.types import FloatArray, IntArray, UInt8Array
 
 _MIDDLE = (0.25, 0.75)  # the quadrants meet at this part of the canvas's width and height: none becomes a sliver
 
 
 def mosaic(
-    sources: Sequence[Source], canvas: UInt8Array, policy: AugmentPolicy, pad_value: int, rng: np.random.Generator
-) -> tuple[FloatArray, IntArray]:
-    """Draw four pictures into the quadrants of a canvas.
+    sources: Sequence[Picture], size: tuple[int, int], policy: AugmentPolicy, rng: np.random.Generator
+) -> tuple[Piece[Picture], ...]:
+    """Draw where four pictures go: into the quadrants of a canvas, upper left, upper right, lower left, lower right.
 
     Args:
         sources: four pictures; which one goes where is drawn.
-        canvas: uint8 [H, W, 3], written to.
-        policy: ranges of size, rotation and slant, and what makes a box too small.
-        pad_value: grey level where no picture is.
+        size: (height, width) of the canvas.
+        policy: ranges of size, rotation and slant.
         rng: the sample's own random numbers.
-
-    Returns:
-        boxes float32 [m, 4] (xyxy pixels of the canvas, clipped to their quadrant) and labels int64 [m].
     """
-    height, width = canvas.shape[:2]
-    canvas[...] = pad_value
-    middle = rng.uniform(*_MIDDLE, 2)
+    height, width = size
+    middle = rng.uniform(*_MIDDLE, 2).tolist()
     x, y = round(width * middle[0]), round(height * middle[1])
     quadrants = ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height))
-    chosen = [sources[number] for number in rng.permutation(4)]
-    boxes = [into(one, place, canvas, policy, pad_value, rng) for one, place in zip(chosen, quadrants, strict=True)]
-    frames = np.repeat(np.array(quadrants, np.float32), [len(one) for one in boxes], axis=0)
-    return kept(np.concatenate(boxes), np.concatenate([one.labels for one in chosen]), frames, policy)
+    chosen = [sources[number] for number in rng.permutation(4).tolist()]
+    return tuple(_into(one, place, size, policy, rng) for one, place in zip(chosen, quadrants, strict=True))
 
 
-def into(
-    source: Source,
-    rectangle: tuple[int, int, int, int],
-    canvas: UInt8Array,
+def _into(
+    source: Picture,
+    rectangle: Rectangle,
+    size: tuple[int, int],
     policy: AugmentPolicy,
-    pad_value: int,
     rng: np.random.Generator,
-) -> FloatArray:
-    """Draw a picture at a random size into a rectangle (x0, y0, x1, y1) of the canvas, moved as far as it has room.
-
-    Returns its boxes, float32 [m, 4], in pixels of the canvas, not clipped.
-    """
+) -> Piece[Picture]:
+    """Draw a size for a picture in a rectangle of the canvas, and move it as far as it has room."""
     left, top, right, bottom = rectangle
-    height, width = source.image.shape[:2]
-    draws = rng.random(3)
+    draws = rng.random(3).tolist()
     # The same size range as for a picture alone: a factor on what fits the whole canvas.
-    scale = _scale(source, canvas, policy, draws[0])
-    room_x, room_y = right - left - width * scale, bottom - top - height * scale
+    scale = _scale(source, size, policy, draws[0])
+    room_x, room_y = right - left - source.width * scale, bottom - top - source.height * scale
     move = Move(scale, room_x * draws[1], room_y * draws[2], *turn(policy, rng))
-    boxes = paste(source, move, canvas[top:bottom, left:right], pad_value)
-    return boxes + np.array([left, top, left, top], np.float32)
+    return Piece(source, rectangle, cut(source.height, source.width, move, (bottom - top, right - left)))
 
 
-def alone(
-    source: Source, canvas: UInt8Array, policy: AugmentPolicy, pad_value: int, rng: np.random.Generator
-) -> tuple[FloatArray, IntArray]:
-    """Draw one picture at a random size near the middle of the canvas; returns as `mosaic` does."""
-    canvas[...] = pad_value
-    height, width = source.image.shape[:2]
-    draws = rng.random(3)
-    scale = _scale(source, canvas, policy, draws[0])
-    left = (canvas.shape[1] - width * scale) / 2 + policy.translate * (2 * draws[1] - 1) * canvas.shape[1]
-    top = (canvas.shape[0] - height * scale) / 2 + policy.translate * (2 * draws[2] - 1) * canvas.shape[0]
+def alone(source: Picture, size: tuple[int, int], policy: AugmentPolicy, rng: np.random.Generator) -> Piece[Picture]:
+    """Draw where one picture goes: near the middle of a canvas of `size` = (height, width)."""
+    height, width = size
+    draws = rng.random(3).tolist()
+    scale = _scale(source, size, policy, draws[0])
+    left = (width - source.width * scale) / 2 + policy.translate * (2 * draws[1] - 1) * width
+    top = (height - source.height * scale) / 2 + policy.translate * (2 * draws[2] - 1) * height
     move = Move(scale, left, top, *turn(policy, rng))
-    return kept(paste(source, move, canvas, pad_value), source.labels, frame(canvas), policy)
+    return Piece(source, (0, 0, width, height), cut(source.height, source.width, move, size))
 
 
-def frame(canvas: UInt8Array) -> FloatArray:
-    """Return the whole canvas as a rectangle, float32 [1, 4]."""
-    return np.array([[0, 0, canvas.shape[1], canvas.shape[0]]], np.float32)
-
-
-def kept(boxes: FloatArray, labels: IntArray, frames: FloatArray, policy: AugmentPolicy) -> tuple[FloatArray, IntArray]:
-    """Return the boxes clipped to their frames, without those of which the policy says too little is left."""
-    return in_sight(
-        boxes,
-        labels,
-        frames,
-        min_size=policy.min_size,
-        min_area=policy.min_area,
-        min_visible=policy.min_visible,
-    )
-
-
-def _scale(source: Source, canvas: UInt8Array, policy: AugmentPolicy, draw: float) -> float:
+def _scale(source: Picture, size: tuple[int, int], policy: AugmentPolicy, draw: float) -> float:
     """Return canvas pixels a picture pixel: what fits the picture into the canvas, times a factor of the policy."""
     low, high = policy.scale
-    height, width = source.image.shape[:2]
-    return float(min(canvas.shape[0] / height, canvas.shape[1] / width) * (low + (high - low) * draw))
+    return min(size[0] / source.height, size[1] / source.width) * (low + (high - low) * draw)
 
 
 def turn(policy: AugmentPolicy, rng: np.random.Generator) -> tuple[float, float]:

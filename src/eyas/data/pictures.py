@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from eyas import decode
 from eyas.data.cache import Decoded, PictureCache
@@ -35,6 +36,22 @@ class Source:
         self.labels = labels
         self.size = size
         self._halves: list[UInt8Array] = [image]
+
+    @property
+    def height(self) -> int:
+        """Height of `image` in pixels."""
+        return int(self.image.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Width of `image` in pixels."""
+        return int(self.image.shape[1])
+
+    def mirrored(self) -> Source:
+        """Return the picture with left and right changed."""
+        boxes = self.boxes.copy()
+        boxes[:, [0, 2]] = self.width - self.boxes[:, [2, 0]]
+        return Source(np.ascontiguousarray(self.image[:, ::-1]), boxes, self.labels, self.size)
 
     def level(self, number: int) -> UInt8Array:
         """Return the picture halved `number` times by averaging 2 x 2 pixels (an odd last row or column is left off).
@@ -105,11 +122,7 @@ class Pictures:
         """Return the pixels of picture `index`, read anew; a broken one is a UserError."""
         data = self.cache.read(index)
         header = parse_header(data)
-        shrink = 1
-        if header is not None and self.max_scale is not None:
-            height, width = header.size
-            fit = min(self.spec.height / max(height, 1), self.spec.width / max(width, 1))
-            shrink = max(1, int(1 / (fit * self.max_scale)))
+        shrink = shrink_of(*header.size, self.spec, self.max_scale) if header is not None else 1
         image = decode.decode(data, shrink=shrink, fast=self.max_scale is not None, where=str(self.path(index)))
         size = header.size if header is not None else (image.shape[0], image.shape[1])
         return Decoded(image, size, decode.shrink_factor(shrink))
@@ -118,8 +131,31 @@ class Pictures:
         """Decode a picture and bring its boxes to the pixels it has been decoded to."""
         image, (height, width), factor = self.cache.pixels(index) or self.decode(index)
         boxes, labels, crowd = self.index.truth(index)
-        kept = ~crowd & np.isfinite(boxes).all(axis=1)
-        limit = np.array([width, height, width, height], np.float32)
-        boxes = np.asarray(np.clip(boxes[kept], 0, limit) / factor, np.float32)
-        solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return Source(image, boxes[solid], labels[kept][solid], (height, width))
+        boxes, rows = trained_truth(boxes, crowd, np.array([[height, width]]), np.array([factor]))
+        return Source(image, boxes, labels[rows], (height, width))
+
+
+def shrink_of(height: int, width: int, spec: InputSpec, max_scale: float | None) -> int:
+    """Return how many times smaller a picture of a size can be decoded; see `Pictures` for `max_scale`."""
+    if max_scale is None:
+        return 1
+    fit = min(spec.height / max(height, 1), spec.width / max(width, 1))
+    return max(1, int(1 / (fit * max_scale)))
+
+
+def trained_truth(
+    boxes: FloatArray, crowd: npt.NDArray[np.bool_], sizes: IntArray, factors: IntArray
+) -> tuple[FloatArray, IntArray]:
+    """Return the boxes that training uses, in decoded pixels and clipped to their pictures, and their rows.
+
+    Args:
+        boxes: float32 [m, 4], in pixels of the picture files.
+        crowd: bool [m].
+        sizes: int64 [m, 2] or [1, 2], (height, width) of each box's picture file.
+        factors: int64 [m] or [1], pixels of the file that a decoded one stands for.
+    """
+    with np.errstate(invalid="ignore"):
+        clipped = np.clip(boxes, 0, sizes[:, [1, 0, 1, 0]].astype(np.float32)) / factors[:, None].astype(np.float32)
+        solid = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    rows = np.flatnonzero(~crowd & np.isfinite(boxes).all(axis=1) & solid)
+    return np.asarray(clipped[rows], np.float32), rows.astype(np.int64)

@@ -31,7 +31,7 @@ class Pipe:
     The workers are started when they are first needed, and stay until `close`. Only the last iteration goes on.
 
     Args:
-        make: makes the batches with given numbers of a given epoch.
+        make: makes the batches of a task.
         workers: worker processes; 0 for none.
         device: a CUDA device to give the batches on; None, or another device, leaves them on the host.
         task_bytes: how much the images of one task take.
@@ -64,6 +64,11 @@ class Pipe:
         self._turn = 0  # numbers the tasks of all iterations
         self._run: object = None  # stands for the last iteration
         self._coming: Ahead | None = None
+
+    @property
+    def tasks_ahead(self) -> int:
+        """How many tasks the workers have at most."""
+        return self.ahead * self.workers
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Batch]:
         """Have the first tasks begun with, and return an iterator of the batches of all.
@@ -109,7 +114,7 @@ class Pipe:
 
     def _give(self, crew: Crew, tasks: Iterator[Task], given: deque[tuple[Member, int]]) -> None:
         """Give tasks until the workers have as many as they may."""
-        for task in islice(tasks, self.ahead * self.workers - len(given)):
+        for task in islice(tasks, self.tasks_ahead - len(given)):
             member = crew.members[self._turn % self.workers]
             member.give(self._turn, task)
             given.append((member, self._turn))

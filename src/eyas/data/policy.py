@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from eyas.errors import UserError
 from eyas.types import checked_fields
@@ -125,3 +125,19 @@ class AugmentPolicy:
             if name in known:
                 known[name] = tuple(known[name])
         return cls(**known)
+
+
+class Policies(NamedTuple):
+    """The policies of a run.
+
+    Attributes:
+        usual: of nearly all batches.
+        closing: of the last ones.
+    """
+
+    usual: AugmentPolicy
+    closing: AugmentPolicy
+
+    def of(self, closing: bool) -> AugmentPolicy:
+        """Return the policy of batches that are among the last ones, or not."""
+        return self.closing if closing else self.usual

@@ -8,103 +8,60 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-from eyas.data import colour
-from eyas.data.affine import Move, paste
-from eyas.data.flip import flip
-from eyas.data.mixup import Truth
+from eyas.data.affine import Move, cut
+from eyas.data.colour import draw_colours
 from eyas.data.mosaic import turn
-from eyas.data.pictures import Source
+from eyas.data.plan import Mix, Picture, Piece, Plan
 from eyas.data.policy import AugmentPolicy
-from eyas.types import FloatArray, UInt8Array
 
 
 def within_picture(
-    source: Source,
-    partner: Callable[[], Source],
-    canvas: UInt8Array,
+    source: Picture,
+    partner: Callable[[], Picture],
+    size: tuple[int, int],
     policy: AugmentPolicy,
-    pad_value: int,
     rng: np.random.Generator,
-) -> Truth:
-    """Draw a picture, and perhaps a partner shining through it, into the canvas.
+) -> Plan[Picture]:
+    """Draw what is done to a picture, and perhaps to a partner that shines through it.
 
     Args:
         source: the picture.
         partner: gives another picture.
-        canvas: uint8 [H, W, 3], the frame; written to.
+        size: (height, width) of the frame.
         policy: chances and ranges.
-        pad_value: grey level where no picture is.
         rng: the sample's own random numbers.
-
-    Returns:
-        boxes float32 [m, 4] (xyxy pixels of the canvas) and labels int64 [m].
     """
-    canvas[...] = pad_value
-    height, width = source.image.shape[:2]
-    fit = min(canvas.shape[0] / height, canvas.shape[1] / width)
-    area = canvas[: max(1, int(height * fit)), : max(1, int(width * fit))]
-    draws = rng.random(3)
+    height, width = source.height, source.width
+    fit = fit_of(source, size)
+    area = max(1, int(height * fit)), max(1, int(width * fit))
+    draws = rng.random(3).tolist()
     low, high = policy.scale
-    scale = fit * (low + (high - low) * float(draws[0]))
-    left = (area.shape[1] - width * scale) / 2 + policy.translate * (2 * draws[1] - 1) * area.shape[1]
-    top = (area.shape[0] - height * scale) / 2 + policy.translate * (2 * draws[2] - 1) * area.shape[0]
-    boxes = _clipped(paste(source, Move(scale, left, top, *turn(policy, rng)), area, pad_value), area)
-    whole = max(source.size) / max(height, width)  # pixels of the file a decoded one
-    kept = _large_enough(source.boxes * whole, boxes * (whole / fit), policy)
-    truth = boxes[kept], source.labels[kept]
-    if policy.colours:
-        colour.jitter(area, policy, rng)
-    if rng.random() < policy.flip:
-        truth = flip(area, truth[0]), truth[1]
-    if rng.random() < policy.mixup:
-        truth = _mixed(area, truth, partner(), policy, pad_value, rng)
-    return truth
+    scale = fit * (low + (high - low) * draws[0])
+    left = (area[1] - width * scale) / 2 + policy.translate * (2 * draws[1] - 1) * area[1]
+    top = (area[0] - height * scale) / 2 + policy.translate * (2 * draws[2] - 1) * area[0]
+    move = Move(scale, left, top, *turn(policy, rng))
+    piece = Piece(source, (0, 0, area[1], area[0]), cut(height, width, move, area))
+    colours = draw_colours(policy, rng) if policy.colours else None
+    flip = bool(rng.random() < policy.flip)
+    mix = _mix(partner(), area, policy, rng) if rng.random() < policy.mixup else None
+    return Plan((piece,), area, mix, colours, flip)
 
 
-def _mixed(
-    area: UInt8Array, truth: Truth, partner: Source, policy: AugmentPolicy, pad_value: int, rng: np.random.Generator
-) -> Truth:
+def fit_of(source: Picture, size: tuple[int, int]) -> float:
+    """Return how many pixels of the frame a pixel of the picture becomes when it is fitted into it."""
+    return min(size[0] / source.height, size[1] / source.width)
+
+
+def _mix(partner: Picture, area: tuple[int, int], policy: AugmentPolicy, rng: np.random.Generator) -> Mix[Picture]:
     """Let a partner shine through by half: fitted in, then made smaller (black beside it) or larger (a part of it)."""
-    if rng.random() < policy.flip:
-        partner = _flipped(partner)
-    height, width = area.shape[:2]
+    mirrored = bool(rng.random() < policy.flip)
+    height, width = area
     factor = float(rng.uniform(*policy.scale))
-    scale = factor * min(height / partner.image.shape[0], width / partner.image.shape[1])
+    scale = factor * min(height / partner.height, width / partner.width)
     inner = int(height * factor), int(width * factor)
     top = int(rng.integers(0, inner[0] - height)) if inner[0] > height else 0
     left = int(rng.integers(0, inner[1] - width)) if inner[1] > width else 0
-    other = np.zeros_like(area)
-    other[: inner[0], : inner[1]] = pad_value
-    boxes = _clipped(paste(partner, Move(scale, -left, -top), other, pad_value), other)
-    solid = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)
-    cv2.addWeighted(area, 0.5, other, 0.5, 0, dst=area)
-    return np.concatenate([truth[0], boxes[solid]]), np.concatenate([truth[1], partner.labels[solid]])
-
-
-def _flipped(source: Source) -> Source:
-    """Return a picture with left and right changed."""
-    image = np.ascontiguousarray(source.image[:, ::-1])
-    boxes = source.boxes.copy()
-    boxes[:, [0, 2]] = image.shape[1] - source.boxes[:, [2, 0]]
-    return Source(image, boxes, source.labels, source.size)
-
-
-def _clipped(boxes: FloatArray, area: UInt8Array) -> FloatArray:
-    """Return the boxes, clipped to the picture that they are of."""
-    height, width = area.shape[:2]
-    return np.asarray(np.clip(boxes, 0, np.array([width, height, width, height], np.float32)), np.float32)
-
-
-def _large_enough(before: FloatArray, after: FloatArray, policy: AugmentPolicy) -> npt.NDArray[np.bool_]:
-    """Return which boxes are kept, by their sizes before and after, both in the picture's pixels."""
-    sides, first = after[:, 2:] - after[:, :2], before[:, 2:] - before[:, :2]
-    area = sides.prod(axis=1)
-    kept = (sides > policy.min_size).all(axis=1) & (area >= policy.min_area)
-    kept &= area > policy.min_ratio * first.prod(axis=1)
-    if policy.max_aspect:
-        kept &= sides.max(axis=1) < policy.max_aspect * sides.min(axis=1)
-    return np.asarray(kept)
+    placed = cut(partner.height, partner.width, Move(scale, -left, -top), area)
+    return Mix(Piece(partner, (0, 0, width, height), placed, mirrored), 0.5, inner)

@@ -11,6 +11,8 @@ import torch
 
 from eyas.data.batch import Batch
 from eyas.data.batch_arrays import MakeExtras
+from eyas.data.device.choice import choose
+from eyas.data.device.layout import Layout
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.data.loader import EvalLoader, TrainLoader, eval_loader, train_loader
@@ -23,8 +25,9 @@ from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.evaluate.coco import check_truth
 from eyas.runtime.machine import usable_cores
+from eyas.terminal import open_console
 from eyas.training.recipe import DataRecipe
-from eyas.training.timetable import Timetable
+from eyas.training.timetable import Timetable, step_of
 
 
 class DetectionData(L.LightningDataModule):
@@ -34,7 +37,8 @@ class DetectionData(L.LightningDataModule):
         recipe: root, splits, size, batch.
         augment: the augmentation policy; the default if None.
         epochs: epochs of the run.
-        close_epochs: the last epochs go without mosaic and mixup.
+        close_epochs: the last epochs go without mosaic and mixup; of a run that was given a time, as great a part.
+        accumulate: batches of an optimizer step.
         seed: fixes order and augmentation.
         unseen: whether the network can find classes that it was not trained on, which the validation split may have
             then.
@@ -53,6 +57,7 @@ class DetectionData(L.LightningDataModule):
         *,
         epochs: int = 100,
         close_epochs: int = 0,
+        accumulate: int = 1,
         seed: int = 0,
         unseen: bool = False,
         make_extras: MakeExtras | None = None,
@@ -62,6 +67,7 @@ class DetectionData(L.LightningDataModule):
         self.augment = augment or AugmentPolicy()
         self.epochs = epochs
         self.close_epochs = close_epochs
+        self.accumulate = accumulate
         self.seed = seed
         self.make_extras = make_extras
         self.train_index, self.val_index = load_train_and_val(recipe, self.augment, unseen=unseen)
@@ -69,6 +75,10 @@ class DetectionData(L.LightningDataModule):
         if recipe.drop_empty:
             self.train_index, self.dropped = without_empty(self.train_index, recipe)
         self.timetable: Timetable | None = None  # of a run that was given a time
+        if recipe.cache == "gpu":
+            policies = (self.augment, self.augment.closing()) if close_epochs else (self.augment,)
+            layout = Layout(recipe.input_spec(), policies)
+            choose("gpu", self.train_index, layout, batch_size=recipe.batch_size, device=training_gpu(None))
         self.loader: TrainLoader | None = None
         self.val_loader: EvalLoader | None = None
         self._place: tuple[int, int, torch.device | None] | None = None  # what `val_loader` was made for
@@ -121,7 +131,8 @@ class DetectionData(L.LightningDataModule):
             seed=self.seed,
             workers=pick_workers(self.recipe.workers),
             worker_seconds=self.recipe.worker_seconds,
-            close_at_epoch=self.epochs - self.close_epochs if self.close_epochs else None,
+            close_at_epoch=self.epochs - self.close_epochs if self.close_epochs and self.timetable is None else None,
+            closing=self._closing if self.close_epochs and self.timetable is not None else None,
             cache=self.recipe.cache,
             rank=rank,
             world_size=world_size,
@@ -134,6 +145,11 @@ class DetectionData(L.LightningDataModule):
         if self._resume_from is not None:
             self.loader.load_state_dict(self._resume_from)
             self._resume_from = None
+        if self.recipe.cache == "auto" and rank == 0:
+            note = f"data.cache auto: {self.loader.chosen.told()}"
+            open_console(stderr=True).print(note, markup=False, highlight=False, soft_wrap=True)
+        if self.loader.chosen.store is not None:
+            self.loader.prepare()  # now, because it shows how far it is, as training does for itself later
         return self.loader
 
     def state_dict(self) -> dict[str, Any]:
@@ -169,7 +185,13 @@ class DetectionData(L.LightningDataModule):
     def _trained_at(self) -> tuple[int, int, torch.device | None]:
         """Return the rank, the number of ranks and the device of this process."""
         trainer = self.trainer
-        return (trainer.global_rank, trainer.world_size, trainer.strategy.root_device) if trainer else (0, 1, None)
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return rank, world_size, training_gpu(trainer)
+
+    def _closing(self, epoch: int, batch: int) -> bool:
+        """Return whether a batch is made without mosaic and mixup, by what is planned as it is begun."""
+        assert self.timetable is not None and self.loader is not None
+        return self.timetable.closing(step_of(epoch, batch, len(self.loader), self.accumulate))
 
     def _prepare_evaluation(self) -> None:
         """Have the evaluation's first batches made if one follows this epoch."""
@@ -278,6 +300,14 @@ def without_empty(index: DatasetIndex, recipe: DataRecipe) -> tuple[DatasetIndex
             fix="--data.drop_empty false, or a smaller --batch",
         )
     return index.subset(kept), len(index) - len(kept)
+
+
+def training_gpu(trainer: L.Trainer | None) -> torch.device | None:
+    """Return the GPU on which this process trains, None if it is no CUDA device; without a trainer the current one."""
+    if trainer is None:
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else None
+    device = trainer.strategy.root_device
+    return device if device.type == "cuda" else None
 
 
 def pick_workers(wanted: int) -> int:

@@ -215,6 +215,7 @@ def make_data(recipe: Recipe) -> DetectionData:
         recipe.augment,
         epochs=recipe.trainer.epochs,
         close_epochs=recipe.trainer.close_epochs,
+        accumulate=recipe.optim.accumulate,
         seed=recipe.trainer.seed,
     )
 

@@ -21,7 +21,7 @@ from eyas.training.optim import make_optimizer
 from eyas.training.parallel import pick_accelerator, pick_precision
 from eyas.training.recipe import Recipe
 from eyas.training.step import StepSettings, TrainingStep
-from eyas.training.timetable import Aims, Pace, fits_an_epoch, plan
+from eyas.training.timetable import Aims, Pace, fits_an_epoch, plan, steps_ahead
 
 FINISH = 2.0  # seconds for the card, the last pictures and the end of the processes
 LEAST = 20  # optimizer steps; fewer teach a network nothing
@@ -98,7 +98,8 @@ def aims_of(recipe: Recipe, data: DetectionData, ahead: int) -> Aims:
     if recipe.optim.warmup_epochs:
         warmup = min(warmup, round(recipe.optim.warmup_epochs * an_epoch))
     closing = min(1.0, recipe.trainer.close_epochs / recipe.trainer.epochs)
-    return Aims(warmup, recipe.trainer.val_every, closing, an_epoch, recipe.trainer.max_steps, -(-ahead // accumulate))
+    ahead = steps_ahead(ahead, batches, accumulate)
+    return Aims(warmup, recipe.trainer.val_every, closing, an_epoch, recipe.trainer.max_steps, ahead)
 
 
 def check_time(minutes: float, left: float, pace: Pace, aims: Aims) -> str:

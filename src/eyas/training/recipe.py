@@ -50,7 +50,8 @@ class DataRecipe:
         workers: loader processes; -1 chooses by the number of cores.
         worker_seconds: a loader process that gives no batch for so long ends the run.
         drop_empty: leave training pictures without a box out.
-        cache: what is kept in memory: "jpeg" the files' bytes, "decoded" the pixels (small sets only), "none" nothing.
+        cache: what is kept in memory: "jpeg" the files' bytes, "decoded" the pixels (small sets only), "none" nothing;
+            "gpu" the pixels in the GPU's memory, where batches are then augmented; "auto" chooses by size.
     """
 
     root: str = ""
@@ -63,7 +64,7 @@ class DataRecipe:
     workers: int = -1
     worker_seconds: float = 600.0
     drop_empty: bool = False
-    cache: Literal["none", "jpeg", "decoded"] = "none"
+    cache: Literal["none", "jpeg", "decoded", "gpu", "auto"] = "none"
 
     def input_spec(self) -> InputSpec:
         """Return the input contract that these settings mean."""

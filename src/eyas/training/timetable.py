@@ -173,6 +173,23 @@ class Timetable:
         return max(number for number, planning in enumerate(self.plannings) if planning.step <= step)
 
 
+def step_of(epoch: int, batch: int, batches: int, accumulate: int) -> int:
+    """Return the optimizer step that a batch belongs to.
+
+    Args:
+        epoch, batch: its place, both from 0.
+        batches: in an epoch; the last of them end a step, however few they are.
+        accumulate: batches of a step.
+    """
+    return epoch * -(-batches // accumulate) + batch // accumulate
+
+
+def steps_ahead(ahead: int, batches: int, accumulate: int) -> int:
+    """Return by how many optimizer steps a batch can be ahead at most that is `ahead` batches ahead; see `step_of`."""
+    ends = -(-ahead // batches) if batches % accumulate else 0  # of epochs, each with a step of fewer batches
+    return -(-ahead // accumulate) + ends
+
+
 def due(step: int, last: Planning) -> bool:
     """Return whether it is time to plan again.
 

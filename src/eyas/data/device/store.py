@@ -1,0 +1,110 @@
+"""The pixels of a data set in a device's memory: one block, filled once by worker processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eyas.data.device.catalog import Catalog
+from eyas.data.device.filling import CHUNK, Filling
+from eyas.data.device.layout import Layout
+from eyas.data.device.memory import Place
+from eyas.data.index import DatasetIndex
+from eyas.data.pipe import Pipe
+from eyas.data.progress import spread, track
+from eyas.decode import read_size
+from eyas.errors import UserError
+from eyas.types import IntArray
+
+
+def file_sizes(index: DatasetIndex) -> IntArray:
+    """Return the (height, width) of the picture files, int64 [N, 2]: the index's, else the header's, else zeros."""
+    sizes = index.sizes.astype(np.int64)
+    unknown = np.flatnonzero((sizes <= 0).any(axis=1)).tolist()
+    for number, size in zip(unknown, spread(lambda i: _size(index, i), unknown, "reading image sizes"), strict=True):
+        sizes[number] = size
+    return sizes
+
+
+def _size(index: DatasetIndex, number: int) -> tuple[int, int]:
+    """Return a picture's size by its header, zeros if it can't be read."""
+    try:
+        return read_size(index.path(number))
+    except UserError:
+        return 0, 0
+
+
+def margin(layout: Layout, sizes: IntArray) -> int:
+    """Return how many pixels lie before and after those of the pictures, so that no neighbour is out of the block.
+
+    A picture's pixel has neighbours a row and a column away, and a warp looks one further.
+    """
+    different = np.unique(sizes, axis=0).tolist()
+    widths = [part.width for size in different if min(size) > 0 for part in layout.parts(*layout.decoded(*size))]
+    return 2 * max(widths, default=1) + 4
+
+
+def store_bytes(layout: Layout, sizes: IntArray) -> int:
+    """Return how much memory a data set takes, with files of the given sizes, int64 [N, 2]."""
+    return layout.nbytes(sizes) + 2 * 3 * margin(layout, sizes)
+
+
+def fill(filling: Filling, place: Place, workers: int, patience: float) -> tuple[Tensor, Catalog]:
+    """Decode all pictures into the memory of a device.
+
+    Args:
+        filling: decodes them.
+        place: where to, and the sizes for which memory is taken.
+        workers: processes that decode.
+        patience: seconds after which one that gives nothing ends this.
+
+    Returns:
+        uint8 [P, 3], the pixels, and what lies where. Pictures that can't be read have no size there.
+
+    Raises:
+        UserError: there is not enough memory after all; a picture has another size than was known.
+    """
+    index, layout = filling.pictures.index, filling.layout
+    device, sizes = place.device, place.sizes
+    edge = margin(layout, sizes)
+    total = layout.nbytes(sizes) // 3 + 2 * edge
+    try:
+        pixels = torch.zeros((total, 3), dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError:
+        raise UserError(f"{device} has no {3 * total / 2**30:.1f} GiB of memory left.", where="data.cache",
+                        fix="--data.cache jpeg") from None  # fmt: skip
+    found, firsts, end = np.zeros((len(index), 2), np.int64), np.zeros(len(index), np.int64), edge
+    tasks = filling.tasks()
+    pipe = Pipe(filling.batches, workers, None, _chunk_bytes(layout, sizes), patience)
+    try:
+        for batch in track(pipe.run(tasks), len(tasks), f"decoding images into the memory of {device}"):
+            numbers, own = batch.indices.numpy(), batch.sizes.numpy()
+            count = 0
+            for number, size in zip(numbers.tolist(), own.tolist(), strict=True):
+                if not min(size):
+                    continue
+                if size != sizes[number].tolist():
+                    raise _changed(index, number, sizes[number].tolist(), size)
+                found[number], firsts[number] = size, end + count
+                count += layout.pixels(*layout.decoded(*size))
+            pixels[end : end + count].view(-1).copy_(batch.images.view(-1)[: 3 * count])
+            end += count
+    finally:
+        pipe.close()
+    return pixels, Catalog.build(index, layout, found, firsts)
+
+
+def _chunk_bytes(layout: Layout, sizes: IntArray) -> int:
+    """Return the most memory that an answer of a worker can take."""
+    different = np.unique(sizes, axis=0).tolist()
+    return 3 * CHUNK * max((layout.pixels(*layout.decoded(*size)) for size in different if min(size) > 0), default=1)
+
+
+def _changed(index: DatasetIndex, number: int, known: list[int], size: list[int]) -> UserError:
+    """Return the error for a picture that has another size than the data set's index says."""
+    return UserError(
+        f"The image has {size[1]} x {size[0]} pixels; the data set was read with {known[1]} x {known[0]}.",
+        where=str(index.path(number)),
+        fix="let the files be while a run starts, and start it again; 'eyas data check' compares sizes",
+    )

@@ -1,0 +1,122 @@
+"""Where images are kept: what fits, said before anything is decoded, with a way out that works as printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.data.scenes import dataset
+
+from eyas.data.device import choice, memory
+from eyas.data.device.choice import choose
+from eyas.data.device.layout import Layout
+from eyas.data.device.memory import drawing_bytes, gib
+from eyas.data.device.store import store_bytes
+from eyas.data.index import DatasetIndex
+from eyas.data.loader import train_loader
+from eyas.data.policy import AugmentPolicy
+from eyas.errors import UserError
+from eyas.types import InputSpec
+
+CPU = torch.device("cpu")
+SPEC = InputSpec(64, 64)
+LAYOUT = Layout(SPEC, (AugmentPolicy(),))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> DatasetIndex:
+    """Return twelve pictures."""
+    return dataset(tmp_path, 12, sizes=((400, 600),))
+
+
+def set_memory(monkeypatch: pytest.MonkeyPatch, *, device: int = 1 << 40, machine: int = 1 << 40) -> None:
+    """Have the device and the machine so many bytes free."""
+    monkeypatch.setattr(choice, "free_memory", lambda _: device)
+    monkeypatch.setattr(choice, "available_memory", lambda: machine)
+
+
+def needed(index: DatasetIndex, batch_size: int) -> int:
+    """Return what the store and drawing take."""
+    return store_bytes(LAYOUT, index.sizes.astype(np.int64)) + drawing_bytes(SPEC, batch_size)
+
+
+def test_what_fits_goes_to_the_gpu(index: DatasetIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_memory(monkeypatch, device=int(needed(index, 4) / choice.GPU_PART) + 1)
+    chosen = choose("gpu", index, LAYOUT, batch_size=4, device=CPU)
+    assert chosen.store is not None and chosen.store.device == CPU
+    assert np.array_equal(chosen.store.sizes, index.sizes)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_decoded(
+    index: DatasetIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_memory(monkeypatch, device=needed(index, 4))
+    for path in index.files:
+        path.unlink()  # nobody needs them
+    with pytest.raises(UserError, match="do not fit into the GPU's memory") as error:
+        train_loader(index, SPEC, AugmentPolicy(), batch_size=4, cache="gpu", device=CPU)
+    assert gib(needed(index, 4)) in error.value.problem and "free" in error.value.problem
+    assert error.value.where == "data.cache"
+    assert error.value.fix.startswith("--data.cache decoded, or a smaller input: --size ")
+    side = int(error.value.fix.split()[-1])  # and that size does fit
+    smaller = InputSpec(side, side)
+    assert train_loader(index, smaller, AugmentPolicy(), batch_size=4, cache="gpu", device=CPU).chosen.store
+    set_memory(monkeypatch, device=1000, machine=1000)
+    with pytest.raises(UserError) as error:
+        choose("gpu", index, LAYOUT, batch_size=4, device=CPU)
+    assert error.value.fix == "--data.cache jpeg" or error.value.fix == "--data.cache none"
+
+
+def test_without_a_gpu_there_is_none_to_keep_images_on(index: DatasetIndex) -> None:
+    with pytest.raises(UserError, match="there is none that training uses") as error:
+        train_loader(index, SPEC, AugmentPolicy(), batch_size=4, cache="gpu")
+    assert error.value.where == "data.cache" and "--data.cache auto" in error.value.fix
+    assert train_loader(index, SPEC, AugmentPolicy(), batch_size=4, cache="auto").chosen.kind == "decoded"
+
+
+def file_bytes(index: DatasetIndex) -> int:
+    """Return the size of all files."""
+    return sum(path.stat().st_size for path in index.files)
+
+
+AUTO = {  # the device's free memory in stores, the machine's in decoded data sets, and in data sets as files
+    "the GPU has ample room": (2.6, 10.0, 0.0, "gpu"),
+    "the GPU has room, but no ample one": (2.4, 2.6, 0.0, "decoded"),
+    "neither has ample room for pixels": (2.4, 0.0, 2.6, "jpeg"),
+    "nothing has ample room": (2.4, 0.0, 2.4, "none"),
+}
+
+
+@pytest.mark.parametrize("name", AUTO)
+def test_auto_takes_the_first_place_with_ample_room(
+    index: DatasetIndex, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores, decoded, files, expected = AUTO[name]
+    machine = decoded * 12 * 3 * 100 * 150 + files * file_bytes(index)
+    set_memory(monkeypatch, device=int(stores * needed(index, 4)), machine=int(machine))
+    chosen = choose("auto", index, LAYOUT, batch_size=4, device=CPU)
+    assert (chosen.kind if chosen.store is None else "gpu") == expected
+    assert "GiB" in chosen.why and chosen.told().startswith("images are kept ")
+    assert expected == "none" or f"({expected})" in chosen.told()
+
+
+def test_processes_share_the_machines_memory(index: DatasetIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_memory(monkeypatch, machine=int(2.6 * 12 * 3 * 100 * 150))
+    kinds = [choose("auto", index, LAYOUT, batch_size=4, device=None, processes=n).kind for n in (1, 1000)]
+    assert kinds == ["decoded", "none"]
+
+
+@pytest.mark.parametrize("cache", ["none", "jpeg", "decoded"])
+def test_what_is_asked_for_in_memory_is_not_looked_into(index: DatasetIndex, cache: str) -> None:
+    chosen = choose(cache, index, LAYOUT, batch_size=4, device=None)  # type: ignore[arg-type]
+    assert (chosen.kind, chosen.why, chosen.store) == (cache, "", None)
+
+
+def test_free_memory_of_a_gpu_counts_what_torch_holds_and_does_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 5000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 300)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 100)
+    assert memory.free_memory(torch.device("cuda", 0)) == 1200
+    assert memory.free_memory(CPU) > 1 << 20
