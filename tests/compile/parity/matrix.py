@@ -104,6 +104,7 @@ def write_row(folder: Path, row: str, data: Path) -> Path:
 def build(run: Path, graph: Path, data: Path, folder: Path, settings: Settings) -> Manifest:
     """Build a bundle from an exported graph as `compile_run` does, but for the gates; return its manifest."""
     config = Run.read(run).config
+    settings = settings.for_run(config)
     spec, sizes = input_of(config.input, settings.size)
     info = target_info(settings.target, settings.precision)
     if settings.precision == "int8":
