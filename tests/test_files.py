@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from eyas.errors import UserError
-from eyas.files import atomic_path, read_json, write_bytes, write_json, write_text, writing
+from eyas.files import atomic_path, read_json, remove_unfinished, write_bytes, write_json, write_text, writing
 
 
 def names(folder: Path) -> list[str]:
@@ -27,6 +27,20 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
         temporary.write_text("new")
         assert not path.exists() and temporary.parent == path.parent
     assert path.read_text() == "new" and names(path.parent) == ["a.txt"]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """It is killed while it writes; files of others that end in .tmp stay."""
+    code = (
+        "import os, sys, pathlib; from eyas.files import atomic_path\n"
+        "with atomic_path(pathlib.Path(sys.argv[1])) as path: path.touch(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "deep" / "a.txt")], check=False)
+    assert len(names(tmp_path / "deep")) == 1
+    for name in ("a.tmp", ".mine.tmp", "b.1.tmp"):
+        (tmp_path / "deep" / name).touch()
+    remove_unfinished(tmp_path)
+    assert names(tmp_path / "deep") == [".mine.tmp", "a.tmp", "b.1.tmp"]
 
 
 @pytest.mark.parametrize("error", [ValueError("a fault"), KeyboardInterrupt(), OSError(errno.EIO, "broken disk")])

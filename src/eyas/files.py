@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -20,6 +21,8 @@ from eyas.text import json_text, to_utf8
 
 # The disk is full, the user's share of it is, or a file may not become as large as this.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # as `atomic_path` names them
 
 OUTSIDE = "The file lies outside the folders that may be read."
 
@@ -70,6 +73,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that a process left anywhere in a folder which was killed while it wrote."""
+    for path in folder.rglob(".*.tmp"):
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _takes_bytes(path: Path) -> bool:

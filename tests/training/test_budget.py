@@ -19,12 +19,12 @@ from eyas.errors import UserError
 from eyas.signals import StopSignals
 from eyas.training import pace
 from eyas.training.callbacks import budget
-from eyas.training.callbacks.budget import read_plannings
+from eyas.training.callbacks.budget import read_plannings, write_plannings
 from eyas.training.experiment import build
 from eyas.training.fit import fit, resume
 from eyas.training.fit import run as start
 from eyas.training.recipe import Recipe, evolve
-from eyas.training.timetable import Aims, Pace
+from eyas.training.timetable import Aims, Pace, Planning
 
 
 class Clock(L.Callback):
@@ -122,6 +122,18 @@ def test_the_clock_decides_beyond_what_was_planned(
     after = read_plannings(stopped / layout.PLANNINGS)
     assert after[: len(before)] == before and after[-1].total != before[-1].total
     assert int(table(stopped)[-1]["step"]) == after[-1].total
+
+
+def test_plannings_are_written_anew_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run that is killed as it begins has lost none of those that it has not come to yet."""
+    path = tmp_path / layout.PLANNINGS
+    plannings = [Planning(step, 90 + step, 9, 1, 80, 2) for step in (0, 5, 40)]
+    write_plannings(path, plannings)
+    assert read_plannings(path) == plannings
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_plannings(path, plannings[:1])
+    assert read_plannings(path) == plannings
 
 
 def test_a_time_that_is_too_short_is_told_before_training(tiny: Recipe, tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_killed_before_or_after_saving_it_goes_on_with_the_same_rows(
     folder = tmp_path / "run"
     with (folder / layout.METRICS).open("a") as file:
         file.write("2,8,5")  # a row that was not written to its end
+    (folder / f".{layout.WEIGHTS}.123.tmp").touch()
     states = sorted(path.name for path in (folder / "checkpoints").glob("*.ckpt"))
     if fallback and "previous.ckpt" in states:
         os.truncate(folder / layout.CHECKPOINT, 1000)
@@ -172,6 +173,7 @@ def test_killed_before_or_after_saving_it_goes_on_with_the_same_rows(
     resume(folder, console=console)
     assert ("going on from the state saved before it" in console.file.getvalue()) == (fallback and len(states) == 2)
     assert_same(folder, whole)
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_every_few_minutes_is_saved_where_it_goes_on_exactly(
@@ -261,6 +263,20 @@ def test_stopped_before_anything_was_saved_it_begins_anew(
     with pytest.raises(UserError, match="can't be resumed"):  # it has ended: nothing is thrown away
         resume(folder, console=quiet())
     assert Card.verify(folder)
+
+
+def test_killed_before_all_is_written_that_it_begins_with_it_is_not_resumed_unchecked(
+    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without what the data set was, a changed one would go unnoticed."""
+    monkeypatch.setattr("eyas.training.folder.write_origin", lambda *_: kill(None))
+    with pytest.raises(Killed):
+        fit(short, tmp_path / "run", console=quiet())
+    with pytest.raises(UserError, match="can't be resumed"):
+        resume(tmp_path / "run", console=quiet())
+    with pytest.raises(UserError, match="not empty") as caught:
+        fit(short, tmp_path / "run", console=quiet())
+    assert "--resume" not in str(caught.value)
 
 
 TINY = ["--recipe", "quick", "--size", "96", "--batch", "6", "--epochs", "3", "--trainer.accelerator", "cpu"]

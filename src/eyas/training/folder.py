@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from eyas.artifacts import layout
 from eyas.artifacts.card import CARD, Card, hash_file
 from eyas.artifacts.dataset import split_as_parent
 from eyas.artifacts.run import Run, RunConfig, RunFolder
 from eyas.data.record import hash_index
 from eyas.errors import UserError
-from eyas.files import write_json
+from eyas.files import remove_unfinished, write_json
 from eyas.models.heads import HEADS
 from eyas.models.zoo import describe, resolve
 from eyas.training.data import DetectionData
@@ -36,10 +38,9 @@ def free_folder(recipe: Recipe, out: Path | None) -> Path:
     """
     if out is not None:
         if out.is_dir() and any(out.iterdir()):
-            raise UserError(
-                f"The folder {out} is not empty.",
-                fix=f"choose another --out, or go on with that run: eyas train --resume {out}",
-            )
+            begun = (out / layout.RECIPE).is_file()
+            go_on = f", or go on with that run: eyas train --resume {shlex.quote(str(out))}" if begun else ""
+            raise UserError(f"The folder {out} is not empty.", fix=f"choose another --out{go_on}")
         return out
     stem = Path("runs") / f"{Path(recipe.data.root).stem or 'run'}-{recipe.name}"
     for number in range(1, 10_000):
@@ -53,11 +54,13 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
     """Write what is known before the first step: config, recipe, origin, environment.
 
     A resumed run keeps all but the environment. It loses its card until it is finished: its weights will change, and a
-    wrong hash would be refused.
+    wrong hash would be refused. The recipe comes last: a run that has it can be resumed, and has the rest.
     """
     run = RunFolder(folder)
     (folder / CARD).unlink(missing_ok=True)
-    if not resumed:
+    if resumed:
+        remove_unfinished(folder)
+    else:
         name_or_spec = resolve_spec(recipe.model)
         spec = resolve(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec
         config = RunConfig(
@@ -67,8 +70,8 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
             thresholds=replace(DETECT, suppression=HEADS[spec.head].suppression),
         )
         Run(folder, config).write()
-        write_json(run.recipe, recipe.to_dict())
         write_origin(folder, recipe, data.train_index, data.val_index, parents(recipe, data))
+        write_json(run.recipe, recipe.to_dict())
     versions = {}
     for package in PACKAGES:
         try:

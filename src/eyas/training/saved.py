@@ -116,8 +116,6 @@ def find_state(folder: Path) -> SavedState | None:
 def settle(folder: Path, found: SavedState) -> None:
     """Make the state that was found the run's last one: a damaged one must not be kept as good."""
     last = RunFolder(folder).checkpoint
-    for left in last.parent.glob(".*.tmp"):  # of a process that was killed while it saved
-        left.unlink(missing_ok=True)
     if found.path != last:
         found.path.replace(last)
     if _hashes(folder)[0] is None:

@@ -88,6 +88,11 @@ class BestEpochs(L.Callback):
         """
         if len(self.kept) < 2:
             return ""
+        if any(
+            not self.path(epoch).exists() for _, epoch in self.kept
+        ):  # resumed after that, or while they were removed
+            self._remove_all(trainer)
+            return f"the best epochs' weights were removed, as after their mean was tried: {layout.WEIGHTS} stays"
         try:
             module.ema_net.load_state_dict(self.mean())
         except UserError as error:
@@ -97,10 +102,14 @@ class BestEpochs(L.Callback):
         ap = module.result.ap
         if ap > saver.best:
             saver.save_weights(trainer, module, layout.WEIGHTS)
-        for _, epoch in self.kept:
-            self._remove(trainer, epoch)
+        self._remove_all(trainer)
         told = f"the mean of the {len(self.kept)} best epochs has AP {ap:.4f}, the best of them {saver.best:.4f}"
         return f"{told}: {'the mean' if ap > saver.best else 'that one'} is the run's model"
+
+    def _remove_all(self, trainer: L.Trainer) -> None:
+        """Remove the weights of all epochs that were kept."""
+        for _, epoch in self.kept:
+            self._remove(trainer, epoch)
 
     def _remove(self, trainer: L.Trainer, epoch: int) -> None:
         """Remove the weights of an epoch."""

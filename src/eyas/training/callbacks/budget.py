@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import lightning as L
 
 from eyas.artifacts import layout
 from eyas.errors import UserError
+from eyas.files import write_text
 from eyas.training.callbacks.record import append_row
 from eyas.training.timetable import Aims, Pace, Planning, Timetable, due, plan
 
@@ -89,9 +92,7 @@ class TimeBudget(L.Callback):
         """Write the plannings down that there are."""
         self._seen = trainer.global_step
         if trainer.is_global_zero:  # the file anew, without a row that was not written to its end
-            (self.folder / layout.PLANNINGS).unlink(missing_ok=True)
-            for planning in (*self.table.plannings, *self._known):
-                self._write(planning)
+            write_plannings(self.folder / layout.PLANNINGS, (*self.table.plannings, *self._known))
         self._evaluate(trainer, self._decided[1])
         self._end_if_over(trainer)
 
@@ -169,6 +170,13 @@ class TimeBudget(L.Callback):
     def _write(self, planning: Planning) -> None:
         """Append a planning to the run's file."""
         append_row(self.folder / layout.PLANNINGS, FIELDS, [getattr(planning, name) for name in FIELDS])
+
+
+def write_plannings(path: Path, plannings: Iterable[Planning]) -> None:
+    """Write the plannings of a run, whole or not at all: a run that is killed meanwhile has lost none."""
+    text = io.StringIO()
+    csv.writer(text).writerows([FIELDS, *([getattr(one, name) for name in FIELDS] for one in plannings)])
+    write_text(path, text.getvalue())
 
 
 def read_plannings(path: Path) -> list[Planning]:
