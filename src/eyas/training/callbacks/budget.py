@@ -78,7 +78,7 @@ class TimeBudget(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the plannings and with what was left of the time."""
-        self._started = min(self._started, now() - state_dict["used"])
+        self._started -= state_dict["used"]
         self._evaluated = state_dict["evaluated"]
         self._decided = (int(state_dict["decided"][0]), bool(state_dict["decided"][1]))
         self.pace = Pace(**state_dict["pace"])
@@ -148,9 +148,9 @@ class TimeBudget(L.Callback):
     def _plan(self, trainer: L.Trainer, step: int) -> None:
         """Plan the rest of the run by what was measured so far; the first of several processes does it for all."""
         recent = list(self._steps)[1:]  # the first one starts processes and warms up
-        if recent:
-            recent = recent[-max(SEVERAL, self.table.last.total // 20) :]
-            self.pace = Pace(sum(recent) / len(recent), self.pace.evaluation, self.pace.epoch, self.pace.finish)
+        recent = recent[-max(SEVERAL, self.table.last.total // 20) :]
+        took = sum(recent) / len(recent) if recent else min(self.pace.step, self._steps[0])
+        self.pace = Pace(took, self.pace.evaluation, self.pace.epoch, self.pace.finish)
         made = plan(step, self.left(), self.pace, self.aims, self.table.last)
         made = trainer.strategy.broadcast(made)
         if trainer.is_global_zero:
