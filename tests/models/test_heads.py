@@ -28,7 +28,10 @@ from eyas.models.weights import load_state, transfer
 from eyas.types import InputSpec, Suppression, Vocabulary
 
 TRUTH = SimpleNamespace(
-    boxes=torch.tensor([[4.0, 6, 40, 50], [10, 10, 60, 30]]), labels=torch.tensor([0, 2]), counts=torch.tensor([1, 1])
+    boxes=torch.tensor([[4.0, 6, 40, 50], [10, 10, 60, 30]]),
+    labels=torch.tensor([0, 2]),
+    counts=torch.tensor([1, 1]),
+    extras={},
 )
 
 
