@@ -6,8 +6,10 @@ import dataclasses
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +28,10 @@ from eyas.models.weights import load_state, transfer
 from eyas.types import InputSpec, Suppression, Vocabulary
 
 TRUTH = SimpleNamespace(
-    boxes=torch.tensor([[4.0, 6, 40, 50], [10, 10, 60, 30]]), labels=torch.tensor([0, 2]), counts=torch.tensor([1, 1])
+    boxes=torch.tensor([[4.0, 6, 40, 50], [10, 10, 60, 30]]),
+    labels=torch.tensor([0, 2]),
+    counts=torch.tensor([1, 1]),
+    extras={},
 )
 
 
@@ -105,35 +110,38 @@ def test_tables_are_frozen() -> None:
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "add-a-model.md"
 
 
-def patched(table: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return the table's module as it is after the diff of the documentation for it, which adds a file and a row."""
+def with_documented_row(table: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Mapping[str, Any]]:
+    """Return the key and the table that the documentation's diff, which adds a file and a row, makes of the table.
+
+    The row is added to whatever rows there are by now.
+    """
     folder = f"src/{table.__name__.replace('.', '/')}"
     diffs = re.findall(r"^```diff\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S)
     file, row = next(re.split(r"^--- (?=a/)", each, flags=re.M) for each in diffs if f"b/{folder}/" in each)
-    name = re.findall(rf"^\+\+\+ b/{folder}/(\w+)\.py$", file, flags=re.M)[0]
-    added = [line[1:] for line in file.splitlines() if line.startswith("+") and not line.startswith("+++")]
-    module = ModuleType(f"{table.__name__}.{name}")
+    added = [
+        [line[1:] for line in each.splitlines() if line.startswith("+") and not line.startswith("+++")]
+        for each in (file, row)
+    ]
+    file_name = re.findall(rf"^\+\+\+ b/{folder}/(\w+)\.py$", file, flags=re.M)[0]
+    module = ModuleType(f"{table.__name__}.{file_name}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(table, name, module, raising=False)
-    exec("\n".join(added), vars(module))
-    code = Path(str(table.__file__)).read_text(encoding="utf-8")
-    for hunk in re.split(r"^@@.*\n", row, flags=re.M)[1:]:
-        lines = hunk.splitlines()
-        before, after = (
-            "\n".join(line[1:] for line in lines if not line.startswith(other)) + "\n" for other in ("+", "-")
-        )
-        assert code.count(before) == 1, f"the diff of {PAGE.name} does not fit any more"
-        code = code.replace(before, after)
-    changed = ModuleType(f"{table.__name__}.changed")
-    monkeypatch.setitem(sys.modules, changed.__name__, changed)
-    exec(code, vars(changed))
-    return changed
+    monkeypatch.setattr(table, file_name, module, raising=False)
+    exec("\n".join(added[0]), vars(module))
+    (line, *rows), names = added[1], dict(vars(table))
+    exec(line, names)  # the import
+    new = eval("{" + "\n".join(rows) + "}", names)
+    assert len(new) == 1 and not new.keys() & getattr(table, name).keys()
+    return next(iter(new)), MappingProxyType({**getattr(table, name), **new})
 
 
 def test_the_documentations_head_and_backbone_are_all_that_others_need(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the spec's JSON to a training step, a smaller network's weights and what is deployed."""
-    tables = {"HEADS": patched(heads, monkeypatch).HEADS, "BACKBONES": patched(backbones, monkeypatch).BACKBONES}
-    new = {name: next(iter(table.keys() - globals()[name].keys())) for name, table in tables.items()}
+    found = {
+        name: with_documented_row(table, name, monkeypatch)
+        for name, table in (("HEADS", heads), ("BACKBONES", backbones))
+    }
+    new = {name: key for name, (key, _) in found.items()}
+    tables = {name: table for name, (_, table) in found.items()}
     for name, table in tables.items():
         for module in (detection_net, spec, surgery):
             monkeypatch.setattr(module, name, table)

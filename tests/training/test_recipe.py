@@ -65,6 +65,7 @@ PUBLISHED = {
     "loss.dfl_weight": 0.5,
     "loss.extra": {},
     "loss.weighting": "fixed",
+    "loss.assignment": "task_aligned",
     "loss.assigner.top_k": 13,
     "loss.assigner.alpha": 1.0,
     "loss.assigner.beta": 6.0,

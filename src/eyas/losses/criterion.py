@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -25,6 +26,10 @@ class TruthBatch(Protocol):
     def counts(self) -> Tensor:
         """How many boxes each image has: int64 [N]; they sum to M."""
 
+    @property
+    def extras(self) -> Mapping[str, Sequence[Any]]:
+        """Columns that are no tensors, captions for example: name -> N values; none unless the loaders add some."""
+
 
 class PaddedTruth(NamedTuple):
     """A `TruthBatch` with more rows than there are boxes, so that its shapes stay the same from batch to batch.
@@ -33,11 +38,13 @@ class PaddedTruth(NamedTuple):
         boxes: float32 [R, 4], as there; what the rows beyond the counts' sum hold means nothing, but is finite.
         labels: int64 [R], as there; of those rows any class that there is.
         counts: int64 [N], how many boxes each image has.
+        extras: none: a step that is replayed can't read them.
     """
 
     boxes: Tensor
     labels: Tensor
     counts: Tensor
+    extras: Mapping[str, Sequence[Any]] = MappingProxyType({})
 
 
 class Criterion(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eyas.assign.task_aligned import task_aligned
+from eyas.assign.assigners import Predicted, Truth, assigner_of
 from eyas.errors import UserError, suggest
 from eyas.head_output import HeadOutput
 from eyas.losses.box_terms import BOX_TERMS, Matched
@@ -25,7 +25,7 @@ class DetectionCriterion(Criterion):
         reduce: averages a scalar over processes; the identity if None.
 
     Raises:
-        UserError: the settings name a term that there is not.
+        UserError: the settings name a term or an assigner that there is not.
     """
 
     static = True
@@ -40,6 +40,7 @@ class DetectionCriterion(Criterion):
                 expected="some of " + ", ".join(BOX_TERMS),
                 where="loss.extra",
             )
+        self.static = self.static and assigner_of(self.settings.assignment).static
         self.terms = ("class", *self.settings.box_weights())
 
     def forward(self, output: HeadOutput, batch: TruthBatch) -> dict[str, Tensor]:
@@ -85,13 +86,9 @@ def detection_loss(
     bins = box_logits.shape[-1] // 4
     box_logits = box_logits.view(*box_logits.shape[:-1], 4, bins)
     boxes = boxes_from_bins(box_logits, anchor_points)  # stride units
-    assigned = task_aligned(
-        class_logits.detach().sigmoid(),
-        boxes.detach() * strides,
-        anchor_points * strides,
-        truth_boxes,
-        truth_labels,
-        counts,
+    assigned = assigner_of(settings.assignment).assign(
+        Predicted(class_logits.detach().sigmoid(), boxes.detach() * strides, anchor_points * strides, strides),
+        Truth(truth_boxes, truth_labels, counts),
         settings.assigner,
     )
     if not static:

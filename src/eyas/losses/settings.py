@@ -15,7 +15,8 @@ class LossSettings:
         class_weight, iou_weight, dfl_weight: factors of the three terms in the total.
         extra: further terms of the boxes (`eyas.losses.box_terms.BOX_TERMS`) and their factors, as {"l1": 0.5}.
         weighting: fixed keeps these factors; uncertainty learns one more for each term.
-        assigner: the constants of task-aligned assignment.
+        assignment: which anchor points learn an object, a row of `eyas.assign.assigners.ASSIGNERS`.
+        assigner: its constants.
     """
 
     class_weight: float = 1.0
@@ -23,6 +24,7 @@ class LossSettings:
     dfl_weight: float = 0.5
     extra: dict[str, float] = field(default_factory=dict)
     weighting: str = "fixed"
+    assignment: str = "task_aligned"
     assigner: TaskAlignedSettings = field(default_factory=TaskAlignedSettings)
 
     def box_weights(self) -> dict[str, float]:

@@ -17,6 +17,7 @@ from eyas.artifacts.run import Run
 from eyas.losses.criterion import Criterion
 from eyas.losses.weighting import weighed
 from eyas.models.detection_net import head_row_of
+from eyas.models.factories import factory_of
 from eyas.models.zoo import build_described
 from eyas.terminal import open_console, tell
 from eyas.training.callbacks.best_epochs import BestEpochs
@@ -226,7 +227,8 @@ def _network(
     """Return the network to train, and what is to be known of its weights, a line each."""
     if saved is None:
         return make_network(recipe.model, data.classes)
-    return build_described(Run.read(folder).config.model, Vocabulary(data.classes)), list(saved.notes)
+    layers = factory_of(recipe.model.layers)
+    return build_described(Run.read(folder).config.model, Vocabulary(data.classes), layers), list(saved.notes)
 
 
 def _tell_findings(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion, console: Console) -> None:

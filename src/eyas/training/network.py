@@ -17,6 +17,7 @@ from eyas.files import read_json
 from eyas.models import zoo
 from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, Checkpoint, read_checkpoint
 from eyas.models.detection_net import DetectionNet
+from eyas.models.factories import factory_of
 from eyas.models.importing import UNKNOWN_LICENCE
 from eyas.models.infer import name_of
 from eyas.models.processing import contract_of
@@ -51,9 +52,9 @@ def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[Detectio
     """Return the network with its starting weights, and what there is to say about them, a line each.
 
     Raises:
-        UserError: the weights can't be read or don't fit.
+        UserError: the weights can't be read or don't fit, or there are no such layers.
     """
-    net = zoo.build(resolve_spec(model), Vocabulary(classes))
+    net = zoo.build(resolve_spec(model), Vocabulary(classes), factory_of(model.layers))
     if model.weights is None:
         return net, []
     source = open_weights(Path(model.weights))

@@ -28,12 +28,14 @@ class ModelRecipe:
         weights: a run's folder, a .safetensors file or a YOLO-NAS checkpoint to start from. The head's rows of classes
             that both sides name are kept, the others start anew.
         weights_classes: a text file with the class names of the weights, one a line, where they don't have them.
+        layers: what its layers are while it is trained, a row of `eyas.models.factories.FACTORIES`.
     """
 
     name: str = "auto"
     spec: str | None = None
     weights: str | None = None
     weights_classes: str | None = None
+    layers: str = "plain"
 
 
 @dataclass(frozen=True)
