@@ -15,6 +15,7 @@ class Two(Criterion):
     """A term that is large and one that is small, both of what the network says."""
 
     terms = ("large", "small")
+    static = True
 
     def forward(self, output: torch.Tensor, batch: TruthBatch) -> dict[str, torch.Tensor]:
         return {"large": 4.0 * output.square().mean(), "small": 0.25 * output.abs().mean()}
@@ -24,7 +25,7 @@ class Two(Criterion):
 def test_every_weighting_begins_with_the_criterions_own_terms(name: str) -> None:
     criterion = weighed(Two(), name)
     output = torch.ones(3)
-    assert criterion.terms == ("large", "small")
+    assert (criterion.terms, criterion.static) == (("large", "small"), Two.static)
     assert {term: float(value) for term, value in criterion(output, None).items()} == {"large": 4.0, "small": 0.25}
 
 

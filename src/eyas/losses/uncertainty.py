@@ -28,6 +28,7 @@ class UncertaintyWeighting(Criterion):
         super().__init__(inner.reduce)
         self.inner = inner
         self.terms = inner.terms
+        self.static = inner.static
         self.log_variances = nn.Parameter(torch.zeros(len(inner.terms)))
 
     def forward(self, output: object, batch: TruthBatch) -> dict[str, Tensor]:

@@ -158,7 +158,8 @@ def check_learning(
         loss.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     first = dict(zip(terms, history[0].tolist(), strict=True))
-    spread = max(first.values()) / max(min(first.values()), 1e-9)
+    sizes = [abs(value) for value in first.values() if value]  # a term may have nothing to say of these pictures
+    spread = max(sizes) / max(min(sizes), 1e-9) if sizes else 1.0
     shown = ", ".join(f"{name} {value:.2f}" for name, value in first.items())
     finite = all(bool(values.isfinite().all()) for values in history)
     before, after = float(history[0].sum()), float(torch.stack(history[1:]).sum(dim=1).min())
