@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -29,11 +28,13 @@ from eyas.models.zoo import build
 from eyas.training.batches import to_float_images
 from eyas.training.data import DetectionData
 from eyas.training.ema import Ema
+from eyas.training.graph import CudaGraphs
 from eyas.training.optim import make_optimizer
 from eyas.training.override import override
 from eyas.training.recipe import Recipe
 from eyas.training.recipes import scratch
 from eyas.training.schedule import ema_decay
+from eyas.training.step import StepSettings, TrainingStep
 
 Step = Callable[[Batch], None]
 KINDS = ("eager", "padded", "graphed", "compiled")
@@ -77,12 +78,11 @@ def whole_step(
     net: nn.Module, recipe: Recipe, device: torch.device, autocast: torch.dtype | None, *, graphed: bool
 ) -> Step:
     """Return Eyas's step of static shapes, replayed as a CUDA graph or not."""
-    step, graph = (import_module(f"eyas.training.{name}") for name in ("step", "graph"))
     optimizer = make_optimizer(net, recipe.optim, fused=graphed)
-    settings = step.StepSettings(1 / 255, recipe.optim.clip_norm, autocast)
-    replay = graph.CudaGraphs(device, lambda why: print(why, file=sys.stderr)) if graphed else None
+    settings = StepSettings(1 / 255, recipe.optim.clip_norm, autocast)
+    replay = CudaGraphs(device, lambda why: print(why, file=sys.stderr)) if graphed else None
     ema = Ema(net, recipe.optim.ema)
-    done = step.TrainingStep(net, DetectionCriterion().to(device), optimizer, ema, settings, replay)
+    done = TrainingStep(net, DetectionCriterion().to(device), optimizer, ema, settings, replay)
     return lambda batch: done(batch)
 
 
