@@ -13,7 +13,7 @@ from tests.training.loggers import runs
 from tests.training.loggers.readers import READERS, STATUSES, Seen
 
 from eyas.artifacts import layout
-from eyas.artifacts.card import CARD, verify_card
+from eyas.artifacts.card import CARD, Card
 from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.training.loggers import LOGGERS, check_loggers, split_names, wandb
@@ -156,7 +156,7 @@ def test_a_finished_run_is_sent_by_the_command(folder: Path, capfd: pytest.Captu
     assert main(["track", str(folder), "--logger", "tensorboard", "--logger", "mlflow,wandb"]) == 0
     assert set(trackers_of(folder)) == set(NAMES)
     assert json.loads((folder / CARD).read_text("utf-8"))["recipe"]["trackers"] == trackers_of(folder)
-    verify_card(folder)
+    Card.verify(folder)
     for name in NAMES:
         check_series(seen(name, folder), 2)
     capfd.readouterr()
@@ -172,7 +172,7 @@ def test_a_changed_file_is_not_made_right_by_the_card(folder: Path) -> None:
     Sync("tensorboard", folder).send("finished")
     name_in_card(folder)
     with pytest.raises(UserError, match="changed"):
-        verify_card(folder)
+        Card.verify(folder)
 
 
 def test_mlflow_keeps_runs_beside_the_models(folder: Path, own_places: Path) -> None:
