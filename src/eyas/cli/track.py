@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,15 +40,18 @@ def run(args: argparse.Namespace) -> int:
     check_loggers(names)
     status = status_of(args.run)
     syncs = [Sync(name, args.run) for name in names]
-    failed = {sync.name: why for sync in syncs if (why := attempt(sync.ready, status))}
-    name_in_card(args.run)  # before the card itself is sent
-    for sync in syncs:
-        why = failed.get(sync.name) or attempt(sync.send, status)
-        if why:
-            failed[sync.name] = why
-            say(f"{sync.name} has not got everything: {why}", stderr=True)
-        elif sync.place is not None:
-            say(f"{sync.name}: run {sync.place.id} at {sync.place.where}: {sync.sent} rows, images and files sent")
+    with contextlib.ExitStack() as closing:
+        for sync in syncs:
+            closing.callback(sync.close)
+        failed = {sync.name: why for sync in syncs if (why := attempt(sync.ready, status))}
+        name_in_card(args.run)  # before the card itself is sent
+        for sync in syncs:
+            why = failed.get(sync.name) or attempt(sync.send, status)
+            if why:
+                failed[sync.name] = why
+                say(f"{sync.name} has not got everything: {why}", stderr=True)
+            elif sync.place is not None:
+                say(f"{sync.name}: run {sync.place.id} at {sync.place.where}: {sync.sent} rows, images and files sent")
     return int(bool(failed))
 
 
