@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from eyas.text import printable
+
+Row = TypeVar("Row")
 
 
 class UserError(Exception):
@@ -40,6 +43,25 @@ def suggest(given: str, known: Iterable[str]) -> str:
         return ""
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def row_of(table: Mapping[str, Row], name: str, problem: str, where: str = "") -> Row:
+    """Return the row of a table that a user named.
+
+    Args:
+        table: rows by name.
+        name: what was given.
+        problem: what to say where there is none, up to the name: "There is no recipe".
+        where: the option or field that it was given by.
+
+    Raises:
+        UserError: there is none of that name; the nearest is suggested.
+    """
+    if name not in table:
+        raise UserError(
+            f"{problem} '{name}'{suggest(name, table)}.", expected="one of " + ", ".join(table), where=where
+        )
+    return table[name]
 
 
 def shorten(names: Sequence[object], limit: int = 5) -> str:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import eyas
+from eyas.artifacts import layout
 from eyas.artifacts.card import Card
 from eyas.artifacts.quantization import Quantization
 from eyas.cli.main import main
@@ -19,7 +20,6 @@ from eyas.decode import read_image
 from eyas.files import read_json
 from eyas.runtime.machine import processor
 from eyas.serve.registry import open_registry
-from eyas.training.callbacks.record import STEPS
 from eyas.training.saved import find_state
 from eyas.types import Thresholds
 
@@ -110,7 +110,7 @@ def test_an_interrupted_run_goes_on_to_where_it_came_before(place: Path, capsys:
     assert "the mean of the 2 best epochs has AP" in capsys.readouterr().err
     machine = read_json(Path("answers.json"))["made on"]
     exact = machine == {"processor": processor().name, "torch": torch.__version__}
-    for name in ("metrics.csv", STEPS):
+    for name in ("metrics.csv", layout.STEPS):
         old, new = (rows(Path(folder) / name) for folder in ("resumed", "interrupted"))
         assert len(old) == len(new) > 0
         for before, now in zip(old, new, strict=True):

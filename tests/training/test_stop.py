@@ -25,7 +25,7 @@ from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.signals import StopSignals
 from eyas.training import fit as fitting
-from eyas.training.callbacks.record import STEPS, rows_until
+from eyas.training.callbacks.record import rows_until
 from eyas.training.callbacks.save import Saver
 from eyas.training.fit import fit, resume
 from eyas.training.recipe import Recipe, evolve
@@ -59,7 +59,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def assert_same(folder: Path, whole: Path) -> None:
     """Assert that a run came to what one came to that was never stopped."""
-    for name in (layout.METRICS, STEPS):
+    for name in (layout.METRICS, layout.STEPS):
         assert rows(folder / name) == rows(whole / name)
     for name in (layout.WEIGHTS, layout.LAST_WEIGHTS):
         one, other = load_file(folder / name), load_file(whole / name)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eyas.assign.settings import TaskAlignedSettings
 from eyas.assign.task_aligned import Assignment, task_aligned
-from eyas.errors import UserError, suggest
+from eyas.errors import row_of
 
 
 class Predicted(NamedTuple):
@@ -73,10 +73,4 @@ def assigner_of(name: str) -> AssignerRow:
     Raises:
         UserError: there is none; the nearest name is suggested.
     """
-    if name not in ASSIGNERS:
-        raise UserError(
-            f"There is no assigner '{name}'{suggest(name, ASSIGNERS)}.",
-            expected="one of " + ", ".join(ASSIGNERS),
-            where="loss.assignment",
-        )
-    return ASSIGNERS[name]
+    return row_of(ASSIGNERS, name, "There is no assigner", "loss.assignment")

@@ -13,7 +13,7 @@ from typing import Any
 
 from eyas.artifacts.manifest import Precision, Target
 from eyas.compile.built import BuiltFiles
-from eyas.errors import UserError, missing_extra, suggest
+from eyas.errors import UserError, missing_extra, row_of, suggest
 from eyas.types import InputSpec
 
 Range = tuple[int, int]
@@ -79,13 +79,7 @@ def target_info(target: str, precision: str) -> TargetInfo:
     Raises:
         UserError: there is no such target, or it can't do the precision.
     """
-    if target not in TARGETS:
-        raise UserError(
-            f"Unknown target '{target}'{suggest(target, TARGETS)}.",
-            where="target",
-            expected="one of " + ", ".join(TARGETS),
-        )
-    info = TARGETS[target]
+    info = row_of(TARGETS, target, "Unknown target", "target")
     if precision not in info.precisions:
         raise UserError(
             f"The target '{target}' can't be built in '{precision}'{suggest(precision, info.precisions)}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from eyas.errors import UserError, suggest
+from eyas.errors import row_of
 from eyas.losses.criterion import Criterion
 from eyas.losses.uncertainty import UncertaintyWeighting
 
@@ -24,10 +24,4 @@ def weighed(criterion: Criterion, weighting: str) -> Criterion:
     Raises:
         UserError: there is none of that name; the nearest is suggested.
     """
-    if weighting not in WEIGHTINGS:
-        raise UserError(
-            f"There is no weighting '{weighting}'{suggest(weighting, WEIGHTINGS)}.",
-            expected="one of " + ", ".join(WEIGHTINGS),
-            where="loss.weighting",
-        )
-    return WEIGHTINGS[weighting](criterion)
+    return row_of(WEIGHTINGS, weighting, "There is no weighting", "loss.weighting")(criterion)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from eyas.errors import UserError, suggest
+from eyas.errors import row_of
 from eyas.models.layers import LAYERS, Layers
 
 # The recipe's `model.layers` -> what a network is trained with. A run says nothing of it: whatever reads its weights
@@ -23,10 +23,4 @@ def factory_of(name: str) -> Layers:
     Raises:
         UserError: there is none; the nearest name is suggested.
     """
-    if name not in FACTORIES:
-        raise UserError(
-            f"There are no layers '{name}'{suggest(name, FACTORIES)}.",
-            expected="one of " + ", ".join(FACTORIES),
-            where="model.layers",
-        )
-    return FACTORIES[name]
+    return row_of(FACTORIES, name, "There are no layers", "model.layers")

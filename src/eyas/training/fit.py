@@ -230,4 +230,4 @@ def _say_end(console: Console, experiment: Experiment) -> None:
         tell(console, f"ended before an evaluation; measure it with:  eyas evaluate {folder} --data {data.recipe.root}")
         return
     why = f" (stopped early: {reason})" if reason else ""
-    tell(console, f"best AP {saver.best:.4f} at epoch {saver.best_epoch}{why}; curves: {folder / 'results.png'}")
+    tell(console, f"best AP {saver.best:.4f} at epoch {saver.best_epoch}{why}; curves: {folder / layout.CURVES}")

@@ -13,7 +13,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from eyas.artifacts.layout import METRICS
+from eyas.artifacts import layout
 from eyas.files import atomic_path
 
 
@@ -38,7 +38,7 @@ def terms_of(columns: Iterable[str]) -> list[str]:
 
 def plot_results(folder: Path) -> None:
     """Draw loss terms, AP and learning rate over the steps into `results.png` of the run in `folder`."""
-    steps, epochs = read_columns(folder / "steps.csv"), read_columns(folder / METRICS)
+    steps, epochs = read_columns(folder / layout.STEPS), read_columns(folder / layout.METRICS)
     if not steps:
         return
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
@@ -67,6 +67,6 @@ def plot_results(folder: Path) -> None:
     for axis in axes:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-    with atomic_path(folder / "results.png") as path:
+    with atomic_path(folder / layout.CURVES) as path:
         figure.savefig(path, dpi=100, format="png")
     plt.close(figure)

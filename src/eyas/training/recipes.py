@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from eyas.assign.settings import TaskAlignedSettings
 from eyas.data.policy import AugmentPolicy
-from eyas.errors import UserError, suggest
+from eyas.errors import row_of
 from eyas.losses.settings import LossSettings
 from eyas.training.recipe import DataRecipe, ModelRecipe, OptimRecipe, Recipe, TrainerRecipe
 
@@ -96,8 +96,4 @@ def named(name: str) -> Recipe:
     Raises:
         UserError: there is none; the nearest name is suggested.
     """
-    if name not in RECIPES:
-        raise UserError(
-            f"There is no recipe '{name}'{suggest(name, RECIPES)}.", expected="one of " + ", ".join(RECIPES)
-        )
-    return RECIPES[name]()
+    return row_of(RECIPES, name, "There is no recipe")()

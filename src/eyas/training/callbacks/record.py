@@ -17,7 +17,6 @@ from eyas.files import write_text
 from eyas.training.module import DetectionModule
 from eyas.training.plot import plot_results
 
-STEPS = "steps.csv"
 # Each is followed by the criterion's terms, an epoch's row also by the COCO numbers.
 EPOCH_FIELDS = ("epoch", "step", "seconds", "cpu_seconds", "pictures", "lr", "loss")
 STEP_FIELDS = ("step", "epoch", "seconds", "cpu_seconds", "lr", "loss")
@@ -53,7 +52,7 @@ class Recorder(L.Callback):
         seconds, cpu = self.elapsed()
         return {
             "seconds": seconds, "cpu": cpu, "sum": self._sum.tolist(), "count": self._count, "pictures": self._pictures,
-            "rows": {name: read_rows(self.folder / name) for name in (layout.METRICS, STEPS)},
+            "rows": {name: read_rows(self.folder / name) for name in (layout.METRICS, layout.STEPS)},
         }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -72,7 +71,7 @@ class Recorder(L.Callback):
         """Make the files what they were at the saved state: a run that was killed had gone on writing."""
         if not trainer.is_global_zero:
             return
-        for name in (layout.METRICS, STEPS):
+        for name in (layout.METRICS, layout.STEPS):
             path = self.folder / name
             text = self._rows.get(name)
             if text is None:  # a new run, or a state saved by an older Eyas
@@ -103,7 +102,7 @@ class Recorder(L.Callback):
             terms = pl_module.terms.tolist()
             seconds, cpu = self.elapsed()
             row = [trainer.global_step, trainer.current_epoch, seconds, cpu, pl_module.learning_rate(), sum(terms)]
-            append_row(self.folder / STEPS, (*STEP_FIELDS, *pl_module.criterion.terms), [*row, *terms])
+            append_row(self.folder / layout.STEPS, (*STEP_FIELDS, *pl_module.criterion.terms), [*row, *terms])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the epoch's row, with the COCO numbers if it was evaluated, and draw the curves."""
@@ -147,15 +146,18 @@ def _number(line: str, column: int) -> int:
 
 def append_row(path: Path, fields: tuple[str, ...], row: list[float]) -> None:
     """Append one row to a CSV file, its header first when the file is new. A wider header rewrites the file."""
+    text = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in row]
     rows: list[list[str]] = []
     if path.is_file():
         with path.open(newline="") as file:
-            rows = list(csv.reader(file))
-    text = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in row]
-    if rows and len(rows[0]) >= len(fields):
-        with path.open("a", newline="") as file:
-            csv.writer(file).writerow(text + [""] * (len(rows[0]) - len(text)))
-        return
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if len(header) < len(fields):  # else the rows before are not read: there are many
+                rows = [header, *reader]
+        if not rows:
+            with path.open("a", newline="") as file:
+                csv.writer(file).writerow(text + [""] * (len(header) - len(text)))
+            return
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(fields)

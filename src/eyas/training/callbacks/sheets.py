@@ -8,6 +8,7 @@ import cv2
 import lightning as L
 import numpy as np
 
+from eyas.artifacts import layout
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.draw import class_colour, draw_boxes, grid
@@ -17,7 +18,6 @@ from eyas.training.data import DetectionData
 from eyas.training.module import DetectionModule
 from eyas.types import Detections, UInt8Array
 
-FOLDER = "pictures"
 SHOWN = 0.25  # least score that is drawn; a picture without any shows its best three
 LONGEST = 480  # pixels of a tile's longest side
 
@@ -41,7 +41,7 @@ class Sheets(L.Callback):
         if not trainer.is_global_zero:
             return
         sheet = draw_sheet(data.val_index, pl_module.detections)
-        with atomic_path(self.folder / FOLDER / f"epoch_{trainer.current_epoch + 1:03d}.jpg") as path:
+        with atomic_path(self.folder / layout.SHEETS / f"epoch_{trainer.current_epoch + 1:03d}.jpg") as path:
             _, encoded = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
             path.write_bytes(encoded.tobytes())
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from lightning.pytorch.strategies import Strategy
 
-from eyas.errors import UserError, suggest
+from eyas.errors import row_of
 from eyas.training.recipe import TrainerRecipe
 from eyas.training.strategies.choice import automatic, data_parallel
 
@@ -23,10 +23,4 @@ def strategy_of(trainer: TrainerRecipe) -> Strategy | str:
     Raises:
         UserError: there is none of that name; the nearest is suggested.
     """
-    if trainer.strategy not in STRATEGIES:
-        raise UserError(
-            f"There is no strategy '{trainer.strategy}'{suggest(trainer.strategy, STRATEGIES)}.",
-            expected="one of " + ", ".join(STRATEGIES),
-            where="trainer.strategy",
-        )
-    return STRATEGIES[trainer.strategy](trainer)
+    return row_of(STRATEGIES, trainer.strategy, "There is no strategy", "trainer.strategy")(trainer)
