@@ -26,9 +26,10 @@ import simplejpeg
 import torch
 
 from eyas.data.cache import CacheKind
+from eyas.data.eval_loader import eval_loader
 from eyas.data.file_table import FileTable
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import eval_loader, train_loader
+from eyas.data.loader import train_loader
 from eyas.data.policy import AugmentPolicy
 from eyas.types import InputSpec
 

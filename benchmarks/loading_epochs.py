@@ -54,7 +54,8 @@ def measure(folder: Path, step: float) -> dict[str, float]:
     from benchmarks.loading import make_dataset
     from benchmarks.loading_epochs import Nothing as Named  # by a name that another process can import
 
-    from eyas.data.loader import eval_loader, train_loader
+    from eyas.data.eval_loader import eval_loader
+    from eyas.data.loader import train_loader
     from eyas.data.pipe import Pipe
     from eyas.data.policy import AugmentPolicy
     from eyas.types import InputSpec

@@ -11,8 +11,8 @@ from tests.data.cases import yolo_root
 from eyas.cli.main import main
 from eyas.compile.pictures import find_pictures
 from eyas.errors import UserError
-from eyas.training.data import load_train_and_val
 from eyas.training.recipe import DataRecipe
+from eyas.training.splits import load_train_and_val
 
 ROWS = "0 0.5 0.5 0.25 0.5 0.4 0.5 0.6 0.6\n1 0.25 0.25 0.5 0.5 0.1 0.1 0.2 0.2\n"
 OF_BOXES = [[15, 7.5, 25, 22.5], [0, 0, 20, 15]]

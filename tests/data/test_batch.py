@@ -48,7 +48,7 @@ def test_it_shares_the_memory_of_the_arrays_that_it_is_made_of() -> None:
     none = np.zeros(0, np.int64)
     extras = {"captions": ("a", "b")}
     arrays = BatchArrays(images, np.zeros((0, 4), np.float32), none, none, none, none, none, none, extras)
-    batch = Batch.of_arrays(arrays)
+    batch = Batch.of(map(torch.from_numpy, arrays.arrays()), extras=arrays.extras)
     assert batch.extras == extras
     assert batch.images.shape == (2, 64, 96, 3) and batch.images.dtype == torch.uint8
     images[1, 2, 3] = (7, 8, 9)

@@ -11,8 +11,8 @@ from tests.data.given import Tasks
 from tests.data.scenes import all_same, broken_dataset, dataset
 
 from eyas import decode, letterbox
+from eyas.data.eval_loader import eval_loader
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import eval_loader
 from eyas.types import InputSpec
 
 SPEC = InputSpec(64, 64, margin=0)

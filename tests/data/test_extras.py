@@ -7,8 +7,9 @@ import torch
 from tests.data.makers import words
 from tests.data.scenes import dataset
 
+from eyas.data.eval_loader import eval_loader
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import TrainLoader, eval_loader, train_loader
+from eyas.data.loader import TrainLoader, train_loader
 from eyas.data.policy import AugmentPolicy
 from eyas.types import InputSpec
 

@@ -18,8 +18,10 @@ from eyas.data import cache as cache_module
 from eyas.data.batch import Batch
 from eyas.data.batch_arrays import own_memory
 from eyas.data.cache import CacheKind, PictureCache
+from eyas.data.eval_loader import eval_loader
+from eyas.data.host_batches import HostBatches
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import HostBatches, TrainLoader, eval_loader, train_loader
+from eyas.data.loader import TrainLoader, train_loader
 from eyas.data.pictures import Pictures
 from eyas.data.pipe import tasks_ahead
 from eyas.data.policy import AugmentPolicy
@@ -325,7 +327,8 @@ def test_what_a_worker_needs_can_be_copied(index: DatasetIndex, epochs: list[lis
     next(iter(loader))  # fills the cache
     assert isinstance(loader.batches, HostBatches)
     make = pickle.loads(pickle.dumps(loader.batches.pipe.make))
-    assert all_same([Batch.of_arrays(arrays) for arrays in make(1, range(10), False, own_memory)], epochs[1])
+    here = [Batch.of(map(torch.from_numpy, each.arrays())) for each in make(1, range(10), False, own_memory)]
+    assert all_same(here, epochs[1])
 
 
 # ------------------------------------------------------------------------------------------------- broken pictures

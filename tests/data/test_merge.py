@@ -18,8 +18,9 @@ from eyas.data.merge import concatenate, same_classes
 from eyas.errors import UserError
 from eyas.evaluate.coco import evaluate_predictions
 from eyas.evaluate.predictions import Predictions
-from eyas.training.data import DetectionData, load_train_and_val
+from eyas.training.data import DetectionData
 from eyas.training.recipe import DataRecipe
+from eyas.training.splits import load_train_and_val
 
 
 def with_val_classes(root: Path, names: list[str], label: str) -> Path:

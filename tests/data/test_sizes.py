@@ -19,8 +19,8 @@ from eyas.data.index import DatasetIndex
 from eyas.data.pack import pack_dataset
 from eyas.data.sizes import SizeState, compare
 from eyas.errors import UserError
-from eyas.training.data import load_train_and_val
 from eyas.training.recipe import DataRecipe
+from eyas.training.splits import load_train_and_val
 
 FITS, SCALED, TURNED, OTHER = SizeState
 

@@ -20,9 +20,10 @@ from eyas.data.shapes import make_shapes
 from eyas.data.usable import CROWD, NO_AREA, NOT_FINITE, measured_boxes, trained_boxes
 from eyas.errors import UserError
 from eyas.evaluate.coco import check_truth
-from eyas.training.data import DetectionData, load_train_and_val
+from eyas.training.data import DetectionData
 from eyas.training.preflight import check_labels
 from eyas.training.recipe import DataRecipe
+from eyas.training.splits import load_train_and_val
 from eyas.types import InputSpec
 
 STILL = AugmentPolicy.none()

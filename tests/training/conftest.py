@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from eyas.data.shapes import make_shapes
+from eyas.losses.detection import DetectionCriterion
 from eyas.training.fit import fit
 from eyas.training.override import override
-from eyas.training.recipe import Recipe
+from eyas.training.recipe import Recipe, evolve
 from eyas.training.recipes import named
 
 
@@ -30,6 +33,32 @@ def tiny(shapes: Path) -> Recipe:
         "trainer.precision": "32-true",  # the same on a processor that computes in bf16
     }  # fmt: skip
     return override(named("quick"), fields)
+
+
+@pytest.fixture(scope="session")
+def short(tiny: Recipe) -> Recipe:
+    """Return a recipe of two epochs of four steps, each evaluated in two batches."""
+    return evolve(tiny, data={"size": 64}, trainer={"epochs": 2, "sheets": 1})
+
+
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing: half a second an epoch."""
+    monkeypatch.setattr("eyas.training.callbacks.record.plot_results", lambda _: None)
+
+
+@pytest.fixture
+def nan_in_the_third_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the term dfl of the third step's loss be no number."""
+    calls = []
+
+    def poisoned(*args: Any) -> dict[str, torch.Tensor]:
+        terms = forward(*args)
+        calls.append(1)
+        return {**terms, "dfl": terms["dfl"] * float("nan")} if len(calls) == 3 else terms
+
+    forward = DetectionCriterion.forward
+    monkeypatch.setattr(DetectionCriterion, "forward", poisoned)
 
 
 def quiet() -> Console:

@@ -12,7 +12,7 @@ from tests.data.scenes import all_same
 
 from eyas.data import crew
 from eyas.data.batch import Batch
-from eyas.data.loader import EvalLoader
+from eyas.data.eval_loader import EvalLoader
 from eyas.data.policy import AugmentPolicy
 from eyas.training.data import DetectionData
 from eyas.training.recipe import Recipe

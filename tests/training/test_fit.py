@@ -25,7 +25,6 @@ from eyas.artifacts.run import Run
 from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.files import atomic_path
-from eyas.losses.detection import DetectionCriterion
 from eyas.models import zoo
 from eyas.training.callbacks.best_epochs import BestEpochs
 from eyas.training.callbacks.finite import DivergedError
@@ -136,18 +135,8 @@ def test_max_steps_ends_the_run_within_an_epoch_and_leaves_a_usable_one(tiny: Re
     assert state["global_step"] == 6
 
 
-def test_a_loss_that_is_no_number_names_term_and_pictures(
-    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    def poisoned(*args: Any) -> dict[str, torch.Tensor]:
-        terms = forward(*args)
-        calls.append(1)
-        return {**terms, "dfl": terms["dfl"] * float("nan")} if len(calls) == 3 else terms
-
-    forward = DetectionCriterion.forward
-    monkeypatch.setattr(DetectionCriterion, "forward", poisoned)
+@pytest.mark.usefixtures("nan_in_the_third_step")
+def test_a_loss_that_is_no_number_names_term_and_pictures(tiny: Recipe, tmp_path: Path) -> None:
     with pytest.raises(DivergedError) as caught:
         fit(tiny, tmp_path / "run", console=quiet())
     assert "term dfl at step 2" in str(caught.value) and str(caught.value).count(".jpg") == 6

@@ -13,8 +13,7 @@ from eyas.errors import UserError
 from eyas.losses.detection import DetectionCriterion
 from eyas.losses.uncertainty import UncertaintyWeighting
 from eyas.models.zoo import build
-from eyas.training import memory
-from eyas.training import module as module_file
+from eyas.training import batches
 from eyas.training.data import DetectionData
 from eyas.training.experiment import make_trainer
 from eyas.training.fit import fit
@@ -113,15 +112,14 @@ def test_a_run_that_finds_no_memory_says_which_batch_does(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The made-up GPU takes four images at once; the command that the error offers trains."""
-    plain = module_file.to_float_images
+    plain = batches.to_float_images
 
     def on_gpu(images: torch.Tensor, scale: float) -> Any:
         if len(images) > 4:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
         return plain(images, scale)
 
-    monkeypatch.setattr(module_file, "to_float_images", on_gpu)
-    monkeypatch.setattr(memory, "to_float_images", on_gpu)
+    monkeypatch.setattr(batches, "to_float_images", on_gpu)
     with pytest.raises(
         UserError, match=r"at most 4 images fit: use --batch 3 --optim\.accumulate 2, which keeps the 6"
     ):

@@ -15,7 +15,6 @@ from eyas.errors import UserError
 from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build
 from eyas.training.batches import to_float_images
-from eyas.training.data import load_train_and_val
 from eyas.training.parallel import (
     gather_over_processes,
     mean_over_processes,
@@ -24,6 +23,7 @@ from eyas.training.parallel import (
     sync_batchnorm,
 )
 from eyas.training.recipe import Recipe
+from eyas.training.splits import load_train_and_val
 
 CONFIDENT = 4.0  # added to the class bias, so that target scores sum to more than the loss's floor of 1
 

@@ -32,17 +32,7 @@ from eyas.training.recipe import Recipe, evolve
 
 from .conftest import quiet
 
-
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing: half a second an epoch."""
-    monkeypatch.setattr("eyas.training.callbacks.record.plot_results", lambda _: None)
-
-
-@pytest.fixture(scope="module")
-def short(tiny: Recipe) -> Recipe:
-    """Return a recipe of two epochs of four steps, each evaluated in two batches."""
-    return evolve(tiny, data={"size": 64}, trainer={"epochs": 2, "sheets": 1})
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 @pytest.fixture(scope="module")
@@ -288,9 +278,9 @@ def test_before_the_first_step_it_ends_at_once_and_leaves_nothing(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     number: int, where: str,
 ) -> None:  # fmt: skip
-    from eyas.training import data, experiment
+    from eyas.training import experiment, splits
 
-    monkeypatch.setattr(data if where == "load_dataset" else experiment, where, lambda *_, **__: send(number)(None))
+    monkeypatch.setattr(splits if where == "load_dataset" else experiment, where, lambda *_, **__: send(number)(None))
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert main(["train", *TINY, "--data", str(shapes), "--out", str(tmp_path / "run")]) == 128 + number
     assert "stopped before anything was begun" in capsys.readouterr().err

@@ -28,17 +28,7 @@ from .emulated_graph import emulate
 from .test_stop import At, Killed, along, assert_same, kill
 from .tiny_detector import Loader, TinyDetector, batches
 
-
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing: half a second an epoch."""
-    monkeypatch.setattr("eyas.training.callbacks.record.plot_results", lambda _: None)
-
-
-@pytest.fixture(scope="module")
-def short(tiny: Recipe) -> Recipe:
-    """Return a recipe of two epochs of four steps."""
-    return evolve(tiny, data={"size": 64}, trainer={"epochs": 2, "sheets": 1})
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 class Losses(L.Callback):
@@ -108,18 +98,8 @@ def test_killed_in_mid_epoch_it_goes_on_bit_identically(
     assert_same(resume(tmp_path / "run", console=quiet()), whole)
 
 
-def test_a_loss_that_is_no_number_ends_a_padded_run_at_its_step(
-    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    def poisoned(*args: Any) -> dict[str, torch.Tensor]:
-        terms = forward(*args)
-        calls.append(1)
-        return {**terms, "dfl": terms["dfl"] * float("nan")} if len(calls) == 3 else terms
-
-    forward = DetectionCriterion.forward
-    monkeypatch.setattr(DetectionCriterion, "forward", poisoned)
+@pytest.mark.usefixtures("nan_in_the_third_step")
+def test_a_loss_that_is_no_number_ends_a_padded_run_at_its_step(short: Recipe, tmp_path: Path) -> None:
     recipe = evolve(short, trainer={"step": "padded", "save_minutes": 0.0})
     with pytest.raises(DivergedError, match="term dfl at step 2"):
         fit(recipe, tmp_path / "run", console=quiet())

@@ -91,11 +91,6 @@ class Batch:
         return cls(images, boxes, labels, counts, indices, placements, sizes, skipped, block, host, extras or {})
 
     @classmethod
-    def of_arrays(cls, arrays: BatchArrays) -> Batch:
-        """Return the batch of tensors that share the memory of the arrays."""
-        return cls.of(map(torch.from_numpy, arrays.arrays()), extras=arrays.extras)
-
-    @classmethod
     def of_block(cls, block: TensorBlock, host: Batch | None = None) -> Batch:
         """Return the batch of views of a block, without padding."""
         images, boxes, labels, *rest = block.columns()

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from eyas.letterbox import Placement
+from eyas.losses.criterion import Criterion, TruthBatch
 
 
 def to_float_images(images: Tensor, scale: float) -> Tensor:
     """Return uint8 [N, H, W, 3] as float [N, 3, H, W] times `scale`; its memory stays channels-last."""
     return images.permute(0, 3, 1, 2).float() * scale
+
+
+def loss_terms(net: nn.Module, criterion: Criterion, images: Tensor, truth: TruthBatch, scale: float) -> Tensor:
+    """Return the weighted terms of the loss, float [T] in the order of the criterion's `terms`.
+
+    Args:
+        net: returns what the criterion takes.
+        criterion: the loss.
+        images: uint8 [N, H, W, 3].
+        truth: of these images.
+        scale: what pixels are multiplied by.
+    """
+    terms: dict[str, Tensor] = criterion(net(to_float_images(images, scale)), truth)
+    return torch.stack([terms[name] for name in criterion.terms])
 
 
 def placement_of(row: Sequence[float]) -> Placement:

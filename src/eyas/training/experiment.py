@@ -21,7 +21,7 @@ from eyas.models.factories import factory_of
 from eyas.models.zoo import build_described
 from eyas.terminal import open_console, tell
 from eyas.training.callbacks.best_epochs import BestEpochs
-from eyas.training.callbacks.budget import TimeBudget, now
+from eyas.training.callbacks.budget import TimeBudget, now, pace_of
 from eyas.training.callbacks.evaluation import Evaluation
 from eyas.training.callbacks.finite import FiniteCheck
 from eyas.training.callbacks.progress import ProgressLine
@@ -48,6 +48,7 @@ from eyas.training.preflight import preflight
 from eyas.training.recipe import Recipe
 from eyas.training.saved import SavedState, check_fits
 from eyas.training.strategies import strategy_of
+from eyas.training.timetable import Pace
 from eyas.types import DETECT, EVALUATE, Thresholds, Vocabulary, evaluation_thresholds
 
 
@@ -195,7 +196,11 @@ def build(
             tell(console, note)
         if check and recipe.trainer.preflight:
             _tell_findings(recipe, data, net, criterion, console)
-    budget = _budget(recipe, folder, data, net, criterion, console, started) if recipe.trainer.minutes else None
+    budget = None
+    if recipe.trainer.minutes:
+        known = pace_of(saved.state) if saved is not None else None
+        pace = known or first_pace(recipe, data, net, criterion)
+        budget = _budget(recipe, folder, data, pace, console, started)
     net = prepare(net, channels_last=recipe.trainer.channels_last, compiled=recipe.trainer.compile)
     module = DetectionModule(net, data.classes, recipe.data.input_spec(), recipe.optim, criterion)
     if budget is not None:
@@ -238,17 +243,10 @@ def _tell_findings(recipe: Recipe, data: DetectionData, net: nn.Module, criterio
 
 
 def _budget(
-    recipe: Recipe,
-    folder: Path,
-    data: DetectionData,
-    net: nn.Module,
-    criterion: Criterion,
-    console: Console,
-    started: float,
+    recipe: Recipe, folder: Path, data: DetectionData, pace: Pace, console: Console, started: float
 ) -> TimeBudget:
     """Return what keeps the run within its time; tell what it is planned for, if it is a new one."""
     aims = aims_of(recipe, data, data.batches_ahead())
-    pace = first_pace(recipe, data, net, criterion)
     budget = TimeBudget(folder, 60 * recipe.trainer.minutes, started, aims, pace)
     if first_process() and recipe.trainer.preflight and not (folder / layout.PLANNINGS).is_file():
         tell(console, check_time(recipe.trainer.minutes, budget.left(), pace, aims))

@@ -14,7 +14,7 @@ import torch
 from eyas.data.batch import Batch
 from eyas.errors import UserError
 from eyas.losses.criterion import Criterion
-from eyas.training.batches import to_float_images
+from eyas.training.batches import loss_terms
 from eyas.training.data import DetectionData
 from eyas.training.module import DetectionModule
 from eyas.training.optim import make_optimizer
@@ -119,8 +119,7 @@ def trial_step(trainer: L.Trainer, module: DetectionModule, data: DetectionData)
         batch = repeated(data.trial_batch(FEW, epoch=0), num).to(device)
         for _ in range(2):  # in the second one gradients and averages are there from the beginning
             with trainer.precision_plugin.forward_context():
-                terms = criterion(net(to_float_images(batch.images, module.input_spec.scale)), batch)
-                loss = torch.stack(list(terms.values())).sum()
+                loss = loss_terms(net, criterion, batch.images, batch, module.input_spec.scale).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         del average

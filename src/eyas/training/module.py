@@ -19,7 +19,7 @@ from eyas.losses.criterion import Criterion
 from eyas.models.decode import Deployed
 from eyas.models.detection_net import head_row_of
 from eyas.models.fuse import fused
-from eyas.training.batches import to_float_images
+from eyas.training.batches import loss_terms
 from eyas.training.data import DetectionData
 from eyas.training.ema import Ema
 from eyas.training.optim import make_optimizer
@@ -98,11 +98,9 @@ class DetectionModule(L.LightningModule):
             self.terms = self.whole_step(batch)
             self._log_terms(batch_index, self.terms.sum)
             return None
-        output = self.net(to_float_images(batch.images, self.input_spec.scale))
-        terms: dict[str, Tensor] = self.criterion(output, batch)
-        stacked = torch.stack([terms[name] for name in self.criterion.terms])
-        self.terms = stacked.detach()
-        loss = stacked.sum()
+        terms = loss_terms(self.net, self.criterion, batch.images, batch, self.input_spec.scale)
+        self.terms = terms.detach()
+        loss = terms.sum()
         self._log_terms(batch_index, loss.detach)
         return loss
 

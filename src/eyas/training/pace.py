@@ -14,7 +14,7 @@ from eyas.errors import UserError
 from eyas.losses.criterion import Criterion
 from eyas.models.decode import Deployed
 from eyas.models.fuse import fused
-from eyas.training.batches import to_float_images
+from eyas.training.batches import loss_terms
 from eyas.training.data import DetectionData
 from eyas.training.graph import WARM_UP, CudaGraphs
 from eyas.training.optim import make_optimizer
@@ -59,8 +59,7 @@ def _eager(recipe: Recipe, net: nn.Module, criterion: Criterion, batch: Batch, h
 
     def step() -> None:
         with torch.autocast(batch.images.device.type, half, enabled=half is not None):
-            output = net(to_float_images(batch.images, recipe.data.input_spec().scale))
-            loss = torch.stack(list(criterion(output, batch).values())).sum()
+            loss = loss_terms(net, criterion, batch.images, batch, recipe.data.input_spec().scale).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -17,11 +17,12 @@ from eyas.data.index import DatasetIndex
 from eyas.data.usable import Usable
 from eyas.errors import UserError
 from eyas.losses.criterion import Criterion
-from eyas.training.batches import to_float_images
-from eyas.training.data import DetectionData, trained
+from eyas.training.batches import loss_terms, to_float_images
+from eyas.training.data import DetectionData
 from eyas.training.memory import FEW, advice
 from eyas.training.optim import make_optimizer
 from eyas.training.recipe import Recipe, evolve
+from eyas.training.splits import trained
 
 
 @dataclass(frozen=True)
@@ -148,16 +149,14 @@ def check_learning(
     optim = evolve(recipe, optim={"lr": min(recipe.optim.lr, 2e-3)}).optim
     optimizer = make_optimizer(net, optim)
     history: list[torch.Tensor] = []
-    images = to_float_images(batch.images, recipe.data.input_spec().scale)
     start = time.monotonic()
     while len(history) < steps and (len(history) < 3 or time.monotonic() - start < seconds):
-        terms = criterion(net(images), batch)
-        loss = torch.stack(list(terms.values()))
-        history.append(loss.detach())
+        terms = loss_terms(net, criterion, batch.images, batch, recipe.data.input_spec().scale)
+        history.append(terms.detach())
         optimizer.zero_grad()
-        loss.sum().backward()  # type: ignore[no-untyped-call]
+        terms.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    first = dict(zip(terms, history[0].tolist(), strict=True))
+    first = dict(zip(criterion.terms, history[0].tolist(), strict=True))
     sizes = [abs(value) for value in first.values() if value]  # a term may have nothing to say of these pictures
     spread = max(sizes) / max(min(sizes), 1e-9) if sizes else 1.0
     shown = ", ".join(f"{name} {value:.2f}" for name, value in first.items())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eyas.losses.criterion import Criterion, PaddedTruth, TruthBatch
-from eyas.training.batches import to_float_images
+from eyas.training.batches import loss_terms
 from eyas.training.ema import Ema
 
 Replay = Callable[[Hashable, Callable[[], None]], None]  # runs a function of what always lies at the same place
@@ -116,11 +116,9 @@ class TrainingStep:
         with torch.autocast(kind, enabled=False):  # whatever the caller has set
             # A weight's cast must not be kept from step to step: a replayed one is made anew.
             with torch.autocast(kind, self.settings.autocast, self.settings.autocast is not None, cache_enabled=False):
-                output = self.net(to_float_images(inputs.images, self.settings.scale))
-                terms = self.criterion(output, inputs.truth)
-            stacked = torch.stack([terms[name] for name in self.criterion.terms])
-            self.terms.copy_(stacked.detach())
-            stacked.sum().backward()  # type: ignore[no-untyped-call]
+                terms = loss_terms(self.net, self.criterion, inputs.images, inputs.truth, self.settings.scale)
+            self.terms.copy_(terms.detach())
+            terms.sum().backward()  # type: ignore[no-untyped-call]
             if self.settings.clip_norm:
                 nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
             with self._rates_as_tensors():

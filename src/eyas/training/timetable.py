@@ -7,6 +7,7 @@ is a function of the step and of the plannings so far, so a resumed run that rea
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -170,7 +171,7 @@ class Timetable:
 
     def _number(self, step: int) -> int:
         """Return which planning holds at a step."""
-        return max(number for number, planning in enumerate(self.plannings) if planning.step <= step)
+        return bisect_right(self.plannings, step, key=lambda planning: planning.step) - 1
 
 
 def step_of(epoch: int, batch: int, batches: int, accumulate: int) -> int:

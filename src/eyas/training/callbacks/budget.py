@@ -6,7 +6,7 @@ import csv
 import io
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import lightning as L
 from eyas.artifacts import layout
 from eyas.errors import UserError
 from eyas.files import write_text
-from eyas.training.callbacks.record import append_row
 from eyas.training.timetable import Aims, Pace, Planning, Timetable, due, plan
 
 FIELDS = ("step", "total", "warmup", "every", "close", "ahead")
@@ -31,7 +30,7 @@ def now() -> float:
 class TimeBudget(L.Callback):
     """Plans, looks at the clock, and plans again; comes before the callback that saves the state.
 
-    Every planning is appended to `plannings.csv` with its step. A resumed run first does what stands there, and looks
+    Every planning is written to `plannings.csv` with its step. A resumed run first does what stands there, and looks
     at the clock from its end on.
 
     Args:
@@ -91,8 +90,7 @@ class TimeBudget(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the plannings down that there are."""
         self._seen = trainer.global_step
-        if trainer.is_global_zero:  # the file anew, without a row that was not written to its end
-            write_plannings(self.folder / layout.PLANNINGS, (*self.table.plannings, *self._known))
+        self._write(trainer)
         self._evaluate(trainer, self._decided[1])
         self._end_if_over(trainer)
 
@@ -153,9 +151,8 @@ class TimeBudget(L.Callback):
         self.pace = Pace(took, self.pace.evaluation, self.pace.epoch, self.pace.finish)
         made = plan(step, self.left(), self.pace, self.aims, self.table.last)
         made = trainer.strategy.broadcast(made)
-        if trainer.is_global_zero:
-            self._write(made)  # before anything is done by it
         self.table.add(made)
+        self._write(trainer)  # before anything is done by it
 
     def _end_if_over(self, trainer: L.Trainer) -> None:
         """Have the run end, with an evaluation, if its last step is done."""
@@ -167,9 +164,16 @@ class TimeBudget(L.Callback):
         """Have the current epoch evaluated at its end, or not."""
         trainer.check_val_every_n_epoch = 1 if wanted else NEVER
 
-    def _write(self, planning: Planning) -> None:
-        """Append a planning to the run's file."""
-        append_row(self.folder / layout.PLANNINGS, FIELDS, [getattr(planning, name) for name in FIELDS])
+    def _write(self, trainer: L.Trainer) -> None:
+        """Write the plannings that there are, those that are still to come among them."""
+        if trainer.is_global_zero:
+            write_plannings(self.folder / layout.PLANNINGS, (*self.table.plannings, *self._known))
+
+
+def pace_of(state: Mapping[str, Any]) -> Pace | None:
+    """Return what a saved state of a run knows of the machine's speed; None if the run had no time."""
+    kept = state["callbacks"].get("TimeBudget")
+    return None if kept is None else Pace(**kept["pace"])
 
 
 def write_plannings(path: Path, plannings: Iterable[Planning]) -> None:
