@@ -7,6 +7,7 @@ import io
 import pytest
 import torch
 
+from eyas.errors import UserError
 from eyas.models.zoo import build
 from eyas.training.optim import make_optimizer, parameter_groups
 from eyas.training.recipe import OptimRecipe
@@ -35,15 +36,17 @@ def test_without_a_gradient_only_kernels_shrink() -> None:
         assert torch.equal(old, new)
 
 
-def trained(fused: bool, steps: int, state: dict | None = None) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def trained(
+    fused: bool, steps: int, state: dict | None = None, kind: str = "adamw"
+) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
-    optimizer = make_optimizer(net, OptimRecipe(lr=0.01), fused=fused)
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.BatchNorm2d(4))
+    optimizer = make_optimizer(net, OptimRecipe(lr=0.01, optimizer=kind), fused=fused)
     if state is not None:
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
     for step in range(steps):
-        images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(step))
+        images = torch.rand(2, 2, 8, 8, generator=torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         net(images).pow(2).mean().backward()
         optimizer.step()
@@ -52,17 +55,24 @@ def trained(fused: bool, steps: int, state: dict | None = None) -> tuple[torch.n
 
 @pytest.mark.parametrize("saved_fused", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_saved_state_goes_on_in_either_kind(saved_fused: bool, fused: bool) -> None:
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_saved_state_goes_on_in_either_kind(kind: str, saved_fused: bool, fused: bool) -> None:
     """A run may be stopped on a GPU and go on without one: how its optimizer computes is the new place's matter."""
-    net, optimizer = trained(saved_fused, 3)
+    net, optimizer = trained(saved_fused, 3, kind=kind)
     file = io.BytesIO()
     torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, file)
     file.seek(0)
     state = torch.load(file, weights_only=True, map_location="cpu")
-    again, resumed = trained(fused, 2, state)
-    expected, _ = trained(fused, 2, {"net": net.state_dict(), "optimizer": optimizer.state_dict()})
+    again, resumed = trained(fused, 2, state, kind)
+    expected, _ = trained(fused, 2, {"net": net.state_dict(), "optimizer": optimizer.state_dict()}, kind)
     for group in resumed.param_groups:
         assert bool(group["fused"]) == bool(group["capturable"]) == fused and bool(group["foreach"]) != fused
-    assert {float(values["step"]) for values in resumed.state.values()} == {5.0}
+    if kind == "adamw":
+        assert {float(values["step"]) for values in resumed.state.values()} == {5.0}
     for one, other in zip(again.parameters(), expected.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_an_unknown_optimizer_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'muon'"):
+        make_optimizer(build("p", 1), OptimRecipe(optimizer="moun"))

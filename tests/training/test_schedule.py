@@ -25,6 +25,13 @@ def test_a_short_run_still_reaches_the_peak() -> None:
     assert factors[-1] == pytest.approx(0.1)
 
 
+def test_stays_at_the_full_rate_for_the_flat_share() -> None:
+    flat = {**SETTINGS, "flat": 0.5}
+    assert [warmup_cosine(step, 1100, **flat) for step in (100, 400, 600)] == [1.0, 1.0, 1.0]
+    assert warmup_cosine(850, 1100, **flat) == pytest.approx(0.55)
+    assert warmup_cosine(1100, 1100, **flat) == pytest.approx(0.1)
+
+
 @given(st.integers(1, 5000), st.data())
 def test_stays_within_bounds_and_never_jumps(total: int, data: st.DataObject) -> None:
     step = data.draw(st.integers(0, total))

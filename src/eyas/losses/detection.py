@@ -1,4 +1,4 @@
-"""The training loss of a dense detector: assignment, then varifocal + GIoU + DFL (PP-YOLOE, arXiv 2203.16250)."""
+"""The training loss of a dense detector: assignment, then class loss + GIoU + DFL (PP-YOLOE, arXiv 2203.16250)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from eyas.assign.assigners import Predicted, Truth, assigner_of
-from eyas.errors import UserError, suggest
+from eyas.errors import UserError, row_of, suggest
 from eyas.head_output import HeadOutput
 from eyas.losses.box_terms import BOX_TERMS, Matched
+from eyas.losses.class_losses import CLASS_LOSSES
 from eyas.losses.criterion import Criterion, PaddedTruth, Reduce, TruthBatch
 from eyas.losses.settings import LossSettings
-from eyas.losses.varifocal import varifocal
 from eyas.tensor_boxes import boxes_from_bins
 
 
@@ -25,7 +25,7 @@ class DetectionCriterion(Criterion):
         reduce: averages a scalar over processes; the identity if None.
 
     Raises:
-        UserError: the settings name a term or an assigner that there is not.
+        UserError: the settings name a term, a class loss or an assigner that there is not.
     """
 
     static = True
@@ -40,6 +40,7 @@ class DetectionCriterion(Criterion):
                 expected="some of " + ", ".join(BOX_TERMS),
                 where="loss.extra",
             )
+        row_of(CLASS_LOSSES, self.settings.classification, "There is no class loss", "loss.classification")
         self.static = self.static and assigner_of(self.settings.assignment).static
         self.terms = ("class", *self.settings.box_weights())
 
@@ -109,7 +110,7 @@ def detection_loss(
     spare = class_logits.new_zeros(anchors * classes + 1)
     learnt = spare.bool().scatter_(0, place, True)[:-1].view_as(class_logits)
     targets = spare.scatter_(0, place, quality)[:-1].view_as(class_logits)
-    class_loss = varifocal(class_logits, targets, learnt).sum()
+    class_loss = CLASS_LOSSES[settings.classification](class_logits, targets, learnt).sum()
 
     cell = anchor % len(anchor_points)
     points = anchor_points[cell]

@@ -138,7 +138,7 @@ class DetectionModule(L.LightningModule):
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with its warm-up and cosine, stepped each optimizer step."""
+        """Return the optimizer with its warm-up and cosine, stepped each optimizer step."""
         others = self.criterion.parameters()
         optimizer = make_optimizer(self.net, self.optim_recipe, others, fused=self.fused_optimizer)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_factor())
@@ -147,16 +147,21 @@ class DetectionModule(L.LightningModule):
     def _rate_factor(self) -> Callable[[int], float]:
         """Return the factor on the learning rate as a function of the step."""
         recipe = self.optim_recipe
-        start, end = recipe.warmup_factor, recipe.final_factor
+        start, end, flat = recipe.warmup_factor, recipe.final_factor, recipe.flat
         if self.timetable is not None:
-            return partial(self.timetable.factor, warmup_factor=start, final_factor=end)
+            return partial(self.timetable.factor, warmup_factor=start, final_factor=end, flat=flat)
         total = int(self.trainer.estimated_stepping_batches)
         warmup_steps = recipe.warmup_steps
         if recipe.warmup_epochs:
             an_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
             warmup_steps = min(warmup_steps, round(recipe.warmup_epochs * an_epoch))
         return partial(
-            warmup_cosine, total_steps=total, warmup_steps=warmup_steps, warmup_factor=start, final_factor=end
+            warmup_cosine,
+            total_steps=total,
+            warmup_steps=warmup_steps,
+            warmup_factor=start,
+            final_factor=end,
+            flat=flat,
         )
 
     def deploy(self, candidates: int) -> None:

@@ -1,14 +1,19 @@
-"""The optimizer: AdamW, with weight decay on kernels only."""
+"""The optimizers, a row of `OPTIMIZERS` each; weight decay is on kernels only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
+from eyas.errors import row_of
+from eyas.training.muon import Muon, is_matrix
 from eyas.training.recipe import OptimRecipe
+
+SGD_FACTOR = 5.0  # of Muon: biases and norms, at a rate of 1e-2 where kernels have 2e-3
 
 
 def parameter_groups(
@@ -31,22 +36,52 @@ def parameter_groups(
 def make_optimizer(
     net: nn.Module, recipe: OptimRecipe, others: Iterable[nn.Parameter] = (), *, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """Return AdamW over the trainable parameters (Loshchilov and Hutter, arXiv 1711.05101).
+    """Return the recipe's optimizer over the trainable parameters.
 
     Args:
         net: the network, on its device.
-        recipe: rates and constants.
+        recipe: its kind, rates and constants.
         others: parameters outside the network, such as a criterion's.
-        fused: one kernel for a group of parameters, which may be captured in a CUDA graph; else a few for each
+        fused: it may be captured in a CUDA graph, AdamW as one kernel for a group of parameters; else a few for each
             operation on all of them, which give the same numbers to the last bits.
 
-    A state that the one kind has saved can be loaded into the other.
+    A state that the one way of computing has saved can be loaded into the other.
+
+    Raises:
+        UserError: there is no such optimizer.
     """
-    modes = {"fused": True, "capturable": True} if fused else {"foreach": True}
-    groups = parameter_groups(net, recipe.weight_decay, others)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), **modes)
+    make = row_of(OPTIMIZERS, recipe.optimizer, "There is no optimizer", "optim.optimizer")
+    optimizer = make(net, recipe, list(others), fused)
     optimizer.register_load_state_dict_pre_hook(_keep_modes)
     return optimizer
+
+
+def _adamw(net: nn.Module, recipe: OptimRecipe, others: list[nn.Parameter], fused: bool) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov and Hutter, arXiv 1711.05101)."""
+    modes = {"fused": True, "capturable": True} if fused else {"foreach": True}
+    groups = parameter_groups(net, recipe.weight_decay, others)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), **modes)
+
+
+def _muon(net: nn.Module, recipe: OptimRecipe, others: list[nn.Parameter], fused: bool) -> torch.optim.Optimizer:
+    """Return Muon for kernels, SGD at `SGD_FACTOR` times the rate for the rest."""
+    trainable = [p for p in net.parameters() if p.requires_grad]
+    kernels = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "orthogonal": True}
+    rest = {"lr": SGD_FACTOR * recipe.lr, "weight_decay": 0.0}
+    return Muon(
+        [
+            {"params": [p for p in trainable if is_matrix(p)], **kernels},
+            {"params": [*(p for p in trainable if not is_matrix(p)), *others], **rest},
+        ],
+        fused=fused,
+    )
+
+
+Make = Callable[[nn.Module, OptimRecipe, list[nn.Parameter], bool], torch.optim.Optimizer]
+
+# The recipe's `optim.optimizer` -> what makes one of the network, the recipe, the parameters outside the network, and
+# whether it may be captured.
+OPTIMIZERS: Mapping[str, Make] = MappingProxyType({"adamw": _adamw, "muon": _muon})
 
 
 def _keep_modes(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -75,21 +75,24 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class OptimRecipe:
-    """AdamW and its schedule: linear warm-up, then half a cosine.
+    """The optimizer and its schedule: linear warm-up, the full rate for a while if wanted, then half a cosine.
 
     Attributes:
+        optimizer: adamw; or muon, whose updates of kernels are orthogonal and of AdamW's size.
         lr: peak learning rate.
         weight_decay: on kernels only.
-        beta1, beta2: Adam's averages.
+        beta1, beta2: AdamW's averages.
         clip_norm: the gradient's norm is cut to this; 0 leaves it.
         accumulate: batches whose gradients are added before a step.
         warmup_steps: optimizer steps of the warm-up.
         warmup_epochs: the warm-up takes at most so many epochs; 0 sets no limit.
         warmup_factor: factor on lr at the first step.
+        flat: share of the run after the warm-up at the full rate, before the cosine begins.
         final_factor: factor on lr at the end.
         ema: ceiling of the weight average's decay.
     """
 
+    optimizer: str = "adamw"
     lr: float = 2e-3
     weight_decay: float = 0.03
     beta1: float = 0.9
@@ -99,6 +102,7 @@ class OptimRecipe:
     warmup_steps: int = 200
     warmup_epochs: float = 0.0
     warmup_factor: float = 1e-3
+    flat: float = 0.0
     final_factor: float = 0.01
     ema: float = 0.9997
 
@@ -199,6 +203,9 @@ class Recipe:
         if self.optim.warmup_epochs < 0:
             name = "optim.warmup_epochs"
             raise UserError(f"{name} is {self.optim.warmup_epochs}.", expected="at least 0", where=name)
+        if not 0 <= self.optim.flat < 1:
+            name = "optim.flat"
+            raise UserError(f"{name} is {self.optim.flat}.", expected="a share from 0 to below 1", where=name)
         if not 0 <= self.trainer.minutes <= MAX_MINUTES:
             name = "trainer.minutes"
             raise UserError(f"{name} is {self.trainer.minutes:g}.", expected="minutes above 0", where=name)

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eyas.training.schedule import half_cosine
+from eyas.training.schedule import annealed
 
 FIRST = 5  # steps before the first guess is given up
 EVALUATING = 0.1  # the share of the training time that evaluations may take
@@ -161,13 +161,13 @@ class Timetable:
         span = planning.total - planning.step
         return min(1.0, begun + (1.0 - begun) * (step - planning.step) / span) if span > 0 else 1.0
 
-    def factor(self, step: int, *, warmup_factor: float, final_factor: float) -> float:
-        """Return the factor on the base learning rate: linear warm-up by steps, then half a cosine by progress."""
+    def factor(self, step: int, *, warmup_factor: float, final_factor: float, flat: float = 0.0) -> float:
+        """Return the factor on the base learning rate: linear warm-up by steps, then `annealed` by progress."""
         warmup = self.at(step).warmup
         if step < warmup:
             return warmup_factor + (1.0 - warmup_factor) * step / warmup
         warm = self.progress(warmup)
-        return half_cosine((self.progress(step) - warm) / (1.0 - warm) if warm < 1.0 else 1.0, final_factor)
+        return annealed((self.progress(step) - warm) / (1.0 - warm) if warm < 1.0 else 1.0, final_factor, flat)
 
     def _number(self, step: int) -> int:
         """Return which planning holds at a step."""
