@@ -132,8 +132,8 @@ def train(cell: dict[str, Any], folder: Path) -> dict[str, Any]:
         row = list(csv.DictReader(file))[-1]
     after = resource.getrusage(resource.RUSAGE_SELF)
     return {
-        "ap": float(row["ap"]),
-        "ap50": float(row["ap50"]),
+        "ap": float(row["AP"]),
+        "ap50": float(row["AP50"]),
         "epochs": cell["epochs"],
         "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "wall_s": round(time.monotonic() - wall, 1),
