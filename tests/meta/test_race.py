@@ -1,0 +1,119 @@
+"""The race's scorer, statistics and tables; its trainings are not run by the tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks import race_report
+from benchmarks.race_peer import MOST, plain_nms
+from benchmarks.race_score import score
+
+from eyas.boxes import pairwise_iou
+from eyas.data.formats import load_dataset
+from eyas.data.shapes import make_shapes
+from eyas.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shapes(tmp_path_factory.mktemp("race") / "shapes", train=1, val=6, size=96)
+
+
+def rows_of_truth(root: Path, names: list[str]) -> list[list[Any]]:
+    index = load_dataset(root, "val")
+    labels = [names.index(index.classes[label]) for label in index.labels]
+    return [
+        [index.path(int(image)).name, *map(float, box), 0.5, label]
+        for image, box, label in zip(index.picture_of_row(), index.boxes, labels, strict=True)
+    ]
+
+
+def written(path: Path, names: list[str], rows: list[list[Any]], **more: float) -> Path:
+    path.write_text(json.dumps({"names": dict(enumerate(names)), "rows": rows, **more}), encoding="utf-8")
+    return path
+
+
+def test_the_truth_is_scored_as_perfect_whatever_the_order_of_classes_and_images(data: Path, tmp_path: Path) -> None:
+    names = sorted(load_dataset(data, "val").classes, reverse=True)
+    rows = rows_of_truth(data, names)[::-1]
+    found = score(written(tmp_path / "a.json", names, rows, AP=0.25, AP50=0.5), data, "val")
+    assert found["AP"] == pytest.approx(1) and found["images"] == 6 and found["own_AP"] == 0.25
+    half = score(written(tmp_path / "b.json", names, rows[::2]), data, "val")
+    assert 0 < half["AP"] < 1 and "own_AP" not in half
+    assert score(written(tmp_path / "c.json", names, []), data, "val")["AP"] == 0
+
+
+@pytest.mark.parametrize("kind", ["image", "class"])
+def test_detections_of_something_else_are_refused(kind: str, data: Path, tmp_path: Path) -> None:
+    names = list(load_dataset(data, "val").classes)
+    rows = rows_of_truth(data, names)
+    if kind == "image":
+        rows[0][0] = "another.jpg"
+    else:
+        names.append("dog")
+    with pytest.raises(UserError, match="has not"):
+        score(written(tmp_path / "a.json", names, rows), data, "val")
+
+
+def test_the_stand_in_for_suppression_is_greedy_and_ends_at_the_limit() -> None:
+    random = np.random.default_rng(0)
+    corner = random.uniform(0, 200, (900, 2))
+    boxes = np.concatenate([corner, corner + random.uniform(5, 80, (900, 2))], axis=1).astype(np.float32)
+    scores = random.uniform(size=900).astype(np.float32)
+    overlaps, expected = pairwise_iou(boxes, boxes), list[int]()
+    for i in np.argsort(-scores, kind="stable").tolist():
+        if not (overlaps[i, expected] > 0.5).any():
+            expected.append(i)
+    for block in (7, 256):
+        kept = plain_nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.5, block).tolist()
+        assert kept == expected[:MOST]
+    assert plain_nms(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []
+
+
+def test_an_interval_is_students() -> None:
+    found = race_report.interval([50.0, 52.0, 54.0])
+    assert found.mean == 52 and found.half == pytest.approx(4.303 * 2 / 3**0.5)
+    assert str(race_report.interval([50.0])) == "50.0"
+
+
+def results(ours: list[float], theirs: list[float], own: float = 0.0) -> dict[str, Any]:
+    row = {"epochs": 9, "wall": 600.0, "cpu": 590.0, "share": 0.98, "load": 2.0}
+    cells = {
+        f"{net}/bccd/{seed}": {**row, "scores": {"val": {"AP": ap, "AP50": ap, **more}}}
+        for net, aps, more in (("eyas", ours, {}), ("yolo11n", theirs, None))
+        for seed, ap in enumerate(aps)
+        for more in [{"own_AP": ap + own} if more is None else more]
+    }
+    return {"settings": {"size": 320, "minutes": 10.0, "device": "cpu", "eyas": ""}, "cells": cells}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ([0.52, 0.521, 0.519], [0.40, 0.401, 0.399], "12.0 AP ahead of YOLO11n**, the better of the others; the "
+         "intervals do not overlap"),
+        ([0.52, 0.40, 0.46], [0.44, 0.38, 0.41], "the intervals overlap"),
+        ([0.40, 0.401, 0.399], [0.52, 0.521, 0.519], "12.0 AP behind YOLO11n"),
+        ([0.52], [0.40], "one seed: no intervals"),
+    ],
+)  # fmt: skip
+def test_the_page_says_who_is_ahead(ours: list[float], theirs: list[float], said: str) -> None:
+    assert said in race_report.tables(results(ours, theirs))
+
+
+def test_the_page_tells_a_peer_that_disagrees_and_a_cell_that_failed() -> None:
+    assert "differs by 0.40 at most (within 0.5)" in race_report.tables(results([0.5], [0.4], 0.004))
+    found = results([0.5], [0.4], 0.02)
+    found["cells"]["yolo11n/bccd/1"] = {"failed": "out of memory"}
+    text = race_report.tables(found)
+    assert "**not within** 0.5" in text and "- yolo11n/bccd/1: out of memory" in text
+
+
+def test_the_page_has_its_marks() -> None:
+    text = race_report.PAGE.read_text(encoding="utf-8")
+    assert text.count(race_report.BEGIN) == text.count(race_report.END) == 1
