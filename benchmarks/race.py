@@ -20,17 +20,19 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.race_latency import latency
 from benchmarks.race_report import page, tables
-from benchmarks.race_runs import EYAS, Cell, Setting, scored, train
+from benchmarks.race_runs import EYAS, Cell, Setting, end_all, scored, train
 
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
@@ -69,49 +71,51 @@ class Race:
         cpu = processor()
         self.results["machine"] = {"name": cpu.name, "cores": cpu.cores, "python": platform.python_version()}
         kept: dict[str, Any] = self.results["cells"]
-        self.waiting = [cell for cell in cells if not self._done(kept.get(cell.key), repeat)]
-        self.begun = 0
+        self.repeated = {cell.key for cell in cells if repeat and self.disturbed(kept.get(cell.key, {}))}
+        self.waiting = [cell for cell in cells if not self._done(cell, kept.get(cell.key, {}))]
+        self._begun = 0
         self._seconds = [60 * setting.minutes + OVERHEAD]
         self._lock = threading.Lock()
 
-    def _done(self, row: dict[str, Any] | None, repeat: bool) -> bool:
+    def _done(self, cell: Cell, row: dict[str, Any]) -> bool:
         """Return whether nothing is to be done for a cell."""
-        if row is None or "failed" in row or (repeat and self.disturbed(row)):
-            return False
-        return all(split in row["scores"] for split in self.setting.splits)
+        return cell.key not in self.repeated and all(split in row.get("scores", {}) for split in self.setting.splits)
 
     def disturbed(self, row: dict[str, Any]) -> bool:
         """Return whether others took a part of the cell's core."""
         return self.setting.device == "cpu" and "share" in row and row["share"] < self.least_share
 
-    def take(self) -> Cell | None:
-        """Return the next cell that nobody works at, None when there is none left."""
+    def take(self) -> tuple[int, Cell] | None:
+        """Return the next cell that nobody works at and how many were begun with it, None when there is none left."""
         with self._lock:
             if not self.waiting:
                 return None
-            self.begun += 1
-            return self.waiting.pop(0)
+            self._begun += 1
+            return self._begun, self.waiting.pop(0)
 
     def run(self, lanes: int) -> None:
         """Run all cells that are left, some at once."""
         total = len(self.waiting)
         self.tell(f"{total} of {len(self.cells)} cells to run in {lanes} lane{'s' * (lanes > 1)}")
         cores = sorted(os.sched_getaffinity(0)) if self.setting.device == "cpu" else []
-        threads = [
-            threading.Thread(target=self._lane, args=(lane, cores[lane] if cores else None, total, lanes), daemon=True)
-            for lane in range(lanes)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with ThreadPoolExecutor(lanes) as pool:
+            done = [
+                pool.submit(self._lane, lane, cores[lane] if cores else None, total, lanes) for lane in range(lanes)
+            ]
+            try:
+                for lane in done:
+                    lane.result()
+            finally:  # whatever ended one lane, Ctrl-C too, ends the others
+                self.waiting.clear()
+                end_all()
 
     def _lane(self, lane: int, core: int | None, total: int, lanes: int) -> None:
         """Run cell after cell in the processes of one core."""
         if core is not None:
             os.sched_setaffinity(0, {core})  # this thread's; the processes that it starts inherit it
-        while (cell := self.take()) is not None:
-            number, start = self.begun, time.monotonic()
+        while (taken := self.take()) is not None:
+            (number, cell), start = taken, time.monotonic()
             self.tell(f"{number}/{total} {cell}: begins in lane {lane}; {self.left(lanes)}")
             row = self._cell(cell, lane)
             with self._lock:
@@ -125,14 +129,16 @@ class Race:
         row: dict[str, Any] = self.results["cells"].get(cell.key, {})
         begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         try:
-            if "scores" not in row or "failed" in row or self.disturbed(row):
-                folder = self.setting.folder(cell)
-                shutil.rmtree(folder, ignore_errors=True)
-                row = {"begun": begun, "lane": lane, **train(self.setting, cell, lane), "scores": {}}
-            missing = [split for split in self.setting.splits if split not in row["scores"]]
-            return {**row, "scores": row["scores"] | {s: scored(self.setting, cell, lane, s) for s in missing}}
+            if "wall" not in row or cell.key in self.repeated:
+                row = {"begun": begun, "lane": lane}
+                shutil.rmtree(self.setting.folder(cell), ignore_errors=True)
+                row |= {**train(self.setting, cell, lane), "scores": {}}
+            for split in self.setting.splits:
+                if split not in row["scores"]:
+                    row["scores"][split] = scored(self.setting, cell, lane, split)
         except UserError as error:
-            return {"begun": begun, "lane": lane, "failed": str(error)}
+            return {**row, "failed": str(error)}
+        return {name: value for name, value in row.items() if name != "failed"}
 
     def _summary(self, row: dict[str, Any]) -> str:
         """Return what came of a cell in a line."""

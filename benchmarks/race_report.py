@@ -49,7 +49,7 @@ def rows_of(results: Results, data: str) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for key, row in sorted(results["cells"].items()):
         net, name, _ = key.split("/")
-        if name == data and "failed" not in row:
+        if name == data and row.get("scores"):
             found.setdefault(net, []).append(row)
     return dict(sorted(found.items(), key=lambda item: list(NAMES).index(item[0]) if item[0] in NAMES else len(NAMES)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 EYAS = "eyas"  # the net that is ours; all others are names of the peer's models
 SPARE = 600.0  # seconds that a process may take beyond twice its budget
 SAMPLE = 5.0  # seconds between two looks at the load
+_running: set[int] = set()  # groups of processes
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def measured(command: Sequence[object], environment: dict[str, str], limit: floa
             [str(word) for word in command], stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             env=environment, start_new_session=True,
         )  # fmt: skip
+        _running.add(process.pid)
         try:
             while True:
                 pid, status, usage = os.wait4(process.pid, os.WNOHANG)  # `wait` would not tell what it alone has used
@@ -138,6 +141,8 @@ def measured(command: Sequence[object], environment: dict[str, str], limit: floa
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
+        finally:
+            _running.discard(process.pid)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-6:]
@@ -147,6 +152,13 @@ def measured(command: Sequence[object], environment: dict[str, str], limit: floa
         )
     wall = time.monotonic() - start
     return Usage(wall, usage.ru_utime + usage.ru_stime, sum(loads) / len(loads), max(loads))
+
+
+def end_all() -> None:
+    """End the processes of all lanes: each leads a group of its own, which a Ctrl-C in the terminal does not reach."""
+    for group in tuple(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def peer_command(setting: Setting, verb: str, cell: Cell, lane: int, *rest: object) -> list[object]:
