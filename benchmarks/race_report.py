@@ -132,11 +132,11 @@ def latency_table(results: Results) -> list[str]:
              "| net | data | from JPEG to boxes | from decoded image to boxes | the engine alone | rounds |",
              "|---|---|---:|---:|---:|---:|"]  # fmt: skip
     for key, row in found.items():
-        net, data = key.split("/")[:2]
+        net, data, seed = key.split("/")
         if "failed" in row:
             lines.append(f"| {NAMES.get(net, net)} | {data} | not measured: {row['failed'].replace('|', '/')} | | | |")
             continue
-        base = found.get(f"eyas/{data}", {})
+        base = found.get(f"eyas/{data}/{seed}", {})
         cells = [
             f"{row[name]:.2f}" + (f" ({row[name] / base[name]:.2f})" if name in base else "")
             for name in ("jpeg_ms", "decoded_ms", "engine_ms")

@@ -114,6 +114,16 @@ def test_the_page_tells_a_peer_that_disagrees_and_a_cell_that_failed() -> None:
     assert "**not within** 0.5" in text and "- yolo11n/bccd/1: out of memory" in text
 
 
+def test_the_page_holds_the_time_of_an_image_against_eyas() -> None:
+    found = results([0.5], [0.4])
+    ours = {"jpeg_ms": 10.0, "decoded_ms": 8.0, "engine_ms": 5.0, "rounds": 6}
+    theirs = {"jpeg_ms": 20.0, "decoded_ms": 12.0, "engine_ms": 10.0, "rounds": 6}
+    found["latency"] = {"eyas/bccd/0": ours, "yolo11n/bccd/0": theirs, "yolo26n/bccd/0": {"failed": "no exporter"}}
+    text = race_report.tables(found)
+    assert "| YOLO11n | bccd | 20.00 (2.00) | 12.00 (1.50) | 10.00 (2.00) | 6 |" in text
+    assert "| YOLO26n | bccd | not measured: no exporter |" in text
+
+
 def test_the_page_has_its_marks() -> None:
     text = race_report.PAGE.read_text(encoding="utf-8")
     assert text.count(race_report.BEGIN) == text.count(race_report.END) == 1
