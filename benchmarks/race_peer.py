@@ -121,6 +121,8 @@ def detect(data: str, folder: Path, size: int, split: str, device: str) -> None:
     for one in listed:
         left, top, width, height = one["bbox"]
         rows.append([one["file_name"], left, top, left + width, top + height, one["score"], one["category_id"] - 1])
+    if not all(0 <= row[-1] < len(network.names) for row in rows):
+        raise SystemExit("the package counts classes in predictions.json in another way than from 1")
     report = {"AP": float(found.box.map), "AP50": float(found.box.map50), "names": network.names, "rows": rows}
     (folder / f"{split}.json").write_text(json.dumps(report), encoding="utf-8")
 
