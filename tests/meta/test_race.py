@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from benchmarks import race_report
+from benchmarks import race, race_report
 from benchmarks.race_peer import MOST, plain_nms
+from benchmarks.race_runs import Cell, Setting
 from benchmarks.race_score import score
 
 from eyas.boxes import pairwise_iou
@@ -127,3 +129,39 @@ def test_the_page_holds_the_time_of_an_image_against_eyas() -> None:
 def test_the_page_has_its_marks() -> None:
     text = race_report.PAGE.read_text(encoding="utf-8")
     assert text.count(race_report.BEGIN) == text.count(race_report.END) == 1
+
+
+def raced(out: Path, monkeypatch: pytest.MonkeyPatch, share: float, broken: str = "", **options: Any) -> list[str]:
+    """Run a race of two nets and two seeds whose trainings take no time; return the cells that were trained."""
+    trained: list[str] = []
+
+    def train(setting: Setting, cell: Cell, lane: int) -> dict[str, Any]:
+        trained.append(cell.key)
+        if cell.key == broken:
+            raise UserError("It broke.")
+        return {"wall": 10.0, "cpu": 10 * share, "share": share, "load": 2.0, "epochs": 3}
+
+    monkeypatch.setattr(race, "train", train)
+    monkeypatch.setattr(race, "scored", lambda setting, cell, lane, split: {"AP": 0.5, "AP50": 0.6})
+    splits = options.pop("splits", ("val",))
+    setting = Setting({"set": out.parent}, "python", options.pop("minutes", 1.0), 320, "cpu", "", splits, out.parent)
+    cells = [Cell(net, "set", seed) for seed in (0, 1) for net in ("eyas", "yolo11n")]
+    race.Race(setting, cells, out, 0.9, options.pop("repeat", False)).run(1)
+    return trained
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pins threads to cores")
+def test_a_race_does_again_what_failed_or_was_disturbed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "race.json"
+    assert raced(out, monkeypatch, 0.99, broken="eyas/set/1") == [
+        "eyas/set/0", "yolo11n/set/0", "eyas/set/1", "yolo11n/set/1",
+    ]  # fmt: skip
+    assert json.loads(out.read_text("utf-8"))["cells"]["eyas/set/1"]["failed"].startswith("It broke.")
+    assert raced(out, monkeypatch, 0.5) == ["eyas/set/1"]
+    assert raced(out, monkeypatch, 0.99, splits=("val", "test")) == []
+    assert set(json.loads(out.read_text("utf-8"))["cells"]["eyas/set/0"]["scores"]) == {"val", "test"}
+    assert raced(out, monkeypatch, 0.99, repeat=True) == ["eyas/set/1"]
+    with pytest.raises(UserError, match="other settings"):
+        raced(out, monkeypatch, 0.99, minutes=2.0)
