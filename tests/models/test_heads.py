@@ -143,7 +143,7 @@ def test_the_documentations_head_and_backbone_are_all_that_others_need(monkeypat
     new = {name: key for name, (key, _) in found.items()}
     tables = {name: table for name, (_, table) in found.items()}
     for name, table in tables.items():
-        for module in (detection_net, spec, surgery):
+        for module in (detection_net, spec, surgery) if name == "HEADS" else (backbones,):
             monkeypatch.setattr(module, name, table)
     described = dataclasses.replace(IRREGULAR, head=new["HEADS"], backbone=new["BACKBONES"])
     net = zoo.build_described(json.loads(json.dumps(zoo.describe(described))), Vocabulary(("a", "b", "c")))

@@ -22,6 +22,7 @@ EXAMPLES = (
     "eyas train --data data/shapes --recipe quick --trainer.epochs 2 --augment.mosaic 0.5 --out runs/mosaic",
     "eyas train --data data/shapes --model p --size 256 --minutes 10 --out runs/ten-minutes",
     "eyas train --data data/shapes --recipe quick --logger mlflow,tensorboard --out runs/tracked",
+    "eyas train --data data/shapes --model.backbone timm:resnet18 --model.backbone_weights random --out runs/backbone",
     "eyas train --resume runs/first",
     "eyas train --recipe scratch --print-recipe",
 )

@@ -34,7 +34,7 @@ from eyas.training.callbacks.whole_step import WholeStep
 from eyas.training.data import DetectionData
 from eyas.training.loggers import check_loggers
 from eyas.training.module import DetectionModule
-from eyas.training.network import make_network
+from eyas.training.network import backbone_start, make_network
 from eyas.training.pace import aims_of, check_time, first_pace
 from eyas.training.parallel import (
     first_process,
@@ -185,6 +185,7 @@ def build(
     started = now() if started is None else started
     strategy_of(recipe.trainer)
     check_loggers(recipe.trainer.logger)
+    start = backbone_start(recipe.model) if saved is None else None
     L.seed_everything(recipe.trainer.seed, verbose=False)
     data = data or make_data(recipe)
     net, notes = _network(recipe, folder, data, saved)
@@ -194,6 +195,8 @@ def build(
     if first_process():
         for note in notes:
             tell(console, note)
+        if start is not None and (warning := start.warning()):
+            tell(console, warning, style="bold yellow")
         if check and recipe.trainer.preflight:
             _tell_findings(recipe, data, net, criterion, console)
     budget = None

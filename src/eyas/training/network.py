@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -15,6 +15,8 @@ from eyas.data.formats.class_names import read_class_names
 from eyas.errors import UserError
 from eyas.files import read_json
 from eyas.models import zoo
+from eyas.models.backbones.timm_library import PREFIX
+from eyas.models.backbones.timm_weights import PRETRAINED, BackboneWeights, backbone_weights, load_backbone
 from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, Checkpoint, read_checkpoint
 from eyas.models.detection_net import DetectionNet
 from eyas.models.factories import factory_of
@@ -35,6 +37,14 @@ def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
     Raises:
         UserError: the name is unknown, or the file holds no spec or no weights.
     """
+    named = _named(model)
+    if model.backbone is None:
+        return named
+    return replace(zoo.resolve(named) if isinstance(named, str) else named, backbone=model.backbone)
+
+
+def _named(model: ModelRecipe) -> str | YoloNasSpec:
+    """Return the zoo's name or the spec, with the backbone of its own."""
     if model.spec is not None:
         fields = read_json(Path(model.spec))
         if not isinstance(fields, dict):
@@ -56,11 +66,43 @@ def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[Detectio
     """
     net = zoo.build(resolve_spec(model), Vocabulary(classes), factory_of(model.layers))
     if model.weights is None:
-        return net, []
+        start = backbone_start(model)
+        if start is None:
+            return net, []
+        return net, [load_backbone(net, start)]
     source = open_weights(Path(model.weights))
     names = read_class_names(Path(model.weights_classes)) if model.weights_classes else source.classes
     kept = transfer(source.state, names, classes, net)
     return net, [_kept_line(source.path, names, kept, classes), *source.notes]
+
+
+def backbone_start(model: ModelRecipe) -> BackboneWeights | None:
+    """Return the weights that the network's backbone starts from; None for random ones and those of a whole network.
+
+    Nothing is fetched: what can't work is found here, before anything that takes long.
+
+    Raises:
+        UserError: timm is missing or has no such model or weights, there is no such file, or the settings disagree.
+    """
+    if model.weights is not None:
+        if model.backbone_weights != PRETRAINED:
+            raise UserError(
+                f"The backbone would start from {model.backbone_weights} and, with the whole network, from "
+                f"{model.weights}.",
+                where="model.backbone_weights",
+                fix="give one of both: --weights or --model.backbone_weights",
+            )
+        return None
+    spec = resolve_spec(model)
+    if isinstance(spec, YoloNasSpec) and spec.backbone.startswith(PREFIX):
+        return backbone_weights(spec.backbone, model.backbone_weights)
+    if model.backbone_weights != PRETRAINED:
+        raise UserError(
+            f"The backbone is to start from {model.backbone_weights}, which is for backbones of timm.",
+            where="model.backbone_weights",
+            fix=f"name a backbone of timm, --model.backbone {PREFIX}NAME, or start from a whole network: --weights RUN",
+        )
+    return None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ class ModelRecipe:
             that both sides name are kept, the others start anew.
         weights_classes: a text file with the class names of the weights, one a line, where they don't have them.
         layers: what its layers are while it is trained, a row of `eyas.models.factories.FACTORIES`.
+        backbone: "timm:NAME" puts a model of timm in the place of the network's own backbone.
+        backbone_weights: what that one starts from: pretrained (timm's own weights, fetched), random, or a file of
+            them. Weights of a whole network (`weights`) have their backbone with them.
     """
 
     name: str = "auto"
@@ -36,6 +39,8 @@ class ModelRecipe:
     weights: str | None = None
     weights_classes: str | None = None
     layers: str = "plain"
+    backbone: str | None = None
+    backbone_weights: str = "pretrained"
 
 
 @dataclass(frozen=True)

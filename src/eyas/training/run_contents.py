@@ -84,7 +84,9 @@ def _facts(folder: Path, parents: list[Mapping[str, str]]) -> Iterator[tuple[str
     for parent in parents:
         name = f"data.{parent.get('split', '')}" if parent["kind"] == "dataset" else "weights"
         yield name, parent["path"]
-        yield f"{name}.sha256", parent["sha256"]
+        for told in ("sha256", "licence"):
+            if told in parent:
+                yield f"{name}.{told}", parent[told]
 
 
 def table_row(prefix: str, fields: Mapping[str, str], started: float) -> Row:
