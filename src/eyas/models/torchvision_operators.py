@@ -7,7 +7,8 @@ Nothing here needs torchvision: timm imports it for its classes, and Lightning's
 from __future__ import annotations
 
 import importlib.util
-from functools import cache
+import sys
+from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -15,12 +16,27 @@ SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 OPERATORS = ("nms", "qnms")  # what torchvision describes at its import, whether it could load them or not
 
 
-@cache
-def define_operators() -> None:
-    """Declare the operators of an installed torchvision whose own can't be loaded, so that it can be imported.
+class _BeforeTorchvision(MetaPathFinder):
+    """Declares the operators when torchvision is about to be imported, by whomever."""
 
-    They are names without an implementation: calling one is an error. Without torch or torchvision nothing is done.
+    def find_spec(self, name: str, *_: object) -> None:
+        """Find nothing: the others shall."""
+        if name == "torchvision":
+            sys.meta_path.remove(self)
+            _define_operators()
+
+
+def let_torchvision_load() -> None:
+    """Have the operators of a torchvision that can't load its own declared before it is imported.
+
+    They are names without an implementation: calling one is an error. Until then nothing is imported, torch least.
     """
+    if "torchvision" not in sys.modules and not any(isinstance(one, _BeforeTorchvision) for one in sys.meta_path):
+        sys.meta_path.insert(0, _BeforeTorchvision())
+
+
+def _define_operators() -> None:
+    """Declare the operators, unless torchvision has its own, or there is none, or no torch."""
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None:
         return

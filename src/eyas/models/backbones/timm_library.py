@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from eyas.errors import UserError, missing_extra, shorten, suggest
-from eyas.models.torchvision_operators import define_operators
+from eyas.models.torchvision_operators import let_torchvision_load
 
 PREFIX = "timm:"
 STRIDES = (4, 8, 16, 32)
@@ -45,7 +45,7 @@ def import_timm() -> ModuleType:
     Raises:
         UserError: it is not installed.
     """
-    define_operators()
+    let_torchvision_load()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's, of parts that it can't load and nobody uses
