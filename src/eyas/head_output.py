@@ -26,11 +26,11 @@ class HeadOutput(NamedTuple):
 
 
 class DualOutput(NamedTuple):
-    """What a head of two branches says, both without bins.
+    """What a head of two branches says of the same anchor points.
 
     Attributes:
-        one_to_one: the branch that gives one box an object, and is kept.
-        dense: the branch that gives several, of the same anchor points; None outside of training.
+        one_to_one: the branch that gives one box an object, and is kept; it has no bins.
+        dense: the branch that gives several, with bins; None outside of training.
     """
 
     one_to_one: HeadOutput

@@ -12,29 +12,29 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from eyas.assign.one_to_one import one_to_one
 from eyas.assign.settings import TaskAlignedSettings
-from eyas.assign.task_aligned import task_aligned
 from eyas.errors import UserError
 from eyas.head_output import DualOutput, HeadOutput
 from eyas.losses.criterion import PaddedTruth, set_progress
+from eyas.losses.detection import detection_loss
 from eyas.losses.dual import DualCriterion
 from eyas.losses.settings import DualSettings, LossSettings
 from eyas.losses.weighting import weighed
 from eyas.training.override import flatten, override
 from eyas.training.recipe import Recipe
 
-TERMS = ("class", "iou", "l1", "dense_class", "dense_iou", "dense_l1")
+TERMS = ("class", "iou", "l1", "dense_class", "dense_iou", "dense_dfl")
 
 
 def output(seed: int = 3, batch: int = 4, size: int = 64, classes: int = 5) -> DualOutput:
     generator = torch.Generator().manual_seed(seed)
     points, strides = anchors(size)  # 84 anchor points
 
-    def branch() -> HeadOutput:
+    def branch(values: torch.Tensor) -> HeadOutput:
         class_logits = torch.randn(batch, len(points), classes, generator=generator) - 2
-        values = 2 * torch.randn(batch, len(points), 4, generator=generator) + 1
         return HeadOutput(class_logits.requires_grad_(), values.requires_grad_(), points, strides)
 
-    return DualOutput(branch(), branch())
+    one_value, bins = (torch.randn(batch, len(points), 4 * count, generator=generator) for count in (1, 17))
+    return DualOutput(branch(2 * one_value + 1), branch(bins))
 
 
 def leaves(said: DualOutput) -> list[torch.Tensor]:
@@ -56,13 +56,13 @@ def giou(one: list[float], other: list[float]) -> float:
     return common / union - (hull - union) / hull
 
 
-def plain_branch(branch: HeadOutput, assign, boxes, labels, counts, constants) -> tuple[float, float, float]:
-    """Return class, 1 - GIoU and L1 of one branch in plain numbers: sums, divided by that of the target scores."""
+def plain(branch: HeadOutput, boxes, labels, counts, constants) -> tuple[float, float, float]:
+    """Return class, 1 - GIoU and L1 of the one-to-one branch: sums, divided by that of the target scores."""
     points, strides = branch.anchor_points, branch.strides
     distances = [[[math.log1p(math.exp(v)) for v in cell] for cell in image] for image in branch.box_logits.tolist()]
     said = torch.tensor(distances)
     pixels = torch.cat([points - said[..., :2], points + said[..., 2:]], dim=-1) * strides
-    found = assign(branch.class_logits.sigmoid(), pixels, points * strides, boxes, labels, counts, constants)
+    found = one_to_one(branch.class_logits.sigmoid(), pixels, points * strides, boxes, labels, counts, constants)
     targets: dict[tuple[int, int, int], float] = {}
     iou_sum = l1_sum = 0.0
     for positive, anchor, row, quality in zip(*(value.tolist() for value in found), strict=True):
@@ -90,13 +90,12 @@ def test_packed_and_padded_truth_give_the_plain_loss(kind: str) -> None:
     boxes, labels, counts = truths(kind)
     settings = LossSettings(class_weight=0.7, iou_weight=2.0, dual=DualSettings(l1_weight=0.9))
     said = output()
-    expected = []
-    for branch, assign, constants, weight in (
-        (said.one_to_one, one_to_one, settings.dual.assigner, 1 - 0.45),
-        (said.dense, task_aligned, settings.assigner, 0.45),
-    ):
-        sums = plain_branch(branch, assign, boxes, labels, counts, constants)
-        expected += [weight * factor * value for factor, value in zip((0.7, 2.0, 0.9), sums, strict=True)]
+    sums = plain(said.one_to_one, boxes, labels, counts, settings.dual.assigner)
+    expected = [0.55 * factor * value for factor, value in zip((0.7, 2.0, 0.9), sums, strict=True)]
+    dense = detection_loss(
+        *said.dense, boxes, labels, counts, settings
+    )  # has a plain loop of its own to hold it against
+    expected += [0.45 * float(value.detach()) for value in dense.values()]
     more = torch.rand(5, 4) * 64, torch.zeros(5, dtype=torch.int64)
     padded = PaddedTruth(torch.cat([boxes, more[0]]), torch.cat([labels, more[1]]), counts)
     gradients = []
@@ -163,7 +162,7 @@ def test_the_branches_share_their_normalisers_over_processes() -> None:
 
 
 REFUSED = [
-    ({"extra": {"dfl": 1.0}}, r"no loss term 'dfl'"),
+    ({"extra": {"l2": 1.0}}, r"no loss term 'l2'"),
     ({"assignment": "task_alined"}, r"no assigner 'task_alined' \(did you mean 'task_aligned'"),
     ({"dual": {"dense_start": 1.5}}, r"loss\.dual\.dense_start is 1\.5"),
     ({"dual": {"dense_end": -0.1}}, r"loss\.dual\.dense_end is -0\.1"),
@@ -181,4 +180,5 @@ def test_a_recipe_carries_its_settings() -> None:
     recipe = override(Recipe(), changed)
     assert recipe.loss.dual == DualSettings(l1_weight=2.0, assigner=TaskAlignedSettings(top_k=5))
     assert override(Recipe(), flatten(recipe.to_dict())) == recipe
-    assert DualCriterion(recipe.loss).box_weights["l1"] == 0.25
+    criterion = DualCriterion(recipe.loss)
+    assert criterion.terms == (*TERMS, "dense_l1") and criterion.box_weights == {"iou": 2.5, "l1": 2.0}

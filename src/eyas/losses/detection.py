@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,7 +36,13 @@ class DetectionCriterion(Criterion):
     def __init__(self, settings: LossSettings | None = None, reduce: Reduce | None = None) -> None:
         super().__init__(reduce)
         self.settings = settings or LossSettings()
-        check_terms(self.settings.extra, BOX_TERMS)
+        unknown = [name for name in self.settings.extra if name not in BOX_TERMS]
+        if unknown:
+            raise UserError(
+                f"There is no loss term '{unknown[0]}'{suggest(unknown[0], BOX_TERMS)}.",
+                expected="some of " + ", ".join(BOX_TERMS),
+                where="loss.extra",
+            )
         row_of(CLASS_LOSSES, self.settings.classification, "There is no class loss", "loss.classification")
         self.static = self.static and assigner_of(self.settings.assignment).static
         self.terms = ("class", *self.settings.box_weights())
@@ -46,17 +52,6 @@ class DetectionCriterion(Criterion):
         truth = (batch.boxes, batch.labels, batch.counts)
         static = isinstance(batch, PaddedTruth)
         return detection_loss(*output, *truth, self.settings, self.reduce, static=static)
-
-
-def check_terms(extra: Iterable[str], known: Collection[str]) -> None:
-    """Raise a UserError unless all further terms are ones that there are."""
-    for name in extra:
-        if name not in known:
-            raise UserError(
-                f"There is no loss term '{name}'{suggest(name, known)}.",
-                expected="some of " + ", ".join(known),
-                where="loss.extra",
-            )
 
 
 def detection_loss(

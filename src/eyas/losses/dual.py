@@ -8,25 +8,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eyas.assign.assigners import ASSIGNERS, Truth, assigner_of
+from eyas.assign.assigners import ASSIGNERS, Truth
 from eyas.head_output import DualOutput, HeadOutput
-from eyas.losses.box_terms import BOX_TERMS
 from eyas.losses.criterion import Criterion, PaddedTruth, Reduce, TruthBatch
-from eyas.losses.detection import Said, assigned_to, check_terms, terms_of
+from eyas.losses.detection import DetectionCriterion, Said, assigned_to, terms_of
 from eyas.losses.settings import LossSettings
 from eyas.tensor_boxes import boxes_from_distances
 
 ONE = "one_to_one"  # the assigner of the branch that is kept: each object is learnt by one anchor point
 DENSE = "dense_"  # before the names of the other branch's terms
-WITHOUT_BINS = tuple(name for name in BOX_TERMS if name != "dfl")
 
 
 class DualCriterion(Criterion):
     """The loss of a head that gives `DualOutput` in training.
 
-    Each branch has its own assignment, of its own predictions, and its own sum of target scores that its terms are
-    divided by: "class", "iou", "l1" and the further ones of the one-to-one branch, and the same of the dense branch
-    with "dense_" before their names.
+    Each branch is assigned by its own predictions, and its terms are divided by its own sum of target scores: "class",
+    "iou" and "l1" of the one-to-one branch, and those of `DetectionCriterion` of the dense branch, with "dense_" before
+    their names. Further terms are both branches', but for those of bins.
 
     Args:
         settings: weights and constants; the defaults if None.
@@ -36,22 +34,19 @@ class DualCriterion(Criterion):
         dense_weight: float32 [], what the dense branch's terms are weighed with now; 1 minus it is the other's.
 
     Raises:
-        UserError: the settings name a term or an assigner that there is not, or a term of bins.
+        UserError: the settings name a term, a class loss or an assigner that there is not.
     """
 
-    static = True
     dense_weight: Tensor
 
     def __init__(self, settings: LossSettings | None = None, reduce: Reduce | None = None) -> None:
         super().__init__(reduce)
         self.settings = settings or LossSettings()
-        check_terms(self.settings.extra, WITHOUT_BINS)
-        self.box_weights = {
-            "iou": self.settings.iou_weight, "l1": self.settings.dual.l1_weight, **self.settings.extra,
-        }  # fmt: skip
-        self.static = self.static and assigner_of(self.settings.assignment).static
-        names = ("class", *self.box_weights)
-        self.terms = (*names, *(DENSE + name for name in names))
+        self.dense = DetectionCriterion(self.settings, reduce)
+        further = {name: weight for name, weight in self.settings.extra.items() if name != "dfl"}
+        self.box_weights = {"iou": self.settings.iou_weight, **further, "l1": self.settings.dual.l1_weight}
+        self.static = self.dense.static and ASSIGNERS[ONE].static
+        self.terms = ("class", *self.box_weights, *(DENSE + name for name in self.dense.terms))
         self.register_buffer("dense_weight", torch.tensor(self.settings.dual.dense_start), persistent=False)
 
     def set_progress(self, progress: float) -> None:
@@ -62,18 +57,14 @@ class DualCriterion(Criterion):
     def forward(self, output: DualOutput, batch: TruthBatch) -> dict[str, Tensor]:
         """Return the weighted terms of both branches, each a scalar."""
         assert output.dense is not None, "the head was not in training mode"
-        settings, truth = self.settings, Truth(batch.boxes, batch.labels, batch.counts)
+        truth, said = Truth(batch.boxes, batch.labels, batch.counts), _said(output.one_to_one)
         static = isinstance(batch, PaddedTruth)
-        terms: dict[str, Tensor] = {}
-        for branch, before, weight, assigner, constants in (
-            (output.one_to_one, "", 1.0 - self.dense_weight, ASSIGNERS[ONE], settings.dual.assigner),
-            (output.dense, DENSE, self.dense_weight, assigner_of(settings.assignment), settings.assigner),
-        ):
-            said = _said(branch)
-            assigned = assigned_to(said, truth, assigner, constants, static=static)
-            found = terms_of(said, truth, assigned, settings, self.box_weights, self.reduce)
-            terms |= {before + name: weight * value for name, value in found.items()}
-        return terms
+        assigned = assigned_to(said, truth, ASSIGNERS[ONE], self.settings.dual.assigner, static=static)
+        kept = terms_of(said, truth, assigned, self.settings, self.box_weights, self.reduce)
+        dense = self.dense(output.dense, batch)
+        return {name: (1.0 - self.dense_weight) * value for name, value in kept.items()} | {
+            DENSE + name: self.dense_weight * value for name, value in dense.items()
+        }
 
 
 def _said(branch: HeadOutput) -> Said:

@@ -13,7 +13,8 @@ class DualSettings:
     """What the loss of the head "dual" has beside the others' settings.
 
     Attributes:
-        l1_weight: factor of the distances of the sides, in strides, in the place of `dfl_weight`.
+        l1_weight: factor of the distances of the sides, in strides: the one-to-one branch's, in the place of
+            `dfl_weight`.
         dense_start, dense_end: factor of the dense branch's terms at the start and at the end of the run, in a straight
             line between; the rest to 1 is the one-to-one branch's (ProgLoss, arXiv 2606.03748).
         assigner: constants of the one-to-one branch's assignment.

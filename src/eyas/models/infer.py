@@ -15,6 +15,7 @@ State = Mapping[str, Tensor]
 
 LEVEL = "head1.cls_pred.weight"  # [classes, width, 1, 1]
 PLACES = {"ndfl": "heads.", "dual": "heads.one_to_one."}  # kind of the head -> where its levels are
+BINS = {"ndfl": "heads.head1.reg_pred.weight", "dual": "heads.dense.part.head1.reg_pred.weight"}  # the latter unfused
 FIRST_HEADS = tuple(f"{place}{LEVEL}" for place in PLACES.values())
 
 
@@ -36,6 +37,7 @@ def infer_spec(state: State, where: str = "weights") -> YoloNasSpec:
             where=where,
             expected="the tensors of YOLO-NAS: S, M, L, or one of other widths",
         )
+    bins = BINS[head]
     stem_kind, stem_kernel, stem_width = shapes.block("backbone.stem.conv")
     return YoloNasSpec(
         stem_width=stem_width,
@@ -46,8 +48,7 @@ def infer_spec(state: State, where: str = "weights") -> YoloNasSpec:
         head_widths=tuple(shapes.inside(f"{PLACES[head]}head{i}.cls_pred.weight") for i in range(1, 4)),
         stem_block=stem_kind,
         stem_kernel=stem_kernel,
-        # Without bins it says nothing.
-        reg_max=shapes.out(f"{PLACES[head]}head1.reg_pred.weight") // 4 - 1 or YoloNasSpec.reg_max,
+        reg_max=shapes.out(bins) // 4 - 1 if bins in state or head == "ndfl" else YoloNasSpec.reg_max,
         head=head,
     )
 

@@ -102,8 +102,7 @@ class YoloNasSpec:
         head_widths: widths of the heads of strides 8, 16 and 32.
         stem_block: kind of the first convolution.
         activation: after every convolution but the predictions.
-        reg_max: the distance to a box's side is an expectation over the bins 0..reg_max, in strides, in heads
-            that have bins.
+        reg_max: the distance to a box's side is an expectation over the bins 0..reg_max, in strides.
         head: kind of the heads, a row of `eyas.models.heads.HEADS`. "ndfl" is YOLO-NAS's own: dense predictions,
             distances as distributions, to be followed by NMS; "dual" gives one box an object and needs none.
         backbone: its kind, a row of `eyas.models.backbones.BACKBONES`; or "timm:NAME", a model of timm:

@@ -1,8 +1,9 @@
 """A head that needs no suppression: a branch that gives one box an object, taught beside one that gives several.
 
-Both look at the same features. The dense branch teaches these and is dropped when training is over. The one-to-one
-branch learns from them without changing them, and so can't take from the dense one what it learns by its many positives
-(YOLOv10, arXiv 2405.14458). Neither has bins: a side's distance is one value (YOLO26, arXiv 2606.03748).
+Both look at the same features. The dense branch is the head "ndfl": it teaches the features, and is dropped when
+training is over. The one-to-one branch learns from them without changing them, so its few positives take nothing from
+what the dense one's many teach (YOLOv10, arXiv 2405.14458), and has no bins: a side's distance is one value (YOLO26,
+arXiv 2606.03748).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class DualHeads(nn.Module):
     """Both branches, each with a head a level.
 
     Args:
-        spec: widths, activation; its `reg_max` says nothing here.
+        spec: widths, activation, bins of the dense branch.
         channels: the widths of p3, p4 and p5.
         vocabulary: the classes.
         layers: makes the parts.
@@ -40,7 +41,7 @@ class DualHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.one_to_one = ndfl.Heads(spec, channels, vocabulary, layers, reg_max=0)
-        self.dense = TrainingOnly(ndfl.Heads(spec, channels, vocabulary, layers, reg_max=0))
+        self.dense = TrainingOnly(ndfl.Heads(spec, channels, vocabulary, layers))
 
     def forward(self, p3: Tensor, p4: Tensor, p5: Tensor) -> DualOutput:
         """Return the predictions of both branches, of the dense one in training only."""
@@ -52,14 +53,14 @@ class DualHeads(nn.Module):
 
 def widths(spec: YoloNasSpec, channels: tuple[int, int, int]) -> Layout:
     """Return the channels of every layer of both branches."""
-    branch = ndfl.widths(spec, channels, reg_max=0)
-    return below("one_to_one", branch) | below("dense.part", branch)
+    kept = ndfl.widths(spec, channels, reg_max=0)
+    return below("one_to_one", kept) | below("dense.part", ndfl.widths(spec, channels))
 
 
 def initialize(heads: nn.Module) -> None:
-    """Set what untrained heads predict: the prior of each class, and boxes of six strides."""
+    """Set what both untrained branches predict: the prior of each class, and boxes of six strides."""
     ndfl.initialize(heads)
-    for module in heads.modules():
+    for module in heads.get_submodule("one_to_one").modules():
         if isinstance(module, ndfl.Head):
             nn.init.constant_(module.reg_pred.bias, math.log(math.expm1(START)))  # type: ignore[arg-type]
 
