@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -43,7 +44,7 @@ def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
     if model.head:
         row_of(HEADS, model.head, "There is no head", "model.head")
     asked = {"backbone": model.backbone, "head": model.head}
-    changed = {name: kind for name, kind in asked.items() if kind and kind != getattr(spec, name)}
+    changed: dict[str, Any] = {name: kind for name, kind in asked.items() if kind and kind != getattr(spec, name)}
     return replace(spec, **changed) if changed else named
 
 
