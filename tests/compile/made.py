@@ -14,6 +14,7 @@ from eyas.artifacts.run import Run, RunConfig
 from eyas.data.shapes import make_shapes
 from eyas.files import write_json
 from eyas.models import weights, zoo
+from eyas.models.heads import HEADS
 from eyas.models.spec import StageSpec, YoloNasSpec
 from eyas.types import InputSpec, Thresholds, UInt8Array
 
@@ -38,7 +39,8 @@ def write_run(folder: Path, data: Path, size: int = 96, spec: YoloNasSpec = TINY
         for name, parameter in net.named_parameters():
             if name.endswith("cls_pred.bias"):
                 parameter += 3.5  # from the prior of 0.01 to scores that pass the threshold
-    config = RunConfig(zoo.describe(spec), classes, InputSpec(size, size), Thresholds(confidence=0.05))
+    thresholds = Thresholds(confidence=0.05, suppression=HEADS[spec.head].suppression)
+    config = RunConfig(zoo.describe(spec), classes, InputSpec(size, size), thresholds)
     Run(folder, config).write()
     weights.save_model(net, folder / WEIGHTS)
     write_json(folder / RECIPE, {"data": {"root": str(data), "train": "train", "val": "val"}})

@@ -65,6 +65,15 @@ def test_a_head_is_trained_by_its_criterion(kind: str) -> None:
     assert all(parameter.grad is not None for parameter in net.heads.parameters())
 
 
+def test_of_the_two_branches_the_dense_one_alone_teaches_the_features() -> None:
+    net = built("dual").train()
+    said = net(torch.rand(1, 3, 64, 64))
+    said.one_to_one.class_logits.sum().backward()
+    assert all(parameter.grad is None for parameter in (*net.backbone.parameters(), *net.neck.parameters()))
+    said.dense.class_logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in (*net.backbone.parameters(), *net.neck.parameters()))
+
+
 @pytest.mark.parametrize("kind", HEADS)
 def test_a_heads_rows_of_classes_follow_their_names(kind: str) -> None:
     net, other = built(kind), built(kind)

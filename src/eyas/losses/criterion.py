@@ -64,6 +64,13 @@ class Criterion(nn.Module):
         super().__init__()
         self.reduce: Reduce = reduce or (lambda value: value)
 
+    def set_progress(self, progress: float) -> None:
+        """Take in which part of the run is done, 0 to 1: called before each step, for terms whose weights change.
+
+        What `forward` reads of it must be a tensor that stays where it is, written in place: a buffer that is not
+        persistent, as the number follows from the step. A step that is replayed has seen no other kind of value.
+        """
+
     def forward(self, output: Any, batch: TruthBatch) -> dict[str, Tensor]:
         """Return the weighted terms by name, each a scalar; the training loss is their sum.
 
@@ -72,3 +79,10 @@ class Criterion(nn.Module):
             batch: the truth.
         """
         raise NotImplementedError
+
+
+def set_progress(criterion: nn.Module, progress: float) -> None:
+    """Tell a criterion, and those that it is made of, which part of the run is done, 0 to 1."""
+    for part in criterion.modules():
+        if isinstance(part, Criterion):
+            part.set_progress(progress)

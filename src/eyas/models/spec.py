@@ -104,7 +104,7 @@ class YoloNasSpec:
         activation: after every convolution but the predictions.
         reg_max: the distance to a box's side is an expectation over the bins 0..reg_max, in strides.
         head: kind of the heads, a row of `eyas.models.heads.HEADS`. "ndfl" is YOLO-NAS's own: dense predictions,
-            distances as distributions, to be followed by NMS.
+            distances as distributions, to be followed by NMS; "dual" gives one box an object and needs none.
         backbone: its kind, a row of `eyas.models.backbones.BACKBONES`; or "timm:NAME", a model of timm:
             `stages` and the stem then say nothing, the spatial pyramid pooling still follows.
         stem_kernel: size of the first convolution's kernel, 3 or 5.

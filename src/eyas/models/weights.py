@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from eyas.errors import UserError
 from eyas.files import atomic_path
-from eyas.models.detection_net import head_row_of
+from eyas.models.detection_net import DetectionNet, head_row_of
 from eyas.models.fuse import fused_where
-from eyas.models.layers import PLACEHOLDER, ConvBnAct, QARepVGG
+from eyas.models.layers import PLACEHOLDER, ConvBnAct, QARepVGG, TrainingOnly
 from eyas.models.public_form import State, from_public_state, to_public_state, unfold_blocks
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -23,6 +23,7 @@ FORMS: Mapping[type[nn.Module], tuple[str, str]] = {
     QARepVGG: ("branch_3x3.conv.weight", f"{PLACEHOLDER}.weight"),
     ConvBnAct: ("bn.running_mean", "conv.bias"),
 }
+HEAD = "heads."  # begins the names of the head's tensors
 SHOWN = 5  # how many names an error lists
 
 
@@ -93,6 +94,8 @@ def _is_fused(state: State, net: nn.Module) -> bool:
 
 def _fused_part(state: State, name: str, part: nn.Module) -> bool:
     """Return whether the weights have a part of the network in its fused form."""
+    if isinstance(part, TrainingOnly):
+        return not any(each.startswith(f"{name}.") for each in state)
     if type(part) not in FORMS:
         return False
     trained, fused = FORMS[type(part)]
@@ -164,6 +167,12 @@ def transfer(
     check_state(merged, net, "weights")
     net.load_state_dict(merged)
     return tuple(to_classes[row] for row, _ in pairs)
+
+
+def with_own_head(state: State, net: DetectionNet) -> dict[str, Tensor]:
+    """Return the weights with the net's own head in the place of theirs, which is of another kind."""
+    own = {name: value for name, value in net.state_dict().items() if name.startswith(HEAD)}
+    return {name: value for name, value in state.items() if not name.startswith(HEAD)} | own
 
 
 def _check_names(state: State, classes: Sequence[str], whose: str, marks: tuple[str, ...]) -> None:

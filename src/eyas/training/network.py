@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from eyas.artifacts.card import CARD, Card
 from eyas.artifacts.layout import run_of
 from eyas.artifacts.run import Run, RunFolder
 from eyas.data.formats.class_names import read_class_names
-from eyas.errors import UserError
+from eyas.errors import UserError, row_of
 from eyas.files import read_json
 from eyas.models import zoo
 from eyas.models.backbones.timm_library import PREFIX
@@ -20,11 +21,12 @@ from eyas.models.backbones.timm_weights import PRETRAINED, BackboneWeights, back
 from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, Checkpoint, read_checkpoint
 from eyas.models.detection_net import DetectionNet
 from eyas.models.factories import factory_of
+from eyas.models.heads import HEADS
 from eyas.models.importing import UNKNOWN_LICENCE
 from eyas.models.infer import name_of
 from eyas.models.processing import contract_of
 from eyas.models.spec import YoloNasSpec
-from eyas.models.weights import read_state, transfer
+from eyas.models.weights import read_state, transfer, with_own_head
 from eyas.training.recipe import ModelRecipe
 from eyas.types import Vocabulary
 
@@ -35,16 +37,19 @@ def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
     """Return the zoo's name or the spec that the recipe means.
 
     Raises:
-        UserError: the name is unknown, or the file holds no spec or no weights.
+        UserError: the name or the head is unknown, or the file holds no spec or no weights.
     """
     named = _named(model)
-    if model.backbone is None:
-        return named
-    return replace(zoo.resolve(named) if isinstance(named, str) else named, backbone=model.backbone)
+    spec = zoo.resolve(named) if isinstance(named, str) else named
+    if model.head:
+        row_of(HEADS, model.head, "There is no head", "model.head")
+    asked = {"backbone": model.backbone, "head": model.head}
+    changed: dict[str, Any] = {name: kind for name, kind in asked.items() if kind and kind != getattr(spec, name)}
+    return replace(spec, **changed) if changed else named
 
 
 def _named(model: ModelRecipe) -> str | YoloNasSpec:
-    """Return the zoo's name or the spec, with the backbone of its own."""
+    """Return the zoo's name or the spec, with the backbone and the head of its own."""
     if model.spec is not None:
         fields = read_json(Path(model.spec))
         if not isinstance(fields, dict):
@@ -71,6 +76,9 @@ def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[Detectio
             return net, []
         return net, [load_backbone(net, start)]
     source = open_weights(Path(model.weights))
+    if source.head != net.spec.head:
+        transfer(with_own_head(source.state, net), None, classes, net)
+        return net, [_new_head_line(source, net.spec.head), *source.notes]
     names = read_class_names(Path(model.weights_classes)) if model.weights_classes else source.classes
     kept = transfer(source.state, names, classes, net)
     return net, [_kept_line(source.path, names, kept, classes), *source.notes]
@@ -123,6 +131,11 @@ class Weights:
     classes: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def head(self) -> str:
+        """The kind of their head."""
+        return (zoo.resolve(self.model) if isinstance(self.model, str) else self.model).head
+
 
 def open_weights(path: Path) -> Weights:
     """Return the weights of a run, of a file in a run's folder, or of a checkpoint.
@@ -167,6 +180,14 @@ def _licence_of(run: Path) -> tuple[str, ...]:
     """Return a note on the licence of an imported run, none where nothing is known of it."""
     licence = Card.read(run).recipe.get("licence") if (run / CARD).is_file() else None
     return (f"note: {licence}",) if licence and licence != UNKNOWN_LICENCE else ()
+
+
+def _new_head_line(source: Weights, head: str) -> str:
+    """Return one line that says that the head's weights were not taken over."""
+    return (
+        f"starting from {source.path}: backbone and neck are taken over; its head is '{source.head}', so the head "
+        f"'{head}' starts anew"
+    )
 
 
 def _kept_line(path: Path, names: tuple[str, ...] | None, kept: tuple[str, ...], classes: tuple[str, ...]) -> str:

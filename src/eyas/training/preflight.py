@@ -16,7 +16,7 @@ from eyas.data.cache import available_memory
 from eyas.data.index import DatasetIndex
 from eyas.data.usable import Usable
 from eyas.errors import UserError
-from eyas.losses.criterion import Criterion
+from eyas.losses.criterion import Criterion, set_progress
 from eyas.training.batches import loss_terms, to_float_images
 from eyas.training.data import DetectionData
 from eyas.training.memory import FEW, advice
@@ -146,6 +146,7 @@ def check_learning(
     if int(batch.counts.sum()) == 0:
         return [Finding("learning", True, "not tried: augmentation left no box in the trial pictures")]
     net, criterion = copy.deepcopy(net).train(), copy.deepcopy(criterion)
+    set_progress(criterion, 0.5)  # terms whose weights change are compared as they are in the middle of the run
     optim = evolve(recipe, optim={"lr": min(recipe.optim.lr, 2e-3)}).optim
     optimizer = make_optimizer(net, optim)
     history: list[torch.Tensor] = []

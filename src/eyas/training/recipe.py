@@ -28,6 +28,8 @@ class ModelRecipe:
         weights: a run's folder, a .safetensors file or a YOLO-NAS checkpoint to start from. The head's rows of classes
             that both sides name are kept, the others start anew.
         weights_classes: a text file with the class names of the weights, one a line, where they don't have them.
+        head: a row of `eyas.models.heads.HEADS`, such as "dual", which needs no NMS; "" takes the model's own. With
+            weights of another head, backbone and neck are taken over.
         layers: what its layers are while it is trained, a row of `eyas.models.factories.FACTORIES`.
         backbone: "timm:NAME" puts a model of timm in the place of the network's own backbone.
         backbone_weights: what that one starts from: pretrained (timm's own weights, fetched), random, or a file of
@@ -38,6 +40,7 @@ class ModelRecipe:
     spec: str | None = None
     weights: str | None = None
     weights_classes: str | None = None
+    head: str = ""
     layers: str = "plain"
     backbone: str | None = None
     backbone_weights: str = "pretrained"
