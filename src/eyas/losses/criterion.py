@@ -52,12 +52,14 @@ class Criterion(nn.Module):
 
     Attributes:
         terms: the names of what `forward` returns, in this order: columns of the tables, curves, the progress line.
+        may_vanish: names of terms that may fall to nothing while all is well; the others shall be of similar size.
         static: whether `forward` also takes `PaddedTruth`, and then has no shape that depends on what its tensors hold
             and never waits for the device: no `nonzero`, boolean index, `item`. The step can be a CUDA graph then.
         reduce: averages a scalar over the processes that train together; the identity where there is one only.
     """
 
     terms: tuple[str, ...] = ()
+    may_vanish: frozenset[str] = frozenset()
     static = False
 
     def __init__(self, reduce: Reduce | None = None) -> None:
@@ -72,3 +74,21 @@ class Criterion(nn.Module):
             batch: the truth.
         """
         raise NotImplementedError
+
+    def terms_of(self, net: nn.Module, images: Tensor, batch: TruthBatch) -> dict[str, Tensor]:
+        """Return the terms for what a network says of a batch of images; all training asks here.
+
+        A criterion that looks at more than the head's output, at the images or the network's features, does it here.
+
+        Args:
+            net: the network, in training mode.
+            images: float [N, 3, H, W], as it takes them.
+            batch: their truth.
+        """
+        terms: dict[str, Tensor] = self(net(images), batch)
+        return terms
+
+    @property
+    def beside(self) -> tuple[nn.Module, ...]:
+        """Return the networks that it runs beside the trained one, on its device and no part of its state."""
+        return ()
