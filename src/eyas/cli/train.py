@@ -23,6 +23,7 @@ EXAMPLES = (
     "eyas train --data data/shapes --model p --size 256 --minutes 10 --out runs/ten-minutes",
     "eyas train --data data/shapes --recipe quick --logger mlflow,tensorboard --out runs/tracked",
     "eyas train --data data/shapes --model.backbone timm:resnet18 --model.backbone_weights random --out runs/backbone",
+    "eyas train --data data/shapes --recipe quick --epochs 2 --teacher runs/quickstart --out runs/taught",
     "eyas train --resume runs/first",
     "eyas train --recipe scratch --print-recipe",
 )

@@ -52,14 +52,14 @@ class Criterion(nn.Module):
 
     Attributes:
         terms: the names of what `forward` returns, in this order: columns of the tables, curves, the progress line.
-        may_vanish: names of terms that may fall to nothing while all is well; the others shall be of similar size.
+        of_any_size: names of terms whose size says nothing of whether all is well; the others shall be of similar size.
         static: whether `forward` also takes `PaddedTruth`, and then has no shape that depends on what its tensors hold
             and never waits for the device: no `nonzero`, boolean index, `item`. The step can be a CUDA graph then.
         reduce: averages a scalar over the processes that train together; the identity where there is one only.
     """
 
     terms: tuple[str, ...] = ()
-    may_vanish: frozenset[str] = frozenset()
+    of_any_size: frozenset[str] = frozenset()
     static = False
 
     def __init__(self, reduce: Reduce | None = None) -> None:

@@ -26,7 +26,7 @@ class DistillSettings:
     teacher_classes: str | None = None
     responses: float = 1.0
     boxes: float = 2.5
-    features: float = 5.0
+    features: float = 1.0
     localisation: float = 0.25
     temperature: float = 10.0
     feature_temperature: float = 1.0

@@ -63,7 +63,7 @@ class Distillation(Criterion):
         self.settings = settings
         self.factors = {name: factor for name in KNOWLEDGE if (factor := getattr(settings, name))}
         self.terms = (*inner.terms, *self.factors)
-        self.may_vanish = inner.may_vanish | frozenset(self.factors)
+        self.of_any_size = inner.of_any_size | frozenset(self.factors)
         self.static = inner.static
         self.listens = any(KNOWLEDGE[name].dense for name in self.factors)
         self.watches = any(KNOWLEDGE[name].features for name in self.factors)

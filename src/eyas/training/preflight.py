@@ -166,9 +166,9 @@ def check_learning(
         terms.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     first = dict(zip(criterion.terms, history[0].tolist(), strict=True))
-    sizes = {name: abs(value) for name, value in first.items() if value}  # a term may have nothing to say of these
-    least = min((size for name, size in sizes.items() if name not in criterion.may_vanish), default=1.0)
-    spread = max(sizes.values(), default=least) / max(least, 1e-9)
+    # A term may have nothing to say of these pictures.
+    sizes = [abs(value) for name, value in first.items() if value and name not in criterion.of_any_size]
+    spread = max(sizes) / max(min(sizes), 1e-9) if sizes else 1.0
     shown = ", ".join(f"{name} {value:.2f}" for name, value in first.items())
     finite = all(bool(values.isfinite().all()) for values in history)
     before, after = float(history[0].sum()), float(torch.stack(history[1:]).sum(dim=1).min())
