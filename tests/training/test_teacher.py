@@ -174,14 +174,11 @@ def test_learning_is_accumulated_and_timed(short: Recipe, teacher: Path, tmp_pat
 
 
 def test_two_processes_learn_from_one_teacher(short: Recipe, teacher: Path, tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
     recipe = evolve(with_teacher(short, teacher), data={"batch_size": 3}, trainer={"devices": 2, "max_steps": 2})
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
-    script.write_text(
-        "import sys\nfrom eyas.cli.main import main\n"
-        f"sys.exit(main(['train', '--config', {str(tmp_path / 'recipe.json')!r}, '--out', {str(tmp_path / 'run')!r}]))\n"
-    )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, "-m", "eyas", "train", "--config", str(tmp_path / "recipe.json")]
+    command += ["--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert header(tmp_path / "run" / layout.STEPS)[-3:] == list(KNOWLEDGE)
     assert [parent.get("role") for parent in Card.verify(tmp_path / "run").parents] == [None, None, "teacher"]
