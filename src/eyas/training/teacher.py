@@ -106,19 +106,15 @@ def taught(
             expected="a teacher whose head is of the student's kind",
             fix="leave --teacher out, or give --distill.features 1, which fits all heads",
         )
-    columns = None
-    if any(KNOWLEDGE[name].dense for name in kinds):
-        columns = _columns(weights, classes)
+    columns = _columns(weights, classes) if any(KNOWLEDGE[name].dense for name in kinds) else None
     own_input, its_input = recipe.data.input_spec(), weights.input or InputSpec()
     widths = [(own.shape[1], other.shape[1]) for own, other in zip(student.features, teacher.features, strict=True)]
     notes = [f"learning from {weights.path}: {', '.join(kinds)}"]
     if weights.input is not None and its_input.height != own_input.height:
         notes.append(f"note: the teacher was trained at {its_input.height} pixels, here it sees {own_input.height}")
     notes += [f"note: distill.{name} is left out: {why}" for name, why in obstacles.items()]
-    return Distillation(criterion, Teacher(its, columns, its_input.scale / own_input.scale), settings, widths), [
-        *notes,
-        *weights.notes,
-    ]
+    asked = Teacher(its, columns, its_input.scale / own_input.scale)
+    return Distillation(criterion, asked, settings, widths), [*notes, *weights.notes]
 
 
 def _obstacle(name: str, student: Said, teacher: Said) -> str:
