@@ -52,12 +52,14 @@ class Criterion(nn.Module):
 
     Attributes:
         terms: the names of what `forward` returns, in this order: columns of the tables, curves, the progress line.
+        of_any_size: names of terms whose size says nothing of whether all is well; the others shall be of similar size.
         static: whether `forward` also takes `PaddedTruth`, and then has no shape that depends on what its tensors hold
             and never waits for the device: no `nonzero`, boolean index, `item`. The step can be a CUDA graph then.
         reduce: averages a scalar over the processes that train together; the identity where there is one only.
     """
 
     terms: tuple[str, ...] = ()
+    of_any_size: frozenset[str] = frozenset()
     static = False
 
     def __init__(self, reduce: Reduce | None = None) -> None:
@@ -79,6 +81,24 @@ class Criterion(nn.Module):
             batch: the truth.
         """
         raise NotImplementedError
+
+    def terms_of(self, net: nn.Module, images: Tensor, batch: TruthBatch) -> dict[str, Tensor]:
+        """Return the terms for what a network says of a batch of images; all training asks here.
+
+        A criterion that looks at more than the head's output, at the images or the network's features, does it here.
+
+        Args:
+            net: the network, in training mode.
+            images: float [N, 3, H, W], as it takes them.
+            batch: their truth.
+        """
+        terms: dict[str, Tensor] = self(net(images), batch)
+        return terms
+
+    @property
+    def beside(self) -> tuple[nn.Module, ...]:
+        """Return the networks that it runs beside the trained one, on its device and no part of its state."""
+        return ()
 
 
 def set_progress(criterion: nn.Module, progress: float) -> None:

@@ -43,13 +43,16 @@ class DetectionNet(nn.Module):
         """Return how many classes the head tells apart."""
         return len(self.vocabulary)
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Tensor, *, features: bool = False) -> Any:
         """Return the head's raw output, of "ndfl" a `HeadOutput`.
 
         Args:
             images: float [B, 3, H, W], RGB in 0..1; H and W are multiples of 32.
+            features: return (p3, p4, p5) and the output: what the head sees beside what it says of it.
         """
-        return self.heads(*self.neck(*self.backbone(images)))
+        levels = self.neck(*self.backbone(images))
+        output = self.heads(*levels)
+        return (levels, output) if features else output
 
 
 def head_row_of(net: nn.Module) -> HeadRow:

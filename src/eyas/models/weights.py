@@ -153,20 +153,25 @@ def transfer(
     if from_classes is not None:
         _check_names(state, from_classes, "the weights", marks)
     _check_names(own, to_classes, "the model", marks)
-    source = {_plain(name): row for row, name in enumerate(from_classes or ())}
-    pairs = [(row, source[_plain(name)]) for row, name in enumerate(to_classes) if _plain(name) in source]
+    rows_of = matching_rows(from_classes or (), to_classes)
     merged = dict(state)
     for name, tensor in own.items():
         if name in state and any(mark in name for mark in marks):
             rows = tensor.clone()
             if state[name].shape[1:] != rows.shape[1:]:
                 continue  # a model of another size: the check below says so
-            for to_row, from_row in pairs:
+            for to_row, from_row in rows_of.items():
                 rows[to_row] = state[name][from_row]
             merged[name] = rows
     check_state(merged, net, "weights")
     net.load_state_dict(merged)
-    return tuple(to_classes[row] for row, _ in pairs)
+    return tuple(to_classes[row] for row in rows_of)
+
+
+def matching_rows(from_classes: Sequence[str], to_classes: Sequence[str]) -> dict[int, int]:
+    """Return for each row of `to_classes` that `from_classes` also name the row there; see `transfer` for the names."""
+    source = {_plain(name): row for row, name in enumerate(from_classes)}
+    return {row: source[_plain(name)] for row, name in enumerate(to_classes) if _plain(name) in source}
 
 
 def with_own_head(state: State, net: DetectionNet) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from eyas.training.data import DetectionData
 from eyas.training.network import backbone_start, resolve_spec
 from eyas.training.origin import read_parents, write_origin
 from eyas.training.recipe import Recipe
+from eyas.training.teacher import teacher_as_parent
 from eyas.types import DETECT
 
 PACKAGES = ("eyas", "torch", "lightning", "numpy", "opencv-python-headless", "simplejpeg", "hotcoco", "safetensors")
@@ -115,7 +116,7 @@ def finish_run(
 
 
 def parents(recipe: Recipe, data: DetectionData) -> list[dict[str, str]]:
-    """Return what the run was made from: the dataset, by the hash of its index, and the weights it started from.
+    """Return what the run was made from: the dataset, by the hash of its index, its weights' start, and its teacher.
 
     A parent's "licence" is that of its weights, where it is known: the run's own card says it too.
     """
@@ -134,4 +135,6 @@ def parents(recipe: Recipe, data: DetectionData) -> list[dict[str, str]]:
             found.append({"kind": "weights", "path": str(path.resolve()), "sha256": hash_file(weights)})
     elif start := backbone_start(recipe.model):
         found.append(start.as_parent())
+    if recipe.distill.teacher is not None:
+        found.append(teacher_as_parent(Path(recipe.distill.teacher)))
     return found

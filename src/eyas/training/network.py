@@ -28,7 +28,7 @@ from eyas.models.processing import contract_of
 from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import read_state, transfer, with_own_head
 from eyas.training.recipe import ModelRecipe
-from eyas.types import Vocabulary
+from eyas.types import InputSpec, Vocabulary
 
 DEFAULT = "n"
 
@@ -123,6 +123,7 @@ class Weights:
         state: the tensors by name.
         classes: the names of their classes, in label order; None where nothing says them.
         notes: what is to be known of them.
+        input: how images are fed to them; None where nothing says it: as training here does.
     """
 
     path: Path
@@ -130,6 +131,7 @@ class Weights:
     state: Mapping[str, Tensor]
     classes: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
+    input: InputSpec | None = None
 
     @property
     def head(self) -> str:
@@ -137,24 +139,28 @@ class Weights:
         return (zoo.resolve(self.model) if isinstance(self.model, str) else self.model).head
 
 
-def open_weights(path: Path) -> Weights:
+def open_weights(path: Path, where: str = "model.weights") -> Weights:
     """Return the weights of a run, of a file in a run's folder, or of a checkpoint.
 
     Class names come from the run or from the checkpoint itself; how many classes there are says nothing of them.
+
+    Args:
+        path: of the folder or the file.
+        where: the option or field that it was given by.
 
     Raises:
         UserError: there is no such file, or it can't be read.
     """
     folder = path if path.is_dir() else run_of(path)
     if not path.exists():
-        raise UserError(f"There are no weights at {path}.", where="model.weights")
+        raise UserError(f"There are no weights at {path}.", where=where)
     if folder is not None:
         if path.is_dir():
             RunFolder(folder).verify()
         run = Run.read(folder)
         spec = YoloNasSpec.from_dict(run.config.model["spec"])
-        state = read_state(run.weights) if path.is_dir() else read_checkpoint(path).state
-        return Weights(path, name_of(spec) or spec, state, run.config.classes, _licence_of(folder))
+        state = read_state(run.trained_weights()) if path.is_dir() else read_checkpoint(path).state
+        return Weights(path, name_of(spec) or spec, state, run.config.classes, _licence_of(folder), run.config.input)
     checkpoint = read_checkpoint(path)
     names: tuple[str, ...] | None = checkpoint.classes or None
     notes: tuple[str, ...] = ()

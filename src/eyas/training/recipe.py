@@ -11,6 +11,7 @@ from typing import Any, Literal
 from eyas.checks import check_whole
 from eyas.data.policy import AugmentPolicy
 from eyas.errors import UserError
+from eyas.losses.distill_settings import DistillSettings
 from eyas.losses.settings import LossSettings
 from eyas.types import InputSpec
 
@@ -185,6 +186,7 @@ class Recipe:
     augment: AugmentPolicy = field(default_factory=AugmentPolicy)
     optim: OptimRecipe = field(default_factory=OptimRecipe)
     loss: LossSettings = field(default_factory=LossSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
     trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
 
     def __post_init__(self) -> None:
