@@ -14,10 +14,13 @@ from torch import nn
 from eyas.models.detection_net import DetectionNet
 from eyas.models.heads.ndfl import Head
 from eyas.models.spec import YoloNasSpec
+from eyas.training import optim
 from eyas.training.experiment import Experiment
 
 BASELINE = "AdamW 2e-3"
 MUON = "Muon 1e-2"
+BCE = "Muon 1e-2, BCE"
+FLAT = "Muon 1e-2, BCE, flat half"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,25 @@ def equal_bins(experiment: Experiment) -> None:
                 module.reg_pred.bias.zero_()
 
 
+def sgd_factor(factor: float) -> Callable[[Experiment], None]:
+    """Return what sets how many times the rate of the kernels all else has, in this process."""
+
+    def change(_: Experiment) -> None:
+        optim.SGD_FACTOR = factor
+
+    return change
+
+
+def of_bce(group: str, recipe: Mapping[str, Any] | None = None, **others: Any) -> Variant:
+    """Return a change of the recipe with Muon and cross-entropy."""
+    return Variant(group, recipe or {}, of=BCE, **others)
+
+
+def of_flat(group: str, recipe: Mapping[str, Any] | None = None, **others: Any) -> Variant:
+    """Return a change of the recipe with Muon, cross-entropy and half of the time at the full rate."""
+    return Variant(group, recipe or {}, of=FLAT, **others)
+
+
 def of_muon(group: str, recipe: Mapping[str, Any] | None = None, **others: Any) -> Variant:
     """Return a change of the recipe with Muon."""
     return Variant(group, recipe or {}, of=MUON, **others)
@@ -81,35 +103,45 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType({
     MUON: Variant("optimizer", {"optim.optimizer": "muon", "optim.lr": 1e-2}),
     "Muon 2e-2": Variant("optimizer", {"optim.optimizer": "muon", "optim.lr": 2e-2}),
     "Muon 4e-2": Variant("optimizer", {"optim.optimizer": "muon", "optim.lr": 4e-2}),
-    # What follows changes the recipe with Muon.
-    "+ batch 8": of_muon("batch", {"data.batch_size": 8}),
-    "+ batch 32": of_muon("batch", {"data.batch_size": 32}),
-    "+ no mosaic": of_muon("augmentation", {"augment.mosaic": 0.0, "augment.mixup": 0.0}, closing=0.0),
-    "+ mosaic 0.5": of_muon("augmentation", {"augment.mosaic": 0.5}),
-    "+ closing 30 %": of_muon("augmentation", closing=0.3),
-    "+ closing 50 %": of_muon("augmentation", closing=0.5),
-    "+ no mixup": of_muon("augmentation", {"augment.mixup": 0.0}),
-    "+ scale 0.75-1.33": of_muon("augmentation", {"augment.scale": (0.75, 1.33)}),
-    "+ BatchNorm momentum 0.1": of_muon("normalization", change=batch_norm("momentum", 0.1)),
-    "+ BatchNorm eps 1e-5": of_muon("normalization", change=batch_norm("eps", 1e-5)),
-    "+ SiLU": of_muon("activation", spec={"activation": "silu"}),
-    "+ hard-swish": of_muon("activation", spec={"activation": "hardswish"}),
-    "+ conflicts over all": of_muon("assignment", {"loss.assigner.conflicts": "all"}),
-    "+ top-k 10": of_muon("assignment", {"loss.assigner.top_k": 10}),
-    "+ top-k 7": of_muon("assignment", {"loss.assigner.top_k": 7}),
-    "+ alpha 0.5": of_muon("assignment", {"loss.assigner.alpha": 0.5}),
-    "+ beta 4": of_muon("assignment", {"loss.assigner.beta": 4.0}),
-    "+ IoU weight 5": of_muon("loss", {"loss.iou_weight": 5.0}),
-    "+ DFL weight 1.5": of_muon("loss", {"loss.dfl_weight": 1.5}),
-    "+ class weight 2": of_muon("loss", {"loss.class_weight": 2.0}),
-    "+ BCE on quality": of_muon("loss", {"loss.classification": "bce"}),
+    # Changes of the recipe with Muon.
+    BCE: of_muon("loss", {"loss.classification": "bce"}),
     "+ quality focal": of_muon("loss", {"loss.classification": "quality_focal"}),
-    "+ flat half, then cosine": of_muon("schedule", {"optim.flat": 0.5}),
-    "+ EMA to 0.998": of_muon("average", {"optim.ema": 0.998}),
-    "+ weight decay 0.005": of_muon("weight decay", {"optim.weight_decay": 0.005}),
-    "+ weight decay 0.1": of_muon("weight decay", {"optim.weight_decay": 0.1}),
-    "+ equal bins": of_muon("initial boxes", change=equal_bins),
-    "+ fp32": of_muon("precision", {"trainer.precision": "32-true"}),
+    "+ flat half": of_muon("schedule", {"optim.flat": 0.5}),
+    # Changes of that with cross-entropy.
+    FLAT: of_bce("schedule", {"optim.flat": 0.5}),
+    # Changes of that with half of the time at the full rate.
+    "+ batch 8": of_flat("batch", {"data.batch_size": 8}),
+    "+ batch 32": of_flat("batch", {"data.batch_size": 32}),
+    "+ no mosaic": of_flat("augmentation", {"augment.mosaic": 0.0, "augment.mixup": 0.0}, closing=0.0),
+    "+ mosaic 0.5": of_flat("augmentation", {"augment.mosaic": 0.5}),
+    "+ closing 30 %": of_flat("augmentation", closing=0.3),
+    "+ closing 50 %": of_flat("augmentation", closing=0.5),
+    "+ no mixup": of_flat("augmentation", {"augment.mixup": 0.0}),
+    "+ scale 0.75-1.33": of_flat("augmentation", {"augment.scale": (0.75, 1.33)}),
+    "+ BatchNorm momentum 0.1": of_flat("normalization", change=batch_norm("momentum", 0.1)),
+    "+ BatchNorm eps 1e-5": of_flat("normalization", change=batch_norm("eps", 1e-5)),
+    "+ SiLU": of_flat("activation", spec={"activation": "silu"}),
+    "+ hard-swish": of_flat("activation", spec={"activation": "hardswish"}),
+    "+ conflicts over all": of_flat("assignment", {"loss.assigner.conflicts": "all"}),
+    "+ top-k 10": of_flat("assignment", {"loss.assigner.top_k": 10}),
+    "+ top-k 7": of_flat("assignment", {"loss.assigner.top_k": 7}),
+    "+ alpha 0.5": of_flat("assignment", {"loss.assigner.alpha": 0.5}),
+    "+ beta 4": of_flat("assignment", {"loss.assigner.beta": 4.0}),
+    "+ IoU weight 5": of_flat("loss", {"loss.iou_weight": 5.0}),
+    "+ DFL weight 1.5": of_flat("loss", {"loss.dfl_weight": 1.5}),
+    "+ class weight 0.5": of_flat("loss", {"loss.class_weight": 0.5}),
+    "+ flat 0.75": of_flat("schedule", {"optim.flat": 0.75}),
+    "+ flat 0.25": of_flat("schedule", {"optim.flat": 0.25}),
+    "+ rate 5e-3": of_flat("rate", {"optim.lr": 5e-3}),
+    "+ rate 2e-2": of_flat("rate", {"optim.lr": 2e-2}),
+    "+ SGD at the same rate": of_flat("optimizer", change=sgd_factor(1.0)),
+    "+ SGD at 20 times the rate": of_flat("optimizer", change=sgd_factor(20.0)),
+    "+ dual head": of_flat("head", {"model.head": "dual"}),
+    "+ EMA to 0.998": of_flat("average", {"optim.ema": 0.998}),
+    "+ weight decay 0.005": of_flat("weight decay", {"optim.weight_decay": 0.005}),
+    "+ weight decay 0.1": of_flat("weight decay", {"optim.weight_decay": 0.1}),
+    "+ equal bins": of_flat("initial boxes", change=equal_bins),
+    "+ fp32": of_flat("precision", {"trainer.precision": "32-true"}),
 })  # fmt: skip
 
 
