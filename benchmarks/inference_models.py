@@ -19,6 +19,7 @@ from eyas.artifacts.card import hash_file
 from eyas.artifacts.layout import CONFIG, WEIGHTS
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run, RunConfig
+from eyas.benchmark.images import write_pictures
 from eyas.compile.bundle import graph_precision
 from eyas.compile.dialect import quantize, weight_bits
 from eyas.compile.int8 import check_int8
@@ -28,7 +29,6 @@ from eyas.compile.target import Sides, run_builder, target_info
 from eyas.compile.verify import letterboxed
 from eyas.decode import read_image
 from eyas.models import weights, zoo
-from eyas.runtime.bench_picture import write_pictures
 from eyas.runtime.machine import processor
 from eyas.types import InputSpec, UInt8Array
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from tests.serve.bundles import jpeg, picture, write_bundle
 
+from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError
 from eyas.serve import keeper
-from eyas.serve.api import Answer, Engine, ModelKey, Options, Request
+from eyas.serve.api import Answer, Engine, Options, Request
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from tests.serve.bundles import jpeg, write_bundle
 
-from eyas.serve.api import Answer, ModelKey, Request
+from eyas.artifacts.model_key import ModelKey
+from eyas.serve.api import Answer, Request
 from eyas.serve.engine import LocalEngine
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from eyas.serve.api import ModelKey, ModelStatus, Request
+from eyas.artifacts.model_key import ModelKey
+from eyas.serve.api import ModelStatus, Request
 from eyas.serve.errors import ServeError
 from eyas.serve.route import AliasRouter, Split, SplitRouter, unknown
 

@@ -12,7 +12,7 @@ from eyas.errors import UserError
 from eyas.text import say
 
 if TYPE_CHECKING:
-    from eyas.serve.cluster.settings import ClusterSettings
+    from eyas.cluster.settings import ClusterSettings
     from eyas.serve.observe.events import EventSettings
     from eyas.serve.route import Router
     from eyas.serve.server_settings import ServerSettings, Tls
@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     if args.registry is not None or args.model:
         registered = Registered(args.registry, tuple(args.model))
     if args.on == "ray":
-        from eyas.serve.cluster.launch import serve_on_ray
+        from eyas.cluster.launch import serve_on_ray
 
         if router is not None:
             raise UserError("On a cluster requests are not shared out by weight yet.", fix="leave out its options")
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _cluster(args: argparse.Namespace) -> ClusterSettings:
-    from eyas.serve.cluster.settings import ClusterSettings
+    from eyas.cluster.settings import ClusterSettings
 
     if args.admin_port is not None or args.admin_grpc_port is not None:
         raise UserError("On a cluster the models are those that the command names.", fix="leave out the admin's ports")

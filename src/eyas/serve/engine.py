@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from eyas.serve.api import Answer, ModelKey, ModelStatus, Request, timing_of
+from eyas.artifacts.model_key import ModelKey
+from eyas.serve.api import Answer, ModelStatus, Request, timing_of
 from eyas.serve.asking import labels_of, thresholds_of
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import WIRES, Refused, ServeError, all_refused

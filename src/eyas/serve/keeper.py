@@ -8,9 +8,9 @@ from pathlib import Path
 from time import monotonic
 
 from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError
 from eyas.runtime.machine import usable_cores
-from eyas.serve.api import ModelKey
 from eyas.serve.autoscale import Autoscaler, ScaleConfig, Signal
 from eyas.serve.engine_settings import EngineSettings
 from eyas.serve.errors import ServeError

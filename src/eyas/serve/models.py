@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eyas.artifacts.manifest import Manifest
-from eyas.serve.api import ModelKey, ModelStatus, State
+from eyas.artifacts.model_key import ModelKey
+from eyas.serve.api import ModelStatus, State
 from eyas.serve.autoscale import Autoscaler
 from eyas.serve.errors import ServeError
 from eyas.serve.route import CHAMPION, unknown

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from eyas.artifacts.model_key import ModelKey
 from eyas.errors import suggest
-from eyas.serve.api import ModelKey, ModelStatus, Request
+from eyas.serve.api import ModelStatus, Request
 from eyas.serve.errors import ServeError
 
 CHAMPION = "champion"

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from tests.serve.bundles import CLASSES, jpeg, picture, write_bundle
 
+from eyas.child_process import pages
 from eyas.serve.errors import Refused
 from eyas.serve.workers.base import Broken, Found, Lost, Outcome, Ran, Task, WorkerFailed, WorkerSpec
-from eyas.serve.workers.process import pages
 from eyas.serve.workers.supervisor import ProcessWorker
 from eyas.types import Thresholds
 

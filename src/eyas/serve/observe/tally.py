@@ -12,7 +12,8 @@ import numpy.typing as npt
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from eyas.serve.api import Answer, ModelKey, Timing
+from eyas.artifacts.model_key import ModelKey
+from eyas.serve.api import Answer, Timing
 from eyas.types import Detections
 
 MAX_MODELS = 64  # label values for (model, version)

@@ -9,6 +9,7 @@ from starlette.requests import Request as Http
 from starlette.responses import Response
 
 from eyas.errors import UserError
+from eyas.registry.base import check_alias
 from eyas.serve import jsons
 from eyas.serve.api import ModelStatus
 from eyas.serve.errors import ServeError
@@ -16,7 +17,6 @@ from eyas.serve.limits import check_model
 from eyas.serve.oip.detection import find_model, model_metadata, repository_index, server_metadata, to_request
 from eyas.serve.oip.rest import HEADER, answer_body, json_size, parse_request
 from eyas.serve.oip.tensors import quoted
-from eyas.serve.registry.base import check_alias
 from eyas.serve.rest.disconnect import while_connected
 from eyas.serve.rest.layers import context_of
 from eyas.serve.rest.replies import JSON, reply

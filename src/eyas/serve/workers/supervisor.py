@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from eyas.child_process import private_memory
 from eyas.serve.errors import Refused
 from eyas.serve.workers.base import (
     Done,
@@ -23,7 +24,6 @@ from eyas.serve.workers.base import (
     WorkerSpec,
     too_slow,
 )
-from eyas.serve.workers.process import private_memory
 from eyas.serve.workers.protocol import (
     BadMessage,
     Message,
