@@ -1,4 +1,4 @@
-"""Finds where learning is lost: one change of the default recipe at a time, in equal processor time, to the end.
+"""Finds where learning is lost: one change of a recipe at a time, in equal processor time, to the end.
 
     python -m benchmarks.ablate screen --data bccd=DIR --data cards=DIR [--only NAME ...]
     python -m benchmarks.ablate final --data bccd=DIR --data cards=DIR --only NAME ...
@@ -34,7 +34,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.ablate_page import write
-from benchmarks.ablate_variants import BASELINE, VARIANTS
+from benchmarks.ablate_variants import BASELINE, VARIANTS, whole
 
 from eyas.data.formats import load_dataset
 
@@ -132,7 +132,8 @@ def work(stage_name: str, cell: tuple[str, str, int], roots: Mapping[str, str], 
     if baseline not in results.rows:
         results.put(baseline, in_process({**fixed, "variant": BASELINE, "kind": "cost"}, core))
     if own not in results.rows:
-        same = set(VARIANTS[name].recipe) <= FREE and not VARIANTS[name].spec and VARIANTS[name].closing is None
+        variant = whole(name)
+        same = set(variant.recipe) <= FREE and not variant.spec and variant.closing is None
         costs = {"default": 1.0, "variant": 1.0} if same else in_process({**fixed, "kind": "cost"}, core)
         results.put(own, costs)
     epochs = 60 * stage.minutes / (results.rows[baseline]["default"] * images)

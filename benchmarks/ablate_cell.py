@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.ablate_variants import BASELINE, VARIANTS, Variant
+from benchmarks.ablate_variants import BASELINE, Variant, whole
 from rich.console import Console
 from torch import nn
 
@@ -105,7 +105,7 @@ def cost(cell: dict[str, Any], folder: Path) -> dict[str, float]:
     The default is "images" wide in batches of its own size, the variant in its own.
     """
     sides = []
-    for name, variant in (("default", VARIANTS[BASELINE]), ("variant", VARIANTS[cell["variant"]])):
+    for name, variant in (("default", whole(BASELINE)), ("variant", whole(cell["variant"]))):
         experiment = made(variant, cell, folder.with_name(f"{folder.name}-{name}"), epochs=1000)
         images = experiment.recipe.data.batch_size
         steps = max(2, round(STEPS * 16 / images))
@@ -124,7 +124,7 @@ def cost(cell: dict[str, Any], folder: Path) -> dict[str, float]:
 def train(cell: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return what a whole run reached, by its last weights' average, and what it took."""
     wall, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
-    experiment = made(VARIANTS[cell["variant"]], cell, folder, cell["epochs"])
+    experiment = made(whole(cell["variant"]), cell, folder, cell["epochs"])
     quiet = Console(quiet=True)
     with StopSignals() as signals:
         run(experiment, signals, console=quiet)
@@ -132,8 +132,8 @@ def train(cell: dict[str, Any], folder: Path) -> dict[str, Any]:
         row = list(csv.DictReader(file))[-1]
     after = resource.getrusage(resource.RUSAGE_SELF)
     return {
-        "ap": float(row["ap"]),
-        "ap50": float(row["ap50"]),
+        "ap": float(row["AP"]),
+        "ap50": float(row["AP50"]),
         "epochs": cell["epochs"],
         "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "wall_s": round(time.monotonic() - wall, 1),

@@ -7,20 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablate_variants import BASELINE, VARIANTS
+from benchmarks.ablate_variants import VARIANTS
+from benchmarks.race_report import interval
 
-# 97.5 % points of Student's t with 1, 2, ... degrees of freedom.
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 PAGE = Path(__file__).parent / "ablation.md"
 START, END = "<!-- tables: written by `python -m benchmarks.ablate page` -->", "<!-- end of the tables -->"
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Return the mean and half of its 95 % interval; 0 of a single value."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, 0.0
-    return mean, T[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5
 
 
 def aps(rows: Mapping[str, Any], stage: str, data: str, name: str) -> dict[int, float]:
@@ -33,31 +24,28 @@ def aps(rows: Mapping[str, Any], stage: str, data: str, name: str) -> dict[int, 
     }
 
 
-def table(rows: Mapping[str, Any], stage: str, sets: list[str]) -> Iterator[str]:
-    """Yield the lines of a stage's table, the best first."""
-    default = {data: aps(rows, stage, data, BASELINE) for data in sets}
+def table(rows: Mapping[str, Any], stage: str, sets: list[str], base: str) -> Iterator[str]:
+    """Yield the lines of a table of the changes of a variant, the best first."""
+    compared = {data: aps(rows, stage, data, base) for data in sets}
     found = []
-    for name in VARIANTS:
+    for name in (base, *(name for name, variant in VARIANTS.items() if variant.of == base)):
         own = {data: aps(rows, stage, data, name) for data in sets}
         if not all(own.values()):
             continue
         cells, gains = [], []
         for data in sets:
-            mean, half = interval(list(own[data].values()))
-            shared = sorted(set(own[data]) & set(default[data]))
-            gain, gain_half = interval([own[data][seed] - default[data][seed] for seed in shared])
-            epochs = rows[f"{stage} | {data} | {name} | {shared[0]}"]["epochs"]
-            few = len(own[data]) < 2
-            cells.append(f"{mean:.1f}" + ("" if few else f" ± {half:.1f}"))
-            cells.append("" if name == BASELINE else f"{gain:+.1f}" + ("" if few else f" ± {gain_half:.1f}"))
-            cells.append(str(epochs))
-            gains.append(gain)
+            shared = sorted(set(own[data]) & set(compared[data]))
+            gain = interval([own[data][seed] - compared[data][seed] for seed in shared])
+            epochs = str(rows[f"{stage} | {data} | {name} | {shared[0]}"]["epochs"])
+            difference = f"{'+' if gain.mean >= 0 else ''}{gain}"
+            cells += [str(interval(list(own[data].values()))), "" if name == base else difference, epochs]
+            gains.append(gain.mean)
         found.append((statistics.fmean(gains), name, cells))
-    head = " | ".join(f"{data}: AP | against default | epochs" for data in sets)
-    yield f"| variant | concerns | {head} | both |"
+    head = " | ".join(f"{data}: AP | difference | epochs" for data in sets)
+    yield f"| of {base} | concerns | {head} | mean difference |"
     yield "|---|---|" + "---:|" * (3 * len(sets) + 1)
     for gain, name, cells in sorted(found, reverse=True, key=lambda one: one[0]):
-        both = "" if name == BASELINE else f"{gain:+.1f}"
+        both = "" if name == base else f"{gain:+.1f}"
         yield f"| {name} | {VARIANTS[name].group} | {' | '.join(cells)} | {both} |"
 
 
@@ -67,7 +55,11 @@ def write(rows: Mapping[str, Any], titles: Mapping[str, str]) -> None:
     for stage, title in titles.items():
         sets = sorted({key.split(" | ")[1] for key in rows if key.startswith(f"{stage} | ")})
         if sets:
-            lines += [f"### {title}", "", *table(rows, stage, sets), ""]
+            bases = dict.fromkeys(variant.of for variant in VARIANTS.values() if variant.of)
+            tables = [list(table(rows, stage, sets, base)) for base in bases]
+            lines += [f"### {title}", ""]
+            for one in tables:
+                lines += [*one, ""] if len(one) > 3 else []
     text = PAGE.read_text(encoding="utf-8")
     before, after = text[: text.index(START)], text[text.index(END) :]
     PAGE.write_text(before + START + "\n\n" + "\n".join(lines) + "\n" + after, encoding="utf-8")

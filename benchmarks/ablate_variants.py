@@ -1,4 +1,4 @@
-"""What the ablation tries: the default recipe, and one change of it a row."""
+"""What the ablation tries: a recipe, and one change of it a row."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from eyas.models.heads.ndfl import Head
 from eyas.models.spec import YoloNasSpec
 from eyas.training.experiment import Experiment
 
+BASELINE = "AdamW 2e-3"
+MUON = "Muon 1e-2"
+
 
 @dataclass(frozen=True)
 class Variant:
-    """A change of the default recipe.
+    """A change of a recipe.
 
     Attributes:
         group: what of the recipe it concerns.
@@ -27,6 +30,7 @@ class Variant:
         spec: fields of the model's spec that it sets.
         closing: the share of the epochs that see single images; the recipe's own if None.
         change: what it does to an experiment that is built.
+        of: the variant that it changes, "" for the baseline, which is no change of another.
     """
 
     group: str
@@ -34,6 +38,7 @@ class Variant:
     spec: Mapping[str, Any] = field(default_factory=dict)
     closing: float | None = None
     change: Callable[[Experiment], None] | None = None
+    of: str = BASELINE
 
     def spec_of(self, spec: YoloNasSpec) -> YoloNasSpec:
         """Return the spec with the variant's fields."""
@@ -60,40 +65,68 @@ def equal_bins(experiment: Experiment) -> None:
                 module.reg_pred.bias.zero_()
 
 
-BASELINE = "default"
+def of_muon(group: str, recipe: Mapping[str, Any] | None = None, **others: Any) -> Variant:
+    """Return a change of the recipe with Muon."""
+    return Variant(group, recipe or {}, of=MUON, **others)
+
+
 VARIANTS: Mapping[str, Variant] = MappingProxyType({
-    BASELINE: Variant("default"),
-    "batch 8": Variant("batch and rate", {"data.batch_size": 8}),
-    "batch 4": Variant("batch and rate", {"data.batch_size": 4, "optim.lr": 1.4e-3}),
-    "batch 32": Variant("batch and rate", {"data.batch_size": 32, "optim.lr": 2.8e-3}),
-    "lr 1e-3": Variant("batch and rate", {"optim.lr": 1e-3}),
-    "lr 4e-3": Variant("batch and rate", {"optim.lr": 4e-3}),
+    BASELINE: Variant("default", of=""),
+    "AdamW 1e-3": Variant("rate", {"optim.lr": 1e-3}),
+    "AdamW 4e-3": Variant("rate", {"optim.lr": 4e-3}),
+    "AdamW 8e-3": Variant("rate", {"optim.lr": 8e-3}),
+    "batch 8": Variant("batch", {"data.batch_size": 8}),
     "no mosaic": Variant("augmentation", {"augment.mosaic": 0.0, "augment.mixup": 0.0}, closing=0.0),
-    "mosaic 0.5": Variant("augmentation", {"augment.mosaic": 0.5}),
-    "closing 30 %": Variant("augmentation", closing=0.3),
-    "closing 50 %": Variant("augmentation", closing=0.5),
-    "no mixup": Variant("augmentation", {"augment.mixup": 0.0}),
-    "scale 0.75-1.33": Variant("augmentation", {"augment.scale": (0.75, 1.33)}),
-    "BatchNorm momentum 0.1": Variant("normalization", change=batch_norm("momentum", 0.1)),
-    "BatchNorm eps 1e-5": Variant("normalization", change=batch_norm("eps", 1e-5)),
-    "SiLU": Variant("activation", spec={"activation": "silu"}),
-    "hard-swish": Variant("activation", spec={"activation": "hardswish"}),
-    "conflicts over all": Variant("assignment", {"loss.assigner.conflicts": "all"}),
-    "top-k 10": Variant("assignment", {"loss.assigner.top_k": 10}),
-    "top-k 7": Variant("assignment", {"loss.assigner.top_k": 7}),
-    "alpha 0.5": Variant("assignment", {"loss.assigner.alpha": 0.5}),
-    "beta 4": Variant("assignment", {"loss.assigner.beta": 4.0}),
-    "IoU weight 5": Variant("loss", {"loss.iou_weight": 5.0}),
-    "DFL weight 1.5": Variant("loss", {"loss.dfl_weight": 1.5}),
-    "class weight 2": Variant("loss", {"loss.class_weight": 2.0}),
-    "BCE on quality": Variant("loss", {"loss.classification": "bce"}),
-    "quality focal": Variant("loss", {"loss.classification": "quality_focal"}),
-    "Muon": Variant("optimizer", {"optim.optimizer": "muon"}),
-    "Muon, lr 5e-3": Variant("optimizer", {"optim.optimizer": "muon", "optim.lr": 5e-3}),
-    "flat half, then cosine": Variant("schedule", {"optim.flat": 0.5}),
-    "EMA to 0.998": Variant("average", {"optim.ema": 0.998}),
-    "weight decay 0.005": Variant("weight decay", {"optim.weight_decay": 0.005}),
-    "weight decay 0.1": Variant("weight decay", {"optim.weight_decay": 0.1}),
-    "fp32": Variant("precision", {"trainer.precision": "32-true"}),
-    "equal bins": Variant("initial boxes", change=equal_bins),
+    "Muon 3e-3": Variant("optimizer", {"optim.optimizer": "muon", "optim.lr": 3e-3}),
+    MUON: Variant("optimizer", {"optim.optimizer": "muon", "optim.lr": 1e-2}),
+    "Muon 2e-2": Variant("optimizer", {"optim.optimizer": "muon", "optim.lr": 2e-2}),
+    "Muon 4e-2": Variant("optimizer", {"optim.optimizer": "muon", "optim.lr": 4e-2}),
+    # What follows changes the recipe with Muon.
+    "+ batch 8": of_muon("batch", {"data.batch_size": 8}),
+    "+ batch 32": of_muon("batch", {"data.batch_size": 32}),
+    "+ no mosaic": of_muon("augmentation", {"augment.mosaic": 0.0, "augment.mixup": 0.0}, closing=0.0),
+    "+ mosaic 0.5": of_muon("augmentation", {"augment.mosaic": 0.5}),
+    "+ closing 30 %": of_muon("augmentation", closing=0.3),
+    "+ closing 50 %": of_muon("augmentation", closing=0.5),
+    "+ no mixup": of_muon("augmentation", {"augment.mixup": 0.0}),
+    "+ scale 0.75-1.33": of_muon("augmentation", {"augment.scale": (0.75, 1.33)}),
+    "+ BatchNorm momentum 0.1": of_muon("normalization", change=batch_norm("momentum", 0.1)),
+    "+ BatchNorm eps 1e-5": of_muon("normalization", change=batch_norm("eps", 1e-5)),
+    "+ SiLU": of_muon("activation", spec={"activation": "silu"}),
+    "+ hard-swish": of_muon("activation", spec={"activation": "hardswish"}),
+    "+ conflicts over all": of_muon("assignment", {"loss.assigner.conflicts": "all"}),
+    "+ top-k 10": of_muon("assignment", {"loss.assigner.top_k": 10}),
+    "+ top-k 7": of_muon("assignment", {"loss.assigner.top_k": 7}),
+    "+ alpha 0.5": of_muon("assignment", {"loss.assigner.alpha": 0.5}),
+    "+ beta 4": of_muon("assignment", {"loss.assigner.beta": 4.0}),
+    "+ IoU weight 5": of_muon("loss", {"loss.iou_weight": 5.0}),
+    "+ DFL weight 1.5": of_muon("loss", {"loss.dfl_weight": 1.5}),
+    "+ class weight 2": of_muon("loss", {"loss.class_weight": 2.0}),
+    "+ BCE on quality": of_muon("loss", {"loss.classification": "bce"}),
+    "+ quality focal": of_muon("loss", {"loss.classification": "quality_focal"}),
+    "+ flat half, then cosine": of_muon("schedule", {"optim.flat": 0.5}),
+    "+ EMA to 0.998": of_muon("average", {"optim.ema": 0.998}),
+    "+ weight decay 0.005": of_muon("weight decay", {"optim.weight_decay": 0.005}),
+    "+ weight decay 0.1": of_muon("weight decay", {"optim.weight_decay": 0.1}),
+    "+ equal bins": of_muon("initial boxes", change=equal_bins),
+    "+ fp32": of_muon("precision", {"trainer.precision": "32-true"}),
 })  # fmt: skip
+
+
+def lineage(name: str) -> list[Variant]:
+    """Return a variant after those that it changes."""
+    variant = VARIANTS[name]
+    return [*(lineage(variant.of) if variant.of else []), variant]
+
+
+def whole(name: str) -> Variant:
+    """Return a variant with all that it changes of the baseline."""
+    line = lineage(name)
+    return Variant(
+        line[-1].group,
+        {field: value for one in line for field, value in one.recipe.items()},
+        {field: value for one in line for field, value in one.spec.items()},
+        next((one.closing for one in reversed(line) if one.closing is not None), None),
+        next((one.change for one in reversed(line) if one.change is not None), None),
+        line[-1].of,
+    )

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import eyas.training  # noqa: F401  # isort: skip  # first: Lightning's metrics import torchvision where it is installed
 import lightning as L
 import torch
 from torch import nn

@@ -19,6 +19,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import eyas.runtime.openvino_core  # noqa: F401  # before a test imports OpenVINO, which else would fork
+from eyas.models.torchvision_operators import let_torchvision_load
+
+let_torchvision_load()  # before a test imports Lightning, whose metrics import torchvision wherever it is installed
 
 # A shell that starts tests in the background, or `nohup`, has them ignored, which programs inherit.
 for _number in (signal.SIGINT, signal.SIGHUP):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 EPSILON = 1e-9
@@ -58,5 +59,25 @@ def boxes_from_bins(bin_logits: Tensor, anchor_points: Tensor) -> Tensor:
         float [B, A, 4].
     """
     bins = torch.arange(bin_logits.shape[-1], device=bin_logits.device, dtype=bin_logits.dtype)
-    distances = bin_logits.softmax(dim=-1) @ bins
-    return torch.cat([anchor_points - distances[..., :2], anchor_points + distances[..., 2:]], dim=-1)
+    return _around(anchor_points, bin_logits.softmax(dim=-1) @ bins)
+
+
+def boxes_from_distances(side_logits: Tensor, anchor_points: Tensor) -> Tensor:
+    """Return the boxes that one value a side means: xyxy, in the unit of the distances and the points.
+
+    A distance is the softplus of its value: nearly the value itself where that is large, and never below 0, so that
+    each box holds its point and no box is inverted.
+
+    Args:
+        side_logits: float [..., 4], for the sides left, top, right, bottom.
+        anchor_points: float [..., 2], (x, y), which broadcast with them.
+
+    Returns:
+        float [..., 4].
+    """
+    return _around(anchor_points, F.softplus(side_logits))
+
+
+def _around(points: Tensor, distances: Tensor) -> Tensor:
+    """Return the boxes [..., 4] whose sides are so far [..., 4] from the points [..., 2]."""
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)

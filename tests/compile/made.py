@@ -14,6 +14,7 @@ from eyas.artifacts.run import Run, RunConfig
 from eyas.data.shapes import make_shapes
 from eyas.files import write_json
 from eyas.models import weights, zoo
+from eyas.models.heads import HEADS
 from eyas.models.spec import StageSpec, YoloNasSpec
 from eyas.types import InputSpec, Thresholds, UInt8Array
 
@@ -28,17 +29,18 @@ TINY = YoloNasSpec(
 )
 
 
-def write_run(folder: Path, data: Path, size: int = 96) -> Path:
-    """Write a run of the tiny network with random weights, whose recipe names the data set; return its folder."""
+def write_run(folder: Path, data: Path, size: int = 96, spec: YoloNasSpec = TINY) -> Path:
+    """Write a run of a network with random weights, whose recipe names the data set; return its folder."""
     torch.manual_seed(0)
     folder.mkdir(parents=True)
     classes = _classes(data)
-    net = with_random_statistics(zoo.build(TINY, len(classes)))
+    net = with_random_statistics(zoo.build(spec, len(classes)))
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.endswith("cls_pred.bias"):
                 parameter += 3.5  # from the prior of 0.01 to scores that pass the threshold
-    config = RunConfig(zoo.describe(TINY), classes, InputSpec(size, size), Thresholds(confidence=0.05))
+    thresholds = Thresholds(confidence=0.05, suppression=HEADS[spec.head].suppression)
+    config = RunConfig(zoo.describe(spec), classes, InputSpec(size, size), thresholds)
     Run(folder, config).write()
     weights.save_model(net, folder / WEIGHTS)
     write_json(folder / RECIPE, {"data": {"root": str(data), "train": "train", "val": "val"}})

@@ -17,7 +17,7 @@ from eyas.cli.main import EXTRAS
 
 # Not among the extras that are installed here; imported inside a function or skipped over in a test without it.
 OPTIONAL = {"ray", "supervision", "tritonclient"}
-OURS = {"eyas", "tests"}
+OURS = {"eyas", "tests", "benchmarks"}
 
 
 @cache

@@ -56,6 +56,8 @@ OUTSIDE: Mapping[str, frozenset[str]] = {
     "onnxslim": frozenset({"compile"}),
     "openvino": frozenset({"runtime", "compile"}),
     "cuda": frozenset({"runtime"}),
+    "timm": frozenset({"models"}),
+    "torchvision": frozenset(),
     "mlflow": frozenset({"mlflow_store", "registry", "training"}),
     "sqlalchemy": frozenset({"mlflow_store"}),
     "alembic": frozenset({"mlflow_store"}),

@@ -73,7 +73,15 @@ def test_size_is_found_from_shapes(name: str) -> None:
     assert name_of(infer_spec(state)) == name
 
 
-@pytest.mark.parametrize("spec", [*zoo.SPECS, NARROW, dataclasses.replace(IRREGULAR, activation="relu")])
+SPECS = [
+    *zoo.SPECS,
+    NARROW,
+    dataclasses.replace(IRREGULAR, activation="relu"),
+    dataclasses.replace(NARROW, head="dual"),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_any_widths_and_depths_are_found_from_shapes(spec: str | YoloNasSpec) -> None:
     with torch.device("meta"):
         net = zoo.build(spec, 3)

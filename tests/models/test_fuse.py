@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from tests.models.nets import IRREGULAR, meta_net, with_random_statistics
@@ -42,6 +44,20 @@ def test_a_block_is_exactly_one_convolution_of_its_kernel(kernel: int, stride: i
     assert (convolution.kernel_size, convolution.stride) == ((kernel, kernel), (stride, stride))
     x = torch.randn(2, 5, 11, 12, dtype=torch.float64)
     torch.testing.assert_close(small(x), block(x), rtol=1e-12, atol=1e-12)
+
+
+def test_what_only_training_needs_is_dropped() -> None:
+    torch.manual_seed(0)
+    net = with_random_statistics(zoo.build(dataclasses.replace(zoo.resolve("p"), head="dual"), 3))
+    images = torch.rand(1, 3, 96, 64)
+    for small in (fuse_blocks(net), fused(net)):
+        assert not any("dense" in name for name in (*small.state_dict(), *dict(small.named_parameters())))
+        with torch.no_grad():
+            (kept, dense), expected = small(images), net(images).one_to_one
+        assert dense is None
+        assert relative(kept.class_logits, expected.class_logits) < 1e-4
+        assert relative(kept.box_logits, expected.box_logits) < 1e-4
+    assert any("dense" in name for name in net.state_dict())  # the given one has it still
 
 
 def test_a_block_alone_is_fused_too() -> None:

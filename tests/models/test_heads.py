@@ -65,6 +65,15 @@ def test_a_head_is_trained_by_its_criterion(kind: str) -> None:
     assert all(parameter.grad is not None for parameter in net.heads.parameters())
 
 
+def test_of_the_two_branches_the_dense_one_alone_teaches_the_features() -> None:
+    net = built("dual").train()
+    said = net(torch.rand(1, 3, 64, 64))
+    said.one_to_one.class_logits.sum().backward()
+    assert all(parameter.grad is None for parameter in (*net.backbone.parameters(), *net.neck.parameters()))
+    said.dense.class_logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in (*net.backbone.parameters(), *net.neck.parameters()))
+
+
 @pytest.mark.parametrize("kind", HEADS)
 def test_a_heads_rows_of_classes_follow_their_names(kind: str) -> None:
     net, other = built(kind), built(kind)
@@ -143,7 +152,7 @@ def test_the_documentations_head_and_backbone_are_all_that_others_need(monkeypat
     new = {name: key for name, (key, _) in found.items()}
     tables = {name: table for name, (_, table) in found.items()}
     for name, table in tables.items():
-        for module in (detection_net, spec, surgery):
+        for module in (detection_net, spec, surgery) if name == "HEADS" else (backbones,):
             monkeypatch.setattr(module, name, table)
     described = dataclasses.replace(IRREGULAR, head=new["HEADS"], backbone=new["BACKBONES"])
     net = zoo.build_described(json.loads(json.dumps(zoo.describe(described))), Vocabulary(("a", "b", "c")))

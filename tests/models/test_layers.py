@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from eyas.models import zoo
 from eyas.models.csp import Bottleneck, CspLayer, Spp
-from eyas.models.detection_net import initialize
+from eyas.models.first_weights import initialize
 from eyas.models.layers import (
     BLOCKS,
     BN_EPS,

@@ -122,6 +122,32 @@ def test_transfer_between_the_same_classes_in_another_order_gives_the_same_score
 
 
 @pytest.mark.parametrize("fuse", [fused, fuse_blocks])
+def test_weights_without_what_only_training_needs_are_of_a_fused_network(
+    fuse: Callable[[DetectionNet], DetectionNet],
+) -> None:
+    torch.manual_seed(0)
+    dual = with_random_statistics(zoo.build(dataclasses.replace(zoo.resolve("p"), head="dual"), 3))
+    small = fuse(dual)
+    loaded = load_state(small.state_dict(), zoo.build(dual.spec, 3))
+    assert loaded.state_dict().keys() == small.state_dict().keys()
+    with torch.no_grad():
+        assert torch.equal(loaded(IMAGES).one_to_one.class_logits, small(IMAGES).one_to_one.class_logits)
+    with pytest.raises(UserError, match="can't be trained further"):
+        transfer(small.state_dict(), ("a", "b", "c"), ("a",), zoo.build(dual.spec, 1))
+
+
+def test_classes_keep_their_rows_in_both_branches() -> None:
+    torch.manual_seed(0)
+    spec = dataclasses.replace(zoo.resolve("p"), head="dual")
+    source, other = zoo.build(spec, 3).state_dict(), zoo.build(spec, 2)
+    assert transfer(source, ("a", "b", "c"), ("new", "c"), other) == ("c",)
+    rows = [name for name in source if ".cls_pred." in name]
+    assert len(rows) == 2 * len(PREDICTIONS)
+    for name in rows:
+        assert torch.equal(other.state_dict()[name][1], source[name][2])
+
+
+@pytest.mark.parametrize("fuse", [fused, fuse_blocks])
 def test_transfer_refuses_a_fused_network(net: DetectionNet, fuse: Callable[[DetectionNet], DetectionNet]) -> None:
     with pytest.raises(UserError, match="can't be trained further"):
         transfer(fuse(net).state_dict(), ("a", "b", "c"), ("a",), zoo.build("p", 1))

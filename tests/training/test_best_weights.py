@@ -25,7 +25,8 @@ def stopped(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stopped") / "run"
     recipe = evolve(tiny, data={"size": 64}, trainer={"epochs": 2, "sheets": 0})
     with pytest.MonkeyPatch.context() as patch, StopSignals() as signals:
-        patch.setattr("eyas.training.callbacks.record.plot_results", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        kills = iter([lambda: os.kill(os.getpid(), signal.SIGTERM)])
+        patch.setattr("eyas.training.callbacks.record.plot_results", lambda _: next(kills, lambda: None)())
         fit(recipe, folder, console=quiet(), signals=signals)
     assert (folder / layout.WEIGHTS).read_bytes() == (folder / layout.LAST_WEIGHTS).read_bytes()
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ from tests.models.foreign import NAMES, NARROW, narrow_net, partially_fused, ste
 
 from eyas.artifacts import layout
 from eyas.errors import UserError
+from eyas.models import zoo
 from eyas.models.checkpoint import COCO_CLASSES
 from eyas.models.fuse import fused
 from eyas.models.importing import import_checkpoint
 from eyas.models.weights import save_model
-from eyas.training.network import make_network, resolve_spec
+from eyas.training.network import DEFAULT, make_network, resolve_spec
 from eyas.training.recipe import ModelRecipe
 
 HEAD = "heads.head1.cls_pred.weight"
@@ -112,6 +114,35 @@ def test_safetensors_alone_have_no_names_and_in_a_run_the_runs(tmp_path: Path) -
 def test_the_model_is_the_weights_own(tmp_path: Path) -> None:
     checkpoint(tmp_path / "a.pth", 5, NAMES)
     assert resolve_spec(ModelRecipe(weights=str(tmp_path / "a.pth"))) == NARROW
+
+
+@pytest.mark.parametrize(("before", "after"), [("ndfl", "dual"), ("dual", "ndfl")])
+def test_with_another_head_backbone_and_neck_are_taken_over_and_that_is_told(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    torch.manual_seed(0)
+    source = zoo.build(dataclasses.replace(NARROW, head=before), 5)
+    save_model(source, tmp_path / "a.safetensors")
+    recipe = ModelRecipe(weights=str(tmp_path / "a.safetensors"), head=after)
+    net, notes = make_network(recipe, NAMES)
+    assert net.spec == dataclasses.replace(NARROW, head=after)
+    assert f"its head is '{before}', so the head '{after}' starts anew" in notes[0] and len(notes) == 1
+    state = source.state_dict()
+    for name, value in net.state_dict().items():
+        assert name.startswith("heads.") or torch.equal(value, state[name])
+    with pytest.raises(UserError, match="have another shape"):
+        make_network(dataclasses.replace(recipe, name="p"), NAMES)
+    save_model(fused(source), tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="fused network"):
+        make_network(recipe, NAMES)
+
+
+@pytest.mark.parametrize("name", ["p", "yolo_nas_s", "auto"])
+def test_a_head_is_chosen_by_name(name: str) -> None:
+    spec = resolve_spec(ModelRecipe(name=name, head="dual"))
+    assert spec == dataclasses.replace(zoo.resolve(DEFAULT if name == "auto" else name), head="dual")
+    with pytest.raises(UserError, match=r"no head 'daul' \(did you mean 'dual'"):
+        resolve_spec(ModelRecipe(name=name, head="daul"))
 
 
 def test_partially_fused_weights_start_a_training_and_fused_ones_do_not(tmp_path: Path) -> None:

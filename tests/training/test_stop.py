@@ -330,9 +330,9 @@ def test_in_a_thread_no_handler_is_touched(short: Recipe, tmp_path: Path) -> Non
 
 SCRIPT = """
 import os, signal, sys
-import lightning as L
 from eyas.cli.main import main
 from eyas.training import fit
+import lightning as L
 
 class Ask(L.Callback):
     def on_train_batch_end(self, trainer, *args):

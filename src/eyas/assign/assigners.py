@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from eyas.assign.one_to_one import one_to_one
 from eyas.assign.settings import TaskAlignedSettings
 from eyas.assign.task_aligned import Assignment, task_aligned
 from eyas.errors import row_of
@@ -62,6 +63,9 @@ ASSIGNERS: Mapping[str, AssignerRow] = MappingProxyType(
     {
         "task_aligned": AssignerRow(
             lambda said, truth, settings: task_aligned(said.scores, said.boxes, said.centres, *truth, settings), True
+        ),
+        "one_to_one": AssignerRow(
+            lambda said, truth, settings: one_to_one(said.scores, said.boxes, said.centres, *truth, settings), True
         ),
     }
 )

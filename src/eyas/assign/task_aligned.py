@@ -39,6 +39,26 @@ class Assignment(NamedTuple):
         return Assignment(*(values[kept] for values in self))
 
 
+class Alignment(NamedTuple):
+    """How well M objects and the A anchor points of their images agree.
+
+    Attributes:
+        real: bool [M], whether the object is none that pads the truth.
+        image: int64 [M], its image.
+        overlap: float [M, A], IoU of the predicted boxes with it.
+        metric: float [M, A], score^alpha * IoU^beta.
+        top: int64 [M, k], the anchor points that it wants: the best aligned of those whose centre lies inside it.
+        inside: bool [M, k], whether they are such: where there are fewer, others stand in the rest.
+    """
+
+    real: Tensor
+    image: Tensor
+    overlap: Tensor
+    metric: Tensor
+    top: Tensor
+    inside: Tensor
+
+
 @torch.no_grad()
 def task_aligned(
     scores: Tensor,
@@ -67,16 +87,10 @@ def task_aligned(
     batch, anchors, _ = scores.shape
     objects = truth_boxes.shape[0]
     rows = torch.arange(objects, device=scores.device)
-    ends = counts.cumsum(0)
-    real = rows < ends[-1]
-    image = torch.searchsorted(ends, rows, right=True).clamp(max=batch - 1)
-    overlap = iou(truth_boxes[:, None], boxes[image])  # [M, A]
-    score = scores.transpose(1, 2)[image, truth_labels]  # [M, A]
-    inside = _centre_inside(anchor_centres, truth_boxes) & real[:, None]
-    metric = score.pow(settings.alpha) * overlap.pow(settings.beta)
-
-    top = (metric * inside).topk(min(settings.top_k, anchors), dim=1).indices  # [M, k]
-    taken = inside.gather(1, top).flatten()
+    real, image, overlap, metric, top, inside = alignment(
+        scores, boxes, anchor_centres, truth_boxes, truth_labels, counts, settings
+    )
+    taken = inside.flatten()
     anchor = (image[:, None] * anchors + top).flatten()
     taker = rows[:, None].expand_as(top).flatten()
     if settings.conflicts == "all":
@@ -84,12 +98,12 @@ def task_aligned(
         contested = torch.zeros_like(first).scatter_add_(0, anchor, taken.long()) > 1
         everywhere = image[:, None] * anchors + torch.arange(anchors, device=scores.device)  # [M, A]
         taking, everyone = (value[:, None].expand_as(everywhere).flatten() for value in (real, rows))
-        best = _best_of(taking, everyone, overlap.flatten(), everywhere.flatten(), batch * anchors)
+        best = best_of(taking, everyone, overlap.flatten(), everywhere.flatten(), batch * anchors)
         owner = torch.where(contested[anchor], best[anchor], taker)
         positive = taken & (taker == first[anchor]) & (owner < objects)
         owner = owner.clamp(max=objects - 1)
     else:
-        best = _best_of(taken, taker, overlap.gather(1, top).flatten(), anchor, batch * anchors)
+        best = best_of(taken, taker, overlap.gather(1, top).flatten(), anchor, batch * anchors)
         owner, positive = taker, taken & (taker == best[anchor])
 
     # Each object's targets span up to its best IoU, so that an easy object asks for a high score.
@@ -102,6 +116,29 @@ def task_aligned(
     # The divisor is only kept from being 0: IoU^6 of an untrained net is tiny, and any larger constant would drown it.
     quality = aligned / best_aligned.clamp(min=torch.finfo(metric.dtype).tiny) * best_overlap
     return Assignment(positive, anchor, owner, quality)
+
+
+def alignment(
+    scores: Tensor,
+    boxes: Tensor,
+    anchor_centres: Tensor,
+    truth_boxes: Tensor,
+    truth_labels: Tensor,
+    counts: Tensor,
+    settings: TaskAlignedSettings,
+) -> Alignment:
+    """Return how well anchor points and objects agree; the arguments are those of `task_aligned`."""
+    batch, anchors, _ = scores.shape
+    ends = counts.cumsum(0)
+    rows = torch.arange(len(truth_boxes), device=scores.device)
+    real = rows < ends[-1]
+    image = torch.searchsorted(ends, rows, right=True).clamp(max=batch - 1)
+    overlap = iou(truth_boxes[:, None], boxes[image])
+    score = scores.transpose(1, 2)[image, truth_labels]  # [M, A]
+    inside = _centre_inside(anchor_centres, truth_boxes) & real[:, None]
+    metric = score.pow(settings.alpha) * overlap.pow(settings.beta)
+    top = (metric * inside).topk(min(settings.top_k, anchors), dim=1).indices
+    return Alignment(real, image, overlap, metric, top, inside.gather(1, top))
 
 
 def _centre_inside(centres: Tensor, boxes: Tensor) -> Tensor:
@@ -124,7 +161,7 @@ def _first_of(taken: Tensor, taker: Tensor, anchor: Tensor, anchors: int) -> Ten
     return taker.new_full((anchors,), nobody).scatter_reduce_(0, anchor, torch.where(taken, taker, nobody), "amin")
 
 
-def _best_of(taken: Tensor, taker: Tensor, overlap: Tensor, anchor: Tensor, anchors: int) -> Tensor:
+def best_of(taken: Tensor, taker: Tensor, overlap: Tensor, anchor: Tensor, anchors: int) -> Tensor:
     """Return what `_first_of` does of the objects of highest IoU [K] among those that took an anchor point.
 
     Equal overlaps go to the first object, so that duplicated labels do not train an anchor point twice.

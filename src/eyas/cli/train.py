@@ -22,6 +22,8 @@ EXAMPLES = (
     "eyas train --data data/shapes --recipe quick --trainer.epochs 2 --augment.mosaic 0.5 --out runs/mosaic",
     "eyas train --data data/shapes --model p --size 256 --minutes 10 --out runs/ten-minutes",
     "eyas train --data data/shapes --recipe quick --logger mlflow,tensorboard --out runs/tracked",
+    "eyas train --data data/shapes --model.backbone timm:resnet18 --model.backbone_weights random --out runs/backbone",
+    "eyas train --data data/shapes --recipe quick --epochs 2 --teacher runs/quickstart --out runs/taught",
     "eyas train --resume runs/first",
     "eyas train --recipe scratch --print-recipe",
 )
@@ -39,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="RUN", help="start from a run, .safetensors or YOLO-NAS checkpoint")
     parser.add_argument("--weights-classes", metavar="FILE",
         help="class names of --weights, one a line, where it does not have them")  # fmt: skip
+    parser.add_argument("--teacher", metavar="RUN",
+        help="also learn from what a trained run, .safetensors or YOLO-NAS checkpoint says")  # fmt: skip
     parser.add_argument("--size", type=int, metavar="PIXELS", help="input side, a multiple of 32")
     parser.add_argument("--epochs", type=int, help="passes over the pictures")
     parser.add_argument("--minutes", type=float,
@@ -69,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     from eyas.training.recipes import named
 
     if args.resume is not None:
-        names = ("data", "rows", "recipe", "out", "model", "weights", "weights_classes", "size", "batch", "config",
-            "minutes", "hours", "logger")  # fmt: skip
+        names = ("data", "rows", "recipe", "out", "model", "weights", "weights_classes", "teacher", "size", "batch",
+            "config", "minutes", "hours", "logger")  # fmt: skip
         ignored = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
         ignored += [f"--{key.removeprefix('field:')}" for key in given_fields(args)]
         if ignored:
@@ -83,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     changes: dict[str, Any] = read_config(args.config) if args.config else {}
     short = {
         "data.root": args.data, "model.name": args.model, "model.weights": args.weights,
-        "model.weights_classes": args.weights_classes, "data.size": args.size, "trainer.epochs": args.epochs,
+        "model.weights_classes": args.weights_classes, "distill.teacher": args.teacher, "data.size": args.size,
+        "trainer.epochs": args.epochs,
         "data.batch_size": args.batch, "data.rows": args.rows, "trainer.minutes": minutes_of(args),
         "trainer.logger": split_names(args.logger) or None,
     }  # fmt: skip

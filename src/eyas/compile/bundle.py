@@ -96,7 +96,8 @@ def compile_run(
         _told(manifest, built, details, opset_of(files / "model.onnx"), config).write(bundle)
         unjudged = Bundle(bundle, Manifest.read(bundle))
         manifest = judge(trained, unjudged, settings, pictures, tell, built.stand_in, known_map)
-        seal(Bundle(bundle, manifest), run, settings)
+        if licence := seal(Bundle(bundle, manifest), run, settings):
+            tell(f"licence of the weights that the run started from: {licence}")
         if folder.is_dir():
             folder.rmdir()  # it was empty
         bundle.replace(folder)
@@ -239,13 +240,22 @@ def new_manifest(
     )
 
 
-def seal(bundle: Bundle, run: Path, settings: Settings) -> None:
-    """Write the bundle's manifest, and its card: its files, and the run it was made from."""
+def seal(bundle: Bundle, run: Path, settings: Settings) -> str:
+    """Write the bundle's manifest, and its card: its files, and the run it was made from.
+
+    Returns:
+        what the run's card says of the licence of the weights it started from, "" where it says nothing.
+    """
     recipe = {
         **{name: value for name, value in vars(settings).items() if name not in ("data", "options")},
         "size": str(settings.size) if isinstance(settings.size, Sides) else settings.size,
         "data": str(settings.data) if settings.data else "",
         "options": dict(settings.options),
     }
-    parents = [Card.read(run).as_parent(run)] if (run / CARD).is_file() else []
-    bundle.seal(parents=parents, recipe=recipe)
+    card = Card.read(run) if (run / CARD).is_file() else None
+    licence = str(card.recipe.get("licence", "")) if card is not None else ""
+    bundle.seal(
+        parents=[card.as_parent(run)] if card is not None else [],
+        recipe={**recipe, "licence": licence} if licence else recipe,
+    )
+    return licence

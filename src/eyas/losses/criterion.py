@@ -52,17 +52,26 @@ class Criterion(nn.Module):
 
     Attributes:
         terms: the names of what `forward` returns, in this order: columns of the tables, curves, the progress line.
+        of_any_size: names of terms whose size says nothing of whether all is well; the others shall be of similar size.
         static: whether `forward` also takes `PaddedTruth`, and then has no shape that depends on what its tensors hold
             and never waits for the device: no `nonzero`, boolean index, `item`. The step can be a CUDA graph then.
         reduce: averages a scalar over the processes that train together; the identity where there is one only.
     """
 
     terms: tuple[str, ...] = ()
+    of_any_size: frozenset[str] = frozenset()
     static = False
 
     def __init__(self, reduce: Reduce | None = None) -> None:
         super().__init__()
         self.reduce: Reduce = reduce or (lambda value: value)
+
+    def set_progress(self, progress: float) -> None:
+        """Take in which part of the run is done, 0 to 1: called before each step, for terms whose weights change.
+
+        What `forward` reads of it must be a tensor that stays where it is, written in place: a buffer that is not
+        persistent, as the number follows from the step. A step that is replayed has seen no other kind of value.
+        """
 
     def forward(self, output: Any, batch: TruthBatch) -> dict[str, Tensor]:
         """Return the weighted terms by name, each a scalar; the training loss is their sum.
@@ -72,3 +81,28 @@ class Criterion(nn.Module):
             batch: the truth.
         """
         raise NotImplementedError
+
+    def terms_of(self, net: nn.Module, images: Tensor, batch: TruthBatch) -> dict[str, Tensor]:
+        """Return the terms for what a network says of a batch of images; all training asks here.
+
+        A criterion that looks at more than the head's output, at the images or the network's features, does it here.
+
+        Args:
+            net: the network, in training mode.
+            images: float [N, 3, H, W], as it takes them.
+            batch: their truth.
+        """
+        terms: dict[str, Tensor] = self(net(images), batch)
+        return terms
+
+    @property
+    def beside(self) -> tuple[nn.Module, ...]:
+        """Return the networks that it runs beside the trained one, on its device and no part of its state."""
+        return ()
+
+
+def set_progress(criterion: nn.Module, progress: float) -> None:
+    """Tell a criterion, and those that it is made of, which part of the run is done, 0 to 1."""
+    for part in criterion.modules():
+        if isinstance(part, Criterion):
+            part.set_progress(progress)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from eyas.assign.assigners import Predicted, Truth, assigner_of
+from eyas.assign.assigners import AssignerRow, Predicted, Truth, assigner_of
+from eyas.assign.settings import TaskAlignedSettings
+from eyas.assign.task_aligned import Assignment
 from eyas.errors import UserError, row_of, suggest
 from eyas.head_output import HeadOutput
 from eyas.losses.box_terms import BOX_TERMS, Matched
@@ -87,13 +90,62 @@ def detection_loss(
     bins = box_logits.shape[-1] // 4
     box_logits = box_logits.view(*box_logits.shape[:-1], 4, bins)
     boxes = boxes_from_bins(box_logits, anchor_points)  # stride units
-    assigned = assigner_of(settings.assignment).assign(
-        Predicted(class_logits.detach().sigmoid(), boxes.detach() * strides, anchor_points * strides, strides),
-        Truth(truth_boxes, truth_labels, counts),
-        settings.assigner,
+    said = Said(class_logits, boxes, box_logits, anchor_points, strides)
+    truth = Truth(truth_boxes, truth_labels, counts)
+    assigned = assigned_to(said, truth, assigner_of(settings.assignment), settings.assigner, static=static)
+    return terms_of(said, truth, assigned, settings, settings.box_weights(), reduce_normaliser)
+
+
+class Said(NamedTuple):
+    """What a head says at its A anchor points.
+
+    Attributes:
+        class_logits: float32 [B, A, C].
+        boxes: float32 [B, A, 4], xyxy in units of the points' strides.
+        side_logits: float32 [B, A, 4, D], what the boxes were made of: D values for each side.
+        anchor_points: float32 [A, 2], (x, y) in stride units.
+        strides: float32 [A, 1], pixels.
+    """
+
+    class_logits: Tensor
+    boxes: Tensor
+    side_logits: Tensor
+    anchor_points: Tensor
+    strides: Tensor
+
+
+def assigned_to(
+    said: Said, truth: Truth, assigner: AssignerRow, settings: TaskAlignedSettings, *, static: bool
+) -> Assignment:
+    """Return which anchor points learn which objects; with `static` in a shape that does not depend on that."""
+    points, strides = said.anchor_points, said.strides
+    assigned = assigner.assign(
+        Predicted(said.class_logits.detach().sigmoid(), said.boxes.detach() * strides, points * strides, strides),
+        truth,
+        settings,
     )
-    if not static:
-        assigned = assigned.compact()
+    return assigned if static else assigned.compact()
+
+
+def terms_of(
+    said: Said,
+    truth: Truth,
+    assigned: Assignment,
+    settings: LossSettings,
+    box_weights: Mapping[str, float],
+    reduce_normaliser: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return the weighted terms of what is said, of the classes ("class") and of the assigned boxes, each a scalar.
+
+    Args:
+        said: by the head.
+        truth: the objects.
+        assigned: who learns them.
+        settings: the kind and the factor of the term "class".
+        box_weights: names of the other terms, rows of `BOX_TERMS`, and their factors.
+        reduce_normaliser: maps the local sum of target scores to its mean over processes; the identity if None.
+    """
+    class_logits = said.class_logits
     positive, anchor, row, quality = assigned
     anchors = class_logits[..., 0].numel()
     # What an entry that doesn't count would write goes to one place more at the end, which is cut off.
@@ -106,20 +158,24 @@ def detection_loss(
     normaliser = normaliser.clamp(min=1.0)
 
     classes = class_logits.shape[-1]
-    place = torch.where(positive, anchor * classes + truth_labels[row], anchors * classes)
+    place = torch.where(positive, anchor * classes + truth.labels[row], anchors * classes)
     spare = class_logits.new_zeros(anchors * classes + 1)
     learnt = spare.bool().scatter_(0, place, True)[:-1].view_as(class_logits)
     targets = spare.scatter_(0, place, quality)[:-1].view_as(class_logits)
     class_loss = CLASS_LOSSES[settings.classification](class_logits, targets, learnt).sum()
 
-    cell = anchor % len(anchor_points)
-    points = anchor_points[cell]
-    truth = truth_boxes[row] / strides[cell]
-    distances = torch.cat([points - truth[:, :2], truth[:, 2:] - points], dim=-1)
-    matched = Matched(
-        boxes.flatten(0, 1).index_select(0, anchor), truth, box_logits.flatten(0, 1).index_select(0, anchor), distances
-    )
     terms = {"class": settings.class_weight * class_loss / normaliser}
-    for name, weight in settings.box_weights().items():
+    matched = _matched(said, truth, anchor, row)
+    for name, weight in box_weights.items():
         terms[name] = weight * (BOX_TERMS[name](matched) * quality).sum() / normaliser
     return terms
+
+
+def _matched(said: Said, truth: Truth, anchor: Tensor, row: Tensor) -> Matched:
+    """Return anchor points [P] of the batch with the objects [P] that they learn."""
+    cell = anchor % len(said.anchor_points)
+    points = said.anchor_points[cell]
+    boxes = truth.boxes[row] / said.strides[cell]
+    distances = torch.cat([points - boxes[:, :2], boxes[:, 2:] - points], dim=-1)
+    own, sides = (each.flatten(0, 1).index_select(0, anchor) for each in (said.boxes, said.side_logits))
+    return Matched(own, boxes, sides, distances)

@@ -21,7 +21,7 @@ from torch import Tensor
 from eyas.errors import UserError, shorten
 from eyas.models.detection_net import DetectionNet
 from eyas.models.inert import Content, ForeignCodeError
-from eyas.models.infer import FIRST_HEAD, infer_spec, name_of
+from eyas.models.infer import FIRST_HEADS, infer_spec, name_of
 from eyas.models.processing import classes_of
 from eyas.models.records import DEEPEST, Record, TensorRecord, plain
 from eyas.models.spec import YoloNasSpec
@@ -66,7 +66,7 @@ class Checkpoint:
     @property
     def num_classes(self) -> int:
         """Return how many classes the weights tell apart."""
-        return len(self.state[FIRST_HEAD])
+        return next(len(self.state[name]) for name in FIRST_HEADS if name in self.state)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -227,8 +227,8 @@ def _without_other_nets(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     Of several, as a training module has its network and the average of it, the average is taken.
     """
     named = {WRAPPERS.sub("", str(name)): value for name, value in state.items()}
-    above = sorted({name.removesuffix(FIRST_HEAD) for name in named if name.endswith(f".{FIRST_HEAD}")})
-    if FIRST_HEAD in named or not above:
+    above = sorted({name.removesuffix(head) for name in named for head in FIRST_HEADS if name.endswith(f".{head}")})
+    if not above or any(head in named for head in FIRST_HEADS):
         return named
     averaged = [name for name in above if name.split(".")[0] in ("ema_net", "ema", "ema_model")]
     if len(above) > 1 and len(averaged) != 1:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from eyas.models.backbones import BACKBONES
+from eyas.models.backbones import backbone_row
+from eyas.models.first_weights import initialize
 from eyas.models.heads import HEADS, HeadRow
-from eyas.models.layers import LAYERS, Layers, QARepVGG
+from eyas.models.layers import LAYERS, Layers
 from eyas.models.neck import Neck
 from eyas.models.spec import YoloNasSpec
 from eyas.types import Vocabulary
@@ -43,13 +43,16 @@ class DetectionNet(nn.Module):
         """Return how many classes the head tells apart."""
         return len(self.vocabulary)
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Tensor, *, features: bool = False) -> Any:
         """Return the head's raw output, of "ndfl" a `HeadOutput`.
 
         Args:
             images: float [B, 3, H, W], RGB in 0..1; H and W are multiples of 32.
+            features: return (p3, p4, p5) and the output: what the head sees beside what it says of it.
         """
-        return self.heads(*self.neck(*self.backbone(images)))
+        levels = self.neck(*self.backbone(images))
+        output = self.heads(*levels)
+        return (levels, output) if features else output
 
 
 def head_row_of(net: nn.Module) -> HeadRow:
@@ -65,7 +68,7 @@ def build_net(spec: YoloNasSpec, vocabulary: Vocabulary, layers: Layers = LAYERS
         vocabulary: the classes.
         layers: makes every layer.
     """
-    backbone, head = BACKBONES[spec.backbone], HEADS[spec.head]
+    backbone, head = backbone_row(spec.backbone), HEADS[spec.head]
     channels = backbone.channels(spec)
     _, p3, p4, p5 = (stage.channels for stage in spec.neck)
     net = DetectionNet(
@@ -75,24 +78,8 @@ def build_net(spec: YoloNasSpec, vocabulary: Vocabulary, layers: Layers = LAYERS
         spec,
         vocabulary,
     )
-    initialize(net)
+    backbone.initialize(net.backbone)
+    initialize(net.neck)
+    initialize(net.heads)
     head.initialize(net.heads)
     return net
-
-
-def initialize(net: nn.Module) -> None:
-    """Set the convolutions' weights as He has it (arXiv 1502.01852), for ReLU."""
-    # After a block's two kernels a third is drawn and let go, that of the placeholder which the block once had: a seed
-    # goes on giving the weights that it always gave.
-    blocks = {block.branch_1x1: block for block in net.modules() if isinstance(block, QARepVGG)}
-    for module in net.modules():
-        if not isinstance(module, nn.Conv2d):
-            continue
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.groups > 1:  # which PyTorch does not look at: each output has so many times fewer gradients
-            with torch.no_grad():
-                module.weight *= module.groups**0.5
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-        if module in blocks:
-            nn.init.normal_(torch.empty_like(blocks[module].branch_3x3.conv.weight))

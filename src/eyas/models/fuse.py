@@ -1,5 +1,7 @@
 """Folding what training needs and inference does not: BatchNorms and QARepVGG blocks into plain convolutions.
 
+Parts that only training needs are dropped.
+
 Both functions return a new network in eval mode with the same outputs (within 1e-4 relative in float32); the one that
 was given stays as it is. A fused network is not trained further.
 """
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eyas.models.layers import ConvBnAct, QARepVGG
+from eyas.models.layers import ConvBnAct, QARepVGG, TrainingOnly
 from eyas.models.surgery import Rules, replace_modules
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -50,7 +52,7 @@ class FusedQARepVGG(nn.Module):
 
 def fuse_blocks(net: Net) -> Net:
     """Return a copy with every QARepVGG as one convolution; plain convolutions keep their BatchNorm."""
-    return fused_where(net, lambda _, part: isinstance(part, QARepVGG))
+    return fused_where(net, lambda _, part: not isinstance(part, ConvBnAct))
 
 
 def fused(net: Net) -> Net:
@@ -78,7 +80,7 @@ def fused_where(net: Net, wanted: Callable[[str, nn.Module], bool]) -> Net:
 
     Args:
         net: the network, as it is trained or fused in part already.
-        wanted: says of each QARepVGG and ConvBnAct, by its name and itself, whether it is to be fused.
+        wanted: says of each QARepVGG, ConvBnAct and TrainingOnly, by its name and itself, whether it is to be fused.
     """
     with torch.no_grad():
         small = replace_modules(net, RULES, wanted)
@@ -116,4 +118,6 @@ def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     return out
 
 
-RULES: Rules = MappingProxyType({QARepVGG: _fuse_block, ConvBnAct: _fuse_conv})
+RULES: Rules = MappingProxyType(
+    {QARepVGG: _fuse_block, ConvBnAct: _fuse_conv, TrainingOnly: lambda _: TrainingOnly(None)}
+)

@@ -13,7 +13,10 @@ from eyas.models.zoo import SPECS
 
 State = Mapping[str, Tensor]
 
-FIRST_HEAD = "heads.head1.cls_pred.weight"  # [classes, width, 1, 1]
+LEVEL = "head1.cls_pred.weight"  # [classes, width, 1, 1]
+PLACES = {"ndfl": "heads.", "dual": "heads.one_to_one."}  # kind of the head -> where its levels are
+BINS = {"ndfl": "heads.head1.reg_pred.weight", "dual": "heads.dense.part.head1.reg_pred.weight"}  # the latter unfused
+FIRST_HEADS = tuple(f"{place}{LEVEL}" for place in PLACES.values())
 
 
 def infer_spec(state: State, where: str = "weights") -> YoloNasSpec:
@@ -27,12 +30,14 @@ def infer_spec(state: State, where: str = "weights") -> YoloNasSpec:
         UserError: a tensor that tells a width is not there: the weights are of another network.
     """
     shapes = _Shapes(state, where)
-    if FIRST_HEAD not in state:
+    head = next((kind for kind, place in PLACES.items() if f"{place}{LEVEL}" in state), None)
+    if head is None:
         raise UserError(
-            f"The weights are not YOLO-NAS's: there is no {FIRST_HEAD}.",
+            f"The weights are not YOLO-NAS's: there is no {FIRST_HEADS[0]}.",
             where=where,
             expected="the tensors of YOLO-NAS: S, M, L, or one of other widths",
         )
+    bins = BINS[head]
     stem_kind, stem_kernel, stem_width = shapes.block("backbone.stem.conv")
     return YoloNasSpec(
         stem_width=stem_width,
@@ -40,10 +45,11 @@ def infer_spec(state: State, where: str = "weights") -> YoloNasSpec:
         context_hidden=shapes.out("backbone.context_module.cv1.conv.weight"),
         context_width=shapes.out("backbone.context_module.cv2.conv.weight"),
         neck=tuple(shapes.stage(f"neck.neck{i}.blocks") for i in range(1, 5)),
-        head_widths=tuple(shapes.inside(f"heads.head{i}.cls_pred.weight") for i in range(1, 4)),
+        head_widths=tuple(shapes.inside(f"{PLACES[head]}head{i}.cls_pred.weight") for i in range(1, 4)),
         stem_block=stem_kind,
         stem_kernel=stem_kernel,
-        reg_max=shapes.out("heads.head1.reg_pred.weight") // 4 - 1,
+        reg_max=shapes.out(bins) // 4 - 1 if bins in state or head == "ndfl" else YoloNasSpec.reg_max,
+        head=head,
     )
 
 

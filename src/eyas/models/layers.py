@@ -219,6 +219,22 @@ class DepthwiseSeparable(nn.Module):
         return out
 
 
+class TrainingOnly(nn.Module):
+    """A part that only training needs: elsewhere it gives None, and a fused network doesn't have it.
+
+    Args:
+        part: what it is; None once it is dropped.
+    """
+
+    def __init__(self, part: nn.Module | None) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Return what the part makes of the inputs in training, else None."""
+        return self.part(*inputs) if self.training and self.part is not None else None
+
+
 @dataclass(frozen=True)
 class BlockRow:
     """A kind of block.

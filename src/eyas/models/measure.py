@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from eyas.models.fuse import fuse_blocks
 from eyas.models.zoo import ALIASES, build
 
+COUNTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
 
 def num_parameters(net: nn.Module) -> int:
     """Return the number of parameters, those that are not trained included; BatchNorm's statistics are none."""
@@ -15,7 +17,7 @@ def num_parameters(net: nn.Module) -> int:
 
 
 def flops(net: nn.Module, height: int, width: int) -> int:
-    """Return the floating point operations of one picture: twice the convolutions' multiply-adds.
+    """Return the floating point operations of one picture: twice the multiply-adds of convolutions and linear layers.
 
     Measured on the net as it is given: fuse it first to know what inference costs.
 
@@ -27,16 +29,16 @@ def flops(net: nn.Module, height: int, width: int) -> int:
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal macs
-        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+        assert isinstance(module, COUNTED)
         # Each input pixel of a transposed convolution meets each weight once, as each output pixel of a plain one does.
-        pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-        macs += module.weight.numel() * pixels.shape[0] * pixels.shape[2] * pixels.shape[3]
+        values, width = (
+            (inputs[0], module.in_channels)
+            if isinstance(module, nn.ConvTranspose2d)
+            else (output, module.out_features if isinstance(module, nn.Linear) else module.out_channels)
+        )
+        macs += module.weight.numel() * (values.numel() // width)
 
-    hooks = [
-        module.register_forward_hook(count)
-        for module in net.modules()
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-    ]
+    hooks = [module.register_forward_hook(count) for module in net.modules() if isinstance(module, COUNTED)]
     parameter = next(net.parameters())
     was_training = net.training
     try:

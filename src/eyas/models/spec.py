@@ -9,7 +9,7 @@ from typing import Any
 
 from eyas.checks import check_whole, shown
 from eyas.errors import UserError, suggest
-from eyas.models.backbones import BACKBONES
+from eyas.models.backbones import backbone_row
 from eyas.models.heads import HEADS
 from eyas.models.layers import BLOCKS, KERNELS, Activation
 from eyas.types import checked_fields
@@ -104,8 +104,9 @@ class YoloNasSpec:
         activation: after every convolution but the predictions.
         reg_max: the distance to a box's side is an expectation over the bins 0..reg_max, in strides.
         head: kind of the heads, a row of `eyas.models.heads.HEADS`. "ndfl" is YOLO-NAS's own: dense predictions,
-            distances as distributions, to be followed by NMS.
-        backbone: its kind, a row of `eyas.models.backbones.BACKBONES`.
+            distances as distributions, to be followed by NMS; "dual" gives one box an object and needs none.
+        backbone: its kind, a row of `eyas.models.backbones.BACKBONES`; or "timm:NAME", a model of timm:
+            `stages` and the stem then say nothing, the spatial pyramid pooling still follows.
         stem_kernel: size of the first convolution's kernel, 3 or 5.
         stem_bits: of the first convolution, as a stage's `bits`.
     """
@@ -141,7 +142,7 @@ class YoloNasSpec:
         _check_number("stem_bits", self.stem_bits, BITS)
         _check_choice("activation", self.activation, ("relu", "silu", "hardswish"))
         _check_choice("head", self.head, HEADS)
-        _check_choice("backbone", self.backbone, BACKBONES)
+        backbone_row(self.backbone)
         if self._weights() > MAX_WEIGHTS:
             raise UserError(
                 f"The network would have some {self._weights() / 1e6:.0f} million weights.",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eyas.errors import UserError, shorten
-from eyas.models.backbones import BACKBONES
+from eyas.models.backbones import backbone_row
 from eyas.models.heads import HEADS
 from eyas.models.neck import neck_widths
 from eyas.models.spec import StageSpec, YoloNasSpec
@@ -95,7 +95,7 @@ def slice_state(state: State, big: YoloNasSpec, small: YoloNasSpec) -> dict[str,
 
 def layout_of(spec: YoloNasSpec) -> Layout:
     """Return the channels of every layer of a network, by the layer's name."""
-    backbone, (_, p3, p4, p5) = BACKBONES[spec.backbone], (stage.channels for stage in spec.neck)
+    backbone, (_, p3, p4, p5) = backbone_row(spec.backbone), (stage.channels for stage in spec.neck)
     return {
         **below("backbone", backbone.widths(spec)),
         **below("neck", neck_widths(spec, backbone.channels(spec))),

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from eyas.errors import UserError
 from eyas.files import atomic_path
-from eyas.models.detection_net import head_row_of
+from eyas.models.detection_net import DetectionNet, head_row_of
 from eyas.models.fuse import fused_where
-from eyas.models.layers import PLACEHOLDER, ConvBnAct, QARepVGG
+from eyas.models.layers import PLACEHOLDER, ConvBnAct, QARepVGG, TrainingOnly
 from eyas.models.public_form import State, from_public_state, to_public_state, unfold_blocks
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -23,6 +23,7 @@ FORMS: Mapping[type[nn.Module], tuple[str, str]] = {
     QARepVGG: ("branch_3x3.conv.weight", f"{PLACEHOLDER}.weight"),
     ConvBnAct: ("bn.running_mean", "conv.bias"),
 }
+HEAD = "heads."  # begins the names of the head's tensors
 SHOWN = 5  # how many names an error lists
 
 
@@ -93,6 +94,8 @@ def _is_fused(state: State, net: nn.Module) -> bool:
 
 def _fused_part(state: State, name: str, part: nn.Module) -> bool:
     """Return whether the weights have a part of the network in its fused form."""
+    if isinstance(part, TrainingOnly):
+        return not any(each.startswith(f"{name}.") for each in state)
     if type(part) not in FORMS:
         return False
     trained, fused = FORMS[type(part)]
@@ -150,20 +153,31 @@ def transfer(
     if from_classes is not None:
         _check_names(state, from_classes, "the weights", marks)
     _check_names(own, to_classes, "the model", marks)
-    source = {_plain(name): row for row, name in enumerate(from_classes or ())}
-    pairs = [(row, source[_plain(name)]) for row, name in enumerate(to_classes) if _plain(name) in source]
+    rows_of = matching_rows(from_classes or (), to_classes)
     merged = dict(state)
     for name, tensor in own.items():
         if name in state and any(mark in name for mark in marks):
             rows = tensor.clone()
             if state[name].shape[1:] != rows.shape[1:]:
                 continue  # a model of another size: the check below says so
-            for to_row, from_row in pairs:
+            for to_row, from_row in rows_of.items():
                 rows[to_row] = state[name][from_row]
             merged[name] = rows
     check_state(merged, net, "weights")
     net.load_state_dict(merged)
-    return tuple(to_classes[row] for row, _ in pairs)
+    return tuple(to_classes[row] for row in rows_of)
+
+
+def matching_rows(from_classes: Sequence[str], to_classes: Sequence[str]) -> dict[int, int]:
+    """Return for each row of `to_classes` that `from_classes` also name the row there; see `transfer` for the names."""
+    source = {_plain(name): row for row, name in enumerate(from_classes)}
+    return {row: source[_plain(name)] for row, name in enumerate(to_classes) if _plain(name) in source}
+
+
+def with_own_head(state: State, net: DetectionNet) -> dict[str, Tensor]:
+    """Return the weights with the net's own head in the place of theirs, which is of another kind."""
+    own = {name: value for name, value in net.state_dict().items() if name.startswith(HEAD)}
+    return {name: value for name, value in state.items() if not name.startswith(HEAD)} | own
 
 
 def _check_names(state: State, classes: Sequence[str], whose: str, marks: tuple[str, ...]) -> None:

@@ -13,16 +13,17 @@ class LayerWidths:
     """A layer's channels; its parts (branches, BatchNorms) have the same.
 
     Attributes:
-        ins: of its input.
+        ins: of its input; None where the spec does not say.
         outs: of its output; None where the spec does not say, as of classes.
         kernel: what larger kernels in it are cropped to.
     """
 
-    ins: Parts
+    ins: Parts | None
     outs: Parts | None
     kernel: int = 5
 
 
+WHOLE = LayerWidths(None, None, kernel=1 << 16)  # of a module of which nothing is cut
 Layout = dict[str, LayerWidths]  # a layer's name -> its channels
 
 

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from eyas.models.torchvision_operators import let_torchvision_load
 from eyas.training.recipe import Recipe
+
+let_torchvision_load()  # before Lightning, whose metrics import torchvision wherever it is installed
 
 
 def train(

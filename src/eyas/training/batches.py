@@ -26,7 +26,7 @@ def loss_terms(net: nn.Module, criterion: Criterion, images: Tensor, truth: Trut
         truth: of these images.
         scale: what pixels are multiplied by.
     """
-    terms: dict[str, Tensor] = criterion(net(to_float_images(images, scale)), truth)
+    terms = criterion.terms_of(net, to_float_images(images, scale), truth)
     return torch.stack([terms[name] for name in criterion.terms])
 
 

@@ -34,7 +34,7 @@ from eyas.training.callbacks.whole_step import WholeStep
 from eyas.training.data import DetectionData
 from eyas.training.loggers import check_loggers
 from eyas.training.module import DetectionModule
-from eyas.training.network import make_network
+from eyas.training.network import backbone_start, make_network
 from eyas.training.pace import aims_of, check_time, first_pace
 from eyas.training.parallel import (
     first_process,
@@ -48,6 +48,7 @@ from eyas.training.preflight import preflight
 from eyas.training.recipe import Recipe
 from eyas.training.saved import SavedState, check_fits
 from eyas.training.strategies import strategy_of
+from eyas.training.teacher import open_teacher, taught
 from eyas.training.timetable import Pace
 from eyas.types import DETECT, EVALUATE, Thresholds, Vocabulary, evaluation_thresholds
 
@@ -185,15 +186,22 @@ def build(
     started = now() if started is None else started
     strategy_of(recipe.trainer)
     check_loggers(recipe.trainer.logger)
+    start = backbone_start(recipe.model) if saved is None else None
+    teacher = open_teacher(recipe.distill, folder)
     L.seed_everything(recipe.trainer.seed, verbose=False)
     data = data or make_data(recipe)
     net, notes = _network(recipe, folder, data, saved)
     criterion = weighed(head_row_of(net).criterion(recipe.loss, mean_over_processes), recipe.loss.weighting)
+    if teacher is not None:
+        criterion, told = taught(criterion, net, teacher, recipe, data.classes)
+        notes += told
     if data.dropped:
         notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
     if first_process():
         for note in notes:
             tell(console, note)
+        if start is not None and (warning := start.warning()):
+            tell(console, warning, style="bold yellow")
         if check and recipe.trainer.preflight:
             _tell_findings(recipe, data, net, criterion, console)
     budget = None

@@ -25,7 +25,7 @@ from eyas.training.experiment import Experiment, build, make_data, make_trainer
 from eyas.training.folder import finish_run, free_folder, write_start
 from eyas.training.loggers.base import Status
 from eyas.training.memory import explained_memory, trial_step
-from eyas.training.origin import check_data, check_recipe
+from eyas.training.origin import check_data, check_recipe, check_teacher
 from eyas.training.override import flatten, override
 from eyas.training.parallel import first_process
 from eyas.training.recipe import Recipe
@@ -111,6 +111,7 @@ def _resumed(folder: Path, console: Console, started: float | None) -> Experimen
     check_recipe(folder, recipe)
     data = make_data(recipe)
     check_data(folder, recipe, data.train_index, data.val_index)
+    check_teacher(folder, recipe)
     experiment = build(recipe, folder, console=console, data=data, saved=saved, check=False, started=started)
     if saved is not None and (note := experiment.saver.missed(saved.state)) and first_process():
         tell(console, note, style="yellow")

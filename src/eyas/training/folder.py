@@ -22,9 +22,10 @@ from eyas.files import remove_unfinished, write_json
 from eyas.models.heads import HEADS
 from eyas.models.zoo import describe, resolve
 from eyas.training.data import DetectionData
-from eyas.training.network import resolve_spec
+from eyas.training.network import backbone_start, resolve_spec
 from eyas.training.origin import read_parents, write_origin
 from eyas.training.recipe import Recipe
+from eyas.training.teacher import teacher_as_parent
 from eyas.types import DETECT
 
 PACKAGES = ("eyas", "torch", "lightning", "numpy", "opencv-python-headless", "simplejpeg", "hotcoco", "safetensors")
@@ -106,14 +107,19 @@ def finish_run(
         trackers: where it was sent to: name -> {"id", "where"}.
     """
     known = read_parents(folder)
+    made_from = parents(recipe, data) if known is None else known
+    told = {"trackers": trackers, "licence": "; ".join(one["licence"] for one in made_from if "licence" in one)}
     RunFolder(folder).seal(
-        parents=parents(recipe, data) if known is None else known,
-        recipe={**recipe.to_dict(), "stopped": stopped, **({"trackers": trackers} if trackers else {})},
+        parents=made_from,
+        recipe={**recipe.to_dict(), "stopped": stopped, **{name: value for name, value in told.items() if value}},
     )
 
 
 def parents(recipe: Recipe, data: DetectionData) -> list[dict[str, str]]:
-    """Return what the run was made from: the dataset, by the hash of its index, and the weights it started from."""
+    """Return what the run was made from: the dataset, by the hash of its index, its weights' start, and its teacher.
+
+    A parent's "licence" is that of its weights, where it is known: the run's own card says it too.
+    """
     found = [
         split_as_parent(recipe.data.root, name, hash_index(index))
         for name, index in ((recipe.data.train, data.train_index), (recipe.data.val, data.val_index))
@@ -121,8 +127,14 @@ def parents(recipe: Recipe, data: DetectionData) -> list[dict[str, str]]:
     if recipe.model.weights:
         path = Path(recipe.model.weights)
         if (path / CARD).is_file():
-            found.append(Card.read(path).as_parent(path))
+            card = Card.read(path)
+            licence = card.recipe.get("licence")
+            found.append({**card.as_parent(path), **({"licence": str(licence)} if licence else {})})
         else:
             weights = RunFolder(path).weights if path.is_dir() else path
             found.append({"kind": "weights", "path": str(path.resolve()), "sha256": hash_file(weights)})
+    elif start := backbone_start(recipe.model):
+        found.append(start.as_parent())
+    if recipe.distill.teacher is not None:
+        found.append(teacher_as_parent(Path(recipe.distill.teacher)))
     return found

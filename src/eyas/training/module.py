@@ -15,7 +15,7 @@ from eyas.data.batch import Batch
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 from eyas.evaluate.coco import CocoResult
-from eyas.losses.criterion import Criterion
+from eyas.losses.criterion import Criterion, set_progress
 from eyas.models.decode import Deployed
 from eyas.models.detection_net import head_row_of
 from eyas.models.fuse import fused
@@ -85,6 +85,7 @@ class DetectionModule(L.LightningModule):
         self.terms = torch.zeros(len(self.criterion.terms))
         self.result: CocoResult | None = None
         self.detections: dict[int, Detections] = {}
+        self._steps = 1.0  # of the run, once it has begun
         self._deployed: list[Deployed] = []  # one while it is evaluated; in a list it is no part of the state
 
     @property
@@ -94,6 +95,7 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
         """Return the loss of one batch, the sum of the weighted terms; None if the whole step is done by then."""
+        set_progress(self.criterion, self.progress())
         if self.whole_step is not None:
             self.terms = self.whole_step(batch)
             self._log_terms(batch_index, self.terms.sum)
@@ -136,6 +138,15 @@ class DetectionModule(L.LightningModule):
     def learning_rate(self) -> float:
         """Return the current learning rate."""
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_start(self) -> None:
+        """Note how long the run will be, where no timetable says it."""
+        self._steps = float(self.trainer.estimated_stepping_batches) if self.timetable is None else 0.0
+
+    def progress(self) -> float:
+        """Return which part of the run is done, 0 to 1: what a schedule may go by beside the step."""
+        step = self.trainer.global_step
+        return self.timetable.progress(step) if self.timetable is not None else min(1.0, step / self._steps)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer with its warm-up and cosine, stepped each optimizer step."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,19 +13,22 @@ from eyas.artifacts.card import CARD, Card
 from eyas.artifacts.layout import run_of
 from eyas.artifacts.run import Run, RunFolder
 from eyas.data.formats.class_names import read_class_names
-from eyas.errors import UserError
+from eyas.errors import UserError, row_of
 from eyas.files import read_json
 from eyas.models import zoo
+from eyas.models.backbones.timm_library import PREFIX
+from eyas.models.backbones.timm_weights import PRETRAINED, BackboneWeights, backbone_weights, load_backbone
 from eyas.models.checkpoint import COCO_CLASSES, PUBLISHED_LICENCE, Checkpoint, read_checkpoint
 from eyas.models.detection_net import DetectionNet
 from eyas.models.factories import factory_of
+from eyas.models.heads import HEADS
 from eyas.models.importing import UNKNOWN_LICENCE
 from eyas.models.infer import name_of
 from eyas.models.processing import contract_of
 from eyas.models.spec import YoloNasSpec
-from eyas.models.weights import read_state, transfer
+from eyas.models.weights import read_state, transfer, with_own_head
 from eyas.training.recipe import ModelRecipe
-from eyas.types import Vocabulary
+from eyas.types import InputSpec, Vocabulary
 
 DEFAULT = "n"
 
@@ -33,8 +37,19 @@ def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
     """Return the zoo's name or the spec that the recipe means.
 
     Raises:
-        UserError: the name is unknown, or the file holds no spec or no weights.
+        UserError: the name or the head is unknown, or the file holds no spec or no weights.
     """
+    named = _named(model)
+    spec = zoo.resolve(named) if isinstance(named, str) else named
+    if model.head:
+        row_of(HEADS, model.head, "There is no head", "model.head")
+    asked = {"backbone": model.backbone, "head": model.head}
+    changed: dict[str, Any] = {name: kind for name, kind in asked.items() if kind and kind != getattr(spec, name)}
+    return replace(spec, **changed) if changed else named
+
+
+def _named(model: ModelRecipe) -> str | YoloNasSpec:
+    """Return the zoo's name or the spec, with the backbone and the head of its own."""
     if model.spec is not None:
         fields = read_json(Path(model.spec))
         if not isinstance(fields, dict):
@@ -56,11 +71,46 @@ def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[Detectio
     """
     net = zoo.build(resolve_spec(model), Vocabulary(classes), factory_of(model.layers))
     if model.weights is None:
-        return net, []
+        start = backbone_start(model)
+        if start is None:
+            return net, []
+        return net, [load_backbone(net, start)]
     source = open_weights(Path(model.weights))
+    if source.head != net.spec.head:
+        transfer(with_own_head(source.state, net), None, classes, net)
+        return net, [_new_head_line(source, net.spec.head), *source.notes]
     names = read_class_names(Path(model.weights_classes)) if model.weights_classes else source.classes
     kept = transfer(source.state, names, classes, net)
     return net, [_kept_line(source.path, names, kept, classes), *source.notes]
+
+
+def backbone_start(model: ModelRecipe) -> BackboneWeights | None:
+    """Return the weights that the network's backbone starts from; None for random ones and those of a whole network.
+
+    Nothing is fetched: what can't work is found here, before anything that takes long.
+
+    Raises:
+        UserError: timm is missing or has no such model or weights, there is no such file, or the settings disagree.
+    """
+    if model.weights is not None:
+        if model.backbone_weights != PRETRAINED:
+            raise UserError(
+                f"The backbone would start from {model.backbone_weights} and, with the whole network, from "
+                f"{model.weights}.",
+                where="model.backbone_weights",
+                fix="give one of both: --weights or --model.backbone_weights",
+            )
+        return None
+    spec = resolve_spec(model)
+    if isinstance(spec, YoloNasSpec) and spec.backbone.startswith(PREFIX):
+        return backbone_weights(spec.backbone, model.backbone_weights)
+    if model.backbone_weights != PRETRAINED:
+        raise UserError(
+            f"The backbone is to start from {model.backbone_weights}, which is for backbones of timm.",
+            where="model.backbone_weights",
+            fix=f"name a backbone of timm, --model.backbone {PREFIX}NAME, or start from a whole network: --weights RUN",
+        )
+    return None
 
 
 @dataclass(frozen=True)
@@ -73,6 +123,7 @@ class Weights:
         state: the tensors by name.
         classes: the names of their classes, in label order; None where nothing says them.
         notes: what is to be known of them.
+        input: how images are fed to them; None where nothing says it: as training here does.
     """
 
     path: Path
@@ -80,26 +131,36 @@ class Weights:
     state: Mapping[str, Tensor]
     classes: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
+    input: InputSpec | None = None
+
+    @property
+    def head(self) -> str:
+        """The kind of their head."""
+        return (zoo.resolve(self.model) if isinstance(self.model, str) else self.model).head
 
 
-def open_weights(path: Path) -> Weights:
+def open_weights(path: Path, where: str = "model.weights") -> Weights:
     """Return the weights of a run, of a file in a run's folder, or of a checkpoint.
 
     Class names come from the run or from the checkpoint itself; how many classes there are says nothing of them.
+
+    Args:
+        path: of the folder or the file.
+        where: the option or field that it was given by.
 
     Raises:
         UserError: there is no such file, or it can't be read.
     """
     folder = path if path.is_dir() else run_of(path)
     if not path.exists():
-        raise UserError(f"There are no weights at {path}.", where="model.weights")
+        raise UserError(f"There are no weights at {path}.", where=where)
     if folder is not None:
         if path.is_dir():
             RunFolder(folder).verify()
         run = Run.read(folder)
         spec = YoloNasSpec.from_dict(run.config.model["spec"])
-        state = read_state(run.weights) if path.is_dir() else read_checkpoint(path).state
-        return Weights(path, name_of(spec) or spec, state, run.config.classes, _licence_of(folder))
+        state = read_state(run.trained_weights()) if path.is_dir() else read_checkpoint(path).state
+        return Weights(path, name_of(spec) or spec, state, run.config.classes, _licence_of(folder), run.config.input)
     checkpoint = read_checkpoint(path)
     names: tuple[str, ...] | None = checkpoint.classes or None
     notes: tuple[str, ...] = ()
@@ -125,6 +186,14 @@ def _licence_of(run: Path) -> tuple[str, ...]:
     """Return a note on the licence of an imported run, none where nothing is known of it."""
     licence = Card.read(run).recipe.get("licence") if (run / CARD).is_file() else None
     return (f"note: {licence}",) if licence and licence != UNKNOWN_LICENCE else ()
+
+
+def _new_head_line(source: Weights, head: str) -> str:
+    """Return one line that says that the head's weights were not taken over."""
+    return (
+        f"starting from {source.path}: backbone and neck are taken over; its head is '{source.head}', so the head "
+        f"'{head}' starts anew"
+    )
 
 
 def _kept_line(path: Path, names: tuple[str, ...] | None, kept: tuple[str, ...], classes: tuple[str, ...]) -> str:

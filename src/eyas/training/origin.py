@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from eyas.artifacts.card import hash_file
 from eyas.artifacts.dataset import DatasetRecord, class_changes
 from eyas.artifacts.run import Run, RunFolder
 from eyas.data.index import DatasetIndex
@@ -16,6 +17,7 @@ from eyas.files import read_json, write_json
 from eyas.training.override import flatten
 from eyas.training.recipe import Recipe
 from eyas.training.saved import anew
+from eyas.training.teacher import ROLE, teacher_file
 
 
 def write_origin(
@@ -75,6 +77,26 @@ def check_data(folder: Path, recipe: Recipe, train: DatasetIndex, val: DatasetIn
             where=str(recipe.data.root),
             fix="put the data back as it was, or " + anew(folder, recipe.data.root),
         )
+
+
+def check_teacher(folder: Path, recipe: Recipe) -> None:
+    """Raise a UserError if the teacher of the run in `folder` is gone or not the one that it began with."""
+    if recipe.distill.teacher is None:
+        return
+    path = Path(recipe.distill.teacher)
+    known = [parent["sha256"] for parent in read_parents(folder) or () if parent.get("role") == ROLE]
+    if not teacher_file(path).is_file():
+        problem = f"The run's teacher is gone: there are no weights at {path}."
+    elif known and hash_file(teacher_file(path)) not in known:
+        problem = f"The weights of the run's teacher, {path}, were changed since the run began."
+    else:
+        return
+    raise UserError(
+        problem,
+        expected="the same teacher: a resumed run goes on as if it had never stopped",
+        where="distill.teacher",
+        fix="put it back as it was, or " + anew(folder, recipe.data.root),
+    )
 
 
 def _origin(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from eyas.data.cache import available_memory
 from eyas.data.index import DatasetIndex
 from eyas.data.usable import Usable
 from eyas.errors import UserError
-from eyas.losses.criterion import Criterion
+from eyas.losses.criterion import Criterion, set_progress
 from eyas.training.batches import loss_terms, to_float_images
 from eyas.training.data import DetectionData
 from eyas.training.memory import FEW, advice
@@ -51,7 +52,7 @@ def preflight(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Cr
         check_augmentation(data),
     ]
     batch = data.trial_batch(FEW, epoch=0)
-    findings += [check_memory(recipe, net, batch), *check_learning(recipe, net, criterion, batch)]
+    findings += [check_memory(recipe, net, batch, criterion.beside), *check_learning(recipe, net, criterion, batch)]
     if data.trial_skipped.known:
         findings.append(Finding("pictures", True, data.trial_skipped.summary()))
     bad = [finding for finding in findings if not finding.fine]
@@ -105,8 +106,15 @@ def check_augmentation(data: DetectionData) -> Finding:
     return Finding("augmentation", True, "streams differ between epochs and pictures, and repeat when asked again")
 
 
-def check_memory(recipe: Recipe, net: nn.Module, batch: Batch) -> Finding:
-    """Estimate a step's memory from what autograd keeps for a few pictures, and compare with what is free."""
+def check_memory(recipe: Recipe, net: nn.Module, batch: Batch, beside: Sequence[nn.Module] = ()) -> Finding:
+    """Estimate a step's memory from what autograd keeps for a few pictures, and compare with what is free.
+
+    Args:
+        recipe: the whole run.
+        net: the network.
+        batch: the few images.
+        beside: further networks, of whose weights nothing but they themselves is kept.
+    """
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -123,7 +131,8 @@ def check_memory(recipe: Recipe, net: nn.Module, batch: Batch) -> Finding:
     del output
     parameters = sum(p.numel() * p.element_size() for p in net.parameters())
     # Weights, gradients, Adam's two averages and the weight average; a half more activations for backward's own.
-    fixed, an_image = 5 * parameters, math.ceil(1.5 * activations / len(batch.counts))
+    fixed = 5 * parameters + sum(p.numel() * p.element_size() for part in beside for p in part.parameters())
+    an_image = math.ceil(1.5 * activations / len(batch.counts))
     needed = an_image * recipe.data.batch_size + fixed
     free = math.floor(free_memory(recipe.trainer.accelerator))
     text = f"about {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free"
@@ -146,6 +155,7 @@ def check_learning(
     if int(batch.counts.sum()) == 0:
         return [Finding("learning", True, "not tried: augmentation left no box in the trial pictures")]
     net, criterion = copy.deepcopy(net).train(), copy.deepcopy(criterion)
+    set_progress(criterion, 0.5)  # terms whose weights change are compared as they are in the middle of the run
     optim = evolve(recipe, optim={"lr": min(recipe.optim.lr, 2e-3)}).optim
     optimizer = make_optimizer(net, optim)
     history: list[torch.Tensor] = []
@@ -157,7 +167,8 @@ def check_learning(
         terms.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     first = dict(zip(criterion.terms, history[0].tolist(), strict=True))
-    sizes = [abs(value) for value in first.values() if value]  # a term may have nothing to say of these pictures
+    # A term may have nothing to say of these pictures.
+    sizes = [abs(value) for name, value in first.items() if value and name not in criterion.of_any_size]
     spread = max(sizes) / max(min(sizes), 1e-9) if sizes else 1.0
     shown = ", ".join(f"{name} {value:.2f}" for name, value in first.items())
     finite = all(bool(values.isfinite().all()) for values in history)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from eyas.checks import check_whole
 from eyas.data.policy import AugmentPolicy
 from eyas.errors import UserError
+from eyas.losses.distill_settings import DistillSettings
 from eyas.losses.settings import LossSettings
 from eyas.types import InputSpec
 
@@ -28,14 +29,22 @@ class ModelRecipe:
         weights: a run's folder, a .safetensors file or a YOLO-NAS checkpoint to start from. The head's rows of classes
             that both sides name are kept, the others start anew.
         weights_classes: a text file with the class names of the weights, one a line, where they don't have them.
+        head: a row of `eyas.models.heads.HEADS`, such as "dual", which needs no NMS; "" takes the model's own. With
+            weights of another head, backbone and neck are taken over.
         layers: what its layers are while it is trained, a row of `eyas.models.factories.FACTORIES`.
+        backbone: "timm:NAME" puts a model of timm in the place of the network's own backbone.
+        backbone_weights: what that one starts from: pretrained (timm's own weights, fetched), random, or a file of
+            them. Weights of a whole network (`weights`) have their backbone with them.
     """
 
     name: str = "auto"
     spec: str | None = None
     weights: str | None = None
     weights_classes: str | None = None
+    head: str = ""
     layers: str = "plain"
+    backbone: str | None = None
+    backbone_weights: str = "pretrained"
 
 
 @dataclass(frozen=True)
@@ -177,6 +186,7 @@ class Recipe:
     augment: AugmentPolicy = field(default_factory=AugmentPolicy)
     optim: OptimRecipe = field(default_factory=OptimRecipe)
     loss: LossSettings = field(default_factory=LossSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
     trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
 
     def __post_init__(self) -> None:

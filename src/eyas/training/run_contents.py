@@ -77,14 +77,16 @@ def run_info(folder: Path) -> RunInfo:
 
 
 def _facts(folder: Path, parents: list[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
-    """Yield the run's environment and where its data and weights come from."""
+    """Yield the run's environment, where its data and weights come from, and its teacher."""
     if (folder / layout.ENVIRONMENT).is_file():
         for name, value in flatten(read_json(folder / layout.ENVIRONMENT)).items():
             yield f"env.{name}", str(value)
     for parent in parents:
-        name = f"data.{parent.get('split', '')}" if parent["kind"] == "dataset" else "weights"
+        name = f"data.{parent.get('split', '')}" if parent["kind"] == "dataset" else parent.get("role", "weights")
         yield name, parent["path"]
-        yield f"{name}.sha256", parent["sha256"]
+        for told in ("sha256", "licence"):
+            if told in parent:
+                yield f"{name}.{told}", parent[told]
 
 
 def table_row(prefix: str, fields: Mapping[str, str], started: float) -> Row:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from eyas.losses.criterion import Criterion, Reduce
 from eyas.losses.detection import DetectionCriterion
+from eyas.losses.dual import DualCriterion
 from eyas.losses.settings import LossSettings
-from eyas.models.heads import ndfl
+from eyas.models.heads import dual, ndfl
 from eyas.models.layers import Layers
 from eyas.models.widths import Layout
 from eyas.types import Suppression, Vocabulary
@@ -51,5 +52,8 @@ class HeadRow:
 HEADS: Mapping[str, HeadRow] = MappingProxyType({
     "ndfl": HeadRow(
         ndfl.Heads, ndfl.initialize, ndfl.decode, DetectionCriterion, "class_wise", (".cls_pred.",), ndfl.widths
+    ),
+    "dual": HeadRow(
+        dual.DualHeads, dual.initialize, dual.decode, DualCriterion, "none", (".cls_pred.",), dual.widths
     ),
 })  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -69,14 +70,17 @@ class Heads(nn.Module):
         channels: the widths of p3, p4 and p5.
         vocabulary: the classes.
         layers: makes the parts.
+        reg_max: the last bin of a side, 0 for one value instead of bins; the spec's if None.
     """
 
     def __init__(
-        self, spec: YoloNasSpec, channels: tuple[int, int, int], vocabulary: Vocabulary, layers: Layers
-    ) -> None:
+        self, spec: YoloNasSpec, channels: tuple[int, int, int], vocabulary: Vocabulary, layers: Layers,
+        reg_max: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
+        last = spec.reg_max if reg_max is None else reg_max
         heads = [
-            Head(inside, width, len(vocabulary), spec.reg_max, spec.activation, layers)
+            Head(inside, width, len(vocabulary), last, spec.activation, layers)
             for inside, width in zip(channels, spec.head_widths, strict=True)
         ]
         self.head1, self.head2, self.head3 = heads
@@ -88,11 +92,12 @@ class Heads(nn.Module):
         return HeadOutput(torch.cat(classes, 1).float(), torch.cat(boxes, 1).float(), points, strides)
 
 
-def widths(spec: YoloNasSpec, channels: tuple[int, int, int]) -> Layout:
+def widths(spec: YoloNasSpec, channels: tuple[int, int, int], reg_max: int | None = None) -> Layout:
     """Return the channels of every layer of the heads."""
     layout: Layout = {}
+    last = spec.reg_max if reg_max is None else reg_max
     for number, (inside, width) in enumerate(zip(channels, spec.head_widths, strict=True), 1):
-        layout |= below(f"head{number}", level_widths(inside, width, spec.reg_max))
+        layout |= below(f"head{number}", level_widths(inside, width, last))
     return layout
 
 
@@ -148,11 +153,24 @@ def decode(output: HeadOutput, candidates: int) -> tuple[Tensor, Tensor]:
         boxes float32 [B, K, 4], xyxy in network pixels, and scores float32 [B, K, C] in 0..1, with K the smaller of
         `candidates` and the number of anchors.
     """
+    return select(output, candidates, _boxes)
+
+
+def select(
+    output: HeadOutput, candidates: int, boxes_of: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return what `decode` does, of box logits that mean what `boxes_of` says.
+
+    Args:
+        output: what the heads returned.
+        candidates: how many anchors to keep a picture.
+        boxes_of: box logits [..., D], points [..., 2] and strides [..., 1] -> boxes [..., 4] in network pixels.
+    """
     kept = _num_kept(output.anchor_points, candidates)
     # Only what is kept is decoded: the softmax over the bins of all anchors would cost more than the selection.
     best = output.class_logits.amax(-1).topk(kept, dim=1).indices
     points, strides = output.anchor_points[best], output.strides[best]
-    boxes = _boxes(_rows(output.box_logits, best), points, strides)
+    boxes = boxes_of(_rows(output.box_logits, best), points, strides)
     return boxes, _rows(output.class_logits, best).sigmoid()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from eyas.training.plot import plot_results
 
 # Each is followed by the criterion's terms, an epoch's row also by the COCO numbers.
 EPOCH_FIELDS = ("epoch", "step", "seconds", "cpu_seconds", "pictures", "lr", "loss")
+DRAWING = 0.03  # the share of a run's time that drawing the curves may take, while epochs are short
 STEP_FIELDS = ("step", "epoch", "seconds", "cpu_seconds", "lr", "loss")
 
 
@@ -29,7 +31,7 @@ def cpu_seconds() -> float:
 
 
 class Recorder(L.Callback):
-    """Keeps the run's numbers as plain files, and draws them after each evaluation.
+    """Keeps the run's numbers as plain files, and draws them at epochs' ends, as often as that takes little time.
 
     Args:
         folder: the run's folder.
@@ -46,6 +48,7 @@ class Recorder(L.Callback):
         self._pictures = 0
         self._resumed_step = 0
         self._rows: dict[str, str] = {}
+        self._drawn_at, self._drawing = -math.inf, 0.0  # when the curves were drawn, and how long it took, in seconds
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run continues from: the rows written so far among it."""
@@ -116,7 +119,25 @@ class Recorder(L.Callback):
         values: dict[str, float] = pl_module.result.metrics if pl_module.result is not None else {}
         fields = (*EPOCH_FIELDS, *pl_module.criterion.terms, *values)
         append_row(self.folder / layout.METRICS, fields, [*row, sum(means), *means, *values.values()])
+        if time.monotonic() - self._drawn_at >= self._drawing / DRAWING:
+            self._draw()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the curves of the whole run."""
+        if trainer.is_global_zero:
+            self._draw()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Draw the curves as far as they go."""
+        if trainer.is_global_zero:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draw the curves, and note how long that took."""
+        start = time.monotonic()
         plot_results(self.folder)
+        self._drawn_at = time.monotonic()
+        self._drawing = self._drawn_at - start
 
 
 def read_rows(path: Path) -> str:
