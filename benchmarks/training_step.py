@@ -24,7 +24,7 @@ import lightning as L
 import torch
 from torch import nn
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build
 from eyas.training.batches import to_float_images

@@ -13,7 +13,7 @@ import lightning as L
 import torch
 
 from eyas.artifacts import layout
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.files import write_text
 from eyas.training.module import DetectionModule
 from eyas.training.plot import plot_results
