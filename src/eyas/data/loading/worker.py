@@ -1,7 +1,8 @@
 """A loader's worker: a Python of its own that makes batches. It imports neither torch nor the user's script.
 
 It is started by `eyas.data.loading.worker_group`, which also says what goes through their connection. It ends when its
-connection does, whatever it is doing: when the loader is closed, and when the process that started it is gone, however that ended.
+connection does, whatever it is doing: when the loader is closed, and when the process that started it is gone, however
+that ended.
 """
 
 from __future__ import annotations
