@@ -193,7 +193,8 @@ def train_loader(
         closing_policy: policy of the last epochs; `policy.closing()` (no mosaic, no mixup) if None.
         cache: what is kept in memory: "jpeg" and "decoded" see `eyas.data.loading.cache.PictureCache`; "gpu" keeps the
             decoded pictures on `device`, which then augments whole batches and gives them there (`eyas.data.device`);
-            "auto" takes the first of gpu, decoded, jpeg and none for which there is ample room, see `TrainLoader.chosen`.
+            "auto" takes the first of gpu, decoded, jpeg and none for which there is ample room, see
+            `TrainLoader.chosen`.
         rank, world_size: this process among those that train together; a global batch holds the same pictures
             whatever their number.
         drop_last: drop the incomplete last batch of an epoch; else it is filled from the start of the order.

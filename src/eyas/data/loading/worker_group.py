@@ -1,8 +1,8 @@
 """The loader's worker processes, seen from the process that trains: started, given tasks, listened to, ended.
 
 A worker is a new Python (`eyas.data.loading.worker`), never a fork of this one: of a process with threads a fork is a
-copy in which locks stay locked and threads that are waited for do not exist. The arrays that workers need, those of the index
-and of the caches among them, lie in shared memory; the script that trains is not run again in them.
+copy in which locks stay locked and threads that are waited for do not exist. The arrays that workers need, those of the
+index and of the caches among them, lie in shared memory; the script that trains is not run again in them.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from eyas.compile.dialect import Quantized
-from eyas.compile.nodes import CONVOLUTIONS
+from eyas.compile.onnx_utils import CONVOLUTIONS
+from eyas.compile.quantize.qdq import Quantized
 from eyas.errors import UserError
 
 

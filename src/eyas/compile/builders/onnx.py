@@ -19,7 +19,7 @@ from torch import nn
 from eyas.artifacts.manifest import SuppressionPlace
 from eyas.artifacts.run import Run, RunConfig
 from eyas.compile.graph import CANDIDATES, deployed, load_net, suppression_place
-from eyas.compile.places import name_nodes, scopes_of
+from eyas.compile.node_names import name_nodes, scopes_of
 from eyas.compile.target import Range, Sides
 from eyas.errors import UserError
 from eyas.files import write_bytes

@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from eyas.artifacts.bundle import Bundle
-from eyas.compile.calibrate import Histogram
-from eyas.compile.dialect import DIALECTS, Quantized, quantize
-from eyas.compile.int8 import check_int8
-from eyas.compile.quantize import quantization_of
-from eyas.compile.verify import letterboxed, sample_pictures
+from eyas.compile.gates import letterboxed, sample_pictures
+from eyas.compile.quantize.calibrate import Histogram
+from eyas.compile.quantize.executed import check_int8
+from eyas.compile.quantize.ptq import quantization_of
+from eyas.compile.quantize.qdq import DIALECTS, Quantized, quantize
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
 from eyas.types import UInt8Array

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyas.compile.built import BuiltFiles
+from eyas.compile.build_result import BuiltFiles
 from eyas.compile.options import OpenVinoOptions, builder_options
 from eyas.errors import UserError
 from eyas.runtime.openvino_core import openvino_core

@@ -1,8 +1,9 @@
 """From an ONNX file to an engine of TensorRT 10 or 11, or of TensorRT-RTX: one code path, types and Q/DQ in the graph.
 
-The work is done by `eyas.compile.tensorrt_job` in a process of its own: the first logger that the library is given is
-the only one it ever uses, and an engine builder that crashes must not take its caller along. TensorRT-RTX builds
-without a GPU, and its graph is judged in the engine's place then; TensorRT proper needs the GPU that the engine is for.
+The work is done by `eyas.compile.builders.tensorrt_job` in a process of its own: the first logger that the library is
+given is the only one it ever uses, and an engine builder that crashes must not take its caller along. TensorRT-RTX
+builds without a GPU, and its graph is judged in the engine's place then; TensorRT proper needs the GPU that the engine
+is for.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from typing import Any
 
 import onnx
 
-from eyas.compile.built import BuiltFiles, StandIn
-from eyas.compile.int8 import quantized_convolutions
+from eyas.compile.build_result import BuiltFiles, StandIn
+from eyas.compile.builders.tensorrt_graph import fit_for_tensorrt
 from eyas.compile.options import EngineOptions, TensorRtOptions, TensorRtRtxOptions, builder_options
-from eyas.compile.tensorrt_graph import fit_for_tensorrt
+from eyas.compile.quantize.executed import quantized_convolutions
 from eyas.errors import UserError
 from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.cuda import capability, runtime, why_not
@@ -167,7 +168,7 @@ def run_job(job: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         ask, answer = Path(folder) / "job.json", Path(folder) / "report.json"
         ask.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", "eyas.compile.tensorrt_job", str(ask), str(answer)]
+        command = [sys.executable, "-m", "eyas.compile.builders.tensorrt_job", str(ask), str(answer)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
         except subprocess.TimeoutExpired:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from eyas.compile.tensorrt_graph import replace_nodes
+from eyas.compile.builders.tensorrt_graph import replace_nodes
 from eyas.runtime.sessions.chunks import run_in_chunks
 from eyas.runtime.sessions.onnxruntime import run_graph
 from eyas.types import FloatArray, UInt8Array

@@ -19,8 +19,8 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import QuantType
 
 from eyas.artifacts.quantization import LARGEST, Limits, Quantization
-from eyas.compile.nodes import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
-from eyas.compile.places import module_of, place_of, with_names
+from eyas.compile.node_names import module_of, place_of, with_names
+from eyas.compile.onnx_utils import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
 from eyas.errors import UserError
 from eyas.runtime.machine import Processor, bytes_saturate
 
@@ -151,7 +151,7 @@ def _ranges(
                 raise UserError(
                     f"The quantization lacks the range of what {place} gives.",
                     expected="a range for each sum, product and join between the convolutions",
-                    fix="start from what `eyas.compile.quantize.calibrate` returns",
+                    fix="start from what `eyas.compile.quantize.ptq.calibrate` returns",
                 )
             ranges[name] = quantization.activations[place]
     for node in chosen:

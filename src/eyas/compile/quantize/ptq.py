@@ -12,13 +12,13 @@ from onnx import numpy_helper
 
 from eyas.artifacts.quantization import LARGEST, Limits, Quantization, QuantizedConvolution
 from eyas.artifacts.run import Run
-from eyas.compile.calibrate import Histogram, histograms
-from eyas.compile.dialect import DIALECTS
-from eyas.compile.nodes import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
-from eyas.compile.onnx import export
-from eyas.compile.pictures import find_pictures
-from eyas.compile.places import module_of, place_of, with_names
-from eyas.compile.verify import letterboxed, sample_pictures
+from eyas.compile.builders.onnx import export
+from eyas.compile.gates import letterboxed, sample_pictures
+from eyas.compile.images import find_pictures
+from eyas.compile.node_names import module_of, place_of, with_names
+from eyas.compile.onnx_utils import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
+from eyas.compile.quantize.calibrate import Histogram, histograms
+from eyas.compile.quantize.qdq import DIALECTS
 from eyas.errors import UserError
 from eyas.types import UInt8Array
 

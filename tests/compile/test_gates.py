@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eyas.compile.verify import BOUNDS, Parity, check_parity, matched, shapes_to_try
+from eyas.compile.gates import BOUNDS, Parity, check_parity, matched, shapes_to_try
 from eyas.errors import UserError
 from eyas.types import InputSpec
 

@@ -12,10 +12,8 @@ from tests.compile.graphs import BATCHES, SIZES, SPEC, write_graph, write_int8
 from tests.runtime.fake_cuda import FakeCuda
 
 from eyas.compile import tensorrt, tensorrt_rtx
-from eyas.compile.built import BuiltFiles
-from eyas.compile.int8 import quantized_convolutions
-from eyas.compile.options import TensorRtOptions, TensorRtRtxOptions
-from eyas.compile.tensorrt import (
+from eyas.compile.build_result import BuiltFiles
+from eyas.compile.builders.tensorrt import (
     RTX_CAPABILITIES,
     Profile,
     check_precision,
@@ -24,8 +22,8 @@ from eyas.compile.tensorrt import (
     run_job,
     timing_cache,
 )
-from eyas.compile.tensorrt_graph import fit_for_tensorrt
-from eyas.compile.tensorrt_job import (
+from eyas.compile.builders.tensorrt_graph import fit_for_tensorrt
+from eyas.compile.builders.tensorrt_job import (
     BuildError,
     asked,
     configure,
@@ -34,6 +32,8 @@ from eyas.compile.tensorrt_job import (
     optional,
     set_timing_cache,
 )
+from eyas.compile.options import TensorRtOptions, TensorRtRtxOptions
+from eyas.compile.quantize.executed import quantized_convolutions
 from eyas.errors import UserError
 from eyas.runtime.sessions import cuda
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from eyas.compile import tensorrt
+from eyas.compile.builders import tensorrt
 
 build = partial(tensorrt.build, target="tensorrt-rtx")

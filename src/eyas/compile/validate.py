@@ -8,12 +8,8 @@ from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.measured import Parity
 from eyas.artifacts.run import Run
-from eyas.compile.built import StandIn
-from eyas.compile.graph import deployed, load_net
-from eyas.compile.pictures import Pictures, made_up_pictures, spread
-from eyas.compile.settings import Settings, Tell
-from eyas.compile.timing import time_bundle
-from eyas.compile.verify import (
+from eyas.compile.build_result import StandIn
+from eyas.compile.gates import (
     BOUNDS,
     check_accuracy,
     check_parity,
@@ -23,6 +19,10 @@ from eyas.compile.verify import (
     sample_pictures,
     shapes_to_try,
 )
+from eyas.compile.graph import deployed, load_net
+from eyas.compile.images import Pictures, made_up_pictures, spread
+from eyas.compile.settings import Settings, Tell
+from eyas.compile.timing import time_bundle
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.sessions.base import Session
 from eyas.runtime.sessions.torch import TorchSession, pick_device
@@ -83,7 +83,7 @@ def judge(
 
 def _open_stand_in(stand_in: StandIn, manifest: Manifest, tell: Tell) -> Session:
     """Return a session of the graph that the bundle was built from, and say that it is that."""
-    from eyas.compile.stand_in import StandInSession
+    from eyas.compile.emulation import StandInSession
 
     tell(f"{stand_in.reason}: the engine can't run here, its graph is judged instead")
     return StandInSession(stand_in.graph, manifest.batch)

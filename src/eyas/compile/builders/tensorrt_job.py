@@ -1,4 +1,4 @@
-"""Build one engine in this process: `python -m eyas.compile.tensorrt_job job.json report.json`.
+"""Build one engine in this process: `python -m eyas.compile.builders.tensorrt_job job.json report.json`.
 
 Written against what TensorRT 10, 11 and TensorRT-RTX have in common. What only some of them have is tried, and its
 absence is put down in the report; no version is parsed.

@@ -16,8 +16,8 @@ from tests.runtime.fakes import CLASSES
 
 from eyas.artifacts.card import hash_file
 from eyas.artifacts.manifest import Manifest
-from eyas.compile import openvino
-from eyas.compile.built import BuiltFiles
+from eyas.compile.build_result import BuiltFiles
+from eyas.compile.builders import openvino
 from eyas.errors import UserError
 from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.openvino import OpenVinoSession
