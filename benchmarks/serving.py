@@ -35,9 +35,9 @@ from eyas.benchmark.load.local import LocalServer
 from eyas.benchmark.load.report import LoadReport, Step, percentile, summarize
 from eyas.benchmark.load.sweep import allow_connections
 from eyas.runtime.machine import processor
-from eyas.serve.latency import Profile
-from eyas.serve.scheduler import Scheduler
-from eyas.serve.settings import SchedulerConfig
+from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.scheduler import Scheduler
+from eyas.serve.scheduler.settings import SchedulerConfig
 from eyas.serve.workers.base import PictureLimits, Task
 from eyas.serve.workers.pipeline import Pipeline
 

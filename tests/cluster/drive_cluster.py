@@ -24,9 +24,9 @@ from typing import Any
 from eyas.artifacts.model_key import ModelKey
 from eyas.cluster import tokens
 from eyas.cluster.application import Application
-from eyas.cluster.catalog import NAMESPACE, read_entry
+from eyas.cluster.routing_table import NAMESPACE, read_entry
 from eyas.cluster.settings import ClusterSettings
-from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.server_settings import ServerSettings
 
 MOST_RATE = 60.0  # requests a second; more would only show that this machine is busy with sending them

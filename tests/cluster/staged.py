@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eyas.artifacts.packing import Files
-from eyas.cluster.catalog import Entry, Table
 from eyas.cluster.engine import Refusal
+from eyas.cluster.routing_table import Entry, Table
 
 
 class Cluster:

@@ -12,9 +12,9 @@ from tests.cluster.staged import Cluster
 from tests.serve.bundles import write_bundle
 
 from eyas.artifacts.model_key import ModelKey
-from eyas.cluster.catalog import Table, read_entry
 from eyas.cluster.control import Control
 from eyas.cluster.engine import Refusal
+from eyas.cluster.routing_table import Table, read_entry
 from eyas.errors import UserError
 from eyas.serve.errors import ServeError
 

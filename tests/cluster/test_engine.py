@@ -13,8 +13,8 @@ import pytest
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.model_key import ModelKey
 from eyas.cluster import engine as module
-from eyas.cluster.catalog import Entry, Table
 from eyas.cluster.engine import ClusterEngine, NotTakenError, Refusal, ReplicaLostError
+from eyas.cluster.routing_table import Entry, Table
 from eyas.cluster.settings import ClusterSettings
 from eyas.errors import UserError
 from eyas.serve.api import Answer, Lane, ModelStatus, Request

@@ -9,9 +9,9 @@ import pytest
 from eyas.cluster import scaling
 from eyas.cluster.scaling import DEMAND, QUEUE_DELAY, QueueDelayPolicy, cluster_signal, replica_metrics
 from eyas.errors import UserError
-from eyas.serve.items import Item
-from eyas.serve.latency import Profile
-from eyas.serve.scheduler import Scheduler
+from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.scheduler import Scheduler
+from eyas.serve.scheduler.types import Item
 
 BOUNDS = {"minimum": 1, "maximum": 4, "queue_delay": 0.1, "up_after": 1.0, "down_after": 30.0}
 

@@ -21,10 +21,10 @@ from eyas.cli.main import main
 from eyas.compile import validate as judging
 from eyas.compile.builders import tensorrt
 from eyas.compile.builders.onnx import export
-from eyas.compile.emulation import StandInSession, in_float32
 from eyas.compile.builders.tensorrt_graph import fit_for_tensorrt
-from eyas.compile.timing import latency
+from eyas.compile.emulation import StandInSession, in_float32
 from eyas.compile.gates import BOUNDS
+from eyas.compile.timing import latency
 from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.runtime.sessions import cuda

@@ -11,9 +11,9 @@ from eyas.errors import UserError
 from eyas.registry import Registry
 from eyas.registry.store import BundleRegistry
 from eyas.serve.api import Request
-from eyas.serve.engine import LocalEngine
-from eyas.serve.engine_settings import EngineSettings
-from eyas.serve.watch import Change, RegistryWatcher
+from eyas.serve.engine.engine import LocalEngine
+from eyas.serve.engine.settings import EngineSettings
+from eyas.serve.engine.watch import Change, RegistryWatcher
 
 
 def test_swaps_under_load_lose_nothing(cars: Registry) -> None:

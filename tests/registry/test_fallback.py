@@ -17,7 +17,7 @@ from eyas.artifacts.layout import MANIFEST
 from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError
 from eyas.registry import Registry
-from eyas.serve.follow import wanted_of
+from eyas.serve.engine.follow import wanted_of
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from tests.registry.test_follow import WORKERS, Load, until
 from tests.registry.test_watch import run
 from tests.serve.started import started
 
-from eyas.cluster.catalog import Table
 from eyas.cluster.control import Control
+from eyas.cluster.routing_table import Table
 from eyas.registry import Registry
 from eyas.registry.store import BundleRegistry
-from eyas.serve.watch import Change, RegistryWatcher
+from eyas.serve.engine.watch import Change, RegistryWatcher
 
 
 def test_the_follower_drives_a_cluster_as_it_does_an_engine(cars: Registry) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from eyas.artifacts.packing import Files
-from eyas.cluster.catalog import NAMESPACE, Entry, Table
 from eyas.cluster.control import Control
+from eyas.cluster.routing_table import NAMESPACE, Entry, Table
 from eyas.cluster.settings import ClusterSettings
 from eyas.errors import UserError
-from eyas.serve.engine_settings import EngineSettings
-from eyas.serve.keeper import GOAL_SECONDS
+from eyas.serve.engine.model_manager import GOAL_SECONDS
+from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.server import Addresses
 from eyas.serve.server_settings import ServerSettings
 
@@ -90,7 +90,7 @@ class Application:
 
     def control(self) -> Control:
         """Return what changes what is served; to be called once, in the event loop that it is used in."""
-        from eyas.cluster.stage import RayStage
+        from eyas.cluster.cluster_client import RayStage
 
         return Control(RayStage(self._doors, self._shelf, self._patience), self._table)
 
@@ -115,7 +115,7 @@ def _application(shelf: str, settings: ServerSettings, engine: EngineSettings, c
     from ray import serve
 
     from eyas.cluster.detector import Detector
-    from eyas.cluster.door import Door
+    from eyas.cluster.ingress import Door
 
     workers = engine.workers or 1
     engine = replace(engine, workers=workers, threads=engine.threads or max(1, round(cluster.cpus) // workers))

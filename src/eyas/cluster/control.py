@@ -11,10 +11,10 @@ from typing import Protocol
 
 from eyas.artifacts.model_key import ModelKey
 from eyas.artifacts.packing import Files
-from eyas.cluster.catalog import Entry, Table, read_entry
 from eyas.cluster.engine import Refusal
+from eyas.cluster.routing_table import Entry, Table, read_entry
+from eyas.serve.engine.routing import unknown
 from eyas.serve.errors import ServeError
-from eyas.serve.route import unknown
 
 LOG = logging.getLogger("eyas.serve")
 

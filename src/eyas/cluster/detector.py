@@ -13,12 +13,12 @@ import ray
 from ray import serve
 
 from eyas.artifacts.packing import unpack
-from eyas.cluster.catalog import NAMESPACE, Entry, Table, model_id
 from eyas.cluster.engine import Refusal
+from eyas.cluster.routing_table import NAMESPACE, Entry, Table, model_id
 from eyas.cluster.scaling import replica_metrics
 from eyas.serve.api import Answer, Request
-from eyas.serve.engine import LocalEngine
-from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.engine.engine import LocalEngine
+from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.errors import ServeError
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from eyas.artifacts.model_key import ModelKey
-from eyas.cluster.catalog import Table, model_id
+from eyas.cluster.routing_table import Table, model_id
 from eyas.cluster.settings import ClusterSettings
-from eyas.cluster.turns import Turns
+from eyas.cluster.stream_order import Turns
 from eyas.serve.api import Answer, ModelStatus, Request
+from eyas.serve.engine.routing import AliasRouter, Router
 from eyas.serve.errors import Kind, ServeError
-from eyas.serve.route import AliasRouter, Router
-from eyas.serve.settings import SchedulerConfig
+from eyas.serve.scheduler.settings import SchedulerConfig
 
 LOG = logging.getLogger("eyas.serve")
 BUSY_SECONDS = 1.0  # after a refusal for load the server is not ready for so long

@@ -12,10 +12,10 @@ from typing import Any
 
 from eyas.cluster import tokens
 from eyas.cluster.application import Application
-from eyas.cluster.catalog import NAMESPACE, read_entry
+from eyas.cluster.routing_table import NAMESPACE, read_entry
 from eyas.cluster.settings import ClusterSettings
 from eyas.errors import UserError, missing_extra
-from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.launch import Registered, Serving, follower_of, greeting, named
 from eyas.serve.server_settings import ServerSettings
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Hashable, Mapping
 from typing import Any, Protocol
 
-from eyas.serve.autoscale import Autoscaler, ScaleConfig, Signal, signal
-from eyas.serve.statistics import Stats
+from eyas.serve.engine.autoscale import Autoscaler, ScaleConfig, Signal, signal
+from eyas.serve.scheduler.statistics import Stats
 
 DEMAND, QUEUE_DELAY = "eyas_demand", "eyas_queue_delay"
 

@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 
 from eyas.compile.builders.tensorrt_graph import replace_nodes
-from eyas.runtime.sessions.chunks import run_in_chunks
+from eyas.runtime.sessions.batching import run_in_chunks
 from eyas.runtime.sessions.onnxruntime import run_graph
 from eyas.types import FloatArray, UInt8Array
 

@@ -13,8 +13,8 @@ from eyas.artifacts.measured import Accuracy, Parity
 from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.errors import UserError
-from eyas.evaluate.classes import align_classes
 from eyas.evaluate.coco import evaluate_predictions
+from eyas.evaluate.label_mapping import align_classes
 from eyas.evaluate.predicting import predict_dataset
 from eyas.runtime.detector import Detector
 from eyas.runtime.preprocess import Preprocessor

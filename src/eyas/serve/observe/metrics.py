@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from eyas.artifacts.model_key import ModelKey
 from eyas.serve.api import Answer, Engine
-from eyas.serve.observe.tally import MAX_MODELS, OTHER, Tally
+from eyas.serve.observe.histograms import MAX_MODELS, OTHER, Tally
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -29,7 +29,7 @@ from eyas.serve.workers.protocol import (
     read_batch,
     read_spec,
 )
-from eyas.serve.workers.slab import Slab
+from eyas.serve.workers.shared_memory import Slab
 
 OOM_SCORE = "500"  # when the machine runs out of memory, a worker is a better victim than the front
 
@@ -52,7 +52,7 @@ def serve(connection: socket.socket, slab: Slab | None) -> None:
     # Heavy imports come here, so that a mistake in them is told to the front.
     import cv2
 
-    from eyas.serve.workers.opening import open_pipeline
+    from eyas.serve.workers.load import open_pipeline
     from eyas.serve.workers.pipeline import BatchFailed
 
     cv2.setNumThreads(1)
