@@ -23,11 +23,11 @@ from eyas.artifacts import layout
 from eyas.models.zoo import resolve
 from eyas.signals import StopSignals
 from eyas.training.batches import loss_terms
+from eyas.training.config_overrides import override
 from eyas.training.ema import Ema
 from eyas.training.experiment import Experiment, build
 from eyas.training.fit import run
 from eyas.training.optim import make_optimizer
-from eyas.training.override import override
 from eyas.training.parallel import pick_precision
 from eyas.training.recipe import Recipe
 from eyas.training.recipes import scratch

@@ -56,8 +56,8 @@ def work(data: str, model: str, threads: int, first: bool) -> None:
     from training_step import bare_loop
 
     from eyas.models.zoo import build
+    from eyas.training.config_overrides import override
     from eyas.training.data import DetectionData
-    from eyas.training.override import override
     from eyas.training.recipes import scratch
 
     name, size, batch = model.split(":")

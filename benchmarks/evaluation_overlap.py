@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.evaluate.predictions import Predictions
 from eyas.models.decode import Deployed
 from eyas.models.fuse import fused

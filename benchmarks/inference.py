@@ -38,8 +38,8 @@ import openvino
 from inference_models import bundle, clip_in, pictures_in, untrained_run
 
 from eyas.artifacts.manifest import Manifest
+from eyas.benchmark.stage_timer import now, since
 from eyas.runtime.annotate import annotate
-from eyas.runtime.bench_clock import now, since
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.runtime.machine import processor

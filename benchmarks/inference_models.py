@@ -19,16 +19,16 @@ from eyas.artifacts.card import hash_file
 from eyas.artifacts.layout import CONFIG, WEIGHTS
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run, RunConfig
+from eyas.benchmark.images import write_pictures
+from eyas.compile.builders.onnx import export, input_of, save
 from eyas.compile.bundle import graph_precision
-from eyas.compile.dialect import quantize, weight_bits
-from eyas.compile.int8 import check_int8
-from eyas.compile.onnx import export, input_of, save
-from eyas.compile.quantize import quantization_of
+from eyas.compile.gates import letterboxed
+from eyas.compile.quantize.executed import check_int8
+from eyas.compile.quantize.ptq import quantization_of
+from eyas.compile.quantize.qdq import quantize, weight_bits
 from eyas.compile.target import Sides, run_builder, target_info
-from eyas.compile.verify import letterboxed
 from eyas.decode import read_image
 from eyas.models import weights, zoo
-from eyas.runtime.bench_picture import write_pictures
 from eyas.runtime.machine import processor
 from eyas.types import InputSpec, UInt8Array
 

@@ -37,7 +37,7 @@ class Reader:
         """Yield a batch for each number."""
         import cv2  # noqa: F401  # what a real maker needs
 
-        from eyas.data.batch_arrays import BatchArrays
+        from eyas.data.loading.batch_arrays import BatchArrays
 
         for _number in numbers:
             total = np.array([self.boxes.sum() + self.labels.sum() + self.areas.sum()], np.int64)
@@ -46,7 +46,7 @@ class Reader:
 
     def __getitem__(self, number: int) -> int:
         """Return what a batch tells; the form that torch's DataLoader wants."""
-        from eyas.data.batch_arrays import own_memory
+        from eyas.data.loading.batch_arrays import own_memory
 
         return int(next(self(0, (number,), own_memory)).labels[0])
 
@@ -54,7 +54,7 @@ class Reader:
 def started(way: str, reader: Reader, workers: int) -> Iterator[int]:
     """Start the workers and yield a number for each batch, one a worker in turn."""
     if way == "eyas":
-        from eyas.data.pipe import Pipe
+        from eyas.data.loading.workers import Pipe
 
         pipe = Pipe(reader, workers, None, 12)
         for batch in pipe.run([(0, (number,)) for number in range(2 * workers)]):
@@ -65,7 +65,7 @@ def started(way: str, reader: Reader, workers: int) -> Iterator[int]:
 
     context = torch.multiprocessing.get_context(way)
     if way == "forkserver":
-        context.set_forkserver_preload(["torch.utils.data", "cv2", "eyas.data.batch_arrays"])
+        context.set_forkserver_preload(["torch.utils.data", "cv2", "eyas.data.loading.batch_arrays"])
     yield from DataLoader(
         reader, sampler=range(2 * workers), batch_size=None, num_workers=workers, prefetch_factor=1,
         persistent_workers=True, multiprocessing_context=context,

@@ -25,12 +25,12 @@ import numpy.typing as npt
 import simplejpeg
 import torch
 
-from eyas.data.cache import CacheKind
-from eyas.data.eval_loader import eval_loader
-from eyas.data.file_table import FileTable
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import train_loader
-from eyas.data.policy import AugmentPolicy
+from eyas.data.loading.cache import CacheKind
+from eyas.data.loading.eval_loader import eval_loader
+from eyas.data.loading.loader import train_loader
+from eyas.data.paths import FileTable
 from eyas.types import InputSpec
 
 SIZE = 640

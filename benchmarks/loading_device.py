@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from loading import PICTURES, make_dataset
 
-from eyas.data.batch import Batch
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device.batches import DeviceBatches
-from eyas.data.loader import TrainLoader, train_loader
-from eyas.data.policy import AugmentPolicy
+from eyas.data.loading.batch import Batch
+from eyas.data.loading.loader import TrainLoader, train_loader
 from eyas.training.recipes import yolo_nas_coco
 from eyas.types import InputSpec
 

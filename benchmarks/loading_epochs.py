@@ -37,7 +37,7 @@ class Nothing:
 
     def __call__(self, _: int, numbers: tuple[int, ...], *rest: Any) -> Iterator[Any]:
         """Yield a batch for each number."""
-        from eyas.data.batch_arrays import BatchArrays
+        from eyas.data.loading.batch_arrays import BatchArrays
 
         for _number in numbers:
             images = rest[-1]((64, 320, 320, 3))
@@ -54,10 +54,10 @@ def measure(folder: Path, step: float) -> dict[str, float]:
     from benchmarks.loading import make_dataset
     from benchmarks.loading_epochs import Nothing as Named  # by a name that another process can import
 
-    from eyas.data.eval_loader import eval_loader
-    from eyas.data.loader import train_loader
-    from eyas.data.pipe import Pipe
-    from eyas.data.policy import AugmentPolicy
+    from eyas.data.augment.config import AugmentPolicy
+    from eyas.data.loading.eval_loader import eval_loader
+    from eyas.data.loading.loader import train_loader
+    from eyas.data.loading.workers import Pipe
     from eyas.types import InputSpec
 
     index, spec = make_dataset(folder), InputSpec(320, 320)

@@ -18,11 +18,11 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from benchmarks.race_runs import EYAS, SPARE, Cell, Setting, measured, peer_command
+from eyas.runtime.bench_meter import STAGES
+from eyas.runtime.bench_process import Process
 
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
-from eyas.runtime.bench_meter import STAGES
-from eyas.runtime.bench_process import Process
 
 ROUND_SECONDS = 0.5
 IMAGES = 32  # at most, of the first scored split

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.race_score import score
 
 from eyas.artifacts import layout
-from eyas.data.convert import convert
+from eyas.data.rewrite.convert import convert
 from eyas.errors import UserError
 
 HERE = Path(__file__).parent

@@ -18,8 +18,8 @@ import numpy as np
 
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
-from eyas.evaluate.classes import align_classes
 from eyas.evaluate.coco import evaluate_predictions
+from eyas.evaluate.label_mapping import align_classes
 from eyas.evaluate.predictions import Predictions
 from eyas.types import Thresholds, evaluation_thresholds
 

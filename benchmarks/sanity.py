@@ -18,8 +18,8 @@ from pathlib import Path
 from eyas.data.formats import load_dataset
 from eyas.data.formats.coco import to_coco
 from eyas.data.shapes import make_shapes
+from eyas.training.config_overrides import override
 from eyas.training.fit import fit
-from eyas.training.override import override
 from eyas.training.recipe import Recipe
 from eyas.training.recipes import named
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from tests.serve.simulator import Policy, Result, Simulator, bursts, items, linear, poisson
 
-from eyas.serve.items import Admitted, Batch, Decision, Event, Item, Lane, Outcome, Reason
-from eyas.serve.latency import Profile
-from eyas.serve.scheduler import Scheduler
-from eyas.serve.settings import SchedulerConfig
+from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.scheduler import Scheduler
+from eyas.serve.scheduler.settings import SchedulerConfig
+from eyas.serve.scheduler.types import Admitted, Batch, Decision, Event, Item, Lane, Outcome, Reason
 
 SLO, MOST = 0.05, 32
 BASE, PER_ITEM = 0.005, 0.0005

@@ -27,17 +27,17 @@ from benchmarks.serving_faults import faults
 from tests.serve.bundles import write_bundle
 from tests.serve.simulator import Simulator, items, linear
 
-from eyas.runtime.bench_chart import save_chart
+from eyas.benchmark.chart import save_chart
+from eyas.benchmark.load.arrivals import arrivals
+from eyas.benchmark.load.chart import draw_load
+from eyas.benchmark.load.http import Target
+from eyas.benchmark.load.local import LocalServer
+from eyas.benchmark.load.report import LoadReport, Step, percentile, summarize
+from eyas.benchmark.load.sweep import allow_connections
 from eyas.runtime.machine import processor
-from eyas.serve.latency import Profile
-from eyas.serve.load.arrivals import arrivals
-from eyas.serve.load.chart import draw_load
-from eyas.serve.load.http import Target
-from eyas.serve.load.local import LocalServer
-from eyas.serve.load.report import LoadReport, Step, percentile, summarize
-from eyas.serve.load.sweep import allow_connections
-from eyas.serve.scheduler import Scheduler
-from eyas.serve.settings import SchedulerConfig
+from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.scheduler import Scheduler
+from eyas.serve.scheduler.settings import SchedulerConfig
 from eyas.serve.workers.base import PictureLimits, Task
 from eyas.serve.workers.pipeline import Pipeline
 

@@ -11,10 +11,10 @@ from typing import Any
 import simplejpeg
 from benchmarks.serving_peers import body
 
-from eyas.runtime.bench_picture import made_up_picture
-from eyas.serve.load.generator import closed_loop, open_loop
-from eyas.serve.load.http import Client, Target
-from eyas.serve.load.local import LocalServer
+from eyas.benchmark.images import made_up_picture
+from eyas.benchmark.load.generator import closed_loop, open_loop
+from eyas.benchmark.load.http import Client, Target
+from eyas.benchmark.load.local import LocalServer
 
 HERE = Path(__file__).parent
 OURS = ["--workers", "1", "--threads", "1"]

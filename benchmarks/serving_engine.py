@@ -28,11 +28,11 @@ from eyas.files import write_json
 from eyas.runtime.loading import load
 from eyas.runtime.machine import processor
 from eyas.serve.api import Request
-from eyas.serve.engine import LocalEngine
-from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.engine.engine import LocalEngine
+from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.workers.base import PictureLimits, Task, WorkerSpec
 from eyas.serve.workers.pipeline import Pipeline
-from eyas.serve.workers.supervisor import ProcessWorker
+from eyas.serve.workers.process_worker import ProcessWorker
 
 BYTES = 50_000
 ROUNDS = 5

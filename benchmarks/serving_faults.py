@@ -13,10 +13,10 @@ from typing import Any
 
 from benchmarks.serving_drive import OURS, PATH, free_port, opened, pictures, warmed
 
-from eyas.serve.load.arrivals import arrivals
-from eyas.serve.load.http import Target
-from eyas.serve.load.local import LocalServer, family
-from eyas.serve.load.report import named, summarize
+from eyas.benchmark.load.arrivals import arrivals
+from eyas.benchmark.load.http import Target
+from eyas.benchmark.load.local import LocalServer, family
+from eyas.benchmark.load.report import named, summarize
 
 
 def faults(bundle: Path, rate: float, folder: Path) -> dict[str, Any]:

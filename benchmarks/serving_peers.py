@@ -104,11 +104,11 @@ def greedy(bundle: str, port: int) -> None:
     """Serve with Eyas, and a plain greedy batcher: everybody is admitted, and waits however long it takes."""
     import dataclasses
 
-    from eyas.serve import flow
-    from eyas.serve.engine_settings import EngineSettings
-    from eyas.serve.items import Decision, Item
+    from eyas.serve.engine import executor as flow
+    from eyas.serve.engine.settings import EngineSettings
     from eyas.serve.launch import serve
-    from eyas.serve.scheduler import Scheduler
+    from eyas.serve.scheduler.scheduler import Scheduler
+    from eyas.serve.scheduler.types import Decision, Item
     from eyas.serve.server_settings import ServerSettings
 
     class Greedy(Scheduler):

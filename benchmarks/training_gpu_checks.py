@@ -157,8 +157,8 @@ def compared(one: Path, other: Path) -> dict[str, bool]:
 
 def images(data: str, size: int, batch: int, device: str, batches: int) -> dict[str, Any]:
     """Compare the first training batches of `data.cache gpu` with those that the CPU makes."""
+    from eyas.training.config_overrides import override
     from eyas.training.data import DetectionData
-    from eyas.training.override import override
     from eyas.training.recipes import scratch
 
     found: dict[str, list[float]] = {"mean_difference": [], "above_8": [], "boxes": []}

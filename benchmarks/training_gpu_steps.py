@@ -22,15 +22,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build
 from eyas.training.batches import to_float_images
+from eyas.training.config_overrides import override
 from eyas.training.data import DetectionData
 from eyas.training.ema import Ema
 from eyas.training.graph import CudaGraphs
 from eyas.training.optim import make_optimizer
-from eyas.training.override import override
 from eyas.training.recipe import Recipe
 from eyas.training.recipes import scratch
 from eyas.training.schedule import ema_decay

@@ -24,20 +24,20 @@ import lightning as L
 import torch
 from torch import nn
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build
 from eyas.training.batches import to_float_images
 from eyas.training.callbacks import essential
+from eyas.training.callbacks.checkpoint import Saver, Stopper
+from eyas.training.callbacks.csv_logger import Recorder
 from eyas.training.callbacks.progress import ProgressLine
-from eyas.training.callbacks.record import Recorder
-from eyas.training.callbacks.save import Saver, Stopper
+from eyas.training.config_overrides import override
 from eyas.training.data import DetectionData
 from eyas.training.ema import Ema
 from eyas.training.experiment import make_trainer
 from eyas.training.module import DetectionModule
 from eyas.training.optim import make_optimizer
-from eyas.training.override import override
 from eyas.training.recipe import Recipe
 from eyas.training.recipes import scratch
 

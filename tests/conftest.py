@@ -99,7 +99,7 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from eyas.artifacts.manifest import Manifest
     from eyas.compile.bundle import Settings, compile_run
     from eyas.data.shapes import make_shapes
-    from eyas.serve.registry import open_registry
+    from eyas.registry import open_registry
 
     folder = tmp_path_factory.mktemp("example")
     with contextlib.chdir(folder):

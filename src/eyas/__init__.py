@@ -18,10 +18,10 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eyas.benchmark.models import bench as bench
     from eyas.compile import compile as compile  # noqa: A004
     from eyas.evaluate import evaluate as evaluate
     from eyas.models.importing import import_checkpoint as import_checkpoint
-    from eyas.runtime.bench import bench as bench
     from eyas.runtime.detect import detect as detect
     from eyas.runtime.detector import Detector as Detector
     from eyas.runtime.loading import load as load
@@ -49,7 +49,7 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
         "Detections": "eyas.types",
         "Detector": "eyas.runtime.detector",
         "UserError": "eyas.errors",
-        "bench": "eyas.runtime.bench",
+        "bench": "eyas.benchmark.models",
         "compile": "eyas.compile",
         "detect": "eyas.runtime.detect",
         "evaluate": "eyas.evaluate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.serve.registry.carded import write_bundle
+from tests.registry.carded import write_bundle
 
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import CARD, Card

@@ -18,8 +18,8 @@ from eyas.artifacts.quantization import Quantization
 from eyas.cli.main import main
 from eyas.decode import read_image
 from eyas.files import read_json
+from eyas.registry import open_registry
 from eyas.runtime.machine import processor
-from eyas.serve.registry import open_registry
 from eyas.training.saved import find_state
 from eyas.types import Thresholds
 

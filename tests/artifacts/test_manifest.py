@@ -19,7 +19,7 @@ from eyas.artifacts.measured import Accuracy
 from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.runtime.onnx_file import has_external_data
-from eyas.runtime.sessions.chunks import run_in_chunks
+from eyas.runtime.sessions.batching import run_in_chunks
 from eyas.runtime.sessions.onnxruntime import OnnxRuntimeSession, pick_providers
 from eyas.types import InputSpec, Thresholds, UInt8Array
 

@@ -17,7 +17,7 @@ from eyas.errors import UserError
 from eyas.head_output import HeadOutput
 from eyas.losses.detection import DetectionCriterion, detection_loss
 from eyas.losses.settings import LossSettings
-from eyas.training.override import override
+from eyas.training.config_overrides import override
 from eyas.training.recipe import Recipe
 
 SETTINGS = TaskAlignedSettings()

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tests.runtime.test_bench import a_row
 
+from eyas.benchmark.report import BenchReport
 from eyas.cli import bench as bench_verb
 from eyas.cli.main import main
 from eyas.data.shapes import make_shapes
-from eyas.runtime.bench_report import BenchReport
 from eyas.runtime.machine import processor
 
 

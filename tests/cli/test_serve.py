@@ -10,7 +10,7 @@ import pytest
 from eyas.cli import serve as verb
 from eyas.errors import UserError
 from eyas.serve import launch
-from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.engine.settings import EngineSettings
 
 
 def settings_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> EngineSettings:

@@ -12,10 +12,10 @@ import torch
 from tests.runtime.fakes import CLASSES, random_net
 
 from eyas.artifacts.run import Run, RunConfig
-from eyas.compile.dialect import quantize
 from eyas.compile.graph import CANDIDATES as HOST_CANDIDATES
 from eyas.compile.graph import deployed, load_net
-from eyas.compile.quantize import quantization_of
+from eyas.compile.quantize.ptq import quantization_of
+from eyas.compile.quantize.qdq import quantize
 from eyas.models.fuse import fused
 from eyas.types import InputSpec
 

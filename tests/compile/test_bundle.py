@@ -19,10 +19,10 @@ from eyas.artifacts.card import Card, lineage
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.measured import Accuracy
 from eyas.cli.main import main
-from eyas.compile import verify
+from eyas.compile import gates as verify
 from eyas.compile.bundle import compile_run
+from eyas.compile.gates import Bound
 from eyas.compile.settings import Settings
-from eyas.compile.verify import Bound
 from eyas.errors import UserError
 from eyas.evaluate.run import evaluate_run
 from eyas.runtime.loading import load
@@ -102,7 +102,7 @@ def test_a_size_it_was_not_compiled_for(bundle: Bundle) -> None:
 @pytest.mark.usefixtures("bundle")
 def test_a_failed_gate_leaves_nothing(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eyas.compile.bundle.export", lambda run, path, **_: shutil.copy(exported(place), path))
-    monkeypatch.setattr("eyas.compile.judge.BOUNDS", {**verify.BOUNDS, "fp32": Bound(0.5, 1e-12)})
+    monkeypatch.setattr("eyas.compile.validate.BOUNDS", {**verify.BOUNDS, "fp32": Bound(0.5, 1e-12)})
     out = tmp_path / "bundles" / "out"
     with pytest.raises(UserError, match=r"does not give the network's answers.*scores by up to"):
         compile_run(place / "tiny", out, Settings(batch=(1, 4), measured=0))
@@ -115,7 +115,7 @@ def test_lost_accuracy_fails_the_gate_whatever_the_outputs(
 ) -> None:
     monkeypatch.setattr("eyas.compile.bundle.export", lambda run, path, **_: shutil.copy(exported(place), path))
     worse = Accuracy(map=0.40, map_fp32=0.402, data="shapes", split="val", pictures=4)
-    monkeypatch.setattr("eyas.compile.judge.measure_accuracy", lambda *_: worse)
+    monkeypatch.setattr("eyas.compile.validate.measure_accuracy", lambda *_: worse)
     out = tmp_path / "bundles" / "out"
     with pytest.raises(UserError, match=r"(?s)mAP 40.00, 0.20 below the trained network's 40.20.*at most 0.1 below"):
         compile_run(place / "tiny", out, Settings(batch=(1, 4), timed=False))

@@ -44,7 +44,7 @@ def test_there_is_one_core() -> None:
 REPORTS = """
 import os, sys, urllib.request
 from pathlib import Path
-import eyas.compile.openvino
+import eyas.compile.builders.openvino
 forks = []
 os.register_at_fork(before=lambda: forks.append("fork"))
 urllib.request.urlopen = lambda *words, **more: forks.append("network")

@@ -18,12 +18,12 @@ from eyas.artifacts.card import CARD, Card
 from eyas.artifacts.quantization import Quantization, QuantizedConvolution, check_listed
 from eyas.artifacts.run import Run
 from eyas.compile.bundle import write_graph
-from eyas.compile.dialect import quantize, weight_bits
+from eyas.compile.gates import letterboxed, sample_pictures
 from eyas.compile.graph import load_net
-from eyas.compile.pictures import find_pictures
-from eyas.compile.quantize import calibrate, quantization_of
+from eyas.compile.images import find_pictures
+from eyas.compile.quantize.ptq import calibrate, quantization_of
+from eyas.compile.quantize.qdq import quantize, weight_bits
 from eyas.compile.settings import Settings
-from eyas.compile.verify import letterboxed, sample_pictures
 from eyas.errors import UserError
 from eyas.files import read_json, write_json
 from eyas.runtime.loading import load

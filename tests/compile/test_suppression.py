@@ -17,9 +17,9 @@ from eyas.artifacts.manifest import Manifest, SuppressionPlace
 from eyas.artifacts.run import Run
 from eyas.cli.main import main
 from eyas.compile.auto import compile_auto
+from eyas.compile.builders.onnx import export
 from eyas.compile.bundle import compile_run
 from eyas.compile.graph import suppression_place
-from eyas.compile.onnx import export
 from eyas.compile.settings import Settings
 from eyas.errors import UserError
 from eyas.evaluate.run import evaluate_run
@@ -133,7 +133,7 @@ def test_what_the_network_does_not_give_is_refused_before_anything_is_exported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     run = one_box if kind == "one_box" else place / "tiny"
-    monkeypatch.setattr("eyas.compile.onnx.to_onnx", lambda *_: pytest.fail("exported"))
+    monkeypatch.setattr("eyas.compile.builders.onnx.to_onnx", lambda *_: pytest.fail("exported"))
     settings = Settings(nms=asked)
     with pytest.raises(UserError, match=message):
         compile_run(run, tmp_path / "bundle", settings)
@@ -150,7 +150,9 @@ def test_the_graph_is_the_same_and_says_that_nothing_is_to_be_dropped(
     one_box: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphs: list[object] = []
-    monkeypatch.setattr("eyas.compile.onnx.to_onnx", lambda graph, *_: graphs.append(graph) or onnx.ModelProto())
+    monkeypatch.setattr(
+        "eyas.compile.builders.onnx.to_onnx", lambda graph, *_: graphs.append(graph) or onnx.ModelProto()
+    )
     written = [onnx.load(export(run, tmp_path / run.name)) for run in (one_box, place / "tiny")]
     told = [{one.key: one.value for one in model.metadata_props} for model in written]
     assert [one.pop("nms") for one in told] == ["none", "host"] and told[0] == told[1]

@@ -13,8 +13,8 @@ from tests.runtime.fakes import picture
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import Card
 from eyas.cli.compile import parse_size
+from eyas.compile.builders.onnx import export
 from eyas.compile.bundle import compile_run
-from eyas.compile.onnx import export
 from eyas.compile.settings import Settings
 from eyas.compile.target import Sides
 from eyas.errors import UserError

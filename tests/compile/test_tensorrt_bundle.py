@@ -18,13 +18,13 @@ from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import Card
 from eyas.artifacts.manifest import Manifest
 from eyas.cli.main import main
-from eyas.compile import judge as judging
-from eyas.compile import tensorrt
-from eyas.compile.onnx import export
-from eyas.compile.stand_in import StandInSession, in_float32
-from eyas.compile.tensorrt_graph import fit_for_tensorrt
+from eyas.compile import validate as judging
+from eyas.compile.builders import tensorrt
+from eyas.compile.builders.onnx import export
+from eyas.compile.builders.tensorrt_graph import fit_for_tensorrt
+from eyas.compile.emulation import StandInSession, in_float32
+from eyas.compile.gates import BOUNDS
 from eyas.compile.timing import latency
-from eyas.compile.verify import BOUNDS
 from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.runtime.sessions import cuda

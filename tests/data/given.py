@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from eyas.data import crew
-from eyas.data.batch_arrays import Task
+from eyas.data.loading import worker_group as crew
+from eyas.data.loading.batch_arrays import Task
 
 
 class Tasks:

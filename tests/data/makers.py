@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from eyas.data.batch_arrays import BatchArrays, Room
 from eyas.data.index import DatasetIndex
-from eyas.data.shared import SharedBlock
+from eyas.data.loading.batch_arrays import BatchArrays, Room
+from eyas.data.loading.shared import SharedBlock
 from eyas.errors import UserError
 from eyas.types import UInt8Array
 

@@ -10,16 +10,16 @@ import numpy as np
 import simplejpeg
 import torch
 
-from eyas.data import affine
-from eyas.data.affine import Move, cut
-from eyas.data.augment import boxes_of, draw
-from eyas.data.batch import Batch
-from eyas.data.file_table import FileTable
+from eyas.data.augment import affine
+from eyas.data.augment.affine import Move, cut
+from eyas.data.augment.augmenter import boxes_of, draw
+from eyas.data.augment.config import AugmentPolicy
+from eyas.data.augment.plan import Piece, Plan
+from eyas.data.augment.truth import moved, truth_of
 from eyas.data.index import DatasetIndex
-from eyas.data.pictures import Source
-from eyas.data.plan import Piece, Plan
-from eyas.data.policy import AugmentPolicy
-from eyas.data.truth import moved, truth_of
+from eyas.data.loading.batch import Batch
+from eyas.data.loading.source import Source
+from eyas.data.paths import FileTable
 from eyas.types import FloatArray, InputSpec, IntArray, UInt8Array
 
 

@@ -10,10 +10,10 @@ import torch
 from tests.data.given import Tasks
 from tests.data.scenes import all_same, dataset, same
 
-from eyas.data.batch import Batch
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import TrainLoader, train_loader
-from eyas.data.policy import AugmentPolicy
+from eyas.data.loading.batch import Batch
+from eyas.data.loading.loader import TrainLoader, train_loader
 from eyas.training.timetable import Planning, Timetable, step_of
 from eyas.types import InputSpec
 

@@ -7,10 +7,10 @@ import torch
 from tests.data.makers import words
 from tests.data.scenes import dataset
 
-from eyas.data.eval_loader import eval_loader
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import TrainLoader, train_loader
-from eyas.data.policy import AugmentPolicy
+from eyas.data.loading.eval_loader import eval_loader
+from eyas.data.loading.loader import TrainLoader, train_loader
 from eyas.types import InputSpec
 
 SPEC = InputSpec(64, 64, margin=0)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data.cases import write_jpeg, yolo_root
 
-from eyas.data.convert import convert
 from eyas.data.formats import FORMATS, load_dataset, load_splits
+from eyas.data.rewrite.convert import convert
 from eyas.errors import UserError
 
 JPEG = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data.cases import write_jpeg
 
-from eyas.data.convert import convert
 from eyas.data.formats import FORMATS, load_dataset
 from eyas.data.index import DatasetIndex, build_index
-from eyas.data.transfer import losses
+from eyas.data.rewrite.convert import convert
+from eyas.data.rewrite.export import losses
 
 SIZES = ((30, 40), (64, 48), (97, 211))
 NAMES = st.text("aB9 é猫'\":#-&<>{}[],%@|\\", min_size=1, max_size=12).map(str.strip).filter(bool)

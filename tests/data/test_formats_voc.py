@@ -8,7 +8,7 @@ import pytest
 from tests.data.cases import voc_root, voc_xml, write_jpeg
 
 from eyas.data.formats import find_splits, load_dataset
-from eyas.data.formats.found import Problems
+from eyas.data.formats.base import Problems
 from eyas.data.formats.voc_xml import VocObject, parse_xml
 from eyas.errors import UserError
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tests.data.cases import voc_root, voc_xml
 
-from eyas.data.convert import convert
 from eyas.data.formats import load_dataset
-from eyas.data.formats.found import Problems
+from eyas.data.formats.base import Problems
 from eyas.data.formats.voc_xml import looks_like_voc, parse_xml
+from eyas.data.rewrite.convert import convert
 from eyas.errors import UserError
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.data.cases import write_jpeg, yolo_root
 
 from eyas.data.formats import find_splits, load_dataset
-from eyas.data.formats.found import Problems
+from eyas.data.formats.base import Problems
 from eyas.data.formats.yolo_rows import Layout, parse_rows
 from eyas.data.formats.yolo_yaml import find_yaml, read_yaml
 from eyas.errors import UserError

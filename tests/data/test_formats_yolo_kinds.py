@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tests.data.cases import coco_root, yolo_root
 
-from eyas.data.convert import convert
 from eyas.data.formats import load_dataset, load_splits
 from eyas.data.formats.yolo_kinds import KINDS, Evidence, possible_kinds
+from eyas.data.rewrite.convert import convert
 from eyas.errors import UserError
 
 Rows = Callable[[int], list[str]]

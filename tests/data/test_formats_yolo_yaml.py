@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.cases import coco_root, yolo_root
 
-from eyas.data.convert import convert
 from eyas.data.formats import load_dataset
 from eyas.data.formats.yolo import _quoted
 from eyas.data.formats.yolo_yaml import read_yaml
+from eyas.data.rewrite.convert import convert
 from eyas.errors import UserError
 
 SCALARS = [

@@ -10,9 +10,9 @@ import pytest
 from tests.data.cases import CLASSES, small_index
 
 from eyas.checks import check_class_names
-from eyas.data.file_table import FileTable
+from eyas.data.concat import concatenate
 from eyas.data.index import DatasetIndex, build_index
-from eyas.data.merge import concatenate
+from eyas.data.paths import FileTable
 from eyas.errors import UserError, shorten
 
 

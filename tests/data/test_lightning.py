@@ -12,10 +12,10 @@ import torch
 from tests.data.makers import words
 from tests.data.scenes import dataset
 
-from eyas.data.batch import Batch
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import train_loader
-from eyas.data.policy import AugmentPolicy
+from eyas.data.loading.batch import Batch
+from eyas.data.loading.loader import train_loader
 from eyas.types import InputSpec
 
 

@@ -14,7 +14,7 @@ from eyas.losses.box_terms import BOX_TERMS, Matched
 from eyas.losses.detection import DetectionCriterion, detection_loss
 from eyas.losses.settings import LossSettings
 from eyas.tensor_boxes import boxes_from_bins
-from eyas.training.override import flatten, override
+from eyas.training.config_overrides import flatten, override
 from eyas.training.recipe import Recipe
 
 

@@ -19,7 +19,7 @@ from eyas.losses.detection import detection_loss
 from eyas.losses.dual import DualCriterion
 from eyas.losses.settings import DualSettings, LossSettings
 from eyas.losses.weighting import weighed
-from eyas.training.override import flatten, override
+from eyas.training.config_overrides import flatten, override
 from eyas.training.recipe import Recipe
 
 TERMS = ("class", "iou", "l1", "dense_class", "dense_iou", "dense_dfl")

@@ -16,7 +16,7 @@ from eyas.losses.distill_settings import DistillSettings
 from eyas.losses.knowledge import KNOWLEDGE, Answers, Lesson
 from eyas.losses.localisation import bins_divergence
 from eyas.losses.responses import box_response, class_response
-from eyas.training.override import override
+from eyas.training.config_overrides import override
 from eyas.training.recipe import Recipe
 
 from .test_detection import case

@@ -13,7 +13,7 @@ from tests.meta.source import ROOT, Import, imports, modules
 BASE = frozenset({
     "types", "boxes", "checks", "errors", "text", "terminal", "files", "letterbox", "decode", "decode_apart",
     "decode_process", "opencv_limits", "opencv_pictures", "picture_header", "picture_files", "glyphs", "chart_text",
-    "draw", "path_ends", "signals", "addresses", "mlflow_store",
+    "draw", "path_ends", "signals", "addresses", "mlflow_store", "child_process",
 })  # fmt: skip
 
 # Unit (a base module or a package) -> the units it may import. Everything may import itself.
@@ -27,7 +27,11 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "assign": frozenset({"types", "boxes", "errors", "tensor_boxes"}),
     "losses": frozenset({"types", "boxes", "errors", "tensor_boxes", "head_output", "assign"}),
     "runtime": BASE | {"artifacts"},
-    "serve": BASE | {"artifacts", "runtime"},
+    "registry": BASE | {"artifacts"},
+    "predict": BASE | {"artifacts", "runtime"},
+    "serve": BASE | {"artifacts", "runtime", "registry"},
+    "benchmark": BASE | {"artifacts", "runtime", "serve"},
+    "cluster": BASE | {"artifacts", "runtime", "serve"},
     "evaluate": BASE | {"artifacts", "data", "runtime"},
     "compile": BASE | {"tensor_boxes", "head_output", "artifacts", "data", "models", "evaluate", "runtime"},
     "training": BASE
@@ -54,16 +58,16 @@ OUTSIDE: Mapping[str, frozenset[str]] = {
     "cuda": frozenset({"runtime"}),
     "timm": frozenset({"models"}),
     "torchvision": frozenset(),
-    "mlflow": frozenset({"mlflow_store", "serve", "training"}),
+    "mlflow": frozenset({"mlflow_store", "registry", "training"}),
     "sqlalchemy": frozenset({"mlflow_store"}),
     "alembic": frozenset({"mlflow_store"}),
     "tensorboard": frozenset({"training"}),
     "wandb": frozenset({"training"}),
-    "pyarrow": frozenset({"serve"}),
-    "ray": frozenset({"serve"}),
+    "pyarrow": frozenset({"predict"}),
+    "ray": frozenset({"predict", "cluster"}),
     "uvicorn": frozenset({"serve"}),
     "starlette": frozenset({"serve"}),
-    "grpc": frozenset({"serve"}),
+    "grpc": frozenset({"serve", "cluster"}),
     "google": frozenset({"serve"}),  # protobuf
     "prometheus_client": frozenset({"serve"}),
     "msgspec": frozenset({"serve"}),

@@ -12,8 +12,8 @@ from eyas.errors import UserError
 from eyas.models import factories, zoo
 from eyas.models.factories import FACTORIES, factory_of
 from eyas.models.layers import LAYERS, Layers
-from eyas.training.network import make_network
-from eyas.training.override import override
+from eyas.training.build_model import make_network
+from eyas.training.config_overrides import override
 from eyas.training.recipe import Recipe
 
 

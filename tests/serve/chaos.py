@@ -30,8 +30,8 @@ from tests.serve.started import Started, started
 from eyas.artifacts.card import Card
 from eyas.artifacts.layout import MANIFEST
 from eyas.mlflow_store import DATABASE
-from eyas.serve.registry import open_registry
-from eyas.serve.registry.store import ARTIFACTS
+from eyas.registry import open_registry
+from eyas.registry.store import ARTIFACTS
 
 NAME = "m"
 VERSIONS = ("1", "2", "3")

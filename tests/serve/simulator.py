@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
-from eyas.serve.items import Batch, Decision, Event, Item, Outcome, Rejected
+from eyas.serve.scheduler.types import Batch, Decision, Event, Item, Outcome, Rejected
 
 
 class Policy(Protocol):

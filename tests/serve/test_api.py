@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyas.serve.api import ModelKey, Request, timing_of
+from eyas.artifacts.model_key import ModelKey
+from eyas.serve.api import Request, timing_of
 
 
 def test_versions_are_ordered_as_numbers() -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from tests.serve.bundles import jpeg, write_bundle
 
-from eyas.serve.api import Answer, ModelKey, Request
-from eyas.serve.engine import LocalEngine
-from eyas.serve.engine_settings import EngineSettings
+from eyas.artifacts.model_key import ModelKey
+from eyas.serve.api import Answer, Request
+from eyas.serve.engine.engine import LocalEngine
+from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.errors import ServeError
 from eyas.serve.workers.base import Done, Task
-from eyas.serve.workers.supervisor import ProcessWorker
+from eyas.serve.workers.process_worker import ProcessWorker
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 SETTINGS = EngineSettings(workers=2, threads=1, goal=60.0)

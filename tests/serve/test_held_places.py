@@ -25,8 +25,8 @@ from websockets.sync.client import connect
 
 from eyas.serve import budget
 from eyas.serve.grpc import rooms
+from eyas.serve.http import places
 from eyas.serve.limits import Limits
-from eyas.serve.rest import places
 
 FILE = encoded()
 KIND = {"content-type": "image/png"}

@@ -16,7 +16,7 @@ from tests.serve.started import Started, started
 
 from eyas.errors import UserError
 from eyas.serve import launch
-from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.grpc.protocol import inference_pb2 as pb
 from eyas.serve.launch import greeting, serve
 from eyas.serve.server import Addresses

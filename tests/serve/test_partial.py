@@ -9,7 +9,7 @@ import pytest
 from tests.serve.bundles import jpeg, write_bundle
 from tests.serve.test_engine import SETTINGS, request, run, scores
 
-from eyas.serve.engine import LocalEngine
+from eyas.serve.engine.engine import LocalEngine
 from eyas.serve.errors import Refused, ServeError
 
 

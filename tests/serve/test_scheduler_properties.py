@@ -12,10 +12,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.serve.simulator import Result, Simulator
 
-from eyas.serve.items import Admitted, Batch, Item, Lane, Outcome, Reason
-from eyas.serve.latency import Profile
-from eyas.serve.scheduler import Scheduler
-from eyas.serve.settings import SchedulerConfig
+from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.scheduler import Scheduler
+from eyas.serve.scheduler.settings import SchedulerConfig
+from eyas.serve.scheduler.types import Admitted, Batch, Item, Lane, Outcome, Reason
 
 SLO = 0.05
 LAST = 0.5  # seconds; faults come before

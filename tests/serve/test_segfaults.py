@@ -19,7 +19,7 @@ from tests.serve.bundles import jpeg, write_bundle
 from tests.serve.test_faults import SETTINGS, children, open_files, request, run, until_running
 
 from eyas.serve.api import Answer
-from eyas.serve.engine import LocalEngine
+from eyas.serve.engine.engine import LocalEngine
 from eyas.serve.errors import ServeError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")

@@ -15,8 +15,8 @@ from tests.serve.bundles import jpeg, picture, write_bundle
 from tests.serve.fake import FakeEngine, encoded
 from tests.serve.running import Running, running
 
-from eyas.serve.engine import LocalEngine
-from eyas.serve.engine_settings import EngineSettings
+from eyas.serve.engine.engine import LocalEngine
+from eyas.serve.engine.settings import EngineSettings
 from eyas.types import Detections
 
 KIND = {"content-type": "image/jpeg"}

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from eyas.data.shapes import make_shapes
 from eyas.losses.detection import DetectionCriterion
+from eyas.training.config_overrides import override
 from eyas.training.fit import fit
-from eyas.training.override import override
 from eyas.training.recipe import Recipe, evolve
 from eyas.training.recipes import named
 
@@ -44,7 +44,7 @@ def short(tiny: Recipe) -> Recipe:
 @pytest.fixture
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw nothing: half a second an epoch."""
-    monkeypatch.setattr("eyas.training.callbacks.record.plot_results", lambda _: None)
+    monkeypatch.setattr("eyas.training.callbacks.csv_logger.plot_results", lambda _: None)
 
 
 @pytest.fixture

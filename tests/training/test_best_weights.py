@@ -26,7 +26,7 @@ def stopped(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = evolve(tiny, data={"size": 64}, trainer={"epochs": 2, "sheets": 0})
     with pytest.MonkeyPatch.context() as patch, StopSignals() as signals:
         kills = iter([lambda: os.kill(os.getpid(), signal.SIGTERM)])
-        patch.setattr("eyas.training.callbacks.record.plot_results", lambda _: next(kills, lambda: None)())
+        patch.setattr("eyas.training.callbacks.csv_logger.plot_results", lambda _: next(kills, lambda: None)())
         fit(recipe, folder, console=quiet(), signals=signals)
     assert (folder / layout.WEIGHTS).read_bytes() == (folder / layout.LAST_WEIGHTS).read_bytes()
     return folder
@@ -85,7 +85,7 @@ def test_lost_weights_of_a_finished_run_become_its_last_ones(finished: Path, tmp
 def test_stopped_twice_before_an_evaluation_the_newest_weights_are_the_runs(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eyas.training.callbacks.save import Stopper
+    from eyas.training.callbacks.checkpoint import Stopper
 
     folder = tmp_path / "run"
     end = Stopper.on_train_batch_end

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tests.data.scenes import all_same
 
-from eyas.data import crew
-from eyas.data.batch import Batch
-from eyas.data.eval_loader import EvalLoader
-from eyas.data.policy import AugmentPolicy
+from eyas.data.augment.config import AugmentPolicy
+from eyas.data.loading import worker_group as crew
+from eyas.data.loading.batch import Batch
+from eyas.data.loading.eval_loader import EvalLoader
 from eyas.training.data import DetectionData
 from eyas.training.recipe import Recipe
 from eyas.training.timetable import Planning, Timetable

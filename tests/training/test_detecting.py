@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.runtime.postprocess import select
 from eyas.training import detecting
 from eyas.training.batches import placement_of

@@ -27,8 +27,8 @@ from eyas.errors import UserError
 from eyas.files import atomic_path
 from eyas.models import zoo
 from eyas.training.callbacks.best_epochs import BestEpochs
+from eyas.training.callbacks.checkpoint import Saver, Stopper
 from eyas.training.callbacks.finite import DivergedError
-from eyas.training.callbacks.save import Saver, Stopper
 from eyas.training.ema import Ema
 from eyas.training.experiment import make_trainer
 from eyas.training.fit import fit, resume

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from eyas.data.loader import train_loader
-from eyas.data.policy import AugmentPolicy
+from eyas.data.augment.config import AugmentPolicy
+from eyas.data.loading.loader import train_loader
 from eyas.errors import UserError
 from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build

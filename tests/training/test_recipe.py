@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eyas.errors import UserError
-from eyas.training.override import flatten, nest, override, read_config
+from eyas.training.config_overrides import flatten, nest, override, read_config
 from eyas.training.recipe import Recipe, dotted_fields, evolve
 from eyas.training.recipes import RECIPES, named
 

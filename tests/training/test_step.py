@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build
 from eyas.training.batches import to_float_images

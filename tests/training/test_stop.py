@@ -25,8 +25,8 @@ from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.signals import StopSignals
 from eyas.training import fit as fitting
-from eyas.training.callbacks.record import rows_until
-from eyas.training.callbacks.save import Saver
+from eyas.training.callbacks.checkpoint import Saver
+from eyas.training.callbacks.csv_logger import rows_until
 from eyas.training.fit import fit, resume
 from eyas.training.recipe import Recipe, evolve
 
@@ -259,7 +259,7 @@ def test_killed_before_all_is_written_that_it_begins_with_it_is_not_resumed_unch
     short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without what the data set was, a changed one would go unnoticed."""
-    monkeypatch.setattr("eyas.training.folder.write_origin", lambda *_: kill(None))
+    monkeypatch.setattr("eyas.training.run_dir.write_origin", lambda *_: kill(None))
     with pytest.raises(Killed):
         fit(short, tmp_path / "run", console=quiet())
     with pytest.raises(UserError, match="can't be resumed"):

@@ -9,8 +9,8 @@ import pytest
 from lightning.pytorch.strategies import ParallelStrategy
 
 from eyas.errors import UserError
+from eyas.training.config_overrides import override
 from eyas.training.experiment import build, make_trainer
-from eyas.training.override import override
 from eyas.training.recipe import Recipe, TrainerRecipe
 from eyas.training.strategies import STRATEGIES
 

@@ -16,9 +16,9 @@ from eyas.artifacts.run import Run
 from eyas.errors import UserError
 from eyas.models.zoo import resolve
 from eyas.runtime.loading import load
+from eyas.training.build_model import backbone_start, resolve_spec
+from eyas.training.config_overrides import override
 from eyas.training.fit import fit, resume
-from eyas.training.network import backbone_start, resolve_spec
-from eyas.training.override import override
 from eyas.training.recipe import ModelRecipe, Recipe, evolve
 
 timm = pytest.importorskip("timm", reason='timm is not installed: pip install "eyas[timm]"')

@@ -23,10 +23,10 @@ from eyas.errors import UserError
 from eyas.signals import Stopped, StopSignals
 from eyas.training import loggers, tracking
 from eyas.training.callbacks import track
+from eyas.training.config_overrides import override
 from eyas.training.fit import fit, resume
 from eyas.training.loggers import LoggerKind
 from eyas.training.loggers.base import Place
-from eyas.training.override import override
 from eyas.training.recipe import Recipe
 from eyas.training.tracking import Sync, reason
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.head_output import HeadOutput
 
 

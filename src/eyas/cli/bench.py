@@ -15,7 +15,7 @@ from eyas.text import say
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eyas.runtime.bench_report import BenchReport, Row
+    from eyas.benchmark.report import BenchReport, Row
 
 HELP = "measure models side by side: latency, throughput, memory, where the time goes"
 EXAMPLES: tuple[str, ...] = (
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--png is '{args.png}'.", where="png", expected="a name that ends in .png")
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from eyas.runtime.bench import bench
-    from eyas.runtime.bench_chart import draw_report, save_chart
+    from eyas.benchmark.chart import draw_report, save_chart
+    from eyas.benchmark.models import bench
     from eyas.terminal import open_console
 
     console = open_console(stderr=True)

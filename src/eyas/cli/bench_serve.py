@@ -16,7 +16,7 @@ from eyas.text import say
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eyas.serve.load.report import LoadReport
+    from eyas.benchmark.load.report import LoadReport
 
 HELP = "measure a server under load: capacity, answers in time, latencies, refusals from 10 to 200 percent of it"
 EXAMPLES: tuple[str, ...] = (
@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--png is '{args.png}'.", where="png", expected="a name that ends in .png")
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from eyas.runtime.bench_chart import save_chart
-    from eyas.serve.load.chart import draw_load
-    from eyas.serve.load.http import Target
-    from eyas.serve.load.sweep import Plan, measure
+    from eyas.benchmark.chart import save_chart
+    from eyas.benchmark.load.chart import draw_load
+    from eyas.benchmark.load.http import Target
+    from eyas.benchmark.load.sweep import Plan, measure
     from eyas.terminal import open_console
 
     plan = Plan(
@@ -116,7 +116,7 @@ def parse_headers(given: list[str]) -> dict[str, str]:
 
 def read_bodies(source: list[str] | None) -> tuple[list[bytes], str]:
     """Return the files to send and what they are, for people."""
-    from eyas.runtime.bench_picture import find_pictures, write_pictures
+    from eyas.benchmark.images import find_pictures, write_pictures
 
     with tempfile.TemporaryDirectory() as folder:
         paths = find_pictures(source) if source else write_pictures(Path(folder))
@@ -138,7 +138,7 @@ def serving(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
         return
     if not Path(text).is_dir():
         raise UserError(f"'{text}' is no URL and no folder.", expected="http://host:port, or a bundle's folder")
-    from eyas.serve.load.local import LocalServer
+    from eyas.benchmark.load.local import LocalServer
 
     options = [text, "--workers", args.workers, "--slo", f"{args.goal:g}"]
     options += ["--threads", str(args.threads)] if args.threads else []

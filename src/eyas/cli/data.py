@@ -65,8 +65,8 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from eyas.data.check import check_dataset
-    from eyas.data.check_report import print_report
+    from eyas.data.checks.check import check_dataset
+    from eyas.data.checks.report import print_report
     from eyas.files import write_json
     from eyas.terminal import open_console
 
@@ -74,7 +74,7 @@ def _check(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, report.to_dict())
     if args.chart:
-        from eyas.data.check_chart import write_chart
+        from eyas.data.checks.chart import write_chart
         from eyas.data.formats import load_splits
 
         write_chart(load_splits(args.root, format=args.format, rows=args.rows, fit=False), args.size, args.chart)
@@ -89,8 +89,8 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from eyas.data.check import dataset_numbers
-    from eyas.data.check_report import print_numbers
+    from eyas.data.checks.check import dataset_numbers
+    from eyas.data.checks.report import print_numbers
     from eyas.terminal import open_console
 
     report = dataset_numbers(args.root, format=args.format, rows=args.rows, train_size=args.size)
@@ -131,7 +131,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from eyas.data.convert import convert
+    from eyas.data.rewrite.convert import convert
 
     done = convert(args.root, args.out, args.to, link_pictures=args.link, format=args.format, rows=args.rows)
     _print_splits(done.pictures, done.boxes)
@@ -163,7 +163,7 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from eyas.data.split import SplitSettings, split_dataset
+    from eyas.data.rewrite.split import SplitSettings, split_dataset
 
     settings = SplitSettings(args.val, args.test, args.group, args.seed, args.link)
     splits = split_dataset(args.root, args.out, settings, format=args.format, rows=args.rows)
@@ -180,7 +180,7 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from eyas.data.pack import pack_dataset
+    from eyas.data.rewrite.pack import pack_dataset
 
     done = pack_dataset(args.root, args.out, size=args.size, quality=args.quality, format=args.format, rows=args.rows)
     before, after = done.bytes_before / 1e6, done.bytes_after / 1e6

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eyas.text import printable, say
 
 if TYPE_CHECKING:
-    from eyas.serve.predict.run import Report
+    from eyas.predict.run import Report
 
 HELP = "detect on folders, archives, videos and parquet files, into one file; goes on where it was stopped"
 EXAMPLES: tuple[str, ...] = (
@@ -69,8 +69,8 @@ def _predict(args: argparse.Namespace) -> Report:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eyas.decode import MAX_PIXELS
-    from eyas.serve.predict.run import Progress as Step
-    from eyas.serve.predict.run import predict
+    from eyas.predict.run import Progress as Step
+    from eyas.predict.run import predict
     from eyas.terminal import open_console
 
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eyas.text import json_text, say
 
 if TYPE_CHECKING:
-    from eyas.serve.registry import Model, Registry, Version
+    from eyas.registry import Model, Registry, Version
 
 HELP = "keep bundles under names and versions, and say which one is the champion"
 EXAMPLES: tuple[str, ...] = (
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the sub-command's work and return the exit code."""
-    from eyas.serve.registry import open_registry
+    from eyas.registry import open_registry
 
     COMMANDS[args.command][2](open_registry(args.registry), args)
     return 0
@@ -85,7 +85,7 @@ def _add_rolled_back(parser: argparse.ArgumentParser) -> None:
 
 def _add(registry: Registry, args: argparse.Namespace) -> None:
     if args.alias:
-        from eyas.serve.registry.base import check_alias
+        from eyas.registry.base import check_alias
 
         check_alias(args.alias)  # before anything is copied
     version = registry.add(args.bundle, args.name)
@@ -122,7 +122,7 @@ def _list(registry: Registry, args: argparse.Namespace) -> None:
 
 
 def _show(registry: Registry, args: argparse.Namespace) -> None:
-    from eyas.serve.registry.base import parse_reference
+    from eyas.registry.base import parse_reference
 
     name, reference = parse_reference(args.model)
     if reference:

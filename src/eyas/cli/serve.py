@@ -12,9 +12,9 @@ from eyas.errors import UserError
 from eyas.text import say
 
 if TYPE_CHECKING:
-    from eyas.serve.cluster.settings import ClusterSettings
+    from eyas.cluster.settings import ClusterSettings
+    from eyas.serve.engine.routing import Router
     from eyas.serve.observe.events import EventSettings
-    from eyas.serve.route import Router
     from eyas.serve.server_settings import ServerSettings, Tls
 
 HELP = "serve bundles over REST and gRPC, batched under a latency goal"
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         key, line = new_key(args.new_key)
         say(f"key (shown once):       {key}\nline of the keys' file: {line}")
         return 0
-    from eyas.serve.engine_settings import MIB, EngineSettings
+    from eyas.serve.engine.settings import MIB, EngineSettings
 
     if args.workers != "auto" and not (args.workers.isdecimal() and int(args.workers) > 0):
         raise UserError(f"--workers is '{args.workers}'.", expected="auto, or a number from 1")
@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     if args.registry is not None or args.model:
         registered = Registered(args.registry, tuple(args.model))
     if args.on == "ray":
-        from eyas.serve.cluster.launch import serve_on_ray
+        from eyas.cluster.launch import serve_on_ray
 
         if router is not None:
             raise UserError("On a cluster requests are not shared out by weight yet.", fix="leave out its options")
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _cluster(args: argparse.Namespace) -> ClusterSettings:
-    from eyas.serve.cluster.settings import ClusterSettings
+    from eyas.cluster.settings import ClusterSettings
 
     if args.admin_port is not None or args.admin_grpc_port is not None:
         raise UserError("On a cluster the models are those that the command names.", fix="leave out the admin's ports")
@@ -178,8 +178,8 @@ def _cluster(args: argparse.Namespace) -> ClusterSettings:
 
 
 def _router(args: argparse.Namespace) -> Router | None:
-    from eyas.serve.route import SplitRouter
-    from eyas.serve.route_settings import read_routes, splits_of
+    from eyas.serve.engine.routing import SplitRouter
+    from eyas.serve.engine.routing_settings import read_routes, splits_of
 
     splits = splits_of(args.weights, args.shadow, args.sticky, args.version_header)
     if args.routes and splits:

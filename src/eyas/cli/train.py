@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
     from eyas.data.yaml_file import load_yaml
     from eyas.errors import UserError
+    from eyas.training.config_overrides import override, read_config
     from eyas.training.fit import fit, resume
     from eyas.training.loggers import split_names
-    from eyas.training.override import override, read_config
     from eyas.training.recipes import named
 
     if args.resume is not None:

@@ -18,17 +18,17 @@ from eyas.artifacts.card import CARD, Card, hash_file, now, this_version
 from eyas.artifacts.manifest import Manifest, oldest_version
 from eyas.artifacts.quantization import Quantization, check_listed
 from eyas.artifacts.run import Run, RunConfig
-from eyas.compile.built import BuiltFiles
-from eyas.compile.dialect import quantize, weight_bits
-from eyas.compile.int8 import check_int8
-from eyas.compile.judge import judge
-from eyas.compile.onnx import export, input_of, opset_of, save
-from eyas.compile.pictures import Pictures, find_pictures_if_any
-from eyas.compile.places import module_of
-from eyas.compile.quantize import quantization_of
+from eyas.compile.build_result import BuiltFiles
+from eyas.compile.builders.onnx import export, input_of, opset_of, save
+from eyas.compile.gates import letterboxed, sample_pictures
+from eyas.compile.images import Pictures, find_pictures_if_any
+from eyas.compile.node_names import module_of
+from eyas.compile.quantize.executed import check_int8
+from eyas.compile.quantize.ptq import quantization_of
+from eyas.compile.quantize.qdq import quantize, weight_bits
 from eyas.compile.settings import Settings, Tell
 from eyas.compile.target import Range, Sides, TargetInfo, check_machine, run_builder, target_info
-from eyas.compile.verify import letterboxed, sample_pictures
+from eyas.compile.validate import judge
 from eyas.errors import UserError
 from eyas.files import writing
 from eyas.runtime.machine import processor

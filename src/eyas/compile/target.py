@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from eyas.artifacts.manifest import Precision, Target
-from eyas.compile.built import BuiltFiles
+from eyas.compile.build_result import BuiltFiles
 from eyas.errors import UserError, missing_extra, row_of, suggest
 from eyas.types import InputSpec
 
@@ -57,14 +57,22 @@ TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
             "onnxruntime", "eyas.compile.target", ("onnxruntime", "compile"), ("fp32", "fp16", "int8"), True
         ),
         "openvino": TargetInfo(
-            "openvino", "eyas.compile.openvino", ("openvino", "openvino"), ("fp32", "fp16", "bf16", "int8"), False
+            "openvino",
+            "eyas.compile.builders.openvino",
+            ("openvino", "openvino"),
+            ("fp32", "fp16", "bf16", "int8"),
+            False,
         ),
         "tensorrt": TargetInfo(
-            "tensorrt", "eyas.compile.tensorrt", ("tensorrt", "tensorrt"), ("fp32", "fp16", "bf16", "int8"), True
+            "tensorrt",
+            "eyas.compile.builders.tensorrt",
+            ("tensorrt", "tensorrt"),
+            ("fp32", "fp16", "bf16", "int8"),
+            True,
         ),
         "tensorrt-rtx": TargetInfo(
             "tensorrt-rtx",
-            "eyas.compile.tensorrt_rtx",
+            "eyas.compile.builders.tensorrt_rtx",
             ("tensorrt_rtx", "tensorrt"),
             ("fp32", "fp16", "bf16", "int8"),
             True,
@@ -97,7 +105,7 @@ def check_machine(target: str) -> None:
     """
     package, extra = TARGETS[target].package
     if target.startswith("tensorrt"):
-        from eyas.compile import tensorrt
+        from eyas.compile.builders import tensorrt
 
         tensorrt.check_machine(target)
     elif find_spec(package) is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from eyas.data.file_table import FileTable, offsets_of
+from eyas.data.paths import FileTable, offsets_of
 from eyas.errors import UserError, shorten, suggest
 from eyas.types import FloatArray, Id, IntArray
 

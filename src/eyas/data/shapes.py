@@ -16,7 +16,7 @@ import simplejpeg
 
 from eyas.data.formats.coco import COCO
 from eyas.data.index import DatasetIndex, build_index
-from eyas.data.transfer import fresh_folder
+from eyas.data.rewrite.export import fresh_folder
 from eyas.errors import UserError
 from eyas.files import read_json, write_json
 from eyas.types import FloatArray, UInt8Array

@@ -14,8 +14,8 @@ import hotcoco
 import numpy as np
 import numpy.typing as npt
 
+from eyas.data.checks.usable import measured_boxes
 from eyas.data.index import DatasetIndex
-from eyas.data.usable import measured_boxes
 from eyas.errors import UserError
 from eyas.evaluate.predictions import Predictions
 

@@ -17,12 +17,12 @@ from eyas.evaluate.charts import plot_f1, plot_per_class, plot_precision_recall,
 from eyas.evaluate.coco import CocoResult, check_truth, evaluate_predictions, finite
 from eyas.evaluate.confidence import ConfidenceCurves, confidence_curves
 from eyas.evaluate.confusion_chart import plot_confusion
+from eyas.evaluate.hardest import WorstPicture, draw_worst, worst_pictures
+from eyas.evaluate.html import html_page
 from eyas.evaluate.matching import Matches, confusion_matrix, match_predictions
-from eyas.evaluate.page import html_page
 from eyas.evaluate.predicting import DetectsBatches, PredictionRun, predict_dataset
 from eyas.evaluate.predictions import Predictions
 from eyas.evaluate.tables import Row, class_csv, class_rows
-from eyas.evaluate.worst import WorstPicture, draw_worst, worst_pictures
 from eyas.files import atomic_path, write_json, write_text, writing
 
 METRICS_FILE = "metrics.json"
@@ -127,7 +127,7 @@ def evaluate_detector(
 
     Args:
         detector: called with lists of pictures. Its thresholds must be low (`eyas.types.EVALUATE`), and its labels in
-            the order of `index.classes` (`eyas.evaluate.classes.align_classes`).
+            the order of `index.classes` (`eyas.evaluate.label_mapping.align_classes`).
         index: the truth.
         out: the report's folder; files of an earlier report in it are replaced.
         subject: what the report says it is about.

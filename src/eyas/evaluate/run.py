@@ -8,8 +8,8 @@ from eyas.artifacts.hints import refuse_file
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.errors import shorten
-from eyas.evaluate.classes import align_classes
 from eyas.evaluate.coco import check_truth
+from eyas.evaluate.label_mapping import align_classes
 from eyas.evaluate.report import CONFIDENCE, Evaluation, Subject, check_numbers, evaluate_detector
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load

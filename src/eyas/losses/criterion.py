@@ -12,7 +12,7 @@ Reduce = Callable[[Tensor], Tensor]  # maps a scalar of this process to its mean
 
 
 class TruthBatch(Protocol):
-    """What a criterion may look at: the truth of a batch, as `eyas.data.batch.Batch` has it."""
+    """What a criterion may look at: the truth of a batch, as `eyas.data.loading.batch.Batch` has it."""
 
     @property
     def boxes(self) -> Tensor:

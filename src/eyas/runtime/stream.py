@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eyas.errors import UserError
 from eyas.runtime.annotate import annotate
-from eyas.runtime.channel import Channel, Closed
+from eyas.runtime.bounded_queue import Channel, Closed
 from eyas.runtime.choices import check_batch
 from eyas.runtime.sources import Frame, Item, Source, expand, frames, is_live
 from eyas.types import Detections, IntArray, Thresholds

@@ -12,15 +12,16 @@ from functools import partial
 from pathlib import Path
 
 from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError
-from eyas.serve.api import Answer, Engine, ModelKey, Request, Versions
-from eyas.serve.aside import aside
-from eyas.serve.engine import LocalEngine
-from eyas.serve.engine_settings import EngineSettings
+from eyas.registry import open_registry
+from eyas.serve.api import Answer, Engine, Request, Versions
+from eyas.serve.blocking import aside
+from eyas.serve.engine.engine import LocalEngine
+from eyas.serve.engine.follow import Follower, wanted_of
+from eyas.serve.engine.routing import Router
+from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.errors import ServeError
-from eyas.serve.registry import open_registry
-from eyas.serve.registry.follow import Follower, wanted_of
-from eyas.serve.route import Router
 from eyas.serve.server import Addresses, Server
 from eyas.serve.server_settings import ServerSettings
 from eyas.text import say as say_line

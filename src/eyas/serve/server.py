@@ -19,22 +19,22 @@ import grpc
 import uvicorn
 
 from eyas.errors import UserError
-from eyas.serve import urls
 from eyas.serve.api import Engine
 from eyas.serve.budget import Budget
 from eyas.serve.grpc.calls import Methods
 from eyas.serve.grpc.server import make_server
 from eyas.serve.grpc.service import admin_services, public_services
+from eyas.serve.http import urls
+from eyas.serve.http.app import admin_app, public_app
+from eyas.serve.http.guarded_stream import GuardedStream
+from eyas.serve.http.http_protocol import Guarded
+from eyas.serve.http.middleware import Log
+from eyas.serve.http.places import Places
+from eyas.serve.http.turns import InTurns, Turns
 from eyas.serve.observe.events import EventLog
-from eyas.serve.observe.journal import Journal
+from eyas.serve.observe.jsonl_log import Journal
 from eyas.serve.observe.metrics import Metrics
 from eyas.serve.observe.tracing import no_span, open_telemetry
-from eyas.serve.rest.app import admin_app, public_app
-from eyas.serve.rest.guarded import Guarded
-from eyas.serve.rest.guarded_stream import GuardedStream
-from eyas.serve.rest.layers import Log
-from eyas.serve.rest.places import Places
-from eyas.serve.rest.turns import InTurns, Turns
 from eyas.serve.security import check_token, key_of
 from eyas.serve.server_settings import ServerSettings, Tls, read_pem, ssl_context
 from eyas.serve.service import Service

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError
-from eyas.serve.api import Answer, Engine, ModelKey, Request
+from eyas.serve.api import Answer, Engine, Request
 from eyas.serve.budget import Budget
 from eyas.serve.desk import Desk
 from eyas.serve.errors import ServeError, all_refused, crashed

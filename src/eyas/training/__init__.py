@@ -49,9 +49,9 @@ def train(
     handler that was there before: KeyboardInterrupt, by default, or the end of the process.
     """
     from eyas.signals import StopSignals
+    from eyas.training.config_overrides import override
     from eyas.training.fit import fit
     from eyas.training.loggers import split_names
-    from eyas.training.override import override
     from eyas.training.recipes import named
 
     if not isinstance(recipe, Recipe):

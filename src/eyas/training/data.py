@@ -8,15 +8,15 @@ import lightning as L
 import numpy as np
 import torch
 
-from eyas.data.batch import Batch
-from eyas.data.batch_arrays import MakeExtras
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device.choice import choose
 from eyas.data.device.layout import Layout
-from eyas.data.eval_loader import EvalLoader, eval_loader
-from eyas.data.loader import TrainLoader, train_loader
-from eyas.data.policy import AugmentPolicy
-from eyas.data.sampler import POOL
-from eyas.data.skipped import SkippedPictures
+from eyas.data.loading.bad_images import SkippedPictures
+from eyas.data.loading.batch import Batch
+from eyas.data.loading.batch_arrays import MakeExtras
+from eyas.data.loading.eval_loader import EvalLoader, eval_loader
+from eyas.data.loading.loader import TrainLoader, train_loader
+from eyas.data.loading.sampler import POOL
 from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.runtime.machine import usable_cores
@@ -38,7 +38,7 @@ class DetectionData(L.LightningDataModule):
         seed: fixes order and augmentation.
         unseen: whether the network can find classes that it was not trained on, which the validation split may have
             then.
-        make_extras: gives the batches' extra columns, see `eyas.data.batch_arrays.MakeExtras`.
+        make_extras: gives the batches' extra columns, see `eyas.data.loading.batch_arrays.MakeExtras`.
 
     Attributes:
         train_index, val_index: the splits. Labels of training mean the same in both; with `unseen`, `val_index.classes`

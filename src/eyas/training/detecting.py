@@ -11,7 +11,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.evaluate.predictions import Predictions, PredictionsBuilder
 from eyas.runtime.postprocess import placed_back, select
 from eyas.training.batches import placement_of

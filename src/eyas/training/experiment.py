@@ -20,21 +20,21 @@ from eyas.models.detection_net import head_row_of
 from eyas.models.factories import factory_of
 from eyas.models.zoo import build_described
 from eyas.terminal import open_console, tell
+from eyas.training.build_model import backbone_start, make_network
 from eyas.training.callbacks.best_epochs import BestEpochs
 from eyas.training.callbacks.budget import TimeBudget, now, pace_of
+from eyas.training.callbacks.checkpoint import Saver, Stopper
+from eyas.training.callbacks.csv_logger import Recorder
 from eyas.training.callbacks.evaluation import Evaluation
 from eyas.training.callbacks.finite import FiniteCheck
+from eyas.training.callbacks.image_logger import Sheets
 from eyas.training.callbacks.progress import ProgressLine
-from eyas.training.callbacks.record import Recorder
-from eyas.training.callbacks.save import Saver, Stopper
-from eyas.training.callbacks.sheets import Sheets
 from eyas.training.callbacks.track import Track
 from eyas.training.callbacks.weight_average import WeightAverage
 from eyas.training.callbacks.whole_step import WholeStep
 from eyas.training.data import DetectionData
 from eyas.training.loggers import check_loggers
 from eyas.training.module import DetectionModule
-from eyas.training.network import backbone_start, make_network
 from eyas.training.pace import aims_of, check_time, first_pace
 from eyas.training.parallel import (
     first_process,

@@ -20,15 +20,15 @@ from eyas.errors import UserError
 from eyas.files import read_json
 from eyas.signals import Stopped, StopSignals, name
 from eyas.terminal import open_console, tell
-from eyas.training.callbacks.save import Stopper, StopRunError
+from eyas.training.callbacks.checkpoint import Stopper, StopRunError
+from eyas.training.config_overrides import flatten, override
 from eyas.training.experiment import Experiment, build, make_data, make_trainer
-from eyas.training.folder import finish_run, free_folder, write_start
 from eyas.training.loggers.base import Status
 from eyas.training.memory import explained_memory, trial_step
 from eyas.training.origin import check_data, check_recipe, check_teacher
-from eyas.training.override import flatten, override
 from eyas.training.parallel import first_process
 from eyas.training.recipe import Recipe
+from eyas.training.run_dir import finish_run, free_folder, write_start
 from eyas.training.saved import find_state, settle
 from eyas.training.tracked import trackers_of
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import lightning as L
 import torch
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.errors import UserError
 from eyas.losses.criterion import Criterion
 from eyas.training.batches import loss_terms

@@ -11,8 +11,8 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from eyas.data.batch import Batch
 from eyas.data.index import DatasetIndex
+from eyas.data.loading.batch import Batch
 from eyas.errors import UserError
 from eyas.evaluate.coco import CocoResult
 from eyas.losses.criterion import Criterion, set_progress

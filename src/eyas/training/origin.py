@@ -14,7 +14,7 @@ from eyas.data.index import DatasetIndex
 from eyas.data.record import rows_of
 from eyas.errors import UserError, shorten
 from eyas.files import read_json, write_json
-from eyas.training.override import flatten
+from eyas.training.config_overrides import flatten
 from eyas.training.recipe import Recipe
 from eyas.training.saved import anew
 from eyas.training.teacher import ROLE, teacher_file

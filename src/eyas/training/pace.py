@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.errors import UserError
 from eyas.losses.criterion import Criterion
 from eyas.models.decode import Deployed

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from eyas.data.batch import Batch
-from eyas.data.cache import available_memory
+from eyas.data.checks.usable import Usable
 from eyas.data.index import DatasetIndex
-from eyas.data.usable import Usable
+from eyas.data.loading.batch import Batch
+from eyas.data.loading.cache import available_memory
 from eyas.errors import UserError
 from eyas.losses.criterion import Criterion, set_progress
 from eyas.training.batches import loss_terms, to_float_images

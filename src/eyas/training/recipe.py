@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from eyas.checks import check_whole
-from eyas.data.policy import AugmentPolicy
+from eyas.data.augment.config import AugmentPolicy
 from eyas.errors import UserError
 from eyas.losses.distill_settings import DistillSettings
 from eyas.losses.settings import LossSettings

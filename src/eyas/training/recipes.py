@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from eyas.assign.settings import TaskAlignedSettings
-from eyas.data.policy import AugmentPolicy
+from eyas.data.augment.config import AugmentPolicy
 from eyas.errors import row_of
 from eyas.losses.settings import LossSettings
 from eyas.training.recipe import DataRecipe, ModelRecipe, OptimRecipe, Recipe, TrainerRecipe

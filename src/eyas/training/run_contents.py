@@ -13,8 +13,8 @@ from pathlib import Path
 from eyas.artifacts import layout
 from eyas.artifacts.card import CARD, Card
 from eyas.files import read_json
+from eyas.training.config_overrides import flatten
 from eyas.training.loggers.base import Row, RunInfo
-from eyas.training.override import flatten
 
 
 @dataclass(frozen=True)

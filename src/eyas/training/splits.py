@@ -6,11 +6,11 @@ import warnings
 
 import numpy as np
 
+from eyas.data.augment.config import AugmentPolicy
+from eyas.data.checks.usable import Usable, trained_boxes
+from eyas.data.concat import same_classes
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
-from eyas.data.merge import same_classes
-from eyas.data.policy import AugmentPolicy
-from eyas.data.usable import Usable, trained_boxes
 from eyas.errors import UserError
 from eyas.evaluate.coco import check_truth
 from eyas.training.recipe import DataRecipe

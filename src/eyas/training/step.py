@@ -18,7 +18,7 @@ Replay = Callable[[Hashable, Callable[[], None]], None]  # runs a function of wh
 
 
 class ImageBatch(TruthBatch, Protocol):
-    """What a step takes of a batch, as `eyas.data.batch.Batch` has it."""
+    """What a step takes of a batch, as `eyas.data.loading.batch.Batch` has it."""
 
     @property
     def images(self) -> Tensor:

@@ -24,7 +24,7 @@ from eyas.models import zoo
 from eyas.models.fuse import fused
 from eyas.models.heads import HEADS
 from eyas.models.weights import load_state, matching_rows
-from eyas.training.network import Weights, open_weights
+from eyas.training.build_model import Weights, open_weights
 from eyas.training.recipe import Recipe
 from eyas.types import InputSpec
 

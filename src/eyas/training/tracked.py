@@ -13,8 +13,8 @@ from eyas.artifacts import layout
 from eyas.artifacts.card import CARD, Card
 from eyas.errors import UserError
 from eyas.files import read_json
+from eyas.training.config_overrides import flatten
 from eyas.training.loggers.base import Place, Status
-from eyas.training.override import flatten
 
 
 @dataclass

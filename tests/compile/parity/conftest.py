@@ -11,8 +11,8 @@ from tests.compile.made import write_data, write_run
 from tests.compile.parity.matrix import SIDE, Graphs, write_row
 
 from eyas.artifacts.run import Run
+from eyas.compile.builders.onnx import export
 from eyas.compile.bundle import graph_precision
-from eyas.compile.onnx import export
 from eyas.compile.settings import Settings
 from eyas.compile.target import target_info
 

@@ -18,15 +18,15 @@ from eyas.artifacts.card import Card
 from eyas.artifacts.layout import CONFIG, WEIGHTS
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run, RunConfig
+from eyas.compile.builders.onnx import input_of, opset_of, save
 from eyas.compile.bundle import new_manifest
-from eyas.compile.dialect import quantize
+from eyas.compile.gates import BOUNDS, Bound, letterboxed, parity, sample_pictures
 from eyas.compile.graph import CANDIDATES, deployed, load_net
-from eyas.compile.int8 import check_int8
-from eyas.compile.onnx import input_of, opset_of, save
-from eyas.compile.quantize import quantization_of
+from eyas.compile.quantize.executed import check_int8
+from eyas.compile.quantize.ptq import quantization_of
+from eyas.compile.quantize.qdq import quantize
 from eyas.compile.settings import Settings
 from eyas.compile.target import TARGETS, run_builder, target_info
-from eyas.compile.verify import BOUNDS, Bound, letterboxed, parity, sample_pictures
 from eyas.data.formats import load_dataset
 from eyas.models import weights, zoo
 from eyas.runtime.loading import open_bundle

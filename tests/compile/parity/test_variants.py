@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.compile.parity.matrix import LARGE, MIDDLE, NEEDS_GPU, SMALL, Graphs, build, pictures, reference
 
+from eyas.compile.gates import BOUNDS, parity
 from eyas.compile.settings import Settings
 from eyas.compile.target import TARGETS, Sides
-from eyas.compile.verify import BOUNDS, parity
 from eyas.models import zoo
 from eyas.runtime.loading import open_bundle
 from eyas.types import InputSpec

@@ -17,12 +17,12 @@ from tests.data.makers import words
 from tests.data.scenes import dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eyas.data.batch import Batch
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device import batches as batches_module
 from eyas.data.device.render import render
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import TrainLoader, train_loader
-from eyas.data.policy import AugmentPolicy
+from eyas.data.loading.batch import Batch
+from eyas.data.loading.loader import TrainLoader, train_loader
 from eyas.errors import UserError
 from eyas.training.recipes import yolo_nas_coco
 from eyas.types import InputSpec
@@ -183,7 +183,7 @@ def test_drawing_part_by_part_changes_nothing(index: DatasetIndex, name: str, mo
 
 
 def test_what_workers_do_needs_no_torch() -> None:
-    modules = "eyas.data.device.plans, eyas.data.device.filling, eyas.data.augment"
+    modules = "eyas.data.device.plans, eyas.data.device.filling, eyas.data.augment.augmenter"
     code = f"import sys; sys.modules['torch'] = None; import {modules}"
     subprocess.run([sys.executable, "-c", code], check=True)
 

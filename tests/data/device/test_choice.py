@@ -9,14 +9,14 @@ import pytest
 import torch
 from tests.data.scenes import dataset
 
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device import choice, memory
 from eyas.data.device.choice import choose
 from eyas.data.device.layout import Layout
 from eyas.data.device.memory import drawing_bytes, gib
 from eyas.data.device.store import store_bytes
 from eyas.data.index import DatasetIndex
-from eyas.data.loader import train_loader
-from eyas.data.policy import AugmentPolicy
+from eyas.data.loading.loader import train_loader
 from eyas.errors import UserError
 from eyas.types import InputSpec
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.scenes import textured
 
-from eyas.data.affine import FITTED
+from eyas.data.augment.affine import FITTED
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device.layout import COLUMNS, Layout, column_of
 from eyas.data.device.store import margin, store_bytes
-from eyas.data.pictures import Source
-from eyas.data.policy import AugmentPolicy
+from eyas.data.loading.source import Source
 from eyas.letterbox import letterbox
 from eyas.training.recipes import yolo_nas_coco
 from eyas.types import InputSpec

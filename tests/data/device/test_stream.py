@@ -11,10 +11,10 @@ import pytest
 import torch
 from tests.data.scenes import all_same, dataset
 
-from eyas.data.batch import Batch
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device.batches import DeviceBatches
-from eyas.data.loader import TrainLoader, train_loader
-from eyas.data.policy import AugmentPolicy
+from eyas.data.loading.batch import Batch
+from eyas.data.loading.loader import TrainLoader, train_loader
 from eyas.types import InputSpec
 
 

@@ -14,11 +14,11 @@ from tests.serve.clients.environment import clients_python
 from tests.serve.fake import FakeEngine
 from tests.serve.running import running
 
+from eyas.serve.http.app import public_app
+from eyas.serve.http.openapi import document
 from eyas.serve.limits import Limits
 from eyas.serve.observe.events import EventSettings
 from eyas.serve.observe.metrics import Metrics
-from eyas.serve.rest.app import public_app
-from eyas.serve.rest.openapi import document
 from eyas.serve.service import Service
 
 CHECKS = (

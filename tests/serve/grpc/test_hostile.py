@@ -30,7 +30,7 @@ from tests.serve.grpc.test_service import FILE, arrays, files, infer
 from tests.serve.processes import wait_until
 from tests.serve.running import Running, running
 
-from eyas.serve.grpc import door
+from eyas.serve.grpc import admission as door
 from eyas.serve.grpc.protocol import inference_pb2 as pb
 from eyas.serve.limits import Limits
 

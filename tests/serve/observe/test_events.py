@@ -15,11 +15,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.serve.fake import CLASSES, FakeEngine, encoded, picture
 
-from eyas.serve.api import Answer, ModelKey, Request
+from eyas.artifacts.model_key import ModelKey
+from eyas.serve.api import Answer, Request
 from eyas.serve.observe.events import EventLog, EventSettings, picture_statistics, summary
-from eyas.serve.observe.journal import Journal
+from eyas.serve.observe.histograms import MAX_CLASSES, MAX_MODELS
+from eyas.serve.observe.jsonl_log import Journal
 from eyas.serve.observe.metrics import Metrics
-from eyas.serve.observe.tally import MAX_CLASSES, MAX_MODELS
 from eyas.serve.observe.tracing import open_telemetry, trace_of
 from eyas.types import Detections
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.serve.fake import CLASSES, FakeEngine, encoded, picture
 
+from eyas.artifacts.model_key import ModelKey
 from eyas.serve import base64s, jsons
-from eyas.serve.api import Answer, ModelKey
+from eyas.serve.api import Answer
 from eyas.serve.errors import ServeError
 from eyas.serve.oip.detection import model_metadata, parameters, server_metadata, to_request
 from eyas.serve.oip.rest import answer_body, parse_request

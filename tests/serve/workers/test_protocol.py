@@ -29,7 +29,7 @@ from eyas.serve.workers.protocol import (
     read_ready,
     read_spec,
 )
-from eyas.serve.workers.slab import KEPT_BYTES, Slab
+from eyas.serve.workers.shared_memory import KEPT_BYTES, Slab
 from eyas.types import Detections, Thresholds
 
 CLASSES = ("a", "b", "c")

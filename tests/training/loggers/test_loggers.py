@@ -176,7 +176,7 @@ def test_a_changed_file_is_not_made_right_by_the_card(folder: Path) -> None:
 
 
 def test_mlflow_keeps_runs_beside_the_models(folder: Path, own_places: Path) -> None:
-    from eyas.serve.registry import open_registry
+    from eyas.registry import open_registry
 
     place = Sync("mlflow", folder).open()
     assert place.where == f"sqlite:///{own_places}/registry/registry.db"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
-from tests.serve.registry.test_mlflow_server import Server
+from tests.registry.test_mlflow_server import Server
 from tests.training.loggers import runs
 from tests.training.loggers.readers import read_mlflow
 from tests.training.loggers.test_loggers import check_series, place_of

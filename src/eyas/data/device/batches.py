@@ -11,9 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from eyas.data.batch import Batch
-from eyas.data.batch_arrays import MakeExtras, Task
-from eyas.data.cache import PictureCache
+from eyas.data.augment.config import AugmentPolicy, Policies
 from eyas.data.device import rows
 from eyas.data.device.filling import Filling
 from eyas.data.device.layout import Layout
@@ -22,11 +20,13 @@ from eyas.data.device.plans import PlanBatches
 from eyas.data.device.render import render
 from eyas.data.device.store import fill
 from eyas.data.index import DatasetIndex
-from eyas.data.pictures import Pictures
-from eyas.data.pipe import Pipe
-from eyas.data.policy import AugmentPolicy, Policies
-from eyas.data.sampler import EpochBatches
-from eyas.data.skipped import SkippedPictures
+from eyas.data.loading.bad_images import SkippedPictures
+from eyas.data.loading.batch import Batch
+from eyas.data.loading.batch_arrays import MakeExtras, Task
+from eyas.data.loading.cache import PictureCache
+from eyas.data.loading.sampler import EpochBatches
+from eyas.data.loading.source import Pictures
+from eyas.data.loading.workers import Pipe
 from eyas.types import IntArray
 
 _PARTS = 8  # the number of samples with a partner is rounded up to parts of the batch, so that few shapes occur
@@ -44,7 +44,7 @@ class DeviceBatches:
         skipped: is told of the pictures that can't be read.
         workers: processes that decode and then plan; 0 does both here.
         patience: seconds that one may need for a batch.
-        box_multiple: as `eyas.data.pipe.Pipe` takes it.
+        box_multiple: as `eyas.data.loading.workers.Pipe` takes it.
         make_extras: gives the batches' extra columns; they have none if None.
     """
 

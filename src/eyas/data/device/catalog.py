@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eyas.data.augment.truth import Truth
 from eyas.data.device.layout import Layout
-from eyas.data.file_table import offsets_of
 from eyas.data.index import DatasetIndex
-from eyas.data.pictures import trained_truth
-from eyas.data.truth import Truth
+from eyas.data.loading.source import trained_truth
+from eyas.data.paths import offsets_of
 from eyas.errors import UserError
 from eyas.types import FloatArray, IntArray
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 
-from eyas.data.cache import CacheKind, HostCache, available_memory
 from eyas.data.device.layout import Layout
 from eyas.data.device.memory import Place, drawing_bytes, free_memory, gib
 from eyas.data.device.store import file_sizes, store_bytes
 from eyas.data.index import DatasetIndex
+from eyas.data.loading.cache import CacheKind, HostCache, available_memory
 from eyas.errors import UserError
 from eyas.types import IntArray
 

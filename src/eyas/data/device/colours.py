@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device import rows
-from eyas.data.policy import AugmentPolicy
 
 _HSV_BITS = 12
 

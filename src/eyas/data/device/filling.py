@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from eyas.data.batch_arrays import BatchArrays, Room, Task, own_memory
 from eyas.data.device.layout import Layout
-from eyas.data.pictures import Pictures, Source
+from eyas.data.loading.batch_arrays import BatchArrays, Room, Task, own_memory
+from eyas.data.loading.source import Pictures, Source
 from eyas.errors import UserError
 from eyas.types import UInt8Array
 

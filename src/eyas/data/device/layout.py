@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from eyas import letterbox
-from eyas.data.affine import FITTED, level_of, top_level
-from eyas.data.pictures import Source, shrink_of
-from eyas.data.policy import AugmentPolicy
+from eyas.data.augment.affine import FITTED, level_of, top_level
+from eyas.data.augment.config import AugmentPolicy
+from eyas.data.loading.source import Source, shrink_of
 from eyas.decode import shrink_factor
 from eyas.types import InputSpec, IntArray, UInt8Array
 
@@ -54,7 +54,7 @@ class Layout:
         policies: the run's policies.
 
     Attributes:
-        max_scale: as `eyas.data.pictures.Pictures` takes it.
+        max_scale: as `eyas.data.loading.source.Pictures` takes it.
     """
 
     def __init__(self, spec: InputSpec, policies: Sequence[AugmentPolicy]) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from eyas.data.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, own_memory
+from eyas.data.augment.config import AugmentPolicy, Policies
+from eyas.data.augment.planner import Planner, placement_rows
+from eyas.data.augment.truth import truth_of
 from eyas.data.device.catalog import Catalog, Stored
 from eyas.data.device.rows import WIDTH, encode
 from eyas.data.index import DatasetIndex
-from eyas.data.planner import Planner, placement_rows
-from eyas.data.policy import AugmentPolicy, Policies
-from eyas.data.sampler import EpochBatches
-from eyas.data.truth import truth_of
+from eyas.data.loading.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, own_memory
+from eyas.data.loading.sampler import EpochBatches
 from eyas.types import InputSpec
 
 

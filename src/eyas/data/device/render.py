@@ -1,7 +1,7 @@
 """Draws whole batches of planned samples from the store: a few operations on all samples at once, on any device.
 
 Shapes depend on the batch alone and nothing waits for the device, so that it can run ahead. The pixels are those that
-`eyas.data.augment` draws with OpenCV, but for rounding: where OpenCV counts in fixed point, so does this.
+`eyas.data.augment.augmenter` draws with OpenCV, but for rounding: where OpenCV counts in fixed point, so does this.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device import rows
 from eyas.data.device.colours import inside, recolour
-from eyas.data.policy import AugmentPolicy
 from eyas.types import InputSpec
 
 _RESIZE_SCALE = 1 << 11  # OpenCV's resize weighs in 1/2048

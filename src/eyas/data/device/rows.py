@@ -12,12 +12,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from eyas.data.affine import FITTED, Cut
-from eyas.data.colour import Colours, matrices
+from eyas.data.augment.affine import FITTED, Cut
+from eyas.data.augment.colour import Colours, matrices
+from eyas.data.augment.config import AugmentPolicy
+from eyas.data.augment.plan import Piece, Plan
 from eyas.data.device.catalog import Catalog, Stored
 from eyas.data.device.layout import column_of
-from eyas.data.plan import Piece, Plan
-from eyas.data.policy import AugmentPolicy
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from eyas.data.device.filling import CHUNK, Filling
 from eyas.data.device.layout import Layout
 from eyas.data.device.memory import Place
 from eyas.data.index import DatasetIndex
-from eyas.data.pipe import Pipe
+from eyas.data.loading.workers import Pipe
 from eyas.data.progress import spread, track
 from eyas.decode import read_size
 from eyas.errors import UserError

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from eyas.data.checks.sizes import fit_to_pictures
+from eyas.data.concat import same_classes
+from eyas.data.formats.base import Format, Found, StrayLabels, pick, plain_names
 from eyas.data.formats.coco import COCO
-from eyas.data.formats.found import Format, Found, StrayLabels, pick, plain_names
 from eyas.data.formats.hints import hint
 from eyas.data.formats.voc import VOC
 from eyas.data.formats.yolo import YOLO
 from eyas.data.formats.yolo_kinds import KINDS
 from eyas.data.index import DatasetIndex
-from eyas.data.merge import same_classes
-from eyas.data.sizes import fit_to_pictures
 from eyas.errors import UserError, shorten, suggest
 
 FORMATS: Mapping[str, Format] = MappingProxyType({f.name: f for f in (COCO, YOLO, VOC)})

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from eyas.data.formats.base import Format, Found, Problems, canonical, label_files, relative_name
 from eyas.data.formats.class_names import class_names
 from eyas.data.formats.coco_parse import Columns, parse
-from eyas.data.formats.found import Format, Found, Problems, canonical, label_files, relative_name
 from eyas.data.formats.ids import Ids, places
 from eyas.data.index import DatasetIndex, build_index, id_order
 from eyas.errors import UserError

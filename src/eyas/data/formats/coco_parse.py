@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from eyas.data.formats.found import Problems
+from eyas.data.formats.base import Problems
 from eyas.data.formats.ids import Ids
 from eyas.data.formats.json_lists import Twice, walk
 from eyas.data.formats.values import read_flag

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eyas.data.formats.found import Format, canonical
+from eyas.data.formats.base import Format, canonical
 from eyas.data.formats.text import read_names
 from eyas.errors import UserError, shorten
 from eyas.files import open_regular

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from eyas.data.formats.found import list_pictures
+from eyas.data.formats.base import list_pictures
 from eyas.data.formats.text import decode, split_lines, strip_blanks
 from eyas.errors import UserError, shorten
 from eyas.files import read_regular

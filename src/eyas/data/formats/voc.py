@@ -19,8 +19,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from eyas.data.formats.class_names import class_names
-from eyas.data.formats.found import (
+from eyas.data.formats.base import (
     Format,
     Found,
     Problems,
@@ -29,6 +28,7 @@ from eyas.data.formats.found import (
     relative_name,
     tell_unlabelled,
 )
+from eyas.data.formats.class_names import class_names
 from eyas.data.formats.text import read_names, strip_blanks
 from eyas.data.formats.voc_layout import Annotations, Pairs, image_sets, list_xml, listed, pair
 from eyas.data.formats.voc_xml import Annotation, looks_like_voc, parse_xml

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyas.data.formats.found import Problems, canonical, label_files, list_pictures
+from eyas.data.formats.base import Problems, canonical, label_files, list_pictures
 from eyas.data.formats.text import decode, split_lines, strip_blanks
 from eyas.data.formats.voc_xml import Annotation, parse_xml
 from eyas.errors import UserError, shorten

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from eyas.data.formats.found import Problems
+from eyas.data.formats.base import Problems
 from eyas.data.formats.text import decode, is_decoded, strip_blanks, without_widthless
 from eyas.data.formats.values import read_flag
 from eyas.errors import UserError

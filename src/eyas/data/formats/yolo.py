@@ -19,8 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eyas.data.formats.class_names import class_names
-from eyas.data.formats.found import (
+from eyas.data.formats.base import (
     Format,
     Found,
     Problems,
@@ -31,6 +30,7 @@ from eyas.data.formats.found import (
     relative_name,
     tell_unlabelled,
 )
+from eyas.data.formats.class_names import class_names
 from eyas.data.formats.picture_lists import read_list
 from eyas.data.formats.yolo_kinds import KINDS, find_layout
 from eyas.data.formats.yolo_rows import Layout, parse_rows

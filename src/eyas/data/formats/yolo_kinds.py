@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from eyas.data.formats.found import Problems
+from eyas.data.formats.base import Problems
 from eyas.data.formats.yolo_rows import Kind, Layout, numbered_rows
 from eyas.errors import UserError
 from eyas.files import read_regular

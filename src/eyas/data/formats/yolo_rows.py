@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from eyas.data.formats.found import Problems
+from eyas.data.formats.base import Problems
 from eyas.data.formats.text import decode, is_decoded, split_lines, without_widthless
 
 _TOLERANCE = 0.01  # rounding and boxes that a tool let stick out by a hair; more is a wrong unit or a wrong format

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eyas.data.formats.found import canonical
+from eyas.data.formats.base import canonical
 from eyas.data.formats.picture_lists import exists
 from eyas.data.formats.text import read_text, strip_blanks
 from eyas.data.yaml_file import load_yaml

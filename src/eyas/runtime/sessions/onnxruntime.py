@@ -12,7 +12,7 @@ from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.runtime.onnx_file import read_onnx
 from eyas.runtime.sessions.base import INPUT, OUTPUTS, describe
-from eyas.runtime.sessions.chunks import run_in_chunks
+from eyas.runtime.sessions.batching import run_in_chunks
 from eyas.runtime.sessions.contract import Tensors, check_graph, does_not_run
 from eyas.types import FloatArray, UInt8Array
 

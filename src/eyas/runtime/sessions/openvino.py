@@ -14,8 +14,8 @@ from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError, missing_extra
 from eyas.runtime.openvino_core import openvino_core
 from eyas.runtime.sessions.base import INPUT, OUTPUTS, describe
+from eyas.runtime.sessions.batching import run_in_chunks
 from eyas.runtime.sessions.cache import bundle_key, cache_folder
-from eyas.runtime.sessions.chunks import run_in_chunks
 from eyas.runtime.sessions.contract import Tensors, check_graph, does_not_run
 from eyas.types import FloatArray, UInt8Array
 

@@ -20,8 +20,8 @@ from eyas.errors import UserError, missing_extra
 from eyas.files import atomic_path
 from eyas.runtime.sessions import cuda as cuda_module
 from eyas.runtime.sessions.base import INPUT, describe
+from eyas.runtime.sessions.batching import run_in_chunks
 from eyas.runtime.sessions.cache import cache_folder
-from eyas.runtime.sessions.chunks import run_in_chunks
 from eyas.runtime.sessions.contract import check_graph
 from eyas.runtime.sessions.cuda import Bindings, Cuda, capability, check_capability, device_number
 from eyas.runtime.sessions.tensorrt_slot import Pending, Shape, Slot

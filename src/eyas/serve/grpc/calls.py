@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from eyas.serve.errors import ServeError, crashed
-from eyas.serve.grpc.door import CLIENT, Context, Door
+from eyas.serve.grpc.admission import CLIENT, Context, Door
 from eyas.serve.grpc.parsing import parsed
 from eyas.serve.limits import check_id
 from eyas.serve.service import new_id

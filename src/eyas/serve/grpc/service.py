@@ -11,9 +11,9 @@ from eyas.serve.api import Request
 from eyas.serve.budget import Held
 from eyas.serve.desk import AT_ONCE
 from eyas.serve.errors import ServeError
+from eyas.serve.grpc.admission import CLIENT, Context, Guard, make_door, metadata_of
 from eyas.serve.grpc.calls import Methods, Streaming, Unary, handlers, request_id, time_left
 from eyas.serve.grpc.codec import has_numbers, parse_request, to_message
-from eyas.serve.grpc.door import CLIENT, Context, Guard, make_door, metadata_of
 from eyas.serve.grpc.protocol import health_pb2 as health
 from eyas.serve.grpc.protocol import inference_pb2 as pb
 from eyas.serve.limits import check_model

@@ -20,14 +20,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from eyas.artifacts.model_key import ModelKey
 from eyas.decode import decode
 from eyas.draw import write_png
 from eyas.errors import UserError
 from eyas.picture_header import parse_header
-from eyas.serve.api import Answer, ModelKey, Request
+from eyas.serve.api import Answer, Request
 from eyas.serve.errors import Refused, ServeError
-from eyas.serve.observe.journal import Journal
-from eyas.serve.observe.recent import Recent
+from eyas.serve.observe.jsonl_log import Journal
+from eyas.serve.observe.recent_ids import Recent
 from eyas.types import Detections, UInt8Array
 
 NAME = "events.jsonl"

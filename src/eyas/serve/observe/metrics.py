@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, ProcessCollector, gene
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from eyas.serve.api import Answer, Engine, ModelKey
-from eyas.serve.observe.tally import MAX_MODELS, OTHER, Tally
+from eyas.artifacts.model_key import ModelKey
+from eyas.serve.api import Answer, Engine
+from eyas.serve.observe.histograms import MAX_MODELS, OTHER, Tally
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

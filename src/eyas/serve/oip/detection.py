@@ -14,10 +14,10 @@ import numpy as np
 
 from eyas.errors import suggest
 from eyas.serve.api import Answer, Engine, ModelStatus, Options, Request
+from eyas.serve.engine.routing import unknown
 from eyas.serve.errors import ServeError
 from eyas.serve.limits import check_model, lane_of
 from eyas.serve.oip.tensors import BYTES, MAX_ITEMS, Array, InferRequest, Parameter, Tensor, quoted
-from eyas.serve.route import unknown
 from eyas.types import Suppression, UInt8Array
 
 IMAGES = "images"

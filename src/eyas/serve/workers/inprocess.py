@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 from eyas.serve.workers.base import Broken, Done, Lost, Outcome, Ready, Task, WorkerFailed, WorkerSpec, too_slow
-from eyas.serve.workers.opening import open_pipeline
+from eyas.serve.workers.load import open_pipeline
 from eyas.serve.workers.pipeline import BatchFailed
 
 Job = tuple[Sequence[Task], Done]

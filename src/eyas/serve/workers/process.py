@@ -6,7 +6,6 @@ It opens one bundle, runs the batches that come through the socket, and holds on
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import os
@@ -16,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from eyas.child_process import die_with, limit_memory, private_memory
 from eyas.opencv_limits import VARIABLE
 from eyas.serve.workers.base import Broken, Ready, WorkerFailed, too_much_memory
 from eyas.serve.workers.protocol import (
@@ -29,46 +29,9 @@ from eyas.serve.workers.protocol import (
     read_batch,
     read_spec,
 )
-from eyas.serve.workers.slab import Slab
+from eyas.serve.workers.shared_memory import Slab
 
-_SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 OOM_SCORE = "500"  # when the machine runs out of memory, a worker is a better victim than the front
-ADDRESS_SPACE = 0
-PRIVATE = (1, 2)
-
-
-def die_with(parent: int) -> None:
-    """Let the kernel kill this process when the thread that started it ends; end now if that has happened already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def pages(process: int | str = "self") -> tuple[int, ...]:
-    """Return what /proc says of a process in bytes: address space, resident, of that shared; zeros where it can't."""
-    try:
-        words = Path(f"/proc/{process}/statm").read_bytes().split()
-    except OSError:
-        return 0, 0, 0
-    size = os.sysconf("SC_PAGE_SIZE")
-    return tuple(int(word) * size for word in words[:3])
-
-
-def private_memory(process: int | str = "self") -> int:
-    """Return the bytes that a process holds for itself, 0 where that can't be read."""
-    _, resident, shared = pages(process)
-    return resident - shared
-
-
-def limit_memory(more: int) -> None:
-    """Refuse this process `more` bytes beyond what it has now: allocations fail, and the machine goes on."""
-    if sys.platform == "linux" and more:
-        import resource
-
-        limit = pages()[ADDRESS_SPACE] + more
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
 def messages(connection: socket.socket) -> Iterator[Message]:
@@ -89,7 +52,7 @@ def serve(connection: socket.socket, slab: Slab | None) -> None:
     # Heavy imports come here, so that a mistake in them is told to the front.
     import cv2
 
-    from eyas.serve.workers.opening import open_pipeline
+    from eyas.serve.workers.load import open_pipeline
     from eyas.serve.workers.pipeline import BatchFailed
 
     cv2.setNumThreads(1)

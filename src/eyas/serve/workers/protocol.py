@@ -20,7 +20,7 @@ import numpy as np
 
 from eyas.serve.errors import Kind, Refused
 from eyas.serve.workers.base import Broken, Found, PictureLimits, Ran, Ready, Task, WorkerSpec
-from eyas.serve.workers.slab import Slab
+from eyas.serve.workers.shared_memory import Slab
 from eyas.types import Detections, Thresholds, UInt8Array
 
 HEAD = struct.Struct("<4sB3xII")  # mark, type, bytes of JSON, bytes behind it

@@ -12,7 +12,7 @@ from torch import Tensor
 from eyas.artifacts import layout
 from eyas.errors import UserError
 from eyas.models.weights import read_state, save_model
-from eyas.training.callbacks.save import Saver
+from eyas.training.callbacks.checkpoint import Saver
 from eyas.training.data import DetectionData
 from eyas.training.module import DetectionModule
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.evaluate.coco import evaluate_predictions
 from eyas.evaluate.predictions import Predictions
 from eyas.training.detecting import Collector

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.errors import UserError
 from eyas.training.late import LateValues
 from eyas.training.module import DetectionModule

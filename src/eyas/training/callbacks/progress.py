@@ -9,7 +9,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from eyas.data.batch import Batch
+from eyas.data.loading.batch import Batch
 from eyas.terminal import open_console
 from eyas.training.gpu import busy
 from eyas.training.module import DetectionModule

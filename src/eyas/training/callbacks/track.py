@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 
-from eyas.training.callbacks.save import StopRunError
+from eyas.training.callbacks.checkpoint import StopRunError
 from eyas.training.loggers.base import Place, Status
 from eyas.training.tracked import trackers_of
 from eyas.training.tracking import Sync, reason

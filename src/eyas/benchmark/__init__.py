@@ -1,0 +1,1 @@
+"""Models side by side, and servers under load: latency, images a second, memory."""

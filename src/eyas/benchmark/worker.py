@@ -1,0 +1,108 @@
+"""The measuring process: one model, alone in it, so that its memory and its threads are its own.
+
+It is told what to do by lines of JSON on its standard input, and answers each with a line on its standard output;
+`eyas.benchmark.process` is at the other end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+
+from eyas.artifacts.layout import MANIFEST
+from eyas.artifacts.manifest import Manifest
+from eyas.benchmark.resource_usage import Meter
+from eyas.benchmark.stage_timer import peak_memory
+from eyas.errors import UserError
+from eyas.runtime.loading import load
+
+
+class Worker:
+    """Opens the model of a job and does what it is asked; each method's answer can be written as JSON."""
+
+    def __init__(self) -> None:
+        self._meter: Meter | None = None
+        self._base = 0
+
+    def open(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Open the model and detect once; return how long that took, and what there is.
+
+        Args:
+            job: path, threads (None: the engine's choice), batch, device, size (None: the model's own), pictures.
+        """
+        folder, threads = Path(job["path"]), job["threads"]
+        if threads is not None:
+            cv2.setNumThreads(threads)
+        bundle = Manifest.read(folder, verify=False) if (folder / MANIFEST).is_file() else None
+        self._base = peak_memory() or 0
+        began = time.perf_counter()
+        detector = load(folder, size=job["size"], threads=threads if bundle is not None else None, device=job["device"])
+        self._meter = Meter(detector, [Path(name) for name in job["pictures"]], job["batch"])
+        opened = time.perf_counter()
+        self._meter.call()
+        return {
+            "engine": detector.session.description,
+            "input": [detector.input.width, detector.input.height],
+            "most_at_once": bundle.batch[1] if bundle is not None else None,
+            "open_s": opened - began,
+            "first_s": time.perf_counter() - opened,
+        }
+
+    def round(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Return the calls that fill job["seconds"], and the memory grown since before the model was opened."""
+        assert self._meter is not None
+        done = self._meter.round(job["seconds"])
+        peak = peak_memory()
+        return {**dataclasses.asdict(done), "memory": None if peak is None else peak - self._base}
+
+    def stream(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Return what streaming job["frames"] frames cost."""
+        assert self._meter is not None
+        return dataclasses.asdict(self._meter.stream(job["frames"]))
+
+
+def serve(questions: TextIO, answers: TextIO) -> None:
+    """Answer every line until there is none; an error that the user can mend is an answer too.
+
+    Args:
+        questions: JSON objects, a line each; "do" names the method of `Worker`.
+        answers: where the answers go, a line each.
+    """
+    worker = Worker()
+    methods = {"open": worker.open, "round": worker.round, "stream": worker.stream}
+    for line in questions:
+        job = json.loads(line)
+        try:
+            answer = methods[job["do"]](job)
+        except UserError as error:
+            answer = {
+                "error": {
+                    "problem": error.problem,
+                    "expected": error.expected,
+                    "where": error.where,
+                    "fix": error.fix,
+                }
+            }
+        except ModuleNotFoundError as error:
+            answer = {"missing": (error.name or "").partition(".")[0], "error": {"problem": f"{error}."}}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Serve the parent process; what a library prints goes to standard error and disturbs nobody."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, contextlib.suppress(BrokenPipeError):
+        os.dup2(2, 1)
+        serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Bundles as bytes: a node needs nothing but Eyas to serve them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.model_key import ModelKey
+from eyas.artifacts.packing import digest, pack
+from eyas.serve.api import ModelStatus
+from eyas.serve.engine.routing import CHAMPION
+
+NAMESPACE = "eyas"  # of the cluster's actors
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version of a model, without its bytes.
+
+    Attributes:
+        key: name and version.
+        manifest: of its bundle.
+        digest: of its files.
+    """
+
+    key: ModelKey
+    manifest: Manifest
+    digest: str
+
+    @property
+    def id(self) -> str:
+        """The name by which a replica is asked for it."""
+        return model_id(self.key)
+
+
+def model_id(key: ModelKey) -> str:
+    """Return the name by which a replica is asked for a version."""
+    return f"{key.name}/{key.version}"
+
+
+def read_entry(key: ModelKey, folder: Path) -> tuple[Entry, dict[str, bytes]]:
+    """Return a bundle under its name and version, and its files.
+
+    Raises:
+        UserError: it is no bundle, or was changed.
+    """
+    manifest = Manifest.read(folder)
+    files = pack(folder, manifest)
+    return Entry(key, manifest, digest(files)), files
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a cluster serves, as every door and replica is told it: as a whole, so that a change is there at once.
+
+    Attributes:
+        number: of the change; the greater one counts.
+        entries: the versions.
+        aliases: model -> alias -> version.
+    """
+
+    number: int = 0
+    entries: tuple[Entry, ...] = ()
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        """Return the versions as a server tells them, sorted.
+
+        The champion of a model is its default, and where there is none its newest version.
+        """
+        default = {entry.key.name: entry.key for entry in sorted(self.entries, key=lambda entry: entry.key)}
+        default |= {name: ModelKey(name, each[CHAMPION]) for name, each in self.aliases.items() if CHAMPION in each}
+        found = [
+            ModelStatus(
+                entry.key,
+                "ready",
+                manifest=entry.manifest,
+                aliases=self._aliases_of(entry.key),
+                default=default[entry.key.name] == entry.key,
+            )
+            for entry in self.entries
+        ]
+        return tuple(sorted(found, key=lambda status: status.key))
+
+    def first(self, number: int) -> list[Entry]:
+        """Return what a replica with room for so many versions holds first: what aliases point to, then the newest."""
+        newest = sorted(self.entries, key=lambda entry: entry.key, reverse=True)
+        return sorted(newest, key=lambda entry: not self._aliases_of(entry.key))[:number]
+
+    def _aliases_of(self, key: ModelKey) -> tuple[str, ...]:
+        pointing = self.aliases.get(key.name, {})
+        return tuple(sorted(alias for alias, version in pointing.items() if version == key.version))

@@ -1,0 +1,1 @@
+"""From an exported graph to what a runtime executes, a file each."""

@@ -1,0 +1,1 @@
+"""What training does to pictures: planned as numbers, drawn with OpenCV."""

@@ -1,0 +1,1 @@
+"""What ruins training or flatters evaluation, found before either has cost anything."""

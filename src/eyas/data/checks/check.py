@@ -1,0 +1,205 @@
+"""Checking a dataset for what ruins training or flatters evaluation, before either has cost anything."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from eyas.data.checks.boxes import check_boxes
+from eyas.data.checks.findings import Finding, Level, Report, finding
+from eyas.data.checks.image_scan import MISSING, Scan, scan_pictures
+from eyas.data.checks.phash import near_pairs
+from eyas.data.checks.sizes import SizeCheck, SizeState, apply, compare, describe
+from eyas.data.checks.statistics import SplitStatistics, split_statistics
+from eyas.data.checks.usable import TOO_SMALL
+from eyas.data.formats import find_format, load_splits
+from eyas.data.formats.base import BrokenPictures, Format, Found, StrayLabels
+from eyas.data.index import DatasetIndex
+from eyas.picture_files import is_picture
+
+_FEW_BOXES = 10
+
+
+def check_dataset(
+    root: Path | str,
+    *,
+    format: str | None = None,  # noqa: A002
+    rows: str | None = None,
+    train_size: int = 640,
+    workers: int | None = None,
+) -> Report:
+    """Return what is wrong with the dataset; every picture is decoded.
+
+    Args:
+        root: the dataset.
+        format: its format, when the folder alone does not say.
+        rows: what long rows of YOLO label files hold, when they alone do not say.
+        train_size: the network's input size in pixels, for telling box sizes.
+        workers: threads that decode; one a core if None.
+
+    Raises:
+        UserError: the dataset can't be read at all: no known format, malformed annotations, unknown classes.
+    """
+    dataset_format, found = find_format(root, format, rows)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        splits = load_splits(root, format=format, rows=rows, fit=False)
+        strays = _check_strays(dataset_format, found)
+    scans = _scan(splits, workers)
+    sizes = {
+        name: SizeCheck(scans[name].sizes, compare(index.sizes, scans[name].sizes)) for name, index in splits.items()
+    }
+    findings: list[Finding] = []
+    for name, index in splits.items():
+        findings += _check_files(index, scans[name])
+        findings += _check_sizes(index, sizes[name])
+    splits = {name: apply(index, sizes[name]) for name, index in splits.items()}
+    statistics = {name: split_statistics(index, train_size) for name, index in splits.items()}
+    for name, index in splits.items():
+        known = np.where(scans[name].sizes > 0, scans[name].sizes, index.sizes)
+        findings += check_boxes(index, known)
+        findings += _check_use(name, statistics[name], "train" in splits)
+    findings += _check_copies(splits, scans)
+    findings += strays
+    findings += _check_unlisted(splits)
+    findings += _check_balance(statistics)
+    lines = dict.fromkeys(
+        str(each.message) for each in told if not issubclass(each.category, BrokenPictures | StrayLabels)
+    )
+    findings += finding("warning", "on reading", "all", "What was said when the labels were read.", list(lines))
+    findings.sort(key=lambda each: each.level != "error")
+    classes = next(iter(splits.values())).classes
+    return Report(Path(root), dataset_format.name, classes, train_size, statistics, tuple(findings))
+
+
+def dataset_numbers(
+    root: Path | str,
+    *,
+    format: str | None = None,  # noqa: A002
+    rows: str | None = None,
+    train_size: int = 640,
+) -> Report:
+    """Return the numbers of the dataset as a report without findings; no picture is decoded."""
+    dataset_format, _ = find_format(root, format, rows)
+    splits = load_splits(root, format=format, rows=rows)
+    statistics = {name: split_statistics(index, train_size) for name, index in splits.items()}
+    classes = next(iter(splits.values())).classes
+    return Report(Path(root), dataset_format.name, classes, train_size, statistics, ())
+
+
+def _scan(splits: Mapping[str, DatasetIndex], workers: int | None) -> dict[str, Scan]:
+    """Decode the pictures of all splits behind one progress bar."""
+    scan = scan_pictures([path for index in splits.values() for path in index.files], workers=workers)
+    scans, start = {}, 0
+    for name, index in splits.items():
+        part = slice(start, start + len(index))
+        scans[name] = Scan(scan.faults[part], scan.sizes[part], scan.bits[part], scan.thumbnails[part])
+        start += len(index)
+    return scans
+
+
+def _check_files(index: DatasetIndex, scan: Scan) -> list[Finding]:
+    """Return pictures that are missing, can't be decoded, or have another size than the annotations say."""
+    names = [index.files.name(i) for i in range(len(index))]
+    missing = [name for name, fault in zip(names, scan.faults, strict=True) if fault == MISSING]
+    broken = [f"{name}: {fault}" for name, fault in zip(names, scan.faults, strict=True) if fault not in ("", MISSING)]
+    return [
+        *finding("error", "missing picture", index.split, "The annotations name it, but there is no file.", missing),
+        *finding("error", "unreadable picture", index.split, "It can't be decoded.", broken),
+    ]
+
+
+def _check_sizes(index: DatasetIndex, check: SizeCheck) -> list[Finding]:
+    """Return pictures of another size than the annotations say: boxes are scaled along where the shape is the same."""
+    scaled = [describe(index, check, int(i)) for i in check.which(SizeState.SCALED)]
+    turned = set(check.which(SizeState.TURNED).tolist())
+    wrong = [
+        describe(index, check, int(i)) + (" (turned: the labels ignore its EXIF orientation)" if i in turned else "")
+        for i in check.which(SizeState.TURNED, SizeState.OTHER).tolist()
+    ]
+    meaning = "Another size than annotated, of the same shape: its boxes are scaled along."
+    return [
+        *finding("error", "wrong picture size", index.split, "Its boxes belong to a picture of another shape.", wrong),
+        *finding("warning", "scaled picture", index.split, meaning, scaled),
+    ]
+
+
+def _check_use(name: str, numbers: SplitStatistics, has_train: bool) -> list[Finding]:
+    """Return that nothing of a split can be trained on, or measured, and boxes that training would never see."""
+    is_trained = name == "train" or not has_train
+    reasons = ", ".join(f"{n:,} {why}" for why, n in numbers.left_out.items())
+    text = f"{numbers.boxes:,} boxes" + (f", of which {reasons}" if reasons else "")
+    if is_trained and not numbers.trained:
+        return finding("error", "nothing to train on", name, "No box in it can be trained on.", [text])
+    if not is_trained and not numbers.measured:
+        level: Level = "error" if name == "val" else "warning"
+        return finding(
+            level, "nothing to measure", name, "No box in it can be found, so a model gets no numbers.", [text]
+        )
+    small = {why: count for why, count in numbers.left_out.items() if is_trained and why.startswith(TOO_SMALL)}
+    meaning = "Training never sees such a box, the largest that its picture is shown included."
+    return finding("warning", "box too small", name, meaning, [f"{n:,} boxes {why}" for why, n in small.items()])
+
+
+def _check_copies(splits: Mapping[str, DatasetIndex], scans: Mapping[str, Scan]) -> list[Finding]:
+    """Return near-duplicates: errors across splits, because evaluation then measures memory; warnings within one."""
+    owners = [(name, i) for name, index in splits.items() for i in range(len(index)) if not scans[name].faults[i]]
+    if not owners:
+        return []
+    bits = np.array([scans[name].bits[i] for name, i in owners], np.uint64)
+    thumbnails = np.stack([scans[name].thumbnails[i] for name, i in owners])
+    found: dict[tuple[str, str], list[str]] = {}
+    for first, second in near_pairs(bits, thumbnails):
+        (one, i), (other, j) = owners[first], owners[second]
+        text = f"{splits[one].files.name(i)} and {splits[other].files.name(j)}"
+        found.setdefault((one, other), []).append(text)
+    findings = []
+    for (one, other), texts in found.items():
+        if one == other:
+            meaning = "Two pictures of one split are nearly the same."
+            findings += finding("warning", "picture twice", one, meaning, texts)
+        else:
+            meaning = "A picture stands in both splits, nearly the same: the second measures memory."
+            findings += finding("error", "leak", f"{one} and {other}", meaning, texts)
+    return findings
+
+
+def _check_strays(dataset_format: Format, found: tuple[Found, ...]) -> list[Finding]:
+    """Return label files that belong to no picture."""
+    findings = []
+    for each in found:
+        strays = [path.relative_to(each.root).as_posix() if path.is_relative_to(each.root) else str(path)
+                  for path in dataset_format.strays(each)]  # fmt: skip
+        meaning = "A label file without its picture is never used."
+        findings += finding("warning", "stray label file", each.split, meaning, strays)
+    return findings
+
+
+def _check_unlisted(splits: Mapping[str, DatasetIndex]) -> list[Finding]:
+    """Return pictures that lie right beside those of a split and belong to none."""
+    paths = {path for index in splits.values() for path in index.files}
+    unlisted = []
+    for folder in sorted({path.parent for path in paths}):
+        if folder.is_dir():
+            unlisted += [path for path in sorted(folder.iterdir()) if is_picture(path) and path not in paths]
+    names = [path.name for path in unlisted if not path.name.startswith(".") and path.is_file()]
+    meaning = "It lies beside the pictures of a split, but belongs to none: it is never used."
+    return finding("warning", "picture not listed", " and ".join(splits), meaning, names)
+
+
+def _check_balance(statistics: Mapping[str, SplitStatistics]) -> list[Finding]:
+    """Return classes that a split has no or hardly any boxes of, and training splits that are mostly background."""
+    findings = []
+    for name, numbers in statistics.items():
+        none = [each for each, count in numbers.class_boxes.items() if count == 0]
+        few = [f"{each}: {count}" for each, count in numbers.class_boxes.items() if 0 < count < _FEW_BOXES]
+        level_meaning = "No box of the class is in the split."
+        findings += finding("warning", "class without boxes", name, level_meaning, none)
+        findings += finding("warning", "rare class", name, f"Fewer than {_FEW_BOXES} boxes of the class.", few)
+        if numbers.background > numbers.pictures / 2:
+            text = f"{numbers.background} of {numbers.pictures} pictures"
+            findings += finding("warning", "mostly background", name, "Most pictures have no box.", [text])
+    return findings

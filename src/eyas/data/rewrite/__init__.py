@@ -1,0 +1,1 @@
+"""Datasets written anew: converted, packed, split."""

@@ -1,0 +1,191 @@
+"""Worker processes for the parts: one dies, its part is done again; a picture that ends two of them is left out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from eyas.errors import UserError
+from eyas.predict.job import Saved
+from eyas.predict.parts import Part
+from eyas.predict.work import Settings
+from eyas.predict.worker import OUT_OF_MEMORY
+
+_DEATHS = 20  # of workers on one part, then something else is wrong than a few pictures
+
+
+@dataclass
+class _Task:
+    """A part on its way.
+
+    Attributes:
+        part: which.
+        without: position to leave out -> what it did to the process, None while nothing went wrong with the part.
+        at: the position of the last tick.
+        deaths: how many workers ended on it.
+    """
+
+    part: Part
+    without: Mapping[int, str] | None = None
+    at: int = 0
+    deaths: int = 0
+
+
+@dataclass
+class _Worker:
+    """A process, our end of its connection, and what it is doing."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection[Any, Any]
+    ready: bool = False
+    task: _Task | None = field(default=None)
+
+
+def _memory() -> int:
+    """Return the bytes of memory that the machine has; 0, which limits nothing, where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+def _did(code: int, memory: int) -> str:
+    """Return what a picture did to the process that had it alone, from the process's exit code."""
+    if code == OUT_OF_MEMORY:
+        return f"With the picture the process needs more memory than {memory / 1e6:.0f} MB."
+    if code == -signal.SIGKILL:
+        return "The process that worked on the picture was killed, twice, as a machine short of memory does."
+    how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+    return f"The picture crashed the process that worked on it, twice ({how})."
+
+
+class Pool:
+    """Processes that do parts; leaving its `with` block ends them.
+
+    Args:
+        settings: what decides the results.
+        out: the job's output; workers save into its job's folder.
+        workers: how many processes.
+        threads: of each one's engine.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    def __init__(self, settings: Settings, out: Path, workers: int, threads: int, device: str = "auto") -> None:
+        self._first = (settings, threads, device, str(out))
+        self._memory = _memory() // max(1, workers)
+        self._workers: list[_Worker] = []
+        self._num = workers
+
+    def run(self, parts: Iterator[Part], tick: Callable[[int], None]) -> Iterator[Saved]:
+        """Do the parts and yield what was saved, as it comes.
+
+        Args:
+            parts: taken one by one, as workers become free.
+            tick: called with the number of pictures that were done since it was last called.
+
+        Raises:
+            UserError: the bundle can't be loaded, the disk is full, or workers end without a picture to blame.
+        """
+        again: list[_Task] = []
+        task = self._next(again, parts)
+        while task is not None or any(worker.task for worker in self._workers):
+            while task is not None and (worker := self._free()) is not None:
+                worker.task = task
+                task.at = 0
+                with suppress(BrokenPipeError, ConnectionResetError):  # it has ended: its end is heard below
+                    worker.connection.send((task.part, task.without))
+                task = self._next(again, parts)
+            for connection in wait([worker.connection for worker in self._workers]):
+                worker = next(each for each in self._workers if each.connection is connection)
+                saved = self._hear(worker, again, tick)
+                if saved is not None:
+                    yield saved
+            task = task or self._next(again, parts)
+
+    def _next(self, again: list[_Task], parts: Iterator[Part]) -> _Task | None:
+        """Return what is to be done next."""
+        if again:
+            return again.pop()
+        part = next(parts, None)
+        return None if part is None else _Task(part)
+
+    def _free(self) -> _Worker | None:
+        """Return a worker with nothing to do, a new one if there are not enough; None if all are at work."""
+        for worker in self._workers:
+            if worker.task is None:
+                return worker
+        if len(self._workers) == self._num:
+            return None
+        ours, theirs = Pipe()
+        command = [sys.executable, "-m", "eyas.predict.worker", str(theirs.fileno()), str(self._memory)]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        theirs.close()
+        ours.send(self._first)
+        self._workers.append(_Worker(process, ours))
+        return self._workers[-1]
+
+    def _hear(self, worker: _Worker, again: list[_Task], tick: Callable[[int], None]) -> Saved | None:
+        """Take one message of a worker, or its end."""
+        try:
+            kind, value = worker.connection.recv()
+        except (EOFError, OSError):
+            self._ended(worker, again)
+            return None
+        task = worker.task
+        if kind == "ready":
+            worker.ready = True
+        elif kind == "failed":
+            if isinstance(value, str):
+                raise RuntimeError(f"a worker failed:\n{value}")
+            problem, expected, where, fix = value
+            raise UserError(problem, expected=expected, where=where, fix=fix)
+        elif kind == "tick" and task is not None:
+            tick(max(0, value - task.at))
+            task.at = max(task.at, value)
+        elif kind == "saved" and task is not None:
+            worker.task = None
+            saved: Saved = value
+            tick(saved.pictures - task.at)
+            return saved
+        return None
+
+    def _ended(self, worker: _Worker, again: list[_Task]) -> None:
+        """Have the part of a worker that ended done again, with care."""
+        code = worker.process.wait()
+        worker.connection.close()
+        self._workers.remove(worker)
+        task = worker.task
+        if task is None:
+            return
+        task.deaths += 1
+        if not worker.ready or task.deaths > _DEATHS:
+            raise UserError(
+                f"The processes that do the work end by themselves (exit code {code}).",
+                where=task.part.path,
+                fix="free some memory or use fewer workers: --workers 1; what is done is kept",
+            )
+        if task.without is not None:
+            task.without = {**task.without, task.at: _did(code, self._memory)}
+        else:
+            task.without = {}
+        again.append(task)
+
+    def __enter__(self) -> Pool:
+        """Return the pool itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes; what they have not saved is done again another time."""
+        for worker in self._workers:
+            worker.connection.close()
+            worker.process.kill()
+            worker.process.wait()

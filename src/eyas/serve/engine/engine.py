@@ -1,0 +1,254 @@
+"""The engine on this machine: requests go to versions, versions to workers, and versions are swapped with no loss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+from eyas.artifacts.model_key import ModelKey
+from eyas.serve.api import Answer, ModelStatus, Request, timing_of
+from eyas.serve.engine.executor import Flow, Ticket
+from eyas.serve.engine.model_manager import Keeper
+from eyas.serve.engine.model_table import ModelTable, Version
+from eyas.serve.engine.quarantine import KILLER, Quarantine
+from eyas.serve.engine.routing import AliasRouter, Route, Router
+from eyas.serve.engine.settings import EngineSettings
+from eyas.serve.errors import WIRES, Refused, ServeError, all_refused
+from eyas.serve.request_options import labels_of, thresholds_of
+from eyas.serve.scheduler.settings import SchedulerConfig
+from eyas.serve.scheduler.statistics import Stats
+from eyas.serve.scheduler.types import Lane
+from eyas.serve.workers.base import Found, Task
+
+LOG = logging.getLogger("eyas.serve")
+LANES: Mapping[str, Lane] = {"interactive": Lane.INTERACTIVE, "stream": Lane.STREAM, "batch": Lane.BATCH}
+BUSY_SECONDS = 1.0  # after a refusal for load the server is not ready for so long
+
+ShadowSeen = Callable[[Request, ModelKey, Answer | ServeError], None]
+
+
+class LocalEngine:
+    """Serves versions of models on this machine; see `eyas.serve.api.Engine`.
+
+    To be made, and used, in a running event loop.
+
+    Args:
+        settings: how; the defaults by default.
+        router: which version answers which request.
+        shadow_seen: called with each shadow copy's answer.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings | None = None,
+        router: Router | None = None,
+        shadow_seen: ShadowSeen | None = None,
+    ) -> None:
+        self.settings = settings or EngineSettings()
+        self.router: Router = router or AliasRouter()
+        self.quarantine = Quarantine()
+        config = SchedulerConfig(max_batch=self.settings.max_batch, max_waiting=self.settings.max_waiting)
+        self._loop = asyncio.get_running_loop()
+        self._flow = Flow(config, self._died)
+        self._table = ModelTable()
+        self._keeper = Keeper(self.settings, self._table, self._flow)
+        self._shadow_seen = shadow_seen
+        self._shadows: set[asyncio.Task[None]] = set()
+        self._tickets: set[Ticket] = set()
+        self._accepting = True
+
+    # ------------------------------------------------------------------------------------------------- requests
+
+    async def detect(self, request: Request) -> Answer:
+        """Return what was found; see `Engine.detect`."""
+        if not self._accepting:
+            raise ServeError("unavailable", "The server is shutting down.", retry_after=1.0)
+        if not request.pictures:
+            raise ServeError("invalid", "The request has no picture.")
+        request = self._without_killers(request)
+        route = self.router.route(request, self._table.statuses())
+        for shadow in route.shadows:
+            self._shadow(request, shadow)
+        return await self._detect(request, route)
+
+    async def _detect(self, request: Request, route: Route) -> Answer:
+        """Run a request on the version that it was given."""
+        version, start = self._table[route.key], monotonic()
+        version.used = start
+        version.open += 1
+        version.empty.clear()
+        try:
+            timeout = request.timeout
+            if version.state != "ready":
+                await self._keeper.wake(version, timeout)
+                timeout = None if timeout is None else timeout - (monotonic() - start)
+            tasks = self._tasks(request, version)
+            ticket = Ticket(tasks, self._loop.create_future(), request.partial, request.refused)
+            lane = LANES[request.lane]
+            stream = request.stream if lane is Lane.STREAM and len(request.pictures) == 1 else ""
+            if lane is Lane.STREAM and not stream:
+                lane = Lane.INTERACTIVE
+            self._flow.submit(version.id, ticket, lane, stream, timeout)
+            self._tickets.add(ticket)
+            try:
+                await ticket.done
+            except asyncio.CancelledError:
+                self._flow.cancel(ticket)
+                raise
+            finally:
+                self._tickets.discard(ticket)
+            for number, picture in enumerate(request.pictures):
+                if _was_run(ticket, number, request):
+                    self.quarantine.survived(picture)
+            return _answer(request, route.key, ticket, monotonic() - start)
+        finally:
+            version.open -= 1
+            if not version.open:
+                version.empty.set()
+
+    def _tasks(self, request: Request, version: Version) -> list[Task]:
+        """Return the pictures as the workers want them.
+
+        Raises:
+            ServeError: an option can't be had.
+        """
+        manifest, options = version.manifest, request.options
+        assert manifest is not None
+        thresholds, only = thresholds_of(options, manifest), labels_of(options, manifest)
+        return [Task(picture, thresholds, only, options.annotate) for picture in request.pictures]
+
+    def _without_killers(self, request: Request) -> Request:
+        """Return the request without pictures that killed workers.
+
+        Raises:
+            ServeError: it has one, and is not partial; or nothing is left of it.
+        """
+        now, refused = monotonic(), dict(request.refused)
+        for number, picture in enumerate(request.pictures):
+            if number not in refused and (why := self.quarantine.holds(now, picture)):
+                if not request.partial:
+                    where = f"Picture {number + 1} of {len(request.pictures)}: " if len(request.pictures) > 1 else ""
+                    raise ServeError("unprocessable", f"{where}{why} It is not run again.")
+                refused[number] = Refused("unprocessable", f"{why} It is not run again.")
+        if len(refused) == len(request.pictures):
+            raise all_refused(refused)
+        return request if len(refused) == len(request.refused) else replace(request, refused=refused)
+
+    def _died(self, tasks: Sequence[Task], why: str) -> None:
+        """Remember the pictures of a batch whose worker died."""
+        self.quarantine.died(monotonic(), [task.picture for task in tasks], why or KILLER)
+
+    def _shadow(self, request: Request, key: ModelKey) -> None:
+        """Let another version see a copy of the request, in the gaps that real requests leave."""
+        copy = replace(request, id=f"{request.id}~{key.version}", lane="batch", stream="", timeout=None)
+
+        if len(self._shadows) >= self.settings.shadows:
+            if self._shadow_seen is not None:
+                self._shadow_seen(copy, key, ServeError("overloaded", "Too many shadow copies are under way."))
+            return
+
+        async def run() -> None:
+            result: Answer | ServeError
+            try:
+                result = await self._detect(copy, Route(key))
+            except ServeError as error:
+                result = error
+            if self._shadow_seen is not None:
+                self._shadow_seen(copy, key, result)
+
+        task = asyncio.create_task(run())
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+    # --------------------------------------------------------------------------------------------------- models
+
+    def models(self) -> tuple[ModelStatus, ...]:
+        """Return every version; see `Engine.models`."""
+        return tuple(replace(each, memory=self._table[each.key].memory()) for each in self._table.statuses())
+
+    def workers(self, key: ModelKey) -> tuple[str, ...]:
+        """Return the names of a version's warm workers."""
+        version = self._table.get(key)
+        return version.crew.names if version is not None and version.crew is not None else ()
+
+    def running(self, key: ModelKey) -> int:
+        """Return how many warm workers a version has."""
+        return len(self.workers(key))
+
+    async def load(self, name: str, version: str = "", bundle: Path | None = None) -> ModelKey:
+        """Load a version; see `Engine.load`."""
+        if not self._accepting:
+            raise ServeError("unavailable", "The server is shutting down.")
+        return await self._keeper.load(name, version, bundle)
+
+    async def unload(self, name: str, version: str = "") -> None:
+        """Unload a version, or all of a model; see `Engine.unload`."""
+        await self._keeper.unload(name, version)
+
+    def alias(self, name: str, alias: str, version: str) -> None:
+        """Let an alias point to a loaded version; see `Engine.alias`."""
+        self._table.alias(name, alias, version)
+
+    def stats(self) -> Stats:
+        """Return the scheduler's numbers now; its models are called "name/version"."""
+        return self._flow.scheduler.stats(monotonic())
+
+    # ---------------------------------------------------------------------------------------------------- state
+
+    def ready(self) -> bool:
+        """Return whether new requests are welcome; see `Engine.ready`."""
+        busy = monotonic() - self._flow.refused < BUSY_SECONDS
+        return self._accepting and not busy and self._keeper.serving()
+
+    async def drain(self) -> None:
+        """Refuse new requests and return when all accepted ones are answered; see `Engine.drain`."""
+        self._accepting = False
+        for task in self._shadows:
+            task.cancel()
+        await asyncio.gather(*(version.empty.wait() for version in self._table.all()))
+
+    async def close(self) -> None:
+        """Stop the workers; what was not answered fails; see `Engine.close`."""
+        self._accepting = False
+        for ticket in self._tickets:
+            ticket.fail(ServeError("unavailable", "The server has shut down."))
+        for task in self._shadows:
+            task.cancel()
+        await self._keeper.close()
+        self._flow.close()
+
+    async def __aenter__(self) -> LocalEngine:
+        """Return the engine itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the engine."""
+        await self.close()
+
+
+def _was_run(ticket: Ticket, number: int, request: Request) -> bool:
+    """Return whether a worker was done with the picture and still there."""
+    result = ticket.results[number]
+    unrun = number in request.refused or number in ticket.blamed
+    return isinstance(result, Found) or (isinstance(result, Refused) and not unrun and WIRES[result.kind].http < 500)
+
+
+def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> Answer:
+    """Return the answer of a request all of whose pictures were run."""
+    found = [result for result in ticket.results if isinstance(result, Found)]
+    timing = timing_of(
+        queue=ticket.dispatched - ticket.arrived,
+        decode=sum(result.decode for result in found),
+        preprocess=sum(result.preprocess for result in found),
+        inference=ticket.inference,
+        postprocess=sum(result.postprocess for result in found),
+        total=total,
+        batch=ticket.batch,
+    )
+    annotated = tuple(result.annotated for result in found) if request.options.annotate else ()
+    refused = {number: result for number, result in enumerate(ticket.results) if isinstance(result, Refused)}
+    return Answer(request.id, key, tuple(result.detections for result in found), annotated, timing, refused)

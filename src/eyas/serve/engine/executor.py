@@ -1,0 +1,283 @@
+"""The scheduler at work in an event loop: tickets in, batches to the workers, results back to the tickets.
+
+The clock is the system's monotonic one. uvloop's own counts whole milliseconds: a batch of two would be learned as one
+of one to three. Its zero is the same, so alarms can be set by either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from types import MappingProxyType
+
+from eyas.serve.errors import Kind, Refused, ServeError
+from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.scheduler import Scheduler
+from eyas.serve.scheduler.settings import SchedulerConfig
+from eyas.serve.scheduler.types import Batch, Event, Item, Lane, Outcome, Reason, Rejected
+from eyas.serve.workers import base
+
+TICK = 0.001  # seconds by which an alarm of uvloop may be early: then nothing would be due yet
+# Why a request was refused or ended without an answer -> how the client is told.
+TOLD: dict[Reason, tuple[Kind, str]] = {
+    Reason.OVERLOAD: ("overloaded", "The server is busy: the answer would come too late."),
+    Reason.QUEUE_FULL: ("overloaded", "The server is busy: too many pictures wait."),
+    Reason.UNKNOWN_MODEL: ("unavailable", "The model is being unloaded."),
+    Reason.NO_WORKER: ("unavailable", "The model's workers are being started again."),
+    Reason.DEADLINE: ("deadline", "The time for the request was over before it could be answered."),
+    Reason.SUPERSEDED: ("cancelled", "A newer frame of the stream took this one's place."),
+    Reason.CLIENT: ("cancelled", "The request was cancelled."),
+    Reason.WORKER_LOST: (
+        "unavailable",
+        "A worker died under the request, twice; it was stopped, or killed for want of memory.",
+    ),
+    Reason.ERROR: ("internal", "The network failed on the request, twice."),
+}
+NONE: Mapping[int, Refused] = MappingProxyType({})
+
+
+class Ticket:
+    """One request under way: its pictures are admitted, run and answered one by one.
+
+    Args:
+        tasks: its pictures, at least one.
+        done: gets the results when all are there, or the error that ended the request.
+        partial: whether a refused picture is a result as well, in place of the end of the request.
+        refused: number of a picture -> why it is not run.
+
+    Attributes:
+        results: one for each picture that was run, or refused alone.
+        arrived, dispatched, ended: by the monotonic clock; `dispatched` is of its last batch.
+        inference: seconds of the networks of its batches together.
+        batch: how many pictures were in its last batch.
+        blamed: number of a picture -> what it did, alone, to the worker that was lost or failed under it.
+    """
+
+    __slots__ = (
+        "arrived",
+        "batch",
+        "blamed",
+        "dispatched",
+        "done",
+        "ended",
+        "ids",
+        "inference",
+        "left",
+        "partial",
+        "results",
+        "tasks",
+    )
+
+    def __init__(
+        self,
+        tasks: Sequence[base.Task],
+        done: asyncio.Future[None],
+        partial: bool = False,
+        refused: Mapping[int, Refused] = NONE,
+    ) -> None:
+        self.tasks = tasks
+        self.done = done
+        self.partial = partial
+        self.ids: range = range(0)
+        self.left = len(tasks) - len(refused)
+        self.results: list[base.Found | Refused | None] = [None] * len(tasks)
+        for index, each in refused.items():
+            self.results[index] = each
+        self.arrived = self.dispatched = self.ended = 0.0
+        self.inference = 0.0
+        self.batch = 0
+        self.blamed: dict[int, Refused] = {}
+
+    def fail(self, error: ServeError) -> None:
+        """End the request with an error; the first one counts."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def give(self, index: int, result: base.Found | Refused) -> None:
+        """Take the result of one picture."""
+        if isinstance(result, Refused) and not self.partial:
+            where = f"Picture {index + 1} of {len(self.tasks)}: " if len(self.tasks) > 1 else ""
+            self.fail(ServeError(result.kind, where + result.message))
+            return
+        self.results[index] = result
+        self.left -= 1
+        if not self.left and not self.done.done():
+            self.done.set_result(None)
+
+
+class Flow:
+    """Workers, the scheduler that feeds them, and the clock that both go by. Lives in one event loop.
+
+    Args:
+        config: the scheduler's settings.
+        died: called with the pictures of a batch whose worker died, and what the client of one alone is told.
+    """
+
+    def __init__(self, config: SchedulerConfig, died: Callable[[Sequence[base.Task], str], None]) -> None:
+        self.scheduler = Scheduler(config)
+        self.refused = -math.inf  # when a request was last refused for load, on the monotonic clock
+        self._died = died
+        self._loop = asyncio.get_running_loop()
+        self._workers: dict[str, base.Worker] = {}
+        self._running: dict[str, Batch] = {}
+        self._released: dict[str, asyncio.Future[None]] = {}
+        self._number = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, model: str, worker: base.Worker, profile: Profile, goal: float, max_batch: int) -> None:
+        """Let a warm worker serve a model."""
+        self._workers[worker.name] = worker
+        self.scheduler.register(model, [worker.name], profile, slo=goal, max_batch=max_batch)
+        self._settle()
+
+    def lose(self, name: str, why: base.Lost) -> None:
+        """Take note that a worker is gone; what it ran is run again, or fails."""
+        batch = self._running.pop(name, None)
+        self._workers.pop(name, None)
+        if batch is not None:
+            _blame(batch, why.told)
+            self._died(
+                [_ticket(item)[0].tasks[_ticket(item)[1]] for item in batch.items], why.told.message if why.told else ""
+            )
+        self.scheduler.worker_lost(monotonic(), name)
+        self._let_go(name)
+        self._settle()
+
+    async def release(self, name: str) -> None:
+        """Give a worker no more batches, and return when it runs none."""
+        if self.scheduler.is_worker(name):
+            self.scheduler.retire_worker(name)
+        if name in self._running:
+            await self._released.setdefault(name, self._loop.create_future())
+        self._workers.pop(name, None)
+
+    def submit(self, model: str, ticket: Ticket, lane: Lane, stream: str, timeout: float | None) -> None:
+        """Admit a request's pictures, all or none.
+
+        Raises:
+            ServeError: it was refused.
+        """
+        now = ticket.arrived = monotonic()
+        deadline = None if timeout is None else now + timeout
+        ticket.ids = range(self._number, self._number + len(ticket.tasks))
+        self._number = ticket.ids.stop
+        for index, number in enumerate(ticket.ids):
+            if ticket.results[index] is not None:
+                continue  # it is refused already
+            item = Item(number, model, None, lane, deadline, stream or None, (ticket, index))
+            decision = self.scheduler.submit(now, item)
+            if isinstance(decision, Rejected):
+                ticket.done.cancel()
+                self.cancel(ticket)
+                raise self._refusal(now, decision)
+        self._settle()
+
+    def _refusal(self, now: float, decision: Rejected) -> ServeError:
+        """Return the error for a refused request."""
+        kind, message = TOLD[decision.reason]
+        if kind == "overloaded":
+            self.refused = now
+        return ServeError(kind, message, retry_after=max(decision.retry_after, 0.05))
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Free the places of a request's pictures that still wait; what runs is finished and thrown away."""
+        now = monotonic()
+        for number in ticket.ids:
+            self.scheduler.cancel(now, number)
+        self._settle()
+
+    def close(self) -> None:
+        """Stop the alarm clock."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _start(self, batch: Batch) -> None:
+        """Hand a batch to its worker."""
+        now, tasks = monotonic(), []
+        for item in batch.items:
+            ticket, index = _ticket(item)
+            ticket.dispatched, ticket.batch = now, len(batch.items)
+            tasks.append(ticket.tasks[index])
+        self._running[batch.worker] = batch
+        self._workers[batch.worker].submit(tasks, lambda outcome: self._ended(batch, outcome))
+
+    def _ended(self, batch: Batch, outcome: base.Outcome) -> None:
+        """Give the results of a batch to its tickets, and the worker its next one."""
+        now = monotonic()
+        if self._running.get(batch.worker) is not batch:
+            return
+        del self._running[batch.worker]
+        ran = isinstance(outcome, base.Ran)
+        _blame(batch, outcome.told if isinstance(outcome, base.Broken) else None)
+        self.scheduler.finished(now, batch.worker, batch, ok=ran)
+        if isinstance(outcome, base.Ran):
+            for item, result in zip(batch.items, outcome.results, strict=True):
+                ticket, index = _ticket(item)
+                if ticket.ended != now:  # once a batch, however many of its pictures are in it
+                    ticket.inference += outcome.inference
+                ticket.ended = now
+                ticket.give(index, result)
+                if isinstance(result, Refused) and len(ticket.tasks) > 1 and not ticket.partial:
+                    self.cancel(ticket)  # nobody waits for its other pictures any more
+        self._let_go(batch.worker)
+        self._settle()
+
+    def _let_go(self, name: str) -> None:
+        """Tell who waits for a worker's batch to end."""
+        waiting = self._released.pop(name, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def _settle(self) -> None:
+        """Answer what has ended, feed the idle workers, and set the alarm clock."""
+        self._answer()
+        for name in self.scheduler.ready():
+            batch = self.scheduler.next_batch(monotonic(), name)
+            if batch is not None:
+                self._start(batch)
+        self._answer()
+        wake = self.scheduler.wake_at()
+        if wake is not None and (self._timer is None or wake + TICK < self._timer.when()):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(wake + TICK, self._ring)
+
+    def _ring(self) -> None:
+        """Drop what has waited too long."""
+        self._timer = None
+        self.scheduler.expire(monotonic())
+        self._settle()
+
+    def _answer(self) -> None:
+        """Tell the tickets whose pictures ended without having run."""
+        for event in self.scheduler.take_events():
+            if event.outcome is not Outcome.SERVED:
+                _fail(event)
+
+
+def _fail(event: Event) -> None:
+    """End the ticket of a picture that ended without an answer."""
+    kind, message = TOLD[event.reason]
+    ticket, index = _ticket(event.item)
+    if event.outcome is Outcome.FAILED:  # it may be this picture's fault, and then is not the others'
+        ticket.give(index, ticket.blamed.get(index) or Refused(kind, message))
+    else:
+        ticket.fail(ServeError(kind, message))
+
+
+def _blame(batch: Batch, told: Refused | None) -> None:
+    """Remember what the picture of a batch did to its worker; the last batch of a picture has it alone."""
+    for item in batch.items:
+        ticket, index = _ticket(item)
+        ticket.blamed.pop(index, None)
+        if told is not None and len(batch.items) == 1:
+            ticket.blamed[index] = told
+
+
+def _ticket(item: Item) -> tuple[Ticket, int]:
+    """Return whose item it is, and which of its pictures."""
+    payload = item.payload
+    assert isinstance(payload, tuple)
+    return payload

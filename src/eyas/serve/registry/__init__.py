@@ -1,8 +1,0 @@
-"""The model registry: bundles under names, versions and aliases, kept by MLflow in a folder or on a server."""
-
-from __future__ import annotations
-
-from eyas.serve.registry.base import CHALLENGER, CHAMPION, Event, Model, Registry, Resolved, Version
-from eyas.serve.registry.store import open_registry
-
-__all__ = ["CHALLENGER", "CHAMPION", "Event", "Model", "Registry", "Resolved", "Version", "open_registry"]

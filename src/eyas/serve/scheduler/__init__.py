@@ -1,0 +1,1 @@
+"""Who is admitted, who runs when and with whom: a state machine without a clock."""

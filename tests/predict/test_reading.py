@@ -1,0 +1,70 @@
+"""The reader reads on, back and ahead; a worker does what it is sent and ends when nobody listens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from multiprocessing import Pipe
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+from tests.predict.test_run import write_pictures, write_video
+from tests.serve.bundles import jpeg, write_bundle
+
+from eyas.errors import UserError
+from eyas.predict import worker
+from eyas.predict.job import Job, Saved
+from eyas.predict.parts import Part, plan
+from eyas.predict.reading import Reader
+from eyas.predict.work import Settings
+
+
+def brightness(reader: Reader, part: Part) -> list[int]:
+    """Return the greatest value of each picture of the part."""
+    return [0 if isinstance(found.image, UserError) else int(found.image.max()) for found in reader.read(part)]
+
+
+@pytest.mark.parametrize("kind", ["video", "parquet"])
+def test_parts_in_any_order(tmp_path: Path, kind: str) -> None:
+    if kind == "video":
+        write_video(tmp_path / "c.avi", 10)
+    else:
+        table = pyarrow.table({"image": [jpeg(40 + 20 * i, 0) for i in range(10)]})
+        parquet.write_table(table, tmp_path / "c.parquet", row_group_size=4)
+    parts = list(plan([str(tmp_path)], 3))
+    assert [(part.start, part.count) for part in parts] == [(0, 3), (3, 3), (6, 3), (9, 1)]
+    fresh = [brightness(Reader(), part) for part in parts]
+    values = [value for part in fresh for value in part]
+    assert all(abs(value - (40 + 20 * i)) < 8 for i, value in enumerate(values)) and len(values) == 10
+    reader = Reader()
+    for index in (0, 1, 3, 2, 0, 2, 3):
+        assert brightness(reader, parts[index]) == fresh[index]
+
+
+def test_pictures_that_ended_a_worker_are_not_decoded(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "p", 4)
+    part = next(plan([str(tmp_path / "p")], 9))
+    found = list(Reader().read(part, {2: "It crashed."}))
+    assert [isinstance(one.image, UserError) for one in found] == [False, False, True, False]
+    assert isinstance(found[2].image, UserError) and found[2].image.problem == "It crashed."
+
+
+def test_a_worker_does_what_it_is_sent_and_ends_with_the_connection(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "p", 4)
+    (tmp_path / "out.job" / "parts").mkdir(parents=True)
+    ours, theirs = Pipe()
+    command = [sys.executable, "-m", worker.__name__, str(theirs.fileno())]
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    theirs.close()
+    bundle = write_bundle(tmp_path / "bundle")
+    ours.send((Settings(str(bundle)), 1, "cpu", str(tmp_path / "out")))
+    ours.send((next(plan([str(tmp_path / "p")], 9)), None))
+    messages = [ours.recv()]
+    while messages[-1][0] != "saved":
+        messages.append(ours.recv())
+    assert messages == [("ready", None), *(("tick", i + 1) for i in range(4)), ("saved", Saved(0, 4, 0))]
+    assert Job(tmp_path / "out").saved() == {0: Saved(0, 4, 0)}
+    ours.close()
+    assert process.wait(30) == 0
