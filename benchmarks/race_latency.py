@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from benchmarks.race_runs import EYAS, SPARE, Cell, Setting, measured, peer_command
-from eyas.runtime.bench_meter import STAGES
-from eyas.runtime.bench_process import Process
 
+from eyas.benchmark.process import Process
+from eyas.benchmark.resource_usage import STAGES
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
 

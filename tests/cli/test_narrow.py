@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.runtime.test_bench import a_row
+from tests.benchmark.test_models import a_row
 
 from eyas.benchmark.report import BenchReport
 from eyas.cli import bench as bench_verb

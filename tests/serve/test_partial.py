@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.serve.bundles import jpeg, write_bundle
-from tests.serve.test_engine import SETTINGS, request, run, scores
+from tests.serve.engine.test_engine import SETTINGS, request, run, scores
 
 from eyas.serve.engine.engine import LocalEngine
 from eyas.serve.errors import Refused, ServeError

@@ -11,8 +11,8 @@ import pytest
 from tests.compile.graphs import BATCHES, SIZES, SPEC, write_graph, write_int8
 from tests.runtime.fake_cuda import FakeCuda
 
-from eyas.compile import tensorrt, tensorrt_rtx
 from eyas.compile.build_result import BuiltFiles
+from eyas.compile.builders import tensorrt, tensorrt_rtx
 from eyas.compile.builders.tensorrt import (
     RTX_CAPABILITIES,
     Profile,

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from tests.serve.bundles import jpeg, write_bundle
+from tests.serve.engine.test_routing import ONE, STATUSES, TWO, request
 from tests.serve.started import started
-from tests.serve.test_route import ONE, STATUSES, TWO, request
 
 from eyas.errors import UserError
 from eyas.serve.api import ModelStatus
