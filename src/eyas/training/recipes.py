@@ -13,8 +13,16 @@ from eyas.training.recipe import DataRecipe, ModelRecipe, OptimRecipe, Recipe, T
 
 
 def scratch() -> Recipe:
-    """Return the recipe for training from random weights on one's own pictures: strong augmentation, 100 epochs."""
-    return Recipe(name="scratch")
+    """Return the recipe for training from random weights on one's own images: what learnt most from the same minutes.
+
+    `benchmarks/ablation.md` has what each of its choices is worth.
+    """
+    return Recipe(
+        name="scratch",
+        optim=OptimRecipe(optimizer="muon", lr=1e-2, flat=0.5),
+        loss=LossSettings(classification="bce"),
+        trainer=TrainerRecipe(close_epochs=30),
+    )
 
 
 def finetune() -> Recipe:
@@ -80,8 +88,9 @@ def quick() -> Recipe:
         model=ModelRecipe(name="p"),
         data=DataRecipe(size=256, batch_size=8),
         augment=AugmentPolicy(mosaic=0.0, mixup=0.0, scale=(0.8, 1.25)),
-        optim=OptimRecipe(lr=3e-3, warmup_steps=50, ema=0.99),
-        trainer=TrainerRecipe(epochs=12, close_epochs=3),
+        optim=OptimRecipe(optimizer="muon", lr=1e-2, warmup_steps=50, flat=0.7, ema=0.99),
+        loss=LossSettings(classification="bce"),
+        trainer=TrainerRecipe(epochs=12, close_epochs=3, val_every=2),
     )
 
 
