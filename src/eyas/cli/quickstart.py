@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 HELP = "the whole way on made-up pictures: train, evaluate, detect"
-EPOCHS, TRAIN, VAL, SIZE = 10, 480, 96, 192
+EPOCHS, TRAIN, VAL, SIZE = 12, 480, 96, 192
 SHOWN = 16  # pictures that are detected on and drawn
 EXAMPLES = (
     "eyas quickstart",
