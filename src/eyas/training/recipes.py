@@ -90,7 +90,7 @@ def quick() -> Recipe:
         augment=AugmentPolicy(mosaic=0.0, mixup=0.0, scale=(0.8, 1.25)),
         optim=OptimRecipe(optimizer="muon", lr=1e-2, warmup_steps=50, flat=0.7, ema=0.99),
         loss=LossSettings(classification="bce"),
-        trainer=TrainerRecipe(epochs=12, close_epochs=3, val_every=2),
+        trainer=TrainerRecipe(epochs=12, close_epochs=3),
     )
 
 
