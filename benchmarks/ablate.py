@@ -4,6 +4,9 @@
     python -m benchmarks.ablate final --data bccd=DIR --data cards=DIR --only NAME ...
     python -m benchmarks.ablate page
 
+The variants with a teacher need `--teachers DIR`, with a run for each data set by its name: a larger row, trained before
+and for nothing, as a user who has one would.
+
 `screen` trains the pico net at 192 px, four minutes of a core a run, one seed (the default has three, which say what
 differences mean nothing); `final` the nano net at 320 px, ten minutes of a core, three seeds.
 
@@ -117,7 +120,9 @@ def cells_of(stage: Stage, names: list[str], data: Mapping[str, str]) -> Iterato
                 yield from ((name, one, seed) for one in data)
 
 
-def work(stage_name: str, cell: tuple[str, str, int], roots: Mapping[str, str], results: Results, core: int) -> None:
+def work(
+    stage_name: str, cell: tuple[str, str, int], roots: Mapping[str, str], teachers: Path, results: Results, core: int
+) -> None:
     """Measure what a variant costs, unless that is known, and train it once."""
     stage, (name, data, seed) = STAGES[stage_name], cell
     key = key_of(stage_name, data, name, seed)
@@ -125,7 +130,7 @@ def work(stage_name: str, cell: tuple[str, str, int], roots: Mapping[str, str], 
         return
     images = len(load_dataset(roots[data], "train"))
     fixed = {
-        "variant": name, "root": roots[data], "model": stage.model, "size": stage.size, "seed": seed, "images": images,
+        "variant": name, "root": roots[data], "teacher": f"{teachers}/{data}", "model": stage.model, "size": stage.size, "seed": seed, "images": images,
     }  # fmt: skip
     baseline = key_of(stage_name, data, "cost")
     own = key_of(stage_name, data, name, "cost")
@@ -152,7 +157,9 @@ FREE = frozenset({
 })  # fmt: skip
 
 
-def lanes(stage_name: str, cells: list[tuple[str, str, int]], roots: Mapping[str, str], results: Results) -> None:
+def lanes(
+    stage_name: str, cells: list[tuple[str, str, int]], roots: Mapping[str, str], teachers: Path, results: Results
+) -> None:
     """Work on the cells, one after another on each core."""
     waiting: SimpleQueue[tuple[str, str, int]] = SimpleQueue()
     for cell in cells:
@@ -166,7 +173,7 @@ def lanes(stage_name: str, cells: list[tuple[str, str, int]], roots: Mapping[str
             except Empty:
                 return
             try:
-                work(stage_name, cell, roots, results, core)
+                work(stage_name, cell, roots, teachers, results, core)
             except BaseException as error:
                 failed.append(error)
                 raise
@@ -186,6 +193,7 @@ def main() -> None:
     parser.add_argument("stage", choices=[*STAGES, "page"])
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
+    parser.add_argument("--teachers", type=Path, default=Path("teachers"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.stage == "page":
@@ -194,7 +202,7 @@ def main() -> None:
     roots = dict(one.split("=", 1) for one in options.data)
     names = [BASELINE, *(name for name in options.only if name != BASELINE)]
     cells = list(cells_of(STAGES[options.stage], names, roots))
-    lanes(options.stage, cells, roots, Results(options.out))
+    lanes(options.stage, cells, roots, options.teachers, Results(options.out))
 
 
 if __name__ == "__main__":

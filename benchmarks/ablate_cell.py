@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.ablate_variants import BASELINE, Variant, whole
+from benchmarks.ablate_variants import BASELINE, TEACHER, Variant, whole
 from rich.console import Console
 from torch import nn
 
@@ -69,7 +69,7 @@ def make_recipe(variant: Variant, cell: dict[str, Any], folder: Path, epochs: in
             "trainer.preflight": False,
             "trainer.accelerator": "cpu",
             **BEFORE,
-            **variant.recipe,
+            **{name: cell["teacher"] if value == TEACHER else value for name, value in variant.recipe.items()},
         },
     )
     steps = epochs * (cell["images"] // recipe.data.batch_size)

@@ -19,6 +19,7 @@ from eyas.training.experiment import Experiment
 
 BASELINE = "AdamW 2e-3"
 MUON = "Muon 1e-2"
+TEACHER = "{teacher}"  # stands for the run that `--teachers` has for the data set
 BCE = "Muon 1e-2, BCE"
 FLAT = "Muon 1e-2, BCE, flat half"
 
@@ -136,6 +137,10 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType({
     "+ rate 2e-2": of_flat("rate", {"optim.lr": 2e-2}),
     "+ SGD at the same rate": of_flat("optimizer", change=sgd_factor(1.0)),
     "+ SGD at 20 times the rate": of_flat("optimizer", change=sgd_factor(20.0)),
+    "+ a teacher": of_flat("distillation", {"distill.teacher": TEACHER}),
+    "+ a teacher's responses": of_flat(
+        "distillation", {"distill.teacher": TEACHER, "distill.features": 0.0, "distill.localisation": 0.0}
+    ),
     "+ dual head": of_flat("head", {"model.head": "dual"}),
     "+ EMA to 0.998": of_flat("average", {"optim.ema": 0.998}),
     "+ weight decay 0.005": of_flat("weight decay", {"optim.weight_decay": 0.005}),
