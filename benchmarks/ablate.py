@@ -4,8 +4,8 @@
     python -m benchmarks.ablate final --data bccd=DIR --data cards=DIR --only NAME ...
     python -m benchmarks.ablate page
 
-The variants with a teacher need `--teachers DIR`, with a run for each data set by its name: a larger row, trained before
-and for nothing, as a user who has one would.
+The variants with a teacher need `--teachers DIR`, with a run for each data set by its name: a larger row, trained
+before and for nothing, as a user who has one would.
 
 `screen` trains the pico net at 192 px, four minutes of a core a run, one seed (the default has three, which say what
 differences mean nothing); `final` the nano net at 320 px, ten minutes of a core, three seeds.
@@ -130,7 +130,8 @@ def work(
         return
     images = len(load_dataset(roots[data], "train"))
     fixed = {
-        "variant": name, "root": roots[data], "teacher": f"{teachers}/{data}", "model": stage.model, "size": stage.size, "seed": seed, "images": images,
+        "variant": name, "root": roots[data], "teacher": f"{teachers}/{data}", "model": stage.model, "size": stage.size,
+        "seed": seed, "images": images,
     }  # fmt: skip
     baseline = key_of(stage_name, data, "cost")
     own = key_of(stage_name, data, name, "cost")
