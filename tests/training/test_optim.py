@@ -76,3 +76,23 @@ def test_a_saved_state_goes_on_in_either_kind(kind: str, saved_fused: bool, fuse
 def test_an_unknown_optimizer_is_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'muon'"):
         make_optimizer(build("p", 1), OptimRecipe(optimizer="moun"))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_the_backbone_may_learn_at_a_rate_of_its_own(kind: str) -> None:
+    net = build("p", 2)
+    whole = make_optimizer(net, OptimRecipe(optimizer=kind, lr=0.01))
+    split = make_optimizer(net, OptimRecipe(optimizer=kind, lr=0.01, backbone_factor=0.1))
+    inside = set(net.backbone.parameters())
+    rates = {p: group["lr"] for group in split.param_groups for p in group["params"]}
+    for group in whole.param_groups:
+        for parameter in group["params"]:
+            assert rates[parameter] == pytest.approx(group["lr"] * (0.1 if parameter in inside else 1.0))
+    assert split.param_groups[0]["lr"] == 0.01  # what is shown as the learning rate
+    decays = {p: group["weight_decay"] for group in split.param_groups for p in group["params"]}
+    assert all(decays[p] == group["weight_decay"] for group in whole.param_groups for p in group["params"])
+
+
+def test_a_net_without_a_backbone_has_no_rate_for_it() -> None:
+    with pytest.raises(UserError, match="has no backbone"):
+        make_optimizer(torch.nn.Sequential(torch.nn.Linear(2, 2)), OptimRecipe(backbone_factor=0.5))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from eyas.errors import row_of
+from eyas.errors import UserError, row_of
 from eyas.training.muon import Muon, is_matrix
 from eyas.training.recipe import OptimRecipe
 
@@ -52,8 +52,29 @@ def make_optimizer(
     """
     make = row_of(OPTIMIZERS, recipe.optimizer, "There is no optimizer", "optim.optimizer")
     optimizer = make(net, recipe, list(others), fused)
+    if recipe.backbone_factor != 1.0:
+        slow_backbone(optimizer, net, recipe.backbone_factor)
     optimizer.register_load_state_dict_pre_hook(_keep_modes)
     return optimizer
+
+
+def slow_backbone(optimizer: torch.optim.Optimizer, net: nn.Module, factor: float) -> None:
+    """Put the backbone's parameters into groups of their own, after the others, with so many times their rate.
+
+    Raises:
+        UserError: the network has no part of that name.
+    """
+    if not isinstance(backbone := getattr(net, "backbone", None), nn.Module):
+        raise UserError(
+            f"{type(net).__name__} has no backbone.", where="optim.backbone_factor", fix="--optim.backbone_factor 1"
+        )
+    inside = set(backbone.parameters())
+    for group in list(optimizer.param_groups):
+        own = [parameter for parameter in group["params"] if parameter in inside]
+        if own:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in inside]
+            rate = group["lr"] * factor
+            optimizer.add_param_group({**group, "params": own, "lr": rate})
 
 
 def _adamw(net: nn.Module, recipe: OptimRecipe, others: list[nn.Parameter], fused: bool) -> torch.optim.Optimizer:

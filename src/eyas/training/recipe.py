@@ -89,6 +89,7 @@ class OptimRecipe:
     Attributes:
         optimizer: adamw; or muon, whose updates of kernels are orthogonal and of AdamW's size.
         lr: peak learning rate.
+        backbone_factor: the backbone's rate is so many times the others'; below 1 for one that is trained already.
         weight_decay: on kernels only.
         beta1, beta2: AdamW's averages.
         clip_norm: the gradient's norm is cut to this; 0 leaves it.
@@ -103,6 +104,7 @@ class OptimRecipe:
 
     optimizer: str = "adamw"
     lr: float = 2e-3
+    backbone_factor: float = 1.0
     weight_decay: float = 0.03
     beta1: float = 0.9
     beta2: float = 0.999
@@ -219,6 +221,9 @@ class Recipe:
         if not 0 <= self.trainer.minutes <= MAX_MINUTES:
             name = "trainer.minutes"
             raise UserError(f"{name} is {self.trainer.minutes:g}.", expected="minutes above 0", where=name)
+        if self.optim.backbone_factor < 0:
+            name = "optim.backbone_factor"
+            raise UserError(f"{name} is {self.optim.backbone_factor}.", expected="at least 0", where=name)
         if self.optim.lr <= 0:
             raise UserError(f"optim.lr is {self.optim.lr}.", expected="a learning rate above 0", where="optim.lr")
 
