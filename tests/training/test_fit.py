@@ -125,6 +125,15 @@ def test_early_stopping_ends_a_run_that_no_longer_rises(
     assert "stopped early" in console.file.getvalue() and "best AP 0.3000 at epoch 2" in console.file.getvalue()
 
 
+@pytest.mark.parametrize(("epochs", "every", "evaluated"), [(3, 2, [2, 3]), (1, 5, [1]), (4, 2, [2, 4])])
+def test_the_last_epoch_is_evaluated_whatever_lies_between(
+    tiny: Recipe, tmp_path: Path, epochs: int, every: int, evaluated: list[int]
+) -> None:
+    recipe = evolve(tiny, data={"size": 64}, trainer={"epochs": epochs, "val_every": every, "sheets": 0})
+    folder = fit(recipe, tmp_path / "run", console=quiet())
+    assert [int(row["epoch"]) for row in rows(folder / layout.METRICS) if row.get("AP")] == evaluated
+
+
 def test_max_steps_ends_the_run_within_an_epoch_and_leaves_a_usable_one(tiny: Recipe, tmp_path: Path) -> None:
     folder = fit(evolve(tiny, trainer={"max_steps": 6}), tmp_path / "run", console=quiet())
     assert Card.verify(folder) and len(rows(folder / layout.METRICS)) >= 1

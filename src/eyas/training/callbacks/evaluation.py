@@ -30,10 +30,20 @@ class Evaluation(L.Callback):
         self.keep = keep
         self._collector: Collector | None = None
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate at the end, also of a run that is resumed in its last epoch."""
+        self._evaluate_the_last(trainer)
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the evaluation of the epoch before."""
         assert isinstance(pl_module, DetectionModule)
         pl_module.result = None
+        self._evaluate_the_last(trainer)
+
+    def _evaluate_the_last(self, trainer: L.Trainer) -> None:
+        """Have the last epoch evaluated, whatever the number of epochs between two evaluations."""
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin with nothing found, and fold the averaged weights into the form that is deployed."""
