@@ -6,10 +6,10 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from tests.registry.test_follow import WORKERS, started_follower, until
+from tests.registry.test_watch import Watched, run
 from tests.serve import bundles as detecting
 from tests.serve.bundles import jpeg
-from tests.serve.engine.test_follow import WORKERS, started_follower, until
-from tests.serve.engine.test_watch import Watched, run
 from tests.serve.started import started
 
 from eyas.artifacts.card import Card

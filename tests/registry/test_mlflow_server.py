@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from tests.registry.test_follow import WORKERS, Load, until
 from tests.serve import bundles as detecting
 from tests.serve.clients.environment import python_with
-from tests.serve.engine.test_follow import WORKERS, Load, until
 from tests.serve.gated import free_port
 from tests.serve.started import started
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tests.cluster.staged import Cluster
 from tests.meta.source import ROOT
-from tests.serve.engine.test_follow import WORKERS, Load, until
-from tests.serve.engine.test_watch import run
+from tests.registry.test_follow import WORKERS, Load, until
+from tests.registry.test_watch import run
 from tests.serve.started import started
 
 from eyas.cluster.control import Control

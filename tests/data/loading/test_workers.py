@@ -24,7 +24,7 @@ from eyas.data.loading.shared import SharedBlock
 from eyas.data.loading.workers import Pipe
 from eyas.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LONG = 300.0  # seconds of patience with a machine that is busy; nothing here takes them
 TASKS: list[Task] = [(3, numbers, False) for numbers in ((0, 1), (2,), (3, 4), (5,), (6,))]
 
