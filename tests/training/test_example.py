@@ -21,8 +21,8 @@ def test_the_example_runs(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_the_manual_shows_it_in_fifteen_lines() -> None:
-    code = EXAMPLE.read_text().split('"""')[2]
-    lines = [line for line in code.splitlines() if line.strip() and line != "import sys"]
+    code = EXAMPLE.read_text().split('"""')[2].replace("  # noqa: F401", "")  # what the linter is told
+    lines = [line for line in code.splitlines() if line.strip() and line not in ("import sys", "# isort: split")]
     assert len(lines) <= 15
     manual = (ROOT / "docs" / "training.md").read_text()
     assert all(line.replace("sys.argv[1]", '"data/shapes"') in manual for line in lines)

@@ -107,7 +107,7 @@ def test_changed_data_is_named_and_the_run_stays_as_it_is(place: Path, kind: str
 
 
 RECIPES: dict[str, tuple[str, Callable[[Any], object], str]] = {
-    "learning rate": (layout.RECIPE, lambda f: f["optim"].update(lr=1.0), "optim.lr was 0.003, now 1.0"),
+    "learning rate": (layout.RECIPE, lambda f: f["optim"].update(lr=1.0), "optim.lr was 0.01, now 1.0"),
     "epochs": (layout.RECIPE, lambda f: f["trainer"].update(epochs=9), "trainer.epochs was 3, now 9"),
     "split": (layout.RECIPE, lambda f: f["data"].update(val="train"), "data.val was val, now train"),
     "range": (layout.RECIPE, lambda f: f["augment"].update(scale=[1.0, 1.0]), "augment.scale was"),
