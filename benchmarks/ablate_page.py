@@ -16,12 +16,9 @@ START, END = "<!-- tables: written by `python -m benchmarks.ablate page` -->", "
 
 def aps(rows: Mapping[str, Any], stage: str, data: str, name: str) -> dict[int, float]:
     """Return the AP (of 100) of each seed."""
-    parts = {tuple(key.split(" | ")): row for key, row in rows.items()}
-    return {
-        int(seed): 100 * row["ap"]
-        for (of, on, who, seed), row in ((key, row) for key, row in parts.items() if len(key) == 4)
-        if (of, on, who) == (stage, data, name) and seed != "cost"
-    }
+    start = f"{stage} | {data} | {name} | "
+    of_variant = {key.removeprefix(start): row for key, row in rows.items() if key.startswith(start)}
+    return {int(seed): 100 * row["ap"] for seed, row in of_variant.items() if seed != "cost"}
 
 
 def table(rows: Mapping[str, Any], stage: str, sets: list[str], base: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from multiprocessing import Pipe
@@ -55,7 +56,7 @@ def test_a_worker_does_what_it_is_sent_and_ends_with_the_connection(tmp_path: Pa
     write_pictures(tmp_path / "p", 4)
     (tmp_path / "out.job" / "parts").mkdir(parents=True)
     ours, theirs = Pipe()
-    command = [sys.executable, "-m", worker.__name__, str(theirs.fileno())]
+    command = [sys.executable, "-m", worker.__name__, str(theirs.fileno()), "0", str(os.getpid())]
     process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
     theirs.close()
     bundle = write_bundle(tmp_path / "bundle")

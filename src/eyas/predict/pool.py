@@ -126,7 +126,8 @@ class Pool:
         if len(self._workers) == self._num:
             return None
         ours, theirs = Pipe()
-        command = [sys.executable, "-m", "eyas.predict.worker", str(theirs.fileno()), str(self._memory)]
+        numbers = (theirs.fileno(), self._memory, os.getpid())
+        command = [sys.executable, "-m", "eyas.predict.worker", *map(str, numbers)]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         ours.send(self._first)

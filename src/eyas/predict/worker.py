@@ -1,8 +1,7 @@
-"""`python -m eyas.predict.worker FD [BYTES]`: does the parts that its parent sends, and ends with its parent."""
+"""`python -m eyas.predict.worker FD BYTES PARENT`: does the parts that its parent sends, and ends with its parent."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
@@ -17,7 +16,7 @@ from eyas.errors import UserError
 OUT_OF_MEMORY = 77  # the exit code that says so
 
 
-def main(descriptor: int, memory: int = 0) -> None:
+def main(descriptor: int, memory: int, parent: int) -> None:
     """Answer messages until the parent goes away.
 
     The parent sends (settings, threads, device, out) once, then (part, without) again and again; it gets ("tick", n),
@@ -26,8 +25,9 @@ def main(descriptor: int, memory: int = 0) -> None:
     Args:
         descriptor: our end of the connection to it.
         memory: the bytes that this process may take once the detector is loaded; 0 for no limit.
+        parent: its process; once that is gone, nobody waits for us.
     """
-    die_with(os.getppid())
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is asked to stop, and stops us
     connection: Connection[Any, Any] = Connection(descriptor)
     from eyas.predict.job import Job
@@ -54,4 +54,4 @@ def main(descriptor: int, memory: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]))
+    main(*map(int, sys.argv[1:4]))

@@ -49,6 +49,7 @@ class Recorder(L.Callback):
         self._resumed_step = 0
         self._rows: dict[str, str] = {}
         self._drawn_at, self._drawing = -math.inf, 0.0  # when the curves were drawn, and how long it took, in seconds
+        self._undrawn = True  # whether rows were written since
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run continues from: the rows written so far among it."""
@@ -119,12 +120,13 @@ class Recorder(L.Callback):
         values: dict[str, float] = pl_module.result.metrics if pl_module.result is not None else {}
         fields = (*EPOCH_FIELDS, *pl_module.criterion.terms, *values)
         append_row(self.folder / layout.METRICS, fields, [*row, sum(means), *means, *values.values()])
+        self._undrawn = True
         if time.monotonic() - self._drawn_at >= self._drawing / DRAWING:
             self._draw()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the curves of the whole run."""
-        if trainer.is_global_zero:
+        """Draw the curves of the whole run, unless its last epoch has done so."""
+        if trainer.is_global_zero and self._undrawn:
             self._draw()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -138,6 +140,7 @@ class Recorder(L.Callback):
         plot_results(self.folder)
         self._drawn_at = time.monotonic()
         self._drawing = self._drawn_at - start
+        self._undrawn = False
 
 
 def read_rows(path: Path) -> str:
