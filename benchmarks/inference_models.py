@@ -20,14 +20,14 @@ from eyas.artifacts.layout import CONFIG, WEIGHTS
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run, RunConfig
 from eyas.benchmark.images import write_pictures
-from eyas.compile.builders.onnx import export, input_of, save
-from eyas.compile.bundle import graph_precision
-from eyas.compile.gates import letterboxed
-from eyas.compile.quantize.executed import check_int8
-from eyas.compile.quantize.ptq import quantization_of
-from eyas.compile.quantize.qdq import quantize, weight_bits
-from eyas.compile.target import Sides, run_builder, target_info
 from eyas.decode import read_image
+from eyas.export.builders.onnx import export, input_of, save
+from eyas.export.bundle import graph_precision
+from eyas.export.gates import letterboxed
+from eyas.export.quantize.executed import check_int8
+from eyas.export.quantize.ptq import quantization_of
+from eyas.export.quantize.qdq import quantize, weight_bits
+from eyas.export.target import Sides, run_builder, target_info
 from eyas.models import weights, zoo
 from eyas.runtime.machine import processor
 from eyas.types import InputSpec, UInt8Array

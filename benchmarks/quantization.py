@@ -12,13 +12,13 @@ import onnxruntime
 
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run
-from eyas.compile.builders.onnx import export
-from eyas.compile.gates import accuracy, letterboxed, sample_pictures
-from eyas.compile.images import find_pictures, spread
-from eyas.compile.node_names import with_names
-from eyas.compile.onnx_utils import network_nodes
-from eyas.compile.quantize.ptq import quantization_of
-from eyas.compile.quantize.qdq import quantize
+from eyas.export.builders.onnx import export
+from eyas.export.gates import accuracy, letterboxed, sample_pictures
+from eyas.export.images import find_pictures, spread
+from eyas.export.node_names import with_names
+from eyas.export.onnx_utils import network_nodes
+from eyas.export.quantize.ptq import quantization_of
+from eyas.export.quantize.qdq import quantize
 from eyas.types import FloatArray, UInt8Array
 
 Answers = list[list[FloatArray]]

@@ -38,19 +38,19 @@ SHORT = {"trainer.max_steps": 2, "trainer.epochs": 1, "data.workers": 0, "traine
 # The files that take longest, that one first: begun first, so that processes that share the tests out end together.
 SLOW = (
     "meta/test_examples.py",
-    "compile/parity/test_small.py",
+    "export/parity/test_small.py",
     "training/test_stop.py",
-    "compile/parity/test_large.py",
-    "compile/test_tensorrt_bundle.py",
-    "compile/test_light_install.py",
-    "compile/parity/test_middle.py",
-    "compile/test_openvino.py",
+    "export/parity/test_large.py",
+    "export/test_tensorrt_bundle.py",
+    "export/test_light_install.py",
+    "export/parity/test_middle.py",
+    "export/test_openvino.py",
     "training/test_fit.py",
-    "compile/test_tensorrt.py",
-    "compile/parity/test_variants.py",
-    "compile/test_targets.py",
-    "compile/test_auto.py",
-    "compile/test_bundle_stream.py",
+    "export/test_tensorrt.py",
+    "export/parity/test_variants.py",
+    "export/test_targets.py",
+    "export/test_auto.py",
+    "export/test_bundle_stream.py",
     "cli/test_detect.py",
 )
 
@@ -97,8 +97,8 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from eyas.artifacts.card import Card
     from eyas.artifacts.layout import MANIFEST
     from eyas.artifacts.manifest import Manifest
-    from eyas.compile.bundle import Settings, compile_run
     from eyas.data.shapes import make_shapes
+    from eyas.export.bundle import Settings, compile_run
     from eyas.registry import open_registry
 
     folder = tmp_path_factory.mktemp("example")

@@ -11,16 +11,15 @@ milliseconds and the light core never sees torch:
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eyas.benchmark.models import bench as bench
-    from eyas.compile import compile as compile  # noqa: A004
-    from eyas.evaluate import evaluate as evaluate
+    from eyas.evaluation import evaluate as evaluate
+    from eyas.export import compile as compile  # noqa: A004
     from eyas.models.importing import import_checkpoint as import_checkpoint
     from eyas.runtime.detect import detect as detect
     from eyas.runtime.detector import Detector as Detector
@@ -50,35 +49,14 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
         "Detector": "eyas.runtime.detector",
         "UserError": "eyas.errors",
         "bench": "eyas.benchmark.models",
-        "compile": "eyas.compile",
+        "compile": "eyas.export",
         "detect": "eyas.runtime.detect",
-        "evaluate": "eyas.evaluate",
+        "evaluate": "eyas.evaluation",
         "import_checkpoint": "eyas.models.importing",
         "load": "eyas.runtime.loading",
         "train": "eyas.training",
     }
 )
-
-
-class _VerbPackage(ModuleType):
-    """A subpackage named like a public verb: calling it calls the function of the same name inside."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        verb: Callable[..., Any] = vars(self)[self.__name__.rpartition(".")[2]]
-        return verb(*args, **kwargs)
-
-
-class _Eyas(ModuleType):
-    """The class of this module, which keeps `eyas.train(...)` working once the subpackage `eyas.train` is imported.
-
-    Importing a subpackage binds it to the parent's attribute of that name, in place of the verb. The subpackage is
-    therefore made callable at that very moment, and both `eyas.train(...)` and `import eyas.training.fit` are right.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and PUBLIC.get(name) == value.__name__:
-            value.__class__ = _VerbPackage
-        super().__setattr__(name, value)
 
 
 def __getattr__(name: str) -> Any:
@@ -89,8 +67,7 @@ def __getattr__(name: str) -> Any:
         return version("eyas")
     if name not in PUBLIC:
         raise AttributeError(f"module 'eyas' has no attribute '{name}'")
-    module = import_module(PUBLIC[name])
-    return module if PUBLIC[name] == f"eyas.{name}" else vars(module)[name]
+    return vars(import_module(PUBLIC[name]))[name]
 
 
 def __dir__() -> list[str]:
@@ -106,4 +83,3 @@ def _bound_opencv() -> None:
 
 
 _bound_opencv()
-sys.modules[__name__].__class__ = _Eyas

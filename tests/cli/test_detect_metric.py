@@ -13,7 +13,7 @@ from tests.runtime.fakes import CLASSES, picture, write_jpeg, write_run
 
 import eyas
 from eyas.cli.main import main
-from eyas.evaluate.coco import METRICS
+from eyas.evaluation.coco import METRICS
 from eyas.types import EVALUATE
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evaluate.colours import ColourSession, colour_detector, write_dataset
+from tests.evaluation.colours import ColourSession, colour_detector, write_dataset
 
 import eyas
-import eyas.evaluate.run
+import eyas.evaluation.run
 from eyas.artifacts.run import Run, RunConfig
 from eyas.cli.main import main
 from eyas.errors import UserError
@@ -38,7 +38,7 @@ def use(monkeypatch: pytest.MonkeyPatch, classes: tuple[str, ...]) -> list[dict[
         calls.append(options)
         return colour_detector(classes)
 
-    monkeypatch.setattr("eyas.evaluate.run.load", load)
+    monkeypatch.setattr("eyas.evaluation.run.load", load)
     return calls
 
 

@@ -254,15 +254,15 @@ def test_the_public_names_are_what_they_say() -> None:
         eyas.nothing  # noqa: B018
 
 
-def test_a_subpackage_named_like_a_verb_is_the_verb_too(tmp_path: Path) -> None:
-    import eyas.evaluate.run
+def test_a_verb_stays_a_function_when_its_package_is_imported(tmp_path: Path) -> None:
+    import eyas.evaluation.run
     import eyas.training.recipe
 
     with pytest.raises(UserError):
         eyas.train(tmp_path / "nowhere", recipe="quick", out=tmp_path / "run")
     with pytest.raises(UserError):
         eyas.evaluate(tmp_path / "nowhere", tmp_path)
-    assert eyas.training.recipe.Recipe and eyas.evaluate.run.evaluate_run
+    assert eyas.training.recipe.Recipe and eyas.evaluation.run.evaluate_run
 
 
 def test_a_verb_of_two_words_is_the_longer_one() -> None:

@@ -9,8 +9,8 @@ import pytest
 from tests.data.cases import yolo_root
 
 from eyas.cli.main import main
-from eyas.compile.images import find_pictures
 from eyas.errors import UserError
+from eyas.export.images import find_pictures
 from eyas.training.recipe import DataRecipe
 from eyas.training.splits import load_train_and_val
 

@@ -16,8 +16,8 @@ from eyas.data.concat import concatenate, same_classes
 from eyas.data.formats import load_dataset, load_splits
 from eyas.data.index import DatasetIndex, id_columns
 from eyas.errors import UserError
-from eyas.evaluate.coco import evaluate_predictions
-from eyas.evaluate.predictions import Predictions
+from eyas.evaluation.coco import evaluate_predictions
+from eyas.evaluation.predictions import Predictions
 from eyas.training.data import DetectionData
 from eyas.training.recipe import DataRecipe
 from eyas.training.splits import load_train_and_val

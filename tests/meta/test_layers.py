@@ -32,10 +32,10 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "serve": BASE | {"artifacts", "runtime", "registry"},
     "benchmark": BASE | {"artifacts", "runtime", "serve"},
     "cluster": BASE | {"artifacts", "runtime", "serve"},
-    "evaluate": BASE | {"artifacts", "data", "runtime"},
-    "compile": BASE | {"tensor_boxes", "head_output", "artifacts", "data", "models", "evaluate", "runtime"},
+    "evaluation": BASE | {"artifacts", "data", "runtime"},
+    "export": BASE | {"tensor_boxes", "head_output", "artifacts", "data", "models", "evaluation", "runtime"},
     "training": BASE
-    | {"tensor_boxes", "head_output", "artifacts", "data", "models", "assign", "losses", "evaluate", "runtime"},
+    | {"tensor_boxes", "head_output", "artifacts", "data", "models", "assign", "losses", "evaluation", "runtime"},
 }
 OUTERMOST = frozenset({"cli", "__main__"})  # may import everything; nobody else imports them
 BRIDGE = "eyas.runtime.sessions.torch"  # the one module of runtime that may import torch and models, in functions only
@@ -43,18 +43,18 @@ BRIDGE = "eyas.runtime.sessions.torch"  # the one module of runtime that may imp
 # Package outside -> the units that may import it. What is not listed here may be imported by all.
 OUTSIDE: Mapping[str, frozenset[str]] = {
     "torch": frozenset(
-        {"tensor_boxes", "head_output", "data", "models", "assign", "losses", "evaluate", "training", "compile"}
+        {"tensor_boxes", "head_output", "data", "models", "assign", "losses", "evaluation", "training", "export"}
     ),
     "lightning": frozenset({"training"}),
     "pytorch_lightning": frozenset(),
     "safetensors": frozenset({"models", "training"}),
-    "hotcoco": frozenset({"evaluate"}),
-    "matplotlib": frozenset({"chart_text", "evaluate", "training", "data"}),
+    "hotcoco": frozenset({"evaluation"}),
+    "matplotlib": frozenset({"chart_text", "evaluation", "training", "data"}),
     "jsonargparse": frozenset({"training", "cli"}),
     "yaml": frozenset({"data", "training"}),
-    "onnx": frozenset({"compile"}),
-    "onnxslim": frozenset({"compile"}),
-    "openvino": frozenset({"runtime", "compile"}),
+    "onnx": frozenset({"export"}),
+    "onnxslim": frozenset({"export"}),
+    "openvino": frozenset({"runtime", "export"}),
     "cuda": frozenset({"runtime"}),
     "timm": frozenset({"models"}),
     "torchvision": frozenset(),
@@ -205,7 +205,7 @@ def documented_layers(page: str) -> dict[str, frozenset[str]]:
         ("eyas.runtime.sessions.torch", "import torch"),
         ("eyas.runtime.sessions.torch", "from eyas.models.zoo import build"),
         ("eyas.runtime.sessions.torch", "def f():\n    import lightning"),
-        ("eyas.evaluate.coco", "from lightning.pytorch import Trainer"),
+        ("eyas.evaluation.coco", "from lightning.pytorch import Trainer"),
         ("eyas.data.index", "from eyas.cli.main import main"),
         ("eyas.data.index", "import eyas"),
         ("eyas.data.index", "from eyas import load"),
@@ -226,7 +226,7 @@ def test_a_forbidden_import_is_found(module: str, code: str) -> None:
         ("eyas.training.fit", "import torch\nfrom lightning.pytorch import Trainer\nfrom eyas.models import zoo"),
         ("eyas.runtime.sessions.torch", "def f():\n    import torch\n    from eyas.models import zoo"),
         ("eyas.runtime.nms", "import numpy\nfrom eyas.boxes import iou"),
-        ("eyas.evaluate.coco", "from eyas.runtime.postprocess import select"),
+        ("eyas.evaluation.coco", "from eyas.runtime.postprocess import select"),
         ("eyas.cli.train", "def run():\n    import torch\n    from eyas.training import train"),
         ("eyas", "def __getattr__(name):\n    from eyas.training import train"),
     ],

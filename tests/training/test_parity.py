@@ -1,4 +1,4 @@
-"""One model, one number: training's own evaluation, `eyas.evaluate` and what `eyas.detect` writes agree."""
+"""One model, one number: training's own evaluation, `eyas.evaluation` and what `eyas.detect` writes agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import eyas
-from eyas.evaluate.coco import CocoResult
+from eyas.evaluation.coco import CocoResult
 from eyas.training.recipe import Recipe
 
 

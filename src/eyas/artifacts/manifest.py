@@ -1,6 +1,6 @@
 """`manifest.json` of a bundle: what the compiled files expect, what they are, and what was measured of them.
 
-Written by `eyas.compile`, read wherever a bundle is opened. Its JSON schema lies in docs/manifest.schema.json.
+Written by `eyas.export`, read wherever a bundle is opened. Its JSON schema lies in docs/manifest.schema.json.
 """
 
 from __future__ import annotations

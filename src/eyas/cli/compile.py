@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eyas.cli.rows import add_rows
-from eyas.compile.options import describe_options, parse_options
 from eyas.errors import UserError
+from eyas.export.options import describe_options, parse_options
 from eyas.text import say
 
 if TYPE_CHECKING:
     from eyas.artifacts.bundle import Bundle
-    from eyas.compile.auto import Trial
-    from eyas.compile.target import Sides
+    from eyas.export.auto import Trial
+    from eyas.export.target import Sides
 
 HELP = "compile a run into a bundle that runs without torch, and check it against the run"
 EXAMPLES: tuple[str, ...] = (
@@ -60,11 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compile, tell each step and what the bundle promises; return 0."""
     batch = parse_range(args.batch, "batch")
-    from eyas.compile.auto import candidates, compile_auto
-    from eyas.compile.bundle import compile_run
-    from eyas.compile.graph import CANDIDATES
-    from eyas.compile.settings import Settings
-    from eyas.compile.target import target_info
+    from eyas.export.auto import candidates, compile_auto
+    from eyas.export.bundle import compile_run
+    from eyas.export.graph import CANDIDATES
+    from eyas.export.settings import Settings
+    from eyas.export.target import target_info
     from eyas.terminal import open_console
 
     pairs = candidates(args.target, args.precision) if "auto" in (args.target, args.precision) else []
@@ -124,7 +124,7 @@ def parse_size(text: str | None) -> int | Sides | tuple[int, int] | None:
     Raises:
         UserError: it is none of these.
     """
-    from eyas.compile.target import Sides
+    from eyas.export.target import Sides
 
     sides = re.fullmatch(r"(\d+)x(\d+)", text or "")
     if sides is not None:

@@ -14,7 +14,7 @@ from eyas.text import json_text, say
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eyas.evaluate.report import Evaluation
+    from eyas.evaluation.report import Evaluation
 
 HELP = "Measure a model on a data set: the COCO numbers, and a report that shows where it fails."
 EXAMPLES: tuple[str, ...] = (
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the numbers and where the report lies; return 0."""
-    from eyas.evaluate.run import evaluate_run
+    from eyas.evaluation.run import evaluate_run
 
     evaluation = evaluate_run(
         args.run,
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def as_json(evaluation: Evaluation) -> dict[str, object]:
     """Return what `--json` prints: the numbers without the curves, which lie in the report's metrics.json."""
-    from eyas.evaluate.coco import finite
+    from eyas.evaluation.coco import finite
 
     fields = evaluation.result.to_dict()
     return {
@@ -105,8 +105,8 @@ def show(evaluation: Evaluation, confidence: float) -> None:
 
 
 def _metrics_table(evaluation: Evaluation) -> Table:
-    from eyas.evaluate.coco import MEANINGS, METRICS
-    from eyas.evaluate.tables import cell
+    from eyas.evaluation.coco import MEANINGS, METRICS
+    from eyas.evaluation.tables import cell
     from eyas.terminal import open_table
 
     table = open_table("metric", ">value", "meaning", title="COCO metrics", lines=True)
@@ -118,7 +118,7 @@ def _metrics_table(evaluation: Evaluation) -> Table:
 def _classes_table(evaluation: Evaluation, confidence: float) -> Table:
     from rich.markup import escape
 
-    from eyas.evaluate.tables import CLASS_COLUMNS, cell
+    from eyas.evaluation.tables import CLASS_COLUMNS, cell
     from eyas.terminal import open_table
 
     title = f"Classes (precision, recall, F1 at confidence {confidence:.2f})"

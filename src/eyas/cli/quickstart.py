@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     from eyas.data.shapes import make_shapes
     from eyas.errors import UserError
-    from eyas.evaluate import evaluate
+    from eyas.evaluation import evaluate
     from eyas.runtime.detect import detect
     from eyas.terminal import open_console
     from eyas.training import train

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from eyas.data.index import DatasetIndex
 from eyas.data.loading.batch import Batch
 from eyas.errors import UserError
-from eyas.evaluate.coco import CocoResult
+from eyas.evaluation.coco import CocoResult
 from eyas.losses.criterion import Criterion, set_progress
 from eyas.models.decode import Deployed
 from eyas.models.detection_net import head_row_of

@@ -12,7 +12,7 @@ from eyas.data.concat import same_classes
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
-from eyas.evaluate.coco import check_truth
+from eyas.evaluation.coco import check_truth
 from eyas.training.recipe import DataRecipe
 
 

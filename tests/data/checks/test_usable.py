@@ -19,7 +19,7 @@ from eyas.data.formats import load_dataset
 from eyas.data.loading.loader import train_loader
 from eyas.data.shapes import make_shapes
 from eyas.errors import UserError
-from eyas.evaluate.coco import check_truth
+from eyas.evaluation.coco import check_truth
 from eyas.training.data import DetectionData
 from eyas.training.preflight import check_labels
 from eyas.training.recipe import DataRecipe

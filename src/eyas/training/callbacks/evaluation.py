@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 
 from eyas.data.loading.batch import Batch
-from eyas.evaluate.coco import evaluate_predictions
-from eyas.evaluate.predictions import Predictions
+from eyas.evaluation.coco import evaluate_predictions
+from eyas.evaluation.predictions import Predictions
 from eyas.training.detecting import Collector
 from eyas.training.module import DetectionModule
 from eyas.training.parallel import gather_over_processes
