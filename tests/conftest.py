@@ -89,7 +89,7 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the manual's examples speak of; copy it before anything is written into it.
 
     data/shapes (COCO, splits train and val), runs/quickstart (really trained on it, for two steps), street.jpg,
-    pictures/*.jpg and clip.mp4; ckpt_best.pth and average_model.pth, of a narrow network, as SuperGradients' Trainer
+    images/*.jpg and clip.mp4; ckpt_best.pth and average_model.pth, of a narrow network, as SuperGradients' Trainer
     writes them, for the classes in names.txt; bundles/quickstart, compiled of the run, and bundles/next, the same under
     another name; both are champion and challenger of the model `shapes` in the registry `registry`.
     """
@@ -105,12 +105,12 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.chdir(folder):
         make_shapes("data/shapes", train=12, val=6, size=128)
         eyas.train("data/shapes", recipe="quick", out="runs/quickstart", size=64, batch=4, overrides=SHORT)
-        pictures = sorted(Path("data/shapes/val").glob("*.jpg"))
-        Path("pictures").mkdir()
-        for path in pictures[:3]:
-            shutil.copy(path, "pictures")
-        shutil.copy(pictures[-1], "street.jpg")
-        write_clip(Path("clip.mp4"), pictures)
+        images = sorted(Path("data/shapes/val").glob("*.jpg"))
+        Path("images").mkdir()
+        for path in images[:3]:
+            shutil.copy(path, "images")
+        shutil.copy(images[-1], "street.jpg")
+        write_clip(Path("clip.mp4"), images)
         write_checkpoints()
         compile_run("runs/quickstart", "bundles/quickstart", Settings(measured=0))
         other = shutil.copytree("bundles/quickstart", Path("bundles/next"))
@@ -139,13 +139,13 @@ def write_checkpoints() -> None:
     Path("names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
-def write_clip(path: Path, pictures: list[Path]) -> None:
-    """Write the pictures as a video of 128 x 96 pixels, two frames each."""
+def write_clip(path: Path, images: list[Path]) -> None:
+    """Write the images as a video of 128 x 96 pixels, two frames each."""
     import cv2
 
     video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (128, 96))
-    for picture in pictures:
-        frame = cv2.resize(cv2.imread(str(picture)), (128, 96))
+    for image in images:
+        frame = cv2.resize(cv2.imread(str(image)), (128, 96))
         video.write(frame)
         video.write(frame)
     video.release()

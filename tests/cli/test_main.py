@@ -113,7 +113,7 @@ def test_a_user_error_is_told_without_a_traceback_unless_asked(
     verb(raising(UserError("It is broken.", fix="mend it")))
     assert main(arguments) == 2
     text = capsys.readouterr().err
-    assert "It is broken.\n  to mend:  mend it" in text
+    assert "It is broken.\n  fix:      mend it" in text
     assert ("Traceback" in text) == ("--debug" in arguments)
     assert "\033" not in text  # no terminal, no colour
 

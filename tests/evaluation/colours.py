@@ -19,8 +19,8 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {"red": (220, 30, 30), "green": (3
 SPEC = InputSpec(height=128, width=128, margin=0)
 Rectangle = tuple[str, int, int, int, int]  # colour, left, top, width, height in pixels
 
-# At most one rectangle of a colour a picture: the "network" takes all pixels of a colour for one object.
-PICTURES: tuple[tuple[Rectangle, ...], ...] = (
+# At most one rectangle of a colour an image: the "network" takes all pixels of a colour for one object.
+IMAGES: tuple[tuple[Rectangle, ...], ...] = (
     (("red", 8, 8, 32, 40), ("green", 60, 20, 48, 48)),
     (("blue", 16, 24, 56, 30),),
     (("red", 80, 60, 24, 24), ("blue", 4, 4, 40, 20), ("green", 52, 64, 24, 28)),
@@ -30,12 +30,12 @@ PICTURES: tuple[tuple[Rectangle, ...], ...] = (
 
 
 def write_dataset(
-    root: Path, classes: Sequence[str] = tuple(COLOURS), pictures: Sequence[Sequence[Rectangle]] = PICTURES
+    root: Path, classes: Sequence[str] = tuple(COLOURS), images: Sequence[Sequence[Rectangle]] = IMAGES
 ) -> Path:
-    """Write a COCO data set of 128 x 96 pictures with one split, "val"; category ids start at 10. Return `root`."""
+    """Write a COCO data set of 128 x 96 images with one split, "val"; category ids start at 10. Return `root`."""
     (root / "val").mkdir(parents=True)
     annotations = []
-    for i, rectangles in enumerate(pictures):
+    for i, rectangles in enumerate(images):
         image = np.full((96, 128, 3), 128, np.uint8)
         for name, left, top, width, height in rectangles:
             image[top : top + height, left : left + width] = COLOURS[name]
@@ -51,7 +51,7 @@ def write_dataset(
             )
         cv2.imwrite(str(root / "val" / f"{i}.png"), image[:, :, ::-1])
     truth = {
-        "images": [{"id": 100 + i, "file_name": f"{i}.png", "height": 96, "width": 128} for i in range(len(pictures))],
+        "images": [{"id": 100 + i, "file_name": f"{i}.png", "height": 96, "width": 128} for i in range(len(images))],
         "categories": [{"id": 10 + i, "name": name} for i, name in enumerate(classes)],
         "annotations": annotations,
     }

@@ -1,4 +1,4 @@
-"""The charts of many classes: still one picture of a sensible size, with what matters most in it."""
+"""The charts of many classes: still one image of a sensible size, with what matters most in it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("classes", [3, 90])
 def test_charts_of_few_and_many_classes(classes: int, tmp_path: Path) -> None:
-    index, found = random_case(0, pictures=60 if classes == 3 else 300, classes=classes)
+    index, found = random_case(0, images=60 if classes == 3 else 300, classes=classes)
     result, matches = evaluate_predictions(index, found), match_predictions(index, found)
     curves = confidence_curves(index, found, matches)
     plot_precision_recall(result, tmp_path / "pr.png")

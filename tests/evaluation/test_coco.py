@@ -38,13 +38,13 @@ def reference(index: DatasetIndex, found: Predictions) -> Any:
         "annotations": [
             {
                 "id": row + 1,
-                "image_id": int(index.image_ids[picture]),
+                "image_id": int(index.image_ids[number]),
                 "category_id": index.category_ids[int(index.labels[row])],
                 "bbox": xywh(index.boxes[row]),
                 "area": float(index.areas[row]),
                 "iscrowd": int(index.crowd[row]),
             }
-            for row, picture in enumerate(index.picture_of_row())
+            for row, number in enumerate(index.image_of_row())
         ],
     }
     results = [
@@ -88,7 +88,7 @@ def test_bit_equal_to_pycocotools(seed: int) -> None:
 
 def test_perfect_detector_is_one() -> None:
     rows = [(0, 0, BOX), (0, 1, AWAY), (1, 0, (5.0, 5.0, 25.0, 25.0))]
-    index = truth_of(rows, pictures=3)
+    index = truth_of(rows, images=3)
     result = evaluate_predictions(index, found_of([(*row, 0.9) for row in rows]))
     assert result.ap == pytest.approx(1.0) and result.metrics["AR_100"] == 1.0
     assert result.metrics["AP_small"] == pytest.approx(1.0) and result.metrics["AP_large"] == pytest.approx(1.0)
@@ -99,17 +99,17 @@ def test_perfect_detector_is_one() -> None:
 
 
 def test_wrong_class_is_zero() -> None:
-    index = truth_of([(0, 0, BOX)], pictures=1)
+    index = truth_of([(0, 0, BOX)], images=1)
     assert evaluate_predictions(index, found_of([(0, 1, BOX, 0.9)])).ap == 0.0
 
 
-def test_wrong_picture_is_zero() -> None:
-    index = truth_of([(0, 0, BOX)], pictures=2)
+def test_wrong_image_is_zero() -> None:
+    index = truth_of([(0, 0, BOX)], images=2)
     assert evaluate_predictions(index, found_of([(1, 0, BOX, 0.9)])).ap == 0.0
 
 
 def test_half_of_the_objects_found() -> None:
-    index = truth_of([(0, 0, BOX), (1, 0, BOX)], pictures=2)
+    index = truth_of([(0, 0, BOX), (1, 0, BOX)], images=2)
     result = evaluate_predictions(index, found_of([(0, 0, BOX, 0.9)]))
     # Precision is 1 at the recall points 0, .01, ... .50 (51 of the 101) and 0 beyond.
     assert result.ap == pytest.approx(51 / 101)
@@ -118,14 +118,14 @@ def test_half_of_the_objects_found() -> None:
 
 
 def test_false_detection_with_a_better_score_halves_precision() -> None:
-    index = truth_of([(0, 0, BOX)], pictures=1)
+    index = truth_of([(0, 0, BOX)], images=1)
     assert evaluate_predictions(index, found_of([(0, 0, BOX, 0.5), (0, 0, AWAY, 0.9)])).ap == pytest.approx(0.5)
     assert evaluate_predictions(index, found_of([(0, 0, BOX, 0.9), (0, 0, AWAY, 0.5)])).ap == pytest.approx(1.0)
 
 
 def test_loose_box_counts_up_to_its_iou() -> None:
     # 100 x 100 against 100 x 72: IoU 0.72, right at the five thresholds .50 to .70, wrong at the other five.
-    index = truth_of([(0, 0, (0.0, 0.0, 100.0, 100.0))], pictures=1)
+    index = truth_of([(0, 0, (0.0, 0.0, 100.0, 100.0))], images=1)
     result = evaluate_predictions(index, found_of([(0, 0, (0.0, 0.0, 100.0, 72.0), 0.9)]))
     assert result.ap == pytest.approx(0.5) and result.ap50 == pytest.approx(1.0) and result.metrics["AP75"] == 0.0
 
@@ -145,11 +145,11 @@ def test_no_prediction_is_zero_not_an_error() -> None:
 
 
 def test_nothing_to_evaluate_on_is_refused() -> None:
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         evaluate_predictions(truth_of([], 0), Predictions.empty())
-    with pytest.raises(UserError, match="None of the 4 pictures has a truth box"):
+    with pytest.raises(UserError, match="None of the 4 images has a truth box"):
         evaluate_predictions(truth_of([], 4), Predictions.empty())
-    with pytest.raises(UserError, match="None of the 1 pictures"):
+    with pytest.raises(UserError, match="None of the 1 images"):
         evaluate_predictions(truth_of([(0, 0, BOX)], 1, crowd=[True]), Predictions.empty())
 
 
@@ -169,7 +169,7 @@ def test_json_has_no_nan() -> None:
 
 def test_quick_enough_for_every_epoch() -> None:
     rng = np.random.default_rng(0)
-    index, _ = random_case(0, pictures=400, classes=80)
+    index, _ = random_case(0, images=400, classes=80)
     corner = rng.uniform(0, 300, (40_000, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(5, 300, (40_000, 2))], axis=1).astype(np.float32)
     images = np.repeat(np.arange(400), 100)

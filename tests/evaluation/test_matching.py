@@ -1,4 +1,4 @@
-"""Matching, the confusion matrix and the errors of a picture, on cases worked out by hand."""
+"""Matching, the confusion matrix and the errors of an image, on cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.evaluation.cases import found_of, random_case, truth_of
 
 from eyas.evaluation.coco import RECALL_POINTS, evaluate_predictions
-from eyas.evaluation.matching import confusion_matrix, errors_per_picture, greedy_match, match_predictions
+from eyas.evaluation.matching import confusion_matrix, errors_per_image, greedy_match, match_predictions
 from eyas.evaluation.predictions import Predictions
 
 CAT, DOG, BACKGROUND = 0, 1, 2
@@ -32,7 +32,7 @@ def test_better_score_takes_the_object_whatever_the_row_order() -> None:
     assert matches.truth.tolist() == [-1, 0]  # the second claim of one object is false, though it fits better
 
 
-def test_class_and_picture_must_agree() -> None:
+def test_class_and_image_must_agree() -> None:
     index = truth_of([(0, CAT, A), (1, DOG, A)], 2)
     matches = match_predictions(
         index, found_of([(0, DOG, A, 0.9), (0, CAT, HALF_A, 0.9), (1, DOG, NEAR_A, 0.9), (1, CAT, A, 0.9)])
@@ -48,14 +48,14 @@ def test_detections_inside_a_crowd_are_ignored_but_objects_come_first() -> None:
     assert matches.ignored.tolist() == [False, True, False, False]
     matrix = confusion_matrix(index, found, matches, 0.25)
     assert matrix.tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 0]]
-    missed, false = errors_per_picture(index, found, matches, 0.25)
+    missed, false = errors_per_image(index, found, matches, 0.25)
     assert missed.tolist() == [0] and false.tolist() == [2]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_recall_agrees_with_the_metric_engine(seed: int) -> None:
     index, found = random_case(seed)
-    found = found[found.images != 3]  # that picture has more detections than COCO reads
+    found = found[found.images != 3]  # that image has more detections than COCO reads
     matches = match_predictions(index, found)
     hit = np.bincount(found.labels[matches.truth >= 0], minlength=len(index.classes))
     boxes = np.bincount(index.labels[~index.crowd], minlength=len(index.classes))
@@ -85,7 +85,7 @@ def test_confusion_matrix_by_hand() -> None:
             (1, DOG, C, 0.7),  # right
             (1, DOG, C, 0.6),  # a second claim: false
             (2, CAT, HALF_A, 0.9),  # too loose: false, and the dog is missed
-            (3, DOG, A, 0.5),  # false, in a picture without objects
+            (3, DOG, A, 0.5),  # false, in an image without objects
         ]
     )
     matches = match_predictions(index, found)
@@ -96,7 +96,7 @@ def test_confusion_matrix_by_hand() -> None:
         [1, 1, 1],  # dogs: one taken for a cat, one right, one missed
         [1, 2, 0],  # background: one false cat, two false dogs
     ]
-    missed, false = errors_per_picture(index, found, matches, 0.25)
+    missed, false = errors_per_image(index, found, matches, 0.25)
     assert missed.tolist() == [1, 1, 1, 0]
     assert false.tolist() == [1, 1, 1, 1]
 
@@ -118,7 +118,7 @@ def test_confusion_matrix_counts_every_object_and_prediction_once() -> None:
     assert np.array_equal(matrix[:-1].sum(axis=1), objects)
     counted = (found.scores >= np.float32(0.3)) & ~matches.ignored
     assert np.array_equal(matrix[:, :-1].sum(axis=0), np.bincount(found.labels[counted], minlength=len(index.classes)))
-    missed, false = errors_per_picture(index, found, matches, 0.3)
+    missed, false = errors_per_image(index, found, matches, 0.3)
     right = np.trace(matrix)
     assert missed.sum() == objects.sum() - right and false.sum() == counted.sum() - right
 
@@ -127,5 +127,5 @@ def test_no_predictions_means_everything_is_missed() -> None:
     index = truth_of([(0, CAT, A), (1, DOG, B)], 3)
     matches = match_predictions(index, Predictions.empty())
     assert confusion_matrix(index, Predictions.empty(), matches).tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
-    missed, false = errors_per_picture(index, Predictions.empty(), matches)
+    missed, false = errors_per_image(index, Predictions.empty(), matches)
     assert missed.tolist() == [1, 1, 0] and false.tolist() == [0, 0, 0]

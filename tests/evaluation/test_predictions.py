@@ -23,7 +23,7 @@ def detections(count: int, label: int = 0) -> Detections:
     )
 
 
-def test_builder_keeps_rows_with_their_picture() -> None:
+def test_builder_keeps_rows_with_their_image() -> None:
     builder = PredictionsBuilder()
     builder.add(4, detections(2, label=1))
     builder.add(0, detections(0))
@@ -42,7 +42,7 @@ def test_builder_without_detections_is_empty() -> None:
     assert builder.build().boxes.shape == (0, 4)
 
 
-def test_picture_that_comes_twice_counts_once() -> None:
+def test_image_that_comes_twice_counts_once() -> None:
     builder = PredictionsBuilder()
     builder.add(1, detections(2))
     builder.add(1, detections(2))
@@ -51,7 +51,7 @@ def test_picture_that_comes_twice_counts_once() -> None:
 
 def test_merge_of_processes_gives_the_numbers_of_one() -> None:
     index, found = random_case(3)
-    # Three processes as a distributed sampler deals pictures, with picture 0 repeated on the last one as padding.
+    # Three processes as a distributed sampler deals images, with image 0 repeated on the last one as padding.
     parts = [found[found.images % 3 == rank] for rank in range(3)]
     parts[2] = Predictions.concatenate([parts[2], found[found.images == 0]])
     assert sum(map(len, parts)) > len(found)

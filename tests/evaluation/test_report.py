@@ -25,13 +25,13 @@ from eyas.evaluation.tables import cell
 
 CHARTS = (
     "precision_recall.png", "f1_confidence.png", "per_class_ap.png", "size_breakdown.png", "confusion_matrix.png",
-    "worst_pictures.png",
+    "worst_images.png",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    """A detector that sees no blue, so 5 of 7 objects are found and two pictures have an error each."""
+    """A detector that sees no blue, so 5 of 7 objects are found and two images have an error each."""
     root = write_dataset(tmp_path_factory.mktemp("colours"))
     subject = Subject("<Evaluation> & more", {"model": "runs/<b>colours</b>"}, ("Mind the blue.",))
     index = load_dataset(root, "val")
@@ -82,7 +82,7 @@ def test_metrics_json(evaluation: Evaluation) -> None:
     assert fields["at_confidence"] == pytest.approx(
         {"confidence": 0.25, "precision": 1.0, "recall": 2 / 3, "F1": 2 / 3}
     )
-    assert fields["worst_pictures"] == [
+    assert fields["worst_images"] == [
         {"file": "val/1.png", "missed": 1, "false": 0},
         {"file": "val/2.png", "missed": 1, "false": 0},
     ]
@@ -120,13 +120,13 @@ def test_detections_are_coco_results_with_the_ids_of_the_source(evaluation: Eval
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_pictures_show_something(evaluation: Evaluation, name: str) -> None:
+def test_images_show_something(evaluation: Evaluation, name: str) -> None:
     image = cv2.imread(str(evaluation.folder / name))
     assert image is not None and min(image.shape[:2]) > 150 and image.std() > 8
 
 
-def test_worst_pictures_show_what_was_missed_in_red(evaluation: Evaluation) -> None:
-    sheet = cv2.imread(str(evaluation.folder / "worst_pictures.png"))[:, :, ::-1].astype(int)
+def test_worst_images_show_what_was_missed_in_red(evaluation: Evaluation) -> None:
+    sheet = cv2.imread(str(evaluation.folder / "worst_images.png"))[:, :, ::-1].astype(int)
     truth, prediction = sheet[: sheet.shape[0] // 2, : sheet.shape[1] // 4], sheet[:, sheet.shape[1] // 4 :][:200, :400]
 
     def has(image: np.ndarray, colour: tuple[int, int, int]) -> bool:
@@ -169,7 +169,7 @@ def test_page_stands_alone(evaluation: Evaluation) -> None:
     assert not re.search(r"https?://|<script|<link|@import|url\(", page)
     text = " ".join(parser.text)
     assert "<Evaluation> & more" in text and "runs/<b>colours</b>" in text and "b" not in parser.tags[:8]  # escaped
-    assert "Mind the blue." in text and "5 pictures, 7 objects, 3 classes" in text
+    assert "Mind the blue." in text and "5 images, 7 objects, 3 classes" in text
     assert cell(evaluation.result.ap) in text and all(name in text for name in METRICS)
 
 
@@ -177,7 +177,7 @@ def test_perfect_detector_has_a_report_too(tmp_path: Path) -> None:
     index = load_dataset(write_dataset(tmp_path / "data"), "val")
     evaluation = evaluate_detector(colour_detector(), index, tmp_path / "report")
     assert evaluation.result.ap == pytest.approx(1.0)
-    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["worst_pictures"] == []
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["worst_images"] == []
 
 
 def test_detector_that_finds_nothing_has_a_report_too(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_what_cannot_work_is_refused_before_the_detector_runs(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="a file is in the way"):
         evaluate_detector(never, index, tmp_path / "file")
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         evaluate_detector(never, index.subset([]), tmp_path / "report")
     with pytest.raises(UserError, match="confidence threshold is 25"):
         evaluate_detector(never, index, tmp_path / "report", confidence=25)

@@ -43,7 +43,7 @@ def test_untrained_network_is_measured(place: Path) -> None:
     assert len(detections) == result.num_predictions
     for row in detections:
         left, top, width, height = row["bbox"]
-        assert left >= 0 and top >= 0 and left + width <= 128.01 and top + height <= 96.01  # pixels of the picture
+        assert left >= 0 and top >= 0 and left + width <= 128.01 and top + height <= 96.01  # pixels of the image
 
 
 @pytest.mark.filterwarnings("ignore:.*has no card.json")

@@ -23,13 +23,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bundle(place: Path) -> Bundle:
-    """The run for ONNX Runtime in float32, for one to four pictures at once."""
+    """The run for ONNX Runtime in float32, for one to four images at once."""
     return compile_run(place / "tiny", place / "plain", Settings(batch=(1, 4)))
 
 
 @pytest.fixture(scope="session")
 def ir_bundle(place: Path, bundle: Bundle) -> Bundle:
-    """The run for OpenVINO in float32, for one to four pictures at once, from the graph of the other bundle."""
+    """The run for OpenVINO in float32, for one to four images at once, from the graph of the other bundle."""
     pytest.importorskip("openvino")
     with pytest.MonkeyPatch.context() as patch:
         graph = bundle.folder / "model.onnx"

@@ -50,9 +50,7 @@ def write_graph(path: Path, precision: str = "fp32", *, dynamic: bool = True, ru
 def write_int8(path: Path, source: Path) -> Path:
     """Write the float32 graph quantized for TensorRT and OpenVINO (signed, symmetric, float bias); return the path."""
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 255, (1, SPEC.height, SPEC.width, 3), dtype=np.uint8) for _ in range(2)]
+    images = [rng.integers(0, 255, (1, SPEC.height, SPEC.width, 3), dtype=np.uint8) for _ in range(2)]
     model = onnx.shape_inference.infer_shapes(onnxslim.slim(onnx.load(source)))
-    path.write_bytes(
-        quantize(model, quantization_of(model, pictures).narrowed(7), "openvino").model.SerializeToString()
-    )
+    path.write_bytes(quantize(model, quantization_of(model, images).narrowed(7), "openvino").model.SerializeToString())
     return path

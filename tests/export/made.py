@@ -1,4 +1,4 @@
-"""A run with a network that exports in seconds, on pictures of synthetic shapes."""
+"""A run with a network that exports in seconds, on images of synthetic shapes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_run(folder: Path, data: Path, size: int = 96, spec: YoloNasSpec = TINY
 
 
 def write_data(folder: Path) -> Path:
-    """Write a data set of a few synthetic pictures; return its folder."""
+    """Write a data set of a few synthetic images; return its folder."""
     make_shapes(folder, train=6, val=4, size=96)
     return folder
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.runtime.fakes import picture
+from tests.runtime.fakes import make_image
 
 import eyas
 from eyas.artifacts.bundle import Bundle
@@ -36,19 +36,19 @@ def test_the_manifest_says_what_was_built_and_measured(bundle: Bundle) -> None:
     assert manifest == bundle.manifest
     assert (manifest.target, manifest.precision, manifest.opset, manifest.batch) == ("onnxruntime", "fp32", 20, (1, 4))
     assert manifest.parity is not None and manifest.parity.boxes_px < 0.5 and manifest.parity.scores < 1e-3
-    assert manifest.parity.quantile == 1 and manifest.parity.pictures >= 4
-    assert manifest.accuracy is not None and (manifest.accuracy.data, manifest.accuracy.pictures) == ("shapes", 4)
+    assert manifest.parity.quantile == 1 and manifest.parity.images >= 4
+    assert manifest.accuracy is not None and (manifest.accuracy.data, manifest.accuracy.images) == ("shapes", 4)
     assert {path.name for path in bundle.folder.iterdir()} == {"manifest.json", "model.onnx", "card.json"}
 
 
 def test_it_answers_as_the_run_does(bundle: Bundle, place: Path) -> None:
-    pictures = [picture(80, 120, (i, 10, i + 40, 60)) for i in range(0, 60, 10)]
+    images = [make_image(80, 120, (i, 10, i + 40, 60)) for i in range(0, 60, 10)]
     with load(place / "tiny") as run, load(bundle.folder, threads=1) as compiled:
         assert compiled.classes == run.classes and compiled.input == run.input
         assert compiled.thresholds == run.thresholds
         assert "ONNX Runtime" in compiled.describe()
-        # Six pictures through a graph that takes four at most.
-        for one, other in zip(run(pictures, batch=6), compiled(pictures, batch=6), strict=True):
+        # Six images through a graph that takes four at most.
+        for one, other in zip(run(images, batch=6), compiled(images, batch=6), strict=True):
             assert len(one) > 5
             best = min(len(one), len(other), 20)
             np.testing.assert_allclose(one.scores[:best], other.scores[:best], atol=1e-3)
@@ -114,7 +114,7 @@ def test_lost_accuracy_fails_the_gate_whatever_the_outputs(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(exported(place), path))
-    worse = Accuracy(map=0.40, map_fp32=0.402, data="shapes", split="val", pictures=4)
+    worse = Accuracy(map=0.40, map_fp32=0.402, data="shapes", split="val", images=4)
     monkeypatch.setattr("eyas.export.validate.measure_accuracy", lambda *_: worse)
     out = tmp_path / "bundles" / "out"
     with pytest.raises(UserError, match=r"(?s)mAP 40.00, 0.20 below the trained network's 40.20.*at most 0.1 below"):

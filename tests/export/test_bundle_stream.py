@@ -38,7 +38,7 @@ def detector(folder: Path) -> Iterator[Detector]:
 
 
 def scenes(num: int) -> list[UInt8Array]:
-    """Return pictures of different sizes, each with a rectangle of its own place and colour."""
+    """Return images of different sizes, each with a rectangle of its own place and colour."""
     made = []
     for i in range(num):
         image = np.full((60 + 7 * (i % 5), 90 - 6 * (i % 4), 3), 30 + 5 * i, np.uint8)
@@ -119,7 +119,7 @@ def test_a_camera_is_dropped_or_awaited(detector: Detector, monkeypatch: pytest.
                 gate.set()  # a source that is awaited never gets further than the frames that may wait
             yield Frame(image, item, index, 25.0)
         gate.set()
-        raise UserError("The camera stopped giving pictures.")
+        raise UserError("The camera stopped giving images.")
 
     expected = [detector(image) for image in images]
     monkeypatch.setattr(stream_module, "frames", frames)

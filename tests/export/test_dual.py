@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from tests.export.made import TINY, write_run
-from tests.runtime.fakes import picture
+from tests.runtime.fakes import make_image
 
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run
@@ -20,7 +20,7 @@ from eyas.export.settings import Settings
 from eyas.models.measure import num_parameters
 from eyas.runtime.loading import load
 
-PICTURES = [picture(80, 120, (i, 10, i + 40, 60)) for i in range(0, 60, 20)]
+IMAGES = [make_image(80, 120, (i, 10, i + 40, 60)) for i in range(0, 60, 20)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_bundles_find_what_the_run_finds(
     manifest = Manifest.read(bundle.folder)
     assert (manifest.nms, manifest.thresholds.suppression, manifest.version) == ("none", "none", 2)
     with load(bundle.folder) as detector, load(run) as trained:
-        ours, theirs = (each(PICTURES, batch=3) for each in (detector, trained))
+        ours, theirs = (each(IMAGES, batch=3) for each in (detector, trained))
     for one, other in zip(ours, theirs, strict=True):
         few = min(len(one), len(other), 10)
         assert few > 0

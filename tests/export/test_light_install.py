@@ -23,11 +23,11 @@ from eyas.types import Detections
 HEAVY = ("torch", "lightning", "onnx", "hotcoco", "matplotlib", "jsonargparse", "safetensors")
 DETECT = """
 import importlib.util, json, sys
-bundle, picture, names = sys.argv[1:]
+bundle, image, names = sys.argv[1:]
 import eyas
 with eyas.load(bundle, threads=1) as detector:
-    found = detector(picture)
-    streamed = [detections for _, detections in detector.stream([picture, picture], draw=True)]
+    found = detector(image)
+    streamed = [detections for _, detections in detector.stream([image, image], draw=True)]
     told = detector.describe()
 print(json.dumps({
     "package": eyas.__file__,

@@ -19,9 +19,9 @@ from eyas.artifacts.quantization import Quantization, QuantizedConvolution, chec
 from eyas.artifacts.run import Run
 from eyas.errors import UserError
 from eyas.export.bundle import write_graph
-from eyas.export.gates import letterboxed, sample_pictures
+from eyas.export.gates import letterboxed, sample_images
 from eyas.export.graph import load_net
-from eyas.export.images import find_pictures
+from eyas.export.images import find_images
 from eyas.export.quantize.ptq import calibrate, quantization_of
 from eyas.export.quantize.qdq import quantize, weight_bits
 from eyas.export.settings import Settings
@@ -38,9 +38,9 @@ def model(bundle: Bundle) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def quantization(bundle: Bundle, model: onnx.ModelProto, place: Path) -> Quantization:
-    """Of the training split's pictures."""
-    pictures = sample_pictures(find_pictures(place / "tiny").calibrate, 3)
-    return quantization_of(model, [letterboxed([one], bundle.manifest.input, 1) for one in pictures])
+    """Of the training split's images."""
+    images = sample_images(find_images(place / "tiny").calibrate, 3)
+    return quantization_of(model, [letterboxed([one], bundle.manifest.input, 1) for one in images])
 
 
 def test_it_speaks_of_the_runs_modules(quantization: Quantization, place: Path) -> None:
@@ -76,15 +76,15 @@ def test_a_run_that_carries_one_is_compiled_with_it(
     monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(graph, path))
     run = Path(shutil.copytree(place / "tiny", tmp_path / "tiny"))
     settings = Settings(precision="int8", calibrated=3)
-    pictures, spec = find_pictures(run), bundle.manifest.input
+    images, spec = find_images(run), bundle.manifest.input
     told: list[str] = []
-    write_graph(run, tmp_path / "direct.onnx", settings, spec, pictures, told.append)
+    write_graph(run, tmp_path / "direct.onnx", settings, spec, images, told.append)
     assert any("calibrating on 3" in line for line in told)
     quantization.write(run)
     told.clear()
-    details = write_graph(run, tmp_path / "carried.onnx", settings, spec, pictures, told.append)
+    details = write_graph(run, tmp_path / "carried.onnx", settings, spec, images, told.append)
     assert not any("calibrating" in line for line in told)
-    assert details["quantization"]["pictures"] == 3 and details["weight_bits"] in (7, 8)
+    assert details["quantization"]["images"] == 3 and details["weight_bits"] in (7, 8)
     assert (tmp_path / "direct.onnx").read_bytes() == (tmp_path / "carried.onnx").read_bytes()
     with pytest.raises(UserError, match="not among the files of the run's card"):
         check_listed(run)
@@ -93,7 +93,7 @@ def test_a_run_that_carries_one_is_compiled_with_it(
 
 
 def test_calibrating_a_run(quantization: Quantization, place: Path) -> None:
-    found = calibrate(place / "tiny", pictures=3)
+    found = calibrate(place / "tiny", images=3)
     assert found.convolutions.keys() == quantization.convolutions.keys()
     assert found.activations.keys() == quantization.activations.keys()
     for name, numbers in found.convolutions.items():

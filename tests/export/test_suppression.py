@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.runtime.fakes import picture
+from tests.runtime.fakes import make_image
 
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import Card
@@ -28,7 +28,7 @@ from eyas.runtime.loading import load
 from eyas.runtime.preprocess import Preprocessor
 from eyas.types import Detections, Suppression
 
-PICTURES = [picture(80, 120, (i, 10, i + 40, 60)) for i in range(0, 60, 20)]
+IMAGES = [make_image(80, 120, (i, 10, i + 40, 60)) for i in range(0, 60, 20)]
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +53,14 @@ def exported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 def check_best_pairs(folder: Path) -> list[Detections]:
     """Hold what a run or bundle finds against the plain best pairs of what its engine gives; return what it finds."""
     with load(folder) as detector:
-        found = detector(PICTURES, batch=3)
-        _, scores = detector.infer(Preprocessor(detector.input)(PICTURES)[0])
+        found = detector(IMAGES, batch=3)
+        _, scores = detector.infer(Preprocessor(detector.input)(IMAGES)[0])
         limits = detector.thresholds
         for row, one in enumerate(found):
             passing = np.sort(scores[row][scores[row] >= limits.confidence])[::-1][: limits.max_detections]
             np.testing.assert_array_equal(one.scores, passing[: len(one)])
             assert len(one) > 0.9 * len(passing)  # but for those that lie in the padding alone
-        dropped = detector(PICTURES, batch=3, suppression="class_wise", iou=0.3)
+        dropped = detector(IMAGES, batch=3, suppression="class_wise", iou=0.3)
     # There were boxes to drop, whose places weaker ones take.
     assert sum(one.scores.sum() for one in dropped) < sum(one.scores.sum() for one in found)
     return found

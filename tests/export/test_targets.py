@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.runtime.fakes import picture
+from tests.runtime.fakes import make_image
 
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import Card
@@ -32,12 +32,12 @@ def test_a_range_of_sizes_and_batches_with_suppression_inside(place: Path) -> No
     assert manifest.parity is not None and manifest.parity.boxes_px < 0.5
     dims = onnx.load(out / "model.onnx").graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param for dim in dims] == ["batch", "height", "width", ""]
-    pictures = [picture(80, 120, (i, 10, i + 40, 60)) for i in (0, 20, 40, 60)]
+    images = [make_image(80, 120, (i, 10, i + 40, 60)) for i in (0, 20, 40, 60)]
     limits = Thresholds(confidence=0.05, candidates=200)
     for size in (64, 96, 128):
         with load(out, size=size) as compiled, load(place / "tiny", size=size, thresholds=limits) as run:
             assert compiled.input == InputSpec(size, size)
-            for one, other in zip(compiled(pictures, batch=4), run(pictures, batch=4), strict=True):
+            for one, other in zip(compiled(images, batch=4), run(images, batch=4), strict=True):
                 best = min(len(one), len(other), 10)
                 assert best == 10
                 np.testing.assert_allclose(one.scores[:best], other.scores[:best], atol=1e-3)
@@ -52,13 +52,13 @@ def test_an_input_that_is_no_square(place: Path) -> None:
     dims = onnx.load(out / "model.onnx").graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_value for dim in dims] == [1, 96, 128, 3]
     assert Card.read(out).recipe["size"] == "128x96"
-    image = picture(96, 128, (30, 20, 100, 70))
+    image = make_image(96, 128, (30, 20, 100, 70))
     limits = Thresholds(confidence=0.05)
     with load(out, thresholds=limits) as wide, load(place / "tiny", size=128, thresholds=limits) as square:
         assert wide.input == InputSpec(96, 128)
         found = wide(image)
         assert len(found) > 0 and (found.boxes[:, [0, 2]].max(), found.boxes[:, [1, 3]].max()) <= (128, 96)
-        # The margin is on the limiting side, so a picture of the input's shape has the same scale in the square.
+        # The margin is on the limiting side, so an image of the input's shape has the same scale in the square.
         best, other = found[:3], square(image)
         assert np.abs(best.scores - other.scores[:3]).max() < 0.1
 
@@ -84,12 +84,12 @@ def test_int8_is_compiled_calibrated_and_runs(
     settings = Settings(precision="int8", batch=(1, 4), calibrated=4)
     bundle = compile_run(place / "tiny", tmp_path / "int8", settings)
     manifest = bundle.manifest
-    assert manifest.precision == "int8" and manifest.details["quantization"]["pictures"] == 4
+    assert manifest.precision == "int8" and manifest.details["quantization"]["images"] == 4
     assert manifest.details["convolutions"]["int8"] > 20 and len(manifest.details["kept_in_float"]) == 6
     assert manifest.parity is not None and 0 < manifest.parity.scores < 0.25
     assert manifest.accuracy is not None
     with load(bundle.folder) as detector:
-        assert "int8" in detector.describe() and len(detector([picture()] * 3, batch=3)) == 3
+        assert "int8" in detector.describe() and len(detector([make_image()] * 3, batch=3)) == 3
 
 
 @pytest.mark.parametrize(("precision", "kind", "opset"), [("bf16", onnx.TensorProto.BFLOAT16, 22)])

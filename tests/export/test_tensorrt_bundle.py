@@ -80,7 +80,7 @@ def test_a_bundle_is_built_and_its_graph_judged(
         and manifest.entry == "model.engine"
     )
     assert manifest.compute_capabilities == (("7.5",) if precision == "fp32" else tensorrt.RTX_CAPABILITIES)
-    assert manifest.parity is not None and manifest.accuracy is not None and manifest.accuracy.pictures == 4
+    assert manifest.parity is not None and manifest.accuracy is not None and manifest.accuracy.images == 4
     if precision == "fp32":
         assert manifest.parity.boxes_px < 0.01 and abs(manifest.accuracy.map - manifest.accuracy.map_fp32) < 1e-3
     else:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from tests.export.made import TINY, write_data, write_run
-from tests.runtime.fakes import picture
+from tests.runtime.fakes import make_image
 
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import CARD, Card
@@ -45,7 +45,7 @@ def test_a_compiled_network_answers_as_the_run_does(name: str, target: str, data
     run = run_of(name, tmp_path / "run", data)
     bundle = compile_run(run, tmp_path / "bundle", Settings(target=target, measured=0))
     assert bundle.manifest.parity is not None and bundle.manifest.parity.scores < 1e-3
-    images = [picture(80, 120, (i, 10, i + 40, 60)) for i in range(0, 60, 20)]
+    images = [make_image(80, 120, (i, 10, i + 40, 60)) for i in range(0, 60, 20)]
     with load(run) as trained, load(bundle.folder, threads=1) as compiled:
         for one, other in zip(trained(images), compiled(images), strict=True):
             assert len(one) > 5

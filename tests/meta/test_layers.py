@@ -12,8 +12,8 @@ from tests.meta.source import ROOT, Import, imports, modules
 
 BASE = frozenset({
     "types", "boxes", "checks", "errors", "text", "terminal", "files", "letterbox", "decode", "decode_apart",
-    "decode_process", "opencv_limits", "opencv_pictures", "picture_header", "picture_files", "glyphs", "chart_text",
-    "draw", "path_ends", "signals", "addresses", "mlflow_store", "child_process",
+    "decode_process", "opencv_limits", "opencv_images", "image_header", "image_files", "glyphs", "chart_text",
+    "draw", "path_ends", "signals", "addresses", "mlflow_store", "child_process", "renamed",
 })  # fmt: skip
 
 # Unit (a base module or a package) -> the units it may import. Everything may import itself.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eyas import renamed
 from eyas.artifacts import layout
 from eyas.artifacts.card import CARD, Card
 from eyas.artifacts.hints import refuse_file
@@ -82,9 +83,10 @@ class RunFolder:
         return self.folder / layout.ORIGIN
 
     @property
-    def pictures(self) -> Path:
-        """Return where the pictures and labels are listed that the run began with."""
-        return self.folder / layout.PICTURES
+    def images(self) -> Path:
+        """Return where the images and labels are listed that the run began with."""
+        old = self.folder / renamed.IMAGE_LIST
+        return old if old.is_file() else self.folder / layout.IMAGES
 
     @property
     def environment(self) -> Path:

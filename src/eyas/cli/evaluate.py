@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what counts as a detection in the confusion matrix, precision, recall and F1 (default: 0.25); "
         "AP and AR do not depend on it",
     )
-    parser.add_argument("--batch", metavar="N", type=int, default=8, help="pictures at once (default: 8)")
+    parser.add_argument("--batch", metavar="N", type=int, default=8, help="images at once (default: 8)")
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, help="the report's folder (default: RUN/evaluation/ROOT-SPLIT)"
     )
@@ -94,9 +94,7 @@ def show(evaluation: Evaluation, confidence: float) -> None:
     console = open_console()
     console.print(_metrics_table(evaluation))
     console.print(_classes_table(evaluation, confidence))
-    console.print(
-        f"{result.num_images:,} pictures, {result.num_boxes:,} objects, {result.num_predictions:,} detections"
-    )
+    console.print(f"{result.num_images:,} images, {result.num_boxes:,} objects, {result.num_predictions:,} detections")
     if not math.isnan(evaluation.best_confidence):
         console.print(f"best mean F1 at confidence {evaluation.best_confidence:.2f}")
     for line in evaluation.warnings:

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 from eyas.errors import UserError, missing_extra, suggest
 from eyas.files import FULL
+from eyas.renamed import with_new_options
 from eyas.signals import Stopped
 from eyas.text import printable, say
 
@@ -34,7 +35,7 @@ from eyas.text import printable, say
 # words; the longer one is meant: who benches a model in a folder named "serve" writes ./serve.
 VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "quickstart": ("eyas.cli.quickstart", "the whole way on made-up pictures: train, evaluate, detect"),
+        "quickstart": ("eyas.cli.quickstart", "the whole way on made-up images: train, evaluate, detect"),
         "data": ("eyas.cli.data", "check, convert, split, pack and show a data set"),
         "train": ("eyas.cli.train", "train a detector on a data set"),
         "track": ("eyas.cli.track", "send a run to MLflow, TensorBoard or W&B, or what these have missed of it"),
@@ -43,8 +44,8 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
         "bench": ("eyas.cli.bench", "measure models side by side: latency, throughput, memory, where the time goes"),
         "bench serve": ("eyas.cli.bench_serve", "measure a server under load: capacity, answers in time, latencies"),
-        "detect": ("eyas.cli.detect", "find objects in pictures, videos or a camera's stream"),
-        "predict": ("eyas.cli.predict", "detect on a lot of pictures, into one file; goes on where it was stopped"),
+        "detect": ("eyas.cli.detect", "find objects in images, videos or a camera's stream"),
+        "predict": ("eyas.cli.predict", "detect on a lot of images, into one file; goes on where it was stopped"),
         "registry": ("eyas.cli.registry", "keep bundles under names and versions, and say which one is the champion"),
         "serve": ("eyas.cli.serve", "serve bundles over REST and gRPC, batched under a latency goal"),
         "doctor": ("eyas.cli.doctor", "show which runtimes and devices are here, and what to install for more"),
@@ -199,7 +200,7 @@ def dispatch(arguments: Sequence[str]) -> int:
         )
     name, rest = split_verb(rest)
     verb = load_verb(name)
-    return verb.run(verb_parser(name, verb).parse_args(rest))
+    return verb.run(verb_parser(name, verb).parse_args(with_new_options(name, rest)))
 
 
 def _report(message: str, debug: bool) -> None:

@@ -30,9 +30,9 @@ def evaluate(
         split: the split to evaluate on.
         out: the report's folder; by default `evaluation/DATA-SPLIT` in the model's folder.
         size: the network's input side in pixels; by default the one it was trained with.
-        confidence: what counts as a detection in the confusion matrix and among the worst pictures; the COCO numbers
+        confidence: what counts as a detection in the confusion matrix and among the worst images; the COCO numbers
             know no threshold.
-        batch: pictures that go through the network at once.
+        batch: images that go through the network at once.
         progress: show a progress bar on stderr.
         rows: what long rows of YOLO label files hold ("polygon", "keypoints", "oriented"), if they alone do not say.
 

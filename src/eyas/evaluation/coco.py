@@ -32,9 +32,9 @@ MEANINGS = (
     "average precision of small objects (below 32² pixels)",
     "average precision of medium objects (32² to 96² pixels)",
     "average precision of large objects (above 96² pixels)",
-    "average recall with 1 detection a picture",
-    "average recall with 10 detections a picture",
-    "average recall with 100 detections a picture",
+    "average recall with 1 detection an image",
+    "average recall with 10 detections an image",
+    "average recall with 100 detections an image",
     "average recall of small objects",
     "average recall of medium objects",
     "average recall of large objects",
@@ -57,7 +57,7 @@ class CocoResult:
         precision50: float64 [C, 101], precision at `RECALL_POINTS` at IoU .50.
         precision: float64 [C, 101], the same, mean over IoU .50:.95.
         size_boxes: truth boxes that are small, medium and large (crowds not counted).
-        num_images: pictures that were evaluated.
+        num_images: images that were evaluated.
         num_boxes: truth boxes in them (crowds not counted).
         num_crowds: truth boxes that stand for crowds: a detection inside one is neither right nor wrong.
         num_predictions: predictions.
@@ -127,16 +127,16 @@ def check_truth(index: DatasetIndex) -> None:
     """Raise a UserError if the data set can't be evaluated on; call it before the expensive part."""
     where = f"{index.root}, split '{index.split}'"
     if not len(index):
-        raise UserError("The data set has no pictures to evaluate on.", where=where, expected="at least one picture")
+        raise UserError("The data set has no images to evaluate on.", where=where, expected="at least one image")
     usable = measured_boxes(index)
     if not usable.kept.any():
         why = f": {len(index.labels):,} boxes, of which {usable.told()}" if len(index.labels) else ""
         raise UserError(
-            f"None of the {len(index)} pictures has a truth box that can be found{why}. "
+            f"None of the {len(index)} images has a truth box that can be found{why}. "
             "So there is nothing to compare detections with.",
             where=where,
             expected="at least one labelled object that is no crowd",
-            fix="check that the annotations belong to these pictures: eyas data check",
+            fix="check that the annotations belong to these images: eyas data check",
         )
 
 
@@ -145,14 +145,14 @@ def evaluate_predictions(index: DatasetIndex, predictions: Predictions) -> CocoR
 
     Args:
         index: the truth.
-        predictions: what was found, in the pixels, picture order and label order of `index`.
+        predictions: what was found, in the pixels, image order and label order of `index`.
 
     Raises:
-        UserError: there is no picture or no truth box; or a prediction is not finite (a diverged model).
+        UserError: there is no image or no truth box; or a prediction is not finite (a diverged model).
     """
     check_truth(index)
     _check(index, predictions)
-    # COCO breaks ties between equal scores by the order of the picture ids, so the ids' ranks stand for them.
+    # COCO breaks ties between equal scores by the order of the image ids, so the ids' ranks stand for them.
     ids = np.empty(len(index), np.int64)
     ids[np.argsort(index.image_ids, kind="stable")] = np.arange(1, len(index) + 1)
     truth = _truth(index, ids)
@@ -182,7 +182,7 @@ def _truth(index: DatasetIndex, ids: npt.NDArray[np.int64]) -> hotcoco.COCO:
     """Return the truth as hotcoco's data set; category c has the id c + 1."""
     images = [{"id": int(i)} for i in ids]
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(index.classes)]
-    owner = ids[index.picture_of_row()]
+    owner = ids[index.image_of_row()]
     boxes = index.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     return hotcoco.COCO.from_arrays(

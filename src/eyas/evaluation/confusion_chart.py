@@ -1,4 +1,4 @@
-"""The picture of a confusion matrix, readable from one class up to eighty."""
+"""The image of a confusion matrix, readable from one class up to eighty."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plot_confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...], conf
     size = len(shown)
     inches = float(np.clip(0.62 * size, 3.0, 7.0)) if size <= 16 else 7.0 + 0.19 * (size - 16)
     font = float(np.clip(9.0 - 0.03 * (size - 16), 7.5, 9.0))
-    heading = 11 + 0.08 * max(0, size - 16)  # a large picture is shown shrunk
+    heading = 11 + 0.08 * max(0, size - 16)  # a large image is shown shrunk
     figure, axes = new_figure(inches + 2.2, inches + 1.9)
     axes.imshow(share, cmap=colormaps["Blues"], vmin=0.0, vmax=1.0, aspect="equal")
     for row, column in np.argwhere(counts > 0):

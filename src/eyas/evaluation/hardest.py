@@ -1,4 +1,4 @@
-"""The pictures that a detector gets most wrong, truth beside prediction, on one sheet."""
+"""The images that a detector gets most wrong, truth beside prediction, on one sheet."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from eyas.data.index import DatasetIndex
 from eyas.decode import read_image
 from eyas.draw import Colour, draw_boxes, grid, write_png
 from eyas.errors import UserError
-from eyas.evaluation.matching import Matches, errors_per_picture
+from eyas.evaluation.matching import Matches, errors_per_image
 from eyas.evaluation.predictions import Predictions
 from eyas.types import FloatArray, UInt8Array
 
 RIGHT: Colour = (64, 200, 96)
 WRONG: Colour = (255, 72, 72)
 NEITHER: Colour = (170, 170, 170)  # crowds, and detections inside them
-TILE = 460  # pixels of a picture's long side on the sheet
+TILE = 460  # pixels of an image's long side on the sheet
 
 
 @dataclass(frozen=True)
-class WorstPicture:
-    """A picture and how many objects were missed and how many detections are false in it."""
+class WorstImage:
+    """An image and how many objects were missed and how many detections are false in it."""
 
     image: int
     missed: int
     false: int
 
 
-def worst_pictures(
+def worst_images(
     index: DatasetIndex, predictions: Predictions, matches: Matches, confidence: float, limit: int = 8
-) -> tuple[WorstPicture, ...]:
-    """Return the pictures with the most missed objects and false detections, worst first; none without an error."""
-    missed, false = errors_per_picture(index, predictions, matches, confidence)
+) -> tuple[WorstImage, ...]:
+    """Return the images with the most missed objects and false detections, worst first; none without an error."""
+    missed, false = errors_per_image(index, predictions, matches, confidence)
     errors = missed + false
     order = np.argsort(-errors, kind="stable")[:limit]
-    return tuple(WorstPicture(int(i), int(missed[i]), int(false[i])) for i in order if errors[i])
+    return tuple(WorstImage(int(i), int(missed[i]), int(false[i])) for i in order if errors[i])
 
 
 def draw_worst(
@@ -47,32 +47,32 @@ def draw_worst(
     predictions: Predictions,
     matches: Matches,
     confidence: float,
-    pictures: tuple[WorstPicture, ...],
+    images: tuple[WorstImage, ...],
     path: Path,
 ) -> None:
-    """Write the contact sheet as PNG: two pictures a row, each as truth and prediction side by side.
+    """Write the contact sheet as PNG: two images a row, each as truth and prediction side by side.
 
     Green are objects that were found and detections that are right, red those missed and false, grey crowds.
     """
     tiles: list[UInt8Array] = []
     captions: list[str] = []
-    for picture in pictures:
-        image, scale = _tile(index, picture.image)
-        name = Path(index.files.name(picture.image)).name
-        kept = (predictions.images == picture.image) & (predictions.scores >= confidence)
+    for worst in images:
+        pixels, scale = _tile(index, worst.image)
+        name = Path(index.files.name(worst.image)).name
+        kept = (predictions.images == worst.image) & (predictions.scores >= confidence)
         tiles += [
-            _truth_tile(index, picture.image, image, scale, matches.truth[kept]),
-            _prediction_tile(index, predictions[kept], image, scale, _colours(matches, kept)),
+            _truth_tile(index, worst.image, pixels, scale, matches.truth[kept]),
+            _prediction_tile(index, predictions[kept], pixels, scale, _colours(matches, kept)),
         ]
-        captions += [f"{name}: truth, {picture.missed} missed", f"detected at {confidence:.2f}, {picture.false} false"]
+        captions += [f"{name}: truth, {worst.missed} missed", f"detected at {confidence:.2f}, {worst.false} false"]
     if not tiles:
-        tiles, captions = [np.full((120, TILE, 3), 255, np.uint8)], ["no picture has an error"]
+        tiles, captions = [np.full((120, TILE, 3), 255, np.uint8)], ["no image has an error"]
     sheet = grid(tiles, 4 if len(tiles) > 2 else 0, captions=captions)
     write_png(sheet, path)
 
 
 def _tile(index: DatasetIndex, i: int) -> tuple[UInt8Array, float]:
-    """Return the picture shrunk or grown to the sheet's tile size, and the scale; grey where it can't be read."""
+    """Return the image shrunk or grown to the sheet's tile size, and the scale; grey where it can't be read."""
     try:
         image = read_image(index.path(i))
     except UserError:

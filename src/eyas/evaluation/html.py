@@ -1,4 +1,4 @@
-"""The report as one HTML page that stands alone: the pictures are inside it, nothing is fetched."""
+"""The report as one HTML page that stands alone: the images are inside it, nothing is fetched."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def html_page(
     result: CocoResult,
     rows: Sequence[Mapping[str, object]],
     warnings: Sequence[str],
-    pictures: Sequence[tuple[str, str, Path]],
+    images: Sequence[tuple[str, str, Path]],
 ) -> str:
     """Return the page's text.
 
@@ -46,7 +46,7 @@ def html_page(
         result: the numbers.
         rows: the table of classes, each row by `CLASS_COLUMNS`.
         warnings: sentences that must be read with the numbers.
-        pictures: (heading, explanation, PNG file) of each chart.
+        images: (heading, explanation, PNG file) of each chart.
     """
     numbers = "".join(
         f"<div><small>{escape(name)}</small><b>{cell(result.metrics[name])}</b><small>{escape(meaning)}</small></div>"
@@ -57,7 +57,7 @@ def html_page(
     charts = "".join(
         f'<h2>{escape(heading)}</h2><section><p class="quiet">{escape(text)}</p>'
         f'<img alt="{escape(heading)}" src="{_inline(path)}"></section>'
-        for heading, text, path in pictures
+        for heading, text, path in images
     )
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'

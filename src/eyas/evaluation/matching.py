@@ -1,6 +1,6 @@
 """Which prediction found which object: COCO's greedy matching at one IoU, and what is counted from it.
 
-Predictions of a picture are taken best score first; each takes the object of its class that it overlaps most and that
+Predictions of an image are taken best score first; each takes the object of its class that it overlaps most and that
 no better prediction took. Dropping all predictions below a threshold therefore never changes the matches of the rest,
 so one matching serves every confidence threshold.
 """
@@ -27,7 +27,7 @@ class Matches:
     Attributes:
         truth: int64 [K], the row of the data set's `boxes` that the prediction found, -1 if none.
         ignored: bool [K], True where it found nothing but lies in a crowd of its class: neither right nor wrong.
-        order: int64 [K], the rows by picture and then by falling score (equal scores: the lower row first).
+        order: int64 [K], the rows by image and then by falling score (equal scores: the lower row first).
         iou: the least overlap of a match.
     """
 
@@ -42,7 +42,7 @@ def match_predictions(index: DatasetIndex, predictions: Predictions, iou: float 
     order = np.lexsort((-predictions.scores, predictions.images))
     truth = np.full(len(predictions), -1, np.int64)
     ignored = np.zeros(len(predictions), bool)
-    for image, rows in _by_picture(predictions, order):
+    for image, rows in _by_image(predictions, order):
         boxes, labels, crowd = index.truth(image)
         found = predictions[rows]
         same = found.labels[:, None] == labels[None, :]
@@ -104,10 +104,10 @@ def confusion_matrix(
     return matrix
 
 
-def errors_per_picture(
+def errors_per_image(
     index: DatasetIndex, predictions: Predictions, matches: Matches, confidence: float = 0.25
 ) -> tuple[IntArray, IntArray]:
-    """Return (missed objects, false predictions) of each picture, int64 [N] each; an object found under a wrong class
+    """Return (missed objects, false predictions) of each image, int64 [N] each; an object found under a wrong class
     counts in both."""
     kept = predictions.scores >= confidence
     right = kept & (matches.truth >= 0)
@@ -115,16 +115,16 @@ def errors_per_picture(
     missed[matches.truth[right]] = False
     false = kept & ~right & ~matches.ignored
     return (
-        np.bincount(index.picture_of_row()[missed], minlength=len(index)).astype(np.int64),
+        np.bincount(index.image_of_row()[missed], minlength=len(index)).astype(np.int64),
         np.bincount(predictions.images[false], minlength=len(index)).astype(np.int64),
     )
 
 
-def _by_picture(predictions: Predictions, order: IntArray) -> list[tuple[int, IntArray]]:
-    """Return (picture, rows) for each picture with predictions; `order` has the rows of a picture side by side."""
+def _by_image(predictions: Predictions, order: IntArray) -> list[tuple[int, IntArray]]:
+    """Return (image, rows) for each image with predictions; `order` has the rows of an image side by side."""
     images = predictions.images[order]
-    pictures, starts = np.unique(images, return_index=True)
-    return list(zip(pictures.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else []
+    found, starts = np.unique(images, return_index=True)
+    return list(zip(found.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else []
 
 
 def _covered(boxes: FloatArray, crowds: FloatArray) -> FloatArray:
@@ -140,7 +140,7 @@ def _confused(
 ) -> IntArray:
     """Return int64 [K]: the missed object of another class that each wrong prediction lies on, or -1."""
     taken_for = np.full(len(predictions), -1, np.int64)
-    for image, rows in _by_picture(predictions, matches.order[wrong[matches.order]]):
+    for image, rows in _by_image(predictions, matches.order[wrong[matches.order]]):
         objects = np.arange(index.offsets[image], index.offsets[image + 1])
         objects = objects[missed[objects]]
         picked = greedy_match(pairwise_iou(predictions.boxes[rows], index.boxes[objects]), matches.iou)

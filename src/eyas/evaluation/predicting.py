@@ -1,4 +1,4 @@
-"""Running a detector over a data set: pictures are read ahead in threads while the detector works."""
+"""Running a detector over a data set: images are read ahead in threads while the detector works."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ READERS = 2  # threads that read and decode; more than the detector needs to be 
 
 
 class DetectsBatches(Protocol):
-    """What is asked of a detector: pictures in, detections out, one for each picture and in their order."""
+    """What is asked of a detector: images in, detections out, one for each image and in their order."""
 
     def __call__(self, images: list[UInt8Array], /) -> Sequence[Detections]:
-        """Return the detections of each picture, uint8 RGB [H, W, 3]."""
+        """Return the detections of each image, uint8 RGB [H, W, 3]."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class PredictionRun:
 
     Attributes:
         predictions: the detections.
-        unreadable: for each picture that could not be read, its index and why; its objects count as missed.
-        resized: indices of the pictures whose size is not what the annotations say.
-        seconds: time spent in the detector, without reading the pictures.
+        unreadable: for each image that could not be read, its index and why; its objects count as missed.
+        resized: indices of the images whose size is not what the annotations say.
+        seconds: time spent in the detector, without reading the images.
     """
 
     predictions: Predictions
@@ -51,13 +51,13 @@ class PredictionRun:
         if self.unreadable:
             names = shorten([index.files.name(i) for i, _ in self.unreadable], 3)
             lines.append(
-                f"{len(self.unreadable)} of {len(index)} pictures could not be read, so their objects count as "
+                f"{len(self.unreadable)} of {len(index)} images could not be read, so their objects count as "
                 f"missed: {names}."
             )
         if self.resized:
             names = shorten([index.files.name(i) for i in self.resized], 3)
             lines.append(
-                f"{len(self.resized)} of {len(index)} pictures have another size than their annotations say, so the "
+                f"{len(self.resized)} of {len(index)} images have another size than their annotations say, so the "
                 f"truth boxes may lie in wrong places: {names}."
             )
         return tuple(lines)
@@ -66,16 +66,16 @@ class PredictionRun:
 def predict_dataset(
     detector: DetectsBatches, index: DatasetIndex, *, batch: int = 8, progress: bool = False
 ) -> PredictionRun:
-    """Run the detector over every picture of the data set.
+    """Run the detector over every image of the data set.
 
     Args:
-        detector: called with lists of up to `batch` pictures.
-        index: the pictures.
-        batch: pictures a call, at least 1.
+        detector: called with lists of up to `batch` images.
+        index: the images.
+        batch: images a call, at least 1.
         progress: show a progress bar on stderr.
 
     Raises:
-        UserError: not one picture could be read.
+        UserError: not one image could be read.
     """
     builder = PredictionsBuilder()
     unreadable: list[tuple[int, str]] = []
@@ -83,9 +83,9 @@ def predict_dataset(
     seconds = 0.0
     with _bar(progress) as bar:
         task = bar.add_task("evaluating", total=len(index))
-        for pictures in _batches(index, batch):
+        for images in _batches(index, batch):
             readable = []
-            for i, image in pictures:
+            for i, image in images:
                 if isinstance(image, UserError):
                     unreadable.append((i, image.problem))
                     continue
@@ -99,10 +99,10 @@ def predict_dataset(
                 seconds += time.perf_counter() - started
                 for (i, _), detections in zip(readable, found, strict=True):
                     builder.add(i, detections)
-            bar.advance(task, len(pictures))
+            bar.advance(task, len(images))
     if unreadable and len(unreadable) == len(index):
         raise UserError(
-            f"None of the {len(index)} pictures can be read. The first: {unreadable[0][1]}",
+            f"None of the {len(index)} images can be read. The first: {unreadable[0][1]}",
             where=str(index.path(unreadable[0][0])),
             fix="check the data set's folder: eyas data check",
         )
@@ -117,7 +117,7 @@ def _read(index: DatasetIndex, i: int) -> UInt8Array | UserError:
 
 
 def _batches(index: DatasetIndex, batch: int) -> Iterator[list[tuple[int, UInt8Array | UserError]]]:
-    """Yield the pictures in order, `batch` at a time; at most two batches are held beside the one given out."""
+    """Yield the images in order, `batch` at a time; at most two batches are held beside the one given out."""
     order = iter(range(len(index)))
     with ThreadPoolExecutor(READERS, thread_name_prefix="eyas-read") as readers:
         ahead: deque[tuple[int, Future[UInt8Array | UserError]]] = deque()
@@ -127,9 +127,9 @@ def _batches(index: DatasetIndex, batch: int) -> Iterator[list[tuple[int, UInt8A
 
         fill()
         while ahead:
-            pictures = [(i, future.result()) for i, future in (ahead.popleft() for _ in range(min(batch, len(ahead))))]
+            images = [(i, future.result()) for i, future in (ahead.popleft() for _ in range(min(batch, len(ahead))))]
             fill()
-            yield pictures
+            yield images
 
 
 def _bar(shown: bool) -> Progress:

@@ -13,11 +13,11 @@ from eyas.types import Detections, FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model found in the pictures of a data set; row k is one detection.
+    """What a model found in the images of a data set; row k is one detection.
 
     Attributes:
-        images: int64 [K], the picture's index in the `DatasetIndex` (not its COCO id).
-        boxes: float32 [K, 4], xyxy pixels of the original picture.
+        images: int64 [K], the image's index in the `DatasetIndex` (not its COCO id).
+        boxes: float32 [K, 4], xyxy pixels of the original image.
         scores: float32 [K], in 0..1.
         labels: int64 [K], index into the classes of the `DatasetIndex`.
     """
@@ -48,7 +48,7 @@ class Predictions:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
-        """Return the rows of all parts, one part after another; pictures are taken as they come."""
+        """Return the rows of all parts, one part after another; images are taken as they come."""
         if not parts:
             return cls.empty()
         return cls(
@@ -60,9 +60,9 @@ class Predictions:
 
     @classmethod
     def merge(cls, parts: Sequence[Predictions]) -> Predictions:
-        """Return the parts of several processes as one, by picture.
+        """Return the parts of several processes as one, by image.
 
-        A distributed sampler repeats a few pictures so that each process gets as many; a picture's rows are taken
+        A distributed sampler repeats a few images so that each process gets as many; an image's rows are taken
         from the first part that has them, else its detections would count twice and AP would fall.
         """
         kept: list[Predictions] = []
@@ -76,7 +76,7 @@ class Predictions:
 
 
 class PredictionsBuilder:
-    """Collects the detections of one picture after another, in any order."""
+    """Collects the detections of one image after another, in any order."""
 
     def __init__(self) -> None:
         self._images: list[int] = []
@@ -84,7 +84,7 @@ class PredictionsBuilder:
         self._seen: set[int] = set()
 
     def add(self, image: int, detections: Detections) -> None:
-        """Add what was found in picture `image` of the data set; a picture that was added before is passed over."""
+        """Add what was found in image `image` of the data set; an image that was added before is passed over."""
         if image in self._seen:
             return
         self._seen.add(image)
@@ -92,7 +92,7 @@ class PredictionsBuilder:
         self._parts.append(detections)
 
     def __len__(self) -> int:
-        """Return the number of pictures added."""
+        """Return the number of images added."""
         return len(self._images)
 
     def build(self) -> Predictions:

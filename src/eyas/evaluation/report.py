@@ -17,19 +17,20 @@ from eyas.evaluation.charts import plot_f1, plot_per_class, plot_precision_recal
 from eyas.evaluation.coco import CocoResult, check_truth, evaluate_predictions, finite
 from eyas.evaluation.confidence import ConfidenceCurves, confidence_curves
 from eyas.evaluation.confusion_chart import plot_confusion
-from eyas.evaluation.hardest import WorstPicture, draw_worst, worst_pictures
+from eyas.evaluation.hardest import WorstImage, draw_worst, worst_images
 from eyas.evaluation.html import html_page
 from eyas.evaluation.matching import Matches, confusion_matrix, match_predictions
 from eyas.evaluation.predicting import DetectsBatches, PredictionRun, predict_dataset
 from eyas.evaluation.predictions import Predictions
 from eyas.evaluation.tables import Row, class_csv, class_rows
 from eyas.files import atomic_path, write_json, write_text, writing
+from eyas.renamed import with_old_keys
 
 METRICS_FILE = "metrics.json"
 CLASSES_FILE = "per_class.csv"
 DETECTIONS_FILE = "detections.json"
 PAGE_FILE = "index.html"
-CONFIDENCE = 0.25  # what is counted as a detection in the confusion matrix and the worst pictures
+CONFIDENCE = 0.25  # what is counted as a detection in the confusion matrix and the worst images
 _WORST_TEXT = (
     "Truth beside detections, most errors first. Green: found, and right; red: missed, and false; grey: crowds."
 )
@@ -38,9 +39,9 @@ _CHARTS: Mapping[str, tuple[str, str]] = {
     "precision_recall.png": ("Precision and recall", "How many detections are right, when so many objects are found."),
     "f1_confidence.png": ("Confidence threshold", "What each threshold gives. The best mean F1 is marked."),
     "per_class_ap.png": ("AP of each class", "Mean over IoU 0.50 to 0.95, and at IoU 0.50."),
-    "size_breakdown.png": ("Object size", "Sizes are the objects' areas in the original pictures."),
+    "size_breakdown.png": ("Object size", "Sizes are the objects' areas in the original images."),
     "confusion_matrix.png": ("Confusion", "Objects are matched with detections of their class first, then of others."),
-    "worst_pictures.png": ("Worst pictures", _WORST_TEXT),
+    "worst_images.png": ("Worst images", _WORST_TEXT),
 }
 
 
@@ -53,7 +54,7 @@ class Analysis:
         matches: which detection found which object, at IoU .50.
         curves: precision, recall and F1 by confidence threshold.
         confusion: int64 [C + 1, C + 1], at `confidence`.
-        worst: the pictures with the most errors at `confidence`.
+        worst: the images with the most errors at `confidence`.
         confidence: the threshold of the above two.
     """
 
@@ -61,7 +62,7 @@ class Analysis:
     matches: Matches
     curves: ConfidenceCurves
     confusion: npt.NDArray[np.int64]
-    worst: tuple[WorstPicture, ...]
+    worst: tuple[WorstImage, ...]
     confidence: float
 
 
@@ -100,7 +101,7 @@ class Evaluation:
 
 
 def analyse(index: DatasetIndex, predictions: Predictions, confidence: float = CONFIDENCE) -> Analysis:
-    """Return all that a report shows; pure arithmetic, a second or two for 5,000 pictures."""
+    """Return all that a report shows; pure arithmetic, a second or two for 5,000 images."""
     result = evaluate_predictions(index, predictions)
     matches = match_predictions(index, predictions)
     return Analysis(
@@ -108,7 +109,7 @@ def analyse(index: DatasetIndex, predictions: Predictions, confidence: float = C
         matches=matches,
         curves=confidence_curves(index, predictions, matches),
         confusion=confusion_matrix(index, predictions, matches, confidence),
-        worst=worst_pictures(index, predictions, matches, confidence),
+        worst=worst_images(index, predictions, matches, confidence),
         confidence=confidence,
     )
 
@@ -126,17 +127,17 @@ def evaluate_detector(
     """Run the detector over the data set and write the report folder.
 
     Args:
-        detector: called with lists of pictures. Its thresholds must be low (`eyas.types.EVALUATE`), and its labels in
+        detector: called with lists of images. Its thresholds must be low (`eyas.types.EVALUATE`), and its labels in
             the order of `index.classes` (`eyas.evaluation.label_mapping.align_classes`).
         index: the truth.
         out: the report's folder; files of an earlier report in it are replaced.
         subject: what the report says it is about.
-        confidence: the threshold for the confusion matrix and the worst pictures; the COCO numbers know none.
-        batch: pictures a call of the detector.
+        confidence: the threshold for the confusion matrix and the worst images; the COCO numbers know none.
+        batch: images a call of the detector.
         progress: show a progress bar on stderr.
 
     Raises:
-        UserError: nothing to evaluate on, no readable picture, or a folder that can't be written.
+        UserError: nothing to evaluate on, no readable image, or a folder that can't be written.
     """
     check_numbers(confidence, batch)
     check_truth(index)
@@ -179,17 +180,17 @@ def write_report(
     plot_per_class(result, out / "per_class_ap.png")
     plot_sizes(result, out / "size_breakdown.png")
     plot_confusion(analysis.confusion, index.classes, confidence, out / "confusion_matrix.png")
-    draw_worst(index, run.predictions, analysis.matches, confidence, analysis.worst, out / "worst_pictures.png")
+    draw_worst(index, run.predictions, analysis.matches, confidence, analysis.worst, out / "worst_images.png")
     facts = {
         **subject.facts,
         "data set": f"{index.root}, split '{index.split}'",
-        "size": f"{result.num_images:,} pictures, {result.num_boxes:,} objects, {len(index.classes)} classes",
+        "size": f"{result.num_images:,} images, {result.num_boxes:,} objects, {len(index.classes)} classes",
         "detections": f"{result.num_predictions:,}",
-        "detecting": f"{1000 * run.seconds / len(index):.1f} ms a picture, from pixels to detections",
+        "detecting": f"{1000 * run.seconds / len(index):.1f} ms an image, from pixels to detections",
     }
     charts = [(*_CHARTS[name], out / name) for name in _CHARTS]
     write_text(out / PAGE_FILE, html_page(subject.title, facts, result, rows, subject.warnings, charts))
-    write_json(out / METRICS_FILE, report_fields(index, run, analysis, subject, rows))
+    write_json(out / METRICS_FILE, with_old_keys(report_fields(index, run, analysis, subject, rows)))
 
 
 def report_fields(
@@ -211,18 +212,18 @@ def report_fields(
             "classes": [*index.classes, "background"],
             "counts": analysis.confusion.tolist(),
         },
-        "worst_pictures": [
-            {"file": index.files.name(picture.image), "missed": picture.missed, "false": picture.false}
-            for picture in analysis.worst
+        "worst_images": [
+            {"file": index.files.name(image.image), "missed": image.missed, "false": image.false}
+            for image in analysis.worst
         ],
         "unreadable": [{"file": index.files.name(i), "why": why} for i, why in run.unreadable],
-        "milliseconds_per_picture": 1000 * run.seconds / len(index),
+        "milliseconds_per_image": 1000 * run.seconds / len(index),
         "curves": fields["curves"],
     }
 
 
 def write_detections(path: Path, index: DatasetIndex, predictions: Predictions) -> None:
-    """Write the predictions as COCO results, one a line, with the picture and category ids of the source."""
+    """Write the predictions as COCO results, one a line, with the image and category ids of the source."""
     boxes = predictions.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     image_ids = [json.dumps(each) for each in index.source_ids()]

@@ -54,7 +54,7 @@ class Trial:
         target, precision: what was built.
         median_ms, p90_ms: milliseconds a batch; NaN if it could not be built.
         map: COCO mAP of the file; NaN if it could not be built.
-        map_fp32: of the trained network on the same pictures.
+        map_fp32: of the trained network on the same images.
         problem: why it could not be built, one line; "" if it was.
     """
 
@@ -140,7 +140,7 @@ def compile_auto(
     config = Run.read(Path(run)).config  # what is no run fails once, not with every candidate
     settings = (settings or Settings()).for_run(config)
     if settings.measured == 0:
-        raise UserError("A choice needs mAP.", fix="measure at least some pictures", where="measured")
+        raise UserError("A choice needs mAP.", fix="measure at least some images", where="measured")
     pairs = candidates() if pairs is None else pairs
     folder = free_folder(Path(run), out or Path("bundles") / f"{Path(run).resolve().name}-auto", settings)
     with aside(folder) as work:

@@ -21,8 +21,8 @@ from eyas.artifacts.run import Run, RunConfig
 from eyas.errors import UserError
 from eyas.export.build_result import BuiltFiles
 from eyas.export.builders.onnx import export, input_of, opset_of, save
-from eyas.export.gates import letterboxed, sample_pictures
-from eyas.export.images import Pictures, find_pictures_if_any
+from eyas.export.gates import letterboxed, sample_images
+from eyas.export.images import Images, find_images_if_any
 from eyas.export.node_names import module_of
 from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
@@ -51,7 +51,7 @@ def compile_run(
         out: the bundle's folder, new or empty; by default `bundles/RUN-TARGET-PRECISION`.
         settings: what to compile for.
         tell: called with a line for each step.
-        known_map: the trained network's mAP on the pictures it is judged on, where that was measured already.
+        known_map: the trained network's mAP on the images it is judged on, where that was measured already.
 
     Raises:
         UserError: the run or the settings can't be used, or a gate was not passed; no bundle is left then.
@@ -68,7 +68,7 @@ def compile_run(
         tell(other)
     folder = free_folder(run, out, settings)
     calibrates = settings.precision == "int8" and Quantization.read(run) is None
-    pictures = find_pictures_if_any(
+    images = find_images_if_any(
         run,
         needed=settings.measured != 0 or calibrates,
         data=settings.data,
@@ -80,7 +80,7 @@ def compile_run(
         bundle.mkdir()
         files.mkdir()
         tell("exporting the graph")
-        details = write_graph(run, files / "model.onnx", settings, spec, pictures, tell)
+        details = write_graph(run, files / "model.onnx", settings, spec, images, tell)
         tell(f"building for {settings.target} in {settings.precision}")
         built = run_builder(
             settings.target,
@@ -95,7 +95,7 @@ def compile_run(
         manifest = new_manifest(folder.name, bundle, built.files, built.entry, config, spec, sizes, settings)
         _told(manifest, built, details, opset_of(files / "model.onnx"), config).write(bundle)
         unjudged = Bundle(bundle, Manifest.read(bundle))
-        manifest = judge(trained, unjudged, settings, pictures, tell, built.stand_in, known_map)
+        manifest = judge(trained, unjudged, settings, images, tell, built.stand_in, known_map)
         if licence := seal(Bundle(bundle, manifest), run, settings):
             tell(f"licence of the weights that the run started from: {licence}")
         if folder.is_dir():
@@ -157,7 +157,7 @@ def write_graph(
     path: Path,
     settings: Settings,
     spec: InputSpec,
-    pictures: Pictures | None,
+    images: Images | None,
     tell: Tell,
 ) -> dict[str, Any]:
     """Write the ONNX file that the target's builder gets; return what is to be told of it."""
@@ -176,8 +176,8 @@ def write_graph(
     model = onnx.load(path)
     quantization = Quantization.read(run)
     if quantization is None:
-        assert pictures is not None, "a build that calibrates looked for them"
-        quantization = calibrated(model, settings, spec, pictures, tell)
+        assert images is not None, "a build that calibrates looked for them"
+        quantization = calibrated(model, settings, spec, images, tell)
     bits = settings.weight_bits or weight_bits(info.engine, processor())
     tell(f"quantizing: {quantization.made.get('method', 'as the run says')}, weights of at most {bits} bits")
     quantized = quantize(model, quantization.narrowed(bits), info.engine)
@@ -190,12 +190,10 @@ def write_graph(
     }
 
 
-def calibrated(
-    model: onnx.ModelProto, settings: Settings, spec: InputSpec, pictures: Pictures, tell: Tell
-) -> Quantization:
-    """Return the quantization of the exported graph from the data set's pictures."""
-    chosen = sample_pictures(pictures.calibrate, settings.calibrated)
-    tell(f"calibrating on {len(chosen)} pictures of the split '{pictures.calibrate.split}'")
+def calibrated(model: onnx.ModelProto, settings: Settings, spec: InputSpec, images: Images, tell: Tell) -> Quantization:
+    """Return the quantization of the exported graph from the data set's images."""
+    chosen = sample_images(images.calibrate, settings.calibrated)
+    tell(f"calibrating on {len(chosen)} images of the split '{images.calibrate.split}'")
     return quantization_of(model, (letterboxed([one], spec, settings.batch[0]) for one in chosen))
 
 

@@ -35,7 +35,7 @@ class StandInSession:
 
     Args:
         graph: the file.
-        batch: least and greatest number of pictures that it takes.
+        batch: least and greatest number of images that it takes.
     """
 
     name = "onnxruntime"
@@ -57,7 +57,7 @@ class StandInSession:
         return run_in_chunks(self._run, images, self._batch)
 
     def _run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-        """Run pictures that are as many as the graph takes."""
+        """Run images that are as many as the graph takes."""
         return run_graph(self._session, images)
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ def parity(session: Session, reference: Session, batches: Sequence[UInt8Array], 
     Args:
         session: the compiled file.
         reference: the trained network, with the same number of candidates.
-        batches: real pictures, each uint8 [N, H, W, 3].
+        batches: real images, each uint8 [N, H, W, 3].
         bound: its `quantile` and `least_score` say what is compared.
 
     Raises:
@@ -88,7 +88,7 @@ def parity(session: Session, reference: Session, batches: Sequence[UInt8Array], 
         boxes_px=_quantile(boxes_px, bound.quantile),
         scores=_quantile(scores, bound.quantile),
         quantile=bound.quantile,
-        pictures=sum(len(images) for images in batches),
+        images=sum(len(images) for images in batches),
     )
 
 
@@ -98,7 +98,7 @@ def matched(
     """Return the distances (boxes in pixels [M], scores [M]) of each wanted candidate to its partner.
 
     Args:
-        wanted, there: (boxes [K, 4], scores [K, C]) of one picture.
+        wanted, there: (boxes [K, 4], scores [K, C]) of one image.
         bound: the measure in which a partner is nearest, and which candidates count.
     """
     best = wanted[1].max(1)
@@ -141,7 +141,7 @@ def check_accuracy(found: Accuracy, budget: float, what: str) -> None:
         return
     raise UserError(
         f"The build for {what} has mAP {100 * found.map:.2f}, {100 * (found.map_fp32 - found.map):.2f} below the "
-        f"trained network's {100 * found.map_fp32:.2f} on {found.pictures} pictures.",
+        f"trained network's {100 * found.map_fp32:.2f} on {found.images} images.",
         expected=f"at most {100 * budget:g} below",
         fix="choose another precision or target, or allow more with --budget; no bundle was written",
         where="budget",
@@ -151,21 +151,21 @@ def check_accuracy(found: Accuracy, budget: float, what: str) -> None:
 def shapes_to_try(
     spec: InputSpec, sizes: tuple[int, int] | None, batch: tuple[int, int]
 ) -> list[tuple[InputSpec, int]]:
-    """Return the (input, number of pictures) at which a build is compared: its own, and each end of its ranges."""
+    """Return the (input, number of images) at which a build is compared: its own, and each end of its ranges."""
     few, many = batch[0], min(batch[1], max(batch[0], 3))
     shapes = [(spec, many)] + ([(spec, few)] if few != many else [])
     others = [side for side in sizes or () if side != spec.height or side != spec.width]
     return shapes + [(replace(spec, height=side, width=side), few) for side in others]
 
 
-def letterboxed(pictures: Sequence[UInt8Array], spec: InputSpec, num: int) -> UInt8Array:
-    """Return a batch of `num` pictures, uint8 [num, H, W, 3], the given ones over and over."""
-    repeated = [pictures[i % len(pictures)] for i in range(num)]
+def letterboxed(images: Sequence[UInt8Array], spec: InputSpec, num: int) -> UInt8Array:
+    """Return a batch of `num` images, uint8 [num, H, W, 3], the given ones over and over."""
+    repeated = [images[i % len(images)] for i in range(num)]
     return Preprocessor(spec)(repeated)[0].copy()
 
 
-def sample_pictures(index: DatasetIndex, most: int) -> list[UInt8Array]:
-    """Return up to `most` readable pictures, evenly spread over the data set.
+def sample_images(index: DatasetIndex, most: int) -> list[UInt8Array]:
+    """Return up to `most` readable images, evenly spread over the data set.
 
     Raises:
         UserError: there is none.
@@ -175,9 +175,9 @@ def sample_pictures(index: DatasetIndex, most: int) -> list[UInt8Array]:
         try:
             found.append(read_image(index.path(int(i))))
         except UserError:
-            continue  # a broken picture is the data check's business
+            continue  # a broken image is the data check's business
     if not found:
-        raise UserError("Not one picture of the data set can be read.", where=str(index.root))
+        raise UserError("Not one image of the data set can be read.", where=str(index.root))
     return found
 
 
@@ -196,14 +196,14 @@ def accuracy(session: Session, manifest: Manifest, index: DatasetIndex, batch: i
 def measure_accuracy(
     session: Session, reference: Session | float, manifest: Manifest, index: DatasetIndex, batch: int
 ) -> Accuracy:
-    """Return the mAP of the compiled file beside the trained network's, on the same pictures.
+    """Return the mAP of the compiled file beside the trained network's, on the same images.
 
-    `reference` is the trained network, or its mAP on these pictures where that was measured already.
+    `reference` is the trained network, or its mAP on these images where that was measured already.
     """
     return Accuracy(
         map=accuracy(session, manifest, index, batch),
         map_fp32=reference if isinstance(reference, float) else accuracy(reference, manifest, index, batch),
         data=index.root.resolve().name,
         split=index.split,
-        pictures=len(index),
+        images=len(index),
     )

@@ -19,7 +19,7 @@ from eyas.models.fuse import fused
 from eyas.models.weights import load_model
 from eyas.types import Suppression, Vocabulary
 
-CANDIDATES = 300  # anchors a picture that leave the graph; what that costs in mAP stands in docs/compile.md
+CANDIDATES = 300  # anchors an image that leave the graph; what that costs in mAP stands in docs/compile.md
 PAIRS = 1000  # (box, class) pairs that take part in suppression inside the graph
 ROUNDS = 5  # of suppression inside the graph: longer chains of boxes that suppress one another are not followed
 

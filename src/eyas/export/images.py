@@ -1,4 +1,4 @@
-"""Which pictures a build is calibrated and judged on: those of the run's own data set, or of a given one."""
+"""Which images a build is calibrated and judged on: those of the run's own data set, or of a given one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eyas.types import UInt8Array
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """The splits that a build uses.
 
     Attributes:
@@ -31,14 +31,12 @@ class Pictures:
     calibrate: DatasetIndex
 
 
-def made_up_pictures(count: int, size: int) -> list[UInt8Array]:
-    """Return drawn pictures of that side in pixels, the same ones each time: to compare answers, not to judge them."""
+def made_up_images(count: int, size: int) -> list[UInt8Array]:
+    """Return drawn images of that side in pixels, the same ones each time: to compare answers, not to judge them."""
     return [make_scene(size, 0, number)[0] for number in range(count)]
 
 
-def find_pictures(
-    run: Path, data: str | Path | None = None, split: str | None = None, rows: str | None = None
-) -> Pictures:
+def find_images(run: Path, data: str | Path | None = None, split: str | None = None, rows: str | None = None) -> Images:
     """Return the data set to judge and to calibrate on.
 
     Args:
@@ -58,22 +56,22 @@ def find_pictures(
         calibrate = load_dataset(root, (recipe.get("train") if data is None else None) or "train", rows=rows)
     except UserError:
         calibrate = judge  # a data set of one split
-    return Pictures(judge, calibrate)
+    return Images(judge, calibrate)
 
 
 def spread(index: DatasetIndex, most: int | None) -> DatasetIndex:
-    """Return at most `most` pictures of the data set, evenly spread; all of them for None."""
+    """Return at most `most` images of the data set, evenly spread; all of them for None."""
     if most is None or len(index) <= most:
         return index
     return index.subset(np.unique(np.linspace(0, len(index) - 1, most).astype(np.int64)))
 
 
-def find_pictures_if_any(
+def find_images_if_any(
     run: Path, *, needed: bool, data: str | Path | None, split: str | None, rows: str | None
-) -> Pictures | None:
-    """Return what `find_pictures` does; None where the run's own data set is not here and nothing needs it."""
+) -> Images | None:
+    """Return what `find_images` does; None where the run's own data set is not here and nothing needs it."""
     try:
-        return find_pictures(run, data, split, rows)
+        return find_images(run, data, split, rows)
     except UserError:
         if needed or data is not None or split is not None or rows is not None:
             raise
@@ -99,9 +97,9 @@ def _own_root(run: Path, recipe: dict[str, Any]) -> Path:
         if place.exists():
             return place
     raise UserError(
-        "The run's data set is not here, and a build is judged on real pictures."
+        "The run's data set is not here, and a build is judged on real images."
         if places
-        else "The run does not say what it was trained on, and a build is judged on real pictures.",
+        else "The run does not say what it was trained on, and a build is judged on real images.",
         where=str(places[0]) if places else str(run),
         fix="name a data set with --data; a build that is not calibrated (int8 is) needs none with --measure 0",
     )

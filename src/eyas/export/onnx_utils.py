@@ -15,7 +15,7 @@ def network_nodes(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], tuple[s
     """Return the nodes from the first convolution to the predictions, in order, and the predicting convolutions' names.
 
     These are the convolutions that no other convolution follows; what comes behind them is decoding, and what comes
-    before the first one only scales the picture.
+    before the first one only scales the image.
     """
     nodes = list(model.graph.node)
     producer = {name: node.name for node in nodes for name in node.output}

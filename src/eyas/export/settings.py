@@ -34,17 +34,17 @@ class Settings:
         target: a key of `eyas.export.target.TARGETS`.
         precision: "fp32", "fp16", "bf16" or "int8".
         size: side of a square in pixels, `Sides`, (least, greatest), or None for the run's own.
-        batch: (least, greatest) number of pictures at once.
+        batch: (least, greatest) number of images at once.
         nms: where overlapping boxes are dropped: "host"; "graph" for suppression inside; "none" for nowhere, with
             networks that give one box an object. None for what the run's network needs: "none" or "host".
-        candidates: boxes that the graph gives a picture.
+        candidates: boxes that the graph gives an image.
         data: the data set to judge and calibrate on; None for the run's own.
         split: the split to judge on; None for the run's own.
         rows: what long rows of YOLO label files hold; None for what the run's recipe says of its own data set.
-        compared: how many pictures the outputs are compared on.
-        calibrated: how many pictures the ranges of INT8 are taken from, if the run does not carry them.
+        compared: how many images the outputs are compared on.
+        calibrated: how many images the ranges of INT8 are taken from, if the run does not carry them.
         weight_bits: of a weight in INT8 at most, 7 or 8; None for what the engine can take on this machine.
-        measured: how many pictures mAP is measured on at most; 0 for none, None for all.
+        measured: how many images mAP is measured on at most; 0 for none, None for all.
         budget: how far mAP (0..1) may fall below the trained network's; None for `BUDGETS` of the precision.
         threads: of the engine while it is timed; None for its own choice.
         timed: whether to time the file.

@@ -1,4 +1,4 @@
-"""Judging what was built: the bundle's own files are run beside the trained network, on real pictures."""
+"""Judging what was built: the bundle's own files are run beside the trained network, on real images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from eyas.export.gates import (
     letterboxed,
     measure_accuracy,
     parity,
-    sample_pictures,
+    sample_images,
     shapes_to_try,
 )
 from eyas.export.graph import deployed, load_net
-from eyas.export.images import Pictures, made_up_pictures, spread
+from eyas.export.images import Images, made_up_images, spread
 from eyas.export.settings import Settings, Tell
 from eyas.export.timing import time_bundle
 from eyas.runtime.loading import open_bundle
@@ -33,15 +33,15 @@ def judge(
     run: Run,
     bundle: Bundle,
     settings: Settings,
-    pictures: Pictures | None,
+    images: Images | None,
     tell: Tell,
     stand_in: StandIn | None = None,
     known_map: float | None = None,
 ) -> Manifest:
     """Return the manifest with what was measured of the bundle's own files, or of what stands in for them.
 
-    Without a data set, which only a build that measures no mAP may lack, answers are compared on made-up pictures.
-    `known_map` is the trained network's mAP on these pictures, where it was measured already.
+    Without a data set, which only a build that measures no mAP may lack, answers are compared on made-up images.
+    `known_map` is the trained network's mAP on these images, where it was measured already.
 
     Raises:
         UserError: a gate was not passed.
@@ -51,18 +51,18 @@ def judge(
     reference = TorchSession(net, pick_device("cpu"))
     session = open_bundle(bundle.folder, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
     try:
-        if pictures is None:
-            tell(f"no data set here: comparing with the trained network on {settings.compared} made-up pictures")
-            samples = made_up_pictures(settings.compared, manifest.input.width)
+        if images is None:
+            tell(f"no data set here: comparing with the trained network on {settings.compared} made-up images")
+            samples = made_up_images(settings.compared, manifest.input.width)
         else:
-            tell(f"comparing with the trained network on {settings.compared} pictures")
-            samples = sample_pictures(pictures.judge, settings.compared)
+            tell(f"comparing with the trained network on {settings.compared} images")
+            samples = sample_images(images.judge, settings.compared)
         measured = compare(session, reference, manifest, samples)
         tell(f"largest difference: boxes {measured.boxes_px:.3g} pixels, scores {measured.scores:.3g}")
         update: dict[str, Any] = {"parity": measured}
-        if settings.measured != 0 and pictures is not None:
-            index = spread(pictures.judge, settings.measured)
-            tell(f"measuring mAP on {len(index)} pictures of the split '{index.split}'")
+        if settings.measured != 0 and images is not None:
+            index = spread(images.judge, settings.measured)
+            tell(f"measuring mAP on {len(index)} images of the split '{index.split}'")
             update["accuracy"] = measure_accuracy(
                 session,
                 plain(reference, run, settings) if known_map is None else known_map,
@@ -116,5 +116,5 @@ def compare(session: Session, reference: Session, manifest: Manifest, samples: l
         boxes_px=max(one.boxes_px for one in found),
         scores=max(one.scores for one in found),
         quantile=bound.quantile,
-        pictures=found[0].pictures,
+        images=found[0].images,
     )

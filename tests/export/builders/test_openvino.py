@@ -77,13 +77,13 @@ def manifest(folder: Path, files: BuiltFiles, precision: str) -> Manifest:
     )
 
 
-def pictures(num: int, height: int, width: int) -> UInt8Array:
+def make_images(num: int, height: int, width: int) -> UInt8Array:
     """Return noise."""
     return np.random.default_rng(num).integers(0, 255, (num, height, width, 3), dtype=np.uint8)
 
 
 def reference(path: Path, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-    """Return what ONNX Runtime makes of the pictures."""
+    """Return what ONNX Runtime makes of the images."""
     boxes, scores = onnxruntime.InferenceSession(path).run(["boxes", "scores"], {"images": images})
     return boxes, scores
 
@@ -95,7 +95,7 @@ def test_session_answers_like_the_graph_at_every_shape(
     folder, files = built[precision]
     session = OpenVinoSession(folder, manifest(folder, files, precision), threads=1)
     for shape in ((1, 96, 96), (3, 64, 128), (4, 128, 64)):
-        images = pictures(*shape)
+        images = make_images(*shape)
         boxes, scores = session.run(images)
         expected_boxes, expected_scores = reference(graphs.get(precision, graphs["fp32"]), images)
         assert boxes.shape == expected_boxes.shape and scores.shape == expected_scores.shape
@@ -160,7 +160,7 @@ def test_submitted_batches_run_side_by_side_and_threads_do_not_mix(
 ) -> None:
     folder, files = built["fp32"]
     session = OpenVinoSession(folder, manifest(folder, files, "fp32"), streams=2)
-    batches = [pictures(1 + i % 4, 96, 96) for i in range(6)]
+    batches = [make_images(1 + i % 4, 96, 96) for i in range(6)]
     expected = [session.run(batch) for batch in batches]
     pending = [session.submit(batch) for batch in batches]
     for (boxes, scores), one in zip(expected, pending, strict=True):

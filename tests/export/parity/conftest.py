@@ -19,7 +19,7 @@ from eyas.export.target import target_info
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few synthetic pictures, splits train and val."""
+    """A few synthetic images, splits train and val."""
     return write_data(tmp_path_factory.mktemp("data") / "shapes")
 
 

@@ -21,7 +21,7 @@ from eyas.artifacts.run import Run, RunConfig
 from eyas.data.formats import load_dataset
 from eyas.export.builders.onnx import input_of, opset_of, save
 from eyas.export.bundle import new_manifest
-from eyas.export.gates import BOUNDS, Bound, letterboxed, parity, sample_pictures
+from eyas.export.gates import BOUNDS, Bound, letterboxed, parity, sample_images
 from eyas.export.graph import CANDIDATES, deployed, load_net
 from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
@@ -64,7 +64,7 @@ Graphs = Callable[[Path, Settings], Path]
 
 
 class Shifted:
-    """The reference's answers to the picture after: what a session that mixes its pictures up would give.
+    """The reference's answers to the image after: what a session that mixes its images up would give.
 
     Args:
         session: the reference.
@@ -94,7 +94,7 @@ def write_row(folder: Path, row: str, data: Path) -> Path:
     spec = InputSpec(SIDE, SIDE)
     torch.manual_seed(0)
     net = zoo.build(row, len(index.classes))
-    calibrate_statistics(net, letterboxed(sample_pictures(index, 6), spec, 6))
+    calibrate_statistics(net, letterboxed(sample_images(index, 6), spec, 6))
     Run(folder, RunConfig(zoo.describe(row), index.classes, spec, Thresholds(confidence=0.05))).write()
     weights.save_model(net, folder / WEIGHTS)
     Card.write(folder, "run", [CONFIG, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
@@ -108,8 +108,8 @@ def build(run: Path, graph: Path, data: Path, folder: Path, settings: Settings) 
     spec, sizes = input_of(config.input, settings.size)
     info = target_info(settings.target, settings.precision)
     if settings.precision == "int8":
-        pictures = sample_pictures(load_dataset(data, "train"), 6)
-        batches = (letterboxed([one], spec, settings.batch[0]) for one in pictures)
+        images = sample_images(load_dataset(data, "train"), 6)
+        batches = (letterboxed([one], spec, settings.batch[0]) for one in images)
         model = onnx.load(graph)
         quantized = quantize(model, quantization_of(model, batches).narrowed(7), info.engine)  # overflows nowhere
         check_int8(quantized, info.engine)
@@ -132,9 +132,9 @@ def reference(run: Path, nms: str = "host", candidates: int = CANDIDATES) -> Tor
     return TorchSession(net, torch.device("cpu"))
 
 
-def pictures(data: Path, spec: InputSpec, num: int) -> UInt8Array:
-    """Return pictures that no range was taken from, as the network gets them."""
-    return letterboxed(sample_pictures(load_dataset(data, "val"), 4), spec, num)
+def make_images(data: Path, spec: InputSpec, num: int) -> UInt8Array:
+    """Return images that no range was taken from, as the network gets them."""
+    return letterboxed(sample_images(load_dataset(data, "val"), 4), spec, num)
 
 
 def cases(rows: Sequence[str]) -> list[Case]:
@@ -147,7 +147,7 @@ def check_row(case: Case, run: Path, graphs: Graphs, data: Path, folder: Path) -
     _, target, precision = case
     settings = Settings(target=target, precision=precision)
     manifest = build(run, graphs(run, settings), data, folder, settings)
-    images = [pictures(data, manifest.input, 4)[i : i + 1] for i in range(4)]
+    images = [make_images(data, manifest.input, 4)[i : i + 1] for i in range(4)]
     # A processor that computes in bf16 does so when fp16 is asked for, too; others compute both in float32.
     really_bf16 = target == "openvino" and precision in ("fp16", "bf16") and computes_in_bf16()
     bound = RANDOM_BOUNDS["really bf16" if really_bf16 else precision]

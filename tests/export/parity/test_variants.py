@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.export.parity.matrix import LARGE, MIDDLE, NEEDS_GPU, SMALL, Graphs, build, pictures, reference
+from tests.export.parity.matrix import LARGE, MIDDLE, NEEDS_GPU, SMALL, Graphs, build, make_images, reference
 
 from eyas.export.gates import BOUNDS, parity
 from eyas.export.settings import Settings
@@ -36,7 +36,7 @@ def test_variant(variant: str, target: str, tiny: Path, graphs: Graphs, data: Pa
     expected = reference(tiny, nms, settings.candidates)
     shapes = [(2, 64, 96)] if manifest.sizes is None else [(1, 64, 64), (2, 128, 64), (3, 96, 128)]
     for num, height, width in shapes:
-        images = pictures(data, InputSpec(height, width), num)
+        images = make_images(data, InputSpec(height, width), num)
         boxes, scores = session.run(images)
         assert len(boxes) == len(scores) == num and boxes.shape[1] == scores.shape[1] <= settings.candidates
         if settings.nms == "graph":

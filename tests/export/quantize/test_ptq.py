@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 from eyas.artifacts.bundle import Bundle
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
-from eyas.export.gates import letterboxed, sample_pictures
+from eyas.export.gates import letterboxed, sample_images
 from eyas.export.quantize.calibrate import Histogram
 from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
@@ -23,10 +23,10 @@ Graph = tuple[onnx.ModelProto, list[UInt8Array]]
 
 @pytest.fixture(scope="module")
 def graph(bundle: Bundle) -> Graph:
-    """The exported float32 graph, and calibration pictures."""
+    """The exported float32 graph, and calibration images."""
     index = load_dataset(bundle.folder.parent / "shapes", "train")
-    pictures = [letterboxed([one], bundle.manifest.input, 1) for one in sample_pictures(index, 6)]
-    return onnx.load(bundle.folder / "model.onnx"), pictures
+    images = [letterboxed([one], bundle.manifest.input, 1) for one in sample_images(index, 6)]
+    return onnx.load(bundle.folder / "model.onnx"), images
 
 
 def test_a_histogram_holds_the_percentile_and_zero() -> None:
@@ -73,8 +73,8 @@ def test_a_tensor_of_zeros_has_an_empty_range() -> None:
 
 @pytest.mark.parametrize("target", DIALECTS)
 def test_each_dialect(graph: Graph, target: str) -> None:
-    model, pictures = graph
-    result = quantize(model, quantization_of(model, pictures), target)
+    model, images = graph
+    result = quantize(model, quantization_of(model, images), target)
     constants = {one.name: numpy_helper.to_array(one) for one in result.model.graph.initializer}
     readers = {node.output[0]: node for node in result.model.graph.node if node.op_type == "DequantizeLinear"}
     convolutions = {node.name: node for node in result.model.graph.node if node.op_type in ("Conv", "ConvTranspose")}
@@ -96,12 +96,12 @@ def test_each_dialect(graph: Graph, target: str) -> None:
         assert convolutions[name].input[1] in constants
     counts = check_int8(result, target)
     assert counts["int8"] >= len(result.convolutions) > 20
-    expected, got = (run(one, pictures[0]) for one in (model, result.model))
+    expected, got = (run(one, images[0]) for one in (model, result.model))
     assert np.abs(got[1] - expected[1]).mean() < 0.05 and not np.array_equal(got[1], expected[1])
 
 
 def run(model: onnx.ModelProto, images: UInt8Array) -> list[np.ndarray]:
-    """Return what ONNX Runtime gives for the pictures."""
+    """Return what ONNX Runtime gives for the images."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return list(session.run(None, {"images": images}))
 

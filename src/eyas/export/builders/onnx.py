@@ -50,7 +50,7 @@ def export(
         out_file: where to write; the file is replaced only by a whole one.
         size: side of the square input in pixels; `Sides` for one that is not square; (least, greatest) for a graph
             that takes any size between; None for the run's own.
-        batch: (least, greatest) number of pictures at once; equal for a fixed number.
+        batch: (least, greatest) number of images at once; equal for a fixed number.
         precision: "fp32", "fp16" or "bf16": the type of the network; "int8" gives the float32 graph to be quantized.
         nms: "host", "graph" for suppression inside, "none" for a network that needs none; None for what it needs.
         candidates: K, or the number of anchors if that is smaller.
@@ -99,7 +99,7 @@ def to_onnx(graph: nn.Module, spec: InputSpec, sizes: Range | None, batch: Range
         graph: takes uint8 [B, H, W, 3] and returns (boxes, scores).
         spec: the input size to trace with.
         sizes: least and greatest side, None for the fixed size of `spec`.
-        batch: least and greatest number of pictures.
+        batch: least and greatest number of images.
         opset: of the ONNX standard.
     """
     dynamic: dict[int, object] = {}

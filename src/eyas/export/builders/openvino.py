@@ -44,7 +44,7 @@ def build(
         precision: "fp32", "fp16", "bf16" (hints) or "int8".
         input: the network's input.
         sizes: least and greatest height and width, None for the input's own alone.
-        batches: least and greatest number of pictures at once.
+        batches: least and greatest number of images at once.
         options: fields of `OpenVinoOptions`.
 
     Raises:

@@ -98,7 +98,7 @@ def build(
         precision: "fp32", "fp16", "bf16" or "int8": what the convolutions of the graph must be.
         input: the network's input, which the profiles are tuned for.
         sizes: least and greatest height and width, None for the input's own alone.
-        batches: least and greatest number of pictures at once.
+        batches: least and greatest number of images at once.
         options: fields of `eyas.export.options.TensorRtOptions`, or of `TensorRtRtxOptions`.
         target: "tensorrt" or "tensorrt-rtx".
 

@@ -1,4 +1,4 @@
-"""The ranges of a graph's activations on real pictures, from histograms that grow with what they see."""
+"""The ranges of a graph's activations on real images, from histograms that grow with what they see."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnxruntime
 from eyas.types import FloatArray, UInt8Array
 
 BINS = 2048  # over [-limit, limit]
-LOOKED_AT = 200_000  # values of a tensor a picture; every n-th of larger ones
+LOOKED_AT = 200_000  # values of a tensor an image; every n-th of larger ones
 PERCENTILE = 99.99  # of the values on either side of zero that a range must hold
 RATIOS = np.linspace(1.0, 0.2, 41)  # of the whole range, that are tried when values are clipped
 
@@ -80,12 +80,12 @@ def _reach(counts: npt.NDArray[np.int64], percentile: float) -> int:
 def histograms(
     model: onnx.ModelProto, names: Sequence[str], batches: Iterable[UInt8Array]
 ) -> tuple[dict[str, Histogram], int]:
-    """Return what each named float tensor of the graph holds over the pictures, and how many pictures that were.
+    """Return what each named float tensor of the graph holds over the images, and how many images that were.
 
     Args:
         model: takes "images", uint8 [N, H, W, 3].
         names: outputs of nodes.
-        batches: pictures as the graph takes them.
+        batches: images as the graph takes them.
     """
     watched = onnx.ModelProto()
     watched.CopyFrom(model)

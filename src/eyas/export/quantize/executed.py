@@ -14,7 +14,7 @@ from eyas.export.quantize.qdq import Quantized
 
 
 def quantized_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the convolutions whose picture and weights both come from a DequantizeLinear."""
+    """Return the names of the convolutions whose image and weights both come from a DequantizeLinear."""
     producer = {name: node.op_type for node in model.graph.node for name in node.output}
     return [
         node.name

@@ -1,4 +1,4 @@
-"""Quantization after training: the ranges of a run's activations and the steps of its weights, from pictures."""
+"""Quantization after training: the ranges of a run's activations and the steps of its weights, from images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from eyas.artifacts.quantization import LARGEST, Limits, Quantization, Quantized
 from eyas.artifacts.run import Run
 from eyas.errors import UserError
 from eyas.export.builders.onnx import export
-from eyas.export.gates import letterboxed, sample_pictures
-from eyas.export.images import find_pictures
+from eyas.export.gates import letterboxed, sample_images
+from eyas.export.images import find_images
 from eyas.export.node_names import module_of, place_of, with_names
 from eyas.export.onnx_utils import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
 from eyas.export.quantize.calibrate import Histogram, histograms
@@ -23,7 +23,7 @@ from eyas.export.quantize.qdq import DIALECTS
 from eyas.types import UInt8Array
 
 CLIPPING = "mse"  # benchmarks/quantization.md compares it with percentages
-PICTURES = 128
+IMAGES = 128
 # Sums, products and joins that some dialect quantizes beside the convolutions.
 OPERATORS = tuple(dict.fromkeys(name for dialect in DIALECTS.values() for name in dialect.operators))
 
@@ -32,16 +32,16 @@ def calibrate(
     run: str | Path,
     *,
     data: str | Path | None = None,
-    pictures: int = PICTURES,
+    images: int = IMAGES,
     clipping: str | float = CLIPPING,
     keep: Sequence[str] = (),
 ) -> Quantization:
-    """Return the quantization of a trained run, from pictures that it was trained on.
+    """Return the quantization of a trained run, from images that it was trained on.
 
     Args:
         run: the run's folder.
         data: the data set, whose training split is used; None for the run's own.
-        pictures: how many.
+        images: how many.
         clipping: see `quantization_of`.
         keep: modules whose convolutions stay in float, besides the predictions.
 
@@ -50,10 +50,10 @@ def calibrate(
     """
     run = Path(run)
     spec = Run.read(run).config.input
-    index = find_pictures(run, data).calibrate
+    index = find_images(run, data).calibrate
     with tempfile.TemporaryDirectory() as folder:
         model = onnx.load(export(run, Path(folder) / "model.onnx"))
-    batches = [letterboxed([one], spec, 1) for one in sample_pictures(index, pictures)]
+    batches = [letterboxed([one], spec, 1) for one in sample_images(index, images)]
     return quantization_of(model, batches, clipping=clipping, keep=keep)
 
 
@@ -68,7 +68,7 @@ def quantization_of(
 
     Args:
         model: an exported float32 graph.
-        batches: calibration pictures as the graph takes them, uint8 [N, H, W, 3].
+        batches: calibration images as the graph takes them, uint8 [N, H, W, 3].
         clipping: "mse" for the ranges with the least mean squared error, or the percentage of the values on either
             side of zero that a range must hold.
         keep: modules whose convolutions stay in float, besides those that predict.
@@ -99,7 +99,7 @@ def quantization_of(
         convolutions,
         {place_of(producer[name].name): ranges[name] for name in tensors if name not in taken and name in producer},
         tuple(kept),
-        {"method": "calibration after training", "clipping": clipping, "pictures": seen},
+        {"method": "calibration after training", "clipping": clipping, "images": seen},
     )
 
 

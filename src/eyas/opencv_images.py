@@ -1,4 +1,4 @@
-"""Picture files to pixels by OpenCV, made RGB and 8 bits deep; `eyas.decode` is the way in.
+"""Image files to pixels by OpenCV, made RGB and 8 bits deep; `eyas.decode` is the way in.
 
 Everything is done in blocks of rows, so that beside the decoder's own pixels only the result takes memory.
 """
@@ -20,7 +20,7 @@ _OUT_OF_MEMORY = -4  # OpenCV's StsNoMem
 
 
 def decode_by_opencv(data: bytes) -> UInt8Array | None:
-    """Return the picture as uint8 RGB [H, W, 3]; None where OpenCV can't decode it.
+    """Return the image as uint8 RGB [H, W, 3]; None where OpenCV can't decode it.
 
     Only a TIFF's orientation is applied.
 
@@ -47,7 +47,7 @@ def to_rgb(pixels: npt.NDArray[np.generic]) -> UInt8Array:
     """Return RGB from grey [H, W], grey with alpha [H, W, 2], BGR [H, W, 3] or BGRA [H, W, 4]; alpha over white."""
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(
-            f"The picture's pixels are {pixels.dtype} numbers.",
+            f"The image's pixels are {pixels.dtype} numbers.",
             expected="8 or 16 bits a channel, unsigned",
             fix="convert it to an 8-bit PNG with the contrast you want",
         )

@@ -1,4 +1,4 @@
-"""What a picture file's first bytes say: its kind, size and EXIF orientation, without decoding a pixel.
+"""What an image file's first bytes say: its kind, size and EXIF orientation, without decoding a pixel.
 
 The decoders are other people's libraries, each with a reader of its own. So a header is read as they read it, one
 family of formats a file, and a file in which two readers could find two sizes is refused: its memory would be judged
@@ -10,26 +10,26 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from eyas.picture_header.base import BadHeader, FileBytes, PictureHeader, PictureKind
-from eyas.picture_header.boxes import JPEG2000_SIGNATURE, avif_header, is_avif, jpeg2000_header
-from eyas.picture_header.jpeg import jpeg_header
-from eyas.picture_header.plain import bmp_header, gif_header, pnm_header, tiff_header
-from eyas.picture_header.png import SIGNATURE as PNG_SIGNATURE
-from eyas.picture_header.png import pixels_only, png_header
-from eyas.picture_header.webp import webp_header
+from eyas.image_header.base import BadHeader, FileBytes, ImageHeader, ImageKind
+from eyas.image_header.boxes import JPEG2000_SIGNATURE, avif_header, is_avif, jpeg2000_header
+from eyas.image_header.jpeg import jpeg_header
+from eyas.image_header.plain import bmp_header, gif_header, pnm_header, tiff_header
+from eyas.image_header.png import SIGNATURE as PNG_SIGNATURE
+from eyas.image_header.png import pixels_only, png_header
+from eyas.image_header.webp import webp_header
 
 __all__ = [
     "BadHeader",
     "FileBytes",
-    "PictureHeader",
-    "PictureKind",
+    "ImageHeader",
+    "ImageKind",
+    "image_kind",
     "parse_header",
-    "picture_kind",
     "pixels_only",
     "read_header",
 ]
 
-_PARSERS: dict[PictureKind, Callable[[FileBytes], PictureHeader]] = {
+_PARSERS: dict[ImageKind, Callable[[FileBytes], ImageHeader]] = {
     "jpeg": jpeg_header,
     "png": png_header,
     "webp": webp_header,
@@ -42,13 +42,13 @@ _PARSERS: dict[PictureKind, Callable[[FileBytes], PictureHeader]] = {
 }
 
 
-def read_header(data: FileBytes) -> PictureHeader:
-    """Return what the header of a picture file says.
+def read_header(data: FileBytes) -> ImageHeader:
+    """Return what the header of an image file says.
 
     Raises:
         BadHeader: it is of no known kind, ends too early, or says two things; tells which, "" for the first.
     """
-    kind = picture_kind(data)
+    kind = image_kind(data)
     if kind is None:
         raise BadHeader("")
     try:
@@ -57,8 +57,8 @@ def read_header(data: FileBytes) -> PictureHeader:
         raise BadHeader("its header is incomplete") from None
 
 
-def picture_kind(data: FileBytes) -> PictureKind | None:
-    """Return the kind of picture file that begins like this; 32 bytes are enough. None for no kind."""
+def image_kind(data: FileBytes) -> ImageKind | None:
+    """Return the kind of image file that begins like this; 32 bytes are enough. None for no kind."""
     if data[:2] == b"\xff\xd8":
         return "jpeg"
     if data[:8] == PNG_SIGNATURE:
@@ -78,8 +78,8 @@ def picture_kind(data: FileBytes) -> PictureKind | None:
     return "avif" if is_avif(data) else None
 
 
-def parse_header(data: FileBytes) -> PictureHeader | None:
-    """Return what the header of a picture file says, or None if it is of no known kind, incomplete or ambiguous."""
+def parse_header(data: FileBytes) -> ImageHeader | None:
+    """Return what the header of an image file says, or None if it is of no known kind, incomplete or ambiguous."""
     try:
         return read_header(data)
     except BadHeader:

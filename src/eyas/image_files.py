@@ -1,4 +1,4 @@
-"""Which files are pictures, by name, and finding them in a folder: one list and one search for everything in Eyas."""
+"""Which files are images, by name, and finding them in a folder: one list and one search for everything in Eyas."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Literal
 from eyas.decode import read_size
 from eyas.errors import UserError, shorten
 
-PICTURE_SUFFIXES = frozenset({
+IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif",
     ".jp2", ".pbm", ".pgm", ".ppm", ".pnm", ".pam",
 })  # fmt: skip
-# What lies beside pictures and is not meant to be one.
+# What lies beside images and is not meant to be one.
 _COMPANIONS = frozenset({
     ".txt", ".xml", ".json", ".jsonl", ".geojson", ".yaml", ".yml", ".toml", ".csv", ".tsv", ".parquet", ".md", ".rst",
     ".html", ".htm", ".pdf", ".log", ".ini", ".cfg", ".db", ".cache", ".npy", ".npz", ".pkl", ".pt", ".pth", ".onnx",
@@ -43,12 +43,12 @@ class Listing:
         )
 
 
-def is_picture(path: Path) -> bool:
-    """Return whether the file's suffix is a picture's."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
+def is_image(path: Path) -> bool:
+    """Return whether the file's suffix is an image's."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def search_folder(folder: Path, suffixes: frozenset[str] = PICTURE_SUFFIXES) -> Listing:
+def search_folder(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> Listing:
     """Return the files with these suffixes below the folder, to its depths, links to folders included.
 
     Hidden files and folders are left out. A folder that is reached in several ways is searched once, and a link to a
@@ -72,7 +72,7 @@ class _Search:
         self._links: list[Path] = []
 
     def run(self) -> None:
-        """Search all real folders first, then what links lead to: so a picture has the name where it lies."""
+        """Search all real folders first, then what links lead to: so an image has the name where it lies."""
         self._enter(self.folder)
         own = self.folder.resolve()
         while self._links:
@@ -137,7 +137,7 @@ def _leads_to(entry: os.DirEntry[str], kind: Literal["file", "folder"]) -> bool:
 
 
 def _has_header(path: Path) -> bool:
-    """Return whether a file without a suffix begins like a picture."""
+    """Return whether a file without a suffix begins like an image."""
     try:
         read_size(path)
     except UserError:

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from mmap import mmap
 from typing import Literal
 
-PictureKind = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "jpeg2000", "pnm"]
+ImageKind = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "jpeg2000", "pnm"]
 MAX_PARTS = 10_000  # segments, chunks or boxes that are looked at: a hostile file may hold millions of empty ones
 FileBytes = bytes | mmap  # a mapped file is read only where the parser looks
 
 
 class BadHeader(Exception):
-    """The bytes are no picture, or two readers could take its size differently; the words say why, for the user."""
+    """The bytes are no image, or two readers could take its size differently; the words say why, for the user."""
 
 
 @dataclass(frozen=True)
-class PictureHeader:
+class ImageHeader:
     """What the header says.
 
     Attributes:
@@ -30,7 +30,7 @@ class PictureHeader:
         scans: whether a JPEG may hold many scans (it is progressive, or each component has its own).
     """
 
-    kind: PictureKind
+    kind: ImageKind
     height: int
     width: int
     orientation: int = 1

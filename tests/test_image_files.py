@@ -1,4 +1,4 @@
-"""One list of picture suffixes and one search of folders, which says what it leaves out."""
+"""One list of image suffixes and one search of folders, which says what it leaves out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.data.cases import coco_root, voc_root, write_jpeg, yolo_root
 
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
-from eyas.picture_files import PICTURE_SUFFIXES, is_picture, search_folder
+from eyas.image_files import IMAGE_SUFFIXES, is_image, search_folder
 from eyas.runtime.sources import expand
 
 
@@ -55,12 +55,12 @@ def test_whatever_is_left_out_is_told_with_its_reason(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES))
-def test_every_suffix_is_a_picture_to_detection_and_data_sets_alike(suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_suffix_is_a_image_to_detection_and_data_sets_alike(suffix: str, tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
-    picture = root / "images" / "train" / "a.jpg"
-    renamed = picture.rename(picture.with_suffix(suffix.upper()))
-    assert is_picture(renamed)
+    image = root / "images" / "train" / "a.jpg"
+    renamed = image.rename(image.with_suffix(suffix.upper()))
+    assert is_image(renamed)
     assert [item.name for item in expand(renamed.parent)] == [renamed.name]
     assert [path.name for path in load_dataset(root, "train").files] == [renamed.name]
 
@@ -79,8 +79,8 @@ def test_detection_and_data_sets_say_what_they_leave_out(tmp_path: Path) -> None
 
 def test_the_manual_lists_the_suffixes() -> None:
     manual = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text()
-    listed = manual.split("Pictures are files that end in ")[1].split(", in any case")[0]
-    assert set(listed.replace(" or ", ", ").replace("\n", " ").replace(", ", " ").split()) == PICTURE_SUFFIXES
+    listed = manual.split("Images are files that end in ")[1].split(", in any case")[0]
+    assert set(listed.replace(" or ", ", ").replace("\n", " ").replace(", ", " ").split()) == IMAGE_SUFFIXES
 
 
 # ---------------------------------------------------------------------------------------------------------- labels
@@ -94,10 +94,10 @@ def test_labels_in_capitals_and_in_two_places_are_found(tmp_path: Path) -> None:
     (root / "labels" / "train" / "b.TXT").write_text("1 0.5 0.5 0.5 0.5\n")
     (folder / "c.txt").write_text("2 0.5 0.5 0.5 0.5\n")
     (folder / "a.txt").write_text("2 0.5 0.5 0.5 0.5\n")
-    with pytest.warns(UserWarning, match="1 pictures have a label file beside them, too, which is not read"):
+    with pytest.warns(UserWarning, match="1 images have a label file beside them, too, which is not read"):
         index = load_dataset(root, "train")
     assert index.labels.tolist() == [0, 1, 2]
-    assert index.picture_of_row().tolist() == [0, 1, 2]
+    assert index.image_of_row().tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", ["dead link", "folder"])

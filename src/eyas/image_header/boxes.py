@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from eyas.picture_header.base import MAX_PARTS, BadHeader, FileBytes, PictureHeader, differ
+from eyas.image_header.base import MAX_PARTS, BadHeader, FileBytes, ImageHeader, differ
 
 JPEG2000_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
@@ -60,7 +60,7 @@ def _only(found: list[Box], name: bytes) -> Box:
 # ------------------------------------------------------------------------------------------------------- JPEG 2000
 
 
-def jpeg2000_header(data: FileBytes) -> PictureHeader:
+def jpeg2000_header(data: FileBytes) -> ImageHeader:
     """Read the size from the code stream, which is what the decoder goes by; the header box must say the same."""
     top: list[Box] = []
     for box in boxes(data, 0, len(data)):
@@ -81,10 +81,10 @@ def jpeg2000_header(data: FileBytes) -> PictureHeader:
     if streams != components:
         raise BadHeader(f"the JPEG 2000 file says {components} and {streams} components")
     if (data[stream.start + 43], data[stream.start + 44]) != (1, 1):
-        raise BadHeader("the JPEG 2000 file's first component is coarser than the picture")
+        raise BadHeader("the JPEG 2000 file's first component is coarser than the image")
     if tile_wide < 1 or tile_high < 1:
         raise BadHeader("the JPEG 2000 file has tiles without pixels")
-    return PictureHeader("jpeg2000", height, width)
+    return ImageHeader("jpeg2000", height, width)
 
 
 # ------------------------------------------------------------------------------------------------------------ AVIF
@@ -99,7 +99,7 @@ def is_avif(data: FileBytes) -> bool:
     return bool(brands & _AVIF_BRANDS)
 
 
-def avif_header(data: FileBytes) -> PictureHeader:
+def avif_header(data: FileBytes) -> ImageHeader:
     """Read the size that belongs to the primary item; sizes anywhere else mean nothing."""
     meta = None
     for box in boxes(data, 0, len(data)):
@@ -125,9 +125,9 @@ def avif_header(data: FileBytes) -> PictureHeader:
             if 1 <= index <= len(known) and known[index - 1].name == b"ispe":
                 sizes.add(struct.unpack_from(">II", data, known[index - 1].start + 4))
     if len(sizes) != 1:
-        raise BadHeader(f"the AVIF file says {len(sizes)} sizes of its picture where there should be one")
+        raise BadHeader(f"the AVIF file says {len(sizes)} sizes of its image where there should be one")
     width, height = sizes.pop()
-    return PictureHeader("avif", height, width)
+    return ImageHeader("avif", height, width)
 
 
 def _associated(data: FileBytes, box: Box, item: int) -> Iterator[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-from eyas.picture_header.base import BadHeader, FileBytes, PictureHeader, directory, valid_orientation
+from eyas.image_header.base import BadHeader, FileBytes, ImageHeader, directory, valid_orientation
 
 _LONGEST_TEXT = 4096  # of a PNM header, comments included
 _HEIGHT, _WIDTH, _ORIENTATION = 257, 256, 274
@@ -14,7 +14,7 @@ _ONCE = {_WIDTH: "width", _HEIGHT: "height", 258: "bits", 259: "compression", 27
          278: "rows of a strip", 322: "tile width", 323: "tile height"}  # fmt: skip
 
 
-def bmp_header(data: FileBytes) -> PictureHeader:
+def bmp_header(data: FileBytes) -> ImageHeader:
     """Read the size; a negative height marks rows stored top down."""
     (size,) = struct.unpack_from("<I", data, 14)
     if size == 12:
@@ -23,16 +23,16 @@ def bmp_header(data: FileBytes) -> PictureHeader:
         width, height = struct.unpack_from("<ii", data, 18)
     else:
         raise BadHeader(f"the BMP file's header is {size} bytes long")
-    return PictureHeader("bmp", abs(height), abs(width))
+    return ImageHeader("bmp", abs(height), abs(width))
 
 
-def gif_header(data: FileBytes) -> PictureHeader:
-    """Read the size of the screen, which is the picture's."""
+def gif_header(data: FileBytes) -> ImageHeader:
+    """Read the size of the screen, which is the image's."""
     width, height = struct.unpack_from("<HH", data, 6)
-    return PictureHeader("gif", height, width)
+    return ImageHeader("gif", height, width)
 
 
-def tiff_header(data: FileBytes) -> PictureHeader:
+def tiff_header(data: FileBytes) -> ImageHeader:
     """Read the size from the first directory; a tag that decides it and stands there twice is refused."""
     tags: dict[int, int] = {}
     for tag, value in directory(data):
@@ -41,10 +41,10 @@ def tiff_header(data: FileBytes) -> PictureHeader:
         tags[tag] = value
     if _HEIGHT not in tags or _WIDTH not in tags:
         raise BadHeader("the TIFF file doesn't say its size in whole numbers")
-    return PictureHeader("tiff", tags[_HEIGHT], tags[_WIDTH], valid_orientation(tags.get(_ORIENTATION, 1)))
+    return ImageHeader("tiff", tags[_HEIGHT], tags[_WIDTH], valid_orientation(tags.get(_ORIENTATION, 1)))
 
 
-def pnm_header(data: FileBytes) -> PictureHeader:
+def pnm_header(data: FileBytes) -> ImageHeader:
     """Read the size of a PBM, PGM, PPM or PAM file, which is text."""
     head = data[:_LONGEST_TEXT]
     if head[:2] == b"P7":
@@ -53,10 +53,10 @@ def pnm_header(data: FileBytes) -> PictureHeader:
     found = re.match(rb"P[1-6]" + gap + rb"(\d{1,9})" + gap + rb"(\d{1,9})\s", head)
     if found is None:
         raise BadHeader("no size stands at the beginning of the PNM file")
-    return PictureHeader("pnm", int(found[2]), int(found[1]))
+    return ImageHeader("pnm", int(found[2]), int(found[1]))
 
 
-def _pam_header(head: bytes) -> PictureHeader:
+def _pam_header(head: bytes) -> ImageHeader:
     """Read the lines up to ENDHDR; the height and the width stand there once."""
     text, end, _ = head.partition(b"ENDHDR")
     found = {}
@@ -65,4 +65,4 @@ def _pam_header(head: bytes) -> PictureHeader:
         if len(values) != 1 or text.count(name) != 1 or not end:
             raise BadHeader(f"the PAM file does not say its {name.decode().lower()} once")
         found[name] = int(values[0])
-    return PictureHeader("pnm", found[b"HEIGHT"], found[b"WIDTH"])
+    return ImageHeader("pnm", found[b"HEIGHT"], found[b"WIDTH"])

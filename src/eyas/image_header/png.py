@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import struct
 
-from eyas.picture_header.base import MAX_PARTS, BadHeader, FileBytes, PictureHeader, exif_orientation
+from eyas.image_header.base import MAX_PARTS, BadHeader, FileBytes, ImageHeader, exif_orientation
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Everything else describes the pixels and changes none. A decoder unpacks such chunks all the same: a compressed text
 # of 8 kB takes 8 MB, and a thousand of them fit into a small file.
 _PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
-_FRAMES = frozenset({b"IDAT", b"fdAT", b"fcTL"})  # of these a picture may have any number
+_FRAMES = frozenset({b"IDAT", b"fdAT", b"fcTL"})  # of these an image may have any number
 
 
-def png_header(data: FileBytes) -> PictureHeader:
-    """Read size and orientation; a second header, or a frame larger than the picture, is refused."""
+def png_header(data: FileBytes) -> ImageHeader:
+    """Read size and orientation; a second header, or a frame larger than the image, is refused."""
     if data[12:16] != b"IHDR" or data[8:12] != b"\0\0\0\r":
         raise BadHeader("the PNG file doesn't begin with its header")
     width, height = struct.unpack_from(">II", data, 16)
@@ -32,14 +32,14 @@ def png_header(data: FileBytes) -> PictureHeader:
             break
         at += 12 + length
         parts += name != b"IDAT"
-    return PictureHeader("png", height, width, orientation)
+    return ImageHeader("png", height, width, orientation)
 
 
 def _check_frame(frame: tuple[int, int, int, int], height: int, width: int) -> None:
-    """Refuse a frame of an animation that is not inside the picture."""
+    """Refuse a frame of an animation that is not inside the image."""
     wide, high, left, top = frame
     if left + wide > width or top + high > height:
-        raise BadHeader(f"a frame of {wide} x {high} pixels lies outside the picture of {width} x {height}")
+        raise BadHeader(f"a frame of {wide} x {high} pixels lies outside the image of {width} x {height}")
 
 
 def pixels_only(data: bytes) -> bytes:

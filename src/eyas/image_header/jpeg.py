@@ -5,15 +5,15 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 
-from eyas.picture_header.base import MAX_PARTS, BadHeader, FileBytes, PictureHeader, exif_orientation
+from eyas.image_header.base import MAX_PARTS, BadHeader, FileBytes, ImageHeader, exif_orientation
 
 _SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 
 
-def jpeg_header(data: FileBytes) -> PictureHeader:
+def jpeg_header(data: FileBytes) -> ImageHeader:
     """Walk the segments up to the first scan; after `MAX_PARTS` of them there is none."""
     orientation, adobe, at = 1, False, 2
-    frame: PictureHeader | None = None
+    frame: ImageHeader | None = None
     for _ in range(MAX_PARTS):
         at = data.find(b"\xff", at)
         if at < 0 or at + 4 > len(data):
@@ -29,7 +29,7 @@ def jpeg_header(data: FileBytes) -> PictureHeader:
             if frame is not None:
                 raise BadHeader("the JPEG file has two frame headers")
             height, width, channels = struct.unpack_from(">HHB", data, at + 5)
-            frame = PictureHeader("jpeg", height, width, 1, channels, False, marker not in _SEQUENTIAL)
+            frame = ImageHeader("jpeg", height, width, 1, channels, False, marker not in _SEQUENTIAL)
         if marker in (0xD9, 0xDA):
             if frame is not None and marker == 0xDA and at + 4 < len(data) and data[at + 4] < frame.channels:
                 frame = replace(frame, scans=True)  # the other components come in scans of their own
