@@ -35,6 +35,7 @@ METRICS: Mapping[str, str] = MappingProxyType({
 
 # Command -> its old options -> what they are called now.
 OPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType({
+    "compile": {"--budget": "--max-drop"},
     "detect": {"--no-pictures": "--no-images"},
     "serve": {"--keep-pictures": "--keep-images"},
 })  # fmt: skip

@@ -86,7 +86,10 @@ def test_a_bundle_is_whole_and_answers_as_it_did(place: Path, name: str) -> None
 def test_a_run_is_compiled_with_the_quantization_that_it_carries(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["compile", "quantized", "--precision", "int8", "--budget", "5", "--measure", "0", "--out", "new"]) == 0
+    assert (
+        main(["compile", "quantized", "--target", "onnx-int8", "--max-drop", "5", "--measure", "0", "--out", "new"])
+        == 0
+    )
     assert "calibrating" not in capsys.readouterr().err
     assert_answers("onnx-int8", Path("new"), TOLERANCE["onnx-int8"])
     assert Card.read(Path("new")).parents[0]["sha256"] == Card.read(Path("quantized")).sha256
