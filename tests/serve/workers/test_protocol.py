@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eyas.serve.errors import Refused
-from eyas.serve.workers.base import Found, PictureLimits, Ran, Ready, Task, WorkerSpec
+from eyas.serve.workers.base import Found, ImageLimits, Ran, Ready, Task, WorkerSpec
 from eyas.serve.workers.protocol import (
     HEAD,
     MARK,
@@ -49,7 +49,7 @@ def detections(num: int) -> Detections:
 
 
 def test_specs_and_readiness_come_through() -> None:
-    spec = WorkerSpec(Path("b"), threads=2, limits=PictureLimits(max_side=7, formats=("png",)), memory=5)
+    spec = WorkerSpec(Path("b"), threads=2, limits=ImageLimits(max_side=7, formats=("png",)), memory=5)
     assert read_spec(arrived(pack_spec(spec))) == spec
     ready = Ready("engine", ((1, 0.5), (2, 0.75)), 1234)
     assert read_ready(arrived(pack_ready(ready))) == ready
@@ -72,7 +72,7 @@ def test_batches_come_through_the_slab_or_beside_it(size: int) -> None:
             given_task.only,
             given_task.annotate,
         )
-        np.testing.assert_array_equal(task.picture, given_task.picture)
+        np.testing.assert_array_equal(task.image, given_task.image)
 
 
 def test_results_come_through() -> None:

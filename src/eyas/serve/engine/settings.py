@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from eyas.errors import UserError
-from eyas.serve.workers.base import PictureLimits
+from eyas.serve.workers.base import ImageLimits
 
 MIB = 1 << 20
 
@@ -21,15 +21,15 @@ class EngineSettings:
             load how many of them run.
         min_workers: with `workers` None, how many run at least.
         threads: CPU threads a worker; None lets the measured profile choose.
-        decoders: pictures of a batch that a worker decodes side by side.
+        decoders: images of a batch that a worker decodes side by side.
         device: the engines' device; see `eyas.load`.
         goal: latency goal, from a request's arrival to its answer, and its default deadline; None for eight times what
-            one picture takes, and 0.25 s at least.
+            one image takes, and 0.25 s at least.
         reserve: share of the goal kept for what the scheduler does not see, the connection and the protocol, and
             for a batch that takes longer than any before: requests are admitted for the rest of it.
         max_batch: the largest batch.
-        max_waiting: pictures that may wait in all.
-        limits: which pictures are decoded.
+        max_waiting: images that may wait in all.
+        limits: which images are decoded.
         worker_memory: what a worker may take beyond what it holds once it is warm; 0 for no limit.
         memory_limit: what the workers of all models may hold together: above it the model that was not used for the
             longest time is unloaded until a request wants it; 0 for no limit.
@@ -52,7 +52,7 @@ class EngineSettings:
     reserve: float = 0.15
     max_batch: int = 8
     max_waiting: int = 4096
-    limits: PictureLimits = field(default_factory=PictureLimits)
+    limits: ImageLimits = field(default_factory=ImageLimits)
     worker_memory: int = 2048 * MIB
     memory_limit: int = 0
     start_seconds: float = 120.0

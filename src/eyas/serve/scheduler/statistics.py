@@ -51,7 +51,7 @@ class LatencyStats:
     """What a worker's latency model says of an input shape.
 
     Attributes:
-        base, per_item: seconds a batch, and seconds a picture.
+        base, per_item: seconds a batch, and seconds an image.
         deviation: relative deviation of recent batches.
         cap: the largest batch that is dispatched.
         observed: batches that were learned from.

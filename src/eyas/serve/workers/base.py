@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from eyas.picture_header import PictureKind
+from eyas.image_header import ImageKind
 from eyas.serve.errors import Refused
 from eyas.types import Detections, Thresholds, UInt8Array
 
 
 @dataclass(frozen=True)
-class PictureLimits:
-    """Which pictures are decoded at all; checked on the header, before a pixel is.
+class ImageLimits:
+    """Which images are decoded at all; checked on the header, before a pixel is.
 
     Attributes:
         max_pixels: most pixels.
         max_side: greatest height and width.
-        formats: the kinds of picture files that are taken.
+        formats: the kinds of image files that are taken.
     """
 
     max_pixels: int = 50_000_000
     max_side: int = 16_384
-    formats: tuple[PictureKind, ...] = ("jpeg", "png", "webp")
+    formats: tuple[ImageKind, ...] = ("jpeg", "png", "webp")
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class WorkerSpec:
         bundle: the bundle's folder.
         device: the engine's device; see `eyas.load`.
         threads: CPU threads of the engine; None lets the engine choose.
-        decoders: how many pictures of a batch are decoded side by side.
+        decoders: how many images of a batch are decoded side by side.
         max_batch: the largest batch that it will get.
-        limits: which pictures it decodes.
+        limits: which images it decodes.
         memory: bytes that it may take beyond what it holds once it is warm; 0 for no limit.
         start_seconds: how long it may take until it is warm.
         batch_seconds: how long a batch may take before the worker counts as hung.
@@ -48,7 +48,7 @@ class WorkerSpec:
     threads: int | None = None
     decoders: int = 1
     max_batch: int = 8
-    limits: PictureLimits = field(default_factory=PictureLimits)
+    limits: ImageLimits = field(default_factory=ImageLimits)
     memory: int = 2 << 30
     start_seconds: float = 120.0
     batch_seconds: float = 30.0
@@ -56,16 +56,16 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One picture of a batch.
+    """One image of a batch.
 
     Attributes:
-        picture: a picture file's bytes, or uint8 [H, W, 3] RGB.
+        image: an image file's bytes, or uint8 [H, W, 3] RGB.
         thresholds: what a prediction must pass.
         only: the labels wanted, sorted; None means all.
-        annotate: whether to give the picture with its detections as JPEG too.
+        annotate: whether to give the image with its detections as JPEG too.
     """
 
-    picture: bytes | UInt8Array
+    image: bytes | UInt8Array
     thresholds: Thresholds
     only: tuple[int, ...] | None = None
     annotate: bool = False
@@ -73,7 +73,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found in one picture; the times are in seconds."""
+    """What was found in one image; the times are in seconds."""
 
     detections: Detections
     annotated: bytes = b""
@@ -84,7 +84,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A batch that was run: one result a picture, in order, and the seconds that the network took."""
+    """A batch that was run: one result an image, in order, and the seconds that the network took."""
 
     results: tuple[Found | Refused, ...]
     inference: float
@@ -96,7 +96,7 @@ class Broken:
 
     Attributes:
         reason: for the operator.
-        told: for the client whose picture was alone in it; None where the picture is not to blame.
+        told: for the client whose image was alone in it; None where the image is not to blame.
     """
 
     reason: str
@@ -132,14 +132,14 @@ class Ready:
 
 def too_slow(seconds: float) -> Lost:
     """Return why a worker is given up that takes too long."""
-    told = Refused("unprocessable", f"The picture took longer than {seconds:g} s, twice.")
+    told = Refused("unprocessable", f"The image took longer than {seconds:g} s, twice.")
     return Lost(f"A batch took more than {seconds:g} s.", told)
 
 
 def too_much_memory(limit: int) -> Refused:
-    """Return the refusal of a picture for which a worker's memory is too little; 0 for no limit but the machine's."""
+    """Return the refusal of an image for which a worker's memory is too little; 0 for no limit but the machine's."""
     most = f"the {limit / 1e6:.0f} MB that the server gives to one" if limit else "the server has"
-    return Refused("too_large", f"The picture needs more memory than {most}.")
+    return Refused("too_large", f"The image needs more memory than {most}.")
 
 
 class WorkerFailed(Exception):

@@ -1,4 +1,4 @@
-"""A batch from bytes to detections. A picture that can't be read fails by itself, never the batch it is in."""
+"""A batch from bytes to detections. An image that can't be read fails by itself, never the batch it is in."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import simplejpeg
 
 from eyas.decode import TooMuchMemory, decode
 from eyas.errors import UserError
+from eyas.image_header import parse_header
 from eyas.letterbox import Placement, letterbox
-from eyas.picture_header import parse_header
 from eyas.runtime.annotate import annotate
 from eyas.runtime.detector import Detector
 from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import checked_image
 from eyas.serve.errors import Refused
-from eyas.serve.workers.base import Found, PictureLimits, Ran, Task, too_much_memory
+from eyas.serve.workers.base import Found, ImageLimits, Ran, Task, too_much_memory
 from eyas.types import FloatArray, UInt8Array
 
 JPEG_QUALITY = 90
@@ -31,8 +31,8 @@ class BatchFailed(Exception):
 
 
 @dataclass(slots=True)
-class _Picture:
-    """A picture that lies in the batch: what is needed to map its boxes back, and perhaps to draw."""
+class _Image:
+    """An image that lies in the batch: what is needed to map its boxes back, and perhaps to draw."""
 
     task: Task
     placement: Placement
@@ -48,12 +48,12 @@ class Pipeline:
 
     Args:
         detector: the opened bundle.
-        limits: which pictures are decoded.
-        decoders: how many pictures of a batch are decoded side by side.
+        limits: which images are decoded.
+        decoders: how many images of a batch are decoded side by side.
         memory: bytes that the process may take for it, which is told to those who want more; 0 for no limit.
     """
 
-    def __init__(self, detector: Detector, limits: PictureLimits, decoders: int = 1, memory: int = 0) -> None:
+    def __init__(self, detector: Detector, limits: ImageLimits, decoders: int = 1, memory: int = 0) -> None:
         self._memory = memory
         self._detector = detector
         self._limits = limits
@@ -61,11 +61,11 @@ class Pipeline:
         self._threads = ThreadPoolExecutor(decoders, "decode") if decoders > 1 else None
 
     def _room(self, num: int) -> UInt8Array:
-        """Return an array for a batch of `num` pictures."""
+        """Return an array for a batch of `num` images."""
         return np.empty((num, self._detector.input.height, self._detector.input.width, 3), np.uint8)
 
     def warm_up(self, max_batch: int) -> list[tuple[int, float]]:
-        """Run batches of 1, 2, 4 ... pictures up to `max_batch` and return (size, seconds) of each, at its second run.
+        """Run batches of 1, 2, 4 ... images up to `max_batch` and return (size, seconds) of each, at its second run.
 
         Engines allocate, and some compile, for each size that they see; clients should not wait for that.
         """
@@ -94,28 +94,28 @@ class Pipeline:
         if self._threads is not None and len(tasks) > 1:
             start = time.perf_counter()
             at_once = list(self._threads.map(self._read, tasks, slots))
-            pictures = _shares_of(time.perf_counter() - start, at_once)
+            images = _shares_of(time.perf_counter() - start, at_once)
         else:
-            pictures = list(map(self._read, tasks, slots))
-        good = [i for i, picture in enumerate(pictures) if isinstance(picture, _Picture)]
+            images = list(map(self._read, tasks, slots))
+        good = [i for i, image in enumerate(images) if isinstance(image, _Image)]
         if not good:
-            return Ran(tuple(picture for picture in pictures if isinstance(picture, Refused)), 0.0)
+            return Ran(tuple(image for image in images if isinstance(image, Refused)), 0.0)
         batch = slots if len(good) == len(tasks) else slots[good]
         start = time.perf_counter()
         boxes, scores = self._infer(batch)
         seconds = time.perf_counter() - start
         row = iter(range(len(good)))
         results = [
-            picture if isinstance(picture, Refused) else self._finish(picture, boxes[i := next(row)], scores[i])
-            for picture in pictures
+            image if isinstance(image, Refused) else self._finish(image, boxes[i := next(row)], scores[i])
+            for image in images
         ]
         return Ran(tuple(results), seconds)
 
-    def _read(self, task: Task, slot: UInt8Array) -> _Picture | Refused:
-        """Decode a picture into its slot of the batch."""
+    def _read(self, task: Task, slot: UInt8Array) -> _Image | Refused:
+        """Decode an image into its slot of the batch."""
         start = time.perf_counter()
         try:
-            image = self._decode(task.picture)
+            image = self._decode(task.image)
             if isinstance(image, Refused):
                 return image
             middle = time.perf_counter()
@@ -127,34 +127,34 @@ class Pipeline:
             return Refused("unprocessable", error.problem + wanted)
         except MemoryError:
             return too_much_memory(self._memory)
-        except Exception:  # whatever a decoder's library raises is about this picture alone
-            return Refused("unprocessable", "The picture can't be decoded.")
+        except Exception:  # whatever a decoder's library raises is about this image alone
+            return Refused("unprocessable", "The image can't be decoded.")
         end = time.perf_counter()
         kept = image if task.annotate else None
-        return _Picture(task, placement, image.shape[0], image.shape[1], kept, middle - start, end - middle)
+        return _Image(task, placement, image.shape[0], image.shape[1], kept, middle - start, end - middle)
 
-    def _decode(self, picture: bytes | UInt8Array) -> UInt8Array | Refused:
-        """Return the pixels of a picture, if its header promises no harm."""
+    def _decode(self, image: bytes | UInt8Array) -> UInt8Array | Refused:
+        """Return the pixels of an image, if its header promises no harm."""
         limits = self._limits
-        if not isinstance(picture, bytes):
-            image = checked_image(picture)
-            return self._too_large(image.shape[0], image.shape[1]) or image
-        header = parse_header(picture)
+        if not isinstance(image, bytes):
+            pixels = checked_image(image)
+            return self._too_large(pixels.shape[0], pixels.shape[1]) or pixels
+        header = parse_header(image)
         if header is None:
-            return Refused("unprocessable", "These bytes are no picture, or its header is incomplete.")
+            return Refused("unprocessable", "These bytes are no image, or its header is incomplete.")
         if header.kind not in limits.formats:
-            return Refused("unsupported", f"{header.kind} pictures are not taken here; send {_listed(limits.formats)}.")
+            return Refused("unsupported", f"{header.kind} images are not taken here; send {_listed(limits.formats)}.")
         if refused := self._too_large(header.height, header.width):
             return refused
-        return decode(picture, max_pixels=limits.max_pixels)
+        return decode(image, max_pixels=limits.max_pixels)
 
     def _too_large(self, height: int, width: int) -> Refused | None:
-        """Return the refusal of a picture of that size, None for one that is fine."""
+        """Return the refusal of an image of that size, None for one that is fine."""
         limits = self._limits
         if height * width <= limits.max_pixels and max(height, width) <= limits.max_side:
             return None
         most = f"{limits.max_pixels / 1e6:g} million pixels and {limits.max_side} a side are the most"
-        return Refused("too_large", f"The picture has {width} x {height} pixels; {most}.")
+        return Refused("too_large", f"The image has {width} x {height} pixels; {most}.")
 
     def _infer(self, batch: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Run the network; a batch that does not fit into memory is run in halves."""
@@ -167,22 +167,20 @@ class Pipeline:
         parts = [self._infer(np.ascontiguousarray(part)) for part in (batch[:half], batch[half:])]
         return np.concatenate([boxes for boxes, _ in parts]), np.concatenate([scores for _, scores in parts])
 
-    def _finish(self, picture: _Picture, boxes: FloatArray, scores: FloatArray) -> Found | Refused:
-        """Return the detections of one picture."""
+    def _finish(self, image: _Image, boxes: FloatArray, scores: FloatArray) -> Found | Refused:
+        """Return the detections of one image."""
         start = time.perf_counter()
-        task = picture.task
+        task = image.task
         only = None if task.only is None else np.array(task.only, np.int64)
         classes = self._detector.classes
         try:
-            found = select(
-                boxes, scores, picture.placement, picture.height, picture.width, classes, task.thresholds, only
-            )
+            found = select(boxes, scores, image.placement, image.height, image.width, classes, task.thresholds, only)
             drawn = b""
-            if picture.image is not None:
-                drawn = simplejpeg.encode_jpeg(annotate(picture.image, found), quality=JPEG_QUALITY)
+            if image.image is not None:
+                drawn = simplejpeg.encode_jpeg(annotate(image.image, found), quality=JPEG_QUALITY)
         except MemoryError:
             return too_much_memory(self._memory)
-        return Found(found, drawn, picture.decode, picture.preprocess, time.perf_counter() - start)
+        return Found(found, drawn, image.decode, image.preprocess, time.perf_counter() - start)
 
     def close(self) -> None:
         """Free the engine."""
@@ -191,15 +189,15 @@ class Pipeline:
         self._detector.close()
 
 
-def _shares_of(wall: float, read: Sequence[_Picture | Refused]) -> list[_Picture | Refused]:
+def _shares_of(wall: float, read: Sequence[_Image | Refused]) -> list[_Image | Refused]:
     """Return what was read with its times as shares of the seconds that reading took, since several were read at once.
 
     So the times of a batch add up to what its request waited for.
     """
-    spent = sum(one.decode + one.preprocess for one in read if isinstance(one, _Picture))
+    spent = sum(one.decode + one.preprocess for one in read if isinstance(one, _Image))
     share = min(1.0, wall / spent) if spent else 1.0
     return [
-        replace(one, decode=one.decode * share, preprocess=one.preprocess * share) if isinstance(one, _Picture) else one
+        replace(one, decode=one.decode * share, preprocess=one.preprocess * share) if isinstance(one, _Image) else one
         for one in read
     ]
 

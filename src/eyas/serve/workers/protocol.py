@@ -3,7 +3,7 @@
     front -> worker   SPEC, then BATCH by BATCH, perhaps STOP
     worker -> front   READY or FAILED, then RAN or BROKEN for each batch
 
-Whatever arrives is checked before it is believed: a worker decodes hostile pictures and may be anybody's.
+Whatever arrives is checked before it is believed: a worker decodes hostile images and may be anybody's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from eyas.serve.errors import Kind, Refused
-from eyas.serve.workers.base import Broken, Found, PictureLimits, Ran, Ready, Task, WorkerSpec
+from eyas.serve.workers.base import Broken, Found, ImageLimits, Ran, Ready, Task, WorkerSpec
 from eyas.serve.workers.shared_memory import Slab
 from eyas.types import Detections, Thresholds, UInt8Array
 
@@ -108,7 +108,7 @@ def read_spec(message: Message) -> WorkerSpec:
     """Return what `pack_spec` wrote."""
     fields = dict(message.fields)
     limits = {**fields["limits"], "formats": tuple(fields["limits"]["formats"])}
-    return WorkerSpec(**{**fields, "bundle": Path(fields["bundle"]), "limits": PictureLimits(**limits)})
+    return WorkerSpec(**{**fields, "bundle": Path(fields["bundle"]), "limits": ImageLimits(**limits)})
 
 
 def pack_ready(ready: Ready) -> bytes:
@@ -131,24 +131,24 @@ def read_ready(message: Message) -> Ready:
 
 
 def pack_batch(tasks: Sequence[Task], slab: Slab | None) -> bytes:
-    """Return the message of a batch. Its pictures go into the slab; those that do not fit, behind the JSON."""
+    """Return the message of a batch. Its images go into the slab; those that do not fit, behind the JSON."""
     rows, parts, behind = [], [], 0
     for task in tasks:
-        picture = task.picture
-        data = memoryview(picture) if isinstance(picture, bytes) else _bytes_of(picture)
+        image = task.image
+        data = memoryview(image) if isinstance(image, bytes) else _bytes_of(image)
         place = slab.put(data) if slab is not None else None
         if place is None:
             parts.append(data)
         start = behind if place is None else place
         behind += len(data) if place is None else 0
-        shape = None if isinstance(picture, bytes) else picture.shape[:2]
+        shape = None if isinstance(image, bytes) else image.shape[:2]
         rows.append((place is not None, start, len(data), shape, _limits(task.thresholds), task.only, task.annotate))
     return pack(Type.BATCH, rows, *parts)
 
 
-def _bytes_of(picture: UInt8Array) -> memoryview:
+def _bytes_of(image: UInt8Array) -> memoryview:
     """Return an array's bytes, row by row."""
-    return np.ascontiguousarray(picture).data.cast("B")
+    return np.ascontiguousarray(image).data.cast("B")
 
 
 def _limits(limits: Thresholds) -> tuple[float | int | str, ...]:
@@ -163,9 +163,9 @@ def read_batch(message: Message, slab: Slab | None) -> list[Task]:
     for shared, start, length, shape, limits, only, annotate in message.fields:
         source = slab.view if shared and slab is not None else message.data
         data = source[start : start + length]
-        picture: bytes | UInt8Array
-        picture = bytes(data) if shape is None else np.frombuffer(data, np.uint8).reshape(*shape, 3)
-        tasks.append(Task(picture, Thresholds(*limits), None if only is None else tuple(only), annotate))
+        image: bytes | UInt8Array
+        image = bytes(data) if shape is None else np.frombuffer(data, np.uint8).reshape(*shape, 3)
+        tasks.append(Task(image, Thresholds(*limits), None if only is None else tuple(only), annotate))
     return tasks
 
 
@@ -215,7 +215,7 @@ def read_ran(message: Message, num: int, classes: tuple[str, ...]) -> Ran:
 
     Args:
         message: what arrived.
-        num: how many pictures were asked for.
+        num: how many images were asked for.
         classes: the model's classes.
 
     Raises:
@@ -241,7 +241,7 @@ def read_ran(message: Message, num: int, classes: tuple[str, ...]) -> Ran:
 
 
 def _read_found(row: Any, data: memoryview, place: int, classes: tuple[str, ...]) -> tuple[Found, int]:
-    """Return the detections of one picture from its row and its bytes from `place` on, and where they end."""
+    """Return the detections of one image from its row and its bytes from `place` on, and where they end."""
     num, height, width, drawn, decode, preprocess, postprocess = row
     end = place + num * BOX_BYTES
     if num < 0 or drawn < 0 or height < 1 or width < 1 or end + drawn > len(data):
@@ -252,5 +252,5 @@ def _read_found(row: Any, data: memoryview, place: int, classes: tuple[str, ...]
     if num and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
         raise ValueError("a label out of range")
     found = Detections(boxes, scores, labels, classes, height, width)
-    picture = bytes(data[end : end + drawn])
-    return Found(found, picture, float(decode), float(preprocess), float(postprocess)), end + drawn
+    image = bytes(data[end : end + drawn])
+    return Found(found, image, float(decode), float(preprocess), float(postprocess)), end + drawn
