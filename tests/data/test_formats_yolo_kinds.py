@@ -57,7 +57,6 @@ def boxes(count: int) -> list[str]:
 
 
 def dataset(root: Path, train: list[str], val: list[str] | None = None, extra: str = "") -> Path:
-    """Write a YOLO dataset with these label rows."""
     yolo_root(root)
     for split, rows in (("train", train), ("val", train if val is None else val)):
         (root / "labels" / split / "a.txt").write_text("\n".join(rows) + "\n")
@@ -72,7 +71,6 @@ def around(row: str) -> list[float]:
 
 
 def of_box(row: str) -> list[float]:
-    """Return the box that a row begins with."""
     x, y, w, h = (float(v) for v in row.split()[1:5])
     return [(x - w / 2) * 40, (y - h / 2) * 30, (x + w / 2) * 40, (y + h / 2) * 30]
 

@@ -55,7 +55,6 @@ def terms(net: nn.Module, criterion: Distillation) -> Tensor:
 
 
 def learned(net: nn.Module, criterion: Distillation) -> Tensor:
-    """Return the terms beside the inner criterion's."""
     return terms(net, criterion).detach()[3:]
 
 

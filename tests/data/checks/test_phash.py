@@ -13,7 +13,6 @@ from eyas.types import UInt8Array
 
 
 def pairs_of(*images: UInt8Array) -> list[tuple[int, int]]:
-    """Return the near-duplicates among the images."""
     prints = [fingerprint(image) for image in images]
     return list(near_pairs(np.array([p.bits for p in prints], np.uint64), np.stack([p.thumbnail for p in prints])))
 

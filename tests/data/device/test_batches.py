@@ -196,7 +196,6 @@ class Operations(TorchDispatchMode):
         self.names: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note one and run it."""
         self.names.append(str(func))
         return func(*args, **(kwargs or {}))
 

@@ -39,7 +39,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
 
 
 def loader_of(index: DatasetIndex, *, batch_size: int = 4, workers: int = 0, **options: object) -> TrainLoader:
-    """Return a training loader with the tests' policy."""
     return train_loader(index, SPEC, POLICY, batch_size=batch_size, seed=5, workers=workers, **options)  # type: ignore[arg-type]
 
 
@@ -141,7 +140,6 @@ def test_an_epoch_that_was_broken_off_goes_on_unless_it_is_rewound(
 
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> Tasks:
-    """Return what is noted of the workers."""
     return Tasks(monkeypatch)
 
 

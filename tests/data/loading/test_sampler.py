@@ -108,8 +108,7 @@ def test_without_shuffle_the_order_is_the_data_sets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
-    [((0, 4, 0), "no images"), ((4, 0, 0), "batch size is 0"), ((4, 4, -1), "seed is -1")],
+    ("arguments", "said"), [((0, 4, 0), "no images"), ((4, 0, 0), "batch size is 0"), ((4, 4, -1), "seed is -1")]
 )
 def test_nonsense_is_refused(arguments: tuple[int, int, int], said: str) -> None:
     with pytest.raises(UserError, match=said):
