@@ -18,7 +18,6 @@ ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # SHA-
 
 
 def artefact(folder: Path, *, parents: tuple[dict[str, str], ...] = ()) -> Card:
-    """Write two files and their card."""
     (folder / "deep").mkdir(parents=True)
     (folder / "a.txt").write_text("abc")
     (folder / "deep" / "b.txt").write_text("b")
