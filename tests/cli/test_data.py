@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.data.cases import coco_root, yolo_root
+from tests.data.cases import coco_root, edit_coco, yolo_root
 
 from eyas.cli.data import COMMANDS, EXAMPLES
 from eyas.cli.main import main
@@ -51,12 +51,8 @@ def test_show_writes_the_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_convert_tells_what_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = coco_root(tmp_path / "in")
-    path = root / "annotations" / "instances_train.json"
-    document = json.loads(path.read_text())
-    document["annotations"][0]["iscrowd"] = 1
-    document["annotations"][1]["bbox"] = [35, 5, 20, 20]
-    path.write_text(json.dumps(document))
+    root = edit_coco(coco_root(tmp_path / "in"), lambda d: d["annotations"][0].update(iscrowd=1))
+    edit_coco(root, lambda d: d["annotations"][1].update(bbox=[35, 5, 20, 20]))
     assert main(["data", "convert", str(root), str(tmp_path / "out"), "--to", "yolo"]) == 0
     out = capsys.readouterr().out
     assert "1 crowd boxes left out" in out

@@ -22,11 +22,6 @@ POLICY = AugmentPolicy(mixup=0.5)
 SWITCH = (1, 3)  # in the middle of eight batches that share images
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
-    return dataset(tmp_path_factory.mktemp("images"), 43, sizes=((60, 80), (90, 50), (300, 400)))
-
-
 def loader_of(index: DatasetIndex, policy: AugmentPolicy = POLICY, **options: object) -> TrainLoader:
     return train_loader(index, SPEC, policy, batch_size=4, seed=5, **options)  # type: ignore[arg-type]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.data.cases import CLASSES, coco_root
+from tests.data.cases import CLASSES, coco_root, edit_coco
 
 from eyas.checks import check_class_names
 from eyas.data.checks.check import check_dataset
@@ -114,13 +113,12 @@ def test_shorten() -> None:
 
 def with_val_classes(root: Path, names: list[str], label: str) -> Path:
     """Return a COCO root whose validation split lists `names` and labels its one box as `label`."""
-    coco_root(root)
-    path = root / "annotations" / "instances_val.json"
-    document = json.loads(path.read_text())
-    document["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
-    document["annotations"][0]["category_id"] = names.index(label) + 1
-    path.write_text(json.dumps(document))
-    return root
+
+    def change(document: dict[str, Any]) -> None:
+        document["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+        document["annotations"][0]["category_id"] = names.index(label) + 1
+
+    return edit_coco(coco_root(root), change, "val")
 
 
 def of_train(root: Path) -> DatasetIndex:
@@ -195,10 +193,8 @@ def test_unseen_classes_have_one_order_in_all_other_splits(tmp_path: Path) -> No
 
 def test_evaluation_is_over_the_classes_that_the_split_has_boxes_of(tmp_path: Path) -> None:
     root = with_val_classes(tmp_path, ["dog", "zebra"], "zebra")
-    path = root / "annotations" / "instances_val.json"
-    document = json.loads(path.read_text())
-    document["annotations"].append({**document["annotations"][0], "id": 2, "category_id": 1, "bbox": [1, 1, 20, 20]})
-    path.write_text(json.dumps(document))
+    more = {"id": 2, "category_id": 1, "bbox": [1, 1, 20, 20]}
+    edit_coco(root, lambda d: d["annotations"].append({**d["annotations"][0], **more}), "val")
     with pytest.warns(UserWarning):
         _, val = load_train_and_val(DataRecipe(root=str(root), batch_size=1), unseen=True)
     order = np.argsort(-val.labels)  # all that is there

@@ -6,14 +6,13 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import simplejpeg
 from rich.console import Console
-from tests.data.cases import coco_root, voc_root, write_jpeg, yolo_root
+from tests.data.cases import coco_root, edit_coco, voc_root, write_jpeg, yolo_root
 
 from eyas.data.checks.boxes import check_boxes
 from eyas.data.checks.chart import write_chart
@@ -38,13 +37,6 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(root: Path, kind: str) -> list[Finding]:
     """Return the findings of a kind in the dataset."""
     return [each for each in check_dataset(root).findings if each.kind == kind]
-
-
-def edit(root: Path, change: Callable[[dict[str, Any]], object], split: str = "train") -> None:
-    path = root / "annotations" / f"instances_{split}.json"
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document))
 
 
 def test_a_clean_dataset_has_no_fault(clean: Path) -> None:
@@ -76,8 +68,8 @@ def test_missing_unreadable_and_truncated_images(tmp_path: Path) -> None:
 
 def test_wrong_size_and_exif_turned(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["images"][0].update(width=30, height=40))
-    edit(root, lambda d: d["images"][1].update(width=50))
+    edit_coco(root, lambda d: d["images"][0].update(width=30, height=40))
+    edit_coco(root, lambda d: d["images"][1].update(width=50))
     told = found(root, "wrong image size")[0].examples
     assert told[0] == "train/a.jpg is 40x30, annotated as 30x40 (turned: the labels ignore its EXIF orientation)"
     assert told[1] == "train/b.jpg is 40x30, annotated as 50x30"
@@ -95,7 +87,7 @@ def test_wrong_size_and_exif_turned(tmp_path: Path) -> None:
 )
 def test_bad_boxes(bbox: list[float], kind: str, level: str, tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["annotations"][0].update(bbox=bbox))
+    edit_coco(root, lambda d: d["annotations"][0].update(bbox=bbox))
     report = [each for each in check_dataset(root).findings if each.kind not in ALWAYS]
     assert [(each.kind, each.level, each.split, each.count) for each in report] == [(kind, level, "train", 1)]
     assert report[0].examples[0].startswith("train/a.jpg: 'cat' at ")
@@ -103,7 +95,7 @@ def test_bad_boxes(bbox: list[float], kind: str, level: str, tmp_path: Path) -> 
 
 def test_a_pixel_outside_is_rounding(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["annotations"][0].update(bbox=[-0.9, -0.5, 41.5, 31.2]))
+    edit_coco(root, lambda d: d["annotations"][0].update(bbox=[-0.9, -0.5, 41.5, 31.2]))
     assert {each.kind for each in check_dataset(root).findings} <= ALWAYS
 
 
@@ -197,9 +189,9 @@ def printed(report: Report, width: int = 100) -> str:
 
 def test_report_reads_well_and_as_json(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["annotations"][0].update(bbox=[5, 5, 0, 9]))
+    edit_coco(root, lambda d: d["annotations"][0].update(bbox=[5, 5, 0, 9]))
     for split in ("train", "val"):
-        edit(root, lambda d: d["categories"][2].update(name="[bold]x[/red]"), split)  # markup is printed as it is
+        edit_coco(root, lambda d: d["categories"][2].update(name="[bold]x[/red]"), split)  # markup is printed as it is
     report = check_dataset(root)
     for part in ("[bold]x[/red]", "train", "error empty box in train: 1.", "train/a.jpg: 'cat' at 5, 5, 5, 14"):
         assert part in printed(report)
@@ -272,7 +264,7 @@ def test_mostly_unlabelled_images_are_told(tmp_path: Path) -> None:
 
 def test_boxes_too_small_to_be_trained_on_are_counted(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["annotations"][0].update(bbox=[5, 5, 0.05, 9]))
+    edit_coco(root, lambda d: d["annotations"][0].update(bbox=[5, 5, 0.05, 9]))
     small = found(root, "box too small")
     assert [(each.level, each.split) for each in small] == [("warning", "train")]
     assert small[0].examples[0].startswith("1 boxes too small (below 2 pixels a side")
@@ -282,9 +274,9 @@ def test_boxes_too_small_to_be_trained_on_are_counted(tmp_path: Path) -> None:
 
 def test_classes_in_another_order_are_no_reason_to_refuse_the_check(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["categories"].reverse(), "val")  # the ids decide: nothing has changed
+    edit_coco(root, lambda d: d["categories"].reverse(), "val")  # the ids decide: nothing has changed
     assert not found(root, "on reading")
-    edit(root, lambda d: [c.update(id=4 - c["id"]) for c in d["categories"]], "val")
+    edit_coco(root, lambda d: [c.update(id=4 - c["id"]) for c in d["categories"]], "val")
     assert "lists its classes in another order" in found(root, "on reading")[0].examples[0]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.data.given import Tasks
 from tests.data.makers import words
-from tests.data.scenes import all_same, broken_dataset, dataset
+from tests.data.scenes import all_same, broken_dataset
 
 from eyas import decode, letterbox
 from eyas.data.augment.config import AugmentPolicy
@@ -20,12 +20,6 @@ from eyas.data.loading.loader import TrainLoader, train_loader
 from eyas.types import InputSpec
 
 SPEC = InputSpec(64, 64, margin=0)
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
-    """Return 43 images of three shapes, one larger than four times the frame."""
-    return dataset(tmp_path_factory.mktemp("images"), 43, sizes=((60, 80), (90, 50), (300, 400)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -32,12 +32,6 @@ SPEC = InputSpec(64, 64, margin=0)
 POLICY = AugmentPolicy(mixup=0.5, swap=0.2, gamma=0.2, min_area=4.0)
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
-    """Return 43 images of three shapes, one larger than four times the frame."""
-    return dataset(tmp_path_factory.mktemp("images"), 43, sizes=((60, 80), (90, 50), (300, 400)))
-
-
 def loader_of(index: DatasetIndex, *, batch_size: int = 4, workers: int = 0, **options: object) -> TrainLoader:
     return train_loader(index, SPEC, POLICY, batch_size=batch_size, seed=5, workers=workers, **options)  # type: ignore[arg-type]
 
