@@ -290,10 +290,6 @@ def test_exports_that_are_not_read(name: str, text: str, looks: str, tmp_path: P
     assert "export the dataset again" in told(tmp_path).fix
 
 
-def test_another_format_than_the_one_that_was_named(tmp_path: Path) -> None:
-    assert "--format yolo" in told(yolo_root(tmp_path), "voc").fix
-
-
 def test_darknets_lists_of_images_are_its_splits(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_jpeg(tmp_path / "obj_train_data" / f"{name}.jpg")

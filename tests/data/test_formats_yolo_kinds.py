@@ -11,7 +11,7 @@ import pytest
 from tests.data.cases import coco_root, yolo_root
 
 from eyas.data.formats import load_dataset, load_splits
-from eyas.data.formats.yolo_kinds import KINDS, Evidence, possible_kinds
+from eyas.data.formats.yolo_kinds import KINDS
 from eyas.data.rewrite.convert import convert
 from eyas.errors import UserError
 
@@ -157,15 +157,6 @@ def test_one_kind_for_all_splits(tmp_path: Path) -> None:
     assert len(splits["val"].boxes) == 5
 
 
-def test_even_rows_that_are_nothing_are_refused_as_before(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="8 numbers instead of 5"):
-        load_dataset(dataset(tmp_path, ["0 0.1 0.1 0.5 0.5 0.9 0.9 0.9"]), "train")
-
-
 def test_rows_are_yolos(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't be used with a dataset of the format coco"):
         load_dataset(coco_root(tmp_path), "train", rows="polygon")
-
-
-def test_no_long_rows_are_polygons() -> None:
-    assert possible_kinds(Evidence(boxes=5)) == ("polygon",)

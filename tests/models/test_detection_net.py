@@ -52,18 +52,8 @@ def test_irregular_spec_works_forward_and_backward() -> None:
 
 def test_anchors_are_cell_centres_level_by_level_and_row_by_row() -> None:
     points, strides = anchors([(2, 3), (1, 2), (1, 1)])
-    expected = [
-        [0.5, 0.5],
-        [1.5, 0.5],
-        [2.5, 0.5],
-        [0.5, 1.5],
-        [1.5, 1.5],
-        [2.5, 1.5],
-        [0.5, 0.5],
-        [1.5, 0.5],
-        [0.5, 0.5],
-    ]
-    assert points.tolist() == expected
+    fine = [[0.5, 0.5], [1.5, 0.5], [2.5, 0.5], [0.5, 1.5], [1.5, 1.5], [2.5, 1.5]]
+    assert points.tolist() == [*fine, [0.5, 0.5], [1.5, 0.5], [0.5, 0.5]]
     assert strides.flatten().tolist() == [8] * 6 + [16] * 2 + [32]
 
 

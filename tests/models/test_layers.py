@@ -67,24 +67,19 @@ def test_no_layer_is_of_the_kind_that_corrupts_the_heap(name: str) -> None:
     assert not [module for module in convolutions if module.kernel_size == (1, 1) and module.stride != (1, 1)]
 
 
-@pytest.mark.parametrize(("stride", "residual"), [(1, True), (1, False), (2, False)])
+@pytest.mark.parametrize(("stride", "residual", "kernel"), [(1, True, 3), (1, False, 3), (2, False, 3), (1, True, 5)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_block_is_its_formula(stride: int, residual: bool, layout: torch.memory_format) -> None:
-    block = with_random_statistics(QARepVGG(6, 6, stride, residual=residual)).to(memory_format=layout)
+def test_block_is_its_formula(stride: int, residual: bool, kernel: int, layout: torch.memory_format) -> None:
+    block = QARepVGG(6, 6, stride, residual=residual, kernel=kernel)
+    block = with_random_statistics(block).to(memory_format=layout)
     x = torch.randn(2, 6, 9, 10).contiguous(memory_format=layout)
     kept = x.clone()
     pointwise = functional.conv2d(x, block.branch_1x1.weight, block.branch_1x1.bias, stride=stride)
-    threefold = block.branch_3x3.bn(functional.conv2d(x, block.branch_3x3.conv.weight, stride=stride, padding=1))
-    expected = block.post_bn(threefold + pointwise + (x if residual else 0)).relu()
+    weight = block.branch_3x3.conv.weight
+    wide = block.branch_3x3.bn(functional.conv2d(x, weight, stride=stride, padding=kernel // 2))
+    expected = block.post_bn(wide + pointwise + (x if residual else 0)).relu()
     torch.testing.assert_close(block(x), expected)
     assert torch.equal(x, kept), "the block changed its input"
-
-
-def test_block_with_a_kernel_of_5_is_its_formula() -> None:
-    block = with_random_statistics(QARepVGG(6, 6, kernel=5))
-    x = torch.randn(2, 6, 9, 10)
-    fivefold = block.branch_3x3.bn(functional.conv2d(x, block.branch_3x3.conv.weight, padding=2))
-    torch.testing.assert_close(block(x), block.post_bn(fivefold + block.branch_1x1(x) + x).relu())
 
 
 @pytest.mark.parametrize("kernel", [3, 5])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 
 import numpy as np
 import pytest
@@ -95,12 +94,6 @@ def test_all_partners_of_a_pool_can_be_drawn() -> None:
     batches = EpochBatches(64, 8, 0)
     drawn = {batches.partner(9, draw) for draw in np.linspace(0, 1, 1000, endpoint=False)}
     assert drawn == set(range(32)) - {9}
-
-
-def test_it_can_be_sent_to_a_worker() -> None:
-    batches = EpochBatches(40, 4, 3)
-    batches.order(2)
-    assert epoch_of(pickle.loads(pickle.dumps(batches)), 2) == epoch_of(batches, 2)
 
 
 def test_without_shuffle_the_order_is_the_data_sets() -> None:

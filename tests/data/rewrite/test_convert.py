@@ -13,16 +13,6 @@ from eyas.data.rewrite.export import fresh_folder, plan_names
 from eyas.errors import UserError
 
 
-def test_images_and_boxes_arrive(tmp_path: Path) -> None:
-    root = coco_root(tmp_path / "in")
-    done = convert(root, tmp_path / "out", "yolo")
-    assert done.images == {"train": 2, "val": 2}
-    assert done.boxes == {"train": 2, "val": 1}
-    for split, index in load_splits(tmp_path / "out").items():
-        source = load_dataset(root, split)
-        assert [p.read_bytes() for p in index.files] == [p.read_bytes() for p in source.files]
-
-
 def test_names_that_clash_in_one_folder(tmp_path: Path) -> None:
     """VOC has one folder for all splits; a.jpg of train and a.jpg of val must both survive."""
     root = coco_root(tmp_path / "in")
