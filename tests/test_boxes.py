@@ -91,7 +91,6 @@ def test_nms_of_an_overlap_of_just_the_threshold_keeps_both() -> None:
 
 sides = st.integers(1, 900)
 
-
 specs = st.builds(
     InputSpec,
     height=st.sampled_from([32, 64, 96, 160]),

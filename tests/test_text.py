@@ -120,8 +120,6 @@ def test_a_missing_extra_names_the_command() -> None:
 
 
 EVIL = "x\x1b[31mred\x1b]0;title\x07\rover caf\udce9"
-
-
 SHOWN = r"x\x1b[31mred\x1b]0;title\x07\x0dover caf\udce9"
 
 

@@ -22,11 +22,7 @@ from eyas.data.rewrite.export import losses
 from eyas.errors import UserError
 
 SIZES = ((30, 40), (64, 48), (97, 211))
-
-
 NAMES = st.text("aB9 é猫'\":#-&<>{}[],%@|\\", min_size=1, max_size=12).map(str.strip).filter(bool)
-
-
 # What a format rounds a coordinate to, for an image with this longest side.
 ROUNDING = {"coco": lambda _: 1e-4, "yolo": lambda side: 1.5e-6 * side + 1e-4, "voc": lambda _: 0.5001}
 
@@ -135,20 +131,14 @@ def test_boxes_that_the_format_cannot_hold(name: str, images: Path, tmp_path: Pa
 
 JPEG = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
 
-
 ODD = [
     "a", "b", "b 2", "b 1", "b -1", "b 0", "photo train0", "photo train0.jpg", " ", "a ", " a", "\u00a0a", "a\u3000",
     "\u2028", "a\u0085b", "c:\\a", "\ufeffa", "\u200ba", ".hidden", "1", "a\nb", "a\rb", "x.xml", "x.txt", "a\\b",
     "train", "'a'", '"a"', "#a", "é", "e\u0301", "&<>", "\x01", "a" * 240, "classes", "\udce9",
 ]  # fmt: skip
 
-
 LETTERS = st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",))
-
-
 STEMS = st.one_of(st.sampled_from(ODD), st.text(LETTERS, min_size=1, max_size=5))
-
-
 FILE_NAMES = st.tuples(STEMS, st.sampled_from([".jpg", ".JPG", ".png", ""])).map("".join)
 
 

@@ -18,11 +18,7 @@ from eyas.evaluation.matching import confusion_matrix, match_predictions
 from eyas.evaluation.predictions import Predictions
 
 A = (0.0, 0.0, 100.0, 100.0)
-
-
 B = (300.0, 300.0, 400.0, 400.0)
-
-
 C = (500.0, 100.0, 600.0, 200.0)
 
 

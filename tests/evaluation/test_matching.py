@@ -12,20 +12,10 @@ from eyas.evaluation.matching import confusion_matrix, errors_per_image, greedy_
 from eyas.evaluation.predictions import Predictions
 
 CAT, DOG, BACKGROUND = 0, 1, 2
-
-
 A = (0.0, 0.0, 100.0, 100.0)
-
-
 NEAR_A = (0.0, 0.0, 100.0, 80.0)  # IoU 0.8 with A
-
-
 HALF_A = (0.0, 0.0, 100.0, 40.0)  # IoU 0.4 with A
-
-
 B = (300.0, 300.0, 400.0, 400.0)
-
-
 C = (500.0, 100.0, 600.0, 200.0)
 
 

@@ -17,8 +17,6 @@ from eyas.runtime.machine import Gpu, processor
 from eyas.types import InputSpec
 
 BOXES = np.random.default_rng(0).uniform(0, 100, (20, 4)).astype(np.float32)
-
-
 SCORES = np.sort(np.random.default_rng(1).uniform(0.1, 0.9, (20, 3)).astype(np.float32), axis=0)[::-1].copy()
 
 

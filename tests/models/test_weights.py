@@ -23,8 +23,6 @@ from eyas.models.spec import YoloNasSpec
 from eyas.models.weights import load_model, load_state, read_state, save_model, transfer
 
 IMAGES = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-
-
 PREDICTIONS = tuple(f"heads.head{level}.cls_pred.{kind}" for level in (1, 2, 3) for kind in ("weight", "bias"))
 
 

@@ -19,11 +19,7 @@ from eyas.runtime.postprocess import select
 from eyas.types import Detections, FloatArray, InputSpec, IntArray, Suppression, Thresholds
 
 CLASSES = ("cat", "dog")
-
-
 SPEC = InputSpec(64, 64, margin=4)
-
-
 HEIGHT, WIDTH = 240, 480
 
 

@@ -15,11 +15,7 @@ from eyas.data.augment.plan import Mix, Piece, Plan
 from eyas.data.loading.source import Source
 
 HEIGHT, WIDTH = 120, 160
-
-
 CANVAS = 144
-
-
 corners = st.tuples(st.integers(0, 100), st.integers(0, 70), st.integers(30, 60), st.integers(30, 50))
 
 
@@ -150,8 +146,6 @@ def test_a_cut_stays_within_image_and_room(height: int, width: int, scale: float
 
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255))
-
-
 POLICY = AugmentPolicy(scale=(0.5, 1.5), translate=0.2)
 
 

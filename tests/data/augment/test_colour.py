@@ -14,8 +14,6 @@ from eyas.data.augment.config import AugmentPolicy
 from eyas.errors import UserError
 
 IMAGE = textured(1)
-
-
 NONE = AugmentPolicy.none()
 
 

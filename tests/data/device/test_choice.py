@@ -29,11 +29,7 @@ from eyas.training.recipes import yolo_nas_coco
 from eyas.types import InputSpec
 
 CPU = torch.device("cpu")
-
-
 SPEC = InputSpec(64, 64)
-
-
 LAYOUT = Layout(SPEC, (AugmentPolicy(),))
 
 
@@ -132,8 +128,6 @@ def test_free_memory_of_a_gpu_counts_what_torch_holds_and_does_not_use(monkeypat
 
 
 NONE = AugmentPolicy.none()
-
-
 WIDE = InputSpec(64, 96)
 
 
