@@ -48,7 +48,7 @@ def test_no_format_is_refused_with_what_lies_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="The folder is empty"):
         find_format(tmp_path)
     write_jpeg(tmp_path / "cat.jpg")
-    with pytest.raises(UserError, match=r"holds cat\.jpg") as caught:
+    with pytest.raises(UserError, match=r"contains cat\.jpg") as caught:
         find_format(tmp_path)
     assert "data.yaml" in caught.value.expected
     with pytest.raises(UserError, match="There is no"):

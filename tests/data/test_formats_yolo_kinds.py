@@ -158,5 +158,5 @@ def test_one_kind_for_all_splits(tmp_path: Path) -> None:
 
 
 def test_rows_are_yolos(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="can't be used with a dataset of the format coco"):
+    with pytest.raises(UserError, match="does not apply to the format coco"):
         load_dataset(coco_root(tmp_path), "train", rows="polygon")

@@ -131,7 +131,7 @@ def test_detection_inside_a_crowd_is_neither_right_nor_wrong() -> None:
 def test_nothing_to_evaluate_on_is_refused() -> None:
     with pytest.raises(UserError, match="no images"):
         evaluate_predictions(truth_of([], 0), Predictions.empty())
-    with pytest.raises(UserError, match="None of the 4 images has a truth box"):
+    with pytest.raises(UserError, match="None of the 4 images has a usable ground-truth box"):
         evaluate_predictions(truth_of([], 4), Predictions.empty())
     with pytest.raises(UserError, match="None of the 1 images"):
         evaluate_predictions(truth_of([(0, 0, BOX)], 1, crowd=[True]), Predictions.empty())

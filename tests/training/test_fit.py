@@ -230,8 +230,8 @@ def test_images_without_a_box_are_left_out_and_counted(tiny: Recipe, shapes: Pat
     console = quiet()
     fit(recipe, tmp_path / "run", console=console)
     empty = 24 - len({one["image_id"] for one in content["annotations"]})
-    assert f"{empty} training images without a box are left out" in console.file.getvalue()  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"only .* training images have a box"):
+    assert f"{empty} training images without boxes are left out" in console.file.getvalue()  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"only .* training images have boxes"):
         fit(evolve(recipe, data={"batch_size": 24}), tmp_path / "other", console=quiet())
 
 
