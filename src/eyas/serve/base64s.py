@@ -28,8 +28,8 @@ def decode(text: str, where: str = "The image") -> bytes:
         letters = text.encode("ascii").translate(_URL_SAFE, b"\r\n\t ")
         letters += b"=" * (-len(letters) % 4)
         if letters.find(b"=", 0, len(letters) - 2) >= 0:
-            raise ValueError("padding within")
+            raise ValueError("misplaced padding")
         slices = range(0, len(letters), _SLICE)
         return b"".join([binascii.a2b_base64(letters[at : at + _SLICE], strict_mode=True) for at in slices])
     except (binascii.Error, ValueError):
-        raise ServeError("invalid", f"{where} is no base64.") from None
+        raise ServeError("invalid", f"{where} is not valid base64.") from None

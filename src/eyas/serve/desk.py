@@ -43,7 +43,9 @@ class Desk:
         if size <= AT_ONCE:
             return function(*args, **kwargs)
         if self._waiting >= self.most:
-            raise ServeError("overloaded", f"{self.most} large requests wait to be read.", retry_after=1.0)
+            raise ServeError(
+                "overloaded", f"{self.most} large requests are already waiting to be read.", retry_after=1.0
+            )
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()

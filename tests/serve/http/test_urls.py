@@ -94,13 +94,13 @@ def test_a_image_is_fetched_also_behind_a_redirect(tmp_path: Path) -> None:
         (b"HTTP/1.1 404 No\r\n\r\n", "status 404"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", "more than 1000"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2000, "more than 1000"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nabc", "too early"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nabc", "ended early"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "encoding"),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nx", "encoding"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000, "too many headers"),
-        (b"SSH-2.0\r\n\r\n", "something else"),
-        (b"HTTP/1.1 2", "Nothing could be fetched"),
-        (b"", "Nothing could be fetched"),
+        (b"SSH-2.0\r\n\r\n", "something other"),
+        (b"HTTP/1.1 2", "could not be fetched"),
+        (b"", "could not be fetched"),
     ],
 )
 def test_an_answer_that_is_none_is_refused(tmp_path: Path, head: bytes, message: str) -> None:

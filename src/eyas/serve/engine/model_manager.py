@@ -58,7 +58,7 @@ class Keeper:
             ServeError: there is no such version, the name is taken by another bundle, or it can't be loaded.
         """
         if not name or len(name) > 200 or "/" in name or not name.isprintable():
-            raise ServeError("invalid", "A model's name is 1 to 200 printable characters without a slash.")
+            raise ServeError("invalid", "A model name has 1 to 200 printable characters and no slash.")
         found = self._known(name, version) if bundle is None else self._new(name, version, bundle)
         if found.state != "ready":
             await self._begin(found)
@@ -81,7 +81,7 @@ class Keeper:
         if found is not None and found.state in ("loading", "ready", "draining"):
             if found.bundle.resolve() == bundle.resolve():
                 return found
-            raise ServeError("invalid", f"Version {key.version} of '{name}' is another bundle; use a new version.")
+            raise ServeError("invalid", f"Version {key.version} of '{name}' is a different bundle; use a new version.")
         found = Version(key, bundle)
         self._table.add(found)
         return found
@@ -208,8 +208,8 @@ class Keeper:
         async with version.lock:
             if version.open or version.state != "ready":
                 return
-            self._table.set(version, "unloaded", "unloaded for want of memory", on_demand=True)
-            LOG.info("%s is unloaded for want of memory", version.id)
+            self._table.set(version, "unloaded", "unloaded to free memory", on_demand=True)
+            LOG.info("%s is unloaded to free memory", version.id)
             await self._stop(version, self._settings.stop_seconds)
 
     async def _stop(self, version: Version, grace: float) -> None:
@@ -246,7 +246,7 @@ class Keeper:
             now, Signal(crew.wanted, max(crew.wanted - crew.running, 0), demand, stats.queue_delay)
         )
         if wanted != crew.wanted:
-            LOG.info("%s: %d worker(s) in place of %d", version.id, wanted, crew.wanted)
+            LOG.info("%s: now %d worker(s), was %d", version.id, wanted, crew.wanted)
             crew.resize(wanted)
 
     async def _make_room(self, kept: Version | None = None) -> None:

@@ -145,7 +145,7 @@ def unknown(name: str, version: str, known: Iterable[ModelKey]) -> ServeError:
     """
     names = dict.fromkeys(key.name for key in known)
     if not name:
-        return ServeError("not_found", "No model was named.")
+        return ServeError("not_found", "No model is named.")
     if name not in names:
         return ServeError("not_found", f"There is no model '{name[:100]}'{suggest(name[:100], names)}.")
     what = f"alias '{version[1:100]}'" if version.startswith("@") else f"version '{version[:100]}'" * bool(version)

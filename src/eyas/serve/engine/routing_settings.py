@@ -27,9 +27,9 @@ def read_routes(path: Path) -> dict[str, Split]:
     try:
         document = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"The file of routes can't be read: {error}.", where=str(path)) from None
+        raise UserError(f"The routes file can't be read: {error}.", where=str(path)) from None
     if not isinstance(document, dict) or not all(isinstance(each, dict) for each in document.values()):
-        raise UserError("The file of routes is no object of objects.", where=str(path), expected='{"MODEL": {...}}')
+        raise UserError("The routes file is not an object of objects.", where=str(path), expected='{"MODEL": {...}}')
     return {name: _split(fields, f"{path}: {name}") for name, fields in document.items()}
 
 
@@ -67,7 +67,9 @@ def _weights_of(text: str, where: str) -> dict[str, float]:
         try:
             found[_reference(reference, where)] = float(number)
         except ValueError:
-            raise UserError(f"'{part}' is no share.", expected="@champion=9,@challenger=1", where=where) from None
+            raise UserError(
+                f"'{part}' is not a valid share.", expected="@champion=9,@challenger=1", where=where
+            ) from None
     return _checked(found, where)
 
 
@@ -81,7 +83,7 @@ def _split(fields: Mapping[str, Any], where: str) -> Split:
     weights, shadows = fields.get("weights", {}), fields.get("shadows", [])
     numbers = isinstance(weights, dict) and all(type(each) in (int, float) for each in weights.values())
     if not numbers or not isinstance(shadows, list):
-        raise UserError("The weights are an object of numbers, the shadows a list.", where=where)
+        raise UserError("The weights must be an object of numbers, the shadows a list.", where=where)
     return Split(
         weights=_checked({_reference(each, where): float(weight) for each, weight in weights.items()}, where),
         sticky=_header(fields.get("sticky", ""), where),
@@ -93,19 +95,19 @@ def _split(fields: Mapping[str, Any], where: str) -> Split:
 def _checked(weights: dict[str, float], where: str) -> dict[str, float]:
     """Return the weights if they can be shared out by."""
     if not all(0 <= each < math.inf for each in weights.values()) or (weights and not sum(weights.values()) > 0):
-        raise UserError("The weights are numbers from 0, and not all 0.", where=where)
+        raise UserError("The weights must be numbers, at least 0 and not all 0.", where=where)
     return weights
 
 
 def _reference(text: Any, where: str) -> str:
     """Return a version or an "@alias"."""
     if not isinstance(text, str) or not _REFERENCE.fullmatch(text):
-        raise UserError(f"'{text}' is no version.", expected="@alias, or a number", where=where)
+        raise UserError(f"'{text}' is not a version.", expected="@alias, or a number", where=where)
     return text
 
 
 def _header(text: Any, where: str) -> str:
     """Return a header's name in lower case, "" for none."""
     if not isinstance(text, str) or (text and not _HEADER.fullmatch(text)):
-        raise UserError(f"'{text}' is no header's name.", where=where)
+        raise UserError(f"'{text}' is not a valid header name.", where=where)
     return text.lower()

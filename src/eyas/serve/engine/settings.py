@@ -72,4 +72,4 @@ class EngineSettings:
             if not bound <= vars(self)[name] < math.inf:
                 raise UserError(f"{name} is {vars(self)[name]}.", expected=f"at least {bound:g}", where=name)
         if self.reserve > 0.9:
-            raise UserError(f"reserve is {self.reserve}.", expected="a share of the goal, 0 to 0.9", where="reserve")
+            raise UserError(f"reserve is {self.reserve}.", expected="a fraction of the goal, 0 to 0.9", where="reserve")

@@ -169,7 +169,7 @@ def _choices(rows: object, cores: int) -> list[Choice]:
         ValueError: they make no sense.
     """
     if not isinstance(rows, list):
-        raise ValueError("no list")
+        raise ValueError("not a list")
     found = [Choice(row["workers"], row["threads"], float(row["rate"]), float(row["seconds"])) for row in rows]
     ways = candidates(cores)
     for each in found:

@@ -71,7 +71,7 @@ class Arrivals:
             self._reading.pop(task, None)
             self._next()
         if data is grpc.aio.EOF:
-            raise ServeError("invalid", "The call has no message, or not all of it.")
+            raise ServeError("invalid", "The call has no message, or an incomplete one.")
         return bytes(data)
 
     async def _turn(self) -> None:
@@ -103,7 +103,7 @@ class Arrivals:
         if len(self._waiting) >= self._most:
             oldest, since = next(iter(self._waiting.items()))
             if now - since < PATIENCE:
-                raise ServeError("overloaded", f"{self._most} calls began in this moment.", retry_after=1.0)
+                raise ServeError("overloaded", f"{self._most} calls started at the same moment.", retry_after=1.0)
             self._end(oldest)
         self._waiting[task] = now
         if self._timer is None:

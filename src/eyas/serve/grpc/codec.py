@@ -70,7 +70,7 @@ def parse_request(message: pb.ModelInferRequest, images: int = MAX_ITEMS) -> Inf
     outputs = []
     for output in message.outputs:
         if "classification" in output.parameters:
-            raise ServeError("invalid", "The classification extension makes no sense for a detector.")
+            raise ServeError("invalid", "The classification extension does not apply to a detector.")
         outputs.append(RequestedOutput(output.name, binary=True))
     return InferRequest(message.id, inputs, tuple(outputs), _parameters(message.parameters), binary=True)
 
@@ -80,7 +80,7 @@ def _tensor(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, ima
     check_datatype(entry.datatype, name)
     shape = check_shape(entry.shape[: MAX_RANK + 1], name)
     if any(key.startswith("shared_memory") for key in entry.parameters):
-        raise ServeError("invalid", "Shared memory is not served.")
+        raise ServeError("invalid", "Shared memory is not supported.")
     fields = {field.name for field, _ in entry.contents.ListFields()}
     if raw is not None:
         if fields:
@@ -88,7 +88,7 @@ def _tensor(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, ima
         return from_raw(name, entry.datatype, shape, raw, most=images)
     wanted = _CONTENTS.get(entry.datatype)
     if fields - {wanted} or wanted is None:
-        raise ServeError("invalid", f"The contents of {quoted(name)} are not those of {entry.datatype}.")
+        raise ServeError("invalid", f"The contents of {quoted(name)} do not have the type {entry.datatype}.")
     return from_values(name, entry.datatype, shape, _values(entry.contents, wanted), most=images)
 
 

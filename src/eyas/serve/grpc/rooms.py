@@ -77,7 +77,7 @@ class Room:
         return True
 
     def _full(self) -> ServeError:
-        words = f"{self._most} {self._what} are under way: as many as there may be."
+        words = f"{self._most} {self._what} are in flight, the maximum."
         return ServeError("overloaded", words, retry_after=1.0)
 
     def _give_back(self, _context: Any) -> None:

@@ -120,7 +120,7 @@ class Inference:
                     return
                 waiting.put_nowait(asyncio.ensure_future(self._streamed(message, context, stream, held)))
         except TimeoutError:
-            raise ServeError("deadline", "No request came on the stream for too long.") from None
+            raise ServeError("deadline", "No request arrived on the stream for too long.") from None
         finally:
             waiting.put_nowait(None)
 
@@ -186,7 +186,7 @@ class Repository:
 def _version(parameters: Any) -> str:
     unknown = sorted(set(parameters) - {"version", "unload_dependents"})
     if unknown:
-        raise ServeError("invalid", f"The parameter {unknown[0][:64]!a} is not served: name a version only.")
+        raise ServeError("invalid", f"The parameter {unknown[0][:64]!a} is not supported: give only a version.")
     return str(parameters["version"].string_param) if "version" in parameters else ""
 
 

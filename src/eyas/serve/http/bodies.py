@@ -78,7 +78,9 @@ async def json_body(http: Http, limits: Limits) -> bytes:
     async for part in http.stream():
         size += len(part)
         if size > limits.json:
-            raise ServeError("too_large", f"JSON may have {limits.json} bytes; raw and multipart bodies may have more.")
+            raise ServeError(
+                "too_large", f"JSON bodies may have {limits.json} bytes; raw and multipart bodies may be larger."
+            )
         parts.append(part)
     return b"".join(parts)
 
@@ -94,7 +96,7 @@ def _merged(query: Mapping[str, Any], fields: Mapping[str, Any], annotate: bool)
     """Return what query and body ask together; a field in both is refused."""
     twice = sorted(set(query) & set(fields))
     if twice:
-        raise ServeError("invalid", f"'{twice[0]}' is given in the query and in the body.")
+        raise ServeError("invalid", f"'{twice[0]}' is given in both the query and the body.")
     return asked({**query, **fields}, annotate)
 
 
@@ -137,7 +139,7 @@ async def _fetched(given: _Given, limits: Limits, fetch: Fetcher | None, many: b
         except ServeError as error:
             _refuse_alone(error, number, many, images, refused)
         if sum(map(len, images)) > limits.body:
-            raise ServeError("too_large", f"The URLs' images have more than {limits.body} bytes together.")
+            raise ServeError("too_large", f"The images at the URLs have more than {limits.body} bytes together.")
     return Body(tuple(images), given.body.asked, refused)
 
 
@@ -162,5 +164,5 @@ def _from_form(
         raise ServeError("invalid", f"A field of the multipart body has more than {FORM_FIELD} bytes.")
     fields = once([(name, content.decode("utf-8", "replace")) for name, content in pairs])
     if not images:
-        raise ServeError("invalid", "There is no file among the parts of the multipart body.")
+        raise ServeError("invalid", "The multipart body has no file part.")
     return Body(images, _merged(query, fields, annotate))

@@ -55,7 +55,7 @@ class Detect:
         body = await bodies.json_body(http, self.service.limits)
         request_id, content = await self.service.desk.read(len(body), read_feedback, body)
         if self.service.events is None:
-            raise ServeError("not_found", "This server keeps no event log that feedback could go to.")
+            raise ServeError("not_found", "This server has no event log to store feedback in.")
         known = self.service.events.feedback(request_id, content)
         return reply({"id": request_id, "known": known}, 202)
 

@@ -43,7 +43,7 @@ async def while_connected(receive: Receive, work: Coroutine[None, None, T]) -> T
         if not gone:
             raise
         task.uncancel()
-        raise ServeError("cancelled", "The client went away.") from None
+        raise ServeError("cancelled", "The client disconnected.") from None
     finally:
         timer.cancel()
         for each in watches:

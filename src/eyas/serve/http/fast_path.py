@@ -64,7 +64,7 @@ async def body_of(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ServeError("cancelled", "The client went away.")
+            raise ServeError("cancelled", "The client disconnected.")
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)

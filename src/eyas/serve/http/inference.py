@@ -122,7 +122,7 @@ class Repository:
         try:
             check_alias(alias)
         except UserError as error:
-            words = f"{quoted(alias)} can't be an alias; expected: {error.expected}."
+            words = f"{quoted(alias)} is not a valid alias; expected: {error.expected}."
             raise ServeError("invalid", words) from None
         self.service.engine.alias(model, alias, version)
         return reply({"name": model, "alias": alias, "version": version})
@@ -138,8 +138,8 @@ class Repository:
             raise ServeError("invalid", "'parameters' must be an object.")
         unknown = sorted(set(given) - {"version", "unload_dependents"})
         if unknown:
-            raise ServeError("invalid", f"The parameter {unknown[0][:64]!a} is not served: name a version only.")
+            raise ServeError("invalid", f"The parameter {unknown[0][:64]!a} is not supported: give only a version.")
         version = given.get("version", "")
         if not isinstance(version, str):
-            raise ServeError("invalid", "'version' must be a text.")
+            raise ServeError("invalid", "'version' must be text.")
         return version

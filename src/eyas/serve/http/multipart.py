@@ -40,7 +40,7 @@ def split(body: bytes, content_type: str, most: int) -> list[Part]:
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not 0 < len(boundary) <= 200:
-        raise ServeError("invalid", "The multipart body has no boundary, or too long a one.")
+        raise ServeError("invalid", "The multipart body has no boundary, or one that is too long.")
     mark = b"\r\n--" + boundary
     malformed = ServeError("invalid", "The multipart body is malformed.")
     at = -2 if body.startswith(mark[2:]) else _find(body, mark, 0)  # what comes before the first one is nobody's
@@ -73,7 +73,7 @@ def _read(body: bytes, start: int, end: int) -> Part:
     """Return the part between the ends of its boundaries' lines: headers, an empty line, content."""
     blank = body.find(b"\r\n\r\n", start, min(end, start + HEADER))
     if blank < 0:
-        raise ServeError("invalid", "The headers of a part of the multipart body do not end, or are too long.")
+        raise ServeError("invalid", "The headers of a part of the multipart body are incomplete or too long.")
     return _part(body[start + 2 : blank], body[blank + 4 : end])
 
 

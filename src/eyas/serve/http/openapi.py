@@ -24,14 +24,14 @@ def document(limits: Limits) -> Schema:
         "info": {
             "title": "Eyas",
             "version": version("eyas"),
-            "description": "Object detection. The addresses below /v2 are the Open Inference Protocol's.",
+            "description": "Object detection. The paths below /v2 follow the Open Inference Protocol.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
             **_detect_paths(limits),
             **_inference_paths(),
             **_probe_paths(),
-            "/v1/models": {"get": _operation("List the versions that are served", "models", {"200": _json("Models")})},
+            "/v1/models": {"get": _operation("List the served versions", "models", {"200": _json("Models")})},
             "/openapi.json": {"get": _operation("This document", "openapi", {"200": _json()})},
             "/": {"get": _operation("A page to try an image", "page", {"200": _content("text/html")})},
             "/metrics": {"get": _operation("Prometheus metrics", "metrics", {"200": _content("text/plain")})},
@@ -72,15 +72,15 @@ def _content(kind: str) -> Schema:
 def _detect_paths(limits: Limits) -> Schema:
     binary = {"schema": {"type": "string", "format": "binary"}}
     raw = dict.fromkeys(("image/jpeg", "image/png", "image/webp"), binary)
-    one = _operation("Detect on one image", "detect", {"200": _json("Image")}, _REFUSALS)
+    one = _operation("Detect objects in an image", "detect", {"200": _json("Image")}, _REFUSALS)
     one["responses"]["200"]["content"]["image/jpeg"] = binary
     one["requestBody"] = _body({**raw, **_json("ImageBody")["content"], **_json_as_form("ImageForm")})
-    many = _operation("Detect on several images", "detect_batch", {"200": _json("Images")}, _REFUSALS)
+    many = _operation("Detect objects in several images", "detect_batch", {"200": _json("Images")}, _REFUSALS)
     many["requestBody"] = _body({**_json("ImagesBody")["content"], **_json_as_form("ImagesForm")})
     for operation in (one, many):
         operation["parameters"] = _query(limits)
     feedback = _operation(
-        "Say what was right or wrong about an answer", "feedback", {"202": _json("FeedbackAnswer")}, _REFUSALS
+        "Report whether an answer was right or wrong", "feedback", {"202": _json("FeedbackAnswer")}, _REFUSALS
     )
     feedback["requestBody"] = _body(_json("Feedback")["content"])
     return {
@@ -100,7 +100,10 @@ def _json_as_form(name: str) -> Schema:
 
 def _query(limits: Limits) -> list[Schema]:
     fields = {name: schema for name, schema in _asked(limits).items() if name != "classes"}
-    fields["classes"] = {"type": "string", "description": "names of the only classes wanted, commas between them"}
+    fields["classes"] = {
+        "type": "string",
+        "description": "names of the classes to report, comma-separated (default: all)",
+    }
     return [{"name": name, "in": "query", "schema": schema} for name, schema in fields.items()]
 
 
@@ -108,10 +111,10 @@ def _asked(limits: Limits) -> Schema:
     """Return the fields that query, JSON and form share."""
     share = {"type": "number", "minimum": 0, "maximum": 1}
     return {
-        "model": {"type": "string", "description": "the model's name; the default one without it"},
-        "version": {"type": "string", "description": "a version, or an alias as @champion"},
-        "conf": {**share, "description": "least score"},
-        "iou": {**share, "description": "overlap above which the weaker box of a class is dropped"},
+        "model": {"type": "string", "description": "the model name (default: the default model)"},
+        "version": {"type": "string", "description": "a version, or an alias such as @champion"},
+        "conf": {**share, "description": "minimum score"},
+        "iou": {**share, "description": "IoU above which the lower-scoring box of a class is dropped"},
         "suppression": {"type": "string", "enum": list(get_args(Suppression))},
         "classes": {"type": "array", "items": {"type": "string"}},
         "max_detections": {"type": "integer", "minimum": 1, "maximum": limits.detections},
@@ -121,7 +124,7 @@ def _asked(limits: Limits) -> Schema:
 
 
 def _inference_paths() -> Schema:
-    paths: Schema = {"/v2": {"get": _operation("The server", "server_metadata", {"200": _json("Server")})}}
+    paths: Schema = {"/v2": {"get": _operation("Server metadata", "server_metadata", {"200": _json("Server")})}}
     for prefix, suffix, names in (
         ("/v2/models/{model}", "", ("model",)),
         ("/v2/models/{model}/versions/{version}", "_version", ("model", "version")),
@@ -129,9 +132,15 @@ def _inference_paths() -> Schema:
         parameters = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
         known = (400, 401, 403, 404, 500)
         operations = {
-            "": ("get", "A model's tensors", "model_metadata", {"200": _json("Model")}, known),
-            "/ready": ("get", "Whether a model takes requests", "model_ready", _ready("ModelReady"), known),
-            "/infer": ("post", "Detect on a tensor of images", "infer", {"200": _json("InferAnswer")}, _REFUSALS),
+            "": ("get", "Model metadata: its tensors", "model_metadata", {"200": _json("Model")}, known),
+            "/ready": ("get", "Whether the model accepts requests", "model_ready", _ready("ModelReady"), known),
+            "/infer": (
+                "post",
+                "Detect objects in a tensor of images",
+                "infer",
+                {"200": _json("InferAnswer")},
+                _REFUSALS,
+            ),
         }
         for path, (method, summary, name, responses, refusals) in operations.items():
             operation = _operation(summary, name + suffix, responses, refusals)
@@ -146,10 +155,10 @@ def _inference_paths() -> Schema:
 def _probe_paths() -> Schema:
     live = {"200": _json("Live")}
     return {
-        "/livez": {"get": _operation("Whether the server answers", "livez", live)},
-        "/v2/health/live": {"get": _operation("Whether the server answers", "server_live", live)},
-        "/readyz": {"get": _operation("Whether requests are welcome", "readyz", _ready("Ready"))},
-        "/v2/health/ready": {"get": _operation("Whether requests are welcome", "server_ready", _ready("Ready"))},
+        "/livez": {"get": _operation("Whether the server is alive", "livez", live)},
+        "/v2/health/live": {"get": _operation("Whether the server is alive", "server_live", live)},
+        "/readyz": {"get": _operation("Whether the server accepts requests", "readyz", _ready("Ready"))},
+        "/v2/health/ready": {"get": _operation("Whether the server accepts requests", "server_ready", _ready("Ready"))},
     }
 
 
@@ -194,7 +203,7 @@ def _schemas(limits: Limits) -> Schema:
             **head,
             images={
                 "type": "array",
-                "description": "one for each image, in order: its detections, or why it has none",
+                "description": "one entry per image, in order: its detections, or an error",
                 "items": {"anyOf": [_object([*found], **found), {"$ref": "#/components/schemas/Refusal"}]},
             },
         ),

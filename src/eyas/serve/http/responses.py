@@ -88,13 +88,13 @@ async def on_http_error(_request: Http, error: Exception) -> Response:
     """Answer what Starlette refuses: unknown paths, wrong methods, broken multipart bodies."""
     assert isinstance(error, HTTPException)
     kind = _KINDS.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
-    words = {"not_found": "There is nothing at this address.", "method": "This address has no such method."}
+    words = {"not_found": "There is nothing at this address.", "method": "This address does not support the method."}
     return refusal(ServeError(kind, words.get(kind, str(error.detail))), error.headers)
 
 
 async def on_disconnect(_request: Http, _error: Exception) -> Response:
     """Answer a client that went away while it sent its request; nobody reads it, and it is no fault of ours."""
-    return refusal(ServeError("cancelled", "The client went away."))
+    return refusal(ServeError("cancelled", "The client disconnected."))
 
 
 async def on_crash(_request: Http, _error: Exception) -> Response:

@@ -72,13 +72,13 @@ class Stream:
         number = 0
         while not sender.done():
             if self.service.phase.draining:
-                await socket.close(AWAY, "The server is going away.")
+                await socket.close(AWAY, "The server is shutting down.")
                 return
             try:
                 async with asyncio.timeout(self.service.limits.idle_seconds):
                     message = await self.service.phase.unless_draining(socket.receive())
             except TimeoutError:
-                await socket.close(POLICY, "No frame came for too long.")
+                await socket.close(POLICY, "No frame arrived for too long.")
                 return
             if message is None:
                 continue
@@ -86,7 +86,7 @@ class Stream:
                 return
             frame = message.get("bytes")
             if not frame:
-                await socket.close(BAD_DATA, "A frame is a binary message: a JPEG, PNG or WebP file.")
+                await socket.close(BAD_DATA, "A frame must be a binary message: a JPEG, PNG or WebP file.")
                 return
             if len(frame) > self.service.limits.body:
                 await socket.close(TOO_BIG, "The frame is too large.")

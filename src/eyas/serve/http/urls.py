@@ -71,7 +71,7 @@ async def fetch(url: str, settings: UrlSettings) -> bytes:
     except TimeoutError:
         raise ServeError("invalid", "The URL did not answer in time.") from None
     except (OSError, EOFError, ValueError) as error:
-        raise ServeError("invalid", "Nothing could be fetched from the URL.") from error
+        raise ServeError("invalid", "The URL could not be fetched.") from error
     if status != 200:
         raise ServeError("invalid", f"The URL answered with status {status}.")
     return body
@@ -89,9 +89,9 @@ def checked(url: str, settings: UrlSettings) -> SplitResult:
         raise ServeError("forbidden", "Only https URLs are fetched.")
     last = host.rstrip(".").rpartition(".")[2]
     if ":" not in host and re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last) and not _DOTTED.fullmatch(host):
-        raise ServeError("forbidden", "An address is written as four decimal numbers with dots between them.")
+        raise ServeError("forbidden", "An IP address must be four decimal numbers separated by dots.")
     if parts.username is not None or parts.password is not None or port not in settings.ports:
-        raise ServeError("forbidden", "A URL with a name, a password or another port is not fetched.")
+        raise ServeError("forbidden", "URLs with a user name, a password or another port are not fetched.")
     return parts
 
 
@@ -102,7 +102,7 @@ async def _get(url: str, settings: UrlSettings) -> tuple[int, str, bytes]:
     try:
         addresses = await settings.resolve(host, port)
     except OSError:
-        raise ServeError("invalid", "The URL's host is not known.") from None
+        raise ServeError("invalid", "The URL's host is unknown.") from None
     if not addresses or not all(map(settings.public, addresses)):
         raise ServeError("forbidden", "The URL leads to an address that is not public.")
     reader, writer = await asyncio.open_connection(
@@ -134,14 +134,14 @@ async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
         headers[name.strip().lower()] = value.strip()
     words = lines[0].split(" ")
     if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
-        raise ServeError("invalid", "The URL answered with something else than HTTP.")
+        raise ServeError("invalid", "The URL answered with something other than HTTP.")
     return int(words[1]), headers
 
 
 async def _body(reader: asyncio.StreamReader, headers: dict[str, str], settings: UrlSettings) -> bytes:
     """Return the body up to the end of the connection; too much of it is refused as soon as that is known."""
     if "transfer-encoding" in headers or headers.get("content-encoding", "identity") != "identity":
-        raise ServeError("invalid", "The URL answered in an encoding that was not asked for.")
+        raise ServeError("invalid", "The URL answered in an encoding that was not requested.")
     announced = headers.get("content-length", "")
     if announced and (not announced.isdecimal() or int(announced[:18]) > settings.size):
         raise ServeError("too_large", f"The URL's image has more than {settings.size} bytes.")
@@ -152,5 +152,5 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str], settings:
             raise ServeError("too_large", f"The URL's image has more than {settings.size} bytes.")
         parts.append(part)
     if announced and size != int(announced[:18]):
-        raise ServeError("invalid", "The URL's image ended too early.")
+        raise ServeError("invalid", "The download from the URL ended early.")
     return b"".join(parts)

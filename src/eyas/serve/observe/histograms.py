@@ -86,13 +86,13 @@ class Tally(Collector):
     def collect(self) -> Iterator[Metric]:
         """Count what waits and yield all."""
         self._count()
-        total = HistogramMetricFamily("eyas_request_seconds", "From arrival to the answer", labels=_NAMES)
+        total = HistogramMetricFamily("eyas_request_seconds", "Time from arrival to answer", labels=_NAMES)
         stage = HistogramMetricFamily(
             "eyas_stage_seconds", "Time in each stage of a request", labels=(*_NAMES, "stage")
         )
-        batch = HistogramMetricFamily("eyas_batch_images", "Images that shared a batch", labels=_NAMES)
+        batch = HistogramMetricFamily("eyas_batch_images", "Images per batch", labels=_NAMES)
         scores = HistogramMetricFamily("eyas_confidence", "Scores of detections", labels=_NAMES)
-        images = CounterMetricFamily("eyas_images", "Images that were answered", labels=_NAMES)
+        images = CounterMetricFamily("eyas_images", "Images answered", labels=_NAMES)
         busy = CounterMetricFamily("eyas_busy_seconds", "Worker time; its rate is the utilisation", labels=_NAMES)
         found = CounterMetricFamily("eyas_detections", "Detections by class", labels=(*_NAMES, "class"))
         for key, version in self._versions.items():

@@ -37,13 +37,16 @@ class Metrics:
         self.ready: Callable[[], bool] = engine.ready
         self.outcomes: Count[tuple[str, str, str]] = Count()
         self._refused = Counter(
-            "eyas_images_refused", "Images refused alone, in an answer for others", (*names, "kind"), registry=r
+            "eyas_images_refused",
+            "Images rejected individually in otherwise answered requests",
+            (*names, "kind"),
+            registry=r,
         )
         self._odd = Counter(
             "eyas_nonfinite_detections", "Detections dropped for NaN or infinite values", names, registry=r
         )
         self._shadows = Counter(
-            "eyas_shadow_requests", "Copies of requests by version and outcome", (*names, "outcome"), registry=r
+            "eyas_shadow_requests", "Shadow copies of requests by version and outcome", (*names, "outcome"), registry=r
         )
         self.events_dropped = Counter("eyas_events_dropped", "Events that could not be written", registry=r)
         self._tally = Tally()
@@ -90,13 +93,13 @@ class _Requests(Collector):
         """Yield both."""
         requests = CounterMetricFamily(
             "eyas_requests",
-            "Requests by protocol and outcome: ok, partial (some images were refused), or why not",
+            "Requests by protocol and outcome: ok, partial (some images were rejected), or the reason",
             labels=("protocol", "model", "outcome"),
         )
         for labels, count in self._metrics.outcomes.items():
             requests.add_metric(labels, count)
         yield requests
-        in_flight = GaugeMetricFamily("eyas_requests_in_flight", "Requests that wait for their answer")
+        in_flight = GaugeMetricFamily("eyas_requests_in_flight", "Requests waiting for an answer")
         in_flight.add_metric((), self._metrics.in_flight)
         yield in_flight
 
@@ -110,11 +113,11 @@ class _Models(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges."""
         names = ("model", "version")
-        ready = GaugeMetricFamily("eyas_ready", "Whether new requests are welcome")
+        ready = GaugeMetricFamily("eyas_ready", "Whether new requests are accepted")
         ready.add_metric((), float(self._welcome()))
         yield ready
         state = GaugeMetricFamily("eyas_model_ready", "Whether the version is ready", labels=names)
-        memory = GaugeMetricFamily("eyas_model_memory_bytes", "What its workers hold", labels=names)
+        memory = GaugeMetricFamily("eyas_model_memory_bytes", "Memory held by its workers", labels=names)
         for each in self._engine.models()[:MAX_MODELS]:
             state.add_metric((each.key.name, each.key.version), float(each.state == "ready"))
             memory.add_metric((each.key.name, each.key.version), float(each.memory))

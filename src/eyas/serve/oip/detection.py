@@ -95,7 +95,7 @@ def parameters(given: Mapping[str, Parameter]) -> dict[str, Parameter]:
         if isinstance(value, bool) or not isinstance(value, allowed):
             raise ServeError("invalid", f"The parameter '{name}' has the wrong type.")
         if name == "timeout" and not 0 <= float(value) <= 1e15:
-            raise ServeError("invalid", "The timeout is out of range: it counts microseconds.")
+            raise ServeError("invalid", "The timeout is out of range; it is in microseconds.")
         found[name] = value
     return found
 
@@ -123,7 +123,7 @@ def suppression(text: str) -> Suppression:
     for known in get_args(Suppression):
         if text == known:
             return known  # type: ignore[no-any-return]
-    raise ServeError("invalid", "suppression is one of " + ", ".join(get_args(Suppression)) + ".")
+    raise ServeError("invalid", "suppression must be one of " + ", ".join(get_args(Suppression)) + ".")
 
 
 def class_names(text: str) -> tuple[str, ...] | None:
@@ -139,12 +139,12 @@ def images(inputs: tuple[Tensor, ...], most: int) -> tuple[bytes | UInt8Array, .
     tensor = inputs[0]
     if tensor.datatype == BYTES:
         if len(tensor.shape) not in (1, 2) or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
-            raise ServeError("invalid", f"'{IMAGES}' of BYTES has the shape [N], a file each.")
+            raise ServeError("invalid", f"'{IMAGES}' of type BYTES must have the shape [N], one file each.")
         return tensor.items
     if tensor.datatype != "UINT8" or tensor.array is None:
-        raise ServeError("invalid", f"'{IMAGES}' is UINT8 or BYTES, not {tensor.datatype}.")
+        raise ServeError("invalid", f"'{IMAGES}' must be UINT8 or BYTES, not {tensor.datatype}.")
     if len(tensor.shape) != 4 or tensor.shape[3] != 3 or 0 in tensor.shape:
-        raise ServeError("invalid", f"'{IMAGES}' of UINT8 has the shape [N, height, width, 3].")
+        raise ServeError("invalid", f"'{IMAGES}' of type UINT8 must have the shape [N, height, width, 3].")
     if tensor.shape[0] > most:
         raise ServeError("too_large", f"{tensor.shape[0]} images in a request; at most {most} are allowed.")
     return tuple(tensor.array)

@@ -126,7 +126,7 @@ def _tensor(entry: _Input, rest: memoryview, images: int) -> Tensor:
             raise ServeError("invalid", f"The input {quoted(name)} has both JSON data and raw bytes.")
         return from_raw(name, datatype, shape, rest[:size], most=images)
     if not data.startswith(b"["):
-        raise ServeError("invalid", f"The input {quoted(name)} has no data: a list, or raw bytes behind the JSON.")
+        raise ServeError("invalid", f"The input {quoted(name)} has no data: give a list, or raw bytes after the JSON.")
     if datatype == BYTES:
         return from_values(name, datatype, shape, _files(data, name), most=images)
     return from_text(name, datatype, shape, data)
@@ -136,7 +136,9 @@ def _raw_size(entry: _Input, left: int) -> int | None:
     """Return how many raw bytes the input announces, None where it announces none."""
     size = entry.parameters.get("binary_data_size")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= left):
-        raise ServeError("invalid", f"The input {quoted(entry.name)} announces more or fewer raw bytes than were sent.")
+        raise ServeError(
+            "invalid", f"The input {quoted(entry.name)} declares a different number of raw bytes than were sent."
+        )
     return size
 
 
@@ -145,7 +147,7 @@ def _files(data: bytes, name: str) -> list[bytes]:
     try:
         texts = msgspec.json.decode(data, type=list[str | tuple[str]])
     except (msgspec.DecodeError, ValueError):
-        raise ServeError("invalid", f"The data of {quoted(name)} must be base64 texts, a file each.") from None
+        raise ServeError("invalid", f"The data of {quoted(name)} must be base64 strings, one file each.") from None
     where = f"An item of {quoted(name)}"
     return [base64s.decode(text if isinstance(text, str) else text[0], where) for text in texts]
 
@@ -154,7 +156,7 @@ def _outputs(request: _Request, binary: bool) -> tuple[RequestedOutput, ...]:
     found = []
     for entry in request.outputs or ():
         if entry.parameters.get("classification"):
-            raise ServeError("invalid", "The classification extension makes no sense for a detector.")
+            raise ServeError("invalid", "The classification extension does not apply to a detector.")
         found.append(RequestedOutput(entry.name, bool(entry.parameters.get("binary_data", binary))))
     return tuple(found)
 

@@ -97,9 +97,9 @@ def check_shape(shape: Sequence[Any], name: str) -> tuple[int, ...]:
     if len(shape) > MAX_RANK:
         raise ServeError("invalid", f"The tensor {quoted(name)} has {len(shape)} dimensions.")
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in shape):
-        raise ServeError("invalid", f"The shape of {quoted(name)} must hold sizes, 0 or more.")
+        raise ServeError("invalid", f"The shape of {quoted(name)} must consist of sizes, at least 0.")
     if math.prod(size for size in shape if size) > MAX_SIZE:
-        raise ServeError("invalid", f"The shape of {quoted(name)} asks for more than a request can hold.")
+        raise ServeError("invalid", f"The shape of {quoted(name)} exceeds what a request can hold.")
     return tuple(shape)
 
 
@@ -130,7 +130,7 @@ def from_raw(
     kind = DATATYPES[datatype]
     if len(data) != count * kind.itemsize:
         raise ServeError(
-            "invalid", f"The tensor {quoted(name)} has {len(data)} bytes; its shape asks for {count * kind.itemsize}."
+            "invalid", f"The tensor {quoted(name)} has {len(data)} bytes; its shape requires {count * kind.itemsize}."
         )
     return Tensor(name, datatype, shape, np.frombuffer(data, kind).reshape(shape))
 
@@ -143,7 +143,7 @@ def split_bytes(data: bytes | memoryview, name: str, count: int) -> tuple[bytes,
     while at < end and len(items) < count:
         size = int.from_bytes(view[at : at + 4], "little")
         if at + 4 > end or at + 4 + size > end:
-            raise ServeError("invalid", f"An item of {quoted(name)} is said to be longer than what was sent.")
+            raise ServeError("invalid", f"An item of {quoted(name)} is longer than the data sent.")
         items.append(bytes(view[at + 4 : at + 4 + size]))
         at += 4 + size
     if at < end:
@@ -193,7 +193,7 @@ def from_text(name: str, datatype: str, shape: tuple[int, ...], text: bytes) -> 
     """
     check_datatype(datatype, name)
     count = math.prod(check_shape(shape, name))
-    wrong = ServeError("invalid", f"A value of {quoted(name)} is no {datatype}, or does not fit into it.")
+    wrong = ServeError("invalid", f"A value of {quoted(name)} is not a {datatype}, or does not fit into it.")
     if b'"' in text or b"{" in text:
         raise wrong
     close = text.translate(None, b" \t\r\n")
@@ -245,7 +245,7 @@ def _numbers(name: str, datatype: str, row: list[Any]) -> Array:
     kind = DATATYPES[datatype]
     wanted: tuple[type, ...] = {"b": (bool,), "f": (int, float)}.get(kind.kind, (int,))
     if not all(isinstance(value, wanted) and (kind.kind == "b") == isinstance(value, bool) for value in row):
-        raise ServeError("invalid", f"A value of {quoted(name)} is no {datatype}.")
+        raise ServeError("invalid", f"A value of {quoted(name)} is not a {datatype}.")
     try:
         if kind.kind in "iu":
             limits = np.iinfo(kind)
@@ -267,7 +267,7 @@ def _check_items(count: int, most: int, name: str) -> None:
 
 def _check_count(found: int, expected: int, name: str) -> None:
     if found != expected:
-        raise ServeError("invalid", f"The tensor {quoted(name)} has {found} values; its shape asks for {expected}.")
+        raise ServeError("invalid", f"The tensor {quoted(name)} has {found} values; its shape requires {expected}.")
 
 
 def to_raw(tensor: Tensor) -> bytes:

@@ -173,7 +173,7 @@ class Pool:
         names = list(workers)
         leaving = [each for each in names if each in self.workers and self.workers[each].leaving]
         if model.retired or leaving:
-            raise UserError(f"'{name}' or one of its workers is on its way out.", where=", ".join(leaving))
+            raise UserError(f"'{name}' or one of its workers is being removed.", where=", ".join(leaving))
         self.models[name] = model
         for each in names:
             front = max((worker.virtual for worker in self.workers.values()), default=0.0)

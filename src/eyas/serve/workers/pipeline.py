@@ -141,9 +141,9 @@ class Pipeline:
             return self._too_large(pixels.shape[0], pixels.shape[1]) or pixels
         header = parse_header(image)
         if header is None:
-            return Refused("unprocessable", "These bytes are no image, or its header is incomplete.")
+            return Refused("unprocessable", "These bytes are not an image, or its header is incomplete.")
         if header.kind not in limits.formats:
-            return Refused("unsupported", f"{header.kind} images are not taken here; send {_listed(limits.formats)}.")
+            return Refused("unsupported", f"{header.kind} images are not supported; send {_listed(limits.formats)}.")
         if refused := self._too_large(header.height, header.width):
             return refused
         return decode(image, max_pixels=limits.max_pixels)
@@ -153,7 +153,7 @@ class Pipeline:
         limits = self._limits
         if height * width <= limits.max_pixels and max(height, width) <= limits.max_side:
             return None
-        most = f"{limits.max_pixels / 1e6:g} million pixels and {limits.max_side} a side are the most"
+        most = f"at most {limits.max_pixels / 1e6:g} million pixels and {limits.max_side} per side are allowed"
         return Refused("too_large", f"The image has {width} x {height} pixels; {most}.")
 
     def _infer(self, batch: UInt8Array) -> tuple[FloatArray, FloatArray]:

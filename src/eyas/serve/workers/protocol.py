@@ -83,7 +83,7 @@ class Reader:
         while len(self._held) >= HEAD.size:
             mark, number, text, behind = HEAD.unpack_from(self._held)
             if mark != MARK or number not in Type._value2member_map_ or text > MAX_JSON or behind > MAX_BYTES:
-                raise BadMessage("the head of a message is wrong")
+                raise BadMessage("the header of a message is invalid")
             end = HEAD.size + text + behind
             if len(self._held) < end:
                 return
@@ -92,7 +92,7 @@ class Reader:
             try:
                 fields = msgspec.json.decode(whole[HEAD.size : HEAD.size + text])
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                raise BadMessage("the JSON of a message is wrong") from None
+                raise BadMessage("the JSON of a message is invalid") from None
             yield Message(Type(number), fields, memoryview(whole)[HEAD.size + text :])
 
 
@@ -127,7 +127,7 @@ def read_ready(message: Message) -> Ready:
         latencies = tuple((int(size), float(seconds)) for size, seconds in fields["latencies"])
         return Ready(str(fields["description"]), latencies, int(fields["memory"]))
     except (TypeError, ValueError, KeyError) as error:
-        raise BadMessage(f"the message of a warm worker is wrong: {error!r}") from None
+        raise BadMessage(f"the message of a warm worker is invalid: {error!r}") from None
 
 
 def pack_batch(tasks: Sequence[Task], slab: Slab | None) -> bytes:
@@ -200,7 +200,7 @@ def read_broken(message: Message) -> Broken:
         reason, told = message.fields
         return Broken(str(reason)[:2000], None if told is None else _read_refused(told))
     except (TypeError, ValueError, IndexError) as error:
-        raise BadMessage(f"the message of a failed batch is wrong: {error!r}") from None
+        raise BadMessage(f"the message of a failed batch is invalid: {error!r}") from None
 
 
 def _read_refused(row: Any) -> Refused:
@@ -224,7 +224,7 @@ def read_ran(message: Message, num: int, classes: tuple[str, ...]) -> Ran:
     try:
         inference, rows = message.fields
         if len(rows) != num:
-            raise ValueError("another number of results")
+            raise ValueError("the wrong number of results")
         results: list[Found | Refused] = []
         place = 0
         for row in rows:
@@ -234,10 +234,10 @@ def read_ran(message: Message, num: int, classes: tuple[str, ...]) -> Ran:
             found, place = _read_found(row, message.data, place, classes)
             results.append(found)
         if place != len(message.data):
-            raise ValueError("bytes are left over")
+            raise ValueError("trailing bytes")
         return Ran(tuple(results), float(inference))
     except (TypeError, ValueError, IndexError, OverflowError) as error:
-        raise BadMessage(f"the results of a batch are wrong: {error!r}") from None
+        raise BadMessage(f"the results of a batch are invalid: {error!r}") from None
 
 
 def _read_found(row: Any, data: memoryview, place: int, classes: tuple[str, ...]) -> tuple[Found, int]:
@@ -250,7 +250,7 @@ def _read_found(row: Any, data: memoryview, place: int, classes: tuple[str, ...]
     scores = np.frombuffer(data, np.float32, num, place + num * 16).copy()
     labels = np.frombuffer(data, np.int64, num, place + num * 20).copy()
     if num and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-        raise ValueError("a label out of range")
+        raise ValueError("a label is out of range")
     found = Detections(boxes, scores, labels, classes, height, width)
     image = bytes(data[end : end + drawn])
     return Found(found, image, float(decode), float(preprocess), float(postprocess)), end + drawn
