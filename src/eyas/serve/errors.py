@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+import msgspec
+
 Kind = Literal[
     "invalid",
     "unauthenticated",
@@ -60,8 +62,7 @@ WIRES: Mapping[Kind, Wire] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, tag="refused", array_like=True):
     """Why one picture of a request has no detections, for the client."""
 
     kind: Kind

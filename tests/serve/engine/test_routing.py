@@ -8,7 +8,7 @@ import pytest
 
 from eyas.artifacts.model_key import ModelKey
 from eyas.serve.api import ModelStatus, Request
-from eyas.serve.engine.routing import AliasRouter, Split, SplitRouter, unknown
+from eyas.serve.engine.routing import Router, Split, unknown
 from eyas.serve.errors import ServeError
 
 ONE, TWO = ModelKey("birds", "1"), ModelKey("birds", "2")
@@ -30,7 +30,7 @@ def request(number: int = 0, version: str = "", **fields: str) -> Request:
     ("version", "found"), [("", "1"), ("2", "2"), ("@champion", "1"), ("@challenger", "2"), ("4", "4")]
 )
 def test_a_request_is_taken_at_its_word(version: str, found: str) -> None:
-    assert AliasRouter().route(request(version=version), STATUSES).key.version == found
+    assert Router().route(request(version=version), STATUSES).key.version == found
 
 
 @pytest.mark.parametrize(
@@ -38,21 +38,21 @@ def test_a_request_is_taken_at_its_word(version: str, found: str) -> None:
 )
 def test_a_version_that_cannot_answer(version: str, kind: str) -> None:
     with pytest.raises(ServeError) as error:
-        AliasRouter().route(request(version=version), STATUSES)
+        Router().route(request(version=version), STATUSES)
     assert error.value.kind == kind
 
 
 def test_a_model_must_be_named_when_there_are_several() -> None:
     several = (*STATUSES, ModelStatus(ModelKey("cats", "1"), "ready", default=True))
     with pytest.raises(ServeError, match="birds, cats"):
-        AliasRouter().route(Request("1", "", "", (b"",)), several)
+        Router().route(Request("1", "", "", (b"",)), several)
     with pytest.raises(ServeError, match="did you mean 'birds'"):
-        AliasRouter().route(Request("1", "bird", "", (b"",)), several)
-    assert AliasRouter().route(Request("1", "", "", (b"",)), STATUSES).key == ONE
+        Router().route(Request("1", "bird", "", (b"",)), several)
+    assert Router().route(Request("1", "", "", (b"",)), STATUSES).key == ONE
 
 
 def test_requests_are_shared_out_by_weight_and_a_client_sees_one_version() -> None:
-    router = SplitRouter({"birds": Split({"@champion": 3.0, "@challenger": 1.0}, sticky="x-user")})
+    router = Router({"birds": Split({"@champion": 3.0, "@challenger": 1.0}, sticky="x-user")})
     counts = Counter(router.route(request(i), STATUSES).key for i in range(4000))
     assert 0.22 < counts[TWO] / 4000 < 0.28
     for user in range(20):
@@ -61,7 +61,7 @@ def test_requests_are_shared_out_by_weight_and_a_client_sees_one_version() -> No
 
 
 def test_a_header_and_a_version_overrule_the_weights_and_shadows_see_copies() -> None:
-    router = SplitRouter({"birds": Split({"1": 1.0}, header="x-version", shadows=("@challenger", "1"))})
+    router = Router({"birds": Split({"1": 1.0}, header="x-version", shadows=("@challenger", "1"))})
     assert router.route(request(), STATUSES).shadows == (TWO,)
     chosen = router.route(request(**{"x-version": "@challenger"}), STATUSES)
     assert (chosen.key, chosen.shadows) == (TWO, (ONE,))

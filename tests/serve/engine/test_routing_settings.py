@@ -15,7 +15,7 @@ from tests.serve.started import started
 
 from eyas.errors import UserError
 from eyas.serve.api import ModelStatus
-from eyas.serve.engine.routing import Split, SplitRouter
+from eyas.serve.engine.routing import Router, Split
 from eyas.serve.engine.routing_settings import read_routes, splits_of
 
 KIND = {"content-type": "image/jpeg"}
@@ -58,14 +58,14 @@ def test_the_command_line_shares_out_and_shadows_are_logged_and_never_returned(t
 
 
 def test_what_cannot_answer_fails_nobody() -> None:
-    router = SplitRouter({"": Split({"@gone": 1.0, "3": 1.0}, shadows=("@gone", "5", "2", "@challenger"))})
+    router = Router({"": Split({"@gone": 1.0, "3": 1.0}, shadows=("@gone", "5", "2", "@challenger"))})
     for number in range(20):
         route = router.route(request(number), STATUSES)
         assert (route.key, route.shadows) == (ONE, (TWO,))
 
 
 def test_a_user_sees_the_same_version_named_or_not() -> None:
-    router = SplitRouter({"": Split({"1": 1.0, "2": 1.0}, sticky="x-user")})
+    router = Router({"": Split({"1": 1.0, "2": 1.0}, sticky="x-user")})
     only: tuple[ModelStatus, ...] = STATUSES
     for user in range(10):
         named = request(**{"x-user": str(user)})

@@ -14,7 +14,7 @@ import numpy as np
 
 from eyas.errors import suggest
 from eyas.serve.api import Answer, Engine, ModelStatus, Options, Request
-from eyas.serve.engine.routing import unknown
+from eyas.serve.engine.routing import find
 from eyas.serve.errors import ServeError
 from eyas.serve.limits import check_model, lane_of
 from eyas.serve.oip.tensors import BYTES, MAX_ITEMS, Array, InferRequest, Parameter, Tensor, quoted
@@ -176,14 +176,7 @@ def find_model(engine: Engine, name: str, version: str = "") -> ModelStatus:
         ServeError: there is none.
     """
     check_model(name, version)
-    known = [each for each in engine.models() if each.key.name == name]
-    if version.startswith("@"):
-        known = [each for each in known if version[1:] in each.aliases]
-    elif version:
-        known = [each for each in known if each.key.version == version]
-    if not name or not known:
-        raise unknown(name, version, (each.key for each in engine.models()))
-    return max(known, key=lambda each: (each.default, each.state == "ready", each.key))
+    return find(name, version, engine.models())
 
 
 def model_metadata(engine: Engine, name: str, version: str = "") -> dict[str, Any]:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
 
+from eyas.artifacts.manifest import Manifest
 from eyas.decode import TooMuchMemory, decode
 from eyas.errors import UserError
 from eyas.letterbox import Placement, letterbox
-from eyas.picture_header import parse_header
 from eyas.runtime.annotate import annotate
 from eyas.runtime.detector import Detector
+from eyas.runtime.loading import load
 from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import checked_image
-from eyas.serve.errors import Refused
-from eyas.serve.workers.base import Found, PictureLimits, Ran, Task, too_much_memory
+from eyas.serve.errors import Refused, ServeError
+from eyas.serve.limits import Limits, check_array, check_file
+from eyas.serve.workers.base import MAX_WORDS, Found, Ran, Task, WorkerFailed, WorkerSpec, too_much_memory
 from eyas.types import FloatArray, UInt8Array
 
+DEFAULT_LIMITS = Limits()
 JPEG_QUALITY = 90
 WARM_SECONDS = 2.0  # larger batches are no longer tried after this
 
@@ -48,17 +50,15 @@ class Pipeline:
 
     Args:
         detector: the opened bundle.
-        limits: which pictures are decoded.
-        decoders: how many pictures of a batch are decoded side by side.
         memory: bytes that the process may take for it, which is told to those who want more; 0 for no limit.
+        limits: which pictures are decoded.
     """
 
-    def __init__(self, detector: Detector, limits: PictureLimits, decoders: int = 1, memory: int = 0) -> None:
+    def __init__(self, detector: Detector, memory: int = 0, limits: Limits = DEFAULT_LIMITS) -> None:
         self._memory = memory
         self._detector = detector
         self._limits = limits
         self._frames: UInt8Array = self._room(1)
-        self._threads = ThreadPoolExecutor(decoders, "decode") if decoders > 1 else None
 
     def _room(self, num: int) -> UInt8Array:
         """Return an array for a batch of `num` pictures."""
@@ -91,12 +91,7 @@ class Pipeline:
         if len(self._frames) < len(tasks):
             self._frames = self._room(len(tasks))
         slots = self._frames[: len(tasks)]
-        if self._threads is not None and len(tasks) > 1:
-            start = time.perf_counter()
-            at_once = list(self._threads.map(self._read, tasks, slots))
-            pictures = _shares_of(time.perf_counter() - start, at_once)
-        else:
-            pictures = list(map(self._read, tasks, slots))
+        pictures = list(map(self._read, tasks, slots))
         good = [i for i, picture in enumerate(pictures) if isinstance(picture, _Picture)]
         if not good:
             return Ran(tuple(picture for picture in pictures if isinstance(picture, Refused)), 0.0)
@@ -116,15 +111,15 @@ class Pipeline:
         start = time.perf_counter()
         try:
             image = self._decode(task.picture)
-            if isinstance(image, Refused):
-                return image
             middle = time.perf_counter()
             placement = letterbox(image, self._detector.input, slot)[1]
         except TooMuchMemory:
             return too_much_memory(self._memory)
+        except ServeError as error:
+            return Refused(error.kind, error.message[:MAX_WORDS])
         except UserError as error:
             wanted = f" Expected: {error.expected}." if error.expected else ""
-            return Refused("unprocessable", error.problem + wanted)
+            return Refused("unprocessable", (error.problem + wanted)[:MAX_WORDS])
         except MemoryError:
             return too_much_memory(self._memory)
         except Exception:  # whatever a decoder's library raises is about this picture alone
@@ -133,28 +128,14 @@ class Pipeline:
         kept = image if task.annotate else None
         return _Picture(task, placement, image.shape[0], image.shape[1], kept, middle - start, end - middle)
 
-    def _decode(self, picture: bytes | UInt8Array) -> UInt8Array | Refused:
+    def _decode(self, picture: bytes | UInt8Array) -> UInt8Array:
         """Return the pixels of a picture, if its header promises no harm."""
-        limits = self._limits
-        if not isinstance(picture, bytes):
-            image = checked_image(picture)
-            return self._too_large(image.shape[0], image.shape[1]) or image
-        header = parse_header(picture)
-        if header is None:
-            return Refused("unprocessable", "These bytes are no picture, or its header is incomplete.")
-        if header.kind not in limits.formats:
-            return Refused("unsupported", f"{header.kind} pictures are not taken here; send {_listed(limits.formats)}.")
-        if refused := self._too_large(header.height, header.width):
-            return refused
-        return decode(picture, max_pixels=limits.max_pixels)
-
-    def _too_large(self, height: int, width: int) -> Refused | None:
-        """Return the refusal of a picture of that size, None for one that is fine."""
-        limits = self._limits
-        if height * width <= limits.max_pixels and max(height, width) <= limits.max_side:
-            return None
-        most = f"{limits.max_pixels / 1e6:g} million pixels and {limits.max_side} a side are the most"
-        return Refused("too_large", f"The picture has {width} x {height} pixels; {most}.")
+        if isinstance(picture, bytes):
+            check_file(picture, self._limits)
+            return decode(picture, max_pixels=self._limits.pixels)
+        image = checked_image(picture)
+        check_array(image, self._limits)
+        return image
 
     def _infer(self, batch: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Run the network; a batch that does not fit into memory is run in halves."""
@@ -186,22 +167,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Free the engine."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
         self._detector.close()
-
-
-def _shares_of(wall: float, read: Sequence[_Picture | Refused]) -> list[_Picture | Refused]:
-    """Return what was read with its times as shares of the seconds that reading took, since several were read at once.
-
-    So the times of a batch add up to what its request waited for.
-    """
-    spent = sum(one.decode + one.preprocess for one in read if isinstance(one, _Picture))
-    share = min(1.0, wall / spent) if spent else 1.0
-    return [
-        replace(one, decode=one.decode * share, preprocess=one.preprocess * share) if isinstance(one, _Picture) else one
-        for one in read
-    ]
 
 
 def _no_memory(error: Exception) -> bool:
@@ -210,6 +176,19 @@ def _no_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in text or "failed to allocate" in text
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return the names in a sentence."""
-    return ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1]
+def open_pipeline(spec: WorkerSpec) -> tuple[Pipeline, str, list[tuple[int, float]]]:
+    """Return the warm pipeline of a bundle, its engine's description, and the warm-up's (batch size, seconds).
+
+    Raises:
+        WorkerFailed: the bundle can't be opened or run.
+    """
+    try:
+        Manifest.read(spec.bundle, verify=False)  # a folder without a manifest is a run, which needs torch
+        most = DEFAULT_LIMITS.pixels
+        detector = load(spec.bundle, device=spec.device, threads=spec.threads, max_pixels=most, spin=False)
+        pipeline = Pipeline(detector, spec.memory)
+        return pipeline, detector.engine, pipeline.warm_up(spec.max_batch)
+    except UserError as error:
+        raise WorkerFailed(str(error)) from error
+    except BatchFailed as error:
+        raise WorkerFailed(f"The network does not run: {error}") from error

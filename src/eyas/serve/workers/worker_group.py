@@ -7,33 +7,17 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from eyas.serve.workers.base import Lost, Ready, Worker, WorkerFailed
 
 LOG = logging.getLogger("eyas.serve")
 
 
-@dataclass(frozen=True)
-class Backoff:
-    """How long to wait before a worker is started again, in seconds.
-
-    Attributes:
-        first: after the first death; every further one doubles it.
-        most: the longest wait.
-        calm: a worker that lived this long died for the first time.
-    """
-
-    first: float = 0.1
-    most: float = 10.0
-    calm: float = 30.0
-
-    def wait(self, deaths: int) -> float:
-        """Return the seconds to wait after so many deaths in a row, 1 or more."""
-        return float(min(self.first * 2.0 ** min(deaths - 1, 30), self.most))
+FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0  # seconds until a dead worker's successor starts; doubled with each death
+CALM_SECONDS = 30.0  # a worker that lived this long died for the first time
 
 
-class Crew:
+class WorkerGroup:
     """Keeps as many workers as wanted running. Lives in one event loop.
 
     Args:
@@ -42,7 +26,6 @@ class Crew:
         joined: called with each worker that is warm.
         lost: called with the name of each worker that is gone, and why, after which its batch will not be answered.
         release: waits until a worker that is to stop has nothing to do.
-        backoff: how fast the dead are replaced.
     """
 
     def __init__(
@@ -52,14 +35,12 @@ class Crew:
         joined: Callable[[Worker, Ready], None],
         lost: Callable[[str, Lost], None],
         release: Callable[[str], Awaitable[None]],
-        backoff: Backoff | None = None,
     ) -> None:
         self._name = name
         self._make = make
         self._joined = joined
         self._lost = lost
         self._release = release
-        self._backoff = backoff or Backoff()
         self._numbers = itertools.count(1)
         self._seats: list[asyncio.Task[None]] = []
         self._leaving: set[asyncio.Task[None]] = set()
@@ -67,8 +48,6 @@ class Crew:
         self._born: dict[str, tuple[asyncio.Task[None], int]] = {}  # worker -> its seat, and what it held when warm
         self._first: asyncio.Future[None] | None = None  # told when any worker is warm, or the first seat's failed
         self._grace: float | None = None  # set when everything stops
-        self.deaths = 0  # of workers that were warm, since the start
-        self.problem = ""  # why the last one died or did not start
 
     @property
     def wanted(self) -> int:
@@ -79,11 +58,6 @@ class Crew:
     def running(self) -> int:
         """How many workers are warm."""
         return len(self._workers)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The warm workers' names."""
-        return tuple(self._workers)
 
     def memory(self) -> int:
         """Return the bytes that the workers hold together."""
@@ -156,12 +130,12 @@ class Crew:
             try:
                 reason = await self._live(worker)
             except WorkerFailed as error:
-                self.problem = reason = str(error)
+                reason = str(error)
                 if first is not None and not first.done():
                     first.set_exception(error)
                     return
-            deaths = 1 if loop.time() - began > self._backoff.calm else deaths + 1
-            wait = self._backoff.wait(deaths)
+            deaths = 1 if loop.time() - began > CALM_SECONDS else deaths + 1
+            wait = min(FIRST_WAIT * 2.0 ** min(deaths - 1, 30), LONGEST_WAIT)
             LOG.warning("worker %s is gone, the next one starts in %.1f s: %s", worker.name, wait, reason)
             await asyncio.sleep(wait)
 
@@ -171,8 +145,6 @@ class Crew:
 
         def lost(why: Lost) -> None:
             self._workers.pop(worker.name, None)
-            self.deaths += 1
-            self.problem = why.reason
             self._lost(worker.name, why)
             if not gone.done():  # it is cancelled when the worker died while it was being stopped
                 gone.set_result(why.reason)
