@@ -234,7 +234,6 @@ class _Http(uvicorn.Server):
 
 @contextlib.contextmanager
 def _signals(told: Callable[[], None]) -> Iterator[None]:
-    """Have SIGTERM and SIGINT call the function."""
     loop = asyncio.get_running_loop()
     for each in SIGNALS:
         loop.add_signal_handler(each, told)

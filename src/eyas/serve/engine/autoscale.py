@@ -96,7 +96,6 @@ class Autoscaler:
         return workers
 
     def _wish(self, signal: Signal) -> int:
-        """Return how many workers the signal alone asks for."""
         config, workers = self.config, signal.workers
         if signal.demand > HIGH * workers:
             return math.ceil(signal.demand / TARGET)

@@ -75,7 +75,6 @@ class LocalEngine:
         return await self._detect(request, route)
 
     async def _detect(self, request: Request, route: Route) -> Answer:
-        """Run a request on the version that it was given."""
         version, start = self._table[route.key], monotonic()
         with version.in_use():
             timeout = request.timeout
@@ -131,7 +130,6 @@ class LocalEngine:
         return request if len(refused) == len(request.refused) else replace(request, refused=refused)
 
     def _died(self, tasks: Sequence[Task], why: str) -> None:
-        """Remember the pictures of a batch whose worker died."""
         self.quarantine.died(monotonic(), [task.picture for task in tasks], why or KILLER)
 
     def _shadow(self, request: Request, key: ModelKey) -> None:
@@ -221,7 +219,6 @@ def _was_run(ticket: Ticket, number: int) -> bool:
 
 
 def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> Answer:
-    """Return the answer of a request all of whose pictures were run."""
     found = [result for result in ticket.results if isinstance(result, Found)]
     timing = timing_of(
         queue=ticket.dispatched - ticket.arrived,

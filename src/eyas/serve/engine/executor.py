@@ -169,7 +169,6 @@ class Executor:
             self._timer.cancel()
 
     def _start(self, batch: Batch) -> None:
-        """Hand a batch to its worker."""
         now, tasks = monotonic(), []
         for item in batch.items:
             ticket, index = _ticket(item)
@@ -199,7 +198,6 @@ class Executor:
         self._settle()
 
     def _let_go(self, name: str) -> None:
-        """Tell who waits for a worker's batch to end."""
         waiting = self._released.pop(name, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
@@ -219,20 +217,17 @@ class Executor:
             self._timer = self._loop.call_at(wake + TICK, self._ring)
 
     def _ring(self) -> None:
-        """Drop what has waited too long."""
         self._timer = None
         self.scheduler.expire(monotonic())
         self._settle()
 
     def _answer(self) -> None:
-        """Tell the tickets whose pictures ended without having run."""
         for event in self.scheduler.take_events():
             if event.outcome is not Outcome.SERVED:
                 _fail(event)
 
 
 def _fail(event: Event) -> None:
-    """End the ticket of a picture that ended without an answer."""
     kind, message = TOLD[event.reason]
     ticket, index = _ticket(event.item)
     if event.outcome is Outcome.FAILED:  # it may be this picture's fault, and then is not the others'

@@ -142,7 +142,6 @@ class Follower(Collector):
         yield changes
 
     def _check(self, models: Mapping[str, Model]) -> None:
-        """Refuse names and aliases that are not there: a mistake, at the start."""
         follow = self._wanted.follow
         for name in [*(follow or ()), *(key.name for key in self._wanted.fixed)]:
             if name not in models:
@@ -168,13 +167,11 @@ class Follower(Collector):
             )
 
     async def _pin(self, key: ModelKey) -> str:
-        """Load a version that stays as it is."""
         found = await aside(self._registry.resolve, key.name, key.version)
         await self._engine.load(key.name, key.version, found.bundle)
         return f"Serving {key.name}, version {key.version} ({self._registry.location})"
 
     def _changed(self, change: Change) -> None:
-        """Count and log what the watcher tells."""
         self._changes[change.kind] += 1
         what = "" if change.key is None else f"{change.key.name}/{change.key.version}"
         if change.kind == "failed":
@@ -190,7 +187,6 @@ class Follower(Collector):
 
 
 def _warning(behind: Behind) -> str:
-    """Return a line of words for an alias that points to what can't be served."""
     at, reason = f"{behind.wanted.name}@{behind.alias}", behind.message.splitlines()[0]
     if behind.serving is None:
         return f"warning: {at} is not served: {reason}"

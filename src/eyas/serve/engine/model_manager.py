@@ -140,7 +140,6 @@ class ModelManager:
         return Choice(workers, settings.threads or max(1, cores // workers))
 
     def _scaler(self, choice: Choice) -> Autoscaler | None:
-        """Return what decides how many of the workers run."""
         if self._settings.workers is not None or choice.workers <= self._settings.min_workers:
             return None
         delay = (self._settings.goal or GOAL_SECONDS) / 2
@@ -159,8 +158,6 @@ class ModelManager:
         )
 
     def _workers(self, version: ServedVersion, spec: WorkerSpec, classes: tuple[str, ...]) -> WorkerGroup:
-        """Return the workers of a version, which serve it when they are warm."""
-
         def joined(worker: Worker, ready: Ready) -> None:
             profile = Profile.measured(ready.latencies)
             goal = self._settings.goal or max(GOAL_SECONDS, GOAL_BATCHES * (profile.base + profile.per_item))
@@ -206,7 +203,6 @@ class ModelManager:
             await self._stop(version, STOP_SECONDS)
 
     async def _stop(self, version: ServedVersion, grace: float) -> None:
-        """End the workers of a version."""
         workers, version.workers = version.workers, None
         if workers is not None:
             await workers.stop(grace)
@@ -251,7 +247,6 @@ class ModelManager:
 
 
 def _scale(name: str, scaler: Autoscaler, workers: WorkerGroup, stats: ModelStats) -> None:
-    """Give a version as many workers as its load wants."""
     starting = max(workers.wanted - workers.running, 0)
     wanted = scaler.decide(monotonic(), Signal(workers.wanted, starting, stats.demand, stats.queue_delay))
     if wanted != workers.wanted:

@@ -54,12 +54,10 @@ class Quarantine:
         return why if deaths >= DEATHS else ""
 
     def _forget(self, key: bytes) -> None:
-        """Let a picture be run again."""
         del self._deaths[key], self._lengths[key]
 
 
 def _length(picture: bytes | UInt8Array) -> int:
-    """Return the picture's number of bytes."""
     return len(picture) if isinstance(picture, bytes) else picture.nbytes
 
 

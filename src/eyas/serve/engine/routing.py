@@ -108,7 +108,6 @@ def _draw(name: str, request: Request, split: Split) -> str:
 
 
 def _able(name: str, version: str, statuses: Sequence[ModelStatus]) -> ModelKey | None:
-    """Return what `resolve` does, None where it raises."""
     try:
         return resolve(name, version, statuses)
     except ServeError:

@@ -153,7 +153,6 @@ async def _measured_apart(bundle: Path, device: str, cores: int) -> list[Choice]
 
 
 def _kept(place: Path | None, key: str, cores: int) -> list[Choice]:
-    """Return what was measured under the key, [] where nothing was."""
     if place is None:
         return []
     try:

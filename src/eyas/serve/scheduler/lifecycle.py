@@ -171,7 +171,6 @@ class Lifecycle:
         self.forget_retired(entry.line.model)
 
     def _close(self, now: float, entry: Entry, outcome: Outcome, reason: Reason) -> None:
-        """Strike out an entry's item and keep the event of its end."""
         del self._entries[entry.item.id]
         late = outcome is Outcome.SERVED and now > entry.deadline
         self._events.append(Event(entry.item, outcome, reason, entry.arrived, now, late))

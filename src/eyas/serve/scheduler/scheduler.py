@@ -258,7 +258,6 @@ class Scheduler:
 
 
 def _release(worker: WorkerState) -> tuple[Entry, ...]:
-    """Make a worker idle and return what it ran."""
     entries = worker.entries
     worker.running, worker.entries = None, ()
     return entries

@@ -134,10 +134,7 @@ class WorkerFailed(Exception):
 class Worker(Protocol):
     """Runs one batch at a time for one version of one model. Its methods are called from the event loop."""
 
-    @property
-    def name(self) -> str:
-        """Return its name, unique in the server."""
-        ...
+    name: str  # unique in the server
 
     async def start(self, lost: Callable[[Lost], None]) -> Ready:
         """Get warm and return what is known then.

@@ -23,7 +23,7 @@ class ThreadWorker:
     """
 
     def __init__(self, name: str, spec: WorkerSpec) -> None:
-        self._name = name
+        self.name = name
         self._spec = spec
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -33,11 +33,6 @@ class ThreadWorker:
         self._limit: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-
-    @property
-    def name(self) -> str:
-        """Return its name."""
-        return self._name
 
     async def start(self, lost: Callable[[Lost], None]) -> Ready:
         """Open the bundle on the thread and warm up; see `Worker.start`."""
@@ -78,7 +73,6 @@ class ThreadWorker:
         self._jobs.put(None)
 
     def _finish(self, done: Done, outcome: Outcome) -> None:
-        """Hand over an outcome, in the loop."""
         if self._limit is not None:
             self._limit.cancel()
         self._idle.set()
@@ -86,7 +80,6 @@ class ThreadWorker:
             done(outcome)
 
     def _started(self, result: Ready | WorkerFailed) -> None:
-        """Tell `start` how it went."""
         if self._ready.done():
             return
         if isinstance(result, Ready):

@@ -61,7 +61,6 @@ class Pipeline:
         self._frames: UInt8Array = self._room(1)
 
     def _room(self, num: int) -> UInt8Array:
-        """Return an array for a batch of `num` pictures."""
         return np.empty((num, self._detector.input.height, self._detector.input.width, 3), np.uint8)
 
     def warm_up(self, max_batch: int) -> list[tuple[int, float]]:
@@ -107,7 +106,6 @@ class Pipeline:
         return Ran(tuple(results), seconds)
 
     def _read(self, task: Task, slot: UInt8Array) -> _Picture | Refused:
-        """Decode a picture into its slot of the batch."""
         start = time.perf_counter()
         try:
             image = self._decode(task.picture)
@@ -149,7 +147,6 @@ class Pipeline:
         return np.concatenate([boxes for boxes, _ in parts]), np.concatenate([scores for _, scores in parts])
 
     def _finish(self, picture: _Picture, boxes: FloatArray, scores: FloatArray) -> Found | Refused:
-        """Return the detections of one picture."""
         start = time.perf_counter()
         task = picture.task
         only = None if task.only is None else np.array(task.only, np.int64)
@@ -171,7 +168,6 @@ class Pipeline:
 
 
 def _no_memory(error: Exception) -> bool:
-    """Return whether an engine ran out of memory, on a GPU or on the host."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "failed to allocate" in text
 

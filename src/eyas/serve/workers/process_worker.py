@@ -45,7 +45,7 @@ class ProcessWorker(asyncio.Protocol):
     """
 
     def __init__(self, name: str, spec: WorkerSpec, classes: tuple[str, ...], shared_bytes: int = SHARED_BYTES) -> None:
-        self._name = name
+        self.name = name
         self._spec = spec
         self._shared_bytes = shared_bytes
         self._loop = asyncio.get_running_loop()
@@ -60,11 +60,6 @@ class ProcessWorker(asyncio.Protocol):
         self._running: tuple[int, Done] | None = None  # pictures of the batch, and whom to tell
         self._limit: asyncio.TimerHandle | None = None
         self._verdict: Lost | None = None  # why it was killed
-
-    @property
-    def name(self) -> str:
-        """Return its name."""
-        return self._name
 
     @property
     def pid(self) -> int:
@@ -160,7 +155,6 @@ class ProcessWorker(asyncio.Protocol):
             raise BadMessage("nobody asked for this message")
 
     def _settle(self) -> None:
-        """The batch is over."""
         self._running = None
         if self._limit is not None:
             self._limit.cancel()
@@ -191,7 +185,6 @@ class ProcessWorker(asyncio.Protocol):
         self._end(self._verdict or Lost(f"The process ended with {_told(code)}{torn}.", told))
 
     def _end(self, reason: Lost) -> None:
-        """Free everything and tell who waits."""
         self._settle()
         if self._shared is not None:
             self._shared.close()
@@ -206,7 +199,6 @@ class ProcessWorker(asyncio.Protocol):
 
 
 def _told(code: int) -> str:
-    """Return an exit code in words."""
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -44,8 +44,7 @@ class WorkerGroup:
         self._numbers = itertools.count(1)
         self._seats: list[asyncio.Task[None]] = []
         self._leaving: set[asyncio.Task[None]] = set()
-        self._workers: dict[str, Worker] = {}
-        self._born: dict[str, tuple[asyncio.Task[None], int]] = {}  # worker -> its seat, and what it held when warm
+        self._warm: dict[str, tuple[Worker, asyncio.Task[None], int]] = {}  # each, its seat, what it held when warm
         self._first: asyncio.Future[None] | None = None  # told when any worker is warm, or the first seat's failed
         self._grace: float | None = None  # set when everything stops
 
@@ -57,29 +56,22 @@ class WorkerGroup:
     @property
     def running(self) -> int:
         """How many workers are warm."""
-        return len(self._workers)
+        return len(self._warm)
 
     def memory(self) -> int:
         """Return the bytes that the workers hold together."""
-        return sum(worker.memory() for worker in self._workers.values())
+        return sum(worker.memory() for worker, _, _ in self._warm.values())
 
-    def renew(self, more: int) -> list[str]:
-        """Replace the workers that hold `more` bytes beyond what they held when they were warm; return their names.
+    def renew(self, more: int) -> None:
+        """Replace the workers that hold `more` bytes beyond what they held when they were warm.
 
         Each finishes its batch first, and its successor starts meanwhile: nothing is lost.
         """
-        swollen = [
-            name
-            for name, worker in self._workers.items()
-            if name in self._born and worker.memory() > self._born[name][1] + more
-        ]
-        for name in swollen:
-            seat = self._born[name][0]
-            if seat in self._seats:
+        for worker, seat, least in self._warm.values():
+            if seat in self._seats and worker.memory() > least + more:
                 self._seats.remove(seat)
                 self._leave(seat)
                 self._seats.append(asyncio.create_task(self._keep()))
-        return swollen
 
     async def start(self, num: int) -> None:
         """Start `num` workers, and return when one of them is warm.
@@ -104,7 +96,6 @@ class WorkerGroup:
             self._leave(self._seats.pop())
 
     def _leave(self, seat: asyncio.Task[None]) -> None:
-        """Let a seat's worker finish and end."""
         seat.cancel()
         self._leaving.add(seat)
         seat.add_done_callback(self._leaving.discard)
@@ -144,17 +135,16 @@ class WorkerGroup:
         gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def lost(why: Lost) -> None:
-            self._workers.pop(worker.name, None)
+            self._warm.pop(worker.name, None)
             self._lost(worker.name, why)
             if not gone.done():  # it is cancelled when the worker died while it was being stopped
                 gone.set_result(why.reason)
 
         try:
             ready = await worker.start(lost)
-            self._workers[worker.name] = worker
             seat = asyncio.current_task()
             assert seat is not None
-            self._born[worker.name] = seat, ready.memory
+            self._warm[worker.name] = worker, seat, ready.memory
             self._joined(worker, ready)
             if self._first is not None and not self._first.done():
                 self._first.set_result(None)
@@ -164,10 +154,9 @@ class WorkerGroup:
 
     async def _dismiss(self, worker: Worker) -> None:
         """Let a worker finish its batch, if it still lives, and stop it. Cancelled again, it waits for nothing."""
-        self._born.pop(worker.name, None)
-        if self._workers.get(worker.name) is worker:
+        if worker.name in self._warm:
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(self._release(worker.name), self._grace)
-        if self._workers.pop(worker.name, None) is not None:
+        if self._warm.pop(worker.name, None) is not None:
             self._lost(worker.name, Lost("It was stopped."))
         await worker.stop(self._grace or 0.0)
