@@ -47,12 +47,10 @@ class Registered:
     Attributes:
         registry: a folder or an MLflow server's address; None for the usual place.
         models: what of the registry is served, as NAME, NAME@ALIAS or NAME:VERSION; none for all that has an alias.
-        interval: seconds between two looks at the registry.
     """
 
     registry: str | None = None
     models: tuple[str, ...] = ()
-    interval: float = 1.0
 
 
 def _print(line: str) -> None:
@@ -186,7 +184,7 @@ async def follower_of(versions: Versions, registered: Registered, bundles: Seque
             raise UserError(
                 f"The registry has a model '{each.key.name}' too.", fix=f"give the bundle a name: NAME={each.bundle}"
             )
-    return Follower(registry, versions, wanted, interval=registered.interval)
+    return Follower(registry, versions, wanted)
 
 
 async def _load(engine: Engine, wanted: Sequence[Serving]) -> None:

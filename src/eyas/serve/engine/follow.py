@@ -64,15 +64,12 @@ class Follower(Collector):
         registry: where the models are.
         engine: what serves them.
         wanted: which of them.
-        interval: seconds between two looks.
     """
 
-    def __init__(self, registry: Registry, engine: Versions, wanted: Wanted, *, interval: float = INTERVAL) -> None:
+    def __init__(self, registry: Registry, engine: Versions, wanted: Wanted) -> None:
         self._registry, self._engine, self._wanted = registry, engine, wanted
         self._changes: Counter[str] = Counter()
-        self._watcher = RegistryWatcher(
-            registry, engine, follow=wanted.follow, interval=interval, on_change=self._changed
-        )
+        self._watcher = RegistryWatcher(registry, engine, follow=wanted.follow, on_change=self._changed)
 
     async def start(self) -> list[str]:
         """Load what is wanted and return a line of words for each model that is served, or why one is not.

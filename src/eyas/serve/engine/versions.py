@@ -13,7 +13,7 @@ from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.model_key import ModelKey
 from eyas.serve.api import ModelStatus, State
 from eyas.serve.engine.autoscale import Autoscaler
-from eyas.serve.engine.routing import find, with_aliases
+from eyas.serve.engine.routing import unknown, with_aliases
 from eyas.serve.errors import ServeError
 from eyas.serve.workers.worker_group import WorkerGroup
 
@@ -115,10 +115,12 @@ class ModelTable:
         Raises:
             ServeError: there is no such version, or it is not ready.
         """
-        found = find(name, version, self.statuses())
+        found = self._versions.get(ModelKey(name, version))
+        if found is None:
+            raise unknown(name, version, self._versions)
         if found.state != "ready" and not found.on_demand:
             raise ServeError("unavailable", f"Version {version} of '{name}' is {found.state}; the alias stays.")
-        self._aliases.setdefault(name, {})[alias] = found.key.version
+        self._aliases.setdefault(name, {})[alias] = version
         self._changed()
 
     def next_version(self, name: str) -> str:

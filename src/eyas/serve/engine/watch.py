@@ -15,7 +15,7 @@ from eyas.serve.api import Versions
 from eyas.serve.blocking import aside
 from eyas.serve.errors import ServeError
 
-INTERVAL = 1.0
+INTERVAL = 1.0  # seconds between two looks
 PATIENCE = 10.0  # seconds after which a registry that has not answered yet is told to be unreadable
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0  # seconds until a version that failed is tried again; doubled each time
 
@@ -79,7 +79,6 @@ class RegistryWatcher:
         engine: what serves; it is only called from the loop that `run` runs in.
         follow: names to serve -> the aliases of each to follow, none for all that it has; None serves every model
             that has an alias.
-        interval: seconds between two looks.
         on_change: told each change.
         clock: seconds, for waiting after a failure.
 
@@ -94,14 +93,12 @@ class RegistryWatcher:
         engine: Versions,
         *,
         follow: Mapping[str, Collection[str]] | None = None,
-        interval: float = INTERVAL,
         on_change: Callable[[Change], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._engine = engine
         self._follow_only = follow
-        self._interval = interval
         self._tell = on_change or (lambda _: None)
         self._clock = clock
         self.serving: dict[tuple[str, str], ModelKey] = {}
@@ -124,7 +121,7 @@ class RegistryWatcher:
         try:
             while True:
                 await self.look()
-                await asyncio.sleep(self._interval)
+                await asyncio.sleep(INTERVAL)
         finally:
             self.end()
 
@@ -142,7 +139,9 @@ class RegistryWatcher:
         try:
             models = await self._read()
         except UserError as error:
-            self._report_unreadable(str(error))
+            if str(error) != self.unreadable:
+                self.unreadable = str(error)
+                self._tell(Change("unreadable", message=self.unreadable))
             return
         if self.unreadable:
             self.unreadable = ""
@@ -163,11 +162,6 @@ class RegistryWatcher:
             raise UserError(f"The registry has not answered for {PATIENCE:g} s.", where=self._registry.location)
         self._reading = None
         return reading.result()
-
-    def _report_unreadable(self, message: str) -> None:
-        if message != self.unreadable:
-            self.unreadable = message
-            self._tell(Change("unreadable", message=message))
 
     async def _follow(self, model: Model) -> None:
         only = self._follow_only[model.name] if self._follow_only is not None else ()
@@ -216,7 +210,7 @@ class RegistryWatcher:
         if task is None:
             self._loading[key] = task = asyncio.create_task(self._bring(key, alias))
             task.add_done_callback(lambda _: self._loading.pop(key, None))
-        while not (await asyncio.wait([task], timeout=self._interval))[0]:
+        while not (await asyncio.wait([task], timeout=INTERVAL))[0]:
             # A load that takes long, or hangs, does not hold up the way back.
             if not await aside(self._points, key.name, alias, wanted or key.version):
                 return False
