@@ -178,8 +178,7 @@ def _cluster(args: argparse.Namespace) -> ClusterSettings:
 
 
 def _router(args: argparse.Namespace) -> Router | None:
-    from eyas.serve.engine.routing import Router
-    from eyas.serve.engine.routing_settings import read_routes, splits_of
+    from eyas.serve.engine.routing import Router, read_routes, splits_of
 
     splits = splits_of(args.weights, args.shadow, args.sticky, args.version_header)
     if args.routes and splits:
