@@ -10,11 +10,11 @@ from pathlib import Path
 from time import monotonic
 
 from eyas.artifacts.model_key import ModelKey
-from eyas.serve.api import Answer, ModelStatus, Request, timing_of
+from eyas.serve.api import Answer, ModelStatus, Request, Timing
 from eyas.serve.engine.executor import Executor, Ticket
 from eyas.serve.engine.model_manager import ModelManager
 from eyas.serve.engine.quarantine import KILLER, Quarantine
-from eyas.serve.engine.routing import Route, Router
+from eyas.serve.engine.routing import Router
 from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.engine.versions import ModelTable, ServedVersion
 from eyas.serve.errors import WIRES, Refused, ServeError, all_refused
@@ -72,10 +72,10 @@ class LocalEngine:
         route = self.router.route(request, self._table.statuses())
         for shadow in route.shadows:
             self._shadow(request, shadow)
-        return await self._detect(request, route)
+        return await self._detect(request, route.key)
 
-    async def _detect(self, request: Request, route: Route) -> Answer:
-        version, start = self._table[route.key], monotonic()
+    async def _detect(self, request: Request, key: ModelKey) -> Answer:
+        version, start = self._table[key], monotonic()
         with version.in_use():
             timeout = request.timeout
             if version.state != "ready":
@@ -99,7 +99,7 @@ class LocalEngine:
             for number, picture in enumerate(request.pictures):
                 if _was_run(ticket, number):
                     self.quarantine.survived(picture)
-            return _answer(request, route.key, ticket, monotonic() - start)
+            return _answer(request, key, ticket, monotonic() - start)
 
     def _tasks(self, request: Request, version: ServedVersion) -> list[Task]:
         """Return the pictures as the workers want them.
@@ -144,7 +144,7 @@ class LocalEngine:
         async def run() -> None:
             result: Answer | ServeError
             try:
-                result = await self._detect(copy, Route(key))
+                result = await self._detect(copy, key)
             except ServeError as error:
                 result = error
             if self._shadow_seen is not None:
@@ -220,7 +220,7 @@ def _was_run(ticket: Ticket, number: int) -> bool:
 
 def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> Answer:
     found = [result for result in ticket.results if isinstance(result, Found)]
-    timing = timing_of(
+    timing = Timing(
         queue=ticket.dispatched - ticket.arrived,
         decode=sum(result.decode for result in found),
         preprocess=sum(result.preprocess for result in found),
@@ -231,4 +231,6 @@ def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> An
     )
     annotated = tuple(result.annotated for result in found) if request.options.annotate else ()
     refused = {number: result for number, result in enumerate(ticket.results) if isinstance(result, Refused)}
-    return Answer(request.id, key, tuple(result.detections for result in found), annotated, timing, refused)
+    return Answer(
+        request.id, key, tuple(result.detections for result in found), annotated, timing.within_total(), refused
+    )
