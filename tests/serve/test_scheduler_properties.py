@@ -149,11 +149,12 @@ def conservation(world: World) -> None:
     result = world.result
     ends = Counter(event.item.id for event in result.events)
     refused = Counter(item.id for item in result.rejected)
-    stranded = (
-        set()
-        if world.wakes
-        else {item.id for _, item, decision in result.decisions if isinstance(decision, Admitted)} - set(ends)
-    )  # nobody woke the scheduler, and no worker was left to ask
+    served = {worker[0] for worker in world.alive}
+    stranded = {  # nobody woke the scheduler, and no worker was left to ask
+        item.id
+        for _, item, decision in result.decisions
+        if isinstance(decision, Admitted) and item.id not in ends and item.model not in served and not world.wakes
+    }
     assert ends + refused + Counter(stranded) == Counter(range(COUNT))
 
 

@@ -10,6 +10,8 @@ from tests.serve.simulator import Result, Simulator, bursts, items, linear, pois
 
 from eyas.errors import UserError
 from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.model import ModelStats
+from eyas.serve.scheduler.queues import Decaying
 from eyas.serve.scheduler.scheduler import Scheduler
 from eyas.serve.scheduler.types import Admitted, Batch, Item, Lane, Outcome, Reason, Rejected
 
@@ -302,3 +304,19 @@ def test_only_so_many_of_a_lane_may_wait() -> None:
     decision = made.submit(0.0, Item(3, "m"))
     assert isinstance(decision, Rejected) and decision.reason is Reason.QUEUE_FULL
     submit(made, 0.0, 4, lane=Lane.BATCH)
+
+
+def test_scaling_is_told_what_is_asked_and_how_long_it_waits() -> None:
+    made = scheduler(["v", "w"])
+    submit(made, 0.0, *range(4))
+    assert made.stats(0.02)["m"] == ModelStats(workers=2, open=4, demand=0.0, queue_delay=0.02)
+    made.next_batch(0.02, "v")
+    made.next_batch(0.02, "w")
+    told = made.stats(0.02)["m"]
+    assert told.queue_delay == pytest.approx(0.02)
+    worker = made._workers["w"]
+    capacity = worker.cap / worker.latency.mean(worker.cap)
+    assert told.demand == pytest.approx(4 / Decaying.SECONDS / capacity)
+    refused = [made.submit(0.02, Item(number, "m", deadline=0.021)) for number in range(10, 14)]
+    assert all(isinstance(each, Rejected) for each in refused)
+    assert made.stats(0.02)["m"].demand == pytest.approx(2 * told.demand)
