@@ -25,6 +25,7 @@ MARK = b"EYAS"
 MAX_BYTES = 2 << 30
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 T = TypeVar("T")
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=str)  # of paths
 
 
 class StartWorker(msgspec.Struct, frozen=True, tag="start"):
@@ -96,13 +97,12 @@ class BadMessage(Exception):
     """What arrived is not a message, or makes no sense."""
 
 
-def pack(message: ToWorker | FromWorker) -> bytes:
+def pack(message: ToWorker | FromWorker) -> bytearray:
     """Return a message, ready to be sent."""
-    content = _ENCODER.encode(message)
-    return HEAD.pack(MARK, len(content)) + content
-
-
-_ENCODER = msgspec.msgpack.Encoder(enc_hook=str)  # of paths
+    packed = bytearray(HEAD.size)
+    _ENCODER.encode_into(message, packed, HEAD.size)
+    HEAD.pack_into(packed, 0, MARK, len(packed) - HEAD.size)
+    return packed
 
 
 class Reader(Generic[T]):
@@ -194,7 +194,7 @@ def batch_of(tasks: Sequence[Task], memory: SharedMemory | None) -> RunBatch:
         data = memoryview(picture) if isinstance(picture, bytes) else np.ascontiguousarray(picture).data.cast("B")
         start = memory.put(data) if memory is not None else None
         shape = None if isinstance(picture, bytes) else (picture.shape[0], picture.shape[1])
-        inside = bytes(data) if start is None else b""
+        inside = data.tobytes() if start is None else b""
         pictures.append(SentPicture(inside, start or 0, len(data), shape, task.thresholds, task.only, task.annotate))
     return RunBatch(tuple(pictures))
 
