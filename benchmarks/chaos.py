@@ -60,7 +60,7 @@ seconds bring no faults, but go on with all clients.
 |---|---|
 {table}
 
-Declared ends are {", ".join(map(str, sorted(chaos.DECLARED)))}: 422 is a broken picture (every 17th of the
+Declared ends are {", ".join(map(str, sorted(chaos.DECLARED)))}: 422 is a broken image (every 17th of the
 clients is one), or one that was in two batches whose worker died; 503 and 504 are a worker that is being replaced.
 Anything else, and any broken connection, breaks an invariant, as does memory that grows by more than
 {chaos.GROWTH:.0%}.

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from eyas.data.loading.batch import Batch
-from eyas.evaluate.predictions import Predictions
+from eyas.evaluation.predictions import Predictions
 from eyas.models.decode import Deployed
 from eyas.models.fuse import fused
 from eyas.models.zoo import build

@@ -8,7 +8,7 @@ processor time (`cpu`) is measured beside them, and the limits are held against 
 processor time asked for that others had.
 
 Without --s and --n untrained networks are used. Their confidence threshold, like everyone's here, is set so that 100
-(box, class) pairs a picture enter suppression. Keeps benchmarks/results/inference.json, a section each.
+(box, class) pairs an image enter suppression. Keeps benchmarks/results/inference.json, a section each.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import openvino
-from inference_models import bundle, clip_in, pictures_in, untrained_run
+from inference_models import bundle, clip_in, images_in, untrained_run
 
 from eyas.artifacts.manifest import Manifest
 from eyas.benchmark.stage_timer import now, since
@@ -57,8 +57,8 @@ class Bench:
     def __init__(self, work: Path, runs: Mapping[str, Path | None], source: Path | None, rounds: int) -> None:
         self.work, self.rounds = work, rounds
         self.runs = {name: path or self._untrained(name) for name, path in runs.items()}
-        self.pictures = pictures_in(work / "pictures", source)
-        self.data = [path.read_bytes() for path in self.pictures]
+        self.images = images_in(work / "images", source)
+        self.data = [path.read_bytes() for path in self.images]
 
     def _untrained(self, name: str) -> Path:
         folder = self.work / f"run-{name}"
@@ -67,7 +67,7 @@ class Bench:
     def bundle(self, name: str, target: str, precision: str, margin: int | None = None) -> Path:
         """Return the bundle of a run."""
         folder = self.work / (f"{name}-{target}-{precision}" + ("" if margin is None else f"-margin{margin}"))
-        return bundle(self.runs[name], folder, target, precision, self.pictures, margin)
+        return bundle(self.runs[name], folder, target, precision, self.images, margin)
 
     def detector(self, name: str, target: str, precision: str, margin: int | None = None) -> Detector:
         """Return a detector on one thread, whose threshold lets 100 pairs into suppression."""
@@ -77,7 +77,7 @@ class Bench:
         return Detector(found.session, found.classes, found.input, limits)
 
     def frame(self, detector: Detector, number: int = 0) -> Any:
-        """Return one of the pictures as the network takes it, uint8 [1, H, W, 3]."""
+        """Return one of the images as the network takes it, uint8 [1, H, W, 3]."""
         image = detector.read(self.data[number % len(self.data)])
         return cv2.resize(image, (detector.input.width, detector.input.height))[None].copy()
 
@@ -114,7 +114,7 @@ def by_turns(ways: Mapping[str, Callable[[], object]], rounds: int, each: int = 
 
 
 def bare_openvino(folder: Path) -> Callable[[Any], Callable[[], object]]:
-    """Return what makes the bare inference call on a picture: the same file and options, nothing of ours."""
+    """Return what makes the bare inference call on an image: the same file and options, nothing of ours."""
     options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
     hint = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}[Manifest.read(folder).precision]
     model = openvino.Core().compile_model(folder / "model.xml", "CPU", {**options, "INFERENCE_PRECISION_HINT": hint})
@@ -137,7 +137,7 @@ def pipeline(bench: Bench) -> Numbers:
 
 
 def pipeline_of(bench: Bench, name: str, margin: int | None, limit: float) -> Numbers:
-    """The same for one run. With its margin of 4 pixels a picture of the input's size is resized by 0.6 %."""
+    """The same for one run. With its margin of 4 pixels an image of the input's size is resized by 0.6 %."""
     detector = bench.detector(name, "openvino", "int8", margin)
     frame = bench.frame(detector)
     turn = iter(range(10**9))
@@ -173,8 +173,8 @@ def tools(bench: Bench) -> Numbers:
 def openvino_tool(bench: Bench) -> Numbers:
     """benchmark_app against session.run.
 
-    The tool is a process of its own: its processor time a picture is that of a long run less that of a short one,
-    divided by the pictures between.
+    The tool is a process of its own: its processor time an image is that of a long run less that of a short one,
+    divided by the images between.
     """
     folder = bench.bundle("n", "openvino", "int8")
     command = [str(Path(sys.executable).with_name("benchmark_app")), "-m", str(folder / "model.xml"), "-d", "CPU"]
@@ -246,13 +246,13 @@ def onnxruntime_loop_of(bench: Bench, precision: str) -> Numbers:
 def start(bench: Bench) -> Numbers:
     """Fresh processes: the import, the help, the first detection with a cached OpenVINO model."""
     folder = bench.bundle("s", "openvino", "int8")
-    picture = str(bench.pictures[0])
+    image = str(bench.images[0])
     python = [sys.executable, "-c"]
     commands = {
         "python alone": [*python, "pass"],
         "import eyas": [*python, "import eyas"],
         "eyas --help": [sys.executable, "-m", "eyas", "--help"],
-        "first detection": [*python, f"import eyas; print(len(eyas.load({str(folder)!r})({picture!r})))"],
+        "first detection": [*python, f"import eyas; print(len(eyas.load({str(folder)!r})({image!r})))"],
     }
     limits = {"import eyas": 0.15, "eyas --help": 0.4, "first detection": 1.5}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
@@ -313,7 +313,7 @@ class Elsewhere:
 
 def stream(bench: Bench) -> Numbers:
     """A video, read, detected in and drawn: Detector.stream against one step after the other."""
-    clip = clip_in(bench.work, bench.pictures)
+    clip = clip_in(bench.work, bench.images)
     here = bench.detector("n", "openvino", "int8")
     waiting = Elsewhere(here, bench.frame(here), 0.027)
     there = Detector(waiting, here.classes, here.input, here.thresholds)
@@ -327,11 +327,11 @@ def stream_of(clip: Path, detector: Detector, title: str, rounds: int) -> Number
     def one_after_the_other() -> int:
         capture, num = cv2.VideoCapture(str(clip)), 0
         while True:
-            good, image = capture.read()
+            good, frame = capture.read()
             if not good:
                 break
-            picture = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-            annotate(picture, detector(picture))
+            image = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+            annotate(image, detector(image))
             num += 1
         capture.release()
         return num
@@ -367,7 +367,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where runs and bundles are kept between calls (default: nowhere)")
     parser.add_argument("--s", type=Path, help="a run of YOLO-NAS S (default: untrained)")
     parser.add_argument("--n", type=Path, help="a run of the nano row (default: untrained)")
-    parser.add_argument("--source", type=Path, help="a folder of JPEG pictures (default: made-up ones)")
+    parser.add_argument("--source", type=Path, help="a folder of JPEG images (default: made-up ones)")
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -19,26 +19,26 @@ from eyas.artifacts.card import hash_file
 from eyas.artifacts.layout import CONFIG, WEIGHTS
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run, RunConfig
-from eyas.benchmark.images import write_pictures
-from eyas.compile.builders.onnx import export, input_of, save
-from eyas.compile.bundle import graph_precision
-from eyas.compile.gates import letterboxed
-from eyas.compile.quantize.executed import check_int8
-from eyas.compile.quantize.ptq import quantization_of
-from eyas.compile.quantize.qdq import quantize, weight_bits
-from eyas.compile.target import Sides, run_builder, target_info
+from eyas.benchmark.images import write_images
 from eyas.decode import read_image
+from eyas.export.builders.onnx import export, input_of, save
+from eyas.export.bundle import graph_precision
+from eyas.export.gates import letterboxed
+from eyas.export.quantize.executed import check_int8
+from eyas.export.quantize.ptq import quantization_of
+from eyas.export.quantize.qdq import quantize, weight_bits
+from eyas.export.target import Sides, run_builder, target_info
 from eyas.models import weights, zoo
 from eyas.runtime.machine import processor
 from eyas.types import InputSpec, UInt8Array
 
 SIZE = Sides(width=640, height=480)
 CLASSES = 80
-CALIBRATION = 8  # pictures
+CALIBRATION = 8  # images
 
 
 def untrained_run(folder: Path, name: str) -> Path:
-    """Write a run of a named network with random weights, whose scores and boxes depend on the picture."""
+    """Write a run of a named network with random weights, whose scores and boxes depend on the image."""
     torch.manual_seed(0)
     net = zoo.build(name, CLASSES)
     with torch.no_grad():
@@ -59,11 +59,11 @@ def untrained_run(folder: Path, name: str) -> Path:
 
 
 def bundle(
-    run: Path, out: Path, target: str, precision: str, pictures: Sequence[Path], margin: int | None = None
+    run: Path, out: Path, target: str, precision: str, images: Sequence[Path], margin: int | None = None
 ) -> Path:
     """Build the run for an engine, with an input of 640 x 480, into `out`, unless it is there already.
 
-    `margin` takes the place of the run's own; with 0 a picture of the input's size is not resized.
+    `margin` takes the place of the run's own; with 0 an image of the input's size is not resized.
     """
     if (out / "manifest.json").is_file():
         return out
@@ -74,9 +74,9 @@ def bundle(
     graph = out / "model.onnx"
     export(run, graph, size=SIZE, precision=graph_precision(info, precision))
     if precision == "int8":
-        images = [read_image(path) for path in pictures[:CALIBRATION]]
+        calibration = [read_image(path) for path in images[:CALIBRATION]]
         model = onnx.load(graph)
-        found = quantization_of(model, (letterboxed([one], spec, 1) for one in images))
+        found = quantization_of(model, (letterboxed([one], spec, 1) for one in calibration))
         quantized = quantize(model, found.narrowed(weight_bits(info.engine, processor())), info.engine)
         save(quantized.model, graph)
         print(f"  {out.name}: convolutions {check_int8(quantized, info.engine)}")
@@ -103,7 +103,7 @@ def bundle(
 
 
 def jpeg_of_at_most(image: UInt8Array, kilobytes: int) -> bytes:
-    """Return the BGR picture as JPEG of the best quality that fits, as cameras are set to do."""
+    """Return the BGR image as JPEG of the best quality that fits, as cameras are set to do."""
     for quality in range(95, 0, -3):
         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
         if len(data) <= 1000 * kilobytes:
@@ -111,27 +111,27 @@ def jpeg_of_at_most(image: UInt8Array, kilobytes: int) -> bytes:
     return data
 
 
-def pictures_in(folder: Path, source: Path | None, kilobytes: int = 50) -> list[Path]:
-    """Return JPEG pictures of 640 x 480 pixels, of so many kilobytes at most: the source's, resized, or made up."""
+def images_in(folder: Path, source: Path | None, kilobytes: int = 50) -> list[Path]:
+    """Return JPEG images of 640 x 480 pixels, of so many kilobytes at most: the source's, resized, or made up."""
     folder.mkdir(parents=True, exist_ok=True)
     made = sorted(folder.glob("*.jpg"))
     if made:
         return made
     if source is None:
-        return write_pictures(folder, CALIBRATION)
+        return write_images(folder, CALIBRATION)
     for path in sorted(source.glob("*.jpg"))[:: max(1, len(list(source.glob("*.jpg"))) // 16)][:16]:
         image = cv2.resize(read_image(path)[..., ::-1], (640, 480), interpolation=cv2.INTER_AREA)
         (folder / path.name).write_bytes(jpeg_of_at_most(image, kilobytes))
     return sorted(folder.glob("*.jpg"))
 
 
-def clip_in(folder: Path, pictures: Sequence[Path], frames: int = 48) -> Path:
-    """Write the pictures as a video of 1280 x 720 pixels, each a few frames long, and return its path."""
+def clip_in(folder: Path, images: Sequence[Path], frames: int = 48) -> Path:
+    """Write the images as a video of 1280 x 720 pixels, each a few frames long, and return its path."""
     path = folder / "clip.mp4"
     if not path.is_file():
         video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (1280, 720))
         for i in range(frames):
-            picture = read_image(pictures[i // 4 % len(pictures)])[..., ::-1]
-            video.write(cv2.resize(picture, (1280, 720)))
+            image = read_image(images[i // 4 % len(images)])[..., ::-1]
+            video.write(cv2.resize(image, (1280, 720)))
         video.release()
     return path

@@ -53,7 +53,7 @@ KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 MOMENTS = ("step", "epoch's end", "saving", "step", "start")  # in turn
-BEGUN = (layout.CONFIG, layout.RECIPE, layout.ORIGIN, layout.PICTURES, layout.PLANNINGS)  # what a run begins with
+BEGUN = (layout.CONFIG, layout.RECIPE, layout.ORIGIN, layout.IMAGES, layout.PLANNINGS)  # what a run begins with
 
 
 @dataclass(frozen=True)

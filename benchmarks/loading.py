@@ -2,7 +2,7 @@
 
     python benchmarks/loading.py [--rounds 7]
 
-Makes 128 textured pictures (640 x 480, JPEG quality 92, 4:2:0, about 120 kB) in a temporary folder and runs every
+Makes 128 textured images (640 x 480, JPEG quality 92, 4:2:0, about 120 kB) in a temporary folder and runs every
 contender in turn, round after round, so that a busy machine slows all of them alike. Times are CPU seconds of this
 process, which runs on one thread; each contender's best round counts. Prints a table and writes
 benchmarks/results/loading.json.
@@ -34,47 +34,47 @@ from eyas.data.paths import FileTable
 from eyas.types import InputSpec
 
 SIZE = 640
-PICTURES = 128
-BOXES = 7  # COCO has as many a picture
+IMAGES = 128
+BOXES = 7  # COCO has as many an image
 Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to make samples: `run` makes one pass over the pictures and returns how many samples came out."""
+    """A way to make samples: `run` makes one pass over the images and returns how many samples came out."""
 
     name: str
     run: Callable[[], int]
 
 
-def make_picture(seed: int, height: int = 480, width: int = 640) -> Image:
-    """Return a picture with detail at every size and some noise, as a photograph has."""
+def make_image(seed: int, height: int = 480, width: int = 640) -> Image:
+    """Return an image with detail at every size and some noise, as a photograph has."""
     rng = np.random.default_rng(seed)
-    picture = np.full((height, width, 3), 120.0, np.float32)
+    image = np.full((height, width, 3), 120.0, np.float32)
     for cells in (4, 8, 16, 32, 64, 128, 256):
         coarse = rng.normal(0, 60 / cells**0.45, (cells * 3 // 4, cells, 3)).astype(np.float32)
-        picture += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    picture += rng.normal(0, 7.5, picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image += rng.normal(0, 7.5, image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def make_dataset(folder: Path) -> DatasetIndex:
-    """Write the pictures and return their index with random boxes."""
+    """Write the images and return their index with random boxes."""
     rng = np.random.default_rng(0)
-    names = [f"{i:03d}.jpg" for i in range(PICTURES)]
+    names = [f"{i:03d}.jpg" for i in range(IMAGES)]
     for i, name in enumerate(names):
-        (folder / name).write_bytes(simplejpeg.encode_jpeg(make_picture(i), quality=92, colorsubsampling="420"))
-    corner = rng.uniform(0, [560, 400], (PICTURES * BOXES, 2))
-    sides = rng.uniform(16, 240, (PICTURES * BOXES, 2))
+        (folder / name).write_bytes(simplejpeg.encode_jpeg(make_image(i), quality=92, colorsubsampling="420"))
+    corner = rng.uniform(0, [560, 400], (IMAGES * BOXES, 2))
+    sides = rng.uniform(16, 240, (IMAGES * BOXES, 2))
     boxes = np.concatenate([corner, np.minimum(corner + sides, [640, 480])], axis=1).astype(np.float32)
     return DatasetIndex(
         root=folder,
         split="train",
         classes=("a", "b", "c"),
         files=FileTable.build(folder, names),
-        sizes=np.tile(np.array([480, 640], np.int32), (PICTURES, 1)),
-        image_ids=np.arange(PICTURES),
-        offsets=np.arange(PICTURES + 1) * BOXES,
+        sizes=np.tile(np.array([480, 640], np.int32), (IMAGES, 1)),
+        image_ids=np.arange(IMAGES),
+        offsets=np.arange(IMAGES + 1) * BOXES,
         boxes=boxes,
         labels=rng.integers(0, 3, len(boxes)),
         crowd=np.zeros(len(boxes), bool),
@@ -94,19 +94,19 @@ class PlainMosaic:
         self.rng = np.random.default_rng(0)
 
     def one_pass(self) -> int:
-        """Make one batch of 16 after another until every picture has been the first of a mosaic once."""
-        for start in range(0, PICTURES, 16):
+        """Make one batch of 16 after another until every image has been the first of a mosaic once."""
+        for start in range(0, IMAGES, 16):
             images = np.empty((16, SIZE, SIZE, 3), np.uint8)
             truths = [self.sample(start + row, images[row]) for row in range(16)]
             _ = torch.from_numpy(images), torch.from_numpy(np.concatenate([boxes for boxes, _ in truths]))
-        return PICTURES
+        return IMAGES
 
     def sample(self, first: int, out: Image) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Write one sample into `out`, return boxes and labels."""
         canvas = np.full((2 * SIZE, 2 * SIZE, 3), 114, np.uint8)
         cx, cy = (int(v) for v in self.rng.uniform(SIZE / 2, 1.5 * SIZE, 2))
         all_boxes, all_labels = [], []
-        for corner, i in enumerate([first, *self.rng.integers(0, PICTURES, 3).tolist()]):
+        for corner, i in enumerate([first, *self.rng.integers(0, IMAGES, 3).tolist()]):
             image = simplejpeg.decode_jpeg(self.index.path(i).read_bytes())
             ratio = SIZE / max(image.shape[:2])
             if ratio != 1:
@@ -157,9 +157,9 @@ def contenders(index: DatasetIndex) -> list[Contender]:
         return lambda: sum(len(batch) for batch in loader)
 
     def decode() -> int:
-        for i in range(PICTURES):
+        for i in range(IMAGES):
             simplejpeg.decode_jpeg(index.path(i).read_bytes())
-        return PICTURES
+        return IMAGES
 
     evaluation = eval_loader(index, spec, batch_size=16)
     return [
@@ -170,7 +170,7 @@ def contenders(index: DatasetIndex) -> list[Contender]:
         Contender("Eyas, with gamma (lookup table)", ours(AugmentPolicy(gamma=0.3))),
         Contender("Eyas, with rotation (warp)", ours(AugmentPolicy(degrees=10.0))),
         Contender("Eyas, no mosaic (last epochs)", ours(AugmentPolicy().closing())),
-        Contender("Eyas, pictures kept decoded", ours(AugmentPolicy(), "decoded")),
+        Contender("Eyas, images kept decoded", ours(AugmentPolicy(), "decoded")),
         Contender("Eyas, evaluation (letterbox)", lambda: sum(len(batch) for batch in evaluation)),
         Contender("one decode, nothing else", decode),
     ]
@@ -199,16 +199,16 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         index = make_dataset(Path(folder))
-        mean_bytes = float(np.mean([index.path(i).stat().st_size for i in range(PICTURES)]))
+        mean_bytes = float(np.mean([index.path(i).stat().st_size for i in range(IMAGES)]))
         rates = measure(contenders(index), arguments.rounds)
     peer = max(next(iter(rates.values())))
-    print(f"{PICTURES} JPEGs of 640 x 480, {mean_bytes / 1e3:.0f} kB each; samples of {SIZE} px; one core, CPU time\n")
+    print(f"{IMAGES} JPEGs of 640 x 480, {mean_bytes / 1e3:.0f} kB each; samples of {SIZE} px; one core, CPU time\n")
     print("| way | samples a second | median | against the plain mosaic |")
     print("| --- | ---: | ---: | ---: |")
     for name, values in rates.items():
         print(f"| {name} | {max(values):.0f} | {np.median(values):.0f} | {max(values) / peer:.2f} |")
     result = {
-        "pictures": PICTURES,
+        "images": IMAGES,
         "mean_bytes": mean_bytes,
         "size": SIZE,
         "machine": machine(),

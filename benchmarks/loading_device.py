@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from loading import PICTURES, make_dataset
+from loading import IMAGES, make_dataset
 
 from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device.batches import DeviceBatches
@@ -79,7 +79,7 @@ def main() -> None:
         torch.set_num_threads(1)
     device, spec = torch.device(arguments.device), InputSpec(arguments.size, arguments.size)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "one thread of the processor"
-    print(f"{PICTURES} images of 640 x 480, samples of {arguments.size} px, batch {arguments.batch}; drawn by {name}\n")
+    print(f"{IMAGES} images of 640 x 480, samples of {arguments.size} px, batch {arguments.batch}; drawn by {name}\n")
     print("| policy | planned, images a CPU second | drawn on the device, images a second | OpenCV, a CPU second |")
     print("| --- | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:

@@ -29,7 +29,7 @@ Contestant = Callable[[FloatArray, FloatArray, IntArray, float, int], np.ndarray
 
 TIES = "300, on a grid, IoU 0.5"  # many pairs lie at an IoU of exactly 0.5, which does not suppress
 
-# Name -> (boxes, objects, classes): what a thresholded picture has, and what validation at a low threshold has.
+# Name -> (boxes, objects, classes): what a thresholded image has, and what validation at a low threshold has.
 SCENES = {
     "20 boxes": (20, 3, 80),
     "50 boxes": (50, 8, 80),

@@ -12,13 +12,13 @@ import onnxruntime
 
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run
-from eyas.compile.builders.onnx import export
-from eyas.compile.gates import accuracy, letterboxed, sample_pictures
-from eyas.compile.images import find_pictures, spread
-from eyas.compile.node_names import with_names
-from eyas.compile.onnx_utils import network_nodes
-from eyas.compile.quantize.ptq import quantization_of
-from eyas.compile.quantize.qdq import quantize
+from eyas.export.builders.onnx import export
+from eyas.export.gates import accuracy, letterboxed, sample_images
+from eyas.export.images import find_images, spread
+from eyas.export.node_names import with_names
+from eyas.export.onnx_utils import network_nodes
+from eyas.export.quantize.ptq import quantization_of
+from eyas.export.quantize.qdq import quantize
 from eyas.types import FloatArray, UInt8Array
 
 Answers = list[list[FloatArray]]
@@ -58,7 +58,7 @@ def sqnr(expected: Answers, got: Answers) -> float:
     """Return the mean over the predictions of signal to noise, in dB; a channel's mean is no signal."""
     found = []
     for one in range(len(expected[0])):
-        first, second = (np.stack([picture[one] for picture in answers]) for answers in (expected, got))
+        first, second = (np.stack([image[one] for image in answers]) for answers in (expected, got))
         signal = ((first - first.mean((0, 1, 3, 4), keepdims=True)) ** 2).sum()
         found.append(10 * np.log10(signal / max(((first - second) ** 2).sum(), 1e-12)))
     return float(np.mean(found))
@@ -68,18 +68,18 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--pictures", type=int, default=200, help="mAP is measured on so many")
+    parser.add_argument("--images", type=int, default=200, help="mAP is measured on so many")
     parser.add_argument("--calibrate", type=int, nargs="+", default=[64])
     parser.add_argument("--clipping", nargs="+", default=["mse", "99.9", "99.99", "99.999", "100"])
     args = parser.parse_args()
     config = Run.read(args.run).config
-    found = find_pictures(args.run)
-    index = spread(found.judge, args.pictures)
+    found = find_images(args.run)
+    index = spread(found.judge, args.images)
     with tempfile.TemporaryDirectory() as folder:
         model = with_names(onnx.load(export(args.run, Path(folder) / "model.onnx")))
     names = set(network_nodes(model)[1])
     predictions = [node.output[0] for node in model.graph.node if node.name in names]
-    looked_at = [letterboxed([one], config.input, 1) for one in sample_pictures(found.judge, 12)]
+    looked_at = [letterboxed([one], config.input, 1) for one in sample_images(found.judge, 12)]
     manifest = Manifest(
         name="", classes=config.classes, input=config.input, batch=(1, 1), candidates=300, created="", eyas="",
         thresholds=config.thresholds, target="onnxruntime", precision="int8", files={"a": ""}, entry="a",
@@ -87,8 +87,8 @@ def main() -> None:
     plain = Engine(model, predictions, False)
     expected = [plain.predicted(images) for images in looked_at]
     print(f"float32: mAP {accuracy(plain, manifest, index, 1):.4f}", flush=True)
-    for pictures in args.calibrate:
-        batches = [letterboxed([one], config.input, 1) for one in sample_pictures(found.calibrate, pictures)]
+    for count in args.calibrate:
+        batches = [letterboxed([one], config.input, 1) for one in sample_images(found.calibrate, count)]
         for clipping in args.clipping:
             quantization = quantization_of(model, batches, clipping=clipping if clipping == "mse" else float(clipping))
             for bits in (8, 7):
@@ -97,7 +97,7 @@ def main() -> None:
                     engine = Engine(written, predictions, exact)
                     noise = sqnr(expected, [engine.predicted(images) for images in looked_at])
                     how = "in float" if exact else "executed"
-                    told = f"{pictures} pictures, {clipping}, {bits} bits, {how}: {noise:.1f} dB"
+                    told = f"{count} images, {clipping}, {bits} bits, {how}: {noise:.1f} dB"
                     print(f"{told}, mAP {accuracy(engine, manifest, index, 1):.4f}", flush=True)
 
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
-from eyas.evaluate.coco import evaluate_predictions
-from eyas.evaluate.label_mapping import align_classes
-from eyas.evaluate.predictions import Predictions
+from eyas.evaluation.coco import evaluate_predictions
+from eyas.evaluation.label_mapping import align_classes
+from eyas.evaluation.predictions import Predictions
 from eyas.types import Thresholds, evaluation_thresholds
 
 LEAST_SCORE = 0.001
@@ -33,7 +33,7 @@ def thresholds(own: Thresholds) -> Thresholds:
 
 def detect(run: Path, data: Path, split: str, out: Path, device: str) -> None:
     """Write the detections of a run of Eyas."""
-    from eyas.evaluate.predicting import predict_dataset
+    from eyas.evaluation.predicting import predict_dataset
     from eyas.runtime.loading import load
 
     index = load_dataset(data, split)

@@ -1,7 +1,7 @@
-"""Two runs that a sound detector must pass: overfitting 16 pictures, and learning the synthetic set.
+"""Two runs that a sound detector must pass: overfitting 16 images, and learning the synthetic set.
 
-    python benchmarks/sanity.py overfit --data data/stamps     # AP on the 16 pictures it is trained on: at least 0.9
-    python benchmarks/sanity.py shapes                         # AP on unseen synthetic pictures: at least 0.7
+    python benchmarks/sanity.py overfit --data data/stamps     # AP on the 16 images it is trained on: at least 0.9
+    python benchmarks/sanity.py shapes                         # AP on unseen synthetic images: at least 0.7
 
 Writes benchmarks/results/sanity_NAME.json with AP, steps, seconds and processor seconds.
 """
@@ -27,7 +27,7 @@ LIMITS = {"overfit": 0.9, "shapes": 0.7}
 
 
 def sixteen(source: str, root: Path) -> Path:
-    """Write the first 16 training pictures of a data set as a COCO data set that is its own validation split."""
+    """Write the first 16 training images of a data set as a COCO data set that is its own validation split."""
     index = load_dataset(source, "train").subset(range(16))
     (root / "train").mkdir(parents=True)
     (root / "annotations").mkdir()
@@ -39,7 +39,7 @@ def sixteen(source: str, root: Path) -> Path:
 
 
 def overfit(source: str, folder: Path) -> Recipe:
-    """Return the recipe that shows the same 16 pictures, unaugmented, until they are known by heart."""
+    """Return the recipe that shows the same 16 images, unaugmented, until they are known by heart."""
     fields = {
         "data.root": str(sixteen(source, folder / "sixteen")), "data.val": "train", "data.size": 320,
         "model.name": "p", "trainer.epochs": 120, "trainer.val_every": 30, "trainer.close_epochs": 0,
@@ -52,7 +52,7 @@ def overfit(source: str, folder: Path) -> Recipe:
 
 
 def shapes(folder: Path) -> Recipe:
-    """Return the recipe for the synthetic set: 800 pictures of 192 px, the quick recipe for 50 epochs."""
+    """Return the recipe for the synthetic set: 800 images of 192 px, the quick recipe for 50 epochs."""
     root = make_shapes(folder / "shapes", train=800, val=160, size=192, seed=0)
     return override(
         named("quick"),
@@ -64,7 +64,7 @@ def main() -> None:
     """Train, and say whether the limit was reached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=LIMITS)
-    parser.add_argument("--data", help="a data set with at least 16 training pictures (overfit)")
+    parser.add_argument("--data", help="a data set with at least 16 training images (overfit)")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

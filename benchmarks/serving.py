@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_drive import HERE, PATH, closed, opened, pictures, started, target, warmed
+from benchmarks.serving_drive import HERE, PATH, closed, images, opened, started, target, warmed
 from benchmarks.serving_faults import faults
 from tests.serve.bundles import write_bundle
 from tests.serve.simulator import Simulator, items, linear
@@ -55,11 +55,11 @@ def pipeline(bundle: Path) -> Pipeline:
 
 
 def bare(found: Pipeline, tasks: Sequence[Task], seconds: float) -> tuple[float, float]:
-    """Return milliseconds of processor time a picture, and the median milliseconds, without any server.
+    """Return milliseconds of processor time an image, and the median milliseconds, without any server.
 
     Args:
         found: what runs.
-        tasks: the pictures, by turns.
+        tasks: the images, by turns.
         seconds: for how long.
     """
     walls, processor_time, end = [], 0.0, time.perf_counter() + seconds
@@ -80,7 +80,7 @@ def overhead(bundle: Path, peers: dict[str, str], rounds: int, seconds: float) -
     The bridge, which is the least that two processes can be, runs beside Eyas, and they are played by turns.
     """
     found = pipeline(bundle)
-    tasks = [Task(picture, found._detector.thresholds) for picture in pictures()]
+    tasks = [Task(image, found._detector.thresholds) for image in images()]
     rows: dict[str, Any] = {}
     for name, python in peers.items():
         turns = {name: python} | ({"bridge": sys.executable} if name == "eyas" else {})
@@ -155,11 +155,11 @@ def load(bundle: Path, peers: dict[str, str], seconds: float) -> dict[str, Any]:
 
 
 def worked(aim: Target) -> tuple[float, float]:
-    """Return how many pictures Eyas' worker has answered so far, and the seconds that it was busy with them."""
+    """Return how many images Eyas' worker has answered so far, and the seconds that it was busy with them."""
     with urllib.request.urlopen(aim.url.replace(PATH, "/metrics")) as answer:
         text = answer.read().decode()
     values = [
-        re.search(rf"^{name}_total{{.*}} (\S+)$", text, flags=re.M) for name in ("eyas_pictures", "eyas_busy_seconds")
+        re.search(rf"^{name}_total{{.*}} (\S+)$", text, flags=re.M) for name in ("eyas_images", "eyas_busy_seconds")
     ]
     return float(values[0][1]), float(values[1][1])
 
@@ -183,7 +183,7 @@ def capacity(aim: Target, tries: int = 3) -> float:
 def shape(bundle: Path) -> Profile:
     """Return how long batches take, from bytes to detections, without a server."""
     found = pipeline(bundle)
-    tasks = [Task(picture, found._detector.thresholds) for picture in pictures()] * 2
+    tasks = [Task(image, found._detector.thresholds) for image in images()] * 2
     rows = []
     for size in (1, 2, 4, 8):
         walls = []

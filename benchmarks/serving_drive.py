@@ -11,7 +11,7 @@ from typing import Any
 import simplejpeg
 from benchmarks.serving_peers import body
 
-from eyas.benchmark.images import made_up_picture
+from eyas.benchmark.images import made_up_image
 from eyas.benchmark.load.generator import closed_loop, open_loop
 from eyas.benchmark.load.http import Client, Target
 from eyas.benchmark.load.local import LocalServer
@@ -21,9 +21,9 @@ OURS = ["--workers", "1", "--threads", "1"]
 PATH = "/v1/detect"
 
 
-def pictures(num: int = 4) -> list[bytes]:
-    """Return made-up pictures of 640 x 480 pixels and 49 kB."""
-    made = (made_up_picture(seed) for seed in range(num))
+def images(num: int = 4) -> list[bytes]:
+    """Return made-up images of 640 x 480 pixels and 49 kB."""
+    made = (made_up_image(seed) for seed in range(num))
     return [simplejpeg.encode_jpeg(each, quality=76, colorsubsampling="420") for each in made]
 
 
@@ -51,7 +51,7 @@ def started(name: str, python: str, bundle: Path, goal: float) -> LocalServer:
 def target(name: str, server: LocalServer) -> Target:
     """Return what the server is sent."""
     url = server.url + (PATH if name in ("eyas", "greedy") else "")
-    bodies = [body(picture, name) for picture in pictures()]
+    bodies = [body(image, name) for image in images()]
     return Target(url, [each for each, _ in bodies], bodies[0][1])
 
 

@@ -38,7 +38,7 @@ BYTES = 50_000
 ROUNDS = 5
 
 
-def picture() -> bytes:
+def make_image() -> bytes:
     """Return a JPEG of 640 x 480 pixels and about 50 kB."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
@@ -63,7 +63,7 @@ def children(task: Path) -> list[str]:
 
 
 def bare(pipeline: Pipeline, data: bytes, thresholds: Any, num: int) -> dict[str, float]:
-    """Run the pipeline `num` times; return CPU and median time a picture."""
+    """Run the pipeline `num` times; return CPU and median time an image."""
     task, times = Task(data, thresholds), []
     cpu = time.process_time()
     for _ in range(num):
@@ -115,7 +115,7 @@ async def round_trips(bundle: Path, classes: tuple[str, ...], num: int) -> dict[
 
 async def measure(bundle: Path, num: int) -> dict[str, Any]:
     """Return all numbers of one bundle."""
-    data, manifest = picture(), Manifest.read(bundle)
+    data, manifest = make_image(), Manifest.read(bundle)
     pipeline = Pipeline(load(bundle, threads=1, spin=False))
     pipeline.warm_up(1)
     start = time.perf_counter()

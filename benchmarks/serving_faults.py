@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_drive import OURS, PATH, free_port, opened, pictures, warmed
+from benchmarks.serving_drive import OURS, PATH, free_port, images, opened, warmed
 
 from eyas.benchmark.load.arrivals import arrivals
 from eyas.benchmark.load.http import Target
@@ -54,7 +54,7 @@ def swap(bundle: Path, rate: float, flips: int = 20) -> dict[str, Any]:
         return await load, statuses
 
     with LocalServer(options) as server:
-        aim = Target(server.url + PATH, pictures())
+        aim = Target(server.url + PATH, images())
         asyncio.run(warmed(aim))
         played, statuses = asyncio.run(play(aim))
     step = summarize(played, 2.0)
@@ -73,7 +73,7 @@ def kill(bundle: Path, rate: float, kills: int = 3) -> dict[str, Any]:
         return await load
 
     with LocalServer([str(bundle), *OURS, "--slo", "2000"]) as server:
-        aim = Target(server.url + PATH, pictures())
+        aim = Target(server.url + PATH, images())
         asyncio.run(warmed(aim))
         step = summarize(asyncio.run(play(aim, server.pid)), 2.0)
     return {"kills": kills, "requests": step.requests, "codes": dict(step.codes), "p99_ms": step.p99}
@@ -92,7 +92,7 @@ def drain(bundle: Path, rate: float, folder: Path, times: int = 3) -> dict[str, 
             return await load
 
         with LocalServer([str(bundle), *OURS, "--slo", "2000", "--access-log", str(log)]) as server:
-            aim = Target(server.url + PATH, pictures())
+            aim = Target(server.url + PATH, images())
             asyncio.run(warmed(aim, 0))
             played = asyncio.run(play(aim, server.pid))
         here = sum(sample.served for sample in played.samples)

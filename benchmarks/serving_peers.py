@@ -43,7 +43,7 @@ def document(found: Any) -> dict[str, Any]:
 
 
 def triton(bundle: str, port: int) -> None:
-    """Serve with Triton: its dynamic batcher, batches up to 8, no delay; pictures as BYTES, answers as JSON."""
+    """Serve with Triton: its dynamic batcher, batches up to 8, no delay; images as BYTES, answers as JSON."""
     import numpy as np
     from pytriton.decorators import batch
     from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
@@ -160,9 +160,9 @@ def bridge(bundle: str, port: int) -> None:
             parts.append(message["body"])
             if not message.get("more_body"):
                 break
-        picture, loop = b"".join(parts), asyncio.get_running_loop()
+        image, loop = b"".join(parts), asyncio.get_running_loop()
         async with one:
-            await loop.sock_sendall(front, len(picture).to_bytes(8, "little") + picture)
+            await loop.sock_sendall(front, len(image).to_bytes(8, "little") + image)
             answer = await loop.sock_recv(front, 1 << 20)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -173,7 +173,7 @@ def bridge(bundle: str, port: int) -> None:
 
 
 def bridge_worker(bundle: str, descriptor: int) -> None:
-    """Read a length and a picture, do what Eyas' worker does with it, answer; so on until the front is gone."""
+    """Read a length and an image, do what Eyas' worker does with it, answer; so on until the front is gone."""
     from eyas.serve.workers.base import Task
     from eyas.serve.workers.pipeline import Pipeline
 
@@ -181,19 +181,19 @@ def bridge_worker(bundle: str, descriptor: int) -> None:
     found = detector(bundle)
     pipeline = Pipeline(found)
     while head := back.recv(8, socket.MSG_WAITALL):
-        picture = back.recv(int.from_bytes(head, "little"), socket.MSG_WAITALL)
-        (result,) = pipeline.run([Task(picture, found.thresholds)]).results
+        image = back.recv(int.from_bytes(head, "little"), socket.MSG_WAITALL)
+        (result,) = pipeline.run([Task(image, found.thresholds)]).results
         back.sendall(json.dumps(document(result.detections)).encode())
 
 
-def body(picture: bytes, name: str) -> tuple[bytes, dict[str, str]]:
-    """Return what a peer is sent for a picture, and the headers."""
+def body(image: bytes, name: str) -> tuple[bytes, dict[str, str]]:
+    """Return what a peer is sent for an image, and the headers."""
     if name == "litserve":
         head = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="p.jpg"\r\n\r\n'
-        return head + picture + b"\r\n--xyz--\r\n", {"Content-Type": "multipart/form-data; boundary=xyz"}
+        return head + image + b"\r\n--xyz--\r\n", {"Content-Type": "multipart/form-data; boundary=xyz"}
     if name != "triton":
-        return picture, {"Content-Type": "application/octet-stream" if name != "eyas" else "image/jpeg"}
-    blob = len(picture).to_bytes(4, "little") + picture
+        return image, {"Content-Type": "application/octet-stream" if name != "eyas" else "image/jpeg"}
+    blob = len(image).to_bytes(4, "little") + image
     described = json.dumps(
         {
             "inputs": [

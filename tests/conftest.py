@@ -38,19 +38,19 @@ SHORT = {"trainer.max_steps": 2, "trainer.epochs": 1, "data.workers": 0, "traine
 # The files that take longest, that one first: begun first, so that processes that share the tests out end together.
 SLOW = (
     "meta/test_examples.py",
-    "compile/parity/test_small.py",
+    "export/parity/test_small.py",
     "training/test_stop.py",
-    "compile/parity/test_large.py",
-    "compile/test_tensorrt_bundle.py",
-    "compile/test_light_install.py",
-    "compile/parity/test_middle.py",
-    "compile/test_openvino.py",
+    "export/parity/test_large.py",
+    "export/test_tensorrt_bundle.py",
+    "export/test_light_install.py",
+    "export/parity/test_middle.py",
+    "export/test_openvino.py",
     "training/test_fit.py",
-    "compile/test_tensorrt.py",
-    "compile/parity/test_variants.py",
-    "compile/test_targets.py",
-    "compile/test_auto.py",
-    "compile/test_bundle_stream.py",
+    "export/test_tensorrt.py",
+    "export/parity/test_variants.py",
+    "export/test_targets.py",
+    "export/test_auto.py",
+    "export/test_bundle_stream.py",
     "cli/test_detect.py",
 )
 
@@ -89,7 +89,7 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the manual's examples speak of; copy it before anything is written into it.
 
     data/shapes (COCO, splits train and val), runs/quickstart (really trained on it, for two steps), street.jpg,
-    pictures/*.jpg and clip.mp4; ckpt_best.pth and average_model.pth, of a narrow network, as SuperGradients' Trainer
+    images/*.jpg and clip.mp4; ckpt_best.pth and average_model.pth, of a narrow network, as SuperGradients' Trainer
     writes them, for the classes in names.txt; bundles/quickstart, compiled of the run, and bundles/next, the same under
     another name; both are champion and challenger of the model `shapes` in the registry `registry`.
     """
@@ -97,20 +97,20 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from eyas.artifacts.card import Card
     from eyas.artifacts.layout import MANIFEST
     from eyas.artifacts.manifest import Manifest
-    from eyas.compile.bundle import Settings, compile_run
     from eyas.data.shapes import make_shapes
+    from eyas.export.bundle import Settings, compile_run
     from eyas.registry import open_registry
 
     folder = tmp_path_factory.mktemp("example")
     with contextlib.chdir(folder):
         make_shapes("data/shapes", train=12, val=6, size=128)
         eyas.train("data/shapes", recipe="quick", out="runs/quickstart", size=64, batch=4, overrides=SHORT)
-        pictures = sorted(Path("data/shapes/val").glob("*.jpg"))
-        Path("pictures").mkdir()
-        for path in pictures[:3]:
-            shutil.copy(path, "pictures")
-        shutil.copy(pictures[-1], "street.jpg")
-        write_clip(Path("clip.mp4"), pictures)
+        images = sorted(Path("data/shapes/val").glob("*.jpg"))
+        Path("images").mkdir()
+        for path in images[:3]:
+            shutil.copy(path, "images")
+        shutil.copy(images[-1], "street.jpg")
+        write_clip(Path("clip.mp4"), images)
         write_checkpoints()
         compile_run("runs/quickstart", "bundles/quickstart", Settings(measured=0))
         other = shutil.copytree("bundles/quickstart", Path("bundles/next"))
@@ -139,13 +139,13 @@ def write_checkpoints() -> None:
     Path("names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
-def write_clip(path: Path, pictures: list[Path]) -> None:
-    """Write the pictures as a video of 128 x 96 pixels, two frames each."""
+def write_clip(path: Path, images: list[Path]) -> None:
+    """Write the images as a video of 128 x 96 pixels, two frames each."""
     import cv2
 
     video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (128, 96))
-    for picture in pictures:
-        frame = cv2.resize(cv2.imread(str(picture)), (128, 96))
+    for image in images:
+        frame = cv2.resize(cv2.imread(str(image)), (128, 96))
         video.write(frame)
         video.write(frame)
     video.release()

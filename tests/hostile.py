@@ -1,4 +1,4 @@
-"""Hostile picture files of every kind, made from small valid ones: sizes that lie, doubled parts, changed bytes."""
+"""Hostile image files of every kind, made from small valid ones: sizes that lie, doubled parts, changed bytes."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ WIDTH, HEIGHT = 72, 56
 LIES = (30000, 16383, 65535, 1 << 20)  # sides in place of the true ones
 
 
-def _picture(mode: str = "RGB") -> Image.Image:
-    """Return a small colourful picture."""
+def _image(mode: str = "RGB") -> Image.Image:
+    """Return a small colourful image."""
     coarse = np.random.default_rng(0).integers(0, 255, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)).convert(mode)
 
 
 def _saved(kind: str, mode: str = "RGB", frames: int = 1, **options: object) -> bytes:
-    """Return the picture as Pillow writes it."""
+    """Return the image as Pillow writes it."""
     buffer = io.BytesIO()
     if frames > 1:
-        options |= {"save_all": True, "append_images": [_picture(mode).rotate(90 * i) for i in range(1, frames)]}
-    _picture(mode).save(buffer, kind, **options)
+        options |= {"save_all": True, "append_images": [_image(mode).rotate(90 * i) for i in range(1, frames)]}
+    _image(mode).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def _by_opencv(suffix: str, *, deep: bool = False, alpha: bool = False) -> bytes:
-    """Return the picture as OpenCV writes it."""
-    image = np.asarray(_picture("RGBA" if alpha else "RGB"))
+    """Return the image as OpenCV writes it."""
+    image = np.asarray(_image("RGBA" if alpha else "RGB"))
     ok, data = cv2.imencode(suffix, image.astype(np.uint16) * 257 if deep else image)
     assert ok
     return bytes(data.tobytes())
 
 
 def seeds() -> dict[str, bytes]:
-    """Return name -> a valid picture, of every kind that is accepted."""
-    grey = np.asarray(_picture("L"))
+    """Return name -> a valid image, of every kind that is accepted."""
+    grey = np.asarray(_image("L"))
     return {
         "jpeg": _saved("JPEG"),
         "jpeg progressive": _saved("JPEG", progressive=True),

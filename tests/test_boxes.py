@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from eyas import boxes
 from eyas.types import FloatArray
 
-PICTURE = st.floats(0, 1024, width=16)
+IMAGE = st.floats(0, 1024, width=16)
 
 
 @st.composite
 def upright(draw: st.DrawFn, most: int = 8) -> FloatArray:
     """Draw [N, 4] xyxy boxes that are not inverted; a box may be empty."""
     num = draw(st.integers(1, most))
-    sides = draw(arrays.arrays(np.float32, (num, 4), elements=PICTURE))
+    sides = draw(arrays.arrays(np.float32, (num, 4), elements=IMAGE))
     return np.concatenate([np.minimum(sides[:, :2], sides[:, 2:]), np.maximum(sides[:, :2], sides[:, 2:])], axis=1)
 
 

@@ -16,16 +16,16 @@ from PIL import Image
 
 from eyas import decode, decode_apart
 from eyas.errors import UserError
+from eyas.opencv_images import decode_by_opencv
 from eyas.opencv_limits import MAX_PIXELS, VARIABLE
-from eyas.opencv_pictures import decode_by_opencv
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory and time are bounded by Linux's means")
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), dtype=np.uint8))
 KINDS = ("TIFF", "GIF", "AVIF", "JPEG2000")
 
 
-def saved(kind: str, image: Image.Image = PICTURE) -> bytes:
-    """Return the picture as Pillow writes it."""
+def saved(kind: str, image: Image.Image = IMAGE) -> bytes:
+    """Return the image as Pillow writes it."""
     buffer = io.BytesIO()
     image.save(buffer, kind)
     return buffer.getvalue()
@@ -46,18 +46,18 @@ def test_the_pixels_are_those_of_opencv_here(kind: str) -> None:
     assert np.array_equal(decode.decode(data), here)
 
 
-def test_a_picture_above_opencvs_own_limit_is_decoded_where_that_is_higher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_above_opencvs_own_limit_is_decoded_where_that_is_higher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "opencv_limit", lambda: 100)
-    assert np.array_equal(decode.decode(saved("PNG")), np.asarray(PICTURE))
+    assert np.array_equal(decode.decode(saved("PNG")), np.asarray(IMAGE))
     assert decode_apart._helper is not None
     assert decode_apart._current(MAX_PIXELS + 1).limit == MAX_PIXELS + 1
 
 
 def test_threads_take_turns() -> None:
-    pictures = [Image.new("RGB", (40 + i, 30), (i, 0, 0)) for i in range(12)]
+    made = [Image.new("RGB", (40 + i, 30), (i, 0, 0)) for i in range(12)]
     with ThreadPoolExecutor(4) as threads:
-        images = list(threads.map(decode.decode, [saved("TIFF", picture) for picture in pictures]))
-    assert all(np.array_equal(image, np.asarray(picture)) for image, picture in zip(images, pictures, strict=True))
+        images = list(threads.map(decode.decode, [saved("TIFF", each) for each in made]))
+    assert all(np.array_equal(image, np.asarray(each)) for image, each in zip(images, made, strict=True))
 
 
 def test_a_process_that_was_killed_is_replaced() -> None:
@@ -70,7 +70,7 @@ def test_a_process_that_was_killed_is_replaced() -> None:
 
 
 @linux
-def test_a_picture_that_takes_too_much_memory_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_takes_too_much_memory_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     data = saved("TIFF", Image.new("RGB", (4000, 4000)))
     monkeypatch.setattr(decode_apart, "BYTES_A_PIXEL", 1)
     monkeypatch.setattr(decode_apart, "BYTES", 8 << 20)
@@ -91,7 +91,7 @@ def endless_gif(codes: int) -> bytes:
 
 
 @linux
-def test_a_picture_that_takes_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_takes_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_apart, "SECONDS", 0)
     with pytest.raises(UserError, match="more computing time"):
         decode.decode(endless_gif(1_500_000))

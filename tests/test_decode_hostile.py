@@ -17,7 +17,7 @@ from tests.hostile import seeds
 
 from eyas import decode, decode_apart
 from eyas.errors import UserError
-from eyas.picture_header import parse_header
+from eyas.image_header import parse_header
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded and measured by Linux's means")
 MAX_PIXELS = 1_000_000
@@ -57,7 +57,7 @@ print(json.dumps([tried, decoded, faults, peak(resource.RUSAGE_CHILDREN)]))
 """
 
 
-def test_the_seeds_are_whole_pictures() -> None:
+def test_the_seeds_are_whole_images() -> None:
     kinds = set()
     for name, data in seeds().items():
         header = parse_header(data)
@@ -84,7 +84,7 @@ def test_a_sweep_of_hostile_headers(random_seed: int) -> None:
 
 
 def saved(kind: str, image: Image.Image, **options: object) -> bytes:
-    """Return the picture as Pillow writes it."""
+    """Return the image as Pillow writes it."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -162,9 +162,9 @@ FRAME = segment(0xC0, struct.pack(">BHHB", 8, 20000, 20000, 1) + b"\1\x11\0")
 TWO_SIZES = {
     "webp, raw stream": b"RIFF" + struct.pack("<I", 52) + b"WEBP" + stream(16383, 16383),
     "webp, unknown chunk before a raw stream": webp((b"JUNK", bytes(4))) + stream(16383, 16383),
-    "webp, canvas and picture": webp(extended(64, 48), (b"VP8L", stream(16383, 16383))),
-    "webp, two pictures": webp(extended(64, 48), (b"VP8L", stream(64, 48)), (b"VP8L", stream(16383, 16383))),
-    "webp, picture behind its end": webp(extended(64, 48)) + b"VP8L\x2d\0\0\0" + stream(16383, 16383),
+    "webp, canvas and image": webp(extended(64, 48), (b"VP8L", stream(16383, 16383))),
+    "webp, two images": webp(extended(64, 48), (b"VP8L", stream(64, 48)), (b"VP8L", stream(16383, 16383))),
+    "webp, image behind its end": webp(extended(64, 48)) + b"VP8L\x2d\0\0\0" + stream(16383, 16383),
     "webp, frame outside": webp(
         extended(64, 48, 2), (b"ANIM", bytes(6)),
         (b"ANMF", bytes(6) + 2 * (16382).to_bytes(3, "little") + bytes(4) + b"VP8L\x2d\0\0\0" + stream(16383, 16383)),
@@ -277,7 +277,7 @@ def test_chunks_that_change_pixels_are_kept() -> None:
     kept = decode.decode(saved("PNG", palette, transparency=0))
     assert kept[0, 0].tolist() == [255, 255, 255]  # the one colour there is, made transparent
     animation = saved("PNG", SMALL, save_all=True, append_images=FRAMES, default_image=True)
-    assert decode.decode(animation)[0, 0].tolist() == [0, 0, 0]  # the first frame, not the picture in its place
+    assert decode.decode(animation)[0, 0].tolist() == [0, 0, 0]  # the first frame, not the image in its place
 
 
 def progressive(width: int, height: int, more: int) -> bytes:

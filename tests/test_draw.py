@@ -16,7 +16,7 @@ def black(height: int = 120, width: int = 160) -> np.ndarray:
     return np.zeros((height, width, 3), np.uint8)
 
 
-def test_picture_is_not_changed() -> None:
+def test_image_is_not_changed() -> None:
     image = black()
     drawn = draw_boxes(image, np.array([[10, 20, 60, 80]], np.float32), ["cat"])
     assert image.max() == 0
@@ -31,7 +31,7 @@ def test_box_covers_its_outermost_pixels() -> None:
     assert drawn[50, 30].max() == 0
 
 
-def test_line_grows_with_the_picture() -> None:
+def test_line_grows_with_the_image() -> None:
     def width_of(side: int) -> int:
         drawn = draw_boxes(black(side, side), np.array([[0.2, 0.2, 0.8, 0.8]], np.float32) * side, [""])
         return int((drawn[side // 2, : side // 2] > 0).any(axis=1).sum())

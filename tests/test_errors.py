@@ -9,13 +9,13 @@ from eyas.errors import UserError, missing_extra, suggest
 
 def test_all_parts_in_order() -> None:
     error = UserError("It is 3.", expected="1 or 2", where="x.yaml", fix="write 2")
-    assert str(error) == "It is 3.\n  where:    x.yaml\n  expected: 1 or 2\n  to mend:  write 2"
+    assert str(error) == "It is 3.\n  where:    x.yaml\n  expected: 1 or 2\n  fix:      write 2"
     assert (error.problem, error.expected, error.where, error.fix) == ("It is 3.", "1 or 2", "x.yaml", "write 2")
 
 
 def test_parts_that_are_not_given_take_no_line() -> None:
     assert str(UserError("It is 3.")) == "It is 3."
-    assert str(UserError("It is 3.", fix="write 2")) == "It is 3.\n  to mend:  write 2"
+    assert str(UserError("It is 3.", fix="write 2")) == "It is 3.\n  fix:      write 2"
 
 
 def test_it_is_raised_like_any_error() -> None:

@@ -21,7 +21,7 @@ specs = st.builds(
 
 
 @given(height=sides, width=sides, spec=specs)
-def test_the_picture_fits_and_keeps_its_shape(height: int, width: int, spec: InputSpec) -> None:
+def test_the_image_fits_and_keeps_its_shape(height: int, width: int, spec: InputSpec) -> None:
     placed = letterbox.place(height, width, spec)
     assert 1 <= placed.width <= spec.width - spec.margin
     assert 1 <= placed.height <= spec.height - spec.margin
@@ -69,7 +69,7 @@ def test_boxes_follow_pixels(height: int, width: int, spec: InputSpec, corner: t
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (640, 640), (60, 60), (3000, 20)])
 @pytest.mark.parametrize("pad_mode", ["center", "bottom_right"])
-def test_everything_outside_the_picture_is_padding(shape: tuple[int, int], pad_mode: str) -> None:
+def test_everything_outside_the_image_is_padding(shape: tuple[int, int], pad_mode: str) -> None:
     spec = InputSpec(64, 96, margin=4, pad_mode=pad_mode, pad_value=77)  # type: ignore[arg-type]
     out, placed = letterbox.letterbox(np.full((*shape, 3), 200, np.uint8), spec)
     assert out.shape == (64, 96, 3)
@@ -91,7 +91,7 @@ def test_it_writes_into_a_slot_of_a_batch() -> None:
     assert (batch[0] == 9).all() and (batch[2] == 9).all()
 
 
-def test_a_picture_of_the_very_size_is_copied() -> None:
+def test_a_image_of_the_very_size_is_copied() -> None:
     image = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
     out, placed = letterbox.letterbox(image, InputSpec(64, 64, margin=4))
     assert (placed.scale_x, placed.scale_y, placed.left, placed.top) == (1.0, 1.0, 2, 2)

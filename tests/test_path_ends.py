@@ -32,8 +32,8 @@ def test_the_longest_end_wins(path: str, found: list[int]) -> None:
 
 def test_a_known_path_that_fits_as_a_whole_wins() -> None:
     ends = PathEnds(["0001.jpg", "cam1/0001.jpg"])
-    assert ends.find("/pictures/0001.jpg") == [0]
-    assert ends.find("/pictures/cam1/0001.jpg") == [1]
+    assert ends.find("/images/0001.jpg") == [0]
+    assert ends.find("/images/cam1/0001.jpg") == [1]
 
 
 def test_parts_of_a_path_of_any_system() -> None:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eyas.benchmark.models import bench as bench
-    from eyas.compile import compile as compile  # noqa: A004
-    from eyas.evaluate import evaluate as evaluate
+    from eyas.evaluation import evaluate as evaluate
+    from eyas.export import compile as compile  # noqa: A004
     from eyas.models.importing import import_checkpoint as import_checkpoint
     from eyas.runtime.detect import detect as detect
     from eyas.runtime.detector import Detector as Detector
@@ -50,9 +50,9 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
         "Detector": "eyas.runtime.detector",
         "UserError": "eyas.errors",
         "bench": "eyas.benchmark.models",
-        "compile": "eyas.compile",
+        "compile": "eyas.export",
         "detect": "eyas.runtime.detect",
-        "evaluate": "eyas.evaluate",
+        "evaluate": "eyas.evaluation",
         "import_checkpoint": "eyas.models.importing",
         "load": "eyas.runtime.loading",
         "train": "eyas.training",

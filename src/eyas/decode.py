@@ -1,8 +1,8 @@
-"""Picture files to pixels: JPEG by simplejpeg, everything else by OpenCV, always uint8 RGB, upright.
+"""Image files to pixels: JPEG by simplejpeg, everything else by OpenCV, always uint8 RGB, upright.
 
 What is made of the less usual kinds:
 
-- 16-bit pictures are scaled to 8 bits (65535 becomes 255), grey ones get three equal channels, palettes are looked up;
+- 16-bit images are scaled to 8 bits (65535 becomes 255), grey ones get three equal channels, palettes are looked up;
 - transparent pixels are blended over white, which is what a browser or a labelling tool shows;
 - CMYK and YCCK JPEGs become RGB by the plain product of ink coverages (no colour profile);
 - the EXIF orientation of JPEG, PNG, WebP and TIFF is applied, so boxes drawn in a viewer fit;
@@ -23,10 +23,10 @@ import simplejpeg
 from eyas.decode_apart import decode_apart
 from eyas.errors import UserError
 from eyas.files import open_regular
+from eyas.image_header import BadHeader, FileBytes, ImageHeader, pixels_only, read_header
+from eyas.opencv_images import decode_by_opencv, row_blocks
 from eyas.opencv_limits import MAX_PIXELS as MAX_PIXELS
 from eyas.opencv_limits import opencv_limit
-from eyas.opencv_pictures import decode_by_opencv, row_blocks
-from eyas.picture_header import BadHeader, FileBytes, PictureHeader, pixels_only, read_header
 from eyas.types import UInt8Array
 
 MAX_SCANS = 100  # of a progressive JPEG; the usual ones have about ten
@@ -41,21 +41,21 @@ _HARMLESS = ("extraneous bytes", "Unknown Adobe color transform", "Invalid SOS p
 
 
 class TooMuchMemory(UserError):
-    """A picture that takes more memory to decode than the process may have."""
+    """An image that takes more memory to decode than the process may have."""
 
     def __init__(self, where: str) -> None:
-        super().__init__("To decode the picture takes more memory than there is.", where=where)
+        super().__init__("To decode the image takes more memory than there is.", where=where)
 
 
 def decode(
     data: bytes, *, max_pixels: int = MAX_PIXELS, shrink: int = 1, fast: bool = False, where: str = ""
 ) -> UInt8Array:
-    """Return the picture in `data` as uint8 RGB [H, W, 3], upright.
+    """Return the image in `data` as uint8 RGB [H, W, 3], upright.
 
     Args:
-        data: the bytes of a picture file.
-        max_pixels: a picture with more pixels is refused before it is decoded.
-        shrink: the picture is returned `shrink_factor(shrink)` times smaller, each pixel the mean of a square (sides
+        data: the bytes of an image file.
+        max_pixels: an image with more pixels is refused before it is decoded.
+        shrink: the image is returned `shrink_factor(shrink)` times smaller, each pixel the mean of a square (sides
             are rounded up; the last pixel then covers a part of a square). A JPEG is decoded at that size, which is
             quicker. 1 asks for the very pixels.
         fast: decode a JPEG with the quicker transform and colour interpolation: an eighth less time, values off by two
@@ -63,7 +63,7 @@ def decode(
         where: the file's name, for the error.
 
     Raises:
-        UserError: the bytes are empty, truncated, damaged, no picture, or the picture is too large.
+        UserError: the bytes are empty, truncated, damaged, no image, or the image is too large.
         TooMuchMemory: this process may not have as much as it takes.
     """
     try:
@@ -73,7 +73,7 @@ def decode(
 
 
 def _decode(data: bytes, max_pixels: int, shrink: int, fast: bool, where: str) -> UInt8Array:
-    """Return the picture; see `decode`."""
+    """Return the image; see `decode`."""
     header = _header(data, where)
     check_pixels(header.height, header.width, max_pixels, where)
     if header.kind == "jpeg":
@@ -89,7 +89,7 @@ def _decode(data: bytes, max_pixels: int, shrink: int, fast: bool, where: str) -
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, below: Sequence[Path] = ()) -> UInt8Array:
-    """Return the picture in the file as uint8 RGB [H, W, 3], upright; see `decode` for the rules and errors."""
+    """Return the image in the file as uint8 RGB [H, W, 3], upright; see `decode` for the rules and errors."""
     return decode(read_bytes(path, below=below), max_pixels=max_pixels, where=str(path))
 
 
@@ -107,14 +107,14 @@ def read_bytes(path: str | Path, *, below: Sequence[Path] = ()) -> bytes:
         with open_regular(path, max_bytes=MAX_BYTES, below=below) as file:
             return file.read()
     except OSError as error:
-        raise UserError(f"The picture can't be read: {error.strerror}.", where=str(path)) from None
+        raise UserError(f"The image can't be read: {error.strerror}.", where=str(path)) from None
 
 
 def image_size(data: bytes, *, where: str = "") -> tuple[int, int]:
     """Return the (height, width) that `decode` would return, from the header alone.
 
     Args:
-        data: a picture file's bytes.
+        data: an image file's bytes.
         where: the file's name, for the error.
 
     Raises:
@@ -124,7 +124,7 @@ def image_size(data: bytes, *, where: str = "") -> tuple[int, int]:
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """Return the (height, width) of a picture file; of a large file only the header's pages are read."""
+    """Return the (height, width) of an image file; of a large file only the header's pages are read."""
     try:
         with open_regular(path) as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             return _header(data, str(path)).size
@@ -132,39 +132,39 @@ def read_size(path: str | Path) -> tuple[int, int]:
         return image_size(read_bytes(path), where=str(path))
 
 
-def _header(data: FileBytes, where: str) -> PictureHeader:
-    """Return the header; a kind of picture that is not known is refused even where OpenCV knows it.
+def _header(data: FileBytes, where: str) -> ImageHeader:
+    """Return the header; a kind of image that is not known is refused even where OpenCV knows it.
 
     Else nobody would know how much memory it takes before it takes it.
     """
     try:
         return read_header(data)
     except BadHeader as error:
-        raise _no_picture(data, where, str(error)) from None
+        raise _no_image(data, where, str(error)) from None
 
 
 def check_pixels(height: int, width: int, max_pixels: int, where: str) -> None:
-    """Refuse a picture with more than `max_pixels` pixels, or none."""
+    """Refuse an image with more than `max_pixels` pixels, or none."""
     if height < 1 or width < 1:
-        raise UserError(f"The picture's header says {width} x {height} pixels.", where=where)
+        raise UserError(f"The image's header says {width} x {height} pixels.", where=where)
     if height * width > max_pixels:
         raise UserError(
-            f"The picture has {width} x {height} = {height * width / 1e6:.0f} million pixels.",
+            f"The image has {width} x {height} = {height * width / 1e6:.0f} million pixels.",
             expected=f"at most {max_pixels / 1e6:.0f} million (a guard against running out of memory)",
             where=where,
-            fix=f"shrink or tile the picture, or raise the cap: max_pixels={height * width}",
+            fix=f"shrink or tile the image, or raise the cap: max_pixels={height * width}",
         )
 
 
 def _check_same(said: tuple[int, int], found: tuple[int, ...], where: str) -> None:
-    """Refuse a picture of which the decoder makes another size, (height, width), than its header says."""
+    """Refuse an image of which the decoder makes another size, (height, width), than its header says."""
     if tuple(found) != said:
         raise _damaged(f"its header says {said[1]} x {said[0]} pixels, and it holds {found[1]} x {found[0]}", where)
 
 
-def _no_picture(data: FileBytes, where: str, reason: str = "") -> UserError:
+def _no_image(data: FileBytes, where: str, reason: str = "") -> UserError:
     """Return the error for bytes that no decoder takes."""
-    problem = "The file is not a picture that can be read, or it is damaged" if len(data) else "The file is empty"
+    problem = "The file is not an image that can be read, or it is damaged" if len(data) else "The file is empty"
     problem += f": {reason}." if reason and len(data) else "."
     return UserError(
         problem,
@@ -175,9 +175,9 @@ def _no_picture(data: FileBytes, where: str, reason: str = "") -> UserError:
 
 
 def _damaged(complaint: str, where: str) -> UserError:
-    """Return the error for a picture whose data end early or make no sense."""
+    """Return the error for an image whose data end early or make no sense."""
     return UserError(
-        f"The picture is truncated or damaged: {complaint}.",
+        f"The image is truncated or damaged: {complaint}.",
         expected="a complete file",
         where=where,
         fix="copy the file again from its source, or delete it and its labels",
@@ -188,12 +188,12 @@ def _damaged(complaint: str, where: str) -> UserError:
 
 
 def shrink_factor(shrink: int) -> int:
-    """Return the greatest of 1, 2, 4 and 8 that is at most `shrink`: how much smaller `decode` makes a picture."""
+    """Return the greatest of 1, 2, 4 and 8 that is at most `shrink`: how much smaller `decode` makes an image."""
     return int(min(8, 1 << (max(1, shrink).bit_length() - 1)))
 
 
 def _shrunk(image: UInt8Array, shrink: int) -> UInt8Array:
-    """Return the picture averaged over squares of 2, 4 or 8 pixels; squares over the edge repeat the last pixel."""
+    """Return the image averaged over squares of 2, 4 or 8 pixels; squares over the edge repeat the last pixel."""
     factor = shrink_factor(shrink)
     if factor == 1:
         return image
@@ -204,7 +204,7 @@ def _shrunk(image: UInt8Array, shrink: int) -> UInt8Array:
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _decode_jpeg(data: bytes, header: PictureHeader, shrink: int, fast: bool, where: str) -> UInt8Array:
+def _decode_jpeg(data: bytes, header: ImageHeader, shrink: int, fast: bool, where: str) -> UInt8Array:
     """Return the JPEG's pixels as stored (not yet upright), 1, 2, 4 or 8 times smaller."""
     _check_scans(data, header, where)
     factor = shrink_factor(shrink)
@@ -227,7 +227,7 @@ def _decode_jpeg(data: bytes, header: PictureHeader, shrink: int, fast: bool, wh
     return _cmyk_to_rgb(pixels, inverted=header.adobe) if wanted == "CMYK" else pixels
 
 
-def _check_scans(data: bytes, header: PictureHeader, where: str) -> None:
+def _check_scans(data: bytes, header: ImageHeader, where: str) -> None:
     """Refuse a JPEG that takes its time: a scan of some bytes can go over all pixels again."""
     if not header.scans:
         return
@@ -252,7 +252,7 @@ def _cmyk_to_rgb(cmyk: UInt8Array, *, inverted: bool) -> UInt8Array:
     return out
 
 
-def _decode_other(data: bytes, header: PictureHeader, where: str) -> UInt8Array:
+def _decode_other(data: bytes, header: ImageHeader, where: str) -> UInt8Array:
     """Return the pixels as OpenCV decodes them, made RGB and 8 bits deep."""
     try:
         if header.kind == "png":
@@ -269,12 +269,12 @@ def _decode_other(data: bytes, header: PictureHeader, where: str) -> UInt8Array:
     if pixels is None:
         # WebP's decoder has no other words for want of memory; it holds the pixels two times.
         np.empty((header.height, header.width, 2 * 4), np.uint8)
-        raise _no_picture(data, where)
+        raise _no_image(data, where)
     return pixels
 
 
 def upright(image: UInt8Array, orientation: int) -> UInt8Array:
-    """Return the picture turned as its EXIF orientation (2..8) asks."""
+    """Return the image turned as its EXIF orientation (2..8) asks."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

@@ -1,4 +1,4 @@
-"""Pictures decoded in a process beside this one, whose memory and computing time are bounded picture by picture.
+"""Images decoded in a process beside this one, whose memory and computing time are bounded image by image.
 
 AVIF, JPEG 2000, TIFF and GIF are containers for code streams of several makers. What these take can't be told from
 the headers with certainty, and a crash in their libraries would be ours. The process is started when it is first
@@ -25,7 +25,7 @@ from eyas.errors import UserError
 from eyas.opencv_limits import MAX_PIXELS, VARIABLE
 from eyas.types import UInt8Array
 
-# What a picture of its size may take; the dearest valid ones, JPEG 2000 and AVIF of four channels, take half of it.
+# What an image of its size may take; the dearest valid ones, JPEG 2000 and AVIF of four channels, take half of it.
 BYTES_A_PIXEL = 40
 BYTES = 128 << 20
 PIXELS_A_SECOND = 500_000
@@ -33,7 +33,7 @@ SECONDS = 10
 
 
 class _Helper:
-    """The process, our ends of its pipes, and the greatest picture that its OpenCV decodes."""
+    """The process, our ends of its pipes, and the greatest image that its OpenCV decodes."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -91,14 +91,14 @@ _inherited: list[_Helper] = []  # of the process that this one was forked from: 
 
 
 def decode_apart(data: bytes, pixels: int) -> UInt8Array | None:
-    """Return what `eyas.opencv_pictures.decode_by_opencv` does, from the process beside this one.
+    """Return what `eyas.opencv_images.decode_by_opencv` does, from the process beside this one.
 
     Args:
-        data: a picture file's bytes.
+        data: an image file's bytes.
         pixels: how many its header says; this decides what it may take.
 
     Raises:
-        UserError: as there; or the picture takes more memory or time than one of its size may, or ends the process.
+        UserError: as there; or the image takes more memory or time than one of its size may, or ends the process.
     """
     with _lock:
         helper = _current(pixels)
@@ -126,7 +126,7 @@ def _current(pixels: int) -> _Helper:
         try:
             _helper = _Helper(max(pixels, MAX_PIXELS))
         except OSError as error:
-            raise UserError(f"The process that decodes such pictures can't be started: {error}.") from None
+            raise UserError(f"The process that decodes such images can't be started: {error}.") from None
     return _helper
 
 
@@ -138,10 +138,10 @@ def _end() -> str:
 
 
 def _ended(how: str) -> UserError:
-    """Return the error for a picture under which the process ended."""
+    """Return the error for an image under which the process ended."""
     if how == "SIGXCPU":
-        return UserError("To decode the picture takes more computing time than one of its size may.")
-    return UserError(f"The picture is truncated or damaged: it ended the process that decodes ({how}).")
+        return UserError("To decode the image takes more computing time than one of its size may.")
+    return UserError(f"The image is truncated or damaged: it ended the process that decodes ({how}).")
 
 
 def _start_anew() -> None:

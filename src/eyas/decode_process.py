@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 
 from eyas.errors import UserError
-from eyas.opencv_pictures import decode_by_opencv
+from eyas.opencv_images import decode_by_opencv
 from eyas.types import UInt8Array
 
 READY = b"R"  # sent once, when requests are taken
@@ -68,13 +68,13 @@ def receive(pipe: io.RawIOBase, room: memoryview) -> None:
 
 
 def _decode(data: bytes, memory: int) -> UInt8Array | list[str]:
-    """Return the pixels, or an error's parts; none where it is no picture."""
+    """Return the pixels, or an error's parts; none where it is no image."""
     try:
         pixels = decode_by_opencv(data)
     except UserError as error:
         return [error.problem, error.expected or "", error.fix or ""]
     except MemoryError:
-        return [f"To decode the picture takes more than {memory / 1e6:.0f} MB of memory.", "", ""]
+        return [f"To decode the image takes more than {memory / 1e6:.0f} MB of memory.", "", ""]
     return [] if pixels is None else pixels
 
 

@@ -1,4 +1,4 @@
-"""Drawing boxes with their class names into pictures, and pictures into one sheet: numpy and OpenCV, nothing else."""
+"""Drawing boxes with their class names into images, and images into one sheet: numpy and OpenCV, nothing else."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def draw_boxes(
     *,
     colours: Sequence[Colour] | None = None,
 ) -> UInt8Array:
-    """Return a copy of the picture with the boxes and their names; line width and font go by the picture's size.
+    """Return a copy of the image with the boxes and their names; line width and font go by the image's size.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -94,12 +94,12 @@ def draw_boxes(
 
 
 def text_height(height: int, width: int) -> int:
-    """Return the font's height in pixels that suits a picture of this size."""
+    """Return the font's height in pixels that suits an image of this size."""
     return max(10, min(40, round(8 + min(height, width) / 90)))
 
 
 def put_text(image: UInt8Array, text: str, left: int, bottom: int, size: int, colour: Colour) -> None:
-    """Write one line of text into the picture, in place; `bottom` is its baseline, `size` the line's height."""
+    """Write one line of text into the image, in place; `bottom` is its baseline, `size` the line's height."""
     cv2.putText(image, drawable(text), (left, bottom), colour, _FONTS.face, _points(size), _WEIGHT)
 
 
@@ -125,10 +125,10 @@ def grid(
     gap: int = 6,
     background: Colour = (24, 26, 30),
 ) -> UInt8Array:
-    """Return one picture with the tiles in rows, each in a cell as large as the largest tile.
+    """Return one image with the tiles in rows, each in a cell as large as the largest tile.
 
     Args:
-        tiles: uint8 [h, w, 3] pictures of any sizes.
+        tiles: uint8 [h, w, 3] images of any sizes.
         columns: tiles a row; 0 makes the sheet about square.
         captions: a line under each tile.
         gap: pixels between cells and around them.
@@ -155,7 +155,7 @@ def grid(
 
 
 def write_png(image: UInt8Array, path: Path) -> None:
-    """Write an RGB picture as a PNG file, atomically."""
+    """Write an RGB image as a PNG file, atomically."""
     done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert done
     write_bytes(path, data.tobytes())
@@ -173,7 +173,7 @@ def _visible(box: npt.NDArray[np.floating], height: int, width: int) -> bool:
 
 
 def _frame(box: npt.NDArray[np.floating], height: int, width: int) -> _Rectangle:
-    """Return the box in whole pixels, clipped to the picture."""
+    """Return the box in whole pixels, clipped to the image."""
     x0, y0, x1, y1 = (float(v) for v in box)
     return (
         int(min(max(round(x0), 0), width - 1)),
@@ -184,7 +184,7 @@ def _frame(box: npt.NDArray[np.floating], height: int, width: int) -> _Rectangle
 
 
 def _draw_label(image: UInt8Array, text: str, frame: _Rectangle, colour: Colour, taken: list[_Rectangle]) -> None:
-    """Draw a filled label at the box: above it, inside its top or below, where no label is yet, inside the picture."""
+    """Draw a filled label at the box: above it, inside its top or below, where no label is yet, inside the image."""
     height, width = image.shape[:2]
     size = min(text_height(height, width), height)
     text = cut_text(text, size, width - 6)

@@ -33,7 +33,7 @@ class UserError(Exception):
         lines = [self.problem]
         lines += [f"  where:    {printable(self.where, one_line=True)}"] if self.where else []
         lines += [f"  expected: {self.expected}"] if self.expected else []
-        lines += [f"  to mend:  {self.fix}"] if self.fix else []
+        lines += [f"  fix:      {self.fix}"] if self.fix else []
         return "\n".join(lines)
 
 

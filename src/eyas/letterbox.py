@@ -1,4 +1,4 @@
-"""Resize and pad a picture to a network's input, and map boxes there and back. Training and inference share it."""
+"""Resize and pad an image to a network's input, and map boxes there and back. Training and inference share it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from eyas.types import FloatArray, InputSpec, UInt8Array
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture lies in the network's frame: x' = x * scale_x + left, y' = y * scale_y + top.
+    """Where an image lies in the network's frame: x' = x * scale_x + left, y' = y * scale_y + top.
 
     Attributes:
-        scale_x, scale_y: network pixels a picture pixel (they differ by rounding only).
-        left, top: the first column and row that the picture covers.
-        width, height: the picture's size in the frame, in network pixels.
+        scale_x, scale_y: network pixels an image pixel (they differ by rounding only).
+        left, top: the first column and row that the image covers.
+        width, height: the image's size in the frame, in network pixels.
     """
 
     scale_x: float
@@ -29,7 +29,7 @@ class Placement:
 
 
 def place(height: int, width: int, spec: InputSpec) -> Placement:
-    """Return where a picture of `height` x `width` goes in the frame of `spec`."""
+    """Return where an image of `height` x `width` goes in the frame of `spec`."""
     ratio = min((spec.height - spec.margin) / height, (spec.width - spec.margin) / width)
     new_width = max(1, round(width * ratio))
     new_height = max(1, round(height * ratio))
@@ -40,7 +40,7 @@ def place(height: int, width: int, spec: InputSpec) -> Placement:
 
 
 def letterbox(image: UInt8Array, spec: InputSpec, out: UInt8Array | None = None) -> tuple[UInt8Array, Placement]:
-    """Return the picture resized and padded, uint8 [spec.height, spec.width, 3], and its placement.
+    """Return the image resized and padded, uint8 [spec.height, spec.width, 3], and its placement.
 
     Args:
         image: uint8 [H, W, 3].
@@ -62,9 +62,9 @@ def letterbox(image: UInt8Array, spec: InputSpec, out: UInt8Array | None = None)
 
 
 def _resize_into(image: UInt8Array, out: UInt8Array) -> None:
-    """Resize the picture to the size of `out`, in place, so that every pixel counts when it shrinks.
+    """Resize the image to the size of `out`, in place, so that every pixel counts when it shrinks.
 
-    Linear interpolation alone skips pixels, and with them small objects, when a picture shrinks by more than two. Means
+    Linear interpolation alone skips pixels, and with them small objects, when an image shrinks by more than two. Means
     over 2 x 2 pixels bring it near the size first: as good as averaging over the exact areas, and eight times as fast.
     """
     height, width = out.shape[:2]
@@ -82,12 +82,12 @@ def _halves(side: int, target: int) -> bool:
 
 
 def to_frame(boxes: FloatArray, placed: Placement) -> FloatArray:
-    """Return picture boxes [M, 4] in network pixels."""
+    """Return image boxes [M, 4] in network pixels."""
     scale = np.array([placed.scale_x, placed.scale_y] * 2, np.float32)
     return np.asarray(boxes * scale + np.array([placed.left, placed.top] * 2, np.float32), dtype=np.float32)
 
 
 def from_frame(boxes: FloatArray, placed: Placement) -> FloatArray:
-    """Return network boxes [M, 4] in picture pixels (not clipped)."""
+    """Return network boxes [M, 4] in image pixels (not clipped)."""
     scale = np.array([placed.scale_x, placed.scale_y] * 2, np.float32)
     return np.asarray((boxes - np.array([placed.left, placed.top] * 2, np.float32)) / scale, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""OpenCV kept within bounds: its own limit on a picture's size, and its libraries' lines off the terminal.
+"""OpenCV kept within bounds: its own limit on an image's size, and its libraries' lines off the terminal.
 
 `eyas/__init__.py` calls `bound_opencv` before anything of Eyas can load OpenCV, which reads its limit only while it is
 loaded. So a decoder that finds another size in a file than we do refuses it by itself.

@@ -1,7 +1,7 @@
 """The shared data types: frozen dataclasses of arrays, and the input contract of a model.
 
-Conventions that hold everywhere in Eyas: boxes are float32 xyxy in pixels of the picture they belong to (x to the
-right, y down, a box covers [x0, x1) by [y0, y1)); pictures are uint8 RGB, height x width x 3.
+Conventions that hold everywhere in Eyas: boxes are float32 xyxy in pixels of the image they belong to (x to the
+right, y down, a box covers [x0, x1) by [y0, y1)); images are uint8 RGB, height x width x 3.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_CANDIDATES = 30_000  # pairs that enter non-maximum suppression: its time gr
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-Id = int | str  # of a picture, category or annotation in a COCO file: usually a number, but any size of it, or a text
+Id = int | str  # of an image, category or annotation in a COCO file: usually a number, but any size of it, or a text
 
 PadMode = Literal["center", "bottom_right"]
 Suppression = Literal["class_wise", "class_agnostic", "soft", "none"]
@@ -39,7 +39,7 @@ def plain_id(value: Any) -> Id | None:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture with its truth.
+    """An image with its truth.
 
     Attributes:
         image: uint8 [H, W, 3], RGB.
@@ -56,14 +56,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, best score first.
+    """What was found in one image, best score first.
 
     Attributes:
-        boxes: float32 [M, 4], xyxy pixels of the original picture.
+        boxes: float32 [M, 4], xyxy pixels of the original image.
         scores: float32 [M], in 0..1, falling.
         labels: int64 [M], index into `classes`.
         classes: the class names of the model.
-        height, width: size of the original picture in pixels.
+        height, width: size of the original image in pixels.
     """
 
     boxes: FloatArray
@@ -95,7 +95,7 @@ class Thresholds:
         confidence: least score.
         iou: of two boxes of one class that overlap more than this, the one with the lower score is dropped.
         candidates: how many (box, class) pairs enter non-maximum suppression at most.
-        max_detections: how many detections a picture may have at most.
+        max_detections: how many detections an image may have at most.
         suppression: which boxes a better one drops: overlapping ones of its class ("class_wise"), of any class
             ("class_agnostic"), or none: overlapping ones of its class lose score instead ("soft", `iou` is not used);
             "none" keeps all, for networks that give one box an object (`iou` is not used).
@@ -135,15 +135,15 @@ def evaluation_thresholds(own: Thresholds) -> Thresholds:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a picture becomes the network's input; training and inference both read this and nothing else.
+    """How an image becomes the network's input; training and inference both read this and nothing else.
 
-    A picture is resized so that it fits into `content` (aspect ratio kept, `content` <= the network's size), then
+    An image is resized so that it fits into `content` (aspect ratio kept, `content` <= the network's size), then
     padded with `pad_value` to `height` x `width`. YOLO-NAS: content 636 in 640, centred, 114.
 
     Attributes:
         height, width: the network's input size in pixels, multiples of 32.
         margin: pixels left free over both sides together on the limiting side (YOLO-NAS: 640 - 636 = 4).
-        pad_mode: where the picture lies in the padded frame.
+        pad_mode: where the image lies in the padded frame.
         pad_value: grey level of the padding.
         scale: the factor from uint8 to the network's float input (it is applied inside the graph).
     """

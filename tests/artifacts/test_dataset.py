@@ -41,29 +41,29 @@ OTHER: list[Row] = [*((*row[:2], "11", "x") for row in ROWS[:2]), *ROWS[2:]]
     ("before", "now", "words"),
     [
         (ROWS, ROWS, []),
-        (ROWS, ROWS[1:], ["1 picture removed (train: 0.jpg)"]),
-        (ROWS[:1], ROWS, ["4 pictures added (train: 1.jpg, train: 2.jpg, train: 3.jpg and 1 more)"]),
-        (ROWS, ROWS[::-1], ["the order of the pictures"]),
+        (ROWS, ROWS[1:], ["1 image removed (train: 0.jpg)"]),
+        (ROWS[:1], ROWS, ["4 images added (train: 1.jpg, train: 2.jpg, train: 3.jpg and 1 more)"]),
+        (ROWS, ROWS[::-1], ["the order of the images"]),
         (ROWS, OTHER,
-         ["2 pictures another file (train: 0.jpg, train: 1.jpg)",
-          "2 pictures other labels (train: 0.jpg, train: 1.jpg)"]),
+         ["2 images another file (train: 0.jpg, train: 1.jpg)",
+          "2 images other labels (train: 0.jpg, train: 1.jpg)"]),
     ],
 )  # fmt: skip
-def test_changes_of_pictures_in_words(before: Sequence[Row], now: Sequence[Row], words: list[str]) -> None:
+def test_changes_of_images_in_words(before: Sequence[Row], now: Sequence[Row], words: list[str]) -> None:
     assert DatasetRecord(tuple(before)).changes(DatasetRecord(tuple(now))) == words
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     rows = [*ROWS, ("val", "a\udcff, b\n.jpg", "-1", "")]
-    DatasetRecord.write(tmp_path / "pictures.csv", iter(rows))
-    assert DatasetRecord.read(tmp_path / "pictures.csv") == DatasetRecord(tuple(rows))
+    DatasetRecord.write(tmp_path / "images.csv", iter(rows))
+    assert DatasetRecord.read(tmp_path / "images.csv") == DatasetRecord(tuple(rows))
 
 
-@pytest.mark.parametrize("text", ["", "split,picture\n", "split,picture,bytes,labels\ntrain,a.jpg,10\n"])
+@pytest.mark.parametrize("text", ["", "split,image\n", "split,image,bytes,labels\ntrain,a.jpg,10\n"])
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "pictures.csv").write_text(text)
-    with pytest.raises(UserError, match=r"pictures.csv is not as the run wrote it"):
-        DatasetRecord.read(tmp_path / "pictures.csv")
+    (tmp_path / "images.csv").write_text(text)
+    with pytest.raises(UserError, match=r"images.csv is not as the run wrote it"):
+        DatasetRecord.read(tmp_path / "images.csv")
 
 
 def test_what_is_changed_in_a_data_set_changes_its_hash_and_its_record(tmp_path: Path) -> None:
@@ -73,13 +73,13 @@ def test_what_is_changed_in_a_data_set_changes_its_hash_and_its_record(tmp_path:
     assert hash_index(load_dataset(tmp_path / "data", "train")) == before
     assert hash_index(train.keep_rows(train.labels >= 0)) == before
     assert hash_index(train.subset([1, 0])) != before
-    picture = train.path(1)
-    picture.write_bytes(picture.read_bytes() + b"\0")
+    image = train.path(1)
+    image.write_bytes(image.read_bytes() + b"\0")
     assert hash_index(train) != before
     assert record.changes(DatasetRecord(tuple(rows_of({"train": train})))) == [
-        f"1 picture another file (train: {train.files.name(1)})"
+        f"1 image another file (train: {train.files.name(1)})"
     ]
-    picture.unlink()
+    image.unlink()
     assert record.changes(DatasetRecord(tuple(rows_of({"train": train})))) == [
-        f"1 picture another file (train: {train.files.name(1)})"
+        f"1 image another file (train: {train.files.name(1)})"
     ]

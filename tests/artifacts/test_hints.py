@@ -49,7 +49,7 @@ def test_a_checkpoint_is_to_be_imported_first_by_a_command_that_runs(
     assert main(words) == 2
     told = capsys.readouterr().err
     assert "import it first" in told
-    command = told.partition("to mend:")[2].strip()
+    command = told.partition("fix:")[2].strip()
     for part in command.split(" && "):
         assert shlex.split(part)[0] == "eyas"
         if verb in ("detect", "serve"):

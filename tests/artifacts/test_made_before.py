@@ -47,13 +47,13 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def assert_answers(name: str, folder: Path, tolerance: tuple[float, float] = ROUNDING) -> None:
-    """Assert that a model finds on the pictures what it found when it was made."""
+    """Assert that a model finds on the images what it found when it was made."""
     boxes_px, scores = tolerance
     expected = recorded(name)["detections"]
     assert sum(map(len, expected.values())) >= 10  # there is something to compare
     with eyas.load(folder, thresholds=Thresholds(confidence=0.05, max_detections=10)) as detector:
-        for picture, rows in expected.items():
-            found = list(detector(read_image(Path("data/val") / picture)))
+        for image, rows in expected.items():
+            found = list(detector(read_image(Path("data/val") / image)))
             assert abs(len(found) - len(rows)) <= 1  # one may lie on the threshold
             for *box, score, label in rows[:-1]:
                 assert any(
@@ -61,7 +61,7 @@ def assert_answers(name: str, folder: Path, tolerance: tuple[float, float] = ROU
                     and abs(score - other_score) <= scores
                     and all(abs(a - b) <= boxes_px for a, b in zip(box, other, strict=True))
                     for other, other_score, other_label in found
-                ), f"{picture}: {label} {score} at {box} is not among {found}"
+                ), f"{image}: {label} {score} at {box} is not among {found}"
 
 
 def test_there_is_something_made_before() -> None:

@@ -25,7 +25,7 @@ from eyas.types import InputSpec, Thresholds, UInt8Array
 
 
 def small_model() -> onnx.ModelProto:
-    """Return a graph with the contract of a bundle: two boxes and two classes, from the mean of a picture."""
+    """Return a graph with the contract of a bundle: two boxes and two classes, from the mean of an image."""
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=1),
@@ -106,7 +106,7 @@ def test_what_is_written_is_read(bundle: Path) -> None:
 def test_an_accuracy_that_is_not_defined_is_not_written() -> None:
     """JSON has no NaN: the manifest could not be read again."""
     with pytest.raises(UserError, match="mAP is not defined"):
-        Accuracy(map=float("nan"), map_fp32=0.5, data="shapes", split="val", pictures=3)
+        Accuracy(map=float("nan"), map_fp32=0.5, data="shapes", split="val", images=3)
 
 
 def test_the_schema_in_the_manual_is_this_one() -> None:

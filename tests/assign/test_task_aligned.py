@@ -60,13 +60,13 @@ def reference(scores, boxes, centres, truth, labels, counts, settings):
     quality = torch.zeros(batch, anchors)
     index = torch.full((batch, anchors), -1)
     start = 0
-    for picture, count in enumerate(counts.tolist()):
+    for image, count in enumerate(counts.tolist()):
         takers = [[] for _ in range(anchors)]
         metrics, overlaps = {}, {}
         for row in range(start, start + count):
-            overlap = iou(truth[row], boxes[picture])
+            overlap = iou(truth[row], boxes[image])
             inside = ((centres > truth[row, :2]) & (centres < truth[row, 2:])).all(dim=-1)
-            metric = scores[picture, :, labels[row]] ** settings.alpha * overlap**settings.beta
+            metric = scores[image, :, labels[row]] ** settings.alpha * overlap**settings.beta
             for anchor in (metric * inside).topk(settings.top_k).indices.tolist():
                 if inside[anchor]:
                     takers[anchor].append(row)
@@ -75,12 +75,12 @@ def reference(scores, boxes, centres, truth, labels, counts, settings):
             if len(rows) > 1 and settings.conflicts == "all":
                 rows = list(range(start, start + count))
             if rows:
-                index[picture, anchor] = max(rows, key=lambda r: (float(overlaps[r][anchor]), -r))
+                index[image, anchor] = max(rows, key=lambda r: (float(overlaps[r][anchor]), -r))
         for row in range(start, start + count):
-            mine = index[picture] == row
+            mine = index[image] == row
             if mine.any():
                 best = metrics[row][mine].max()
-                quality[picture, mine] = metrics[row][mine] / best.clamp(min=1e-38) * overlaps[row][mine].max()
+                quality[image, mine] = metrics[row][mine] / best.clamp(min=1e-38) * overlaps[row][mine].max()
         start += count
     return index, quality
 
@@ -143,10 +143,10 @@ def test_an_unknown_rule_is_refused() -> None:
 def test_positives_lie_inside_their_object_and_number_at_most_top_k() -> None:
     scores, boxes, centres, truth, labels, counts = random_case(3)
     assigned = assign(scores, boxes, centres, truth, labels, counts, TaskAlignedSettings(top_k=4))
-    picture, anchor = assigned.positive.nonzero(as_tuple=True)
-    own = truth[assigned.object_index[picture, anchor]]
+    image, anchor = assigned.positive.nonzero(as_tuple=True)
+    own = truth[assigned.object_index[image, anchor]]
     assert bool(((centres[anchor] > own[:, :2]) & (centres[anchor] < own[:, 2:])).all())
-    taken = torch.bincount(assigned.object_index[picture, anchor])
+    taken = torch.bincount(assigned.object_index[image, anchor])
     assert int(taken.max()) <= 4
 
 
@@ -174,7 +174,7 @@ def test_duplicated_truth_trains_each_anchor_once() -> None:
     assert float(assigned.quality.max()) <= 1.0 + 1e-5
 
 
-def test_pictures_without_objects_get_nothing() -> None:
+def test_images_without_objects_get_nothing() -> None:
     scores, boxes, centres, _, _, _ = random_case(1)
     nothing = assign(
         scores, boxes, centres, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)

@@ -19,7 +19,7 @@ from tests.runtime.fakes import colour_detector, write_jpeg, write_run
 import eyas
 from eyas.benchmark import models as bench_module
 from eyas.benchmark.chart import draw_report, save_chart, tick_step
-from eyas.benchmark.images import MOST, find_pictures, made_up_picture, write_pictures
+from eyas.benchmark.images import MOST, find_images, made_up_image, write_images
 from eyas.benchmark.models import notes
 from eyas.benchmark.process import Process
 from eyas.benchmark.report import (
@@ -45,7 +45,7 @@ OPENED = Opened("Engine 1.0 on CPU", (640, 480), 4, 0.5, 0.1)
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a small graph for ONNX Runtime, which takes two pictures at once and finds two objects in white."""
+    """A bundle of a small graph for ONNX Runtime, which takes two images at once and finds two objects in white."""
     folder = tmp_path_factory.mktemp("bench") / "small"
     folder.mkdir()
     onnx.save(small_model(), folder / "model.onnx")
@@ -54,16 +54,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two white pictures."""
-    folder = tmp_path_factory.mktemp("pictures")
+def make_images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two white images."""
+    folder = tmp_path_factory.mktemp("images")
     return [write_jpeg(folder / f"{i}.jpg", np.full((64, 96, 3), 255, np.uint8)) for i in range(2)]
 
 
-def one_round(ms: Sequence[float], *, pictures: int = 1, cpu: float = 0.0, waited: float | None = 0.0) -> Round:
+def one_round(ms: Sequence[float], *, images: int = 1, cpu: float = 0.0, waited: float | None = 0.0) -> Round:
     """Return a round of calls that took so long, all of it inference but a tenth for decoding."""
     calls = tuple((0.1 * value, 0.0, 0.9 * value, 0.0) for value in ms)
-    return Round(calls, pictures * len(ms), 0, Cost(sum(ms) / 1000, cpu or sum(ms) / 1000, waited))
+    return Round(calls, images * len(ms), 0, Cost(sum(ms) / 1000, cpu or sum(ms) / 1000, waited))
 
 
 def a_row(name: str = "a", p50: float = 10.0, **changes: object) -> Row:
@@ -76,14 +76,14 @@ def a_row(name: str = "a", p50: float = 10.0, **changes: object) -> Row:
 def a_report(*rows: Row) -> BenchReport:
     """Return a report of the rows."""
     machine = Processor("Test CPU", "x86_64", 2, 4.0, {"AVX2": True})
-    return BenchReport(rows, machine, "4 pictures", 5, "2026-01-01T00:00:00+00:00", "0")
+    return BenchReport(rows, machine, "4 images", 5, "2026-01-01T00:00:00+00:00", "0")
 
 
-def test_bundle_and_run_side_by_side(bundle: Path, pictures: list[Path], tmp_path: Path) -> None:
+def test_bundle_and_run_side_by_side(bundle: Path, images: list[Path], tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     steps: list[tuple[int, int, str]] = []
     report = eyas.bench(
-        [bundle, run], threads=(1,), source=pictures, seconds=0.05, progress=lambda *step: steps.append(step)
+        [bundle, run], threads=(1,), source=images, seconds=0.05, progress=lambda *step: steps.append(step)
     )
     small, torch = report.rows
     assert "ONNX Runtime" in small.opened.engine and "1 thread" in small.opened.engine
@@ -103,14 +103,14 @@ def test_bundle_and_run_side_by_side(bundle: Path, pictures: list[Path], tmp_pat
 
 
 def test_the_command_measures_batches_and_streams(
-    bundle: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundle: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, chart = tmp_path / "bench.json", tmp_path / "bench.png"
     words = ["bench", str(bundle), "--batch", "1,4", "--stream", "--seconds", "0.05", "--json", str(out)]
-    assert main([*words, "--png", str(chart), "--source", str(pictures[0].parent)]) == 0
+    assert main([*words, "--png", str(chart), "--source", str(images[0].parent)]) == 0
     told = capsys.readouterr().out
     report = json.loads(out.read_text())
-    assert [row["batch"] for row in report["rows"]] == [1, 4] and report["pictures"] == "2 pictures"
+    assert [row["batch"] for row in report["rows"]] == [1, 4] and report["images"] == "2 images"
     for row in report["rows"]:
         assert list(row["stages"]) == list(STAGES) and row["stream_per_second"] > 0 and row["stream_gain"] > 0
         assert row["found"] == 2
@@ -119,7 +119,7 @@ def test_the_command_measures_batches_and_streams(
 
 
 def test_percentiles_shares_and_rates_are_of_the_calls() -> None:
-    record = Record(Contender(Path("a"), 1, 2), OPENED, [one_round(range(1, 101), pictures=2)] * 3)
+    record = Record(Contender(Path("a"), 1, 2), OPENED, [one_round(range(1, 101), images=2)] * 3)
     (row,) = summarize([record])
     assert (row.p50, row.calls) == (pytest.approx(50.5), 300)
     assert row.p90 == pytest.approx(90.1, abs=0.2) and row.p99 == pytest.approx(99.0, abs=0.2)
@@ -131,7 +131,7 @@ def test_the_ratio_is_taken_within_rounds() -> None:
     """The machine gets slower and slower; the second is always twice as slow as the first beside it."""
     slow = (1, 2, 4, 8, 16)
     first = Record(Contender(Path("a"), 1, 1), OPENED, [one_round([10.0 * k]) for k in slow])
-    second = Record(Contender(Path("b"), 1, 4), OPENED, [one_round([80.0 * k], pictures=4) for k in reversed(slow)])
+    second = Record(Contender(Path("b"), 1, 4), OPENED, [one_round([80.0 * k], images=4) for k in reversed(slow)])
     second.rounds.reverse()
     assert [row.ratio for row in summarize([first, second])] == [1, pytest.approx(2)]
     assert [row.cpu_ratio for row in summarize([first, second])] == [1, pytest.approx(2)]
@@ -171,7 +171,7 @@ def test_the_stages_of_a_call_are_told_apart(tmp_path: Path) -> None:
     detector, session = colour_detector(seconds=0.05)
     meter = Meter(detector, [write_jpeg(tmp_path / "a.jpg")], batch=3)
     done = meter.round(0.0)
-    assert (len(done.calls), done.pictures, done.found, session.batches) == (1, 3, 3, [3])
+    assert (len(done.calls), done.images, done.found, session.batches) == (1, 3, 3, [3])
     assert done.calls[0][2] >= 50 and all(stage > 0 for stage in done.calls[0])
     assert done.cost.wall >= 0.05
     assert meter.stream(7).frames == 7 and session.batches == [3, 3, 3, 1]
@@ -195,31 +195,31 @@ def test_the_peak_of_memory_grows_with_what_is_held() -> None:
     assert before is not None and after is not None and after >= before and after >= held.nbytes
 
 
-def test_made_up_pictures_decode_like_photographs(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, 2)
+def test_made_up_images_decode_like_photographs(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 2)
     assert all(40e3 < path.stat().st_size < 200e3 for path in paths)  # COCO's are 50 to 250 kB of this size
-    image = made_up_picture(0)
-    assert image.shape == (480, 640, 3) and not np.array_equal(image, made_up_picture(1))
+    image = made_up_image(0)
+    assert image.shape == (480, 640, 3) and not np.array_equal(image, made_up_image(1))
     assert 20 < image.std() < 90
 
 
-def test_of_a_large_folder_some_pictures_are_taken(tmp_path: Path) -> None:
+def test_of_a_large_folder_some_images_are_taken(tmp_path: Path) -> None:
     for i in range(MOST + 30):
         (tmp_path / f"{i:03d}.jpg").touch()
-    found = find_pictures(tmp_path)
+    found = find_images(tmp_path)
     assert len(found) == MOST and found[0].name == "000.jpg" and found[-1].name == f"{MOST + 29:03d}.jpg"
     (tmp_path / "clip.mp4").touch()
-    with pytest.raises(UserError, match="no pictures"):
-        find_pictures(tmp_path / "clip.mp4")
+    with pytest.raises(UserError, match="no images"):
+        find_images(tmp_path / "clip.mp4")
 
 
-def test_an_error_of_the_process_is_the_users_error(tmp_path: Path, pictures: list[Path]) -> None:
+def test_an_error_of_the_process_is_the_users_error(tmp_path: Path, images: list[Path]) -> None:
     with pytest.raises(UserError, match="There is no run at"):
-        Process(tmp_path / "gone", pictures)
+        Process(tmp_path / "gone", images)
 
 
-def test_a_process_that_dies_is_told(bundle: Path, pictures: list[Path]) -> None:
-    with Process(bundle, pictures, threads=1) as process:
+def test_a_process_that_dies_is_told(bundle: Path, images: list[Path]) -> None:
+    with Process(bundle, images, threads=1) as process:
         assert process.round(0.0).found == 2
         process._process.kill()
         with pytest.raises(UserError, match=r"ended \(code -9\)"):
@@ -233,7 +233,7 @@ def test_a_missing_package_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("eyas.benchmark.worker.load", load)
     answers = io.StringIO()
     job = {"do": "open", "path": str(tmp_path), "threads": None, "size": None, "device": "cpu", "batch": 1}
-    serve(io.StringIO(json.dumps({**job, "pictures": []}) + "\n"), answers)
+    serve(io.StringIO(json.dumps({**job, "images": []}) + "\n"), answers)
     assert json.loads(answers.getvalue())["missing"] == "torch"
 
 

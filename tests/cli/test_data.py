@@ -25,7 +25,7 @@ def test_check_exits_0_on_warnings_and_1_on_errors(tmp_path: Path, capsys: pytes
     assert read_image(tmp_path / "check.png").std() > 20
     (root / "train" / "a.jpg").write_bytes(b"")
     assert main(["data", "check", str(root), "--json", str(tmp_path / "check.json")]) == 1
-    assert "error unreadable picture in train" in capsys.readouterr().out
+    assert "error unreadable image in train" in capsys.readouterr().out
     assert json.loads((tmp_path / "check.json").read_text())["errors"] is True
 
 
@@ -38,7 +38,7 @@ def test_check_exits_2_when_it_cannot_be_read(tmp_path: Path, capsys: pytest.Cap
 def test_info_as_json_is_json_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "info", str(coco_root(tmp_path)), "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)
-    assert numbers["splits"]["train"]["pictures"] == 2
+    assert numbers["splits"]["train"]["images"] == 2
     assert numbers["format"] == "coco"
 
 
@@ -47,7 +47,7 @@ def test_show_writes_the_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str
     out = tmp_path / "new" / "sheet.png"
     assert main(["data", "show", str(root), "--split", "train", "--out", str(out), "--count", "9"]) == 0
     assert read_image(out).shape[0] > 100
-    assert "2 of 2 pictures of 'train'" in capsys.readouterr().out
+    assert "2 of 2 images of 'train'" in capsys.readouterr().out
 
 
 def test_convert_tells_what_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,16 +60,16 @@ def test_convert_tells_what_is_lost(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["data", "convert", str(root), str(tmp_path / "out"), "--to", "yolo"]) == 0
     out = capsys.readouterr().out
     assert "1 crowd boxes left out" in out
-    assert "1 boxes cut at the picture's edge" in out
+    assert "1 boxes cut at the image's edge" in out
     assert len(load_splits(tmp_path / "out")["train"].boxes) == 1
 
 
 def test_split_and_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = str(make_shapes(tmp_path / "in", train=8, val=2, size=96))
     assert main(["data", "split", root, str(tmp_path / "s"), "--val", "0.3", "--no-group", "--link"]) == 0
-    assert "val: 3 pictures" in capsys.readouterr().out
+    assert "val: 3 images" in capsys.readouterr().out
     assert main(["data", "pack", root, str(tmp_path / "p"), "--size", "64", "--quality", "50"]) == 0
-    assert "10 pictures: " in capsys.readouterr().out
+    assert "10 images: " in capsys.readouterr().out
     assert max(max(i.sizes.max(axis=0)) for i in load_splits(tmp_path / "p").values()) == 64
     assert main(["data", "pack", root, str(tmp_path / "p"), "--size", "64", "--quality", "50"]) == 0
     assert "10 of them earlier" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`eyas detect` with a real, tiny network: what it prints and leaves, and every kind of odd or broken picture."""
+"""`eyas detect` with a real, tiny network: what it prints and leaves, and every kind of odd or broken image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tests.runtime.fakes import picture, write_jpeg, write_run, write_video
+from tests.runtime.fakes import make_image, write_jpeg, write_run, write_video
 
 from eyas.cli import detect as verb
 from eyas.cli.main import main
@@ -39,7 +39,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_pictures_and_a_video(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_and_a_video(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_jpeg(folder / "in" / "a.jpg")
     write_jpeg(folder / "in" / "deep" / "b.jpg")
     write_video(folder / "clip.mp4", num=4)
@@ -49,7 +49,7 @@ def test_pictures_and_a_video(folder: Path, capsys: pytest.CaptureFixture[str]) 
         *(f"labels/clip/{i:06d}.txt" for i in range(4)), "labels/deep/b.txt", "results.json",
     ]  # fmt: skip
     text = capsys.readouterr().out
-    for part in ("a.jpg", "deep/b.jpg", "clip.mp4", "red", "pictures: detections", "results:  detections/results.json"):
+    for part in ("a.jpg", "deep/b.jpg", "clip.mp4", "red", "images: detections", "results:  detections/results.json"):
         assert part in text
     entries = json.loads((folder / "detections" / "results.json").read_text())
     lines = sum(len(path.read_text().splitlines()) for path in (folder / "detections" / "labels").rglob("*.txt"))
@@ -60,7 +60,7 @@ def test_thresholds_classes_and_another_folder(folder: Path) -> None:
     write_jpeg(folder / "a.jpg")
 
     def results(*options: str) -> list[dict[str, float]]:
-        assert main(["detect", "run", "a.jpg", "--out", "o", "--no-pictures", "--save-json", "r.json", *options]) == 0
+        assert main(["detect", "run", "a.jpg", "--out", "o", "--no-images", "--save-json", "r.json", *options]) == 0
         assert files(folder / "o") == ["r.json"]
         return list(json.loads((folder / "o" / "r.json").read_text()))
 
@@ -82,8 +82,8 @@ def test_thresholds_classes_and_another_folder(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["run", "a.jgp"], "no file or folder a.jgp (did you mean 'a.jpg'?)"),
-        (["run", "empty"], "no pictures or videos in the folder empty"),
-        (["run", "*.png"], "The pattern *.png matches no picture or video"),
+        (["run", "empty"], "no images or videos in the folder empty"),
+        (["run", "*.png"], "The pattern *.png matches no image or video"),
         (["rum", "a.jpg"], "no run at rum (did you mean 'run'?)"),
         (["empty", "a.jpg"], "is not a run"),
         (["run", "a.jpg", "--classes", "gren,red"], "The model has no class 'gren'"),
@@ -117,33 +117,33 @@ def exif(orientation: int) -> bytes:
     return block.tobytes()
 
 
-PICTURE = Image.fromarray(picture(90, 120, (20, 10, 100, 60)))
+IMAGE = Image.fromarray(make_image(90, 120, (20, 10, 100, 60)))
 DEEP = np.full((90, 120), 40_000, np.uint16)
 ODD: dict[str, Callable[[Path], object]] = {
-    "grey.jpg": lambda path: PICTURE.convert("L").save(path),
-    "grey.png": lambda path: PICTURE.convert("L").save(path),
-    "bits.png": lambda path: PICTURE.convert("1").save(path),
+    "grey.jpg": lambda path: IMAGE.convert("L").save(path),
+    "grey.png": lambda path: IMAGE.convert("L").save(path),
+    "bits.png": lambda path: IMAGE.convert("1").save(path),
     "deep_grey.png": lambda path: cv2.imwrite(str(path), DEEP),
     "deep_colour.png": lambda path: cv2.imwrite(str(path), np.stack([DEEP] * 3, -1)),
     "deep.tif": lambda path: cv2.imwrite(str(path), DEEP),
-    "cmyk.jpg": lambda path: PICTURE.convert("CMYK").save(path),
-    "palette.png": lambda path: PICTURE.convert("P").save(path),
-    "palette.gif": lambda path: PICTURE.convert("P").save(path),
-    "alpha.png": lambda path: PICTURE.convert("RGBA").save(path),
-    "grey_alpha.png": lambda path: PICTURE.convert("LA").save(path),
-    "turned.jpg": lambda path: PICTURE.save(path, exif=exif(6)),
-    "mirrored.jpg": lambda path: PICTURE.save(path, exif=exif(2)),
-    "progressive.jpg": lambda path: PICTURE.save(path, progressive=True),
-    "still.webp": lambda path: PICTURE.save(path),
-    "one.png": lambda path: PICTURE.resize((1, 1)).save(path),
-    "one.jpg": lambda path: PICTURE.resize((1, 1)).save(path),
-    "thin.png": lambda path: PICTURE.resize((3000, 1)).save(path),
-    "tall.png": lambda path: PICTURE.resize((2, 4000)).save(path),
+    "cmyk.jpg": lambda path: IMAGE.convert("CMYK").save(path),
+    "palette.png": lambda path: IMAGE.convert("P").save(path),
+    "palette.gif": lambda path: IMAGE.convert("P").save(path),
+    "alpha.png": lambda path: IMAGE.convert("RGBA").save(path),
+    "grey_alpha.png": lambda path: IMAGE.convert("LA").save(path),
+    "turned.jpg": lambda path: IMAGE.save(path, exif=exif(6)),
+    "mirrored.jpg": lambda path: IMAGE.save(path, exif=exif(2)),
+    "progressive.jpg": lambda path: IMAGE.save(path, progressive=True),
+    "still.webp": lambda path: IMAGE.save(path),
+    "one.png": lambda path: IMAGE.resize((1, 1)).save(path),
+    "one.jpg": lambda path: IMAGE.resize((1, 1)).save(path),
+    "thin.png": lambda path: IMAGE.resize((3000, 1)).save(path),
+    "tall.png": lambda path: IMAGE.resize((2, 4000)).save(path),
 }
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_pictures_are_detected_on(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_odd_images_are_detected_on(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     ODD[name](folder / name)
     image = read_image(folder / name)
     assert main(["detect", "run", name, "--save-txt"]) == 0
@@ -158,9 +158,9 @@ def test_odd_pictures_are_detected_on(folder: Path, name: str, capsys: pytest.Ca
         assert 0 < score <= 1
 
 
-def test_a_turned_picture_gives_upright_boxes(folder: Path) -> None:
-    PICTURE.save(folder / "turned.png", exif=exif(6))
-    upright = PICTURE.transpose(Image.Transpose.ROTATE_270)
+def test_a_turned_image_gives_upright_boxes(folder: Path) -> None:
+    IMAGE.save(folder / "turned.png", exif=exif(6))
+    upright = IMAGE.transpose(Image.Transpose.ROTATE_270)
     upright.save(folder / "upright.png")
     assert main(["detect", "run", "turned.png", "upright.png", "--save-txt"]) == 0
     assert read_image(folder / "detections" / "turned.png").shape == (120, 90, 3)
@@ -170,12 +170,12 @@ def test_a_turned_picture_gives_upright_boxes(folder: Path) -> None:
 
 def truncated(path: Path) -> None:
     """Write half a JPEG."""
-    data = write_jpeg(path, picture(300, 400)).read_bytes()
+    data = write_jpeg(path, make_image(300, 400)).read_bytes()
     path.write_bytes(data[: len(data) // 2])
 
 
 def bomb(path: Path) -> None:
-    """Write a picture of 20000 x 20000 pixels: a few kB as a file, 1.2 GB as pixels."""
+    """Write an image of 20000 x 20000 pixels: a few kB as a file, 1.2 GB as pixels."""
     Image.new("1", (20_000, 20_000)).save(path)
 
 
@@ -183,15 +183,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated.jpg": (truncated, "truncated or damaged"),
     "empty.jpg": (lambda path: path.touch(), "empty"),
     "empty.png": (lambda path: path.touch(), "empty"),
-    "text.jpg": (lambda path: path.write_text("not a picture at all"), "not a picture"),
-    "cut.png": (lambda path: (PICTURE.save(path), path.write_bytes(path.read_bytes()[:60])), "damaged"),
+    "text.jpg": (lambda path: path.write_text("not an image at all"), "not an image"),
+    "cut.png": (lambda path: (IMAGE.save(path), path.write_bytes(path.read_bytes()[:60])), "damaged"),
     "bomb.png": (bomb, "400 million pixels"),
     "empty.mp4": (lambda path: path.touch(), "can't be opened"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_picture_is_told_and_when_all_are_the_code_is_1(
+def test_a_broken_image_is_told_and_when_all_are_the_code_is_1(
     folder: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make, message = BROKEN[name]
@@ -208,7 +208,7 @@ def test_a_broken_picture_is_told_and_when_all_are_the_code_is_1(
 
 
 def test_the_cap_on_pixels_can_be_moved(folder: Path) -> None:
-    write_jpeg(folder / "a.jpg", picture(100, 100))
+    write_jpeg(folder / "a.jpg", make_image(100, 100))
     assert main(["detect", "run", "a.jpg", "--max-pixels", "9999"]) == 1
     assert main(["detect", "run", "a.jpg", "--max-pixels", "10000"]) == 0
 

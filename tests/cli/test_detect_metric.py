@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from tests.runtime.fakes import CLASSES, picture, write_jpeg, write_run
+from tests.runtime.fakes import CLASSES, make_image, write_jpeg, write_run
 
 import eyas
 from eyas.cli.main import main
-from eyas.evaluate.coco import METRICS
+from eyas.evaluation.coco import METRICS
 from eyas.types import EVALUATE
 
 
 def write_dataset(root: Path, run: Path) -> Path:
-    """Write pictures whose truth is some of what the network itself finds, shifted a little: an AP between 0 and 1."""
+    """Write images whose truth is some of what the network itself finds, shifted a little: an AP between 0 and 1."""
     rng = np.random.default_rng(0)
     images, annotations = [], []
     with eyas.load(run, thresholds=EVALUATE) as detector:
         for i in range(8):
             size = rng.integers(40, 200, 2).tolist()
-            image = rng.integers(0, 256, (*size, 3), np.uint8) // 3 + picture(*size, (5, 5, 30, 20)) // 2
+            image = rng.integers(0, 256, (*size, 3), np.uint8) // 3 + make_image(*size, (5, 5, 30, 20)) // 2
             found = detector(write_jpeg(root / "val" / f"{i}.jpg", image))
             images.append({"id": 7 * i + 3, "file_name": f"{i}.jpg", "height": size[0], "width": size[1]})
             for k in rng.choice(len(found), min(4, len(found)), replace=False):
@@ -47,7 +47,7 @@ def test_detect_and_evaluate_agree(tmp_path: Path, capsys: pytest.CaptureFixture
     data = write_dataset(tmp_path / "data", run)
     truth = data / "annotations" / "instances_val.json"
     evaluated = eyas.evaluate(run, data, batch=1).metrics
-    options = ["--conf", str(EVALUATE.confidence), "--no-pictures", "--save-json", "r.json", "--like", str(truth)]
+    options = ["--conf", str(EVALUATE.confidence), "--no-images", "--save-json", "r.json", "--like", str(truth)]
     assert main(["detect", str(run), str(data / "val"), "--out", str(tmp_path / "out"), *options]) == 0
     reference = COCO(str(truth))
     scored = COCOeval(reference, reference.loadRes(str(tmp_path / "out" / "r.json")), "bbox")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evaluate.colours import ColourSession, colour_detector, write_dataset
+from tests.evaluation.colours import ColourSession, colour_detector, write_dataset
 
 import eyas
-import eyas.evaluate.run
+import eyas.evaluation.run
 from eyas.artifacts.run import Run, RunConfig
 from eyas.cli.main import main
 from eyas.errors import UserError
@@ -38,7 +38,7 @@ def use(monkeypatch: pytest.MonkeyPatch, classes: tuple[str, ...]) -> list[dict[
         calls.append(options)
         return colour_detector(classes)
 
-    monkeypatch.setattr("eyas.evaluate.run.load", load)
+    monkeypatch.setattr("eyas.evaluation.run.load", load)
     return calls
 
 
@@ -47,7 +47,7 @@ def test_tables_and_report(place: Path, capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr().out
     for word in ("AP_small", "AR_100", "average precision, mean over IoU", "red", "green", "blue", "1.000"):
         assert word in printed
-    assert "5 pictures, 7 objects, 7 detections" in printed
+    assert "5 images, 7 objects, 7 detections" in printed
     assert "report: run/evaluation/data-val/index.html" in printed
     assert (place / "run" / "evaluation" / "data-val" / "index.html").is_file()
 
@@ -95,7 +95,7 @@ def test_unknown_classes_are_refused_before_any_work(
     use(monkeypatch, ("Red", "green", "blue"))
     assert main(["evaluate", "run", "--data", "data"]) == 2
     error = capsys.readouterr().err
-    assert "'red' (2 boxes) (did you mean 'Red'?)" in error and "to mend" in error
+    assert "'red' (2 boxes) (did you mean 'Red'?)" in error and "fix:" in error
     assert not (place / "run" / "evaluation").exists()
 
 

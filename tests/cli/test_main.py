@@ -113,7 +113,7 @@ def test_a_user_error_is_told_without_a_traceback_unless_asked(
     verb(raising(UserError("It is broken.", fix="mend it")))
     assert main(arguments) == 2
     text = capsys.readouterr().err
-    assert "It is broken.\n  to mend:  mend it" in text
+    assert "It is broken.\n  fix:      mend it" in text
     assert ("Traceback" in text) == ("--debug" in arguments)
     assert "\033" not in text  # no terminal, no colour
 
@@ -255,14 +255,14 @@ def test_the_public_names_are_what_they_say() -> None:
 
 
 def test_a_subpackage_named_like_a_verb_is_the_verb_too(tmp_path: Path) -> None:
-    import eyas.evaluate.run
+    import eyas.evaluation.run
     import eyas.training.recipe
 
     with pytest.raises(UserError):
         eyas.train(tmp_path / "nowhere", recipe="quick", out=tmp_path / "run")
     with pytest.raises(UserError):
         eyas.evaluate(tmp_path / "nowhere", tmp_path)
-    assert eyas.training.recipe.Recipe and eyas.evaluate.run.evaluate_run
+    assert eyas.training.recipe.Recipe and eyas.evaluation.run.evaluate_run
 
 
 def test_a_verb_of_two_words_is_the_longer_one() -> None:

@@ -26,9 +26,9 @@ def scene(seed: int) -> bytes:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder with a picture of each name."""
-    folder = tmp_path / "pictures"
+def make_images(tmp_path: Path) -> Path:
+    """A folder with an image of each name."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for number, name in enumerate(NAMES):
         (folder / os.fsdecode(name)).write_bytes(scene(number))
@@ -36,7 +36,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def dataset(pictures: Path, tmp_path: Path) -> Path:
+def dataset(images: Path, tmp_path: Path) -> Path:
     """A COCO data set of them."""
     root = tmp_path / "set"
     names = [os.fsdecode(name) for name in NAMES]
@@ -82,22 +82,22 @@ def test_data_sets(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[s
     given = [word.replace("SET", str(dataset)).replace("OUT", str(tmp_path / "out")) for word in words]
     assert main(["data", *given]) == 0
     quiet(capfd)
-    if words[0] in ("convert", "split", "pack"):  # what was written is read, and every picture is found
+    if words[0] in ("convert", "split", "pack"):  # what was written is read, and every image is found
         out = next(word for word in given if "out" in word and word != str(dataset))
         assert main(["data", "info", out, "--json"]) == 0
         splits = json.loads(quiet(capfd))["splits"]
-        assert sum(split["pictures"] for split in splits.values()) == 2 * len(NAMES)
+        assert sum(split["images"] for split in splits.values()) == 2 * len(NAMES)
     if words[-1].endswith(".json"):
         json.loads(Path(given[-1]).read_text(encoding="utf-8"))
     if words[0] == "show":
         assert read_image(given[-1]).std() > 1
 
 
-def test_detect(pictures: Path, example_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_detect(images: Path, example_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     run = str(example_folder / "runs/quickstart")
     options = ["--conf", "0.001", "--save-json", "r.json", "--save-txt", "--out", str(out)]
-    assert main(["detect", run, str(pictures), *options]) == 0
+    assert main(["detect", run, str(images), *options]) == 0
     quiet(capfd)
     found = json.loads((out / "r.json").read_bytes().decode("utf-8"))
     assert {entry["file_name"] for entry in found} == {os.fsdecode(name) for name in NAMES}

@@ -30,7 +30,7 @@ def joined(text: str) -> str:
 def test_bench_with_streams(capsys: pytest.CaptureFixture[str]) -> None:
     changes = {"stream_per_second": 123.4, "stream_gain": 1.23, "threads": 16, "batch": 32, "memory": 2**31}
     rows = tuple(a_row(name, 1234.5, **changes) for name in ("yolo-nas-small-openvino-int8", "n"))
-    bench_verb.show(BenchReport(rows, processor(), "2 pictures", 5, "2026", "1"))
+    bench_verb.show(BenchReport(rows, processor(), "2 images", 5, "2026", "1"))
     lines = capsys.readouterr().out.split("\n", 1)[1].split("ONNX")[0]
     text = joined(lines)
     for word in ("p50ms", "p90", "p99", "pict./s", "ratio", "CPUms", "MiB", "decode", "preprocess", "inference",
@@ -47,7 +47,7 @@ def test_the_check_of_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["data", "info", str(tmp_path / "set")]) == 0
     out = capsys.readouterr().out
     text = joined(out.split("\n", 1)[1])
-    for word in ("pictures", "noboxes", "boxes", "mean", "most", "crowds", "longestside", "train", "val", "medium",
+    for word in ("images", "noboxes", "boxes", "mean", "most", "crowds", "longestside", "train", "val", "medium",
                  "side5%", "<4px", "a_class_whose_name_is_much_longer"):  # fmt: skip
         assert word in text, word
 

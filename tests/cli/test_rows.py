@@ -9,8 +9,8 @@ import pytest
 from tests.data.cases import yolo_root
 
 from eyas.cli.main import main
-from eyas.compile.images import find_pictures
 from eyas.errors import UserError
+from eyas.export.images import find_images
 from eyas.training.recipe import DataRecipe
 from eyas.training.splits import load_train_and_val
 
@@ -60,10 +60,10 @@ def test_a_build_takes_it_from_the_runs_recipe(root: Path, tmp_path: Path) -> No
     run = tmp_path / "run"
     run.mkdir()
     (run / "recipe.json").write_text(json.dumps({"data": {"root": str(root), "rows": "keypoints"}}))
-    assert find_pictures(run).judge.boxes.tolist() == OF_BOXES
+    assert find_images(run).judge.boxes.tolist() == OF_BOXES
     with pytest.raises(UserError, match="polygons or boxes with keypoints"):
-        find_pictures(run, root)
-    assert find_pictures(run, root, rows="keypoints").calibrate.boxes.tolist() == OF_BOXES
+        find_images(run, root)
+    assert find_images(run, root, rows="keypoints").calibrate.boxes.tolist() == OF_BOXES
 
 
 @pytest.mark.parametrize("command", [["evaluate", "run", "--data", "x"], ["compile", "run"]])

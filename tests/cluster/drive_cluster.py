@@ -39,11 +39,11 @@ class Load:
 
     Args:
         address: host:port of REST.
-        picture: what is sent.
+        image: what is sent.
     """
 
-    def __init__(self, address: str, picture: bytes) -> None:
-        self._address, self._picture = address, picture
+    def __init__(self, address: str, image: bytes) -> None:
+        self._address, self._image = address, image
         self._local = threading.local()
         self.outcomes: Counter[str] = Counter()
         self.versions: Counter[str] = Counter()  # who answered
@@ -60,7 +60,7 @@ class Load:
             connection = self._local.connection = http.client.HTTPConnection(self._address, timeout=60)
         self._local.used = start
         try:
-            connection.request("POST", "/v1/detect" + query, self._picture, {"Content-Type": "image/jpeg"})
+            connection.request("POST", "/v1/detect" + query, self._image, {"Content-Type": "image/jpeg"})
             response = connection.getresponse()
             body = json.loads(response.read())
             self._local.used = time.monotonic()
@@ -127,8 +127,8 @@ def wait_for(number: int, seconds: float) -> float:
     return -1.0
 
 
-def ask_grpc(address: str, picture: bytes) -> list[float]:
-    """Return the scores that the Open Inference Protocol gives for the picture."""
+def ask_grpc(address: str, image: bytes) -> list[float]:
+    """Return the scores that the Open Inference Protocol gives for the image."""
     import grpc
     import numpy as np
 
@@ -136,7 +136,7 @@ def ask_grpc(address: str, picture: bytes) -> list[float]:
 
     message = pb.ModelInferRequest(model_name="shapes")
     tensor = message.inputs.add(name="images", datatype="BYTES", shape=[1])
-    tensor.contents.bytes_contents.append(picture)
+    tensor.contents.bytes_contents.append(image)
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         answer = pb.ModelInferResponse.FromString(call(message.SerializeToString(), timeout=30))
@@ -146,12 +146,12 @@ def ask_grpc(address: str, picture: bytes) -> list[float]:
     return [float(score) for score in answer.outputs[index].contents.fp32_contents]
 
 
-def main(folder: Path, picture: bytes, lose_all: bool) -> dict[str, Any]:
+def main(folder: Path, image: bytes, lose_all: bool) -> dict[str, Any]:
     """Return what happened.
 
     Args:
         folder: has the bundles: shapes, next, which takes its place where all replicas are lost, and other.
-        picture: what is detected on.
+        image: what is detected on.
         lose_all: whether the node that is killed has both replicas.
     """
     tokens.ask_for_tokens()
@@ -182,11 +182,11 @@ def main(folder: Path, picture: bytes, lose_all: bool) -> dict[str, Any]:
         ),
     )
     wait_for(replicas_first, 120.0)
-    load = Load(application.addresses.rest, picture)
+    load = Load(application.addresses.rest, image)
     if not lose_all:
         report["scores"] = {
             "rest": [found["score"] for found in load.one()[1]["detections"]],
-            "grpc": ask_grpc(application.addresses.grpc, picture),
+            "grpc": ask_grpc(application.addresses.grpc, image),
         }
         # Room for one model: each of these requests loads one and unloads the other.
         names = ("other", "shapes", "other", "shapes")
@@ -250,4 +250,4 @@ def busy_seconds(load: Load) -> float:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    print(json.dumps(main(folder, (folder / "picture.jpg").read_bytes(), lose_all=sys.argv[2:] == ["all"])))
+    print(json.dumps(main(folder, (folder / "image.jpg").read_bytes(), lose_all=sys.argv[2:] == ["all"])))

@@ -43,7 +43,7 @@ def run(coroutine: Coroutine[None, None, T]) -> T:
 
 def request(name: str = "a", *, stream: str = "", lane: Lane = "interactive", timeout: float | None = None) -> Request:
     """Return a request for the model's default version."""
-    return Request(name, "birds", "", (b"picture",), stream=stream, lane=lane, timeout=timeout)
+    return Request(name, "birds", "", (b"image",), stream=stream, lane=lane, timeout=timeout)
 
 
 def answer(asked: Request) -> Answer:

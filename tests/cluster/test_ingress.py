@@ -64,7 +64,7 @@ class Detector:
 
 def request(name: str) -> Request:
     """Return a request that names its version, as the engine has it."""
-    return Request(name, "birds", "2", (b"picture",))
+    return Request(name, "birds", "2", (b"image",))
 
 
 def run(coroutine: Coroutine[None, None, T]) -> T:

@@ -22,14 +22,14 @@ DECLARED = {"200", "429"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three bundles and a picture."""
+    """Three bundles and an image."""
     pytest.importorskip("ray.serve", reason="pip install 'eyas[cluster]'")
     folder = tmp_path_factory.mktemp("cluster")
     # Large networks: few requests a second are a load then, and the cores do not spend their time on sending them.
     write_bundle(folder / "shapes", size=2048)
     write_bundle(folder / "next", size=2048, scale=0.5)
     write_bundle(folder / "other", scale=0.5)
-    (folder / "picture.jpg").write_bytes(jpeg(200, 100, 480, 640))
+    (folder / "image.jpg").write_bytes(jpeg(200, 100, 480, 640))
     return folder
 
 
@@ -66,7 +66,7 @@ def test_the_cluster_asks_for_its_token(report: dict[str, Any]) -> None:
 
 
 def test_rest_and_grpc_give_the_models_answer(report: dict[str, Any]) -> None:
-    red, blue = report["scores"]["rest"]  # the picture covers three quarters of the frame, the margin is grey
+    red, blue = report["scores"]["rest"]  # the image covers three quarters of the frame, the margin is grey
     assert [red, blue] == pytest.approx([(0.75 * each + 0.25 * 114) / 255 for each in (200, 100)], abs=0.02)
     assert report["scores"]["grpc"] == pytest.approx([red, blue], abs=1e-4)
 

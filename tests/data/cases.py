@@ -17,7 +17,7 @@ Box = Sequence[float]
 
 
 def write_jpeg(path: Path, height: int = 30, width: int = 40, seed: int = 0) -> Path:
-    """Write a smooth random picture, another one for each seed."""
+    """Write a smooth random image, another one for each seed."""
     import cv2
 
     rough = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
@@ -28,7 +28,7 @@ def write_jpeg(path: Path, height: int = 30, width: int = 40, seed: int = 0) -> 
 
 
 def coco_dict(names: Sequence[str], rows: Sequence[tuple[int, int, Box]]) -> dict[str, Any]:
-    """Return a COCO file's dict: pictures 1, 2, ... of 40 x 30, and (picture id, category id, xywh) rows."""
+    """Return a COCO file's dict: images 1, 2, ... of 40 x 30, and (image id, category id, xywh) rows."""
     return {
         "images": [{"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(names, 1)],
         "annotations": [
@@ -47,7 +47,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def coco_root(root: Path, splits: Mapping[str, Sequence[tuple[int, int, Box]]] | None = None) -> Path:
-    """Write a COCO dataset with two pictures a split and return its root."""
+    """Write a COCO dataset with two images a split and return its root."""
     rows = splits or {"train": [(1, 1, (2, 3, 10, 12)), (1, 3, (20, 5, 8, 8))], "val": [(2, 2, (0, 0, 40, 30))]}
     for number, (split, its_rows) in enumerate(rows.items()):
         names = ["a.jpg", "b.jpg"]
@@ -58,7 +58,7 @@ def coco_root(root: Path, splits: Mapping[str, Sequence[tuple[int, int, Box]]] |
 
 
 def yolo_root(root: Path, rows: str = "0 0.5 0.5 0.25 0.5\n") -> Path:
-    """Write a YOLO dataset with a training and a validation picture and return its root."""
+    """Write a YOLO dataset with a training and a validation image and return its root."""
     for number, split in enumerate(("train", "val")):
         write_jpeg(root / "images" / split / "a.jpg", seed=number)
         label = root / "labels" / split / "a.txt"
@@ -84,7 +84,7 @@ def voc_xml(name: str, boxes: Sequence[tuple[str, Box]], size: tuple[int, int] =
 
 
 def voc_root(root: Path) -> Path:
-    """Write a VOC dataset with a training and a validation picture and return its root."""
+    """Write a VOC dataset with a training and a validation image and return its root."""
     for number, (split, stem) in enumerate((("train", "a"), ("val", "b"))):
         write_jpeg(root / "JPEGImages" / f"{stem}.jpg", seed=number)
         (root / "Annotations").mkdir(exist_ok=True)
@@ -96,9 +96,9 @@ def voc_root(root: Path) -> Path:
     return root
 
 
-def small_index(root: Path, boxes: Sequence[Box], pictures: Sequence[int], labels: Sequence[int]) -> DatasetIndex:
-    """Return an index of two pictures of 40 x 30 that need not exist."""
+def small_index(root: Path, boxes: Sequence[Box], images: Sequence[int], labels: Sequence[int]) -> DatasetIndex:
+    """Return an index of two images of 40 x 30 that need not exist."""
     return build_index(
         root=root, split="train", classes=CLASSES, names=["train/a.jpg", "train/b.jpg"], sizes=[(30, 40), (30, 40)],
-        pictures=pictures, boxes=boxes, labels=labels,
+        images=images, boxes=boxes, labels=labels,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from eyas.types import UInt8Array
 
 
 def batch_of(numbers: list[int], room: Room, shape: tuple[int, ...] = (1, 2, 2, 3)) -> BatchArrays:
-    """Return a batch whose pictures are all `numbers[0]`, and whose labels are the numbers."""
+    """Return a batch whose images are all `numbers[0]`, and whose labels are the numbers."""
     images = room(shape)
     images[:] = numbers[0] % 256
     none = np.zeros(0, np.int64)
@@ -108,7 +108,7 @@ def surroundings(_: int, numbers: tuple[int, ...], __: bool, room: Room) -> Iter
 
 
 def words(index: DatasetIndex, shown: Sequence[tuple[int, ...]]) -> dict[str, Sequence[object]]:
-    """Return which pictures an image shows, and the names of the classes that are labelled in them."""
+    """Return which images an image shows, and the names of the classes that are labelled in them."""
     labels = [np.unique(np.concatenate([index.truth(number)[1] for number in one])) for one in shown]
     return {"shown": list(shown), "words": [[index.classes[int(label)] for label in one] for one in labels]}
 

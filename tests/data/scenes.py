@@ -1,4 +1,4 @@
-"""Small data sets and pictures that the tests of loading share."""
+"""Small data sets and images that the tests of loading share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eyas.types import FloatArray, InputSpec, IntArray, UInt8Array
 
 
 def textured(seed: int, height: int = 60, width: int = 80) -> UInt8Array:
-    """Return a smooth random picture."""
+    """Return a smooth random image."""
     coarse = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
@@ -35,18 +35,18 @@ def dataset(
     """Write `num` JPEGs of the given sizes in turn and return their index, two boxes and one crowd each.
 
     Args:
-        folder: where the pictures go.
+        folder: where the images go.
         num: how many.
-        same: all pictures are one and the same.
-        sizes: (height, width) of the pictures.
+        same: all images are one and the same.
+        sizes: (height, width) of the images.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names, boxes, shapes = [], [], []
     for i in range(num):
         height, width = sizes[i % len(sizes)]
-        picture = textured(0 if same else i, height, width)
+        image = textured(0 if same else i, height, width)
         names.append(f"{i:04d}.jpg")
-        (folder / names[-1]).write_bytes(simplejpeg.encode_jpeg(picture, quality=90))
+        (folder / names[-1]).write_bytes(simplejpeg.encode_jpeg(image, quality=90))
         rng = np.random.default_rng(0 if same else i)
         corner = rng.uniform(0, 0.4, (3, 2))
         boxes.append(
@@ -59,7 +59,7 @@ def dataset(
 def index_of(
     folder: Path, names: Sequence[str], boxes: FloatArray, shapes: Sequence[tuple[int, int]], boxes_each: int
 ) -> DatasetIndex:
-    """Return an index with the same number of boxes for each picture, the third of each (if any) a crowd."""
+    """Return an index with the same number of boxes for each image, the third of each (if any) a crowd."""
     place = np.arange(len(boxes)) % max(boxes_each, 1)
     return DatasetIndex(
         root=folder,
@@ -80,7 +80,7 @@ def index_of(
 def rectangle(
     box: tuple[int, int, int, int], height: int, width: int, colour: tuple[int, int, int] = (255, 255, 255)
 ) -> Source:
-    """Return a black picture with one rectangle, which is its only box."""
+    """Return a black image with one rectangle, which is its only box."""
     image = np.zeros((height, width, 3), np.uint8)
     x0, y0, x1, y1 = box
     image[y0:y1, x0:x1] = colour
@@ -104,7 +104,7 @@ def drawn(
 
 
 def paste(source: Source, move: Move, canvas: UInt8Array, pad_value: int) -> FloatArray:
-    """Draw one moved picture into a canvas, uint8 [h, w, 3], and return its boxes there, not clipped."""
+    """Draw one moved image into a canvas, uint8 [h, w, 3], and return its boxes there, not clipped."""
     height, width = canvas.shape[:2]
     piece = Piece(source, (0, 0, width, height), cut(source.height, source.width, move, (height, width)))
     affine.paste(source, piece.cut, canvas, pad_value)

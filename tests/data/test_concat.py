@@ -16,8 +16,8 @@ from eyas.data.concat import concatenate, same_classes
 from eyas.data.formats import load_dataset, load_splits
 from eyas.data.index import DatasetIndex, id_columns
 from eyas.errors import UserError
-from eyas.evaluate.coco import evaluate_predictions
-from eyas.evaluate.predictions import Predictions
+from eyas.evaluation.coco import evaluate_predictions
+from eyas.evaluation.predictions import Predictions
 from eyas.training.data import DetectionData
 from eyas.training.recipe import DataRecipe
 from eyas.training.splits import load_train_and_val
@@ -102,7 +102,7 @@ def test_evaluation_is_over_the_classes_that_the_split_has_boxes_of(tmp_path: Pa
     with pytest.warns(UserWarning):
         _, val = load_train_and_val(DataRecipe(root=str(root), batch_size=1), unseen=True)
     order = np.argsort(-val.labels)  # all that is there
-    every = Predictions(val.picture_of_row()[order], val.boxes[order], np.ones(2, np.float32), val.labels[order])
+    every = Predictions(val.image_of_row()[order], val.boxes[order], np.ones(2, np.float32), val.labels[order])
     assert evaluate_predictions(val, every).ap == pytest.approx(1.0)
     seen = every[every.labels < len(CLASSES)]  # what a head with fixed classes can find: the same labels as in training
     result = evaluate_predictions(val, seen)

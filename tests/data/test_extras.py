@@ -18,8 +18,8 @@ SPEC = InputSpec(64, 64, margin=0)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
-    """Return 43 pictures of three shapes."""
-    return dataset(tmp_path_factory.mktemp("pictures"), 43, sizes=((60, 80), (90, 50), (300, 400)))
+    """Return 43 images of three shapes."""
+    return dataset(tmp_path_factory.mktemp("images"), 43, sizes=((60, 80), (90, 50), (300, 400)))
 
 
 def loader_of(index: DatasetIndex, **options: object) -> TrainLoader:

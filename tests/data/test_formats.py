@@ -147,7 +147,7 @@ def test_coco_own_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["images/train", "images", "."])
-def test_coco_pictures_elsewhere(folder: str, tmp_path: Path) -> None:
+def test_coco_images_elsewhere(folder: str, tmp_path: Path) -> None:
     write_jpeg(tmp_path / folder / "a.jpg")
     write_json(tmp_path / "annotations" / "instances_train.json", coco_dict(["a.jpg"], []))
     assert load_dataset(tmp_path).path(0) == tmp_path / folder / "a.jpg"

@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def read_with(root: Path, change: Callable[[Document], object]) -> Any:
-    """Return the index of a good file of two pictures and three boxes after `change` spoiled it."""
+    """Return the index of a good file of two images and three boxes after `change` spoiled it."""
     for name in ("a.jpg", "b.jpg"):
         write_jpeg(root / "train" / name)
     document = coco_dict(["a.jpg", "b.jpg"], [(1, 1, (2, 3, 10, 12)), (2, 3, (20, 5, 8, 8)), (1, 2, (0, 0, 4, 4))])
@@ -296,15 +296,15 @@ def test_not_utf8_is_refused(tmp_path: Path) -> None:
         parse(path)
 
 
-def test_no_picture_at_all_is_refused(tmp_path: Path) -> None:
+def test_no_image_at_all_is_refused(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
     for path in (root / "train").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="None of the 2 pictures") as caught:
+    with pytest.raises(UserError, match="None of the 2 images") as caught:
         load_dataset(root, "train")
     assert str(root / "train") in caught.value.expected
     write_jpeg(root / "train" / "b.jpg")
-    assert len(load_dataset(root, "train")) == 2  # one missing picture is the check's business
+    assert len(load_dataset(root, "train")) == 2  # one missing image is the check's business
 
 
 def test_names_with_backslashes_are_paths_where_there_is_no_such_file(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def do(error: UserError) -> None:
 
 
 def labelled(folder: Path) -> None:
-    """Write a picture and its YOLO labels."""
+    """Write an image and its YOLO labels."""
     write_jpeg(folder / "images" / "a.jpg")
     (folder / "labels").mkdir()
     (folder / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
@@ -53,7 +53,7 @@ def test_yolo_labels_in_splits_without_a_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("where", "names"), [("classes.txt", "cat\n"), ("train/_darknet.labels", "cat\n")])
-def test_yolo_labels_beside_the_pictures(where: str, names: str, tmp_path: Path) -> None:
+def test_yolo_labels_beside_the_images(where: str, names: str, tmp_path: Path) -> None:
     write_jpeg(tmp_path / "train" / "a.jpg")
     (tmp_path / "train" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (tmp_path / where).write_text(names)
@@ -93,10 +93,10 @@ def test_a_part_of_a_dataset(make: Callable[[Path], Path], part: str, tmp_path: 
 
 def test_a_dataset_beside_is_none_of_ours(tmp_path: Path) -> None:
     write_json(tmp_path / "export" / "_annotations.coco.json", coco_dict([], []))
-    write_jpeg(tmp_path / "pictures" / "a.jpg")
-    error = told(tmp_path / "pictures")
+    write_jpeg(tmp_path / "images" / "a.jpg")
+    error = told(tmp_path / "images")
     assert error.fix == ""
-    assert "pictures, but no labels" in error.problem
+    assert "images, but no labels" in error.problem
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("zip", ".zip"), ("tar", ".tar"), ("gztar", ".tar.gz")])
@@ -154,7 +154,7 @@ def test_another_format_than_the_one_that_was_named(tmp_path: Path) -> None:
     assert "--format yolo" in told(yolo_root(tmp_path), "voc").fix
 
 
-def test_darknets_lists_of_pictures_are_its_splits(tmp_path: Path) -> None:
+def test_darknets_lists_of_images_are_its_splits(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_jpeg(tmp_path / "obj_train_data" / f"{name}.jpg")
         (tmp_path / "obj_train_data" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")

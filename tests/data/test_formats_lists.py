@@ -1,4 +1,4 @@
-"""Lists of pictures: any names come back as they were written; lists of other machines lead to the right files."""
+"""Lists of images: any names come back as they were written; lists of other machines lead to the right files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = st.tuples(STEMS, st.sampled_from([".jpg", ".JPG", ".png", ""])).map("".j
 
 
 def write_splits(root: Path, splits: dict[str, list[str]]) -> None:
-    """Write a COCO dataset of pictures with these names, each with bytes and a box of its own."""
+    """Write a COCO dataset of images with these names, each with bytes and a box of its own."""
     for split, names in splits.items():
         (root / split).mkdir(parents=True)
         (root / "annotations").mkdir(exist_ok=True)
@@ -109,11 +109,11 @@ def list_of(root: Path, text: str) -> UserError:
 def test_the_true_reason_is_told(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     gone = list_of(root, "C:\\x\\gone.jpg\nC:\\x\\lost.jpg\n")
-    assert "None of the 2 pictures that train.txt lists is there" in str(gone)
+    assert "None of the 2 images that train.txt lists is there" in str(gone)
     assert "label" not in gone.problem
     assert "UTF-8" not in gone.fix
     (root / "train.txt").write_bytes("images/train/汽车.jpg".encode("gbk"))
-    with pytest.raises(UserError, match="None of the 1 pictures") as caught:
+    with pytest.raises(UserError, match="None of the 1 images") as caught:
         load_dataset(root, "train")
     assert "UTF-8" in caught.value.fix
     assert "could be" in str(list_of(root, "C:\\x\\a.jpg\n"))  # images/train/a.jpg or images/val/a.jpg
@@ -141,5 +141,5 @@ def test_folders_of_other_machines(tmp_path: Path) -> None:
     )
     with pytest.warns(UserWarning, match="which is not here; .*images/train was taken"):
         assert load_dataset(root, "train").path(0) == root / "images" / "train" / "a.jpg"
-    with pytest.warns(UserWarning, match="test split that is not there"):  # "images" holds the other splits' pictures
+    with pytest.warns(UserWarning, match="test split that is not there"):  # "images" holds the other splits' images
         assert set(load_splits(root)) == {"train", "val"}

@@ -14,7 +14,7 @@ from eyas.errors import UserError
 
 
 def write_xml(root: Path, text: str) -> Path:
-    """Replace the training picture's XML."""
+    """Replace the training image's XML."""
     path = root / "Annotations" / "a.xml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -70,13 +70,13 @@ def test_classes_file_fixes_the_order(tmp_path: Path) -> None:
         load_dataset(root, "train")
 
 
-def test_missing_size_is_read_from_the_picture(tmp_path: Path) -> None:
+def test_missing_size_is_read_from_the_image(tmp_path: Path) -> None:
     root = voc_root(tmp_path)
     write_xml(root, voc_xml("a.jpg", [("cat", (1, 1, 9, 9))], size=(0, 0)))
     assert load_dataset(root, "train").sizes.tolist() == [[30, 40]]
 
 
-def test_picture_of_another_type(tmp_path: Path) -> None:
+def test_image_of_another_type(tmp_path: Path) -> None:
     root = voc_root(tmp_path)
     (root / "JPEGImages" / "a.jpg").rename(root / "JPEGImages" / "a.jpeg")
     assert load_dataset(root, "train").path(0).name == "a.jpeg"
@@ -104,10 +104,10 @@ def test_rubbish_is_refused_with_the_file(text: str, message: str, tmp_path: Pat
     assert str(path) in str(caught.value)
 
 
-def test_a_listed_picture_without_xml_is_refused(tmp_path: Path) -> None:
+def test_a_listed_image_without_xml_is_refused(tmp_path: Path) -> None:
     root = voc_root(tmp_path)
     (root / "ImageSets" / "Main" / "train.txt").write_text("a\nghost\n")
-    with pytest.raises(UserError, match="1 pictures without an XML file: ghost"):
+    with pytest.raises(UserError, match="1 images without an XML file: ghost"):
         load_dataset(root, "train")
 
 

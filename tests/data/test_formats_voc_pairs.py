@@ -1,4 +1,4 @@
-"""Which picture a VOC annotation belongs to, and which a list names: namesakes never stand for each other."""
+"""Which image a VOC annotation belongs to, and which a list names: namesakes never stand for each other."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from eyas.errors import UserError
 CAMS = ["cam1/1.jpg", "cam2/1.jpg"]
 
 
-def dataset(root: Path, pictures: list[str], xmls: Mapping[str, str], lists: Mapping[str, str] | None = None) -> Path:
-    """Write pictures, XML files (name -> <filename>; the n-th has a box n pixels wide) and lists of ImageSets."""
-    for picture in pictures:
-        write_jpeg(root / "JPEGImages" / picture)
+def dataset(root: Path, images: list[str], xmls: Mapping[str, str], lists: Mapping[str, str] | None = None) -> Path:
+    """Write images, XML files (name -> <filename>; the n-th has a box n pixels wide) and lists of ImageSets."""
+    for image in images:
+        write_jpeg(root / "JPEGImages" / image)
     for number, (name, filename) in enumerate(xmls.items(), 1):
         path = root / "Annotations" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def dataset(root: Path, pictures: list[str], xmls: Mapping[str, str], lists: Map
 
 
 def widths(index: DatasetIndex) -> dict[str, int | None]:
-    """Return picture -> the width of its box, None for a background picture."""
+    """Return image -> the width of its box, None for a background image."""
     names = [index.files.name(i).removeprefix("JPEGImages/") for i in range(len(index))]
     assert len(set(names)) == len(names)
     boxes = [index.truth(i)[0] for i in range(len(index))]
@@ -42,7 +42,7 @@ def widths(index: DatasetIndex) -> dict[str, int | None]:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "xmls", "expected"),
+    ("images", "xmls", "expected"),
     [
         (["IMG_5.jpg"], {"0001.xml": "IMG_5.jpg"}, {"IMG_5.jpg": 1}),
         (["IMG_5.jpg"], {"0001.xml": "C:\\data\\IMG_5.jpg"}, {"IMG_5.jpg": 1}),
@@ -62,22 +62,22 @@ def widths(index: DatasetIndex) -> dict[str, int | None]:
         (["a.jpg", "._a.jpg"], {"a.xml": "a.jpg", "._a.xml": "x"}, {"a.jpg": 1}),
     ],
 )  # fmt: skip
-def test_pictures_of_annotations(
-    pictures: list[str], xmls: dict[str, str], expected: dict[str, int | None], tmp_path: Path
+def test_images_of_annotations(
+    images: list[str], xmls: dict[str, str], expected: dict[str, int | None], tmp_path: Path
 ) -> None:
-    assert widths(load_dataset(dataset(tmp_path, pictures, xmls))) == expected
+    assert widths(load_dataset(dataset(tmp_path, images, xmls))) == expected
 
 
 @pytest.mark.parametrize("named", ["a.jpg", "a.png"])
-def test_two_pictures_of_one_stem(named: str, tmp_path: Path) -> None:
-    """<filename> says which is meant; the other is most likely the same picture, so it is no background."""
+def test_two_images_of_one_stem(named: str, tmp_path: Path) -> None:
+    """<filename> says which is meant; the other is most likely the same image, so it is no background."""
     root = dataset(tmp_path, ["a.jpg", "a.png"], {"a.xml": named})
-    with pytest.warns(UserWarning, match="1 pictures without an annotation of their own"):
+    with pytest.warns(UserWarning, match="1 images without an annotation of their own"):
         assert widths(load_dataset(root)) == {named: 1}
 
 
 @pytest.mark.parametrize(
-    ("pictures", "xmls", "told"),
+    ("images", "xmls", "told"),
     [
         (["a.jpg", "a.png"], {"a.xml": "a.bmp"}, "a.xml: could be of a.jpg, a.png"),
         (CAMS, {"1.xml": "1.jpg"}, "1.xml: could be of cam1/1.jpg, cam2/1.jpg"),
@@ -86,17 +86,17 @@ def test_two_pictures_of_one_stem(named: str, tmp_path: Path) -> None:
         (["5.jpg"], {"1.xml": "5.jpg", "2.xml": "5.jpg"}, "all belong to 5.jpg"),
     ],
 )
-def test_what_stays_open_is_refused(pictures: list[str], xmls: dict[str, str], told: str, tmp_path: Path) -> None:
+def test_what_stays_open_is_refused(images: list[str], xmls: dict[str, str], told: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        load_dataset(dataset(tmp_path, pictures, xmls))
+        load_dataset(dataset(tmp_path, images, xmls))
     assert told in str(caught.value)
 
 
-def test_an_annotation_copied_from_another_picture_takes_nothing_from_it(tmp_path: Path) -> None:
+def test_an_annotation_copied_from_another_image_takes_nothing_from_it(tmp_path: Path) -> None:
     root = dataset(tmp_path, ["a.jpg"], {"a.xml": "a.jpg", "b.xml": "a.jpg"})
     index = load_dataset(root)
     assert widths(index) == {"a.jpg": 1, "b.jpg": 2}
-    assert not index.path(1).is_file()  # told as a missing picture by the check
+    assert not index.path(1).is_file()  # told as a missing image by the check
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_flags_in_the_list_of_a_split_are_passed_over(tmp_path: Path) -> None:
     }
 
 
-def test_a_missing_picture_with_a_flag_in_its_name_is_told(tmp_path: Path) -> None:
+def test_a_missing_image_with_a_flag_in_its_name_is_told(tmp_path: Path) -> None:
     root = dataset(tmp_path, ["a.jpg"], {"a.xml": ""}, {"train": "a\nghost 1\n"})
     with pytest.raises(UserError, match="without an XML file: ghost 1"):
         load_dataset(root, "train")

@@ -52,7 +52,7 @@ def test_a_class_in_an_encoding_that_nobody_names_is_refused(declared: str, tmp_
 
 
 def test_other_text_in_an_unknown_encoding_does_no_harm(tmp_path: Path) -> None:
-    """labelImg on a Chinese Windows writes the picture's whole path; the class names are plain."""
+    """labelImg on a Chinese Windows writes the image's whole path; the class names are plain."""
     text = annotation("cat").replace("<filename>", "<path>C:\\图片\\a.jpg</path><filename>")
     assert names_in(tmp_path / "a.xml", text.encode("gbk")) == (["cat"], [])
 

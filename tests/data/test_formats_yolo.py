@@ -1,4 +1,4 @@
-"""YOLO txt: the oddities of data.yaml, polygons, background pictures, and rubbish refused with file and line."""
+"""YOLO txt: the oddities of data.yaml, polygons, background images, and rubbish refused with file and line."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_path_line_is_followed(tmp_path: Path) -> None:
     assert load_dataset(tmp_path).path(0) == tmp_path / "deep" / "set" / "images" / "train" / "a.jpg"
 
 
-def test_list_of_pictures(tmp_path: Path) -> None:
+def test_list_of_images(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     write_jpeg(root / "images" / "train" / "unlisted.jpg")
     absolute = root / "images" / "val" / "a.jpg"
@@ -98,7 +98,7 @@ def test_list_of_pictures(tmp_path: Path) -> None:
     assert len(index.boxes) == 2
 
 
-def test_labels_beside_the_pictures(tmp_path: Path) -> None:
+def test_labels_beside_the_images(tmp_path: Path) -> None:
     write_jpeg(tmp_path / "train" / "a.jpg")
     (tmp_path / "train" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     write_yaml(tmp_path, "train: train\nnames: [a]\n")
@@ -112,7 +112,7 @@ def test_yaml_given_directly_and_of_another_name(tmp_path: Path) -> None:
     assert len(load_dataset(root / "my-pets.yaml", "val")) == 1
 
 
-def test_picture_without_label_file_is_background(tmp_path: Path) -> None:
+def test_image_without_label_file_is_background(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     write_jpeg(root / "images" / "train" / "b.jpg")
     (root / "labels" / "train" / "c.txt").write_text("")
@@ -191,11 +191,11 @@ def test_bad_yaml_is_refused(text: str, message: str, tmp_path: Path) -> None:
     assert "data.yaml" in str(caught.value)
 
 
-def test_a_broken_picture_loses_its_boxes_with_a_warning(tmp_path: Path) -> None:
+def test_a_broken_image_loses_its_boxes_with_a_warning(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     (root / "images" / "train" / "b.jpg").write_bytes(b"")
     (root / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.5 0.5\n")
-    with pytest.warns(UserWarning, match=r"1 of 2 pictures can't be read.*b\.jpg"):
+    with pytest.warns(UserWarning, match=r"1 of 2 images can't be read.*b\.jpg"):
         index = load_dataset(root, "train")
     assert index.sizes.tolist() == [[30, 40], [0, 0]]
     assert index.offsets.tolist() == [0, 1, 1]
@@ -204,7 +204,7 @@ def test_a_broken_picture_loses_its_boxes_with_a_warning(tmp_path: Path) -> None
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     (root / "images" / "train" / "a.jpg").unlink()
-    with pytest.raises(UserError, match="has no picture"):
+    with pytest.raises(UserError, match="has no image"):
         load_dataset(root, "train")
 
 
@@ -227,15 +227,15 @@ def test_other_keys_of_a_yaml_are_no_splits(tmp_path: Path) -> None:
     assert set(read_yaml(root / "data.yaml").splits) == {"train", "val_seen", "extra"}
 
 
-def test_pictures_that_share_a_label_file_are_told(tmp_path: Path) -> None:
+def test_images_that_share_a_label_file_are_told(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     first = load_dataset(root, "train").path(0)
     write_jpeg(first.with_suffix(".jpeg"))
-    with pytest.warns(UserWarning, match=r"1 pictures have the label file of another one"):
+    with pytest.warns(UserWarning, match=r"1 images have the label file of another one"):
         assert len(load_dataset(root, "train").boxes) >= 2
 
 
-def test_a_picture_listed_twice_shares_its_own_label_file(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_a_image_listed_twice_shares_its_own_label_file(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     root = yolo_root(tmp_path)
     name = load_dataset(root, "train").path(0).relative_to(root).as_posix()
     (root / "train.txt").write_text(f"{name}\n{name}\n")

@@ -19,7 +19,7 @@ Rows = Callable[[int], list[str]]
 
 
 def polygons(points: int | tuple[int, int], low: float = 0.05, high: float = 0.95) -> Rows:
-    """Return a maker of polygons around places in a part of the picture, of fixed or varying length."""
+    """Return a maker of polygons around places in a part of the image, of fixed or varying length."""
 
     def make(count: int) -> list[str]:
         rng = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def dataset(root: Path, train: list[str], val: list[str] | None = None, extra: s
 
 
 def around(row: str) -> list[float]:
-    """Return the box around a polygon's row in pixels of a picture of 40 x 30."""
+    """Return the box around a polygon's row in pixels of an image of 40 x 30."""
     values = np.array(row.split()[1:], float).reshape(-1, 2) * [40, 30]
     return [*values.min(axis=0), *values.max(axis=0)]
 

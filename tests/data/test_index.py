@@ -1,4 +1,4 @@
-"""The columnar index: rows follow their pictures through subsets, class changes and merging."""
+"""The columnar index: rows follow their images through subsets, class changes and merging."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from eyas.errors import UserError, shorten
 
 @pytest.fixture
 def index(tmp_path: Path) -> DatasetIndex:
-    """Three pictures with 2, 0 and 1 boxes, given in the wrong order."""
+    """Three images with 2, 0 and 1 boxes, given in the wrong order."""
     return build_index(
         root=tmp_path,
         split="train",
         classes=CLASSES,
         names=["a.jpg", "é b.jpg", "sub/c.jpg"],
         sizes=[(10, 20), (30, 40), (50, 60)],
-        pictures=[2, 0, 0],
+        images=[2, 0, 0],
         boxes=[(0, 0, 5, 5), (1, 2, 3, 4), (2, 2, 8, 9)],
         labels=[2, 0, 1],
         crowd=[False, False, True],
@@ -35,7 +35,7 @@ def index(tmp_path: Path) -> DatasetIndex:
     )
 
 
-def test_rows_are_sorted_by_picture(index: DatasetIndex) -> None:
+def test_rows_are_sorted_by_image(index: DatasetIndex) -> None:
     assert len(index) == 3
     assert index.offsets.tolist() == [0, 2, 2, 3]
     boxes, labels, crowd = index.truth(0)
@@ -43,7 +43,7 @@ def test_rows_are_sorted_by_picture(index: DatasetIndex) -> None:
     assert labels.tolist() == [0, 1]
     assert crowd.tolist() == [False, True]
     assert index.truth(1)[0].shape == (0, 4)
-    assert index.picture_of_row().tolist() == [0, 0, 2]
+    assert index.image_of_row().tolist() == [0, 0, 2]
 
 
 def test_area_is_the_given_one_or_the_boxs(index: DatasetIndex) -> None:
@@ -60,7 +60,7 @@ def test_truth_is_a_view(index: DatasetIndex) -> None:
     assert np.shares_memory(index.truth(0)[0], index.boxes)
 
 
-def test_subset_keeps_rows_with_their_pictures(index: DatasetIndex) -> None:
+def test_subset_keeps_rows_with_their_images(index: DatasetIndex) -> None:
     picked = index.subset([2, 0])
     assert picked.image_ids.tolist() == [6, 7]
     assert picked.path(0).name == "c.jpg"
@@ -110,11 +110,11 @@ def test_concatenate_numbers_clashing_ids_anew(tmp_path: Path) -> None:
 
 
 def test_an_annotation_costs_no_object(tmp_path: Path) -> None:
-    """A million boxes on 100,000 pictures stay below 45 bytes a box, names included."""
-    pictures = np.repeat(np.arange(100_000), 10)
+    """A million boxes on 100,000 images stay below 45 bytes a box, names included."""
+    images = np.repeat(np.arange(100_000), 10)
     index = build_index(
         root=tmp_path, split="train", classes=("x",), names=[f"{i:012d}.jpg" for i in range(100_000)],
-        sizes=np.ones((100_000, 2)), pictures=pictures, boxes=np.ones((1_000_000, 4)), labels=np.zeros(1_000_000),
+        sizes=np.ones((100_000, 2)), images=images, boxes=np.ones((1_000_000, 4)), labels=np.zeros(1_000_000),
     )  # fmt: skip
     columns = (index.sizes, index.image_ids, index.offsets, index.boxes, index.labels, index.crowd, index.areas)
     assert sum(c.nbytes for c in (*columns, index.files.text, index.files.offsets)) < 45e6

@@ -80,8 +80,8 @@ def fit(
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
-    """Return 22 pictures: five batches of four in an epoch."""
-    return dataset(tmp_path_factory.mktemp("pictures"), 22)
+    """Return 22 images: five batches of four in an epoch."""
+    return dataset(tmp_path_factory.mktemp("images"), 22)
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_same_arguments_same_bytes(root: Path, tmp_path: Path) -> None:
     assert (other / "val" / "000002.jpg").read_bytes() != (root / "val" / "000002.jpg").read_bytes()
 
 
-def test_no_picture_of_another_seed_or_split() -> None:
+def test_no_image_of_another_seed_or_split() -> None:
     scenes = [make_scene(64, seed, number)[0].tobytes() for seed in range(6) for number in range(5)]
     assert len(set(scenes)) == len(scenes)
 

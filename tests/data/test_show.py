@@ -1,4 +1,4 @@
-"""Contact sheets: boxes land on their objects, broken pictures do not stop it."""
+"""Contact sheets: boxes land on their objects, broken images do not stop it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eyas.draw import class_colour, write_png
 from eyas.errors import UserError
 
 
-def test_boxes_are_scaled_with_their_picture() -> None:
+def test_boxes_are_scaled_with_their_image() -> None:
     black = np.zeros((100, 200, 3), np.uint8)
     boxes = [np.array([[50, 20, 150, 80]], np.float32)]
     sheet = contact_sheet([black], boxes, [np.array([1])], ("a", ""), side=400)
@@ -47,7 +47,7 @@ def test_dataset_sheet_is_repeatable_and_fits(tmp_path: Path) -> None:
     assert both.shape[0] < 150
 
 
-def test_a_broken_picture_gets_a_notice(tmp_path: Path) -> None:
+def test_a_broken_image_gets_a_notice(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
     (root / "train" / "a.jpg").write_bytes(b"")
     index = load_dataset(root, "train")

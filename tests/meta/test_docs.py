@@ -37,7 +37,7 @@ def slug(heading: str) -> str:
 
 
 def broken_links(text: str, folder: Path) -> list[str]:
-    """Return the relative links and pictures of the page that lead to no file or heading."""
+    """Return the relative links and images of the page that lead to no file or heading."""
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", prose(text)):
         if re.match(r"[a-z]+:", target):

@@ -80,4 +80,4 @@ def test_a_failing_example_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_prepared_folder_has_what_examples_speak_of(example_folder: Path) -> None:
     for name in ("runs/quickstart/model.safetensors", "runs/quickstart/card.json", "street.jpg", "clip.mp4"):
         assert (example_folder / name).stat().st_size > 0, name
-    assert len(list((example_folder / "pictures").glob("*.jpg"))) == 3
+    assert len(list((example_folder / "images").glob("*.jpg"))) == 3

@@ -12,7 +12,7 @@ from tests.meta.source import ROOT, Import, imports, modules
 
 BASE = frozenset({
     "types", "boxes", "checks", "errors", "text", "terminal", "files", "letterbox", "decode", "decode_apart",
-    "decode_process", "opencv_limits", "opencv_pictures", "picture_header", "picture_files", "glyphs", "chart_text",
+    "decode_process", "opencv_limits", "opencv_images", "image_header", "image_files", "glyphs", "chart_text",
     "draw", "path_ends", "signals", "addresses", "mlflow_store", "child_process",
 })  # fmt: skip
 
@@ -205,7 +205,7 @@ def documented_layers(page: str) -> dict[str, frozenset[str]]:
         ("eyas.runtime.sessions.torch", "import torch"),
         ("eyas.runtime.sessions.torch", "from eyas.models.zoo import build"),
         ("eyas.runtime.sessions.torch", "def f():\n    import lightning"),
-        ("eyas.evaluate.coco", "from lightning.pytorch import Trainer"),
+        ("eyas.evaluation.coco", "from lightning.pytorch import Trainer"),
         ("eyas.data.index", "from eyas.cli.main import main"),
         ("eyas.data.index", "import eyas"),
         ("eyas.data.index", "from eyas import load"),
@@ -226,7 +226,7 @@ def test_a_forbidden_import_is_found(module: str, code: str) -> None:
         ("eyas.training.fit", "import torch\nfrom lightning.pytorch import Trainer\nfrom eyas.models import zoo"),
         ("eyas.runtime.sessions.torch", "def f():\n    import torch\n    from eyas.models import zoo"),
         ("eyas.runtime.nms", "import numpy\nfrom eyas.boxes import iou"),
-        ("eyas.evaluate.coco", "from eyas.runtime.postprocess import select"),
+        ("eyas.evaluation.coco", "from eyas.runtime.postprocess import select"),
         ("eyas.cli.train", "def run():\n    import torch\n    from eyas.training import train"),
         ("eyas", "def __getattr__(name):\n    from eyas.training import train"),
     ],

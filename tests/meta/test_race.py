@@ -31,7 +31,7 @@ def rows_of_truth(root: Path, names: list[str]) -> list[list[Any]]:
     labels = [names.index(index.classes[label]) for label in index.labels]
     return [
         [index.path(int(image)).name, *map(float, box), 0.5, label]
-        for image, box, label in zip(index.picture_of_row(), index.boxes, labels, strict=True)
+        for image, box, label in zip(index.image_of_row(), index.boxes, labels, strict=True)
     ]
 
 

@@ -13,8 +13,8 @@ from eyas.models.heads.ndfl import STRIDES, anchors, decode_boxes
 from eyas.types import InputSpec
 
 
-def pictures(batch: int, height: int, width: int) -> Tensor:
-    """Return random pictures, uint8 [batch, height, width, 3]."""
+def make_images(batch: int, height: int, width: int) -> Tensor:
+    """Return random images, uint8 [batch, height, width, 3]."""
     return torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8)
 
 
@@ -35,7 +35,7 @@ def test_boxes_of_certain_distances() -> None:
 def test_deployed_net_gives_the_best_of_what_training_sees(model: str, candidates: int) -> None:
     torch.manual_seed(0)
     net = with_random_statistics(zoo.build(model, 3))
-    images = pictures(2, 64, 96)
+    images = make_images(2, 64, 96)
     deployed = Deployed(net, InputSpec(64, 96, margin=0), candidates)
     with torch.no_grad():
         boxes, scores = deployed(images)
@@ -45,15 +45,15 @@ def test_deployed_net_gives_the_best_of_what_training_sees(model: str, candidate
     assert boxes.shape == (2, count, 4) and scores.shape == (2, count, 3)
     best = scores.amax(-1)
     assert bool((best[:, :-1] >= best[:, 1:]).all())
-    for picture in range(2):
-        order = every_score[picture].amax(-1).argsort(descending=True, stable=True)[:count]
-        torch.testing.assert_close(scores[picture], every_score[picture][order], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(boxes[picture], every_box[picture][order], rtol=1e-4, atol=1e-2)
+    for i in range(2):
+        order = every_score[i].amax(-1).argsort(descending=True, stable=True)[:count]
+        torch.testing.assert_close(scores[i], every_score[i][order], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(boxes[i], every_box[i][order], rtol=1e-4, atol=1e-2)
 
 
 def test_the_scale_of_the_input_contract_is_applied() -> None:
     net = with_random_statistics(zoo.build("p", 2))
-    images = pictures(1, 32, 32)
+    images = make_images(1, 32, 32)
     with torch.no_grad():
         _, scores = Deployed(net, InputSpec(32, 32, margin=0, scale=1 / 255))(images)
         _, halved = Deployed(net, InputSpec(32, 32, margin=0, scale=0.5 / 255))(images)
@@ -79,8 +79,8 @@ class Patches(nn.Module):
 def test_deployed_net_is_traceable() -> None:
     torch.manual_seed(0)
     deployed = Deployed(fused(with_random_statistics(zoo.build(IRREGULAR, 3))), InputSpec(64, 64), 50).eval()
-    traced = torch.jit.trace(deployed, pictures(2, 64, 64), check_trace=False)
-    images = pictures(2, 64, 64)
+    traced = torch.jit.trace(deployed, make_images(2, 64, 64), check_trace=False)
+    images = make_images(2, 64, 64)
     with torch.no_grad():
         for ours, expected in zip(traced(images), deployed(images), strict=True):
             torch.testing.assert_close(ours, expected)
@@ -92,9 +92,9 @@ def test_deployed_net_is_exportable_with_any_batch_and_size() -> None:
     size = {0: torch.export.Dim("batch", max=64)}
     size[1], size[2] = (32 * torch.export.Dim(name, max=60) for name in ("rows", "columns"))
     with torch.no_grad():
-        program = torch.export.export(deployed, (pictures(2, 96, 64),), dynamic_shapes={"images": size})
+        program = torch.export.export(deployed, (make_images(2, 96, 64),), dynamic_shapes={"images": size})
         graph = program.module(check_guards=False)  # what is exported is the graph, without the guards
         for batch, height, width in ((1, 32, 32), (1, 64, 64), (3, 64, 160)):  # fewer anchors than candidates, and more
-            images = pictures(batch, height, width)
+            images = make_images(batch, height, width)
             for ours, expected in zip(graph(images), deployed(images), strict=True):
                 torch.testing.assert_close(ours, expected)

@@ -26,7 +26,7 @@ from eyas.models.importing import import_checkpoint
 from eyas.models.weights import load_model
 from eyas.models.zoo import build_described
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
 def saved(path: Path, content: Any, *, numpy_one: bool = False) -> Path:
@@ -63,17 +63,17 @@ def test_every_form_gives_the_networks_answers(tmp_path: Path, form: str, numpy_
     path = saved(tmp_path / "a.pth", FORMS[form](net), numpy_one=numpy_one)
     run = import_checkpoint(path, tmp_path / "run")
     frame = np.full((64, 64, 3), 114, np.uint8)
-    frame[:48] = PICTURE
+    frame[:48] = IMAGE
     expected = torch.from_numpy(frame[None, :, :, ::-1].copy()).permute(0, 3, 1, 2) / 255  # blue first
     assert_same_answers(net, expected, run)
 
 
 def assert_same_answers(net: DetectionNet, network_input: torch.Tensor, run: Path, tolerance: float = 2e-3) -> None:
-    """Hold what the run's detector says of PICTURE against what the network says of what it is to be fed."""
+    """Hold what the run's detector says of IMAGE against what the network says of what it is to be fed."""
     with torch.no_grad():
         output = net(network_input.float())
     config = Run.read(run).config
-    frame, _ = letterbox(PICTURE, config.input)
+    frame, _ = letterbox(IMAGE, config.input)
     own = load_model(run / layout.WEIGHTS, build_described(config.model, len(config.classes))).eval()
     with torch.no_grad():
         got = own(torch.from_numpy(frame[None]).permute(0, 3, 1, 2).float() * config.input.scale)
@@ -82,7 +82,7 @@ def assert_same_answers(net: DetectionNet, network_input: torch.Tensor, run: Pat
 
 
 MEAN_FREE = {"NormalizeImage": {"mean": np.zeros((1, 1, 3), np.float32), "std": [0.5, 0.25, 0.125]}}
-# Steps -> what they do to PICTURE, written down step by step: its place in the frame, then the values.
+# Steps -> what they do to IMAGE, written down step by step: its place in the frame, then the values.
 CONTRACTS: dict[str, tuple[dict[str, Any], int, Any]] = {
     "published": (steps(reverse=2, padding="DetectionCenterPadding"), 8, lambda x: x / 255),
     "blue first": (steps(), 0, lambda x: x[..., ::-1] / 255),
@@ -106,7 +106,7 @@ def test_the_input_contract_is_the_files(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / "a.pth", trained(net.state_dict(), processing=processing))
     run = import_checkpoint(path, tmp_path / "run")
     frame = np.full((64, 64, 3), 114.0)
-    frame[top : top + 48] = PICTURE
+    frame[top : top + 48] = IMAGE
     network_input = torch.from_numpy(np.ascontiguousarray(values(frame))).permute(2, 0, 1)[None]
     assert_same_answers(net, network_input, run, tolerance=0.02)
 

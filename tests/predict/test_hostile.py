@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 from pyarrow import parquet
-from tests.predict.test_run import NUM, rows_of, run, write_pictures, write_video
+from tests.predict.test_run import NUM, rows_of, run, write_images, write_video
 from tests.serve.bundles import jpeg, write_bundle
 
 from eyas.cli.main import main
@@ -27,14 +27,14 @@ from eyas.predict.parts import plan
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that finds something else in every picture."""
+    """A bundle that finds something else in every image."""
     return write_bundle(tmp_path_factory.mktemp("hostile") / "bundle")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with pictures that differ."""
-    write_pictures(tmp_path / "source", NUM)
+    """A folder with images that differ."""
+    write_images(tmp_path / "source", NUM)
     return tmp_path / "source"
 
 
@@ -58,7 +58,7 @@ def test_names_that_are_no_utf8_come_back(bundle: Path, folder: Path, tmp_path: 
     (tmp_path / "p.parquet").rename(folder / f"p-{name}.parquet")
     out = tmp_path / f"out.{kind}"
     report = run(folder, bundle, out, workers=workers)
-    assert (report.pictures, report.unreadable) == (NUM + 7, 1)
+    assert (report.images, report.unreadable) == (NUM + 7, 1)
     assert report.problems[0][0] == r"broken-caf\udce9.jpg"
     if kind == "parquet":
         names = parquet.read_table(out).column("name").to_pylist()
@@ -72,7 +72,7 @@ def test_names_that_are_no_utf8_come_back(bundle: Path, folder: Path, tmp_path: 
 
 def test_a_source_whose_name_is_no_utf8(bundle: Path, folder: Path, tmp_path: Path) -> None:
     source = folder.rename(tmp_path / os.fsdecode(b"b\xfc"))
-    assert run(source, bundle, tmp_path / "out.jsonl").pictures == NUM
+    assert run(source, bundle, tmp_path / "out.jsonl").images == NUM
     assert main(["predict", str(source), "--bundle", str(bundle), "--out", str(tmp_path / "o.jsonl")]) == 0
 
 
@@ -116,7 +116,7 @@ def test_what_is_damaged_is_made_again_and_that_is_told(
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.warns(UserWarning, match="made again"):
         report = run(folder, bundle, out)
-    assert (report.pictures, report.before) == (NUM, NUM - 3 if which == "part" else NUM)
+    assert (report.images, report.before) == (NUM, NUM - 3 if which == "part" else NUM)
     run(folder, bundle, tmp_path / "whole.jsonl")
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
@@ -159,7 +159,7 @@ def test_a_part_that_is_damaged_just_before_the_end(
         run(folder, bundle, tmp_path / "out.jsonl")
     assert "run the same command again" in error.value.fix and not (tmp_path / "out.jsonl").exists()
     with pytest.warns(UserWarning, match="made again"):
-        assert run(folder, bundle, tmp_path / "out.jsonl").pictures == NUM
+        assert run(folder, bundle, tmp_path / "out.jsonl").images == NUM
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", "{}", '{"sources": 1}', "\0" * 50])
@@ -172,7 +172,7 @@ def test_settings_that_are_damaged(
     with pytest.raises(UserError) as error:
         run(folder, bundle, tmp_path / "out.jsonl")
     assert "--restart" in error.value.fix
-    assert run(folder, bundle, tmp_path / "out.jsonl", restart=True).pictures == NUM
+    assert run(folder, bundle, tmp_path / "out.jsonl", restart=True).images == NUM
 
 
 # ------------------------------------------------------------------------------------------- what is no file
@@ -205,12 +205,12 @@ STRANGE: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("strange", STRANGE)
-def test_what_is_no_picture_file_is_told_and_passed_over(
+def test_what_is_no_image_file_is_told_and_passed_over(
     bundle: Path, folder: Path, tmp_path: Path, strange: str
 ) -> None:
     STRANGE[strange](folder / "0001-strange.jpg")
     report = run(folder, bundle, tmp_path / "out.jsonl")
-    assert (report.pictures, report.unreadable) == (NUM + 1, 1)
+    assert (report.images, report.unreadable) == (NUM + 1, 1)
     assert report.problems[0][0] == "0001-strange.jpg"
 
 
@@ -226,7 +226,7 @@ def test_containers_that_are_no_files(bundle: Path, folder: Path, tmp_path: Path
 
 def test_only_what_lies_below_the_sources_is_read(bundle: Path, folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
-    write_pictures(outside, 2)
+    write_images(outside, 2)
     secret = outside / "0001.jpg"
     (folder / "inside.jpg").symlink_to("0001.jpg")
     (folder / "leaves.jpg").symlink_to(secret)
@@ -255,7 +255,7 @@ def test_a_link_that_the_user_names_is_followed(bundle: Path, folder: Path, tmp_
     (tmp_path / "link.jpg").symlink_to(folder / "0001.jpg")
     (tmp_path / "links").symlink_to(folder)
     assert run(tmp_path / "link.jpg", bundle, tmp_path / "a.jsonl").unreadable == 0
-    assert run(tmp_path / "links", bundle, tmp_path / "b.jsonl").pictures == NUM
+    assert run(tmp_path / "links", bundle, tmp_path / "b.jsonl").images == NUM
     assert (
         main(["predict", str(folder), "--bundle", str(bundle), "--out", str(tmp_path / "c.jsonl"), "--root", "x"]) == 2
     )
@@ -299,7 +299,7 @@ def test_archives_whose_headers_lie(bundle: Path, tmp_path: Path, entry: tuple[s
         run(tar_of(tmp_path / "x.tar", entry), bundle, tmp_path / "out.jsonl")
 
 
-def test_members_that_are_no_files_are_no_pictures(bundle: Path, tmp_path: Path) -> None:
+def test_members_that_are_no_files_are_no_images(bundle: Path, tmp_path: Path) -> None:
     kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
     path = tar_of(tmp_path / "x.tar", *((f"{i}.jpg", kind, 0) for i, kind in enumerate(kinds)))
     rows = rows_of(run(path, bundle, tmp_path / "out.jsonl").out)

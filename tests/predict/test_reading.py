@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 from pyarrow import parquet
-from tests.predict.test_run import write_pictures, write_video
+from tests.predict.test_run import write_images, write_video
 from tests.serve.bundles import jpeg, write_bundle
 
 from eyas.errors import UserError
@@ -23,7 +23,7 @@ from eyas.predict.work import Settings
 
 
 def brightness(reader: Reader, part: Part) -> list[int]:
-    """Return the greatest value of each picture of the part."""
+    """Return the greatest value of each image of the part."""
     return [0 if isinstance(found.image, UserError) else int(found.image.max()) for found in reader.read(part)]
 
 
@@ -44,8 +44,8 @@ def test_parts_in_any_order(tmp_path: Path, kind: str) -> None:
         assert brightness(reader, parts[index]) == fresh[index]
 
 
-def test_pictures_that_ended_a_worker_are_not_decoded(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "p", 4)
+def test_images_that_ended_a_worker_are_not_decoded(tmp_path: Path) -> None:
+    write_images(tmp_path / "p", 4)
     part = next(plan([str(tmp_path / "p")], 9))
     found = list(Reader().read(part, {2: "It crashed."}))
     assert [isinstance(one.image, UserError) for one in found] == [False, False, True, False]
@@ -53,7 +53,7 @@ def test_pictures_that_ended_a_worker_are_not_decoded(tmp_path: Path) -> None:
 
 
 def test_a_worker_does_what_it_is_sent_and_ends_with_the_connection(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "p", 4)
+    write_images(tmp_path / "p", 4)
     (tmp_path / "out.job" / "parts").mkdir(parents=True)
     ours, theirs = Pipe()
     command = [sys.executable, "-m", worker.__name__, str(theirs.fileno()), "0", str(os.getpid())]

@@ -1,4 +1,4 @@
-"""Offline prediction: what a loop over the detector finds, each picture once and in order, however it was stopped."""
+"""Offline prediction: what a loop over the detector finds, each image once and in order, however it was stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
-from tests.serve.bundles import jpeg, picture, write_bundle
+from tests.serve.bundles import jpeg, make_image, write_bundle
 
 from eyas.errors import UserError
 from eyas.predict.parts import from_line, plan, to_line
@@ -33,29 +33,29 @@ NUM = 10
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that finds something else in every picture."""
+    """A bundle that finds something else in every image."""
     return write_bundle(tmp_path_factory.mktemp("predict") / "bundle")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with pictures that differ, some of them deeper, and things that are none."""
+    """A folder with images that differ, some of them deeper, and things that are none."""
     source = tmp_path / "source"
-    write_pictures(source, NUM)
-    (source / "notes.txt").write_text("no picture")
+    write_images(source, NUM)
+    (source / "notes.txt").write_text("no image")
     (source / ".hidden.jpg").write_bytes(jpeg())
     return source
 
 
-def write_pictures(folder: Path, num: int) -> None:
-    """Write pictures whose red tells which they are."""
+def write_images(folder: Path, num: int) -> None:
+    """Write images whose red tells which they are."""
     (folder / "deep").mkdir(parents=True)
     for i in range(num):
         (folder / ("deep" if i % 3 == 0 else ".") / f"{i:04d}.jpg").write_bytes(jpeg(40 + i % 200, 250 - i % 200))
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    """Return the pictures of a file of JSON lines."""
+    """Return the images of a file of JSON lines."""
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
@@ -78,7 +78,7 @@ def test_a_folder_is_what_a_loop_finds(bundle: Path, folder: Path, tmp_path: Pat
     found = [[{k: v for k, v in one.items() if k != "label"} for one in row["detections"]] for row in rows]
     assert found == looped(bundle, folder, [row["name"] for row in rows])
     assert len({json.dumps(one) for one in found}) == NUM
-    assert (report.pictures, report.before, report.unreadable) == (NUM, 0, 0)
+    assert (report.images, report.before, report.unreadable) == (NUM, 0, 0)
     assert not (tmp_path / "out.jsonl.job").exists()
 
 
@@ -97,7 +97,7 @@ def saved_in(parts: Path) -> int:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_again_and_again_it_gives_the_same_bytes(bundle: Path, tmp_path: Path, workers: int) -> None:
     source, out, whole = tmp_path / "source", tmp_path / "out.parquet", tmp_path / "whole.parquet"
-    write_pictures(source, 600)
+    write_images(source, 600)
     parts = tmp_path / "out.parquet.job" / "parts"
     command = [sys.executable, "-c", COMMAND, str(source), str(bundle), str(out), str(workers)]
     seen = 0
@@ -109,7 +109,7 @@ def test_killed_again_and_again_it_gives_the_same_bytes(bundle: Path, tmp_path: 
         assert process.wait() == -signal.SIGKILL, "it came to its end before it was killed"
         seen = saved_in(parts)
     report = predict(source, bundle, out, workers=workers, part=2)
-    assert 2 * 41 <= report.before < report.pictures == 600
+    assert 2 * 41 <= report.before < report.images == 600
     predict(source, bundle, whole, workers=0, part=64)
     assert out.read_bytes() == whole.read_bytes()
     names = parquet.read_table(out).column("name").to_pylist()
@@ -134,7 +134,7 @@ def test_what_cannot_be_read_is_told_and_limited(bundle: Path, folder: Path, tmp
     (folder / "0001.jpg").write_bytes(jpeg()[:300])
     (folder / "0002.jpg").write_bytes(b"")
     out = tmp_path / "out.jsonl"
-    with pytest.raises(UserError, match="2 pictures can't be read, more than the 1"):
+    with pytest.raises(UserError, match="2 images can't be read, more than the 1"):
         run(folder, bundle, out, max_unreadable=1)
     report = run(folder, bundle, out, max_unreadable=2)
     assert report.unreadable == 2 and report.before > 0
@@ -164,7 +164,7 @@ eyas.decode.read_image = read_image
         ("raise MemoryError", r"needs more memory than [0-9]+ MB"),
     ],
 )
-def test_a_picture_that_ends_its_worker_is_left_out_and_what_it_did_is_told(
+def test_a_image_that_ends_its_worker_is_left_out_and_what_it_did_is_told(
     bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
 ) -> None:
     (folder / "0005-poison.jpg").write_bytes(jpeg())
@@ -186,7 +186,7 @@ def test_other_settings_are_refused_until_it_begins_again(bundle: Path, folder: 
     assert run(folder, bundle, out, confidence=0.5, restart=True).before == 0
     with pytest.raises(UserError, match="is there already"):
         run(folder, bundle, out)
-    assert run(folder, bundle, out, overwrite=True).pictures == NUM
+    assert run(folder, bundle, out, overwrite=True).images == NUM
 
 
 def test_two_processes_do_not_write_one_output(bundle: Path, folder: Path, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def write_tar(path: Path, num: int) -> None:
 def write_video(path: Path, num: int) -> None:
     video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 64))
     for i in range(num):
-        video.write(picture(0, 40 + 20 * (i % 10)))
+        video.write(make_image(0, 40 + 20 * (i % 10)))
     video.release()
 
 
@@ -231,7 +231,7 @@ def test_all_kinds_of_sources_in_one_folder(bundle: Path, tmp_path: Path, worker
     expected += [("c.avi", i) for i in range(7)] + [("d.parquet", i) for i in range(8)] + [("e.jpg", None)]
     assert list(zip(names, indices, strict=True)) == expected
     scores = [max(row) for row in found.column("scores").to_pylist()]
-    for start, step in ((0, 1), (4, 1), (9, 20), (16, 1)):  # each picture is the one that its name says
+    for start, step in ((0, 1), (4, 1), (9, 20), (16, 1)):  # each image is the one that its name says
         np.testing.assert_allclose(scores[start : start + 4], [(40 + step * i) / 255 for i in range(4)], atol=0.02)
     assert found.schema.metadata[b"eyas.bundle"] == b"bundle"
 
@@ -239,12 +239,12 @@ def test_all_kinds_of_sources_in_one_folder(bundle: Path, tmp_path: Path, worker
 def test_columns_of_parquet(bundle: Path, folder: Path, tmp_path: Path) -> None:
     cells: dict[str, list[Any]] = {
         "path": ["source/0001.jpg", "source/gone.jpg", None],
-        "picture": [{"bytes": jpeg(77), "path": None}, {"bytes": None, "path": "source/0002.jpg"}, None],
+        "image": [{"bytes": jpeg(77), "path": None}, {"bytes": None, "path": "source/0002.jpg"}, None],
     }
     parquet.write_table(pyarrow.table(cells), tmp_path / "t.parquet")
     for column in cells:
         report = run(tmp_path / "t.parquet", bundle, tmp_path / f"{column}.jsonl", column=column)
-        assert (report.pictures, report.unreadable) == (3, 2 if column == "path" else 1)
+        assert (report.images, report.unreadable) == (3, 2 if column == "path" else 1)
     with pytest.raises(UserError, match="no column 'x'"):
         run(tmp_path / "t.parquet", bundle, tmp_path / "x.jsonl", column="x")
 
@@ -259,7 +259,7 @@ def test_a_video_that_breaks_off(bundle: Path, tmp_path: Path) -> None:
     assert report.unreadable == 1 and "breaks off" in rows[-1]["error"]
 
 
-def test_shards_hold_the_same_pictures(bundle: Path, folder: Path, tmp_path: Path) -> None:
+def test_shards_hold_the_same_images(bundle: Path, folder: Path, tmp_path: Path) -> None:
     whole = run(folder, bundle, tmp_path / "whole.jsonl").out
     out = run(folder, bundle, tmp_path / "many", format="jsonl", shard=4).out
     files = sorted(out.iterdir())
@@ -284,7 +284,7 @@ def test_coco_results_with_an_annotation_file(bundle: Path, folder: Path, tmp_pa
     assert entries[0]["bbox"] == pytest.approx([x0, y0, x1 - x0, y1 - y0]) and entries[0]["score"] == first["score"]
 
 
-def test_progress_counts_every_picture(bundle: Path, folder: Path, tmp_path: Path) -> None:
+def test_progress_counts_every_image(bundle: Path, folder: Path, tmp_path: Path) -> None:
     steps: list[Progress] = []
     run(folder, bundle, tmp_path / "out.jsonl", workers=1, on_progress=steps.append)
     assert [step.done for step in steps] == sorted(step.done for step in steps)

@@ -13,7 +13,7 @@ from eyas.artifacts.layout import MANIFEST
 
 
 def write_bundle(folder: Path, name: str = "small", **changes: Any) -> Path:
-    """Write a bundle whose two boxes' scores grow with a picture's brightness; bundles of other names differ."""
+    """Write a bundle whose two boxes' scores grow with an image's brightness; bundles of other names differ."""
     folder.mkdir(parents=True)
     onnx.save(small_model(), folder / "model.onnx")
     manifest = manifest_of(folder, name=name, **changes)

@@ -54,7 +54,7 @@ def test_versions_count_from_one_and_carry_their_bundle(registry: Registry, bund
 
 
 def test_what_was_measured_is_told(registry: Registry, tmp_path: Path) -> None:
-    accuracy = Accuracy(map=0.4567, map_fp32=0.46, data="shapes", split="val", pictures=4)
+    accuracy = Accuracy(map=0.4567, map_fp32=0.46, data="shapes", split="val", images=4)
     latency = Latency(
         device="a CPU", threads=2, batch=1, size=(64, 96), median_ms=1.234, p90_ms=2, versions={"onnxruntime": "1"}
     )

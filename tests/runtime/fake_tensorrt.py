@@ -1,6 +1,6 @@
 """TensorRT and TensorRT-RTX in pure Python, on `FakeCuda`: they refuse what the real ones refuse.
 
-The network's "boxes" [N, 2, 4] are the mean of each picture (plus the box's number), its "scores" [N, 2, 1] the first
+The network's "boxes" [N, 2, 4] are the mean of each image (plus the box's number), its "scores" [N, 2, 1] the first
 byte. Names and parameters are held against the real bindings in test_tensorrt_session.py.
 """
 
@@ -206,7 +206,7 @@ class IExecutionContext:
 
 
 def answer(images: Any) -> tuple[Any, Any]:
-    """Return what the network gives for pictures."""
+    """Return what the network gives for images."""
     means = images.astype(np.float32).mean((1, 2, 3))
     boxes = means[:, None, None] + np.arange(2, dtype=np.float32)[None, :, None] + np.zeros((1, 1, 4), np.float32)
     scores = np.repeat(images[:, :1, 0, :1].astype(np.float32) / 255, 2, axis=1)

@@ -25,7 +25,7 @@ GREY = (128, 128, 128)
 
 
 class ColourSession:
-    """Gives two boxes a picture: around what is red, score 0.9, and around what is blue, score 0.6.
+    """Gives two boxes an image: around what is red, score 0.9, and around what is blue, score 0.6.
 
     Args:
         seconds: how long a run takes at least.
@@ -66,8 +66,10 @@ def colour_detector(seconds: float = 0.0) -> tuple[Detector, ColourSession]:
     return Detector(session, CLASSES, SPEC), session
 
 
-def picture(height: int = 64, width: int = 96, red: tuple[int, int, int, int] | None = (10, 10, 40, 30)) -> UInt8Array:
-    """Return a grey picture with a red rectangle (xyxy)."""
+def make_image(
+    height: int = 64, width: int = 96, red: tuple[int, int, int, int] | None = (10, 10, 40, 30)
+) -> UInt8Array:
+    """Return a grey image with a red rectangle (xyxy)."""
     image = np.full((height, width, 3), GREY, np.uint8)
     if red is not None:
         image[red[1] : red[3], red[0] : red[2]] = RED
@@ -75,9 +77,9 @@ def picture(height: int = 64, width: int = 96, red: tuple[int, int, int, int] | 
 
 
 def write_jpeg(path: Path, image: UInt8Array | None = None) -> Path:
-    """Write a picture as a JPEG and return its path."""
+    """Write an image as a JPEG and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(simplejpeg.encode_jpeg(picture() if image is None else image, quality=97))
+    path.write_bytes(simplejpeg.encode_jpeg(make_image() if image is None else image, quality=97))
     return path
 
 
@@ -86,7 +88,7 @@ def write_video(path: Path, num: int = 12, height: int = 64, width: int = 96, fp
     codec = "MJPG" if path.suffix == ".avi" else "mp4v"
     video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
     for i in range(num):
-        video.write(picture(height, width, (2 * i, 10, 2 * i + 30, 40))[..., ::-1])
+        video.write(make_image(height, width, (2 * i, 10, 2 * i + 30, 40))[..., ::-1])
     video.release()
     return path
 
@@ -107,7 +109,7 @@ def write_run(folder: Path, classes: tuple[str, ...] = CLASSES, size: int = 64) 
 
 
 def random_net(num_classes: int) -> nn.Module:
-    """Return the smallest network, untrained, but with scores and boxes that depend on the picture."""
+    """Return the smallest network, untrained, but with scores and boxes that depend on the image."""
     import torch
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""A bundle whose manifest and graph do not agree is refused when it is opened, before a picture is looked at."""
+"""A bundle whose manifest and graph do not agree is refused when it is opened, before an image is looked at."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.types import UInt8Array
 
-PICTURE: UInt8Array = np.full((64, 96, 3), 200, np.uint8)
+IMAGE: UInt8Array = np.full((64, 96, 3), 200, np.uint8)
 
 
 def rename(old: str, new: str) -> Callable[[onnx.ModelProto], None]:
@@ -79,7 +79,7 @@ def half_the_boxes(model: onnx.ModelProto) -> None:
 
 
 GRAPHS = {
-    "input renamed": rename("images", "pictures"),
+    "input renamed": rename("images", "images"),
     "output renamed": rename("scores", "confidences"),
     "one more output": one_more_output,
     "no scores": no_scores,
@@ -159,21 +159,21 @@ def test_a_graph_that_says_nothing_of_its_shapes_is_held_to_what_it_gives(
     model.graph.initializer[-1].name = "wider"
     folder = bundle_of(tmp_path / "made", model, target, openvino)
     with pytest.raises(UserError, match="scores"), load(folder) as detector:
-        detector(PICTURE)
+        detector(IMAGE)
 
 
 def test_other_weights_beside_the_same_graph_are_the_ones_that_answer(tmp_path: Path, openvino: Any) -> None:
     """OpenVINO finds its compiled form by the graph's path, and would go on with the weights that were there before."""
     folder = bundle_of(tmp_path / "made", small_model(), "openvino", openvino)
     with load(folder) as detector:
-        before = detector(PICTURE).scores
+        before = detector(IMAGE).scores
     old, new = (np.float32(1 / value).tobytes() for value in (255, 510))
     weights = (folder / "model.bin").read_bytes()
     assert weights.count(old) == 1
     (folder / "model.bin").write_bytes(weights.replace(old, new))
     rehash(folder)
     with load(folder) as detector:
-        after = detector(PICTURE).scores
+        after = detector(IMAGE).scores
     assert np.allclose(sorted(after)[0], before.max() / 2, atol=1e-3)
 
 

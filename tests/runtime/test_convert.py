@@ -24,7 +24,7 @@ FOUND = convert.make_detections([[10, 20, 30, 60], [0, 0, 100, 50]], [0.5, 0.75]
 
 @st.composite
 def detections(draw: st.DrawFn) -> Detections:
-    """Draw detections of a picture of 80 x 120."""
+    """Draw detections of an image of 80 x 120."""
     num = draw(st.integers(0, 6))
     side = st.floats(0, 80, width=32)
     corners = [sorted((draw(side), draw(side))) + sorted((draw(side), draw(side))) for _ in range(num)]

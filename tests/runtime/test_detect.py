@@ -1,4 +1,4 @@
-"""What `detect` leaves on disk: names, pictures, videos, COCO results, YOLO txt; and what it refuses."""
+"""What `detect` leaves on disk: names, images, videos, COCO results, YOLO txt; and what it refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests.runtime.fakes import RED, colour_detector, picture, write_jpeg, write_video
+from tests.runtime.fakes import RED, colour_detector, make_image, write_jpeg, write_video
 
 from eyas.decode import read_image
 from eyas.errors import UserError
@@ -31,11 +31,11 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_annotated_pictures_keep_their_names(tmp_path: Path) -> None:
+def test_annotated_images_keep_their_names(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.JPEG", "deep/a.jpg"):
         write_jpeg(tmp_path / "in" / name)
     for name in ("c.png", "d.bmp", "e.webp", "f.tiff"):
-        cv2.imwrite(str(tmp_path / "in" / name), picture()[..., ::-1])
+        cv2.imwrite(str(tmp_path / "in" / name), make_image()[..., ::-1])
     report = run(tmp_path / "in", tmp_path / "out")
     assert files(tmp_path / "out") == ["a.jpg", "b.JPEG", "c.png", "d.bmp", "deep/a.jpg", "e.webp", "f.tiff"]
     assert [result.name for result in report.results] == files(tmp_path / "out")
@@ -44,12 +44,12 @@ def test_annotated_pictures_keep_their_names(tmp_path: Path) -> None:
         drawn = read_image(path)
         assert drawn.shape == (64, 96, 3)
         assert np.abs(drawn[25, 25].astype(int) - RED).max() < 40  # still RGB
-        assert np.abs(drawn.astype(int) - picture()).max() > 60  # and a box was drawn
+        assert np.abs(drawn.astype(int) - make_image()).max() > 60  # and a box was drawn
 
 
 def test_kinds_that_we_do_not_write_become_jpegs(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.ppm"), picture())
-    run([tmp_path / "a.ppm", picture()], tmp_path / "out")
+    cv2.imwrite(str(tmp_path / "a.ppm"), make_image())
+    run([tmp_path / "a.ppm", make_image()], tmp_path / "out")
     assert files(tmp_path / "out") == ["a.ppm.jpg", "array_000001.png"]
 
 
@@ -64,10 +64,10 @@ def test_equal_names_from_different_folders_both_stay(tmp_path: Path) -> None:
     assert len({result.written for result in report.results}) == 4
 
 
-def test_txt_files_of_pictures_that_differ_in_their_suffix_only(tmp_path: Path) -> None:
+def test_txt_files_of_images_that_differ_in_their_suffix_only(tmp_path: Path) -> None:
     write_jpeg(tmp_path / "in" / "a.jpg")
-    cv2.imwrite(str(tmp_path / "in" / "a.png"), picture(red=None))
-    run(tmp_path / "in", tmp_path / "out", save_txt=True, save_pictures=False)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), make_image(red=None))
+    run(tmp_path / "in", tmp_path / "out", save_txt=True, save_images=False)
     assert files(tmp_path / "out") == ["labels/a-2.txt", "labels/a.txt"]
     assert (tmp_path / "out/labels/a-2.txt").read_text() == ""
     found = from_yolo_txt((tmp_path / "out/labels/a.txt").read_text(), ("red", "blue"), 64, 96)
@@ -123,8 +123,8 @@ def test_an_interrupted_video_is_kept(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "out/r.json").read_text())) == 5
 
 
-def test_coco_results_number_the_pictures(tmp_path: Path) -> None:
-    write_jpeg(tmp_path / "a.jpg", picture(red=None))
+def test_coco_results_number_the_images(tmp_path: Path) -> None:
+    write_jpeg(tmp_path / "a.jpg", make_image(red=None))
     write_jpeg(tmp_path / "b.jpg")
     report = run([tmp_path / "a.jpg", tmp_path / "b.jpg"], tmp_path / "out", save_json=tmp_path / "x" / "r.json")
     assert report.json == tmp_path / "x" / "r.json"
@@ -134,7 +134,7 @@ def test_coco_results_number_the_pictures(tmp_path: Path) -> None:
 
 
 def test_nothing_found_is_an_empty_list(tmp_path: Path) -> None:
-    run(picture(red=None), tmp_path / "out", save_json="r.json", save_pictures=False)
+    run(make_image(red=None), tmp_path / "out", save_json="r.json", save_images=False)
     assert json.loads((tmp_path / "out" / "r.json").read_text()) == []
 
 
@@ -185,10 +185,10 @@ def test_annotation_files_that_do_not_fit(tmp_path: Path, annotations: Path) -> 
     assert files(tmp_path / "out") == []
     annotations.write_text('{"images": [], "categories": [{"id": 1, "name": "red"}]}')
     with pytest.raises(UserError, match="no category for the model's class 'blue'"):
-        run(picture(), tmp_path / "out", save_json="r.json", like=annotations)
+        run(make_image(), tmp_path / "out", save_json="r.json", like=annotations)
     annotations.write_text("[]")
     with pytest.raises(UserError, match="not a COCO annotation file"):
-        run(picture(), tmp_path / "out", save_json="r.json", like=annotations)
+        run(make_image(), tmp_path / "out", save_json="r.json", like=annotations)
 
 
 def test_sources_are_never_overwritten(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_what_an_earlier_run_left_is_not_looked_at_again(tmp_path: Path) -> None
 def test_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match="is a file"):
-        run(picture(), tmp_path / "out")
+        run(make_image(), tmp_path / "out")
 
 
 def test_everything_that_can_be_checked_is_checked_before_the_model_is_loaded(
@@ -228,7 +228,7 @@ def test_everything_that_can_be_checked_is_checked_before_the_model_is_loaded(
             detect("runs/none", source, out=out)
 
 
-def test_unreadable_pictures_are_skipped_and_told(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_and_told(tmp_path: Path) -> None:
     good = write_jpeg(tmp_path / "good.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(good[: len(good) // 2])
     (tmp_path / "empty.png").touch()
@@ -238,11 +238,11 @@ def test_unreadable_pictures_are_skipped_and_told(tmp_path: Path) -> None:
     assert files(tmp_path / "out") == ["good.jpg"]
 
 
-def test_annotating_leaves_the_picture_alone() -> None:
-    image = picture()
+def test_annotating_leaves_the_image_alone() -> None:
+    image = make_image()
     found = colour_detector()[0](image)
     drawn = annotate(image, found)
-    np.testing.assert_array_equal(image, picture())
+    np.testing.assert_array_equal(image, make_image())
     assert (drawn != image).any()
     np.testing.assert_array_equal(annotate(image, found[:0]), image)
 

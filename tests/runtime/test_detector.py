@@ -1,4 +1,4 @@
-"""The detector: one picture or many, in every form, from many threads, with thresholds and classes."""
+"""The detector: one image or many, in every form, from many threads, with thresholds and classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runtime.fakes import CLASSES, ColourSession, colour_detector, picture, write_jpeg
+from tests.runtime.fakes import CLASSES, ColourSession, colour_detector, make_image, write_jpeg
 
 from eyas.errors import UserError
 from eyas.runtime.detector import Detector, Image
@@ -21,12 +21,12 @@ def as_bytes(path: Path) -> Image:
 
 
 def as_array(path: Path) -> Image:
-    """Return the picture as an array."""
-    return picture()
+    """Return the image as an array."""
+    return make_image()
 
 
 @pytest.mark.parametrize("form", [Path, str, as_bytes, as_array])
-def test_a_picture_in_every_form(tmp_path: Path, form: Callable[[Path], Image]) -> None:
+def test_a_image_in_every_form(tmp_path: Path, form: Callable[[Path], Image]) -> None:
     detector, _ = colour_detector()
     found = detector(form(write_jpeg(tmp_path / "a.jpg")))
     assert isinstance(found, Detections)
@@ -35,10 +35,10 @@ def test_a_picture_in_every_form(tmp_path: Path, form: Callable[[Path], Image]) 
 
 
 @pytest.mark.parametrize("size", [(64, 96), (128, 192), (200, 80), (30, 301)])
-def test_boxes_are_in_the_pixels_of_the_picture(size: tuple[int, int]) -> None:
+def test_boxes_are_in_the_pixels_of_the_image(size: tuple[int, int]) -> None:
     height, width = size
     box = (width // 4, height // 4, width // 2, height // 2)
-    found = colour_detector()[0](picture(height, width, box))
+    found = colour_detector()[0](make_image(height, width, box))
     scale = max(height / 64, width / 96)
     np.testing.assert_allclose(found.boxes, [box], atol=max(1.0, 1.5 * scale))
     assert (found.height, found.width) == size
@@ -46,7 +46,7 @@ def test_boxes_are_in_the_pixels_of_the_picture(size: tuple[int, int]) -> None:
 
 def test_a_list_is_batched_and_gives_the_same_as_one_by_one() -> None:
     detector, session = colour_detector()
-    images = [picture(60 + i, 96, (i, 5, i + 30, 40)) for i in range(7)]
+    images = [make_image(60 + i, 96, (i, 5, i + 30, 40)) for i in range(7)]
     found = detector(images, batch=3)
     assert session.batches == [3, 3, 1]
     for image, one in zip(images, found, strict=True):
@@ -56,7 +56,7 @@ def test_a_list_is_batched_and_gives_the_same_as_one_by_one() -> None:
 
 def test_thresholds_and_classes_of_a_call() -> None:
     detector, _ = colour_detector()
-    image = picture()
+    image = make_image()
     image[40:60, 50:90] = (20, 20, 230)
     assert [name for _, _, name in detector(image)] == ["red", "blue"]
     assert [name for _, _, name in detector(image, confidence=0.7)] == ["red"]
@@ -71,30 +71,33 @@ def test_the_suppression_is_a_calls_own() -> None:
     session.run = lambda images: crowded  # type: ignore[method-assign]
     one_box = Detector(session, CLASSES, InputSpec(64, 96, margin=0), Thresholds(suppression="none"))
     several = Detector(session, CLASSES, InputSpec(64, 96, margin=0))
-    assert [len(one_box(picture())), len(several(picture()))] == [2, 1]
-    assert [len(one_box(picture(), suppression="class_wise")), len(several(picture(), suppression="none"))] == [1, 2]
-    assert len(one_box(picture(), iou=0.1)) == 2  # nothing is dropped, whatever overlaps
+    assert [len(one_box(make_image())), len(several(make_image()))] == [2, 1]
+    assert [len(one_box(make_image(), suppression="class_wise")), len(several(make_image(), suppression="none"))] == [
+        1,
+        2,
+    ]
+    assert len(one_box(make_image(), iou=0.1)) == 2  # nothing is dropped, whatever overlaps
     assert "confidence 0.25, no suppression, at most 300" in one_box.describe()
     assert "IoU 0.7 (class_wise)" in several.describe()
 
 
 def test_an_unknown_class_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match=r"no class 'bleu' .did you mean 'blue'"):
-        colour_detector()[0](picture(), classes=["bleu"])
+        colour_detector()[0](make_image(), classes=["bleu"])
 
 
 @pytest.mark.parametrize("name", ["confidence", "iou"])
 def test_a_threshold_out_of_range(name: str) -> None:
     with pytest.raises(UserError, match=f"{name} threshold is 1.5"):
-        colour_detector()[0](picture(), **{name: 1.5})  # type: ignore[call-overload]
+        colour_detector()[0](make_image(), **{name: 1.5})  # type: ignore[call-overload]
 
 
 def test_an_empty_batch_size() -> None:
     with pytest.raises(UserError, match="batch is 0"):
-        colour_detector()[0]([picture()], batch=0)
+        colour_detector()[0]([make_image()], batch=0)
 
 
-def test_a_missing_picture() -> None:
+def test_a_missing_image() -> None:
     with pytest.raises(UserError, match="can't be read"):
         colour_detector()[0]("nowhere.jpg")
 
@@ -112,7 +115,7 @@ def test_closing_frees_the_session_once_and_ends_its_use() -> None:
     detector.close()
     assert session.closed == 1
     with pytest.raises(UserError, match="closed"):
-        detector(picture())
+        detector(make_image())
 
 
 def test_many_threads_at_once_get_their_own_answers() -> None:
@@ -122,7 +125,7 @@ def test_many_threads_at_once_get_their_own_answers() -> None:
     def work(offset: int) -> None:
         for step in range(10):
             left = 4 * offset + step
-            if abs(float(detector(picture(red=(left, 5, left + 20, 40))).boxes[0, 0]) - left) > 1e-3:
+            if abs(float(detector(make_image(red=(left, 5, left + 20, 40))).boxes[0, 0]) - left) > 1e-3:
                 wrong.append(left)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]

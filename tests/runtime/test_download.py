@@ -1,4 +1,4 @@
-"""What lies at an address: pictures are fetched, streams are left to be streamed, the rest is told as it is."""
+"""What lies at an address: images are fetched, streams are left to be streamed, the rest is told as it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
-from tests.runtime.fakes import colour_detector, picture, write_video
+from tests.runtime.fakes import colour_detector, make_image, write_video
 from tests.serve.certificates import make_certificates
 
 from eyas.errors import UserError
@@ -25,7 +25,7 @@ from eyas.runtime.download import look_up
 from eyas.runtime.sources import Held, Live, expand
 from eyas.types import Detections
 
-JPEG = simplejpeg.encode_jpeg(picture(), quality=97)
+JPEG = simplejpeg.encode_jpeg(make_image(), quality=97)
 PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/a.jpg": (200, {"Content-Type": "image/jpeg"}, JPEG),
     "/snapshot.cgi": (200, {"Content-Type": "application/octet-stream"}, JPEG),
@@ -33,7 +33,7 @@ PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/moved": (302, {"Location": "/a.jpg"}, b""),
     "/circle": (302, {"Location": "/circle"}, b""),
     "/away": (302, {"Location": "file:///etc/passwd"}, b""),
-    "/page.jpg": (200, {"Content-Type": "text/html"}, b"<html>No picture here</html>"),
+    "/page.jpg": (200, {"Content-Type": "text/html"}, b"<html>No image here</html>"),
     "/fault": (200, {"Content-Type": "application/json"}, b'{"error": "no such camera"}'),
     "/nothing": (200, {"Content-Type": "image/jpeg"}, b""),
     "/broken": (500, {}, b"oops"),
@@ -91,7 +91,7 @@ def site() -> Iterator[str]:
         ("/moved", "moved"),
     ],
 )
-def test_a_picture_is_fetched_whatever_its_address_looks_like(site: str, path: str, name: str) -> None:
+def test_a_image_is_fetched_whatever_its_address_looks_like(site: str, path: str, name: str) -> None:
     assert expand(site + path) == [Held(JPEG, name, site + path)]
 
 
@@ -113,12 +113,12 @@ def test_a_stream_stays_a_stream_and_a_video_a_video(site: str, path: str) -> No
         ("/broken", "status 500"),
         ("/circle", "redirects too often"),
         ("/away", "something else than http"),
-        ("/page.jpg", "text/html, no picture"),
-        ("/fault", "application/json, no picture"),
+        ("/page.jpg", "text/html, no image"),
+        ("/fault", "application/json, no image"),
         ("/nothing", "lies nothing"),
         ("/packed.jpg", "packed"),
         ("/packed", "packed"),
-        ("/zeros.jpg", "image/jpeg that is no picture"),
+        ("/zeros.jpg", "image/jpeg that is no image"),
         ("/short.jpg", "could be fetched|ended too early"),
     ],
 )
@@ -130,7 +130,7 @@ def test_whatever_else_is_there_is_told(site: str, path: str, told: str, tmp_pat
         assert error.value.where == site + path
 
 
-def test_a_picture_too_large_or_too_slow_is_refused(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_too_large_or_too_slow_is_refused(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_BLOCK", 100)
     with monkeypatch.context() as patch, pytest.raises(UserError, match="more than 0 MiB"):
         patch.setattr(download, "MOST_BYTES", 500)
@@ -215,7 +215,7 @@ def test_a_video_at_an_address_is_used_frame_by_frame_and_ends(
     assert (tmp_path / "out" / "v.mp4").is_file()
 
 
-def test_a_damaged_picture_is_told_with_its_address(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_image_is_told_with_its_address(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PAGES, "/bad.jpg", (200, {}, JPEG[:500]))
     detector, _ = colour_detector()
     report = detect(detector, [site + "/bad.jpg", site + "/a.jpg"], out=tmp_path)

@@ -37,7 +37,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @pytest.fixture
 def noise(tmp_path: Path) -> Path:
-    """A folder with pictures and a video that can't be made small."""
+    """A folder with images and a video that can't be made small."""
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(3):
@@ -49,7 +49,7 @@ def left(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_pictures(noise: Path, tmp_path: Path) -> None:
+def test_images(noise: Path, tmp_path: Path) -> None:
     with files_of_at_most(20_000), pytest.raises(UserError, match=r"disk is full: 0\.png") as caught:
         detect(colour_detector()[0], noise, out=tmp_path / "out", save_json="r.json", save_txt=True)
     assert caught.value.where == str(tmp_path / "out" / "0.png")
@@ -60,7 +60,7 @@ def test_results(noise: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "r.json").write_text("the last one")
     with files_of_at_most(1), pytest.raises(UserError, match=r"r\.json could not be saved") as caught:
-        detect(colour_detector()[0], noise, out=tmp_path / "out", save_pictures=False, save_json="r.json")
+        detect(colour_detector()[0], noise, out=tmp_path / "out", save_images=False, save_json="r.json")
     assert caught.value.where == str(tmp_path / "out" / "r.json")
     assert left(tmp_path / "out") == ["r.json"] and (tmp_path / "out" / "r.json").read_text() == "the last one"
 

@@ -1,4 +1,4 @@
-"""Pictures in every form that callers hold: the pixels are those of their files; what is none is told with its type."""
+"""Images in every form that callers hold: the pixels are those of their files; what is none is told with its type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.runtime.fakes import CLASSES, colour_detector, picture, write_jpeg
+from tests.runtime.fakes import CLASSES, colour_detector, make_image, write_jpeg
 
 from eyas.decode import decode, read_image
 from eyas.errors import UserError
@@ -25,18 +25,18 @@ from eyas.runtime.detect import detect
 from eyas.runtime.images import read_one
 from eyas.types import Detections, UInt8Array
 
-PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 
 
 def png(image: Image.Image, **options: object) -> bytes:
-    """Return the picture as a PNG."""
+    """Return the image as a PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", **options)
     return buffer.getvalue()
 
 
-DATA = png(Image.fromarray(PICTURE))
-CHW = torch.from_numpy(PICTURE).permute(2, 0, 1)
+DATA = png(Image.fromarray(IMAGE))
+CHW = torch.from_numpy(IMAGE).permute(2, 0, 1)
 
 
 def in_zip() -> Any:
@@ -63,13 +63,13 @@ FORMS: dict[str, Callable[[], Any]] = {
     "a buffered reader": lambda: io.BufferedReader(io.BytesIO(DATA)),  # type: ignore[arg-type]
     "a member of a zip": in_zip,
     "a spooled file": spooled,
-    "an array": lambda: PICTURE,
-    "a view of an array": lambda: np.ascontiguousarray(PICTURE[::-1])[::-1],
-    "an array of Fortran's order": lambda: np.asfortranarray(PICTURE),
-    "PIL": lambda: Image.fromarray(PICTURE),
+    "an array": lambda: IMAGE,
+    "a view of an array": lambda: np.ascontiguousarray(IMAGE[::-1])[::-1],
+    "an array of Fortran's order": lambda: np.asfortranarray(IMAGE),
+    "PIL": lambda: Image.fromarray(IMAGE),
     "PIL, not yet read": lambda: Image.open(io.BytesIO(DATA)),
     "tensor CHW": lambda: CHW,
-    "tensor HWC": lambda: torch.from_numpy(PICTURE),
+    "tensor HWC": lambda: torch.from_numpy(IMAGE),
     "tensor of floats": lambda: CHW / 255,
     "tensor of doubles": lambda: CHW.double() / 255,
     "tensor with a gradient": lambda: (CHW / 255).requires_grad_(),
@@ -78,19 +78,19 @@ FORMS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_very_pixels(form: str) -> None:
-    np.testing.assert_array_equal(read_one(FORMS[form]()), PICTURE)
+    np.testing.assert_array_equal(read_one(FORMS[form]()), IMAGE)
     detector, _ = colour_detector()
     assert isinstance(detector(FORMS[form]()), Detections)
-    assert len(detector([FORMS[form](), PICTURE])) == 2
+    assert len(detector([FORMS[form](), IMAGE])) == 2
     assert len(list(detector.stream(FORMS[form]()))) == 1
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "I;16", "PA"])
 def test_pil_modes_are_what_their_files_are(mode: str) -> None:
-    image = Image.fromarray(PICTURE)
+    image = Image.fromarray(IMAGE)
     if mode in ("RGBA", "LA", "PA"):
-        image.putalpha(Image.fromarray(PICTURE[..., 0]))
-    image = Image.fromarray(PICTURE[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+        image.putalpha(Image.fromarray(IMAGE[..., 0]))
+    image = Image.fromarray(IMAGE[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
     given = read_one(image)
     if mode in ("CMYK", "YCbCr", "HSV", "PA"):  # PNG has no such modes
         white = Image.new("RGBA", image.size, "white")
@@ -101,7 +101,7 @@ def test_pil_modes_are_what_their_files_are(mode: str) -> None:
 
 
 def test_pil_palettes_with_a_transparent_colour() -> None:
-    image = Image.open(io.BytesIO(png(Image.fromarray(PICTURE).quantize(8), transparency=3)))
+    image = Image.open(io.BytesIO(png(Image.fromarray(IMAGE).quantize(8), transparency=3)))
     np.testing.assert_array_equal(read_one(image), decode(png(image, transparency=3)))
 
 
@@ -109,14 +109,14 @@ def test_pil_palettes_with_a_transparent_colour() -> None:
 def test_a_pil_image_is_turned_as_its_file_is(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(PICTURE).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(IMAGE).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_one(Image.open(tmp_path / "a.png")), read_image(tmp_path / "a.png"))
 
 
 @pytest.mark.parametrize("form", [list, tuple, deque, iter, lambda images: (one for one in images), np.stack])
-def test_many_pictures_of_any_order_kept(form: Callable[[list[UInt8Array]], Any]) -> None:
+def test_many_images_of_any_order_kept(form: Callable[[list[UInt8Array]], Any]) -> None:
     detector, session = colour_detector()
-    images = [picture(64, 96, (i, 5, i + 30, 40)) for i in range(5)]
+    images = [make_image(64, 96, (i, 5, i + 30, 40)) for i in range(5)]
     if form is np.stack:
         with pytest.raises(UserError, match=r"uint8 \[5, 64, 96, 3\]"):
             detector(form(images))
@@ -132,7 +132,7 @@ def test_an_iterator_is_read_a_batch_at_a_time() -> None:
     def endless() -> Iterator[UInt8Array]:
         for number in range(5):
             assert sum(session.batches) == number // 2 * 2
-            yield picture()
+            yield make_image()
 
     assert len(detector(endless(), batch=2)) == 5
 
@@ -143,13 +143,13 @@ ONE_IS_BAD: dict[str, tuple[Any, str]] = {
     "a float": (0.5, "float"),
     "yes": (True, "bool"),
     "an object": (object(), "object"),
-    "a dict": ({"image": PICTURE}, "dict"),
+    "a dict": ({"image": IMAGE}, "dict"),
     "a set": ({"a.jpg"}, "set"),
-    "a list in a list": ([PICTURE], "list"),
-    "grey": (PICTURE[..., 0], r"uint8 \[40, 60\]"),
-    "grey, three axes": (PICTURE[..., :1], r"uint8 \[40, 60, 1\]"),
+    "a list in a list": ([IMAGE], "list"),
+    "grey": (IMAGE[..., 0], r"uint8 \[40, 60\]"),
+    "grey, three axes": (IMAGE[..., :1], r"uint8 \[40, 60, 1\]"),
     "RGBA": (np.zeros((4, 5, 4), np.uint8), r"uint8 \[4, 5, 4\]"),
-    "floats": (PICTURE / 255, r"float64 \[40, 60, 3\]"),
+    "floats": (IMAGE / 255, r"float64 \[40, 60, 3\]"),
     "words": (np.array(["a.jpg"]), r"<U5 \[1\]"),
     "no pixels": (np.zeros((0, 5, 3), np.uint8), r"uint8 \[0, 5, 3\]"),
     "tensor, batch": (CHW[None], r"uint8 \[1, 3, 40, 60\]"),
@@ -162,9 +162,9 @@ ONE_IS_BAD: dict[str, tuple[Any, str]] = {
     "tensor, without numbers": (torch.zeros(3, 4, 5, device="meta"), "without numbers"),
     "tensor, sparse": (torch.zeros(3, 4, 5).to_sparse(), "layout torch.sparse_coo"),
     "tensor, empty": (torch.zeros(3, 0, 5), r"float32 \[3, 0, 5\]"),
-    "text file": (io.StringIO("a picture"), "opened as text"),
+    "text file": (io.StringIO("an image"), "opened as text"),
     "file at its end": (io.BytesIO(b""), "Nothing is left"),
-    "file of rubbish": (io.BytesIO(b"hello"), "not a picture that can be read"),
+    "file of rubbish": (io.BytesIO(b"hello"), "not an image that can be read"),
     "PIL, 32 bits": (Image.new("I", (4, 4)), "mode is I"),
     "PIL, floats": (Image.new("F", (4, 4)), "mode is F"),
     "PIL, truncated": (Image.open(io.BytesIO(DATA[:2000])), "PIL image can't be read"),
@@ -173,7 +173,7 @@ ONE_IS_BAD: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", ONE_IS_BAD)
-def test_what_is_no_picture_is_told_with_its_type_and_place(name: str, tmp_path: Path) -> None:
+def test_what_is_no_image_is_told_with_its_type_and_place(name: str, tmp_path: Path) -> None:
     value, told = ONE_IS_BAD[name]
     detector, _ = colour_detector()
     with pytest.raises(UserError, match=told) as error:
@@ -185,13 +185,13 @@ def test_what_is_no_picture_is_told_with_its_type_and_place(name: str, tmp_path:
     with contextlib.suppress(ValueError), pytest.raises(UserError) as error:
         if hasattr(value, "seek"):
             value.seek(0)
-        detector([PICTURE, value])
-    assert error.value.where == "pictures[1]"
+        detector([IMAGE, value])
+    assert error.value.where == "images[1]"
     if name == "a number":  # a camera, where sources are meant
         return
     with pytest.raises(UserError):
-        detect(detector, [PICTURE, value], out=tmp_path)
-        raise UserError("only the other picture was read")
+        detect(detector, [IMAGE, value], out=tmp_path)
+        raise UserError("only the other image was read")
 
 
 def test_a_closed_file() -> None:
@@ -224,7 +224,7 @@ def test_too_many_pixels_in_any_form() -> None:
 )
 def test_wrong_classes_are_told(classes: Any, told: str) -> None:
     detector, _ = colour_detector()
-    for call in (lambda: detector(PICTURE, classes=classes), lambda: detector.stream(PICTURE, classes=classes)):
+    for call in (lambda: detector(IMAGE, classes=classes), lambda: detector.stream(IMAGE, classes=classes)):
         with pytest.raises(UserError, match=told) as error:
             call()
         assert error.value.where == "classes" and CLASSES[0] in error.value.expected
@@ -235,36 +235,36 @@ def test_wrong_classes_are_told(classes: Any, told: str) -> None:
 @pytest.mark.parametrize("classes", ["red", ["red"], ("red",), {"red"}, iter(["red"]), np.array(["red"])])
 def test_classes_in_any_collection(classes: Any) -> None:
     detector, _ = colour_detector()
-    assert len(detector(picture(), classes=classes)) == 1
+    assert len(detector(make_image(), classes=classes)) == 1
 
 
 @pytest.mark.parametrize("name", ["confidence", "iou"])
 @pytest.mark.parametrize("value", ["0.5", True, [0.5], float("nan"), -0.1, 1.5, 50, {}])
 def test_wrong_thresholds_are_told(name: str, value: Any) -> None:
     with pytest.raises(UserError, match=name):
-        colour_detector()[0](PICTURE, **{name: value})
+        colour_detector()[0](IMAGE, **{name: value})
 
 
 @pytest.mark.parametrize("value", [np.float32(0.5), 0, 1, np.int64(0)])
 def test_numbers_of_any_type_are_thresholds(value: Any) -> None:
-    assert isinstance(colour_detector()[0](picture(), confidence=value), Detections)
+    assert isinstance(colour_detector()[0](make_image(), confidence=value), Detections)
 
 
 @pytest.mark.parametrize("batch", [0, -1, 1.5, "2", None, True])
 def test_wrong_batches_are_told(batch: Any) -> None:
     detector, _ = colour_detector()
-    for call in (lambda: detector([PICTURE], batch=batch), lambda: detector.stream([PICTURE], batch=batch)):
+    for call in (lambda: detector([IMAGE], batch=batch), lambda: detector.stream([IMAGE], batch=batch)):
         with pytest.raises(UserError, match="batch"):
             call()
 
 
-def test_results_of_held_pictures_are_written(tmp_path: Path) -> None:
+def test_results_of_held_images_are_written(tmp_path: Path) -> None:
     detector, _ = colour_detector()
-    sources = [Image.fromarray(picture()), write_jpeg(tmp_path / "a.jpg").read_bytes(), picture()]
+    sources = [Image.fromarray(make_image()), write_jpeg(tmp_path / "a.jpg").read_bytes(), make_image()]
     report = detect(detector, sources, out=tmp_path / "out")
     assert [result.name for result in report.results] == [
-        "picture_000000.png",
-        "picture_000001.png",
+        "image_000000.png",
+        "image_000001.png",
         "array_000002.png",
     ]
     assert report.counts == {"red": 3} and not report.problems

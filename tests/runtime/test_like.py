@@ -1,4 +1,4 @@
-"""Image ids of an annotation file: by the end of the path, and never one id for two pictures."""
+"""Image ids of an annotation file: by the end of the path, and never one id for two images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def test_namesakes_in_folders_stay_apart() -> None:
         ids.find("cam1/0002.jpg")
 
 
-def test_two_pictures_never_get_one_id() -> None:
+def test_two_images_never_get_one_id() -> None:
     ids = ImageIds({"0001.jpg": 7}, "truth.json")
     assert ids.find("cam1/0001.jpg") == 7
-    assert ids.find("cam1/0001.jpg") == 7  # the same picture
+    assert ids.find("cam1/0001.jpg") == 7  # the same image
     with pytest.raises(UserError, match=r"cam1/0001\.jpg and cam2/0001\.jpg could both be the image 0001\.jpg"):
         ids.find("cam2/0001.jpg")
     with pytest.raises(UserError, match="could both be"):

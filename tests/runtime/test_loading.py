@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.runtime.fakes import CLASSES, picture, write_run
+from tests.runtime.fakes import CLASSES, make_image, write_run
 
 from eyas.artifacts.card import CARD
 from eyas.artifacts.layout import CONFIG, WEIGHTS
@@ -41,7 +41,7 @@ def test_a_run_is_loaded_as_its_config_says(made: Path) -> None:
         assert detector.input == InputSpec(64, 64)
         assert detector.thresholds.confidence == 0.001
         assert "PyTorch" in detector.describe()
-        found = detector(picture(200, 300))
+        found = detector(make_image(200, 300))
     assert isinstance(found, Detections) and len(found) > 0
     assert found.boxes.min() >= 0 and found.boxes[:, 2].max() <= 300 and found.boxes[:, 3].max() <= 200
 
@@ -63,7 +63,7 @@ def test_the_session_gives_what_the_unfused_network_gives(made: Path) -> None:
 
 def test_a_batch_gives_the_same_as_one_by_one(made: Path) -> None:
     with load(made) as detector:
-        images = [picture(100, 80, (i, 10, i + 40, 60)) for i in range(3)]
+        images = [make_image(100, 80, (i, 10, i + 40, 60)) for i in range(3)]
         together = detector(images, batch=3)
         for image, found in zip(images, together, strict=True):
             alone = detector(image)
@@ -72,7 +72,7 @@ def test_a_batch_gives_the_same_as_one_by_one(made: Path) -> None:
 
 
 def test_threads_share_a_detector(made: Path) -> None:
-    images = [picture(100, 80, (i, 10, i + 40, 60)) for i in range(4)]
+    images = [make_image(100, 80, (i, 10, i + 40, 60)) for i in range(4)]
     with load(made) as detector:
         expected = detector(images, batch=1)
         got: dict[int, Detections] = {}
@@ -94,9 +94,9 @@ def test_thresholds_and_size_of_ones_own(made: Path) -> None:
     strict = Thresholds(confidence=1.0, candidates=7)
     with load(made, thresholds=strict, size=96) as detector:
         assert detector.thresholds == strict and detector.input == InputSpec(96, 96)
-        assert len(detector(picture())) == 0
+        assert len(detector(make_image())) == 0
     with load(made, thresholds=Thresholds(confidence=0.0, suppression="soft")) as detector:
-        assert len(detector(picture())) > 100
+        assert len(detector(make_image())) > 100
 
 
 def test_a_size_that_no_network_takes(made: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_run_made_by_a_newer_eyas(run: Path) -> None:
 def test_a_run_without_a_card_is_used_with_a_warning(run: Path) -> None:
     (run / CARD).unlink()
     with pytest.warns(UserWarning, match="could not be checked"), load(run) as detector:
-        assert detector(picture()).height == 64
+        assert detector(make_image()).height == 64
 
 
 def test_an_unknown_session_and_an_unknown_device(made: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the graph gives becomes detections in picture pixels, as the thresholds say."""
+"""What the graph gives becomes detections in image pixels, as the thresholds say."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ HEIGHT, WIDTH = 240, 480
 
 
 def run(boxes: FloatArray, scores: FloatArray, thresholds: Thresholds, only: IntArray | None = None) -> Detections:
-    """Select from boxes given in picture pixels."""
+    """Select from boxes given in image pixels."""
     placed = place(HEIGHT, WIDTH, SPEC)
     frame = to_frame(np.asarray(boxes, np.float32).reshape(-1, 4), placed)
     return select(frame, np.asarray(scores, np.float32), placed, HEIGHT, WIDTH, CLASSES, thresholds, only)
 
 
-def test_boxes_come_back_in_picture_pixels_best_first() -> None:
+def test_boxes_come_back_in_image_pixels_best_first() -> None:
     found = run([[10, 20, 110, 120], [200, 30, 400, 130]], [[0.3, 0.0], [0.1, 0.9]], Thresholds())
     np.testing.assert_allclose(found.boxes, [[200, 30, 400, 130], [10, 20, 110, 120]], atol=1e-2)
     np.testing.assert_allclose(found.scores, [0.9, 0.3])

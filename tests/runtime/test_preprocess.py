@@ -1,4 +1,4 @@
-"""The batch is each picture letterboxed; its array is kept, one for each thread."""
+"""The batch is each image letterboxed; its array is kept, one for each thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eyas.types import InputSpec, PadMode, UInt8Array
 
 
 @pytest.mark.parametrize("mode", ["center", "bottom_right"])
-def test_a_batch_is_each_picture_letterboxed(mode: PadMode) -> None:
+def test_a_batch_is_each_image_letterboxed(mode: PadMode) -> None:
     rng = np.random.default_rng(0)
     spec = InputSpec(64, 96, pad_mode=mode)
     sizes = [(48, 60), (600, 20), (1, 1), (20, 900), (64, 96), (60, 92)]
@@ -58,14 +58,14 @@ def test_the_array_is_kept_and_a_thread_has_its_own() -> None:
         None,
     ],
 )
-def test_what_is_no_picture_is_refused_with_the_way_to_convert_it(image: UInt8Array) -> None:
+def test_what_is_no_image_is_refused_with_the_way_to_convert_it(image: UInt8Array) -> None:
     with pytest.raises(UserError, match=r"uint8 array \[height, width, 3\]"):
         checked_image(image)
 
 
 @pytest.mark.parametrize("size", [(480, 640), (481, 641), (1080, 1920), (350, 350), (20, 900), (3, 1400)])
 @pytest.mark.parametrize("phase", [0, 1, 5])
-def test_every_pixel_counts_when_a_picture_shrinks(size: tuple[int, int], phase: int) -> None:
+def test_every_pixel_counts_when_a_image_shrinks(size: tuple[int, int], phase: int) -> None:
     # One bright column in eight: sampling would see none of them, or too many.
     image = np.zeros((*size, 3), np.uint8)
     image[:, phase::8] = 240

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests.runtime.fakes import picture, write_jpeg, write_video
+from tests.runtime.fakes import make_image, write_jpeg, write_video
 
 from eyas.errors import UserError
-from eyas.runtime.sources import Frame, Item, Live, Picture, Pixels, Source, Video, count_frames, expand, frames
+from eyas.runtime.sources import Frame, ImageFile, Item, Live, Pixels, Source, Video, count_frames, expand, frames
 
 
 def names(source: Source) -> list[str]:
@@ -20,12 +20,12 @@ def names(source: Source) -> list[str]:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A folder with pictures, a video, text, hidden files and folders in folders."""
+    """A folder with images, a video, text, hidden files and folders in folders."""
     for name in ("b.jpg", "a.JPG", "deep/er/c.jpeg", "deep/a.jpg", ".hidden/x.jpg", "._a.jpg"):
         write_jpeg(tmp_path / name)
-    cv2.imwrite(str(tmp_path / "d.png"), picture())
+    cv2.imwrite(str(tmp_path / "d.png"), make_image())
     write_video(tmp_path / "deep" / "clip.mp4", num=3)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     return tmp_path
 
 
@@ -45,8 +45,8 @@ def test_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
 
 
 def test_a_mixed_list_keeps_its_order(tree: Path) -> None:
-    items = expand([tree / "d.png", 0, str(tree / "deep"), picture(), "1", "rtsp://here/there", "RTSP://x"])
-    kinds: list[type[Item]] = [Picture, Live, Picture, Video, Picture, Pixels, Live, Live, Live]
+    items = expand([tree / "d.png", 0, str(tree / "deep"), make_image(), "1", "rtsp://here/there", "RTSP://x"])
+    kinds: list[type[Item]] = [ImageFile, Live, ImageFile, Video, ImageFile, Pixels, Live, Live, Live]
     assert [type(item) for item in items] == kinds
     assert [item.address for item in items if isinstance(item, Live)] == [0, 1, "rtsp://here/there", "RTSP://x"]
     assert expand(items) == items
@@ -63,7 +63,7 @@ def test_a_video_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
 def test_a_file_named_like_a_camera_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jpeg(tmp_path / "0")
     monkeypatch.chdir(tmp_path)
-    assert expand("0") == [Picture(Path("0"), "0")]
+    assert expand("0") == [ImageFile(Path("0"), "0")]
 
 
 def test_a_missing_path_suggests_its_neighbour(tree: Path) -> None:
@@ -75,9 +75,9 @@ def test_a_missing_path_suggests_its_neighbour(tree: Path) -> None:
 
 def test_an_empty_folder_an_unmatched_glob_and_nothing_at_all(tree: Path) -> None:
     (tree / "empty").mkdir()
-    with pytest.raises(UserError, match="no pictures or videos in the folder"):
+    with pytest.raises(UserError, match="no images or videos in the folder"):
         expand(tree / "empty")
-    with pytest.raises(UserError, match="matches no picture or video"):
+    with pytest.raises(UserError, match="matches no image or video"):
         expand(f"{tree}/*.gif")
     with pytest.raises(UserError, match="of the 1 files that it matches none is one"):
         expand(f"{tree}/*.txt")
@@ -85,7 +85,7 @@ def test_an_empty_folder_an_unmatched_glob_and_nothing_at_all(tree: Path) -> Non
         expand([])
 
 
-def test_an_array_that_is_no_picture() -> None:
+def test_an_array_that_is_no_image() -> None:
     with pytest.raises(UserError, match="uint8 array"):
         expand(np.zeros((4, 4), np.uint8))
 
@@ -153,7 +153,7 @@ class Camera:
     def read(self) -> tuple[bool, np.ndarray | None]:
         """Give a frame, as long as it is there."""
         self.left -= 1
-        return (True, picture()) if self.left >= 0 else (False, None)
+        return (True, make_image()) if self.left >= 0 else (False, None)
 
     def release(self) -> None:
         """Do nothing."""
@@ -163,7 +163,7 @@ def test_a_camera_that_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     got, fault = read_all(Live(0, "camera_0"))
     assert [frame.index for frame in got] == [0, 1, 2] and got[0].fps == 25.0
-    assert "camera_0 stopped giving pictures after 3 frames" in fault
+    assert "camera_0 stopped giving images after 3 frames" in fault
 
 
 def test_counting_for_a_progress_bar(tree: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runtime.fakes import colour_detector, picture, write_jpeg, write_video
+from tests.runtime.fakes import colour_detector, make_image, write_jpeg, write_video
 
 from eyas.errors import UserError
 from eyas.runtime import stream as stream_module
@@ -17,19 +17,19 @@ from eyas.runtime.sources import Frame, Item, Live, Pixels
 
 
 def moving(num: int) -> list[np.ndarray]:
-    """Return pictures in which the red rectangle is two pixels further each time."""
-    return [picture(red=(2 * i, 10, 2 * i + 20, 40)) for i in range(num)]
+    """Return images in which the red rectangle is two pixels further each time."""
+    return [make_image(red=(2 * i, 10, 2 * i + 20, 40)) for i in range(num)]
 
 
 @pytest.mark.parametrize("draw", [False, True])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_frames_come_in_order_with_their_own_detections(batch: int, draw: bool) -> None:
     detector, session = colour_detector()
-    pictures = moving(10)
-    seen = list(detector.stream(pictures, batch=batch, draw=draw))
+    images = moving(10)
+    seen = list(detector.stream(images, batch=batch, draw=draw))
     assert len(seen) == 10
     for i, (frame, found) in enumerate(seen):
-        assert frame.image is pictures[i]
+        assert frame.image is images[i]
         np.testing.assert_allclose(found.boxes[0], [2 * i, 10, 2 * i + 20, 40], atol=1e-3)
         assert (frame.drawn is not None) == draw
         if frame.drawn is not None:
@@ -37,7 +37,7 @@ def test_frames_come_in_order_with_their_own_detections(batch: int, draw: bool) 
     assert session.batches == ([1] * 10 if batch == 1 else [4, 4, 2])
 
 
-def test_a_video_and_pictures_together(tmp_path: Path) -> None:
+def test_a_video_and_images_together(tmp_path: Path) -> None:
     detector, _ = colour_detector()
     source = [write_jpeg(tmp_path / "a.jpg"), write_video(tmp_path / "v.mp4", num=5), write_jpeg(tmp_path / "b.jpg")]
     seen = list(detector.stream(source, batch=2))
@@ -60,9 +60,9 @@ def test_what_is_missing_is_told_at_the_call_and_not_at_the_first_frame() -> Non
     with pytest.raises(UserError, match="no file or folder"):
         detector.stream("nowhere.jpg")
     with pytest.raises(UserError, match="no class"):
-        detector.stream(picture(), classes=["green"])
+        detector.stream(make_image(), classes=["green"])
     with pytest.raises(UserError, match="batch is 0"):
-        detector.stream(picture(), batch=0)
+        detector.stream(make_image(), batch=0)
 
 
 def noted_frames(num: int, made: list[int]) -> object:
@@ -71,7 +71,7 @@ def noted_frames(num: int, made: list[int]) -> object:
     def frames(item: Item, max_pixels: int = 0) -> Iterator[Frame]:
         for index in range(num):
             made.append(index)
-            yield Frame(picture(), item, index)
+            yield Frame(make_image(), item, index)
 
     return frames
 
@@ -86,7 +86,7 @@ def test_reading_inference_and_the_caller_s_work_overlap(monkeypatch: pytest.Mon
     def frames(item: Item, max_pixels: int = 0) -> Iterator[Frame]:
         for index in range(num):
             reading[index].set()
-            yield Frame(picture(), item, index)
+            yield Frame(make_image(), item, index)
 
     def noted_run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         index = len(session.batches)
@@ -96,7 +96,7 @@ def test_reading_inference_and_the_caller_s_work_overlap(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(stream_module, "frames", frames)
     monkeypatch.setattr(session, "run", noted_run)
-    for frame, _ in detector.stream(picture()):
+    for frame, _ in detector.stream(make_image()):
         assert frame.index + 1 == num or running[frame.index + 1].wait(timeout=60)
 
 
@@ -104,7 +104,7 @@ def test_a_slow_caller_is_waited_for_and_memory_stays_bounded(monkeypatch: pytes
     made: list[int] = []
     monkeypatch.setattr(stream_module, "frames", noted_frames(100, made))
     detector, _ = colour_detector()
-    iterator = detector.stream(picture())
+    iterator = detector.stream(make_image())
     for _ in range(3):
         next(iterator)
     time.sleep(0.1)
@@ -118,8 +118,8 @@ def camera(num: int, seconds: float) -> object:
     def frames(item: Item, max_pixels: int = 0) -> Iterator[Frame]:
         for index in range(num):
             time.sleep(seconds)
-            yield Frame(picture(), item, index, 25.0)
-        raise UserError("The camera stopped giving pictures.")
+            yield Frame(make_image(), item, index, 25.0)
+        raise UserError("The camera stopped giving images.")
 
     return frames
 
@@ -130,9 +130,9 @@ def test_a_live_source_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, drop: 
 
     def frames(item: Item, max_pixels: int = 0) -> Iterator[Frame]:
         for index in range(40):
-            yield Frame(picture(), item, index, 25.0)
+            yield Frame(make_image(), item, index, 25.0)
         all_given.set()
-        raise UserError("The camera stopped giving pictures.")
+        raise UserError("The camera stopped giving images.")
 
     detector, session = colour_detector()
     run = session.run
@@ -165,7 +165,7 @@ def test_a_live_source_does_not_wait_for_a_full_batch(monkeypatch: pytest.Monkey
 
     def frames(item: Item, max_pixels: int = 0) -> Iterator[Frame]:
         for index, event in enumerate(received):
-            yield Frame(picture(), item, index, 25.0)
+            yield Frame(make_image(), item, index, 25.0)
             assert event.wait(timeout=60)  # the next frame is not there before this one came out at the other end
 
     monkeypatch.setattr(stream_module, "frames", frames)
@@ -190,7 +190,7 @@ def test_a_file_is_never_dropped_by_a_live_source_after_it(monkeypatch: pytest.M
     assert sum(name.startswith("array") for name in seen) == 4
 
 
-def test_unreadable_pictures_are_skipped_with_a_warning_that_names_them(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_with_a_warning_that_names_them(tmp_path: Path) -> None:
     detector, _ = colour_detector()
     good, bad = write_jpeg(tmp_path / "good.jpg"), tmp_path / "bad.jpg"
     bad.write_bytes(good.read_bytes()[:300])
@@ -210,7 +210,7 @@ def test_a_broken_video_keeps_the_frames_before_the_break(tmp_path: Path) -> Non
     problems: list[str] = []
     detector, _ = colour_detector()
     stream = detector.stream(
-        [tmp_path / "cut.avi", picture()], on_problem=lambda name, error: problems.append(f"{name}: {error}")
+        [tmp_path / "cut.avi", make_image()], on_problem=lambda name, error: problems.append(f"{name}: {error}")
     )
     seen = [frame.item.name for frame, _ in stream]
     assert seen.count("cut.avi") > 5 and seen[-1].startswith("array")

@@ -67,7 +67,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 
 
 def manifest(target: str, listed: tuple[str, ...] = ()) -> Manifest:
-    """Return the manifest of a bundle with an engine for 1 to 4 pictures."""
+    """Return the manifest of a bundle with an engine for 1 to 4 images."""
     return Manifest(
         name="test",
         classes=("a",),
@@ -85,13 +85,13 @@ def manifest(target: str, listed: tuple[str, ...] = ()) -> Manifest:
     )
 
 
-def pictures(num: int, side: int = 64, seed: int = 0) -> UInt8Array:
+def make_images(num: int, side: int = 64, seed: int = 0) -> UInt8Array:
     """Return noise."""
     return np.random.default_rng(seed).integers(0, 256, (num, side, side, 3), np.uint8)
 
 
 def same(found: tuple[Any, Any], images: UInt8Array) -> bool:
-    """Return whether these are the network's answers for the pictures."""
+    """Return whether these are the network's answers for the images."""
     expected = answer(images)
     return all(np.allclose(one, other) and one.dtype == np.float32 for one, other in zip(found, expected, strict=True))
 
@@ -101,7 +101,7 @@ def test_answers_are_the_networks_for_every_shape_and_again(place: Place, target
     session = place.open(target)
     for turn in range(4):
         for num, side in ((1, 32), (3, 64), (1, 64), (9, 48)):
-            images = pictures(num, side, seed=turn)
+            images = make_images(num, side, seed=turn)
             assert same(session.run(images), images)
     session.close()
     assert "compute capability 8.9" in session.description and "1.2.3" in session.description
@@ -110,7 +110,7 @@ def test_answers_are_the_networks_for_every_shape_and_again(place: Place, target
 def test_memory_and_context_are_made_once_a_shape(place: Place) -> None:
     session = place.open()
     for turn in range(5):
-        session.run(pictures(2, seed=turn))
+        session.run(make_images(2, seed=turn))
     made = place.cuda.calls["allocated"], place.trt["tensorrt"].engines[0].contexts
     session.close()
     assert made == (6, 1)  # three tensors, here and on the GPU
@@ -120,7 +120,7 @@ def test_a_shape_that_comes_again_is_captured_once_and_replayed(place: Place) ->
     session = place.open()
     counts = []
     for turn in range(4):
-        images = pictures(2, seed=turn)
+        images = make_images(2, seed=turn)
         assert same(session.run(images), images)
         counts.append((place.cuda.calls["instantiated"], place.cuda.calls["launched"]))
     session.close()
@@ -131,7 +131,7 @@ def test_what_can_not_be_captured_runs_all_the_same(place: Place) -> None:
     place.trt["tensorrt"].capturable = False
     session = place.open()
     for turn in range(4):
-        images = pictures(2, seed=turn)
+        images = make_images(2, seed=turn)
         assert same(session.run(images), images)
     session.close()
     assert place.cuda.calls["instantiated"] == 0
@@ -140,7 +140,7 @@ def test_what_can_not_be_captured_runs_all_the_same(place: Place) -> None:
 def test_rtx_captures_its_own_graphs(place: Place) -> None:
     session = place.open("tensorrt-rtx")
     for _ in range(3):
-        session.run(pictures(2))
+        session.run(make_images(2))
     session.close()
     assert place.cuda.calls["instantiated"] == 0  # and the made-up engine checks the strategy it was given
 
@@ -155,17 +155,17 @@ def test_the_first_profile_that_fits_is_taken(place: Place, monkeypatch: pytest.
 
     monkeypatch.setattr(fake_tensorrt.IExecutionContext, "set_optimization_profile_async", spy)
     session = place.open()
-    session.run(pictures(1, 32))
-    session.run(pictures(1, 64))
-    with pytest.raises(UserError, match=r"not built for pictures of shape \(1, 96, 96, 3\)"):
-        session.run(pictures(1, 96))
+    session.run(make_images(1, 32))
+    session.run(make_images(1, 64))
+    with pytest.raises(UserError, match=r"not built for images of shape \(1, 96, 96, 3\)"):
+        session.run(make_images(1, 96))
     session.close()
     assert chosen == [0, 1]
 
 
 def test_several_are_under_way_at_once_and_the_array_is_free_again(place: Place) -> None:
     session = place.open()
-    batches = [pictures(2, seed=seed) for seed in range(3)]
+    batches = [make_images(2, seed=seed) for seed in range(3)]
     buffer = np.empty_like(batches[0])
     pending = []
     for images in batches:
@@ -191,7 +191,7 @@ def test_threads_overlap_on_the_second_gpu(place: Place) -> None:
 
     def work(seed: int) -> None:
         for turn in range(6):
-            images = pictures(1 + (seed + turn) % 4, seed=seed * 10 + turn)
+            images = make_images(1 + (seed + turn) % 4, seed=seed * 10 + turn)
             if not same(session.run(images), images):
                 wrong.append(seed)
 
@@ -208,11 +208,11 @@ def test_idle_memory_is_bounded(place: Place) -> None:
     place.trt["tensorrt"].profiles = [((1, 1, 1, 3), (1, 8, 8, 3), (4, 99, 99, 3))]
     session = place.open()
     for side in range(2, 2 + KEPT + 5):
-        images = pictures(1, side)
+        images = make_images(1, side)
         assert same(session.run(images), images)
     assert len(place.cuda.memory) == 6 * KEPT
     before = place.cuda.calls["allocated"]
-    session.run(pictures(1, 2 + KEPT + 4))  # the last ones are those that stayed
+    session.run(make_images(1, 2 + KEPT + 4))  # the last ones are those that stayed
     assert place.cuda.calls["allocated"] == before
     session.close()
 
@@ -221,26 +221,26 @@ def test_a_gpu_that_is_full_is_told_and_leaks_nothing(place: Place) -> None:
     session = place.open()
     place.cuda.full = True
     with pytest.raises(RuntimeError, match="out of memory"):
-        session.run(pictures(1))
+        session.run(make_images(1))
     place.cuda.full = False
-    assert same(session.run(pictures(1)), pictures(1))
+    assert same(session.run(make_images(1)), make_images(1))
     session.close()
 
 
 def test_compiled_kernels_are_kept_from_the_first_answer_on(place: Place) -> None:
     session = place.open("tensorrt-rtx")
-    session.run(pictures(1))
+    session.run(make_images(1))
     assert [path.name for path in place.kept()] == ["0123456789abcdef-8.9-1.2.3.runtime_cache"]
     assert place.kept()[0].read_bytes() == b"kernels 1"
-    session.run(pictures(2))
+    session.run(make_images(2))
     session.close()
     again = place.open("tensorrt-rtx")
-    again.run(pictures(1))
+    again.run(make_images(1))
     again.close()
     assert place.kept()[0].read_bytes() == b"kernels 3"  # two were there
     place.kept()[0].write_bytes(b"of another driver")
     refused = place.open("tensorrt-rtx")
-    refused.run(pictures(1))
+    refused.run(make_images(1))
     refused.close()
     assert place.kept()[0].read_bytes() == b"kernels 1"
     place.cuda.capabilities = ("12.0",)
@@ -252,13 +252,13 @@ def test_compiled_kernels_are_kept_from_the_first_answer_on(place: Place) -> Non
 def test_a_cache_folder_that_can_not_be_written_is_no_reason_to_fail(place: Place) -> None:
     (place.folder / "cache").write_text("a file")
     session = place.open("tensorrt-rtx")
-    assert same(session.run(pictures(1)), pictures(1))
+    assert same(session.run(make_images(1)), make_images(1))
     session.close()
 
 
 def test_tensorrt_has_no_runtime_cache(place: Place) -> None:
     session = place.open("tensorrt")
-    session.run(pictures(1))
+    session.run(make_images(1))
     session.close()
     assert place.kept() == []
 

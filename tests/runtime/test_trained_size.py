@@ -9,8 +9,8 @@ import pytest
 
 from eyas.artifacts.layout import MANIFEST
 from eyas.artifacts.run import Run, RunConfig
-from eyas.compile.bundle import other_size
 from eyas.errors import UserError
+from eyas.export.bundle import other_size
 from eyas.runtime.trained_size import size_note, trained_size
 from eyas.types import InputSpec
 

@@ -1,4 +1,4 @@
-"""Bundles that open in milliseconds: what they find depends on the picture, and how is known."""
+"""Bundles that open in milliseconds: what they find depends on the image, and how is known."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SIZE = 64
 
 
 def write_bundle(folder: Path, *, scale: float = 1.0, batch: tuple[int, int] = (1, 8), size: int = SIZE) -> Path:
-    """Write a bundle with one candidate a picture: half the frame, with its means of red and blue as scores.
+    """Write a bundle with one candidate an image: half the frame, with its means of red and blue as scores.
 
     Args:
         folder: where to write it.
         scale: the scores are multiplied by it, so that versions can be told apart.
-        batch: least and greatest number of pictures at once.
+        batch: least and greatest number of images at once.
         size: side of its input in pixels.
     """
     folder.mkdir(parents=True)
@@ -81,13 +81,13 @@ def _graph(scale: float, size: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def picture(red: int = 200, blue: int = 0, height: int = SIZE, width: int = SIZE) -> UInt8Array:
-    """Return a picture of one colour: the bundle's scores are red / 255 and blue / 255."""
+def make_image(red: int = 200, blue: int = 0, height: int = SIZE, width: int = SIZE) -> UInt8Array:
+    """Return an image of one colour: the bundle's scores are red / 255 and blue / 255."""
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 0], image[..., 2] = red, blue
     return image
 
 
 def jpeg(red: int = 200, blue: int = 0, height: int = SIZE, width: int = SIZE) -> bytes:
-    """Return such a picture as a JPEG."""
-    return bytes(simplejpeg.encode_jpeg(picture(red, blue, height, width), quality=95))
+    """Return such an image as a JPEG."""
+    return bytes(simplejpeg.encode_jpeg(make_image(red, blue, height, width), quality=95))

@@ -1,6 +1,6 @@
 """An engine for the tests of the protocols: small and honest.
 
-It decodes every picture really, finds one "bright" object (the box around pixels above 127) per picture, obeys
+It decodes every image really, finds one "bright" object (the box around pixels above 127) per image, obeys
 thresholds, classes, deadlines, draining and cancelling, and drops frames of a stream that a newer one overtakes.
 """
 
@@ -27,8 +27,8 @@ from eyas.types import Detections, InputSpec, Thresholds, UInt8Array
 CLASSES = ("bright", "dark")
 
 
-def picture(height: int = 48, width: int = 64, box: tuple[int, int, int, int] | None = (8, 4, 40, 24)) -> UInt8Array:
-    """Return a black picture with one white rectangle (or none)."""
+def make_image(height: int = 48, width: int = 64, box: tuple[int, int, int, int] | None = (8, 4, 40, 24)) -> UInt8Array:
+    """Return a black image with one white rectangle (or none)."""
     image = np.zeros((height, width, 3), np.uint8)
     if box is not None:
         image[box[1] : box[3], box[0] : box[2]] = 255
@@ -36,8 +36,8 @@ def picture(height: int = 48, width: int = 64, box: tuple[int, int, int, int] | 
 
 
 def encoded(image: UInt8Array | None = None, suffix: str = ".png") -> bytes:
-    """Return the picture as a file."""
-    return cv2.imencode(suffix, cv2.cvtColor(picture() if image is None else image, cv2.COLOR_RGB2BGR))[1].tobytes()
+    """Return the image as a file."""
+    return cv2.imencode(suffix, cv2.cvtColor(make_image() if image is None else image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def manifest(name: str) -> Manifest:
@@ -129,7 +129,7 @@ class FakeEngine:
         if self.crash is not None:
             raise self.crash
         images, refused = [], dict(request.refused)
-        for number, each in enumerate(request.pictures):
+        for number, each in enumerate(request.images):
             try:
                 images += [] if number in refused else [self._decode(each)]
             except ServeError as error:

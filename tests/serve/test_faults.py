@@ -32,9 +32,9 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
-def request(picture: bytes | None = None, version: str = "") -> Request:
-    """Return a request for one picture."""
-    return Request("r", "", version, (jpeg() if picture is None else picture,), timeout=60.0)
+def request(image: bytes | None = None, version: str = "") -> Request:
+    """Return a request for one image."""
+    return Request("r", "", version, (jpeg() if image is None else image,), timeout=60.0)
 
 
 def children() -> list[int]:
@@ -92,13 +92,13 @@ def test_a_killed_worker_costs_no_answer(bundles: tuple[Path, Path]) -> None:
     run(check())
 
 
-def test_a_picture_that_kills_is_run_twice_and_never_again(
+def test_a_image_that_kills_is_run_twice_and_never_again(
     bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit, runs = ProcessWorker.submit, []
 
     def killing(self: ProcessWorker, tasks: Sequence[Task], done: Done) -> None:
-        if any(task.picture == POISON for task in tasks):
+        if any(task.image == POISON for task in tasks):
             runs.append(len(tasks))
             os.kill(self.pid, signal.SIGKILL)
         submit(self, tasks, done)
@@ -124,15 +124,15 @@ def test_a_picture_that_kills_is_run_twice_and_never_again(
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(signal.SIGSEGV, "crashed on the picture"), (signal.SIGSTOP, r"took longer than 0\.5 s")]
+    ("number", "told"), [(signal.SIGSEGV, "crashed on the image"), (signal.SIGSTOP, r"took longer than 0\.5 s")]
 )
-def test_the_client_is_told_what_its_picture_did(
+def test_the_client_is_told_what_its_image_did(
     bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, number: int, told: str
 ) -> None:
     submit = ProcessWorker.submit
 
     def hurt(self: ProcessWorker, tasks: Sequence[Task], done: Done) -> None:
-        if any(task.picture == POISON for task in tasks):
+        if any(task.image == POISON for task in tasks):
             os.kill(self.pid, number)
         submit(self, tasks, done)
 
@@ -148,7 +148,7 @@ def test_the_client_is_told_what_its_picture_did(
                 await engine.detect(request(POISON))
             assert len(engine.quarantine) == 1
             await until_running(engine, 1)
-            assert isinstance(await engine.detect(request()), Answer), "no other picture is kept out"
+            assert isinstance(await engine.detect(request()), Answer), "no other image is kept out"
 
     run(check())
 
@@ -195,7 +195,7 @@ def test_versions_are_swapped_under_load_with_nothing_lost(bundles: tuple[Path, 
 
 
 def test_whatever_happens_every_request_is_answered_as_declared(bundles: tuple[Path, Path], tmp_path: Path) -> None:
-    """Kills, hangs, corrupt artefacts, broken pictures and alias flips, one after the other, under load."""
+    """Kills, hangs, corrupt artefacts, broken images and alias flips, one after the other, under load."""
     broken = write_bundle(tmp_path / "broken")
     (broken / "model.onnx").write_bytes(b"no network")
     settings = EngineSettings(workers=1, threads=1, goal=60.0, batch_seconds=0.5)
@@ -211,9 +211,9 @@ def test_whatever_happens_every_request_is_answered_as_declared(bundles: tuple[P
                 nonlocal asked
                 while not over:
                     asked += 1
-                    picture = jpeg()[:500] if asked % 7 == 0 else jpeg(100 + number)
+                    image = jpeg()[:500] if asked % 7 == 0 else jpeg(100 + number)
                     try:
-                        ends[(await engine.detect(request(picture))).model.version] += 1
+                        ends[(await engine.detect(request(image))).model.version] += 1
                     except ServeError as error:
                         ends[error.kind] += 1
                         await asyncio.sleep(0.01)

@@ -39,7 +39,7 @@ def test_a_bundle_is_served_and_the_end_is_clean(server: Started) -> None:
     process, rest, plain = server.process, server.address("REST"), server.address("gRPC")
     blue = np.zeros((40, 80, 3), np.uint8)
     blue[..., 2] = 200
-    kind = {"content-type": "image/png"}  # conf: the grey padding around the picture looks a little red
+    kind = {"content-type": "image/png"}  # conf: the grey padding around the image looks a little red
     asked = httpx.post(f"{rest}/v1/detect?conf=0.4", content=encoded(blue), headers=kind, timeout=60)
     assert [each["class"] for each in asked.json()["detections"]] == ["blue"]
     message = pb.ModelInferRequest(model_name="colours")

@@ -27,9 +27,7 @@ def manifest(tmp_path: Path) -> Manifest:
 @pytest.mark.parametrize("suppression", get_args(Suppression))
 def test_every_suppression_can_be_asked_for(manifest: Manifest, suppression: Suppression) -> None:
     assert thresholds_of(Options(suppression=named(suppression)), manifest).suppression == suppression
-    assert (
-        suppression in document(Limits())["components"]["schemas"]["PictureForm"]["properties"]["suppression"]["enum"]
-    )
+    assert suppression in document(Limits())["components"]["schemas"]["ImageForm"]["properties"]["suppression"]["enum"]
     own = manifest.model_copy(update={"thresholds": replace(manifest.thresholds, suppression=suppression)})
     assert thresholds_of(Options(confidence=0.5), own).suppression == suppression
 

@@ -1,7 +1,7 @@
 """Workers that end with a segmentation fault under load: the server goes on, and says by what they died.
 
 One kind of fault is sent from outside. The other is real: a file that the worker's Python runs at its start makes the
-decoder read address 0 when it meets a certain picture, as a faulty decoder of pictures would.
+decoder read address 0 when it meets a certain image, as a faulty decoder of images would.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def test_a_fault_in_a_worker_costs_no_answer(
     run(check())
 
 
-def test_a_picture_that_crashes_the_decoder_fails_alone(
+def test_a_image_that_crashes_the_decoder_fails_alone(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "eyas.serve")
@@ -121,7 +121,7 @@ def test_a_picture_that_crashes_the_decoder_fails_alone(
             await until_running(engine, 2)
             async with Load(engine) as load:
                 await load.more(20)
-                with pytest.raises(ServeError, match="crashed on the picture") as error:
+                with pytest.raises(ServeError, match="crashed on the image") as error:
                     await engine.detect(request(POISON))
                 assert error.value.kind == "unprocessable"
                 with pytest.raises(ServeError, match="not run again") as error:

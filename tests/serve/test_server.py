@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from tests.serve.fake import FakeEngine, encoded, picture
+from tests.serve.fake import FakeEngine, encoded, make_image
 from tests.serve.processes import wait_until
 from tests.serve.running import Running, running
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -30,7 +30,7 @@ from eyas.serve.server_settings import ServerSettings
 
 FILE = encoded()
 LIMITS = Limits(
-    body=100_000, headers=4000, header_seconds=1.0, body_seconds=1.0, idle_seconds=3.0, connections=40, pictures=8
+    body=100_000, headers=4000, header_seconds=1.0, body_seconds=1.0, idle_seconds=3.0, connections=40, images=8
 )
 TOKEN = "a token of the admin's"
 
@@ -61,7 +61,7 @@ def raw(server: Running, *parts: bytes, pause: float = 0.0, seconds: float = 60.
 HEAD = b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 
 
-def test_a_picture_is_answered(server: Running) -> None:
+def test_a_image_is_answered(server: Running) -> None:
     answer = httpx.post(f"{server.url}/v1/detect", content=FILE, headers={"content-type": "image/png"})
     assert answer.json()["detections"][0]["box"] == [8, 4, 40, 24]
     assert "server" not in answer.headers
@@ -156,10 +156,10 @@ def frames(server: Running, query: str = "", **options: Any) -> Any:
 def test_frames_are_answered_in_order(server: Running) -> None:
     with frames(server, "?conf=0.5&model=shapes") as stream:
         for left in (0, 10, 20):
-            stream.send(encoded(picture(box=(left, 4, left + 8, 24))))
+            stream.send(encoded(make_image(box=(left, 4, left + 8, 24))))
             answer = json.loads(stream.recv())
             assert (answer["frame"], answer["detections"][0]["box"][0]) == (left // 10, left)
-        stream.send(b"no picture")
+        stream.send(b"no image")
         assert json.loads(stream.recv())["kind"] == "unprocessable"
         stream.send(FILE)
         assert json.loads(stream.recv())["frame"] == 4
@@ -259,7 +259,7 @@ def test_metrics_tell_what_happened(server: Running) -> None:
         'eyas_requests_total{model="shapes",outcome="ok",protocol="rest"}',
         'eyas_requests_total{model="other",outcome="not_found",protocol="rest"}',
         'eyas_stage_seconds_bucket{le="0.005",model="shapes",stage="inference",version="2"}',
-        'eyas_batch_pictures_count{model="shapes",version="2"}',
+        'eyas_batch_images_count{model="shapes",version="2"}',
         'eyas_detections_total{class="bright",model="shapes",version="2"}',
         'eyas_confidence_bucket{le="0.9",model="shapes",version="2"}',
         'eyas_model_ready{model="shapes",version="2"} 1.0',
@@ -335,7 +335,7 @@ def test_events_and_access_log_are_written(tmp_path: Path) -> None:
         httpx.post(f"{server.url}/v1/detect", content=FILE, headers={"content-type": "image/png", "x-request-id": "a1"})
     event = json.loads((tmp_path / "events" / "events.jsonl").read_text())
     assert (event["id"], event["outcome"], event["model"], event["version"]) == ("a1", "ok", "shapes", "2")
-    assert event["pictures"][0]["classes"] == {"bright": 1} and event["pictures"][0]["contrast"] > 0.1
+    assert event["images"][0]["classes"] == {"bright": 1} and event["images"][0]["contrast"] > 0.1
     line = json.loads(log.read_text())
     assert (line["id"], line["status"], line["trace"]) == ("a1", 200, event["trace"])
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2 as httpx
 import numpy as np
 import pytest
-from tests.serve.bundles import jpeg, picture, write_bundle
+from tests.serve.bundles import jpeg, make_image, write_bundle
 from tests.serve.fake import FakeEngine, encoded
 from tests.serve.running import Running, running
 
@@ -39,28 +39,26 @@ def tensor(image: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "images", "datatype": "UINT8", "shape": shape, "data": image.ravel().tolist()}]}
 
 
-def test_a_broken_picture_of_several_is_named_and_harms_no_other_request(server: Running) -> None:
+def test_a_broken_image_of_several_is_named_and_harms_no_other_request(server: Running) -> None:
     whole, broken = jpeg(), jpeg()[:400]
     url = f"{server.url}/v1/detect/batch?model=good"
     texts = [base64.b64encode(each).decode() for each in (whole, broken, whole)]
-    answer = httpx.post(url, json={"images": [*texts, base64.b64encode(b"no picture").decode()]}, timeout=60)
+    answer = httpx.post(url, json={"images": [*texts, base64.b64encode(b"no image").decode()]}, timeout=60)
     assert answer.status_code == 200
-    told = [each.get("kind") or len(each["detections"]) for each in answer.json()["pictures"]]
+    told = [each.get("kind") or len(each["detections"]) for each in answer.json()["images"]]
     assert told == [1, "unprocessable", 1, "unprocessable"]
     answer = httpx.post(url, json={"images": [texts[1]] * 2}, timeout=60)
     assert (answer.status_code, answer.json()["kind"]) == (422, "unprocessable")
     inputs = [{"name": "images", "datatype": "BYTES", "shape": [3], "data": texts}]
     answer = httpx.post(f"{server.url}/v2/models/good/infer", json={"inputs": inputs}, timeout=60)
     assert (answer.status_code, answer.json()["kind"]) == (422, "unprocessable")
-    assert answer.json()["error"].startswith("Picture 2 of 3"), (
-        "this protocol has no place for the error of one picture"
-    )
+    assert answer.json()["error"].startswith("Image 2 of 3"), "this protocol has no place for the error of one image"
 
 
 def test_a_network_that_gives_no_numbers_finds_nothing(server: Running) -> None:
     answer = httpx.post(f"{server.url}/v1/detect?model=nan", content=jpeg(), headers=KIND, timeout=60)
     assert (answer.status_code, answer.json()["detections"]) == (200, [])
-    answer = httpx.post(f"{server.url}/v2/models/nan/infer", json=tensor(picture()), timeout=60)
+    answer = httpx.post(f"{server.url}/v2/models/nan/infer", json=tensor(make_image()), timeout=60)
     outputs = {each["name"]: each for each in answer.json()["outputs"]}
     assert outputs["num_detections"]["data"] == [0] and outputs["boxes"]["shape"] == [1, 0, 4]
 
@@ -72,7 +70,7 @@ def test_a_network_that_gives_no_numbers_finds_nothing(server: Running) -> None:
      f"/v2/models/{'a' * 10_000}/infer"],
 )  # fmt: skip
 def test_odd_names_in_an_address_are_not_found(server: Running, path: str) -> None:
-    answer = httpx.post(f"{server.url}{path}", json=tensor(picture()), timeout=60)
+    answer = httpx.post(f"{server.url}{path}", json=tensor(make_image()), timeout=60)
     assert answer.status_code in (400, 404), answer.text
     assert answer.json()["kind"] in ("invalid", "not_found")
 

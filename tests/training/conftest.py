@@ -20,7 +20,7 @@ from eyas.training.recipes import named
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the root of 24 training and 8 validation pictures of 96 px."""
+    """Return the root of 24 training and 8 validation images of 96 px."""
     return make_shapes(tmp_path_factory.mktemp("shapes") / "data", train=24, val=8, size=96, seed=1)
 
 

@@ -60,7 +60,7 @@ def test_a_run_folder_is_complete(finished: Path, tiny: Recipe) -> None:
     assert [row["epoch"] for row in epochs] == ["1", "2", "3"] and epochs[-1]["step"] == "12"
     assert all(0 <= float(row["AP"]) <= 1 and float(row["loss"]) > 0 for row in epochs)
     assert float(epochs[-1]["seconds"]) > float(epochs[0]["seconds"]) > 0
-    for name in ("results.png", "pictures/epoch_001.jpg", "pictures/epoch_003.jpg"):
+    for name in ("results.png", "images/epoch_001.jpg", "images/epoch_003.jpg"):
         assert read_image(finished / name).std() > 5  # something is drawn
     assert "torch" in (finished / layout.ENVIRONMENT).read_text()
 
@@ -145,7 +145,7 @@ def test_max_steps_ends_the_run_within_an_epoch_and_leaves_a_usable_one(tiny: Re
 
 
 @pytest.mark.usefixtures("nan_in_the_third_step")
-def test_a_loss_that_is_no_number_names_term_and_pictures(tiny: Recipe, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_names_term_and_images(tiny: Recipe, tmp_path: Path) -> None:
     with pytest.raises(DivergedError) as caught:
         fit(tiny, tmp_path / "run", console=quiet())
     assert "term dfl at step 2" in str(caught.value) and str(caught.value).count(".jpg") == 6
@@ -293,7 +293,7 @@ def test_warm_up_takes_at_most_so_many_epochs(tiny: Recipe, tmp_path: Path) -> N
     assert float(first["lr"]) == pytest.approx(tiny.optim.lr)
 
 
-def test_pictures_without_a_box_are_left_out_and_counted(tiny: Recipe, shapes: Path, tmp_path: Path) -> None:
+def test_images_without_a_box_are_left_out_and_counted(tiny: Recipe, shapes: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(shapes, tmp_path / "data")
     path = copied / "annotations" / "instances_train.json"
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -304,6 +304,6 @@ def test_pictures_without_a_box_are_left_out_and_counted(tiny: Recipe, shapes: P
     console = quiet()
     fit(recipe, tmp_path / "run", console=console)
     empty = 24 - len({one["image_id"] for one in content["annotations"]})
-    assert f"{empty} training pictures without a box are left out" in console.file.getvalue()  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"only .* training pictures have a box"):
+    assert f"{empty} training images without a box are left out" in console.file.getvalue()  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"only .* training images have a box"):
         fit(evolve(recipe, data={"batch_size": 24}), tmp_path / "other", console=quiet())

@@ -66,8 +66,8 @@ def swap(fields: Any) -> None:
     first["name"], second["name"] = second["name"], first["name"]
 
 
-def drop_picture(fields: Any) -> None:
-    """Leave a picture out."""
+def drop_image(fields: Any) -> None:
+    """Leave an image out."""
     gone = fields["images"].pop(3)["id"]
     fields["annotations"] = [one for one in fields["annotations"] if one["image_id"] != gone]
 
@@ -76,16 +76,16 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "classes exchanged": (both(swap), "moved: "),
     "class renamed": (both(lambda fields: fields["categories"][0].update(name="other")), "renamed: .* is 'other' now"),
     "class added": (both(lambda fields: fields["categories"].append({"id": 99, "name": "new"})), "added: 'new'"),
-    "box moved": (train_only(lambda fields: fields["annotations"][0]["bbox"].__setitem__(0, 1.0)), "1 picture other l"),
+    "box moved": (train_only(lambda fields: fields["annotations"][0]["bbox"].__setitem__(0, 1.0)), "1 image other l"),
     "label changed": (
         train_only(lambda fields: [a.update(category_id=fields["categories"][0]["id"]) for a in fields["annotations"]]),
-        "pictures other labels",
+        "images other labels",
     ),
-    "picture left out": (train_only(drop_picture), r"1 picture removed \(train: "),
-    "order": (train_only(lambda fields: fields["images"].reverse()), "the order of the pictures"),
+    "image left out": (train_only(drop_image), r"1 image removed \(train: "),
+    "order": (train_only(lambda fields: fields["images"].reverse()), "the order of the images"),
     "another file": (
         lambda place: next(iter(sorted((place / "data/val").glob("*.jpg")))).open("ab").write(b"x"),
-        r"1 picture another file \(val: ",
+        r"1 image another file \(val: ",
     ),
 }  # fmt: skip
 
@@ -148,7 +148,7 @@ def test_weights_that_the_run_began_with_may_be_gone(tiny: Recipe, finished: Pat
 
 
 def test_a_run_of_an_older_eyas_is_resumed_as_before(place: Path) -> None:
-    for name in (layout.ORIGIN, layout.PICTURES, layout.CHECKPOINT_HASHES):
+    for name in (layout.ORIGIN, layout.IMAGES, layout.CHECKPOINT_HASHES):
         (place / "run" / name).unlink()
     console = quiet()
     resume(place / "run", console=console)

@@ -29,7 +29,7 @@ CONFIDENT = 4.0  # added to the class bias, so that target scores sum to more th
 
 
 def gradients(recipe: Recipe, rank: int, world_size: int) -> list[torch.Tensor]:
-    """Return the averaged gradients of the first global batch of 8 pictures, statistics of BatchNorm frozen."""
+    """Return the averaged gradients of the first global batch of 8 images, statistics of BatchNorm frozen."""
     torch.manual_seed(0)
     index, _ = load_train_and_val(recipe.data)
     net = build("p", len(index.classes)).eval()

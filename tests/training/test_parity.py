@@ -1,4 +1,4 @@
-"""One model, one number: training's own evaluation, `eyas.evaluate` and what `eyas.detect` writes agree."""
+"""One model, one number: training's own evaluation, `eyas.evaluation` and what `eyas.detect` writes agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import eyas
-from eyas.evaluate.coco import CocoResult
+from eyas.evaluation.coco import CocoResult
 from eyas.training.recipe import Recipe
 
 
@@ -31,9 +31,9 @@ def test_what_detect_writes_has_the_ap_that_evaluate_says(
     finished: Path, shapes: Path, tiny: Recipe, evaluated: CocoResult, tmp_path: Path
 ) -> None:
     truth = shapes / "annotations" / "instances_val.json"
-    pictures = sorted((shapes / "val").glob("*.jpg"))
+    images = sorted((shapes / "val").glob("*.jpg"))
     eyas.detect(
-        finished, pictures, out=tmp_path, confidence=0.01, save_json="results.json", like=truth, save_pictures=False
+        finished, images, out=tmp_path, confidence=0.01, save_json="results.json", like=truth, save_images=False
     )
     coco = COCO(str(truth))
     engine = COCOeval(coco, coco.loadRes(str(tmp_path / "results.json")), "bbox")

@@ -17,7 +17,7 @@ EPOCHS = "epoch,step,lr,loss,class,iou,dfl,AP,AP50,AP75\n1,10,0.001,3,1,1,1,,,\n
 
 
 def drawn(folder: Path) -> np.ndarray:
-    """Return the picture that is drawn of the files in the folder."""
+    """Return the image that is drawn of the files in the folder."""
     plot_results(folder)
     return read_image(folder / "results.png")
 

@@ -36,8 +36,8 @@ def test_a_sound_run_passes_and_nothing_is_changed(tiny: Recipe, data: Detection
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
-def test_a_broken_picture_among_the_first_does_not_stop_a_run_that_may_have_it(tiny: Recipe, tmp_path: Path) -> None:
-    """1 % of the split may be broken, and the trial is of four pictures."""
+def test_a_broken_image_among_the_first_does_not_stop_a_run_that_may_have_it(tiny: Recipe, tmp_path: Path) -> None:
+    """1 % of the split may be broken, and the trial is of four images."""
     root = make_shapes(tmp_path / "data", train=110, val=2, size=64, seed=1)
     first, second, *_ = sorted((root / "train").glob("*.jpg"))
     first.write_bytes(b"broken")
@@ -46,13 +46,13 @@ def test_a_broken_picture_among_the_first_does_not_stop_a_run_that_may_have_it(t
     with pytest.warns(UserWarning, match=first.name):
         findings = preflight(recipe, data, build("p", len(data.classes)), DetectionCriterion())
     told = {f.check: f.text for f in findings}
-    assert told["pictures"] == "1 of 110 pictures could not be read and were skipped."
-    assert "on 4 pictures" in told["learning"]
+    assert told["images"] == "1 of 110 images could not be read and were skipped."
+    assert "on 4 images" in told["learning"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it was told of
         assert data.train_dataloader().skipped.known == {0}
     second.unlink()
-    with pytest.warns(UserWarning), pytest.raises(UserError, match="2 of 110 pictures can't be read, more than 1%"):
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="2 of 110 images can't be read, more than 1%"):
         preflight(
             recipe, DetectionData(recipe.data, recipe.augment), build("p", len(data.classes)), DetectionCriterion()
         )
@@ -100,7 +100,7 @@ def test_too_little_memory_names_a_batch_that_fits(
     assert passes == {size: True, fits: True, fits + 1: False}
 
 
-def test_too_little_memory_for_even_one_picture(
+def test_too_little_memory_for_even_one_image(
     tiny: Recipe, data: DetectionData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "free_memory", lambda accelerator: 2.0**20)
@@ -109,7 +109,7 @@ def test_too_little_memory_for_even_one_picture(
 
 
 def test_the_memory_estimate_holds_against_what_a_step_takes(tiny: Recipe, data: DetectionData) -> None:
-    """Saved activations grow with the batch: the estimate for twice the pictures is about twice as large."""
+    """Saved activations grow with the batch: the estimate for twice the images is about twice as large."""
     net, batch = build("p", len(data.classes)), data.trial_batch(4, epoch=0)
     small, large = (
         float(check_memory(evolve(tiny, data={"batch_size": size}), net, batch).text.split()[1]) for size in (64, 128)

@@ -44,7 +44,7 @@ PUBLISHED = {
     "augment.swap": 0.5,  # DetectionRGB2BGR
     "augment.hsv": (18.0, 30.0, 30.0),
     "augment.hsv_chance": 0.5,
-    "augment.within": "picture",  # DetectionRandomAffine at the picture's size, DetectionPaddedRescale
+    "augment.within": "image",  # DetectionRandomAffine at the image's size, DetectionPaddedRescale
     "augment.min_size": 2.0,  # wh_thr
     "augment.min_area": 0.0,
     "augment.min_visible": 0.0,

@@ -54,8 +54,8 @@ def assert_same(folder: Path, whole: Path) -> None:
     for name in (layout.WEIGHTS, layout.LAST_WEIGHTS):
         one, other = load_file(folder / name), load_file(whole / name)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-    for path in (whole / "pictures").iterdir():
-        assert (folder / "pictures" / path.name).read_bytes() == path.read_bytes()
+    for path in (whole / "images").iterdir():
+        assert (folder / "images" / path.name).read_bytes() == path.read_bytes()
     assert Card.verify(folder).parents == Card.verify(whole).parents
 
 

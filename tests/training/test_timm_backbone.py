@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.runtime.fakes import picture
+from tests.runtime.fakes import make_image
 from tests.training.conftest import quiet
 
 from eyas.artifacts.card import Card
@@ -51,7 +51,7 @@ def test_a_run_starts_from_a_file_and_its_card_says_the_licence(
     spec = Run.read(folder).config.model["spec"]
     assert spec["backbone"] == f"timm:{NAME}"
     with load(folder) as detector:
-        answer = detector([picture(80, 120, (10, 10, 50, 60))])[0]
+        answer = detector([make_image(80, 120, (10, 10, 50, 60))])[0]
     assert np.isfinite(answer.boxes).all()
 
     # The next run has its weights, backbone and all, and its licence.

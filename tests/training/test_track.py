@@ -59,7 +59,7 @@ def column(path: Path, name: str, key: str = "step") -> list[tuple[int, float]]:
 
 
 def check_whole(server: Server, folder: Path) -> None:
-    """Assert that the tracker has each row of the tables once, the pictures and the files."""
+    """Assert that the tracker has each row of the tables once, the images and the files."""
     for table, names in ((layout.STEPS, {"loss": "train/loss", "lr": "train/lr", "iou": "train/iou"}),
                          (layout.METRICS, {"loss": "epoch/loss", "iou": "epoch/iou", "AP": "val/AP"})):  # fmt: skip
         for name, told in names.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from eyas.errors import UserError, shorten
 from eyas.files import atomic_path
 
-FIELDS = ("split", "picture", "bytes", "labels")
+FIELDS = ("split", "image", "bytes", "labels")
 Row = tuple[str, str, str, str]  # as FIELDS: which split, the file's name, its size, a hash of its boxes and labels
 
 
@@ -19,7 +19,7 @@ class DatasetRecord:
     """What stood in a data set; `eyas.data.record` gives the rows of an index.
 
     Attributes:
-        rows: one for each picture of each split, in their order.
+        rows: one for each image of each split, in their order.
     """
 
     rows: tuple[Row, ...]
@@ -61,12 +61,12 @@ class DatasetRecord:
             "other labels": [key for key in both if old[key][1] != new[key][1]],
         }
         found = [
-            f"{len(keys)} {'picture' if len(keys) == 1 else 'pictures'} {kind} "
+            f"{len(keys)} {'image' if len(keys) == 1 else 'images'} {kind} "
             f"({shorten([f'{split}: {name}' for split, name in keys], 3)})"
             for kind, keys in kinds.items()
             if keys
         ]
-        return found or ["the order of the pictures"]
+        return found or ["the order of the images"]
 
 
 def class_changes(before: Sequence[str], now: Sequence[str]) -> list[str]:

@@ -46,7 +46,7 @@ def refuse_file(path: Path, *, bundle: bool = False) -> None:
         )
     if path.suffix in GRAPHS:
         raise UserError(
-            f"{path} is a graph of another tool, which says neither its classes nor how pictures are fed.",
+            f"{path} is a graph of another tool, which says neither its classes nor how images are fed.",
             expected=f"the folder of {kind}",
             fix="take the .pth file that it was exported from, and import that: eyas import --help",
         )

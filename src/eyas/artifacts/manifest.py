@@ -1,6 +1,6 @@
 """`manifest.json` of a bundle: what the compiled files expect, what they are, and what was measured of them.
 
-Written by `eyas.compile`, read wherever a bundle is opened. Its JSON schema lies in docs/manifest.schema.json.
+Written by `eyas.export`, read wherever a bundle is opened. Its JSON schema lies in docs/manifest.schema.json.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Manifest(Part):
             version 1 would not know, else 1.
         name: the bundle's name.
         classes: class names, in label order.
-        input: how a picture becomes the network's input.
-        batch: least and greatest number of pictures at once.
+        input: how an image becomes the network's input.
+        batch: least and greatest number of images at once.
         sizes: least and greatest height and width in pixels (in steps of 32), None where only the input's own runs.
-        candidates: how many candidates the graph gives for a picture at most.
+        candidates: how many candidates the graph gives for an image at most.
         nms: whether the graph leaves overlapping boxes ("host" drops them), has dropped them itself ("graph"), or gives
             one box an object, so that nothing is to be dropped ("none", as `thresholds.suppression` is then, too).
         nms_iou: for "graph", the overlap above which the weaker box of a class was dropped.

@@ -18,19 +18,19 @@ class Part(BaseModel):
 
 
 class Parity(Part):
-    """How far the compiled file's outputs lie from the trained network's, on real pictures.
+    """How far the compiled file's outputs lie from the trained network's, on real images.
 
     Attributes:
         boxes_px: largest (or `quantile`) distance of a box's side, in network pixels.
         scores: largest (or `quantile`) difference of a score.
         quantile: which part of the candidates lies within these distances; 1 for all of them.
-        pictures: how many pictures were compared.
+        images: how many images were compared.
     """
 
     boxes_px: float
     scores: float
     quantile: float = Field(gt=0, le=1)
-    pictures: int = Field(ge=1)
+    images: int = Field(ge=1)
 
 
 class Accuracy(Part):
@@ -38,24 +38,24 @@ class Accuracy(Part):
 
     Attributes:
         map: of the compiled file.
-        map_fp32: of the trained network in float32, on the same pictures.
+        map_fp32: of the trained network in float32, on the same images.
         data: the data set's folder name.
         split: its split.
-        pictures: how many pictures.
+        images: how many images.
     """
 
     map: float
     map_fp32: float
     data: str
     split: str
-    pictures: int
+    images: int
 
     @field_validator("map", "map_fp32")
     @classmethod
     def _is_defined(cls, value: float) -> float:
         if not math.isfinite(value):
             raise UserError(
-                "mAP is not defined on these pictures: they show no object of the model's classes.",
+                "mAP is not defined on these images: they show no object of the model's classes.",
                 fix="judge on another data set or split (--data, --split), or don't measure it (--measure 0)",
             )
         return value
@@ -67,7 +67,7 @@ class Latency(Part):
     Attributes:
         device: the processor's name.
         threads: how many threads, 0 for the runtime's own choice.
-        batch: pictures at once.
+        batch: images at once.
         size: height and width in pixels.
         median_ms, p90_ms: milliseconds a batch.
         versions: package -> version.

@@ -1,7 +1,7 @@
 """How a network is quantized, apart from any engine: `quantization.json`, found by calibration or by training.
 
 It speaks of the run's modules, not of a graph, so one and the same artefact is written into the dialect of every
-engine, at any batch and size. Paths are those of the run's network as `eyas.compile.graph.load_net` gives it: every
+engine, at any batch and size. Paths are those of the run's network as `eyas.export.graph.load_net` gives it: every
 BatchNorm and branch folded.
 """
 

@@ -82,9 +82,9 @@ class RunFolder:
         return self.folder / layout.ORIGIN
 
     @property
-    def pictures(self) -> Path:
-        """Return where the pictures and labels are listed that the run began with."""
-        return self.folder / layout.PICTURES
+    def images(self) -> Path:
+        """Return where the images and labels are listed that the run began with."""
+        return self.folder / layout.IMAGES
 
     @property
     def environment(self) -> Path:

@@ -19,7 +19,7 @@ class TaskAlignedSettings:
         alpha: exponent of the class score in the alignment metric.
         beta: exponent of the IoU in the alignment metric.
         conflicts: who gets an anchor point that several objects took: the one of these that it overlaps most
-            ("takers", as the paper has it), or the one of all objects of the picture ("all", as SuperGradients has
+            ("takers", as the paper has it), or the one of all objects of the image ("all", as SuperGradients has
             it: also an object that did not take the point, or in which it does not lie).
     """
 

@@ -1,4 +1,4 @@
-"""The benchmark as a picture: a bar for each contender, as long as its median call, in the colours of the stages."""
+"""The benchmark as an image: a bar for each contender, as long as its median call, in the colours of the stages."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def tick_step(most: float, ticks: int = 6) -> float:
 
 def _header(canvas: UInt8Array, report: BenchReport) -> None:
     """Write what was measured where, and which colour is which stage."""
-    words = f"{report.machine.name}, {report.machine.cores} cores; {report.pictures}; Eyas {report.eyas}"
+    words = f"{report.machine.name}, {report.machine.cores} cores; {report.images}; Eyas {report.eyas}"
     put_text(canvas, cut_text(words, TEXT, WIDTH - FINE * 40), FINE * 16, FINE * 26, TEXT, DARK)
     x = FINE * 16
     for name, colour in zip(STAGES, COLOURS, strict=True):
@@ -98,7 +98,7 @@ def _bar(canvas: UInt8Array, row: Row, top: int, scale: float) -> None:
             cv2.line(canvas, (at, middle - reach), (at, middle + reach), DARK, FINE)
         far = max(far, at)
     left = far + FINE * 10  # behind the longest line, where nothing is drawn
-    put_text(canvas, f"{row.p50:.3g} ms, {row.per_second:.3g} pictures/s", left, middle - FINE * 12, SMALL, DARK)
+    put_text(canvas, f"{row.p50:.3g} ms, {row.per_second:.3g} images/s", left, middle - FINE * 12, SMALL, DARK)
     put_text(canvas, remark(row), left, middle + FINE * 4, SMALL, GREY)
     put_text(canvas, " / ".join(f"{share:.1%}" for share in row.shares), left, middle + FINE * 20, SMALL, GREY)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from eyas.benchmark.images import find_pictures, write_pictures
+from eyas.benchmark.images import find_images, write_images
 from eyas.benchmark.process import Process
 from eyas.benchmark.report import BenchReport, Contender, Opened, Record, Row, call_ms, name_models, summarize
 from eyas.errors import UserError
@@ -41,21 +41,21 @@ def bench(
 ) -> BenchReport:
     """Return what was measured of every model at every number of threads and batch size.
 
-    What is timed goes from a picture file's bytes in memory to detections: decode, preprocess, inference, postprocess.
+    What is timed goes from an image file's bytes in memory to detections: decode, preprocess, inference, postprocess.
 
     Args:
         models: folders of bundles and of runs (these in PyTorch).
         threads: CPU threads of the engine; None lets it choose.
-        batch: pictures a call.
+        batch: images a call.
         stream: whether to measure `Detector.stream` too, where decoding and inference overlap.
-        source: pictures, or a folder of them; None makes up some of 640 x 480 pixels.
+        source: images, or a folder of them; None makes up some of 640 x 480 pixels.
         seconds: how long each contender is measured, five rounds at least.
         device: "auto", "cpu", "cuda" or a name of the engine's.
         size: side of a square input in pixels; None for the models' own.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
-        UserError: a model can't be opened, the source has no pictures, or a number is out of range.
+        UserError: a model can't be opened, the source has no images, or a number is out of range.
     """
     paths = [Path(one) for one in ([models] if isinstance(models, str | Path) else models)]
     _check(paths, threads, batch, seconds)
@@ -64,7 +64,7 @@ def bench(
     rounds = min(max(round(seconds / ROUND_SECONDS), ROUNDS[0]), ROUNDS[1])
     steps = len(contenders) * (1 + rounds)
     with ExitStack() as stack:
-        files = stack.enter_context(_pictures(source))
+        files = stack.enter_context(_images(source))
         processes = []
         for i, one in enumerate(contenders):
             progress(i, steps, f"opening {one.name}")
@@ -77,12 +77,12 @@ def bench(
                 progress(len(records) * (1 + number) + i, steps, f"measuring {contenders[turn].name}")
                 _take_turn(records[turn], processes[turn], seconds / rounds, stream)
         progress(steps, steps, "done")
-        what = f"{len(files)} made-up pictures of 640 x 480 pixels" if source is None else f"{len(files)} pictures"
+        what = f"{len(files)} made-up images of 640 x 480 pixels" if source is None else f"{len(files)} images"
     rows = summarize(records)
     return BenchReport(
         rows=rows,
         machine=processor(),
-        pictures=what,
+        images=what,
         rounds=rounds,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         eyas=importlib.metadata.version("eyas"),
@@ -104,13 +104,13 @@ def _check(paths: Sequence[Path], threads: Sequence[int | None], batch: Sequence
 
 
 @contextmanager
-def _pictures(source: OneSource | Sequence[OneSource] | None) -> Iterator[list[Path]]:
-    """Give the source's pictures, or made-up ones while they are needed."""
+def _images(source: OneSource | Sequence[OneSource] | None) -> Iterator[list[Path]]:
+    """Give the source's images, or made-up ones while they are needed."""
     if source is not None:
-        yield find_pictures(source)
+        yield find_images(source)
     else:
         with tempfile.TemporaryDirectory(prefix="eyas-bench-") as folder:
-            yield write_pictures(Path(folder))
+            yield write_images(Path(folder))
 
 
 def _opened(process: Process) -> Opened:
@@ -159,4 +159,4 @@ def notes(rows: Sequence[Row]) -> Iterator[str]:
             yield f"The 99 % percentile of fewer than 100 calls ({row.name}: {row.calls}) says little."
             break
     if all(row.found == 0 for row in rows):
-        yield "Nothing was found in the pictures: post-processing had nothing to do. Give a source with objects in it."
+        yield "Nothing was found in the images: post-processing had nothing to do. Give a source with objects in it."

@@ -24,9 +24,9 @@ class Process:
 
     Args:
         path: a run's or a bundle's folder.
-        pictures: files to measure on.
+        images: files to measure on.
         threads: CPU threads; None lets the engine choose.
-        batch: how many pictures a call takes.
+        batch: how many images a call takes.
         device: as for `eyas.load`.
         size: as for `eyas.load`.
 
@@ -37,7 +37,7 @@ class Process:
     def __init__(
         self,
         path: Path,
-        pictures: Sequence[Path],
+        images: Sequence[Path],
         *,
         threads: int | None = None,
         batch: int = 1,
@@ -66,7 +66,7 @@ class Process:
                 batch=batch,
                 device=device,
                 size=size,
-                pictures=[str(one) for one in pictures],
+                images=[str(one) for one in images],
             )
         except BaseException:
             self.close()
@@ -78,7 +78,7 @@ class Process:
         answer = self._ask(do="round", seconds=seconds)
         self.memory = answer["memory"]
         calls = tuple(tuple(call) for call in answer["calls"])
-        return Round(calls, answer["pictures"], answer["found"], Cost(**answer["cost"]))
+        return Round(calls, answer["images"], answer["found"], Cost(**answer["cost"]))
 
     def stream(self, frames: int) -> Streamed:
         """Return what streaming so many frames cost."""

@@ -29,7 +29,7 @@ class Contender:
     Attributes:
         path: the run's or the bundle's folder.
         threads: CPU threads; None for the engine's own choice.
-        batch: pictures a call.
+        batch: images a call.
         name: what it is called where people read it, unlike every other model's; see `name_models`.
     """
 
@@ -62,7 +62,7 @@ class Opened:
     Attributes:
         engine: one line: engine, version, device, threads, precision.
         input: width and height of the network's input in pixels.
-        most_at_once: how many pictures the network takes at once; None for any number.
+        most_at_once: how many images the network takes at once; None for any number.
         open_s: seconds from the folder to a detector, the engine's import included.
         first_s: seconds of the first call.
     """
@@ -83,14 +83,14 @@ class Row:
         opened: see `Opened`.
         p50, p90, p99: of a call, from the files' bytes to the detections.
         stages: what each stage takes of the median call, in the order of `STAGES`; they add up to p50.
-        per_second: pictures a second, median of the rounds.
-        cpu_ms: milliseconds of processor time a picture, median of the rounds.
-        ratio: time of a picture against the first row's in the same round, median of the rounds.
+        per_second: images a second, median of the rounds.
+        cpu_ms: milliseconds of processor time an image, median of the rounds.
+        ratio: time of an image against the first row's in the same round, median of the rounds.
         cpu_ratio: the same of processor time, which says more on a busy machine.
         memory: most bytes that the process held, above what it held before it opened the model.
-        stream_per_second: pictures a second of `Detector.stream`, median; None if it was not asked for.
-        stream_gain: these against the calls' pictures a second in the same round, median.
-        found: objects a picture, on average.
+        stream_per_second: images a second of `Detector.stream`, median; None if it was not asked for.
+        stream_gain: these against the calls' images a second in the same round, median.
+        found: objects an image, on average.
         calls: how many calls the percentiles are of.
         starved: which part of the processor time that it asked for it did not get; None where that is not known.
         calm: whether busy rounds could be left out of the numbers; False: all were counted.
@@ -131,7 +131,7 @@ class BenchReport:
     Attributes:
         rows: a row for each contender.
         machine: the processor.
-        pictures: what was detected in, for people.
+        images: what was detected in, for people.
         rounds: how often each contender had its turn.
         created: ISO 8601 time, UTC.
         eyas: version.
@@ -140,7 +140,7 @@ class BenchReport:
 
     rows: tuple[Row, ...]
     machine: Processor
-    pictures: str
+    images: str
     rounds: int
     created: str
     eyas: str
@@ -182,14 +182,14 @@ def call_ms(one: Round) -> float:
     return median(sum(stages) for stages in one.calls)
 
 
-def picture_rate(one: Round) -> float:
-    """Return the pictures a second of the round's calls."""
-    return 1000 * one.pictures / sum(sum(stages) for stages in one.calls)
+def image_rate(one: Round) -> float:
+    """Return the images a second of the round's calls."""
+    return 1000 * one.images / sum(sum(stages) for stages in one.calls)
 
 
 def cpu_ms(one: Round) -> float:
-    """Return the milliseconds of processor time that a picture took."""
-    return 1000 * one.cost.cpu / one.pictures
+    """Return the milliseconds of processor time that an image took."""
+    return 1000 * one.cost.cpu / one.images
 
 
 def is_calm(one: Round) -> bool:
@@ -223,14 +223,14 @@ def _row(record: Record, first: Record) -> Row:
         p90=p90,
         p99=p99,
         stages=_stages_of_the_median(np.array([call for one in rounds for call in one.calls]), p50),
-        per_second=median(picture_rate(one) for one in rounds),
+        per_second=median(image_rate(one) for one in rounds),
         cpu_ms=median(cpu_ms(one) for one in rounds),
-        ratio=median(picture_rate(first.rounds[i]) / picture_rate(record.rounds[i]) for i in pairs),
+        ratio=median(image_rate(first.rounds[i]) / image_rate(record.rounds[i]) for i in pairs),
         cpu_ratio=median(cpu_ms(record.rounds[i]) / cpu_ms(first.rounds[i]) for i in pairs),
         memory=record.memory,
         stream_per_second=median(rates) if rates else None,
-        stream_gain=median(r / picture_rate(o) for r, o in zip(rates, record.rounds, strict=True)) if rates else None,
-        found=sum(one.found for one in record.rounds) / sum(one.pictures for one in record.rounds),
+        stream_gain=median(r / image_rate(o) for r, o in zip(rates, record.rounds, strict=True)) if rates else None,
+        found=sum(one.found for one in record.rounds) / sum(one.images for one in record.rounds),
         calls=len(totals),
         starved=None if None in waited else sum(filter(None, waited)) / (wanted or 1.0),
         calm=calm,

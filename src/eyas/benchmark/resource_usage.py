@@ -23,13 +23,13 @@ class Round:
 
     Attributes:
         calls: milliseconds of each call's stages, in the order of `STAGES`.
-        pictures: how many pictures they took together.
+        images: how many images they took together.
         found: how many objects they gave together.
         cost: of all of it.
     """
 
     calls: tuple[Stages, ...]
-    pictures: int
+    images: int
     found: int
     cost: Cost
 
@@ -69,21 +69,21 @@ class WatchedSession:
 
 
 class Meter:
-    """A detector and the pictures that it is measured on.
+    """A detector and the images that it is measured on.
 
     Args:
         detector: with its engine.
-        pictures: files, any number from one; their bytes are kept in memory, so that no disk is measured.
-        batch: how many pictures a call takes.
+        images: files, any number from one; their bytes are kept in memory, so that no disk is measured.
+        batch: how many images a call takes.
     """
 
-    def __init__(self, detector: Detector, pictures: Sequence[Path], batch: int = 1) -> None:
+    def __init__(self, detector: Detector, images: Sequence[Path], batch: int = 1) -> None:
         self._watched = WatchedSession(detector.session)
         self._detector = Detector(
             self._watched, detector.classes, detector.input, detector.thresholds, max_pixels=detector.max_pixels
         )
-        self._files = list(pictures)
-        self._batches = _batches([path.read_bytes() for path in pictures], batch)
+        self._files = list(images)
+        self._batches = _batches([path.read_bytes() for path in images], batch)
         self._batch = batch
 
     def round(self, seconds: float) -> Round:
@@ -118,7 +118,7 @@ class Meter:
 
 
 def _batches(data: Sequence[bytes], batch: int) -> Iterator[list[bytes]]:
-    """Yield batches of the pictures, over and over."""
+    """Yield batches of the images, over and over."""
     forever = itertools.cycle(data)
     while True:
         yield list(itertools.islice(forever, batch))

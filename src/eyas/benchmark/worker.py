@@ -36,7 +36,7 @@ class Worker:
         """Open the model and detect once; return how long that took, and what there is.
 
         Args:
-            job: path, threads (None: the engine's choice), batch, device, size (None: the model's own), pictures.
+            job: path, threads (None: the engine's choice), batch, device, size (None: the model's own), images.
         """
         folder, threads = Path(job["path"]), job["threads"]
         if threads is not None:
@@ -45,7 +45,7 @@ class Worker:
         self._base = peak_memory() or 0
         began = time.perf_counter()
         detector = load(folder, size=job["size"], threads=threads if bundle is not None else None, device=job["device"])
-        self._meter = Meter(detector, [Path(name) for name in job["pictures"]], job["batch"])
+        self._meter = Meter(detector, [Path(name) for name in job["images"]], job["batch"])
         opened = time.perf_counter()
         self._meter.call()
         return {

@@ -1,4 +1,4 @@
-"""`eyas bench BUNDLE...`: models side by side on this machine, by turns; a table, JSON and a picture.
+"""`eyas bench BUNDLE...`: models side by side on this machine, by turns; a table, JSON and an image.
 
 `eyas bench serve` measures a server; see `eyas.cli.bench_serve`.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HELP = "measure models side by side: latency, throughput, memory, where the time goes"
 EXAMPLES: tuple[str, ...] = (
     "eyas bench bundles/quickstart",
-    "eyas bench bundles/quickstart runs/quickstart --threads 1,2 --source pictures/ --seconds 20",
+    "eyas bench bundles/quickstart runs/quickstart --threads 1,2 --source images/ --seconds 20",
     "eyas bench bundles/quickstart --batch 1,8 --stream --json bench.json --png bench.png",
 )
 
@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("models", metavar="BUNDLE", nargs="+", help="folders of bundles, and of runs (these in PyTorch);"
         " 'eyas bench serve' measures a server under load")  # fmt: skip
     add("--threads", metavar="N,N", help="CPU threads of the engine, each in turn (default: the engine's own choice)")
-    add("--batch", default="1", metavar="N,N", help="pictures a call, each in turn (default: %(default)s)")
+    add("--batch", default="1", metavar="N,N", help="images a call, each in turn (default: %(default)s)")
     add("--stream", action="store_true", help="also measure streaming, where decoding and inference overlap")
-    add("--source", nargs="+", metavar="PATH", help="pictures or a folder of them (default: made-up ones, 640 x 480)")
+    add("--source", nargs="+", metavar="PATH", help="images or a folder of them (default: made-up ones, 640 x 480)")
     add("--seconds", type=float, default=10.0, metavar="S",
         help="how long each is measured, in rounds by turns, 5 at least (default: %(default)s)")  # fmt: skip
     add("--size", type=int, metavar="PIXELS", help="side of the network's square input (default: the model's own)")
@@ -95,7 +95,7 @@ def show(report: BenchReport) -> None:
 
     console = open_console()
     cpu = report.machine
-    line = f"{cpu.name}, {cpu.cores} usable cores; {report.pictures}; {report.rounds} rounds by turns"
+    line = f"{cpu.name}, {cpu.cores} usable cores; {report.images}; {report.rounds} rounds by turns"
     console.print(line, markup=False, soft_wrap=True)
     console.print(speed_table(report))
     console.print()
@@ -107,8 +107,8 @@ def show(report: BenchReport) -> None:
     for engine in dict.fromkeys(f"{row.name}: {row.opened.engine}" for row in report.rows):
         console.print(engine, markup=False, soft_wrap=True, style="dim")
     console.print(
-        "ms: a call, from JPEG bytes to detections; a row's ratio is to the first one, a picture; CPU ms: processor "
-        "time a picture; MiB: what the process grew by, engine included",
+        "ms: a call, from JPEG bytes to detections; a row's ratio is to the first one, an image; CPU ms: processor "
+        "time an image; MiB: what the process grew by, engine included",
         style="dim",
     )
     for note in report.notes:

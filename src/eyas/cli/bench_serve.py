@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--arrivals", choices=("poisson", "bursts"), default="poisson", help="(default: %(default)s)")
     add("--seconds", type=float, default=10.0, metavar="S", help="length of each load (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the times of arrival (default: %(default)s)")
-    add("--source", nargs="+", metavar="PATH", help="pictures or a folder of them (default: made-up ones, 640 x 480)")
+    add("--source", nargs="+", metavar="PATH", help="images or a folder of them (default: made-up ones, 640 x 480)")
     add("--header", action="append", default=[], metavar="'NAME: VALUE'", help="sent with each request, as a key")
     add("--insecure", action="store_true", help="take an https server's certificate as it is")
     own = parser.add_argument_group("of the server that is started for a bundle")
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(
         args.goal / 1e3, loads, args.seconds, args.arrivals, args.capacity, max(10.0, args.goal / 100), args.seed
     )
-    bodies, pictures = read_bodies(args.source)
+    bodies, images = read_bodies(args.source)
     console = open_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with (
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             Target(url, bodies, headers, verify=not args.insecure),
             plan,
             server=name,
-            pictures=pictures,
+            images=images,
             progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
         )
     show(report)
@@ -116,12 +116,12 @@ def parse_headers(given: list[str]) -> dict[str, str]:
 
 def read_bodies(source: list[str] | None) -> tuple[list[bytes], str]:
     """Return the files to send and what they are, for people."""
-    from eyas.benchmark.images import find_pictures, write_pictures
+    from eyas.benchmark.images import find_images, write_images
 
     with tempfile.TemporaryDirectory() as folder:
-        paths = find_pictures(source) if source else write_pictures(Path(folder))
+        paths = find_images(source) if source else write_images(Path(folder))
         bodies = [path.read_bytes() for path in paths]
-    kind = "pictures" if source else "made-up pictures, 640 x 480"
+    kind = "images" if source else "made-up images, 640 x 480"
     return bodies, f"{len(bodies)} {kind}, {sum(map(len, bodies)) / len(bodies) / 1e3:.0f} kB"
 
 
@@ -158,7 +158,7 @@ def show(report: LoadReport) -> None:
         f"{report.server}: capacity {report.capacity:.1f} requests/s{found}; goal {report.goal:g} ms; {report.arrivals}"
     )
     console.print(line, markup=False, soft_wrap=True)
-    console.print(f"{cpu.name}, {cpu.cores} usable cores; {report.pictures}", markup=False, soft_wrap=True)
+    console.print(f"{cpu.name}, {cpu.cores} usable cores; {report.images}", markup=False, soft_wrap=True)
     console.print(load_table(report))
     console.print(
         "in time: share of all requests that were answered within the goal; ms: from when a request was to be sent "

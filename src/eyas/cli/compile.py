@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eyas.cli.rows import add_rows
-from eyas.compile.options import describe_options, parse_options
 from eyas.errors import UserError
+from eyas.export.options import describe_options, parse_options
 from eyas.text import say
 
 if TYPE_CHECKING:
     from eyas.artifacts.bundle import Bundle
-    from eyas.compile.auto import Trial
-    from eyas.compile.target import Sides
+    from eyas.export.auto import Trial
+    from eyas.export.target import Sides
 
 HELP = "compile a run into a bundle that runs without torch, and check it against the run"
 EXAMPLES: tuple[str, ...] = (
@@ -36,18 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how far mAP (0 to 100) may fall below the run's (default: by precision; auto: 0.5)")  # fmt: skip
     add("--size", metavar="PIXELS",
         help="input: 640 (a square), 640x480 (width x height), or 320-960 for any between (the run's own)")  # fmt: skip
-    add("--batch", default="1", metavar="N", help="pictures at once: 1, or 1-16 for any number between (default: 1)")
+    add("--batch", default="1", metavar="N", help="images at once: 1, or 1-16 for any number between (default: 1)")
     add("--nms", choices=("host", "graph", "none"),
         help="where overlapping boxes are dropped (default: host, or none where the network "
         "gives one box an object)")  # fmt: skip
-    add("--candidates", type=int, metavar="N", help="boxes a picture that leave the graph (default: 300)")
+    add("--candidates", type=int, metavar="N", help="boxes an image that leave the graph (default: 300)")
     add("--data", metavar="ROOT", help="the data set to check and calibrate on (default: the run's own)")
     add_rows(parser)
     add("--split", metavar="NAME", help="the split to check on (default: the run's own)")
     add("--measure", type=int, default=500, metavar="N",
-        help="measure mAP on at most so many pictures; 0: not at all (default: %(default)s)")  # fmt: skip
+        help="measure mAP on at most so many images; 0: not at all (default: %(default)s)")  # fmt: skip
     add("--calibrate", type=int, default=128, metavar="N",
-        help="int8: take the ranges from so many pictures, if the run has none (default: %(default)s)")  # fmt: skip
+        help="int8: take the ranges from so many images, if the run has none (default: %(default)s)")  # fmt: skip
     add("--weight-bits", type=int, choices=(7, 8),
         help="int8: of a weight; 7 where 8 would overflow (default: what fits this machine)")  # fmt: skip
     add("--threads", type=int, metavar="N", help="threads of the engine while it is timed (default: its own choice)")
@@ -60,11 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compile, tell each step and what the bundle promises; return 0."""
     batch = parse_range(args.batch, "batch")
-    from eyas.compile.auto import candidates, compile_auto
-    from eyas.compile.bundle import compile_run
-    from eyas.compile.graph import CANDIDATES
-    from eyas.compile.settings import Settings
-    from eyas.compile.target import target_info
+    from eyas.export.auto import candidates, compile_auto
+    from eyas.export.bundle import compile_run
+    from eyas.export.graph import CANDIDATES
+    from eyas.export.settings import Settings
+    from eyas.export.target import target_info
     from eyas.terminal import open_console
 
     pairs = candidates(args.target, args.precision) if "auto" in (args.target, args.precision) else []
@@ -124,7 +124,7 @@ def parse_size(text: str | None) -> int | Sides | tuple[int, int] | None:
     Raises:
         UserError: it is none of these.
     """
-    from eyas.compile.target import Sides
+    from eyas.export.target import Sides
 
     sides = re.fullmatch(r"(\d+)x(\d+)", text or "")
     if sides is not None:
@@ -170,13 +170,13 @@ def show(bundle: Bundle) -> None:
     if manifest.parity:
         say(
             f"parity:    boxes {manifest.parity.boxes_px:.3g} px, scores {manifest.parity.scores:.3g} "
-            f"(of {100 * manifest.parity.quantile:g} % of the candidates, {manifest.parity.pictures} pictures)"
+            f"(of {100 * manifest.parity.quantile:g} % of the candidates, {manifest.parity.images} images)"
         )
     if manifest.accuracy:
         found = manifest.accuracy
         say(
             f"mAP:       {found.map:.4f}, the trained network {found.map_fp32:.4f} "
-            f"({found.pictures} pictures of {found.data}, split '{found.split}')"
+            f"({found.images} images of {found.data}, split '{found.split}')"
         )
         if note := size_note(trained_size(bundle.folder), manifest.input):
             say(f"           {note}")

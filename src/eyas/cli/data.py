@@ -105,10 +105,10 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     _add_root(parser)
     parser.add_argument("--split", default="val", help="the split to show (default: val)")
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path("sheet.png"), help="the PNG to write")
-    parser.add_argument("--count", metavar="N", type=int, default=16, help="number of pictures (default: 16)")
-    parser.add_argument("--columns", metavar="N", type=int, default=0, help="pictures a row (default: about square)")
+    parser.add_argument("--count", metavar="N", type=int, default=16, help="number of images (default: 16)")
+    parser.add_argument("--columns", metavar="N", type=int, default=0, help="images a row (default: about square)")
     parser.add_argument("--side", metavar="PIXELS", type=int, default=400, help="longest side of each (default: 400)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed shows other pictures (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed shows other images (default: 0)")
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -119,7 +119,7 @@ def _show(args: argparse.Namespace) -> int:
     index = load_dataset(args.root, args.split, format=args.format, rows=args.rows)
     sheet = dataset_sheet(index, count=args.count, seed=args.seed, columns=args.columns, side=args.side)
     write_png(sheet, args.out)
-    say(f"{min(args.count, len(index))} of {len(index)} pictures of '{index.split}': {args.out}")
+    say(f"{min(args.count, len(index))} of {len(index)} images of '{index.split}': {args.out}")
     return 0
 
 
@@ -127,19 +127,19 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     _add_root(parser)
     _add_out(parser)
     parser.add_argument("--to", choices=_FORMATS, required=True, help="the new format")
-    parser.add_argument("--link", action="store_true", help="hard-link the pictures instead of copying them")
+    parser.add_argument("--link", action="store_true", help="hard-link the images instead of copying them")
 
 
 def _convert(args: argparse.Namespace) -> int:
     from eyas.data.rewrite.convert import convert
 
-    done = convert(args.root, args.out, args.to, link_pictures=args.link, format=args.format, rows=args.rows)
-    _print_splits(done.pictures, done.boxes)
+    done = convert(args.root, args.out, args.to, link_images=args.link, format=args.format, rows=args.rows)
+    _print_splits(done.images, done.boxes)
     lost = done.losses
     for count, text in (
         (lost.crowds, "crowd boxes left out: the format can't tell them from objects"),
-        (lost.empty, "boxes without area inside the picture left out"),
-        (lost.cut, "boxes cut at the picture's edge"),
+        (lost.empty, "boxes without area inside the image left out"),
+        (lost.cut, "boxes cut at the image's edge"),
     ):
         if count:
             say(f"  {count:,} {text}")
@@ -156,10 +156,10 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
         "--group",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="keep pictures that are nearly the same in one split; decodes every picture (default: yes)",
+        help="keep images that are nearly the same in one split; decodes every image (default: yes)",
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed splits otherwise (default: 0)")
-    parser.add_argument("--link", action="store_true", help="hard-link the pictures instead of copying them")
+    parser.add_argument("--link", action="store_true", help="hard-link the images instead of copying them")
 
 
 def _split(args: argparse.Namespace) -> int:
@@ -175,7 +175,7 @@ def _split(args: argparse.Namespace) -> int:
 def _add_pack(parser: argparse.ArgumentParser) -> None:
     _add_root(parser)
     _add_out(parser)
-    parser.add_argument("--size", type=int, default=640, help="longest side of the pictures in pixels (default: 640)")
+    parser.add_argument("--size", type=int, default=640, help="longest side of the images in pixels (default: 640)")
     parser.add_argument("--quality", metavar="1..100", type=int, default=90, help="of the JPEGs (default: 90)")
 
 
@@ -185,31 +185,31 @@ def _pack(args: argparse.Namespace) -> int:
     done = pack_dataset(args.root, args.out, size=args.size, quality=args.quality, format=args.format, rows=args.rows)
     before, after = done.bytes_before / 1e6, done.bytes_after / 1e6
     resumed = f", {done.resumed:,} of them earlier" if done.resumed else ""
-    say(f"{done.pictures:,} pictures{resumed}: {before:,.1f} MB before, {after:,.1f} MB after")
+    say(f"{done.images:,} images{resumed}: {before:,.1f} MB before, {after:,.1f} MB after")
     say(f"written as coco: {args.out}")
     return 0
 
 
 def _add_shapes(parser: argparse.ArgumentParser) -> None:
     _add_out(parser)
-    parser.add_argument("--train", metavar="N", type=int, default=400, help="training pictures (default: 400)")
-    parser.add_argument("--val", metavar="N", type=int, default=100, help="validation pictures (default: 100)")
-    parser.add_argument("--size", type=int, default=320, help="width of the pictures in pixels (default: 320)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed makes other pictures (default: 0)")
+    parser.add_argument("--train", metavar="N", type=int, default=400, help="training images (default: 400)")
+    parser.add_argument("--val", metavar="N", type=int, default=100, help="validation images (default: 100)")
+    parser.add_argument("--size", type=int, default=320, help="width of the images in pixels (default: 320)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes other images (default: 0)")
 
 
 def _shapes(args: argparse.Namespace) -> int:
     from eyas.data.shapes import make_shapes
 
     make_shapes(args.out, train=args.train, val=args.val, size=args.size, seed=args.seed)
-    say(f"{args.train} training and {args.val} validation pictures: {args.out}")
+    say(f"{args.train} training and {args.val} validation images: {args.out}")
     return 0
 
 
-def _print_splits(pictures: Mapping[str, int], boxes: Mapping[str, int]) -> None:
+def _print_splits(images: Mapping[str, int], boxes: Mapping[str, int]) -> None:
     """Print a line a split."""
-    for name, count in pictures.items():
-        say(f"  {name}: {count:,} pictures, {boxes[name]:,} boxes")
+    for name, count in images.items():
+        say(f"  {name}: {count:,} images, {boxes[name]:,} boxes")
 
 
 # Sub-command -> (its line of help, adds its arguments, does its work).
@@ -218,10 +218,10 @@ COMMANDS: Mapping[str, _Command] = MappingProxyType(
     {
         "check": ("find what ruins training: exit 1 on errors, 0 on warnings alone", _add_check, _check),
         "info": ("print splits, classes and box sizes, without decoding", _add_info, _info),
-        "show": ("draw a contact sheet of pictures with their boxes", _add_show, _show),
+        "show": ("draw a contact sheet of images with their boxes", _add_show, _show),
         "convert": ("write the data set in another format", _add_convert, _convert),
         "split": ("split anew: classes spread evenly, near-duplicates together", _add_split, _split),
-        "pack": ("re-encode the pictures at the training size, which loads faster", _add_pack, _pack),
+        "pack": ("re-encode the images at the training size, which loads faster", _add_pack, _pack),
         "shapes": ("make a synthetic data set of coloured shapes", _add_shapes, _shapes),
     }
 )

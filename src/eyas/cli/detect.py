@@ -1,4 +1,4 @@
-"""`eyas detect RUN SOURCE...`: find objects in pictures, videos or a camera's stream, and leave pictures and files."""
+"""`eyas detect RUN SOURCE...`: find objects in images, videos or a camera's stream, and leave images and files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from eyas.runtime.sources import Frame
     from eyas.types import Detections
 
-HELP = "find objects in pictures, videos or a camera's stream"
+HELP = "find objects in images, videos or a camera's stream"
 EXAMPLES: tuple[str, ...] = (
     "eyas detect runs/quickstart street.jpg",
-    "eyas detect runs/quickstart pictures/ street.jpg --out found --conf 0.4 --save-json results.json --save-txt",
-    "eyas detect runs/quickstart clip.mp4 --no-pictures --save-json results.json",
+    "eyas detect runs/quickstart images/ street.jpg --out found --conf 0.4 --save-json results.json --save-txt",
+    "eyas detect runs/quickstart clip.mp4 --no-images --save-json results.json",
     "eyas detect runs/quickstart 'data/shapes/val/*.jpg' --save-json results.json "
     "--like data/shapes/annotations/instances_val.json",
 )
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="RUN", help="the folder of a trained run or of a bundle")
     add("source", metavar="SOURCE", nargs="+",
-        help="pictures, folders (searched to their depths), globs, videos, camera numbers, "
-        "http:// addresses of pictures or streams, rtsp://")  # fmt: skip
+        help="images, folders (searched to their depths), globs, videos, camera numbers, "
+        "http:// addresses of images or streams, rtsp://")  # fmt: skip
     add("--out", default="detections", metavar="DIR", help="where everything is written (default: %(default)s)")
     add("--conf", type=float, metavar="X", help="least score, 0 to 1 (default: the run's)")
     add("--iou", type=float, metavar="X", help="overlap above which the weaker box of a class is dropped (the run's)")
@@ -44,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write COCO results; a bare name goes into --out (default name: results.json)")  # fmt: skip
     add("--like", metavar="FILE", help="take image and category ids for --save-json from this COCO annotation file")
     add("--save-txt", action="store_true", help="write YOLO txt files, with scores, into DIR/labels")
-    add("--no-pictures", action="store_true", help="write no annotated pictures and videos")
-    add("--batch", type=int, default=1, metavar="N", help="pictures that go through the network at once (default: 1)")
+    add("--no-images", action="store_true", help="write no annotated images and videos")
+    add("--batch", type=int, default=1, metavar="N", help="images that go through the network at once (default: 1)")
     add("--size", type=int, metavar="PIXELS", help="side of the network's input, a multiple of 32 (default: the run's)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
-    add("--max-pixels", type=int, metavar="N", help="skip pictures with more pixels than this (default: 179 million)")
+    add("--max-pixels", type=int, metavar="N", help="skip images with more pixels than this (default: 179 million)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,7 +86,7 @@ def _detect(args: argparse.Namespace) -> Report:
             iou=args.iou,
             suppression=args.nms,
             classes=None if args.classes is None else [name.strip() for name in args.classes.split(",")],
-            save_pictures=not args.no_pictures,
+            save_images=not args.no_images,
             save_json=args.save_json,
             like=args.like,
             save_txt=args.save_txt,
@@ -140,7 +140,7 @@ def print_report(report: Report) -> None:
     if not report.counts:
         console.print("Nothing was found; a lower --conf lets more through.", soft_wrap=True)
     if any(result.written for result in report.results):
-        console.print(f"pictures: {escape(str(report.folder))}", soft_wrap=True)
+        console.print(f"images: {escape(str(report.folder))}", soft_wrap=True)
     if report.json is not None:
         console.print(f"results:  {escape(str(report.json))}", soft_wrap=True)
     if report.labels is not None:

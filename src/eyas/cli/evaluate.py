@@ -14,7 +14,7 @@ from eyas.text import json_text, say
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eyas.evaluate.report import Evaluation
+    from eyas.evaluation.report import Evaluation
 
 HELP = "Measure a model on a data set: the COCO numbers, and a report that shows where it fails."
 EXAMPLES: tuple[str, ...] = (
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what counts as a detection in the confusion matrix, precision, recall and F1 (default: 0.25); "
         "AP and AR do not depend on it",
     )
-    parser.add_argument("--batch", metavar="N", type=int, default=8, help="pictures at once (default: 8)")
+    parser.add_argument("--batch", metavar="N", type=int, default=8, help="images at once (default: 8)")
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, help="the report's folder (default: RUN/evaluation/ROOT-SPLIT)"
     )
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the numbers and where the report lies; return 0."""
-    from eyas.evaluate.run import evaluate_run
+    from eyas.evaluation.run import evaluate_run
 
     evaluation = evaluate_run(
         args.run,
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def as_json(evaluation: Evaluation) -> dict[str, object]:
     """Return what `--json` prints: the numbers without the curves, which lie in the report's metrics.json."""
-    from eyas.evaluate.coco import finite
+    from eyas.evaluation.coco import finite
 
     fields = evaluation.result.to_dict()
     return {
@@ -94,9 +94,7 @@ def show(evaluation: Evaluation, confidence: float) -> None:
     console = open_console()
     console.print(_metrics_table(evaluation))
     console.print(_classes_table(evaluation, confidence))
-    console.print(
-        f"{result.num_images:,} pictures, {result.num_boxes:,} objects, {result.num_predictions:,} detections"
-    )
+    console.print(f"{result.num_images:,} images, {result.num_boxes:,} objects, {result.num_predictions:,} detections")
     if not math.isnan(evaluation.best_confidence):
         console.print(f"best mean F1 at confidence {evaluation.best_confidence:.2f}")
     for line in evaluation.warnings:
@@ -105,8 +103,8 @@ def show(evaluation: Evaluation, confidence: float) -> None:
 
 
 def _metrics_table(evaluation: Evaluation) -> Table:
-    from eyas.evaluate.coco import MEANINGS, METRICS
-    from eyas.evaluate.tables import cell
+    from eyas.evaluation.coco import MEANINGS, METRICS
+    from eyas.evaluation.tables import cell
     from eyas.terminal import open_table
 
     table = open_table("metric", ">value", "meaning", title="COCO metrics", lines=True)
@@ -118,7 +116,7 @@ def _metrics_table(evaluation: Evaluation) -> Table:
 def _classes_table(evaluation: Evaluation, confidence: float) -> Table:
     from rich.markup import escape
 
-    from eyas.evaluate.tables import CLASS_COLUMNS, cell
+    from eyas.evaluation.tables import CLASS_COLUMNS, cell
     from eyas.terminal import open_table
 
     title = f"Classes (precision, recall, F1 at confidence {confidence:.2f})"

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--classes", type=Path, metavar="FILE",
         help="class names, one a line, in the order of the training (default: the checkpoint's own)")  # fmt: skip
     add("--input", choices=("file", "published"), default="file",
-        help="feed pictures as the file says, or as the published networks are fed (default: %(default)s)")  # fmt: skip
+        help="feed images as the file says, or as the published networks are fed (default: %(default)s)")  # fmt: skip
     add("--licence", default="", metavar="TEXT", help="the weights' licence, for the card (default: what is known)")
 
 
@@ -51,5 +51,5 @@ def run(args: argparse.Namespace) -> int:
     say(f"model:   {name}, {len(config.classes)} classes: {', '.join(config.classes[:5])}", end="")
     say(", ..." if len(config.classes) > 5 else "")
     say(f"input:   {spec.width}x{spec.height}, margin {spec.margin}, padded {spec.pad_mode}, {limits}")
-    say(f"try it:  eyas detect {shlex.quote(str(folder))} PICTURE")
+    say(f"try it:  eyas detect {shlex.quote(str(folder))} IMAGE")
     return 0

@@ -1,4 +1,4 @@
-"""`eyas lineage FOLDER`: the chain from an artefact back to the pictures, each link checked against its hashes."""
+"""`eyas lineage FOLDER`: the chain from an artefact back to the images, each link checked against its hashes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from eyas.text import printable, say
 # words; the longer one is meant: who benches a model in a folder named "serve" writes ./serve.
 VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "quickstart": ("eyas.cli.quickstart", "the whole way on made-up pictures: train, evaluate, detect"),
+        "quickstart": ("eyas.cli.quickstart", "the whole way on made-up images: train, evaluate, detect"),
         "data": ("eyas.cli.data", "check, convert, split, pack and show a data set"),
         "train": ("eyas.cli.train", "train a detector on a data set"),
         "track": ("eyas.cli.track", "send a run to MLflow, TensorBoard or W&B, or what these have missed of it"),
@@ -43,8 +43,8 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
         "bench": ("eyas.cli.bench", "measure models side by side: latency, throughput, memory, where the time goes"),
         "bench serve": ("eyas.cli.bench_serve", "measure a server under load: capacity, answers in time, latencies"),
-        "detect": ("eyas.cli.detect", "find objects in pictures, videos or a camera's stream"),
-        "predict": ("eyas.cli.predict", "detect on a lot of pictures, into one file; goes on where it was stopped"),
+        "detect": ("eyas.cli.detect", "find objects in images, videos or a camera's stream"),
+        "predict": ("eyas.cli.predict", "detect on a lot of images, into one file; goes on where it was stopped"),
         "registry": ("eyas.cli.registry", "keep bundles under names and versions, and say which one is the champion"),
         "serve": ("eyas.cli.serve", "serve bundles over REST and gRPC, batched under a latency goal"),
         "doctor": ("eyas.cli.doctor", "show which runtimes and devices are here, and what to install for more"),

@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
 HELP = "detect on folders, archives, videos and parquet files, into one file; goes on where it was stopped"
 EXAMPLES: tuple[str, ...] = (
-    "eyas predict pictures/ --bundle bundles/quickstart --out results.parquet",
+    "eyas predict images/ --bundle bundles/quickstart --out results.parquet",
     "eyas predict clip.mp4 --bundle bundles/quickstart --out clip.jsonl --conf 0.4",
     "eyas predict data/shapes/val --bundle bundles/quickstart --out val.coco.json "
     "--like data/shapes/annotations/instances_val.json",
 )
-SHOWN = 20  # pictures that can't be read
+SHOWN = 20  # images that can't be read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
     add("source", metavar="SOURCE", nargs="+",
-        help="pictures, folders (searched to their depths), globs, videos, .tar archives, .parquet files")  # fmt: skip
+        help="images, folders (searched to their depths), globs, videos, .tar archives, .parquet files")  # fmt: skip
     add("--bundle", required=True, metavar="FOLDER", help="the bundle")
     add("--out", required=True, type=Path, metavar="FILE",
         help="results.parquet, results.jsonl or results.json (COCO); with --shard, a folder")  # fmt: skip
     add("--format", choices=("parquet", "jsonl", "coco"), help="in place of what the name of --out says")
-    add("--shard", type=int, metavar="N", help="write a folder of files with N pictures each")
+    add("--shard", type=int, metavar="N", help="write a folder of files with N images each")
     add("--conf", type=float, metavar="X", help="least score, 0 to 1 (default: the bundle's)")
     add("--iou", type=float, metavar="X", help="overlap above which the weaker box of a class is dropped")
     add("--nms", choices=("class_wise", "class_agnostic", "soft", "none"),
         help="a better box drops those of its class or of any class, lowers their scores, or neither")  # fmt: skip
     add("--classes", metavar="A,B", help="only these classes, comma-separated")
-    add("--batch", type=int, default=1, metavar="N", help="pictures that go through the network at once (default: 1)")
-    add("--column", metavar="NAME", help="of parquet files: the column with encoded pictures or their paths")
+    add("--batch", type=int, default=1, metavar="N", help="images that go through the network at once (default: 1)")
+    add("--column", metavar="NAME", help="of parquet files: the column with encoded images or their paths")
     add("--like", metavar="FILE", help="take image and category ids for COCO results from this annotation file")
     add("--root", action="append", default=[], metavar="FOLDER",
         help="links, and paths in parquet files, may lead there too, not only to below the source itself")  # fmt: skip
@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
     add("--on", choices=("here", "ray"), default="here", help="ray: on the nodes of a Ray cluster")
     add("--max-unreadable", type=int, default=1000, metavar="N",
-        help="pass over so many pictures that can't be read, then stop (default: %(default)s)")  # fmt: skip
-    add("--max-pixels", type=int, metavar="N", help="pass over pictures with more pixels (default: 179 million)")
+        help="pass over so many images that can't be read, then stop (default: %(default)s)")  # fmt: skip
+    add("--max-pixels", type=int, metavar="N", help="pass over images with more pixels (default: 179 million)")
     add("--restart", action="store_true", help="begin again, in place of going on where it was stopped")
     add("--overwrite", action="store_true", help="replace an output that is there")
 
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"… and {report.unreadable - SHOWN} more")
     again = f", {report.before} of them before" if report.before else ""
     lost = f", {report.unreadable} of them can't be read" if report.unreadable else ""
-    say(f"{report.pictures} pictures{again}{lost}: {report.out}")
-    return 0 if report.unreadable < report.pictures else 1
+    say(f"{report.images} images{again}{lost}: {report.out}")
+    return 0 if report.unreadable < report.images else 1
 
 
 def _predict(args: argparse.Namespace) -> Report:
@@ -81,7 +81,7 @@ def _predict(args: argparse.Namespace) -> Report:
 
         def show(step: Step) -> None:
             seconds = bar.tasks[task].elapsed or 0.0
-            rate = f"{(step.done - step.before) / seconds:.1f} pictures/s" if seconds > 0.5 else ""
+            rate = f"{(step.done - step.before) / seconds:.1f} images/s" if seconds > 0.5 else ""
             bar.update(task, completed=step.done, total=step.total, rate=rate)
 
         return predict(

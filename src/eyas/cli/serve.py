@@ -81,11 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="host name to answer for")
     who.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN",
         help="let pages of another site ask and read answers: https://example.org, or * for all")  # fmt: skip
-    who.add_argument("--allow-urls", action="store_true", help="fetch pictures from https URLs of public addresses")
+    who.add_argument("--allow-urls", action="store_true", help="fetch images from https URLs of public addresses")
     who.add_argument("--access-log", metavar="FILE", help="a JSON line a request; - for standard error")
     who.add_argument("--events", metavar="DIR", help="keep the event log there: what was asked and found, and feedback")
-    who.add_argument("--keep-pictures", type=float, default=0.0, metavar="SHARE",
-        help="keep this share of the pictures with the events, 0 to 1 (default: 0)")  # fmt: skip
+    who.add_argument("--keep-images", type=float, default=0.0, metavar="SHARE",
+        help="keep this share of the images with the events, 0 to 1 (default: 0)")  # fmt: skip
     who.add_argument("--keep-days", type=float, default=7.0, metavar="DAYS", help="delete them after (default: 7)")
     who.add_argument("--telemetry", action="store_true", help="record spans with OpenTelemetry")
 
@@ -230,9 +230,9 @@ def _events(args: argparse.Namespace) -> EventSettings | None:
     from eyas.serve.observe.events import EventSettings
 
     if args.events is None:
-        if args.keep_pictures:
-            raise UserError("--keep-pictures keeps them with the events.", fix="add --events DIR")
+        if args.keep_images:
+            raise UserError("--keep-images keeps them with the events.", fix="add --events DIR")
         return None
-    if not 0.0 <= args.keep_pictures <= 1.0 or args.keep_days <= 0.0:
-        raise UserError("--keep-pictures is a share from 0 to 1, --keep-days a number above 0.")
-    return EventSettings(Path(args.events), pictures=args.keep_pictures, keep_seconds=args.keep_days * 86_400.0)
+    if not 0.0 <= args.keep_images <= 1.0 or args.keep_days <= 0.0:
+        raise UserError("--keep-images is a share from 0 to 1, --keep-days a number above 0.")
+    return EventSettings(Path(args.events), images=args.keep_images, keep_seconds=args.keep_days * 86_400.0)

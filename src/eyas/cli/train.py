@@ -1,4 +1,4 @@
-"""`eyas train`: a labelled folder of pictures becomes a run."""
+"""`eyas train`: a labelled folder of images becomes a run."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", metavar="RUN",
         help="also learn from what a trained run, .safetensors or YOLO-NAS checkpoint says")  # fmt: skip
     parser.add_argument("--size", type=int, metavar="PIXELS", help="input side, a multiple of 32")
-    parser.add_argument("--epochs", type=int, help="passes over the pictures")
+    parser.add_argument("--epochs", type=int, help="passes over the images")
     parser.add_argument("--minutes", type=float,
         help="instead of --epochs: how long the command may take; everything is planned for that time")  # fmt: skip
     parser.add_argument("--hours", type=float, help="the same in hours")
-    parser.add_argument("--batch", type=int, metavar="PICTURES", help="pictures a step")
+    parser.add_argument("--batch", type=int, metavar="IMAGES", help="images a step")
     parser.add_argument("--logger", metavar="NAME", action="append", default=[],
         help="also send the run to mlflow, tensorboard or wandb, or several: mlflow,wandb")  # fmt: skip
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON of recipe fields, as in recipe.json")

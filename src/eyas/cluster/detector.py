@@ -150,7 +150,7 @@ class Detector:
         return None
 
     async def detect(self, request: Request) -> Answer | Refusal:
-        """Return what was found on the pictures, or why they were refused; the request names its version."""
+        """Return what was found on the images, or why they were refused; the request names its version."""
         assert self._engine is not None
         try:
             await self._held(f"{request.model}/{request.version}")

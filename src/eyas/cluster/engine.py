@@ -100,7 +100,7 @@ class ClusterEngine:
         model = model_id(key)
         self._under_way[model] += 1
         try:
-            in_turn = request.stream if request.lane == "stream" and len(request.pictures) == 1 else ""
+            in_turn = request.stream if request.lane == "stream" and len(request.images) == 1 else ""
             return await self._in_time(request, model, in_turn)
         except ServeError as error:
             if error.kind in ("overloaded", "unavailable"):

@@ -64,9 +64,9 @@ def same_classes(
 
 
 def concatenate(splits: Sequence[DatasetIndex], split: str) -> DatasetIndex:
-    """Return one index of the pictures of all `splits` (same classes and root), called `split`.
+    """Return one index of the images of all `splits` (same classes and root), called `split`.
 
-    Image ids are kept while no two pictures share one, else all are numbered anew from 1.
+    Image ids are kept while no two images share one, else all are numbered anew from 1.
     """
     first = splits[0]
     assert all(index.classes == first.classes and index.root == first.root for index in splits)

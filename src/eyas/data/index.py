@@ -1,4 +1,4 @@
-"""The columnar index of one split of a dataset: a few dense arrays, no Python object for a picture or an annotation.
+"""The columnar index of one split of a dataset: a few dense arrays, no Python object for an image or an annotation.
 
 A million annotations take about 40 MB, loader workers share them, and a subset is a few array operations.
 """
@@ -25,18 +25,18 @@ MOST_DIGITS = 40  # an id that is a longer text is no number that anyone counts 
 
 @dataclass(frozen=True, eq=False)
 class DatasetIndex:
-    """One split: N pictures, M boxes, C classes. Boxes stand as the source has them, faults included.
+    """One split: N images, M boxes, C classes. Boxes stand as the source has them, faults included.
 
     Attributes:
         root: the dataset's folder.
         split: its name, "train", "val", ...
         classes: C class names, in label order.
-        files: the N pictures' paths.
+        files: the N images' paths.
         sizes: int32 [N, 2], (height, width) in pixels, (0, 0) where unknown.
         image_ids: int64 [N], COCO's ids, or 1..N where the format has none. Where COCO's are no 64-bit integers, their
             ranks from 1: integers by size, then texts.
-        offsets: int64 [N + 1], picture i's boxes are the rows offsets[i]:offsets[i + 1].
-        boxes: float32 [M, 4], xyxy pixels of the picture.
+        offsets: int64 [N + 1], image i's boxes are the rows offsets[i]:offsets[i + 1].
+        boxes: float32 [M, 4], xyxy pixels of the image.
         labels: int64 [M], 0..C-1.
         crowd: bool [M], True for a box that stands for a crowd.
         areas: float32 [M], the object's area where the format gives it (COCO), else the box's.
@@ -60,42 +60,42 @@ class DatasetIndex:
 
     def __post_init__(self) -> None:
         """Check that the columns fit together; a mismatch is a fault of the code that built them."""
-        pictures, rows = len(self.files), len(self.boxes)
-        assert self.sizes.shape == (pictures, 2) and self.image_ids.shape == (pictures,)
-        assert self.offsets.shape == (pictures + 1,) and int(self.offsets[-1]) == rows
+        images, rows = len(self.files), len(self.boxes)
+        assert self.sizes.shape == (images, 2) and self.image_ids.shape == (images,)
+        assert self.offsets.shape == (images + 1,) and int(self.offsets[-1]) == rows
         assert self.boxes.shape == (rows, 4) and self.labels.shape == self.crowd.shape == self.areas.shape == (rows,)
         assert len(self.category_ids) == len(self.classes)
-        assert self.id_texts is None or len(self.id_texts) == pictures
+        assert self.id_texts is None or len(self.id_texts) == images
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self.files)
 
     def path(self, index: int) -> Path:
-        """Return the path of picture `index`."""
+        """Return the path of image `index`."""
         return self.files.path(index)
 
     def rows(self, index: int) -> slice:
-        """Return the rows of picture `index` in the columns of boxes."""
+        """Return the rows of image `index` in the columns of boxes."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
     def truth(self, index: int) -> tuple[FloatArray, IntArray, BoolArray]:
-        """Return (boxes float32 [m, 4], labels int64 [m], crowd bool [m]) of picture `index`; views, no copies."""
+        """Return (boxes float32 [m, 4], labels int64 [m], crowd bool [m]) of image `index`; views, no copies."""
         rows = self.rows(index)
         return self.boxes[rows], self.labels[rows], self.crowd[rows]
 
-    def picture_of_row(self) -> IntArray:
-        """Return int64 [M]: the index of the picture that each box belongs to."""
+    def image_of_row(self) -> IntArray:
+        """Return int64 [M]: the index of the image that each box belongs to."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
 
     def source_ids(self) -> list[Id]:
-        """Return the N pictures' ids as the source has them."""
+        """Return the N images' ids as the source has them."""
         if self.id_texts is None:
             return list(self.image_ids.tolist())
         return [json.loads(self.id_texts.name(i)) for i in range(len(self))]
 
     def subset(self, indices: Sequence[int] | IntArray) -> DatasetIndex:
-        """Return the index of the pictures that `indices` picks, in that order; classes stay as they are."""
+        """Return the index of the images that `indices` picks, in that order; classes stay as they are."""
         picked = np.asarray(indices, dtype=np.int64)
         lengths = np.diff(self.offsets)[picked]
         offsets = offsets_of(lengths)
@@ -114,8 +114,8 @@ class DatasetIndex:
         )
 
     def keep_rows(self, mask: BoolArray) -> DatasetIndex:
-        """Return the index with only the boxes where `mask` (bool [M]) is True; every picture stays."""
-        lengths = np.bincount(self.picture_of_row()[mask], minlength=len(self)).astype(np.int64)
+        """Return the index with only the boxes where `mask` (bool [M]) is True; every image stays."""
+        lengths = np.bincount(self.image_of_row()[mask], minlength=len(self)).astype(np.int64)
         return dataclasses.replace(
             self,
             offsets=offsets_of(lengths),
@@ -165,7 +165,7 @@ def build_index(
     classes: Sequence[str],
     names: Sequence[str],
     sizes: npt.ArrayLike,
-    pictures: npt.ArrayLike,
+    images: npt.ArrayLike,
     boxes: npt.ArrayLike,
     labels: npt.ArrayLike,
     crowd: npt.ArrayLike | None = None,
@@ -179,9 +179,9 @@ def build_index(
         root: the dataset's folder.
         split: the split's name.
         classes: class names in label order.
-        names: the N pictures, relative to `root` or absolute.
+        names: the N images, relative to `root` or absolute.
         sizes: [N, 2] (height, width), zeros where unknown.
-        pictures: [M], the picture that each box belongs to; rows of one picture keep their order.
+        images: [M], the image that each box belongs to; rows of one image keep their order.
         boxes: [M, 4] xyxy pixels.
         labels: [M].
         crowd: [M], False if None.
@@ -189,8 +189,8 @@ def build_index(
         image_ids: [N], all different; 1..N if None.
         category_ids: [C], 1..C if None.
     """
-    picture_column = np.asarray(pictures, dtype=np.int64)
-    order = np.argsort(picture_column, kind="stable")
+    image_column = np.asarray(images, dtype=np.int64)
+    order = np.argsort(image_column, kind="stable")
     box_column = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[order]
     own_areas = np.prod(np.maximum(box_column[:, 2:] - box_column[:, :2], 0), axis=1)
     given = np.full(len(order), np.nan) if areas is None else np.asarray(areas, dtype=np.float64)[order]
@@ -204,7 +204,7 @@ def build_index(
         sizes=np.asarray(sizes, dtype=np.int32).reshape(-1, 2),
         image_ids=ids,
         id_texts=id_texts,
-        offsets=offsets_of(np.bincount(picture_column, minlength=len(names))),
+        offsets=offsets_of(np.bincount(image_column, minlength=len(names))),
         boxes=box_column.astype(np.float32),
         labels=np.asarray(labels, dtype=np.int64)[order],
         crowd=flags,

@@ -14,7 +14,7 @@ from eyas.types import IntArray
 
 @dataclass(frozen=True, eq=False)
 class FileTable:
-    """The paths of the pictures as one block of bytes, so that a million of them are two arrays.
+    """The paths of the images as one block of bytes, so that a million of them are two arrays.
 
     Attributes:
         root: the folder that relative names start from.

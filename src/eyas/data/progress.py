@@ -29,7 +29,7 @@ def spread(
 ) -> Iterator[Result]:
     """Yield function(item) of each item in order, worked out by several threads, behind a progress bar.
 
-    Decoding, resizing and encoding pictures release Python's lock, so threads use all cores; measured on two, they
+    Decoding, resizing and encoding images release Python's lock, so threads use all cores; measured on two, they
     were a quarter faster than processes and need no pickling.
 
     Args:

@@ -1,6 +1,6 @@
-"""What a run notes of its data set: a hash for the card, and a row a picture, to tell later what was changed.
+"""What a run notes of its data set: a hash for the card, and a row an image, to tell later what was changed.
 
-The pictures' bytes are not read: hashing a large data set at each run would take longer than a short run.
+The images' bytes are not read: hashing a large data set at each run would take longer than a short run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def hash_index(index: DatasetIndex) -> str:
 
 
 def rows_of(splits: Mapping[str, DatasetIndex]) -> Iterator[Row]:
-    """Yield a row for each picture of the splits, in their order."""
+    """Yield a row for each image of the splits, in their order."""
     for split, index in splits.items():
         for number in range(len(index)):
             digest = hashlib.blake2b(digest_size=8)

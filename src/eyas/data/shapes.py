@@ -1,7 +1,7 @@
 """A synthetic detection dataset, made in seconds: coloured shapes on noisy backgrounds, for tests and the quickstart.
 
 Five classes of varied size, colour and rotation, some overlapping, among distractors (bars, arcs, hexagons) that must
-not be detected. The same arguments give the same pictures, whatever else is made beside them.
+not be detected. The same arguments give the same images, whatever else is made beside them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Scene:
-    """A picture and its truth: uint8 [H, W, 3], float32 [M, 4] xyxy pixels, class indices."""
+    """An image and its truth: uint8 [H, W, 3], float32 [M, 4] xyxy pixels, class indices."""
 
     image: UInt8Array
     boxes: FloatArray
@@ -44,9 +44,9 @@ def make_shapes(root: Path | str, *, train: int = 400, val: int = 100, size: int
 
     Args:
         root: a new or empty folder, or one that holds this very dataset already (then nothing is done).
-        train, val: number of pictures of each split.
-        size: width of the pictures in pixels; heights vary from 3/4 of it to all of it.
-        seed: pictures of another seed have nothing in common with these.
+        train, val: number of images of each split.
+        size: width of the images in pixels; heights vary from 3/4 of it to all of it.
+        seed: images of another seed have nothing in common with these.
 
     Returns:
         The root.
@@ -58,8 +58,8 @@ def make_shapes(root: Path | str, *, train: int = 400, val: int = 100, size: int
     settings = {"train": train, "val": val, "size": size, "seed": seed, "revision": 3}
     if min(train, val) < 1 or not 64 <= size <= 4096:
         raise UserError(
-            f"Can't make {train} training and {val} validation pictures of {size} pixels.",
-            expected="at least one picture a split, a size from 64 to 4096",
+            f"Can't make {train} training and {val} validation images of {size} pixels.",
+            expected="at least one image a split, a size from 64 to 4096",
         )
     if (folder / _SETTINGS).is_file() and read_json(folder / _SETTINGS) == settings:
         return folder
@@ -71,7 +71,7 @@ def make_shapes(root: Path | str, *, train: int = 400, val: int = 100, size: int
 
 
 def make_scene(size: int, seed: int, number: int) -> tuple[UInt8Array, FloatArray, list[int]]:
-    """Return picture `number` of the stream `seed`: (uint8 [H, W, 3], boxes float32 [M, 4], labels)."""
+    """Return image `number` of the stream `seed`: (uint8 [H, W, 3], boxes float32 [M, 4], labels)."""
     rng = np.random.default_rng([seed, number])
     height = round(size * float(rng.choice([0.75, 0.875, 1.0])))
     image = _background(rng, height, size)
@@ -84,17 +84,17 @@ def make_scene(size: int, seed: int, number: int) -> tuple[UInt8Array, FloatArra
 
 
 def _make_split(root: Path, split: str, count: int, size: int, seed: int) -> DatasetIndex:
-    """Write the pictures of one split and return its index."""
+    """Write the images of one split and return its index."""
     (root / split).mkdir(parents=True, exist_ok=True)
-    names, sizes, pictures = [], [], []
+    names, sizes, images = [], [], []
     boxes, labels = [np.zeros((0, 4), np.float32)], list[int]()
     for number in range(count):
-        # The splits are two streams: a val picture never depends on how many training pictures there are.
+        # The splits are two streams: a val image never depends on how many training images there are.
         image, its_boxes, its_labels = make_scene(size, 2 * seed + (split == "val"), number)
         names.append(f"{split}/{number + 1:06d}.jpg")
         (root / names[-1]).write_bytes(simplejpeg.encode_jpeg(image, quality=_QUALITY, colorsubsampling="420"))
         sizes.append(image.shape[:2])
-        pictures += [number] * len(its_labels)
+        images += [number] * len(its_labels)
         boxes.append(its_boxes)
         labels += its_labels
     return build_index(
@@ -103,7 +103,7 @@ def _make_split(root: Path, split: str, count: int, size: int, seed: int) -> Dat
         classes=CLASSES,
         names=names,
         sizes=sizes,
-        pictures=pictures,
+        images=images,
         boxes=np.concatenate(boxes),
         labels=labels,
     )
@@ -122,7 +122,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> UInt8Array
 
 
 def _place_shapes(rng: np.random.Generator, image: UInt8Array) -> _Scene:
-    """Draw up to eight shapes into the picture; none hides more than a third of another."""
+    """Draw up to eight shapes into the image; none hides more than a third of another."""
     height, width = image.shape[:2]
     boxes: list[list[float]] = []
     labels: list[int] = []
@@ -181,7 +181,7 @@ def _draw_shape(rng: np.random.Generator, image: UInt8Array, points: Points) -> 
 
 
 def _fill(image: UInt8Array, points: Points, colour: Points) -> None:
-    """Fill the outline, which lies inside the picture, with smooth edges and not a pixel wider than it is.
+    """Fill the outline, which lies inside the image, with smooth edges and not a pixel wider than it is.
 
     OpenCV's own smooth polygons grow by most of a pixel, which would make every box too small.
     """

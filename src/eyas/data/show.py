@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures with their boxes on one."""
+"""Contact sheets: many images with their boxes on one."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def contact_sheet(
     columns: int = 0,
     side: int = 400,
 ) -> UInt8Array:
-    """Return one picture, uint8 [H, W, 3], with all the pictures and their boxes.
+    """Return one image, uint8 [H, W, 3], with all the images and their boxes.
 
     Args:
-        images: N pictures, uint8 [h, w, 3], of any sizes.
-        boxes: N arrays, float32 [M, 4], xyxy pixels of their picture.
+        images: N images, uint8 [h, w, 3], of any sizes.
+        boxes: N arrays, float32 [M, 4], xyxy pixels of their image.
         labels: N arrays, int64 [M].
         classes: class names.
         scores: N arrays, float32 [M], if the boxes are predictions.
-        captions: N lines of text under the pictures.
-        columns: pictures a row; 0 makes the sheet about square.
-        side: longest side of each picture on the sheet, in pixels.
+        captions: N lines of text under the images.
+        columns: images a row; 0 makes the sheet about square.
+        side: longest side of each image on the sheet, in pixels.
     """
     tiles = []
     for i, image in enumerate(images):
@@ -58,20 +58,20 @@ def contact_sheet(
 def dataset_sheet(
     index: DatasetIndex, *, count: int = 16, seed: int = 0, columns: int = 0, side: int = 400
 ) -> UInt8Array:
-    """Return a contact sheet, uint8 [H, W, 3], of pictures of a split drawn at random.
+    """Return a contact sheet, uint8 [H, W, 3], of images of a split drawn at random.
 
     Args:
         index: the split.
-        count: number of pictures, all if there are fewer.
+        count: number of images, all if there are fewer.
         seed: another seed draws others.
-        columns: pictures a row; 0 makes the sheet about square.
-        side: longest side of each picture on the sheet, in pixels.
+        columns: images a row; 0 makes the sheet about square.
+        side: longest side of each image on the sheet, in pixels.
 
     Raises:
         UserError: the split is empty or `count` below 1.
     """
     if count < 1 or not len(index):
-        raise UserError(f"{count} of {len(index)} pictures can't be shown.", expected="at least one")
+        raise UserError(f"{count} of {len(index)} images can't be shown.", expected="at least one")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(index))[:count])
     images, boxes, labels, captions = [], [], [], []
     for i in (int(number) for number in chosen):
@@ -88,7 +88,7 @@ def dataset_sheet(
 
 
 def _notice(text: str, side: int) -> UInt8Array:
-    """Return a grey tile that says why there is no picture."""
+    """Return a grey tile that says why there is no image."""
     tile = np.full((side * 3 // 4, side, 3), 60, np.uint8)
     size = max(9, side // 26)
     words, line, lines = text.split(), "", []

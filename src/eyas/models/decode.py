@@ -10,12 +10,12 @@ from eyas.types import InputSpec
 
 
 class Deployed(nn.Module):
-    """The graph that is exported, and that validation and every session share: pictures in, candidates out.
+    """The graph that is exported, and that validation and every session share: images in, candidates out.
 
     Args:
         net: float images [B, 3, H, W] -> what `decode` takes.
         input_spec: its `scale` is applied here.
-        candidates: how many boxes to keep a picture.
+        candidates: how many boxes to keep an image.
         decode: of the net's output; as its head says if None.
     """
 

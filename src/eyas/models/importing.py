@@ -40,7 +40,7 @@ def import_checkpoint(
         out: the run's folder, new or empty; runs/NAME if None.
         classes: class names, in label order; None takes the file's own.
         licence: what the card says of the weights' licence; "" for what is known of them.
-        input: how pictures are fed: as the "file" says, or as the "published" networks are fed, whatever it says.
+        input: how images are fed: as the "file" says, or as the "published" networks are fed, whatever it says.
         tell: called with a line for each thing that is to be known, such as names that were assumed.
 
     Raises:

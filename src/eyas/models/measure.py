@@ -17,7 +17,7 @@ def num_parameters(net: nn.Module) -> int:
 
 
 def flops(net: nn.Module, height: int, width: int) -> int:
-    """Return the floating point operations of one picture: twice the multiply-adds of convolutions and linear layers.
+    """Return the floating point operations of one image: twice the multiply-adds of convolutions and linear layers.
 
     Measured on the net as it is given: fuse it first to know what inference costs.
 

@@ -1,4 +1,4 @@
-"""What a SuperGradients checkpoint says of its pictures, as Eyas's input contract, thresholds and class names.
+"""What a SuperGradients checkpoint says of its images, as Eyas's input contract, thresholds and class names.
 
 SuperGradients keeps a list of steps by name, which its `predict` runs one after the other. Eyas has one form of input:
 fitted into a frame, padded, RGB, divided by 255. A list that means the same becomes that; the order of colours and
@@ -62,7 +62,7 @@ def contract_of(processing: Any, where: str) -> Contract:
         where: what an error names as the place.
 
     Raises:
-        UserError: a step means something that Eyas does not do to pictures; it is named.
+        UserError: a step means something that Eyas does not do to images; it is named.
     """
     walk = _Walk(where)
     for name, settings in _steps(processing, where):
@@ -109,7 +109,7 @@ def _steps(processing: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]:
         name, settings = next(iter(processing.items()))
         settings = {} if settings is None else settings
     else:
-        raise UserError(f"A step of the checkpoint's pictures is {processing!r}.", where=where, fix=IGNORE)
+        raise UserError(f"A step of the checkpoint's images is {processing!r}.", where=where, fix=IGNORE)
     if name != "ComposeProcessing":
         return [(str(name), settings if isinstance(settings, Mapping) else {})]
     inner = settings.get("processings", ()) if isinstance(settings, Mapping) else settings
@@ -121,7 +121,7 @@ class _Walk:
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self.fit: tuple[int, int] | None = None  # height, width that a picture is fitted into
+        self.fit: tuple[int, int] | None = None  # height, width that an image is fitted into
         self.frame: tuple[int, int] | None = None
         self.pad_mode: PadMode = "center"
         self.pad_value = 114.0
@@ -135,11 +135,11 @@ class _Walk:
         if name == "DetectionLongestMaxSizeRescale":
             size = self._pair(name, settings)
             if self.frame is not None or (self.fit is not None and self.fit != size):
-                self._refuse(name, "pictures are resized twice")
+                self._refuse(name, "images are resized twice")
             self.fit = size
         elif name in PADDINGS:
             if self.frame is not None or self.factors != (1.0, 1.0, 1.0):
-                self._refuse(name, "pictures are padded twice, or after they are normalized")
+                self._refuse(name, "images are padded twice, or after they are normalized")
             self.frame, self.pad_mode = self._pair(name, settings), PADDINGS[name]
             self.pad_value = self._numbers(settings.get("pad_value", 114), name)[0] * self.divisor
         elif name == "ReverseImageChannels" and not self.permuted:
@@ -154,7 +154,7 @@ class _Walk:
                 self._refuse(name, "it makes another order than channels, rows, columns")
             self.permuted = True
         else:
-            self._refuse(name, "Eyas does not do that to pictures")
+            self._refuse(name, "Eyas does not do that to images")
 
     def contract(self) -> Contract:
         """Return what the steps mean together."""
@@ -164,7 +164,7 @@ class _Walk:
         fit = self.fit or frame
         margins = {frame[0] - fit[0], frame[1] - fit[1]}
         if self.fit is None or len(margins) > 1:
-            self._refuse("image_processor", f"pictures are fitted into {fit} of {frame}")
+            self._refuse("image_processor", f"images are fitted into {fit} of {frame}")
         if self.pad_value != round(self.pad_value) or not 0 <= self.pad_value <= 255:
             self._refuse("image_processor", f"the padding is {self.pad_value:g} of 255")
         spec = InputSpec(frame[0], frame[1], margins.pop(), self.pad_mode, round(self.pad_value))
@@ -202,7 +202,7 @@ class _Walk:
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         raise UserError(
-            f"The checkpoint's pictures can't be fed as it says: {name}: {why}.",
+            f"The checkpoint's images can't be fed as it says: {name}: {why}.",
             where=self.where,
             expected="fitted into the frame, padded, perhaps blue first, divided by a number",
             fix=IGNORE,

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-DEEPEST = 40  # containers within containers, of what a checkpoint says of its pictures
+DEEPEST = 40  # containers within containers, of what a checkpoint says of its images
 DTYPE = re.compile(r"[biuf][1248]|[SU]\d{1,6}|\?")
 
 
@@ -160,7 +160,7 @@ def plain(value: Any, limit: int = 100_000) -> Any:
         nonlocal left
         left -= 1
         if left < 0 or depth > DEEPEST:
-            refuse("its description of the pictures has no end")
+            refuse("its description of the images has no end")
         if isinstance(value, dict):
             return {key: simple(inner, depth + 1) for key, inner in value.items()}
         if isinstance(value, list | tuple):

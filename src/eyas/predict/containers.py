@@ -1,4 +1,4 @@
-"""Files that hold many pictures, as strangers may have made them: opened only where they are files, within bounds."""
+"""Files that hold many images, as strangers may have made them: opened only where they are files, within bounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import cv2
 
 from eyas.errors import UserError
 from eyas.files import open_regular
-from eyas.picture_files import PICTURE_SUFFIXES
+from eyas.image_files import IMAGE_SUFFIXES
 from eyas.text import to_utf8
 
 _MOST_AT_ONCE = 2**20  # bytes of a member's long name and other headers
@@ -39,13 +39,13 @@ class _Headers:
 
 
 def tar_members(path: Path, size: int, below: Sequence[Path]) -> Iterator[tuple[tuple[str, ...], tuple[Span, ...]]]:
-    """Yield the pictures of an archive, so many at a time: names, and (offset, size) of their bytes.
+    """Yield the images of an archive, so many at a time: names, and (offset, size) of their bytes.
 
-    Only the members' headers are read. Links, devices and the like are no pictures, whatever they are called.
+    Only the members' headers are read. Links, devices and the like are no images, whatever they are called.
 
     Args:
         path: the archive.
-        size: most pictures at a time.
+        size: most images at a time.
         below: where it must lie, see `eyas.files.open_regular`.
 
     Raises:
@@ -62,7 +62,7 @@ def tar_members(path: Path, size: int, below: Sequence[Path]) -> Iterator[tuple[
                     if member.offset <= place or not 0 <= member.size <= total:
                         raise tarfile.ReadError("a member has an impossible size")
                     place = member.offset
-                    if member.isreg() and Path(member.name).suffix.lower() in PICTURE_SUFFIXES:
+                    if member.isreg() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
                         names.append(member.name)
                         spans.append((member.offset_data, member.size))
                     if len(names) == size:

@@ -1,7 +1,7 @@
 """A job's folder, beside its output: what was asked for, the parts, and the results of those that are done.
 
-A part is done when its file stands in `parts/`; the name tells how many pictures it holds, how many could not be read,
-which pictures these are (a hash of its line in the plan) and what the file's bytes are. Files get their names when they
+A part is done when its file stands in `parts/`; the name tells how many images it holds, how many could not be read,
+which images these are (a hash of its line in the plan) and what the file's bytes are. Files get their names when they
 are whole, and a file that is not what its name says, or is of another plan, is made again: so a job that was ended at
 any moment, or whose folder was damaged, goes on with what is left and gives what it would have given.
 """
@@ -32,10 +32,10 @@ _AGAIN = "use the settings it was begun with, or begin again: --restart"
 
 @dataclass(frozen=True)
 class Saved:
-    """A part that is done: its number, how many pictures, how many of them can't be read, and its file's name."""
+    """A part that is done: its number, how many images, how many of them can't be read, and its file's name."""
 
     index: int
-    pictures: int
+    images: int
     unreadable: int
     file: str = field(default="", compare=False)
 
@@ -137,7 +137,7 @@ class Job:
                 line = following  # the last one is not a part
 
     def expected(self) -> int:
-        """Return how many pictures there will be, as far as that can be known."""
+        """Return how many images there will be, as far as that can be known."""
         return sum(part.count for part in self.parts())
 
     def saved(self) -> dict[int, Saved]:
@@ -165,8 +165,8 @@ class Job:
         for path in sorted((self.folder / _PARTS).iterdir()):
             match = _NAME.fullmatch(path.name)
             if match:
-                index, pictures, unreadable = map(int, match.groups()[:3])
-                found.setdefault(index, []).append(Saved(index, pictures, unreadable, path.name))
+                index, images, unreadable = map(int, match.groups()[:3])
+                found.setdefault(index, []).append(Saved(index, images, unreadable, path.name))
         return found
 
     def _read(self, saved: Saved, part: Part | None) -> bytes | None:
@@ -176,8 +176,8 @@ class Job:
             return None
         lines = path.read_bytes()
         which = saved.file.split("-")[3] if part is None else _which(part)
-        whole = saved.file == _file(saved.index, which, Done(lines, saved.pictures, saved.unreadable))
-        return lines if whole and lines.count(b"\n") == saved.pictures else None
+        whole = saved.file == _file(saved.index, which, Done(lines, saved.images, saved.unreadable))
+        return lines if whole and lines.count(b"\n") == saved.images else None
 
     def save(self, part: Part, done: Done) -> Saved:
         """Save a part's results.
@@ -185,13 +185,13 @@ class Job:
         Raises:
             UserError: the disk is full.
         """
-        saved = Saved(part.index, done.pictures, done.unreadable, _file(part.index, _which(part), done))
+        saved = Saved(part.index, done.images, done.unreadable, _file(part.index, _which(part), done))
         with atomic_path(self.folder / _PARTS / saved.file) as path:
             path.write_bytes(done.lines)
         return saved
 
     def lines(self) -> Iterator[bytes]:
-        """Yield each picture's line of JSON, in order; all parts must be done.
+        """Yield each image's line of JSON, in order; all parts must be done.
 
         Raises:
             UserError: a part was damaged since it was saved.
@@ -215,11 +215,11 @@ class Job:
 
 
 def _which(part: Part) -> str:
-    """Return the hash of a part's line in the plan: which pictures it is made of."""
+    """Return the hash of a part's line in the plan: which images it is made of."""
     return hashlib.sha256(to_line(part).encode()).hexdigest()[:16]
 
 
 def _file(index: int, which: str, done: Done) -> str:
     """Return the name of a part's file."""
     what = hashlib.sha256(done.lines).hexdigest()[:32]
-    return f"{index:07d}-{done.pictures}-{done.unreadable}-{which}-{what}.jsonl"
+    return f"{index:07d}-{done.images}-{done.unreadable}-{which}-{what}.jsonl"

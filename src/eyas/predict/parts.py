@@ -14,12 +14,12 @@ import cv2
 
 from eyas.errors import UserError, shorten
 from eyas.files import real
-from eyas.picture_files import PICTURE_SUFFIXES
+from eyas.image_files import IMAGE_SUFFIXES
 from eyas.predict.containers import open_video, tar_members
-from eyas.runtime.sources import VIDEO_SUFFIXES, Picture, Video, expand
+from eyas.runtime.sources import VIDEO_SUFFIXES, ImageFile, Video, expand
 from eyas.text import to_utf8
 
-Kind = Literal["pictures", "tar", "video", "parquet"]
+Kind = Literal["images", "tar", "video", "parquet"]
 TAR, PARQUET = ".tar", ".parquet"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 COLUMNS = ("image", "images", "jpg", "jpeg", "png", "bytes", "path", "image_path", "file_name")  # the first one found
@@ -27,7 +27,7 @@ COLUMNS = ("image", "images", "jpg", "jpeg", "png", "bytes", "path", "image_path
 
 @dataclass(frozen=True)
 class Part:
-    """Some pictures that follow each other, of one folder, archive, video or parquet file.
+    """Some images that follow each other, of one folder, archive, video or parquet file.
 
     Attributes:
         index: which part of the whole.
@@ -36,9 +36,9 @@ class Part:
         root: the source that it was found in; what lies outside it, and outside the job's other roots, is not read.
         name: what names are given below: "" for a folder.
         start: the first frame or row.
-        count: how many pictures, as far as that can be known before.
+        count: how many images, as far as that can be known before.
         last: whether a video's frames go on to its end, however many come.
-        names: of the pictures of a folder or archive.
+        names: of the images of a folder or archive.
         spans: offset and size of each, for an archive.
         column: of a parquet file.
     """
@@ -80,14 +80,14 @@ def plan(
     """Yield the parts of everything in the sources, in order; little of a long list is held at once.
 
     Args:
-        sources: pictures, folders (searched to their depths), globs, videos, tar archives, parquet files.
-        size: most pictures of a part.
-        column: of parquet files, the column with pictures or paths; None looks for one.
+        sources: images, folders (searched to their depths), globs, videos, tar archives, parquet files.
+        size: most images of a part.
+        column: of parquet files, the column with images or paths; None looks for one.
         without: a file or folder that is no source: the output.
         roots: folders that archives, videos and parquet files may lie below besides the sources' own.
 
     Raises:
-        UserError: a source is missing, can't be read or holds no picture.
+        UserError: a source is missing, can't be read or holds no image.
     """
     index = 0
     for source in sources:
@@ -97,7 +97,7 @@ def plan(
             index += 1
             yield Part(**fields)
         if index == begin:
-            kinds = "pictures, videos, .tar archives or .parquet files"
+            kinds = "images, videos, .tar archives or .parquet files"
             raise UserError(f"There is nothing to predict on at {source}.", expected=kinds)
 
 
@@ -118,10 +118,10 @@ def _of_source(source: str, cut: _Cut) -> Iterator[Part]:
     elif path.is_file() and (_container(path.name) or path.name.lower().endswith(_COMPRESSED)):
         yield from _of_container(path, path.name, real(path).parent, cut)
     else:
-        for item in expand(source):  # a glob, one picture, and the words for what is missing
-            if isinstance(item, Picture):
+        for item in expand(source):  # a glob, one image, and the words for what is missing
+            if isinstance(item, ImageFile):
                 folder = str(real(item.path.parent))
-                yield Part(0, "pictures", folder, str(real(item.path).parent), count=1, names=(item.path.name,))
+                yield Part(0, "images", folder, str(real(item.path).parent), count=1, names=(item.path.name,))
             elif isinstance(item, Video):
                 yield from _of_container(item.path, item.name, real(item.path).parent, cut)
             else:
@@ -146,29 +146,29 @@ def _walk(folder: Path, below: str, without: Path | None) -> Iterator[str]:
             )
         elif is_folder:
             yield from _walk(path, f"{below}{name}/", without)
-        elif Path(name).suffix.lower() in PICTURE_SUFFIXES or _container(name):
+        elif Path(name).suffix.lower() in IMAGE_SUFFIXES or _container(name):
             yield f"{below}{name}"
 
 
 def _container(name: str) -> bool:
-    """Return whether the file's name says that it holds many pictures."""
+    """Return whether the file's name says that it holds many images."""
     return Path(name).suffix.lower() in VIDEO_SUFFIXES | {TAR, PARQUET}
 
 
 def _of_files(names: Iterator[str], folder: Path, cut: _Cut) -> Iterator[Part]:
-    """Yield parts of the files: pictures that follow each other together, whatever holds many pictures by itself."""
+    """Yield parts of the files: images that follow each other together, whatever holds many images by itself."""
     root = real(folder)
     waiting: list[str] = []
     for name in names:
         if not _container(name):
             waiting.append(name)
         if waiting and (_container(name) or len(waiting) == cut.size):
-            yield Part(0, "pictures", str(root), str(root), count=len(waiting), names=tuple(waiting))
+            yield Part(0, "images", str(root), str(root), count=len(waiting), names=tuple(waiting))
             waiting = []
         if _container(name):
             yield from _of_container(folder / name, name, root, cut)
     if waiting:
-        yield Part(0, "pictures", str(root), str(root), count=len(waiting), names=tuple(waiting))
+        yield Part(0, "images", str(root), str(root), count=len(waiting), names=tuple(waiting))
 
 
 def _of_container(path: Path, name: str, root: Path, cut: _Cut) -> Iterator[Part]:
@@ -219,13 +219,13 @@ def _of_parquet(path: Path, name: str, root: Path, cut: _Cut) -> Iterator[Part]:
         chosen = cut.column or next((one for one in COLUMNS if one in names), None)
         if chosen not in names:
             raise UserError(
-                f"The parquet file has no column '{chosen}'." if chosen else "No column looks like pictures.",
+                f"The parquet file has no column '{chosen}'." if chosen else "No column looks like images.",
                 where=str(path),
                 expected="one of " + shorten(names, 20),
-                fix="name the column with the encoded pictures or their paths: --column NAME",
+                fix="name the column with the encoded images or their paths: --column NAME",
             )
         total = table.metadata.num_rows
-    if not 0 <= total <= 8 * path.stat().st_size:  # no picture or path takes less than a bit
+    if not 0 <= total <= 8 * path.stat().st_size:  # no image or path takes less than a bit
         raise UserError(f"The parquet file says that it has {total} rows, which it can't hold.", where=str(path))
     for start in range(0, total, cut.size):
         yield Part(0, "parquet", str(path), str(root), name, start, min(cut.size, total - start), column=str(chosen))

@@ -1,4 +1,4 @@
-"""Worker processes for the parts: one dies, its part is done again; a picture that ends two of them is left out."""
+"""Worker processes for the parts: one dies, its part is done again; an image that ends two of them is left out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eyas.predict.parts import Part
 from eyas.predict.work import Settings
 from eyas.predict.worker import OUT_OF_MEMORY
 
-_DEATHS = 20  # of workers on one part, then something else is wrong than a few pictures
+_DEATHS = 20  # of workers on one part, then something else is wrong than a few images
 
 
 @dataclass
@@ -59,13 +59,13 @@ def _memory() -> int:
 
 
 def _did(code: int, memory: int) -> str:
-    """Return what a picture did to the process that had it alone, from the process's exit code."""
+    """Return what an image did to the process that had it alone, from the process's exit code."""
     if code == OUT_OF_MEMORY:
-        return f"With the picture the process needs more memory than {memory / 1e6:.0f} MB."
+        return f"With the image the process needs more memory than {memory / 1e6:.0f} MB."
     if code == -signal.SIGKILL:
-        return "The process that worked on the picture was killed, twice, as a machine short of memory does."
+        return "The process that worked on the image was killed, twice, as a machine short of memory does."
     how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-    return f"The picture crashed the process that worked on it, twice ({how})."
+    return f"The image crashed the process that worked on it, twice ({how})."
 
 
 class Pool:
@@ -90,10 +90,10 @@ class Pool:
 
         Args:
             parts: taken one by one, as workers become free.
-            tick: called with the number of pictures that were done since it was last called.
+            tick: called with the number of images that were done since it was last called.
 
         Raises:
-            UserError: the bundle can't be loaded, the disk is full, or workers end without a picture to blame.
+            UserError: the bundle can't be loaded, the disk is full, or workers end without an image to blame.
         """
         again: list[_Task] = []
         task = self._next(again, parts)
@@ -155,7 +155,7 @@ class Pool:
         elif kind == "saved" and task is not None:
             worker.task = None
             saved: Saved = value
-            tick(saved.pictures - task.at)
+            tick(saved.images - task.at)
             return saved
         return None
 

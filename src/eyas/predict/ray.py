@@ -32,7 +32,7 @@ class _Actor:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the part's results."""
         done = self._predictor.run(from_line(row["part"]))
-        counts = {"pictures": done.pictures, "unreadable": done.unreadable}
+        counts = {"images": done.images, "unreadable": done.unreadable}
         return {"part": row["part"], "lines": done.lines, **counts}
 
 
@@ -73,4 +73,4 @@ def run_on_ray(
         compute=ray.data.ActorPoolStrategy(size=num),
     )
     for row in done.iter_rows():
-        yield from_line(row["part"]), Done(row["lines"], row["pictures"], row["unreadable"])
+        yield from_line(row["part"]), Done(row["lines"], row["images"], row["unreadable"])

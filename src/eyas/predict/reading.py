@@ -1,4 +1,4 @@
-"""Reading the pictures of a part. Videos and parquet files are read on from where the part before ended."""
+"""Reading the images of a part. Videos and parquet files are read on from where the part before ended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from eyas.types import UInt8Array
 
 @dataclass(frozen=True)
 class Found:
-    """A picture that is there.
+    """An image that is there.
 
     Attributes:
         name: below its source; of a video or parquet file, that one's name.
@@ -44,7 +44,7 @@ class Reader:
     """Reads parts; one reader serves one thread.
 
     Args:
-        max_pixels: a picture with more is not decoded.
+        max_pixels: an image with more is not decoded.
         roots: folders that files may lie below besides the source that they were found in.
     """
 
@@ -57,14 +57,14 @@ class Reader:
         self._row = 0  # the parquet file's next one
 
     def read(self, part: Part, without: Mapping[int, str] = NOTHING) -> Iterator[Found]:
-        """Yield the part's pictures, in order.
+        """Yield the part's images, in order.
 
         Args:
             part: which.
-            without: position of a picture that is not to be decoded -> why; a video's frames can't be left out.
+            without: position of an image that is not to be decoded -> why; a video's frames can't be left out.
         """
-        if part.kind == "pictures":
-            return self._pictures(part, without)
+        if part.kind == "images":
+            return self._images(part, without)
         if part.kind == "tar":
             return self._archive(part, without)
         return self._frames(part) if part.kind == "video" else self._rows(part, without)
@@ -73,7 +73,7 @@ class Reader:
         """Return the folders that a part's files must lie below."""
         return (Path(part.root), *self._roots)
 
-    def _pictures(self, part: Part, without: Mapping[int, str]) -> Iterator[Found]:
+    def _images(self, part: Part, without: Mapping[int, str]) -> Iterator[Found]:
         for position, name in enumerate(part.names):
             path = Path(part.path) / name
             why = without.get(position)
@@ -173,12 +173,12 @@ class Reader:
                 yield Found(part.name, row, self._of_value(value, part) if ended is None else ended)
 
     def _of_value(self, value: Any, part: Part) -> UInt8Array | UserError:
-        """Return the picture of a cell: a file's bytes, a path, or both as {"bytes", "path"}."""
+        """Return the image of a cell: a file's bytes, a path, or both as {"bytes", "path"}."""
         where = f"{part.name}, row {self._row - 1}"
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes):
             return self._decoded(value, where)
         if not isinstance(value, str):
-            return UserError("The cell is neither a picture's bytes nor a path.", where=where)
+            return UserError("The cell is neither an image's bytes nor a path.", where=where)
         return self._file(Path(part.path).parent / value, part)

@@ -1,4 +1,4 @@
-"""The output: one file, or a folder of files with so many pictures each; each gets its name when it is whole."""
+"""The output: one file, or a folder of files with so many images each; each gets its name when it is whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Results(Protocol):
     """A file of results that is being written."""
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add pictures, as they lie in a part."""
+        """Add images, as they lie in a part."""
         ...
 
     def close(self) -> None:
@@ -37,13 +37,13 @@ class Results(Protocol):
 
 
 class JsonLines:
-    """A line of JSON for each picture."""
+    """A line of JSON for each image."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8")
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add pictures."""
+        """Add images."""
         self._file.writelines(json_text(row) + "\n" for row in rows)
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class CocoResults:
 
     Args:
         path: where.
-        first: how many pictures came before this file: ids go on counting, from 1.
+        first: how many images came before this file: ids go on counting, from 1.
         ids: (images, category id of each class) of an annotation file; None counts both from 1.
     """
 
@@ -67,7 +67,7 @@ class CocoResults:
         self._separator = "[\n"
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add pictures."""
+        """Add images."""
         for row in rows:
             self._count += 1
             about: dict[str, Any] = {"file_name": row["name"]}
@@ -123,14 +123,14 @@ def write_results(
     like: Path | None = None,
     about: Mapping[str, str] | None = None,
 ) -> list[tuple[str, str]]:
-    """Write the output and return (name, problem) of each picture that can't be read, the first thousand.
+    """Write the output and return (name, problem) of each image that can't be read, the first thousand.
 
     Args:
         out: the file; with `shard`, the folder.
         kind: the format.
-        lines: each picture's line of JSON.
+        lines: each image's line of JSON.
         classes: the model's class names.
-        shard: pictures a file.
+        shard: images a file.
         like: a COCO annotation file whose ids are to be used.
         about: text for a parquet file's metadata.
     """

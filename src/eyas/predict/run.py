@@ -20,8 +20,8 @@ from eyas.predict.work import Predictor, Settings
 from eyas.runtime.machine import usable_cores
 from eyas.types import Suppression
 
-PART = 64  # pictures that are saved, and after a stop done again, together
-LIMIT = 1000  # pictures that can't be read
+PART = 64  # images that are saved, and after a stop done again, together
+LIMIT = 1000  # images that can't be read
 _CPU = ("onnxruntime", "openvino")
 
 
@@ -30,7 +30,7 @@ class Progress:
     """How far a job is.
 
     Attributes:
-        done: pictures that are done.
+        done: images that are done.
         before: how many of them were done before this process began.
         total: how many there will be, as far as that can be known.
         unreadable: how many can't be read.
@@ -48,14 +48,14 @@ class Report:
 
     Attributes:
         out: the output.
-        pictures: how many are in it, those that can't be read included.
+        images: how many are in it, those that can't be read included.
         before: how many were done before this process began.
         unreadable: how many can't be read.
         problems: (name, why) of the first of them.
     """
 
     out: Path
-    pictures: int
+    images: int
     before: int
     unreadable: int
     problems: tuple[tuple[str, str], ...]
@@ -86,35 +86,35 @@ def predict(
     on: Literal["here", "ray"] = "here",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
-    """Detect on every picture of the sources, each once and in order, and write the results to `out`.
+    """Detect on every image of the sources, each once and in order, and write the results to `out`.
 
     A job that was stopped, however, goes on where it was when it is called again with the same arguments, and gives
     the very bytes that it would have given. What is done so far lies in the folder `out`.job, which goes at the end.
 
     Args:
-        sources: pictures, folders, globs, videos, tar archives, parquet files; one or several.
+        sources: images, folders, globs, videos, tar archives, parquet files; one or several.
         bundle: the bundle's folder.
         out: a file that ends in .parquet, .jsonl or .json (COCO results); with `shard`, a folder.
         format: "parquet", "jsonl" or "coco"; None takes what the name of `out` says.
-        shard: pictures a file, for a folder of files.
+        shard: images a file, for a folder of files.
         confidence, iou, suppression, classes: as for a detector.
-        batch: pictures that go through the network at once.
-        column: of parquet files, the column with encoded pictures or their paths.
+        batch: images that go through the network at once.
+        column: of parquet files, the column with encoded images or their paths.
         like: a COCO annotation file whose ids are used for COCO results.
         workers: processes; 0: this one, with the engine's own threads; None: one a core for an engine of the CPU.
         device: "auto", "cpu" or "cuda".
-        max_pixels: pictures with more are not decoded.
-        max_unreadable: so many pictures that can't be read are passed over, then it stops; it can be resumed.
+        max_pixels: images with more are not decoded.
+        max_unreadable: so many images that can't be read are passed over, then it stops; it can be resumed.
         roots: folders that links, and paths in parquet files, may lead to besides the sources' own.
         restart: forget what an earlier call has done.
         overwrite: replace an output that is there.
-        part: pictures that are saved together.
+        part: images that are saved together.
         on: "here", or "ray": on the nodes of a Ray cluster, which see the sources under the same paths.
-        on_progress: called as pictures are done.
+        on_progress: called as images are done.
 
     Raises:
         UserError: a source or the bundle can't be used, the output is there already, an earlier call had other
-            settings, too many pictures can't be read, or the disk is full.
+            settings, too many images can't be read, or the disk is full.
     """
     target = Path(out)
     kind = format_of(target, format)
@@ -147,7 +147,7 @@ def predict(
             target, kind, job.lines(), manifest.classes, shard=shard, like=Path(like) if like else None, about=about
         )
         job.remove()
-    return Report(target, counter.pictures, counter.before, counter.unreadable, tuple(problems))
+    return Report(target, counter.images, counter.before, counter.unreadable, tuple(problems))
 
 
 def _saving(
@@ -186,7 +186,7 @@ class _Counter:
 
     def __init__(self, job: Job, limit: int, tell: Callable[[Progress], None] | None) -> None:
         self.saved = job.saved()
-        self.pictures = self.before = sum(each.pictures for each in self.saved.values())
+        self.images = self.before = sum(each.images for each in self.saved.values())
         self.unreadable = sum(each.unreadable for each in self.saved.values())
         self._ticked = self.before
         self._limit = limit
@@ -196,15 +196,15 @@ class _Counter:
         self.tick(0)
 
     def tick(self, number: int) -> None:
-        """Count pictures whose part is not saved yet."""
+        """Count images whose part is not saved yet."""
         self._ticked += number
         if self._tell is not None:
-            done = max(self._ticked, self.pictures)
+            done = max(self._ticked, self.images)
             self._tell(Progress(done, self.before, max(self._total, done), self.unreadable))
 
     def add(self, saved: Saved) -> None:
         """Count a part that is saved."""
-        self.pictures += saved.pictures
+        self.images += saved.images
         self.unreadable += saved.unreadable
         self._check()
         self.tick(0)
@@ -212,7 +212,7 @@ class _Counter:
     def _check(self) -> None:
         if self.unreadable > self._limit:
             raise UserError(
-                f"{self.unreadable} pictures can't be read, more than the {self._limit} that may be passed over.",
+                f"{self.unreadable} images can't be read, more than the {self._limit} that may be passed over.",
                 fix=f"look at the sources; to go on all the same: --max-unreadable {10 * self.unreadable}",
             )
 

@@ -1,4 +1,4 @@
-"""Parquet: reading a column of pictures piece by piece, and writing results."""
+"""Parquet: reading a column of images piece by piece, and writing results."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from eyas.errors import UserError, missing_extra
 from eyas.files import open_regular
 from eyas.text import to_utf8
 
-_ROWS = 16  # pictures that are taken out of a parquet file at once
-GROUP = 8192  # pictures in a row group of the results
+_ROWS = 16  # images that are taken out of a parquet file at once
+GROUP = 8192  # images in a row group of the results
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The function that is run for each part, wherever it is run: pictures in, lines of JSON out."""
+"""The function that is run for each part, wherever it is run: images in, lines of JSON out."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Settings:
     Attributes:
         bundle: the bundle's folder.
         confidence, iou, suppression, classes: as for `eyas.runtime.detector.Detector`.
-        batch: pictures that go through the network at once.
-        max_pixels: pictures with more are not decoded.
+        batch: images that go through the network at once.
+        max_pixels: images with more are not decoded.
         roots: folders that files may lie below besides the source that they were found in.
     """
 
@@ -48,10 +48,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Done:
-    """A part's results: a line of JSON for each picture, how many pictures, how many that can't be read."""
+    """A part's results: a line of JSON for each image, how many images, how many that can't be read."""
 
     lines: bytes
-    pictures: int
+    images: int
     unreadable: int
 
 
@@ -72,13 +72,13 @@ class Predictor:
         self._batch = settings.batch
 
     def run(self, part: Part, tick: Tick = lambda _: None, *, without: Mapping[int, str] | None = None) -> Done:
-        """Return what is found in the part's pictures.
+        """Return what is found in the part's images.
 
         Args:
-            part: which pictures.
-            tick: called with the number of pictures that are done; with `without`, before each picture instead.
-            without: position in the part -> what that picture did to a worker: it is told as unreadable. Where it is
-                given, one picture is run at a time, so that the next one that does so is known.
+            part: which images.
+            tick: called with the number of images that are done; with `without`, before each image instead.
+            without: position in the part -> what that image did to a worker: it is told as unreadable. Where it is
+                given, one image is run at a time, so that the next one that does so is known.
         """
         lines: list[bytes] = []
         unreadable = 0
@@ -97,12 +97,12 @@ class Predictor:
 
     def _groups(self, part: Part, tick: Tick, without: Mapping[int, str] | None) -> Iterator[list[Found]]:
         """Yield what goes through the network together; batches are decoded ahead in a thread."""
-        pictures = self._reader.read(part, without or {})
+        images = self._reader.read(part, without or {})
         if without is not None:
-            yield from ([found] for found in _one_by_one(pictures, tick))
+            yield from ([found] for found in _one_by_one(images, tick))
             return
         group: list[Found] = []
-        for found in ahead(pictures, _AHEAD * self._batch):
+        for found in ahead(images, _AHEAD * self._batch):
             if isinstance(found.image, TooMuchMemory):  # others were in memory with it: it is tried again alone
                 raise MemoryError
             group.append(found)
@@ -117,11 +117,11 @@ class Predictor:
         self._detector.close()
 
 
-def _one_by_one(pictures: Iterator[Found], tick: Tick) -> Iterator[Found]:
-    """Yield the pictures; before each is read, tick with its position."""
+def _one_by_one(images: Iterator[Found], tick: Tick) -> Iterator[Found]:
+    """Yield the images; before each is read, tick with its position."""
     for position in itertools.count():
         tick(position)
-        found = next(pictures, None)
+        found = next(images, None)
         if found is None:
             return
         yield found
@@ -163,7 +163,7 @@ def ahead(items: Iterator[Found], depth: int) -> Iterator[Found]:
 
 
 def to_line(found: Found, result: Detections | UserError) -> bytes:
-    """Return a picture's line of JSON: its name, its frame or row if it has one, and its detections or the error."""
+    """Return an image's line of JSON: its name, its frame or row if it has one, and its detections or the error."""
     row: dict[str, Any] = {"name": found.name}
     if found.index is not None:
         row["index"] = found.index

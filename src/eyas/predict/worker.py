@@ -43,7 +43,7 @@ def main(descriptor: int, memory: int, parent: int) -> None:
                 part, without = connection.recv()
                 done = predictor.run(part, lambda number: connection.send(("tick", number)), without=without)
                 connection.send(("saved", job.save(part, done)))
-        except MemoryError:  # the part is done again in a new process, one picture at a time
+        except MemoryError:  # the part is done again in a new process, one image at a time
             sys.exit(OUT_OF_MEMORY)
         except UserError as error:
             connection.send(("failed", (error.problem, error.expected, error.where, error.fix)))

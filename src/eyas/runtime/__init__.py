@@ -1,1 +1,1 @@
-"""Running a detector: sessions, preprocessing, suppression, pictures and videos in, detections out. No torch here."""
+"""Running a detector: sessions, preprocessing, suppression, images and videos in, detections out. No torch here."""

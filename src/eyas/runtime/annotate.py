@@ -1,4 +1,4 @@
-"""Drawing detections into a picture."""
+"""Drawing detections into an image."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from eyas.types import Detections, UInt8Array
 
 
 def annotate(image: UInt8Array, detections: Detections) -> UInt8Array:
-    """Return a copy of the picture with boxes, class names and scores; a class has the same colour everywhere.
+    """Return a copy of the image with boxes, class names and scores; a class has the same colour everywhere.
 
     Args:
-        image: uint8 [H, W, 3], RGB: the picture that the detections are of.
+        image: uint8 [H, W, 3], RGB: the image that the detections are of.
         detections: what was found in it.
     """
     names = [detections.classes[label] for label in detections.labels]

@@ -1,4 +1,4 @@
-"""What a caller may choose for a call: classes by name, and how many pictures at once."""
+"""What a caller may choose for a call: classes by name, and how many images at once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def labels_of(chosen: object, classes: tuple[str, ...]) -> IntArray | None:
 
 
 def check_batch(batch: object) -> None:
-    """Refuse what is no number of pictures.
+    """Refuse what is no number of images.
 
     Raises:
         UserError: it isn't a whole number of at least 1.

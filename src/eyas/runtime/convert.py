@@ -28,7 +28,7 @@ def make_detections(
         scores: [M].
         labels: [M], index into `classes`.
         classes: class names.
-        height, width: the picture's size in pixels.
+        height, width: the image's size in pixels.
     """
     scores = np.asarray(scores, np.float32).reshape(-1)
     order = np.argsort(-scores, kind="stable")
@@ -90,8 +90,8 @@ def to_coco(detections: Detections, image_id: Id, category_ids: Sequence[Id] | N
     """Return entries of a COCO results file.
 
     Args:
-        detections: what was found in one picture.
-        image_id: the picture's id in the annotation file.
+        detections: what was found in one image.
+        image_id: the image's id in the annotation file.
         category_ids: the id of each class there; None counts from 1.
     """
     ids: Sequence[Id] = range(1, len(detections.classes) + 1) if category_ids is None else category_ids
@@ -114,7 +114,7 @@ def from_coco(
     width: int,
     category_ids: Sequence[int] | None = None,
 ) -> Detections:
-    """Return the detections of one picture from its entries of a COCO results file; see `to_coco`.
+    """Return the detections of one image from its entries of a COCO results file; see `to_coco`.
 
     Raises:
         UserError: an entry's category is not among `category_ids`.
@@ -131,7 +131,7 @@ def from_coco(
 
 
 def to_yolo_txt(detections: Detections, *, scores: bool = True) -> str:
-    """Return YOLO's lines: label, centre x, centre y, width, height (all as shares of the picture), and the score."""
+    """Return YOLO's lines: label, centre x, centre y, width, height (all as shares of the image), and the score."""
     size = np.array([detections.width, detections.height] * 2, np.float32)
     lines = []
     boxes = xyxy_to_cxcywh(detections.boxes) / size

@@ -1,4 +1,4 @@
-"""Detecting on many pictures and videos, and leaving what was found on disk: the work behind `eyas detect`."""
+"""Detecting on many images and videos, and leaving what was found on disk: the work behind `eyas detect`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eyas.errors import UserError
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.runtime.outputs import LABELS, Output, OutputWriter, Result, plan
-from eyas.runtime.sources import Frame, Item, Picture, Source, Video, expand
+from eyas.runtime.sources import Frame, ImageFile, Item, Source, Video, expand
 from eyas.types import Detections, Suppression
 
 DEFAULT_FOLDER = "detections"
@@ -25,7 +25,7 @@ class Report:
 
     Attributes:
         results: one for each source of which anything could be read, in order.
-        problems: (source's name, what was wrong), for each picture skipped and each video that broke off.
+        problems: (source's name, what was wrong), for each image skipped and each video that broke off.
         folder: where everything lies.
         json: the COCO results file, None if none was asked for.
         labels: the folder of YOLO txt files, None if none were asked for.
@@ -52,7 +52,7 @@ def detect(
     iou: float | None = None,
     suppression: Suppression | None = None,
     classes: Sequence[str] | None = None,
-    save_pictures: bool = True,
+    save_images: bool = True,
     save_json: str | Path | None = None,
     like: str | Path | None = None,
     save_txt: bool = False,
@@ -62,21 +62,21 @@ def detect(
     max_pixels: int = MAX_PIXELS,
     on_frame: Callable[[Frame, Detections], None] | None = None,
 ) -> Report:
-    """Detect on everything in the source and write what was asked for; pictures that can't be read are skipped.
+    """Detect on everything in the source and write what was asked for; images that can't be read are skipped.
 
     Args:
         model: a run's folder, or a detector.
-        source: a picture, folder, glob, video, camera number, stream address or array, or a list of these.
+        source: an image, folder, glob, video, camera number, stream address or array, or a list of these.
         out: the folder for what is written; annotated copies keep their sources' names below it.
         confidence, iou, suppression, classes: what a prediction must pass; None takes the run's own, and all classes.
-        save_pictures: whether to write annotated pictures and videos.
+        save_images: whether to write annotated images and videos.
         save_json: where to write COCO results; a bare name goes into `out`.
         like: a COCO annotation file whose image and category ids the results are to use.
         save_txt: whether to write YOLO txt files into `out`/labels.
-        batch: how many pictures go through the network at once.
+        batch: how many images go through the network at once.
         device: "cpu", "cuda" or "auto"; only used when `model` is a folder.
         size: side of the network's input in pixels, None for the run's own; only used when `model` is a folder.
-        max_pixels: pictures with more pixels are skipped; only used when `model` is a folder.
+        max_pixels: images with more pixels are skipped; only used when `model` is a folder.
         on_frame: called after each frame, for a progress bar.
 
     Raises:
@@ -87,7 +87,7 @@ def detect(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file.", expected="a folder, new or existing", where="out")
     items = _without(expand(source), folder)
-    output = Output(folder, save_pictures, _beside(save_json, folder), Path(like) if like else None, save_txt)
+    output = Output(folder, save_images, _beside(save_json, folder), Path(like) if like else None, save_txt)
     paths = plan(items, output)
     problems: list[tuple[str, str]] = []
     with ExitStack() as stack:
@@ -103,7 +103,7 @@ def detect(
             suppression=suppression,
             classes=classes,
             batch=batch,
-            draw=save_pictures,
+            draw=save_images,
             on_problem=lambda name, error: problems.append((name, str(error))),
         )
         for frame, detections in found:
@@ -123,7 +123,7 @@ def _without(items: list[Item], out: Path) -> list[Item]:
     target = out.resolve()
 
     def left_by_us(item: Item) -> bool:
-        if not isinstance(item, Picture | Video):
+        if not isinstance(item, ImageFile | Video):
             return False
         searched = item.path.absolute().parents[len(Path(item.name).parts) - 1].resolve()
         inside = (searched / item.name).is_relative_to(target)
@@ -133,7 +133,7 @@ def _without(items: list[Item], out: Path) -> list[Item]:
     if not others:
         raise UserError(
             f"There is nothing at the source but what lies in the output folder {out}.",
-            expected="pictures that an earlier run did not write",
+            expected="images that an earlier run did not write",
         )
     return others
 

@@ -1,4 +1,4 @@
-"""The detector: pictures in, detections out, whatever engine runs the network."""
+"""The detector: images in, detections out, whatever engine runs the network."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Detector:
     Args:
         session: the engine with the network.
         classes: class names in label order.
-        input_spec: how pictures become the network's input.
+        input_spec: how images become the network's input.
         thresholds: what a prediction must pass unless a call says otherwise.
-        max_pixels: pictures with more pixels are refused before they are decoded.
+        max_pixels: images with more pixels are refused before they are decoded.
     """
 
     def __init__(
@@ -94,18 +94,18 @@ class Detector:
         classes: Sequence[str] | None = None,
         batch: int = 8,
     ) -> Detections | list[Detections]:
-        """Return the detections of one picture, or of each picture of a list or an iterator.
+        """Return the detections of one image, or of each image of a list or an iterator.
 
         Args:
-            images: a path, an http address, a picture file's bytes, an open file, uint8 [H, W, 3] RGB, a PIL image
+            images: a path, an http address, an image file's bytes, an open file, uint8 [H, W, 3] RGB, a PIL image
                 (turned upright as its EXIF says), or a torch tensor [3, H, W] or [H, W, 3], RGB, uint8 or floats from
                 0 to 1; or a list or an iterator of these, which is read a batch at a time.
             confidence, iou, suppression: thresholds for this call, in place of the detector's.
             classes: names of the only classes wanted.
-            batch: how many pictures of a list go through the network at once.
+            batch: how many images of a list go through the network at once.
 
         Raises:
-            UserError: a picture can't be read or is none, a class is unknown, a threshold is out of range.
+            UserError: an image can't be read or is none, a class is unknown, a threshold is out of range.
         """
         thresholds = self.limits(confidence, iou, suppression)
         only = self.labels_of(classes)
@@ -125,11 +125,11 @@ class Detector:
         thresholds: Thresholds | Sequence[Thresholds],
         only: IntArray | None = None,
     ) -> list[Detections]:
-        """Return the detections of each picture; all go through the network as one batch.
+        """Return the detections of each image; all go through the network as one batch.
 
         Args:
             images: uint8 [H, W, 3], RGB, at least one.
-            thresholds: what a prediction must pass, for all pictures or one for each.
+            thresholds: what a prediction must pass, for all images or one for each.
             only: the labels wanted; None means all.
         """
         limits = [thresholds] * len(images) if isinstance(thresholds, Thresholds) else thresholds
@@ -141,7 +141,7 @@ class Detector:
         ]
 
     def infer(self, batch: UInt8Array) -> tuple[FloatArray, FloatArray]:
-        """Return the network's candidates for pictures that are letterboxed already; see `Session.run`.
+        """Return the network's candidates for images that are letterboxed already; see `Session.run`.
 
         Raises:
             UserError: the detector was closed, or the network gives something else than it should.
@@ -169,13 +169,13 @@ class Detector:
         Reading and decoding, inference, and drawing run in a thread each; a few frames wait between them at most.
 
         Args:
-            source: a picture, folder, glob, video, camera number, stream address or array, or a list of these.
+            source: an image, folder, glob, video, camera number, stream address or array, or a list of these.
             confidence, iou, suppression, classes: as for a call.
             batch: how many frames go through the network at once.
             drop: True: when inference is slower than the source, the oldest waiting frame is dropped (the gaps show
                 in `frame.index`); False: the source waits; None: drop for cameras and network streams, else wait.
-            draw: whether to draw the detections into a copy of the picture, `frame.drawn`.
-            on_problem: called with (what, error) for a picture that can't be read and a video that breaks off;
+            draw: whether to draw the detections into a copy of the image, `frame.drawn`.
+            on_problem: called with (what, error) for an image that can't be read and a video that breaks off;
                 None warns instead, and raises if nothing at all could be read.
 
         Raises:
@@ -190,7 +190,7 @@ class Detector:
         return run_stream(self, source, settings, on_problem)
 
     def read(self, image: Image, where: str = "") -> UInt8Array:
-        """Return the picture as uint8 [H, W, 3] RGB, from whatever stands for it; see `eyas.runtime.images.read_one`.
+        """Return the image as uint8 [H, W, 3] RGB, from whatever stands for it; see `eyas.runtime.images.read_one`.
 
         Raises:
             UserError: it can't be read, or is of another type or shape.

@@ -1,4 +1,4 @@
-"""What lies at an http address: a picture is fetched, within bounds; a stream is left to whom it is streamed.
+"""What lies at an http address: an image is fetched, within bounds; a stream is left to whom it is streamed.
 
 A person's own command may reach what the person can reach: http, private addresses and this machine too, since cameras
 live there. The guards are those of the server for the rest: bytes and seconds are bounded, redirects are few, no other
@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from eyas.addresses import is_public
 from eyas.errors import UserError
-from eyas.picture_header import picture_kind
+from eyas.image_header import image_kind
 
 MOST_BYTES = 128 << 20
 MOST_SECONDS = 60.0
@@ -35,7 +35,7 @@ class Found:
     """What an address gave.
 
     Attributes:
-        data: a picture's file; None where it is a stream or a video.
+        data: an image's file; None where it is a stream or a video.
         name: for what is made of it, from the address.
         ends: whether it is a file, whose length is known, and no stream.
     """
@@ -50,26 +50,26 @@ class _NoHttp(Exception):
 
 
 def is_address(text: str) -> bool:
-    """Return whether the text is an address at which a picture may lie."""
+    """Return whether the text is an address at which an image may lie."""
     return text.lower().startswith(("http://", "https://"))
 
 
-def fetch_picture(address: str) -> bytes:
-    """Return the picture file at the address.
+def fetch_image(address: str) -> bytes:
+    """Return the image file at the address.
 
     Raises:
-        UserError: it is not to be had, or is no picture; says why.
+        UserError: it is not to be had, or is no image; says why.
     """
     found = look_up(address)
     if found.data is None:
         raise UserError(
-            "The address gives a stream, not a picture.", where=address, fix="detector.stream(address) takes it"
+            "The address gives a stream, not an image.", where=address, fix="detector.stream(address) takes it"
         )
     return found.data
 
 
 def look_up(address: str) -> Found:
-    """Return the picture at the address, or say that a stream is there; what it is, its first bytes tell.
+    """Return the image at the address, or say that a stream is there; what it is, its first bytes tell.
 
     Raises:
         UserError: nothing usable is there: the host is unknown, the answer is an error or a page, or it is too much.
@@ -84,7 +84,7 @@ def look_up(address: str) -> Found:
                 answer = _ask(connection, parts)
                 if answer.status not in _REDIRECTS:
                     ends = answer.length is not None and not _is_list(answer)
-                    return Found(_picture(answer, address, end), _name(urlsplit(address)), ends)
+                    return Found(_image(answer, address, end), _name(urlsplit(address)), ends)
                 url = urljoin(url, answer.headers.get("Location", ""))
             finally:
                 connection.close()
@@ -164,8 +164,8 @@ def _ask(connection: http.client.HTTPConnection, parts: SplitResult) -> http.cli
         raise _NoHttp from None
 
 
-def _picture(answer: http.client.HTTPResponse, address: str, end: float) -> bytes | None:
-    """Return the picture file that the answer holds; None for a stream or a video.
+def _image(answer: http.client.HTTPResponse, address: str, end: float) -> bytes | None:
+    """Return the image file that the answer holds; None for a stream or a video.
 
     Raises:
         UserError: it holds neither, or too much.
@@ -179,29 +179,29 @@ def _picture(answer: http.client.HTTPResponse, address: str, end: float) -> byte
     data = answer.read1(_BLOCK)
     while len(data) < 32 and monotonic() < end and (more := answer.read1(_BLOCK)):
         data += more
-    if picture_kind(data) is None:
+    if image_kind(data) is None:
         page = data.lstrip()[:1] in (b"", b"<", b"{", b"[") or (kind.startswith("text/") and b"\0" not in data)
         if page:
             raise UserError(
-                f"At the address lies {kind if data else 'nothing'}, no picture and no video.",
-                expected="the address of the picture itself, not of a page that shows it",
+                f"At the address lies {kind if data else 'nothing'}, no image and no video.",
+                expected="the address of the image itself, not of a page that shows it",
                 where=address,
             )
         packed = answer.headers.get("Content-Encoding", "identity").strip().lower()
-        if packed not in ("", "identity"):  # asked not to be; FFmpeg would unpack it, and take a picture for a video
+        if packed not in ("", "identity"):  # asked not to be; FFmpeg would unpack it, and take an image for a video
             raise UserError(f"What lies at the address comes packed ({packed[:20]!a}).", where=address)
         if kind.startswith("image/"):
-            raise UserError(f"At the address lies {kind} that is no picture of a kind that is read.", where=address)
+            raise UserError(f"At the address lies {kind} that is no image of a kind that is read.", where=address)
         return None
     room = bytearray(data)
     while part := answer.read1(_BLOCK):
         room += part
         if len(room) > MOST_BYTES:
-            raise UserError(f"The picture has more than {MOST_BYTES >> 20} MiB.", where=address)
+            raise UserError(f"The image has more than {MOST_BYTES >> 20} MiB.", where=address)
         if monotonic() > end:
-            raise UserError(f"The picture did not arrive within {MOST_SECONDS:g} s.", where=address)
+            raise UserError(f"The image did not arrive within {MOST_SECONDS:g} s.", where=address)
     if answer.length:
-        raise UserError("The picture ended too early.", where=address, fix="try again")
+        raise UserError("The image ended too early.", where=address, fix="try again")
     return bytes(room)
 
 
@@ -215,4 +215,4 @@ def _name(parts: SplitResult) -> str:
     """Return a file name for what the address gives: its path's last part, or its host."""
     last = PurePosixPath(unquote(parts.path)).name
     name = re.sub(r"[^\w.-]+", "_", last or parts.hostname or "")[:100].strip("._")
-    return name or "picture"
+    return name or "image"

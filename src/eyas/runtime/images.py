@@ -1,4 +1,4 @@
-"""Pictures in every form that a caller may hold: paths, addresses, bytes, files, arrays, PIL images, torch tensors.
+"""Images in every form that a caller may hold: paths, addresses, bytes, files, arrays, PIL images, torch tensors.
 
 PIL and torch are never imported here: who holds one of their objects has imported them.
 """
@@ -15,8 +15,8 @@ import numpy as np
 
 from eyas.decode import MAX_PIXELS, check_pixels, decode, read_image, upright
 from eyas.errors import UserError
-from eyas.opencv_pictures import to_rgb
-from eyas.runtime.download import fetch_picture, is_address
+from eyas.opencv_images import to_rgb
+from eyas.runtime.download import fetch_image, is_address
 from eyas.runtime.preprocess import checked_image
 from eyas.types import UInt8Array
 
@@ -68,36 +68,36 @@ Image: TypeAlias = Union[  # with names in quotes, `|` fails when the module is 
 
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})  # of PIL's modes
 FORMS = (
-    "a path, an http address, a picture file's bytes, an open file, a uint8 array [height, width, 3], RGB, a PIL image "
+    "a path, an http address, an image file's bytes, an open file, a uint8 array [height, width, 3], RGB, a PIL image "
     "or a torch tensor; or a list or an iterator of these"
 )
 
 
 def is_image(value: object) -> TypeGuard[Image]:
-    """Return whether the value is one picture, not several, as far as its type says."""
+    """Return whether the value is one image, not several, as far as its type says."""
     known = isinstance(value, str | PathLike | bytes | bytearray | memoryview | np.ndarray | File)
     return known or _is_of(value, "PIL.Image", "Image") or _is_of(value, "torch", "Tensor")
 
 
 def is_many(value: object) -> TypeGuard[Iterable[Any]]:
-    """Return whether the value gives one picture after another in an order that it keeps."""
+    """Return whether the value gives one image after another in an order that it keeps."""
     return isinstance(value, Iterable) and not isinstance(value, Mapping | AbstractSet) and not is_image(value)
 
 
 def not_an_image(value: object, where: str = "") -> UserError:
-    """Return the error for what is no picture."""
+    """Return the error for what is no image."""
     kind = type(value).__name__
-    fix = "detector(list(pictures)), in an order that you know" if isinstance(value, AbstractSet) else ""
+    fix = "detector(list(images)), in an order that you know" if isinstance(value, AbstractSet) else ""
     if isinstance(value, Mapping):
-        fix = "detector(list(pictures.values()))"
-    return UserError(f"A picture was given as {kind}.", expected=FORMS, where=where, fix=fix)
+        fix = "detector(list(images.values()))"
+    return UserError(f"An image was given as {kind}.", expected=FORMS, where=where, fix=fix)
 
 
 def read_one(value: Image, max_pixels: int = MAX_PIXELS, where: str = "") -> UInt8Array:
-    """Return the picture as uint8 [H, W, 3] RGB.
+    """Return the image as uint8 [H, W, 3] RGB.
 
     Args:
-        value: the picture, in any of its forms.
+        value: the image, in any of its forms.
         max_pixels: one with more pixels is refused before it is decoded.
         where: which of several it is, for the error.
 
@@ -113,7 +113,7 @@ def read_one(value: Image, max_pixels: int = MAX_PIXELS, where: str = "") -> UIn
 
 
 def _read(value: Any, max_pixels: int) -> UInt8Array:
-    """Return the picture; see `read_one`."""
+    """Return the image; see `read_one`."""
     if isinstance(value, bytes | bytearray | memoryview):
         return decode(bytes(value), max_pixels=max_pixels)
     if isinstance(value, np.ndarray):
@@ -127,7 +127,7 @@ def _read(value: Any, max_pixels: int) -> UInt8Array:
         if isinstance(path, bytes):
             raise UserError("A path was given as bytes.", expected="text, or a Path", fix="os.fsdecode(path)")
         if is_address(path):
-            return decode(fetch_picture(path), max_pixels=max_pixels, where=path)
+            return decode(fetch_image(path), max_pixels=max_pixels, where=path)
         return read_image(path, max_pixels=max_pixels)
     if isinstance(value, File):
         return _from_file(value, max_pixels)
@@ -185,7 +185,7 @@ def _from_tensor(tensor: torch.Tensor) -> UInt8Array:
     shape = list(tensor.shape)
     given = f"{str(tensor.dtype).removeprefix('torch.')} {shape}"
     if len(shape) == 4:
-        raise _bad_tensor(given, "a batch is given as a list of its pictures: detector(list(batch))")
+        raise _bad_tensor(given, "a batch is given as a list of its images: detector(list(batch))")
     if len(shape) != 3 or 3 not in (shape[0], shape[2]):
         raise _bad_tensor(given, "grey: tensor.expand(3, -1, -1); with alpha: tensor[:3]")
     if shape[0] == shape[2]:
@@ -208,22 +208,22 @@ def _from_tensor(tensor: torch.Tensor) -> UInt8Array:
 
 
 def _bad_tensor(given: str, fix: str) -> UserError:
-    """Return the error for a tensor that is no picture."""
+    """Return the error for a tensor that is no image."""
     expected = "a torch tensor [3, height, width] or [height, width, 3], RGB, uint8 or floats from 0 to 1"
-    return UserError(f"A picture was given as a tensor {given}.", expected=expected, fix=fix)
+    return UserError(f"An image was given as a tensor {given}.", expected=expected, fix=fix)
 
 
 def batches(images: Iterable[Any], size: int, read: Callable[[Any, str], UInt8Array]) -> Iterator[list[UInt8Array]]:
-    """Yield the pictures `size` at a time, read only when they are asked for.
+    """Yield the images `size` at a time, read only when they are asked for.
 
     Args:
         images: whatever `read` takes.
         size: how many at once, the last time fewer.
-        read: gives a picture's pixels, from the picture and its place for the error.
+        read: gives an image's pixels, from the image and its place for the error.
     """
     group: list[UInt8Array] = []
     for number, image in enumerate(images):
-        group.append(read(image, f"pictures[{number}]"))
+        group.append(read(image, f"images[{number}]"))
         if len(group) == size:
             yield group
             group = []

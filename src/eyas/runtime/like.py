@@ -1,4 +1,4 @@
-"""Which image of an annotation file a picture is: what `--like` asks."""
+"""Which image of an annotation file an image is: what `--like` asks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eyas.types import Id
 
 
 class ImageIds:
-    """Gives each picture the id of the image whose file name its path ends like, and no two pictures the same.
+    """Gives each image the id of the image whose file name its path ends like, and no two images the same.
 
     Args:
         ids: file name -> image id.
@@ -26,14 +26,14 @@ class ImageIds:
         self._where = where
 
     def find(self, path: str | Path, *, once: bool = False) -> Id:
-        """Return the image id of a picture: "cam1/0001.jpg" is never "cam2/0001.jpg".
+        """Return the image id of an image: "cam1/0001.jpg" is never "cam2/0001.jpg".
 
         Args:
-            path: the picture's, as much of it as is known.
-            once: who asks for the same path again means another picture; else the same one, or another frame of it.
+            path: the image's, as much of it as is known.
+            once: who asks for the same path again means another image; else the same one, or another frame of it.
 
         Raises:
-            UserError: no image has its name, several fit alike, or the one that fits is another picture's.
+            UserError: no image has its name, several fit alike, or the one that fits is another image's.
         """
         text = path.as_posix() if isinstance(path, Path) else path
         fitting = self._ends.find(text)
@@ -52,7 +52,7 @@ class ImageIds:
             raise UserError(
                 f"{other} and {text} could both be the image {self._names[fitting[0]]} of the annotation file.",
                 where=self._where,
-                expected="a picture for each image",
-                fix="give the folder that the file's names start from, or sort the pictures by folder",
+                expected="an image for each image",
+                fix="give the folder that the file's names start from, or sort the images by folder",
             )
         return self._ids[fitting[0]]

@@ -59,7 +59,7 @@ def load(
         thresholds: what a prediction must pass, or a function that gives it for the model's own; None takes these.
         size: side of the network's square input in pixels, a multiple of 32; None takes the model's own.
         threads: CPU threads of a bundle's engine; None lets the engine choose.
-        max_pixels: pictures with more pixels are refused before they are decoded.
+        max_pixels: images with more pixels are refused before they are decoded.
         spin: whether the engine's threads may keep a core busy while they wait; False where cores are shared.
 
     Raises:

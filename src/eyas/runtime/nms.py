@@ -1,4 +1,4 @@
-"""Non-maximum suppression in numpy: exact, and fast at the sizes that a thresholded picture has (50 to 1000 boxes).
+"""Non-maximum suppression in numpy: exact, and fast at the sizes that a thresholded image has (50 to 1000 boxes).
 
 `benchmarks/nms.py` holds it against the alternatives.
 """

@@ -11,8 +11,8 @@ from types import TracebackType
 
 from eyas.errors import UserError
 from eyas.files import writing
-from eyas.runtime.sources import Frame, Item, Live, Picture, Video
-from eyas.runtime.writers import CocoFile, Names, VideoFile, out_suffix, write_picture, write_yolo
+from eyas.runtime.sources import Frame, ImageFile, Item, Live, Video
+from eyas.runtime.writers import CocoFile, Names, VideoFile, out_suffix, write_image, write_yolo
 from eyas.types import Detections
 
 LABELS = "labels"  # the folder of YOLO txt files below the output folder
@@ -24,14 +24,14 @@ class Output:
 
     Attributes:
         folder: where everything goes.
-        pictures: whether annotated pictures and videos are written.
+        images: whether annotated images and videos are written.
         json: where the COCO results file goes; None writes none.
         like: a COCO annotation file whose image and category ids the results file is to use.
         txt: whether YOLO txt files are written, into `folder`/labels.
     """
 
     folder: Path
-    pictures: bool = True
+    images: bool = True
     json: Path | None = None
     like: Path | None = None
     txt: bool = False
@@ -39,11 +39,11 @@ class Output:
 
 @dataclass
 class Result:
-    """What was found in one picture or video.
+    """What was found in one image or video.
 
     Attributes:
         name: the source's name.
-        frames: how many pictures of it were looked at: 1, or the frames of a video.
+        frames: how many images of it were looked at: 1, or the frames of a video.
         counts: class name -> objects, over all frames.
         written: the annotated copy, None if none was written.
     """
@@ -58,7 +58,7 @@ class Result:
 class Paths:
     """Where the files for one source go; None for those that are not wanted."""
 
-    picture: Path | None
+    image: Path | None
     labels: Path | None
 
 
@@ -68,11 +68,11 @@ def plan(items: Sequence[Item], output: Output) -> dict[int, Paths]:
     Raises:
         UserError: something would overwrite a source.
     """
-    sources = frozenset(item.path.resolve() for item in items if isinstance(item, Picture | Video))
-    pictures, labels = Names(output.folder, sources), Names(output.folder / LABELS, sources)
+    sources = frozenset(item.path.resolve() for item in items if isinstance(item, ImageFile | Video))
+    images, labels = Names(output.folder, sources), Names(output.folder / LABELS, sources)
     return {
         id(item): Paths(
-            pictures.path(item, out_suffix(item)) if output.pictures else None,
+            images.path(item, out_suffix(item)) if output.images else None,
             labels.path(item, ".txt") if output.txt else None,
         )
         for item in items
@@ -114,13 +114,13 @@ class OutputWriter:
         if self._video is not None and frame.drawn is not None:
             self._video.write(frame.drawn)
         elif result.written is not None and frame.drawn is not None:
-            write_picture(result.written, frame.drawn)
+            write_image(result.written, frame.drawn)
 
     def _begin(self, frame: Frame) -> None:
         """Start on the next source."""
         self._end_video()
         self._item = frame.item
-        written = self._paths[id(frame.item)].picture
+        written = self._paths[id(frame.item)].image
         if written is not None and isinstance(frame.item, Video | Live):
             self._video = VideoFile(written, frame.fps, *frame.image.shape[:2])
         self.results.append(Result(frame.item.name, written=written))

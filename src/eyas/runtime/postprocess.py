@@ -1,4 +1,4 @@
-"""From the graph's candidate boxes and scores to detections in picture pixels. Validation calls the same function."""
+"""From the graph's candidate boxes and scores to detections in image pixels. Validation calls the same function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def select(
     thresholds: Thresholds,
     only: IntArray | None = None,
 ) -> Detections:
-    """Return the detections of one picture: threshold, best candidates, suppression, back to picture pixels.
+    """Return the detections of one image: threshold, best candidates, suppression, back to image pixels.
 
     Without suppression they are the best `max_detections` candidates, equal scores in index order.
 
@@ -30,8 +30,8 @@ def select(
     Args:
         boxes: float32 [K, 4], xyxy network pixels.
         scores: float32 [K, C], in 0..1.
-        placement: where the picture lies in the network's frame.
-        height, width: the picture's size in pixels.
+        placement: where the image lies in the network's frame.
+        height, width: the image's size in pixels.
         classes: the C class names.
         thresholds: what passes.
         only: int64, the labels wanted; None means all.
@@ -65,14 +65,14 @@ def placed_back(
     width: int,
     classes: tuple[str, ...],
 ) -> Detections:
-    """Return what was found in the network's frame as detections in the picture; what lay in the padding is dropped.
+    """Return what was found in the network's frame as detections in the image; what lay in the padding is dropped.
 
     Args:
         boxes: float32 [M, 4], xyxy network pixels, the best first.
         scores: float32 [M].
         labels: int64 [M].
-        placement: where the picture lies in the network's frame.
-        height, width: the picture's size in pixels.
+        placement: where the image lies in the network's frame.
+        height, width: the image's size in pixels.
         classes: the class names.
     """
     inside = clip(from_frame(boxes, placement), height, width)

@@ -1,4 +1,4 @@
-"""From pictures to the network's uint8 batch: resize and pad, nothing else; the rest is in the graph."""
+"""From images to the network's uint8 batch: resize and pad, nothing else; the rest is in the graph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eyas.types import InputSpec, UInt8Array
 
 
 class Preprocessor:
-    """Letterboxes pictures into one array that is kept from call to call, one for each thread.
+    """Letterboxes images into one array that is kept from call to call, one for each thread.
 
     Args:
         spec: the input contract.
@@ -24,18 +24,18 @@ class Preprocessor:
         self._kept = threading.local()
 
     def __call__(self, images: Sequence[UInt8Array]) -> tuple[UInt8Array, list[Placement]]:
-        """Return the batch, uint8 [N, H, W, 3], and where each picture lies in it.
+        """Return the batch, uint8 [N, H, W, 3], and where each image lies in it.
 
         The batch is valid until the next call from the same thread.
 
         Args:
-            images: N pictures, uint8 [h, w, 3], RGB, of any sizes.
+            images: N images, uint8 [h, w, 3], RGB, of any sizes.
         """
         batch = self._room(len(images))
         return batch, [letterbox(image, self._spec, slot)[1] for image, slot in zip(images, batch, strict=True)]
 
     def _room(self, num: int) -> UInt8Array:
-        """Return this thread's array with room for `num` pictures."""
+        """Return this thread's array with room for `num` images."""
         held: UInt8Array | None = vars(self._kept).get("array")
         if held is None or len(held) < num:
             held = np.empty((num, self._spec.height, self._spec.width, 3), np.uint8)
@@ -44,7 +44,7 @@ class Preprocessor:
 
 
 def checked_image(image: UInt8Array) -> UInt8Array:
-    """Return the array if it is a picture: uint8 [H, W, 3], at least 1 x 1.
+    """Return the array if it is an image: uint8 [H, W, 3], at least 1 x 1.
 
     Raises:
         UserError: it is of another type or shape; says how to convert it.
@@ -54,8 +54,8 @@ def checked_image(image: UInt8Array) -> UInt8Array:
         return image
     given = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
     raise UserError(
-        f"A picture was given as {given}.",
-        expected="a path, a picture file's bytes, or a uint8 array [height, width, 3], RGB",
+        f"An image was given as {given}.",
+        expected="a path, an image file's bytes, or a uint8 array [height, width, 3], RGB",
         fix="grey: np.stack([grey] * 3, axis=-1); floats in 0..1: (255 * x).astype(np.uint8); "
         "OpenCV's BGR: image[..., ::-1]",
     )

@@ -1,4 +1,4 @@
-"""Where pictures come from: files, folders, globs, videos, cameras, addresses, arrays, and lists of these."""
+"""Where images come from: files, folders, globs, videos, cameras, addresses, arrays, and lists of these."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import numpy as np
 
 from eyas.decode import MAX_PIXELS, check_pixels, read_image
 from eyas.errors import UserError, suggest
+from eyas.image_files import IMAGE_SUFFIXES, search_folder
 from eyas.opencv_limits import quiet_library
-from eyas.picture_files import PICTURE_SUFFIXES, search_folder
 from eyas.runtime.download import is_address, look_up
 from eyas.runtime.images import Image, is_image, is_many, not_an_image, read_one
 from eyas.types import UInt8Array
@@ -31,8 +31,8 @@ _USUAL_FPS = 25.0  # of a video that doesn't say
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture file; `name` is where it lies below the folder that was given."""
+class ImageFile:
+    """An image file; `name` is where it lies below the folder that was given."""
 
     path: Path
     name: str
@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Video:
-    """A video file; `name` as for a picture."""
+    """A video file; `name` as for an image."""
 
     path: Path
     name: str
@@ -63,7 +63,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Pixels:
-    """A picture that is already an array, uint8 [H, W, 3], RGB."""
+    """An image that is already an array, uint8 [H, W, 3], RGB."""
 
     image: UInt8Array
     name: str
@@ -71,10 +71,10 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Held:
-    """A picture that is at hand in another form: a PIL image, a file's bytes, or what lay at an address.
+    """An image that is at hand in another form: a PIL image, a file's bytes, or what lay at an address.
 
     Attributes:
-        image: the picture; it is decoded when its turn comes.
+        image: the image; it is decoded when its turn comes.
         name: of what is written.
         address: where it was fetched from, "" where it was not.
     """
@@ -84,7 +84,7 @@ class Held:
     address: str = ""
 
 
-Item: TypeAlias = Picture | Video | Live | Pixels | Held
+Item: TypeAlias = ImageFile | Video | Live | Pixels | Held
 OneSource: TypeAlias = Union[Image, int, Item]  # noqa: UP007  # `Image` holds names in quotes
 Source: TypeAlias = Union[OneSource, Iterable[OneSource]]  # noqa: UP007
 
@@ -96,13 +96,13 @@ def is_live(item: Item) -> bool:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture on its way: a file's, or one of a video or camera.
+    """An image on its way: a file's, or one of a video or camera.
 
     Attributes:
         image: uint8 [H, W, 3], RGB.
         item: where it came from.
         index: the frame's number in its video or camera, from 0; gaps are frames that were dropped.
-        fps: frames a second of the video or camera, 0 for a picture.
+        fps: frames a second of the video or camera, 0 for an image.
         drawn: a copy of `image` with the detections drawn, if that was asked for.
     """
 
@@ -116,11 +116,11 @@ class Frame:
 def expand(source: Source) -> list[Item]:
     """Return everything that the source stands for, in order; folders are searched to their depths.
 
-    What lies at an http address is looked up: a picture is fetched, anything else is left to be streamed. An iterator
+    What lies at an http address is looked up: an image is fetched, anything else is left to be streamed. An iterator
     is read to its end.
 
     Raises:
-        UserError: a path is missing, a folder has no pictures or videos, a glob matches none, nothing usable lies at an
+        UserError: a path is missing, a folder has no images or videos, a glob matches none, nothing usable lies at an
             address, something is no source, or nothing was given.
     """
     items: list[Item] = []
@@ -132,7 +132,7 @@ def expand(source: Source) -> list[Item]:
         elif isinstance(one, np.ndarray):
             items.append(Pixels(read_one(one, where=f"sources[{len(items)}]"), f"array_{len(items):06d}.png"))
         elif is_image(one):
-            items.append(Held(one, f"picture_{len(items):06d}.png"))
+            items.append(Held(one, f"image_{len(items):06d}.png"))
         elif isinstance(one, int | np.integer) and not isinstance(one, bool) and one >= 0:
             items.append(Live(int(one), f"camera_{one}"))
         elif isinstance(one, int):
@@ -140,12 +140,12 @@ def expand(source: Source) -> list[Item]:
         else:
             raise not_an_image(one, f"sources[{len(items)}]" if is_many(source) else "")
     if not items:
-        raise UserError("No source was given.", expected="pictures, folders, globs, videos or a camera's number")
+        raise UserError("No source was given.", expected="images, folders, globs, videos or a camera's number")
     return items
 
 
 def frames(item: Item, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
-    """Yield the pictures of one item, in order.
+    """Yield the images of one item, in order.
 
     Raises:
         UserError: it can't be read, or, after the frames before, it breaks off.
@@ -154,7 +154,7 @@ def frames(item: Item, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
         yield Frame(item.image, item)
     elif isinstance(item, Held):
         yield Frame(read_one(item.image, max_pixels, item.address), item)
-    elif isinstance(item, Picture):
+    elif isinstance(item, ImageFile):
         yield Frame(read_image(item.path, max_pixels=max_pixels), item)
     else:
         yield from _captured(item, max_pixels)
@@ -184,7 +184,7 @@ def _expand_path(text: str) -> list[Item]:
     if path.is_dir():
         found = _search(path)
         if not found:
-            raise UserError(f"There are no pictures or videos in the folder {text}.", expected=_kinds())
+            raise UserError(f"There are no images or videos in the folder {text}.", expected=_kinds())
         return found
     if path.is_file():
         return [_file(path, path.name)]
@@ -200,17 +200,17 @@ def _expand_path(text: str) -> list[Item]:
     if path.exists():
         raise UserError(
             f"{text} is neither a file nor a folder.",
-            expected="a picture, a video, a folder, a glob in quotes, or a camera's number",
+            expected="an image, a video, a folder, a glob in quotes, or a camera's number",
         )
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(
         f"There is no file or folder {text}{suggest(path.name, beside)}.",
-        expected="a picture, a video, a folder, a glob in quotes, or a camera's number",
+        expected="an image, a video, a folder, a glob in quotes, or a camera's number",
     )
 
 
 def _expand_glob(pattern: str) -> list[Item]:
-    """Return the pictures and videos that the pattern matches; matching folders are searched."""
+    """Return the images and videos that the pattern matches; matching folders are searched."""
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (absolute too)
     items: list[Item] = []
     for match in matches:
@@ -220,31 +220,31 @@ def _expand_glob(pattern: str) -> list[Item]:
             items.append(_file(match, match.name))
     if not items:
         others = f"; of the {len(matches)} files that it matches none is one" if matches else ""
-        raise UserError(f"The pattern {pattern} matches no picture or video{others}.", expected=_kinds())
+        raise UserError(f"The pattern {pattern} matches no image or video{others}.", expected=_kinds())
     return items
 
 
 def _search(folder: Path) -> list[Item]:
-    """Return the pictures and videos below the folder, by name; what else may have been meant is told."""
-    listing = search_folder(folder, PICTURE_SUFFIXES | VIDEO_SUFFIXES)
+    """Return the images and videos below the folder, by name; what else may have been meant is told."""
+    listing = search_folder(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
     if listing.left_out:
         warnings.warn(f"Left out of {folder}: {listing.told()}.", stacklevel=3)
     return [_file(path, path.relative_to(folder).as_posix()) for path in listing.files]
 
 
 def _known(path: Path) -> bool:
-    """Return whether the file's name says that it is a picture or a video."""
-    return path.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES
+    """Return whether the file's name says that it is an image or a video."""
+    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def _file(path: Path, name: str) -> Item:
-    """Return the item for a file; one with a strange name is tried as a picture."""
-    return Video(path, name) if path.suffix.lower() in VIDEO_SUFFIXES else Picture(path, name)
+    """Return the item for a file; one with a strange name is tried as an image."""
+    return Video(path, name) if path.suffix.lower() in VIDEO_SUFFIXES else ImageFile(path, name)
 
 
 def _kinds() -> str:
     """Return the file names that are looked for, as text."""
-    return "files ending in " + ", ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
+    return "files ending in " + ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
 
 
 def _captured(item: Video | Live, max_pixels: int) -> Iterator[Frame]:
@@ -297,7 +297,7 @@ def _not_opened(item: Video | Live) -> UserError:
 def _check_end(item: Video | Live, read: int, expected: float) -> None:
     """Raise a UserError if a video ended before the frames that it announced, or a camera at all."""
     if isinstance(item, Live) and not item.ends:
-        raise UserError(f"{item.name} stopped giving pictures after {read} frames.", where=str(item.address))
+        raise UserError(f"{item.name} stopped giving images after {read} frames.", where=str(item.address))
     # Containers count a little wrong, so a few frames less are no fault.
     if read == 0 or read < expected - max(2.0, 0.02 * expected):
         raise UserError(

@@ -1,4 +1,4 @@
-"""What `detect` leaves on disk: annotated pictures and videos, a COCO results file, YOLO txt files."""
+"""What `detect` leaves on disk: annotated images and videos, a COCO results file, YOLO txt files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eyas.errors import UserError
 from eyas.files import atomic_path, read_json, write_bytes, write_text, writing
 from eyas.runtime.convert import to_coco, to_yolo_txt
 from eyas.runtime.like import ImageIds
-from eyas.runtime.sources import Frame, Item, Live, Picture, Video
+from eyas.runtime.sources import Frame, ImageFile, Item, Live, Video
 from eyas.text import json_text, readable_name
 from eyas.types import Detections, Id, UInt8Array, plain_id
 
@@ -72,7 +72,7 @@ def out_suffix(item: Item) -> str:
     return suffix if suffix.lower() in _LOSSLESS | _JPEGS else f"{suffix}.jpg"
 
 
-def write_picture(path: Path, image: UInt8Array) -> None:
+def write_image(path: Path, image: UInt8Array) -> None:
     """Write uint8 RGB [H, W, 3] to `path`, as the kind that its suffix says."""
     if path.suffix.lower() in _JPEGS:
         data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=JPEG_QUALITY)
@@ -212,7 +212,7 @@ class CocoFile:
 
 def _place(item: Item) -> str | Path:
     """Return the item's whole path, or its name if it is no file."""
-    return item.path.absolute() if isinstance(item, Picture | Video) else item.name
+    return item.path.absolute() if isinstance(item, ImageFile | Video) else item.name
 
 
 def read_ids(annotations: Path, classes: tuple[str, ...]) -> tuple[Mapping[str, Id], list[Id]]:

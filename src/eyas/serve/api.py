@@ -27,8 +27,8 @@ class Options:
     Attributes:
         confidence, iou, suppression: thresholds, as in `eyas.types.Thresholds`.
         classes: names of the only classes wanted.
-        max_detections: most detections a picture.
-        annotate: also give the picture with its detections drawn, as JPEG.
+        max_detections: most detections an image.
+        annotate: also give the image with its detections drawn, as JPEG.
     """
 
     confidence: float | None = None
@@ -41,27 +41,27 @@ class Options:
 
 @dataclass(frozen=True)
 class Request:
-    """Pictures to detect on, by one version of one model.
+    """Images to detect on, by one version of one model.
 
     Attributes:
         id: the request's id, given by the client or made by the protocol; goes through logs and events.
         model: the model's name; "" for the only one, or the default.
         version: a version, an alias as "@champion", or "" for what the router chooses.
-        pictures: each a picture file's bytes (JPEG, PNG, WebP) or uint8 [H, W, 3] RGB; at least one.
+        images: each an image file's bytes (JPEG, PNG, WebP) or uint8 [H, W, 3] RGB; at least one.
         options: what the client asks of the answer.
         timeout: seconds from arrival after which nobody waits any more; None for the server's own limit.
         lane: which queue it waits in.
         stream: id of the stream it is a frame of; a newer frame of it drops this one while it waits. "" for none.
         headers: the client's headers or metadata, lower-case names, for routing and tracing.
-        partial: whether each picture has a result of its own: one that can't be had is told in the answer and costs
-            the others nothing. Else one such picture ends the request.
-        refused: number of a picture -> why it is not to be looked at, known already; only in a partial request.
+        partial: whether each image has a result of its own: one that can't be had is told in the answer and costs
+            the others nothing. Else one such image ends the request.
+        refused: number of an image -> why it is not to be looked at, known already; only in a partial request.
     """
 
     id: str
     model: str
     version: str
-    pictures: tuple[bytes | UInt8Array, ...]
+    images: tuple[bytes | UInt8Array, ...]
     options: Options = field(default_factory=Options)
     timeout: float | None = None
     lane: Lane = "interactive"
@@ -77,10 +77,10 @@ class Timing:
 
     Attributes:
         queue: from arrival until its (last) batch was given to a worker, less what its other batches took.
-        decode, preprocess, inference, postprocess: in the worker, sums over its pictures; inference is the whole
+        decode, preprocess, inference, postprocess: in the worker, sums over its images; inference is the whole
             batch's. Of what was done at once, each has its share of the time.
         total: from arrival to the answer.
-        batch: how many pictures shared its (last) batch.
+        batch: how many images shared its (last) batch.
     """
 
     queue: float = 0.0
@@ -113,10 +113,10 @@ class Answer:
     Attributes:
         id: the request's id.
         model: who answered.
-        detections: one for each picture that was not refused, in order.
-        annotated: JPEG files of the pictures with their detections, if they were asked for.
+        detections: one for each image that was not refused, in order.
+        annotated: JPEG files of the images with their detections, if they were asked for.
         timing: where the time went.
-        refused: number of a picture -> why it has none; empty unless the request was partial.
+        refused: number of an image -> why it has none; empty unless the request was partial.
     """
 
     id: str
@@ -126,8 +126,8 @@ class Answer:
     timing: Timing = field(default_factory=Timing)
     refused: Mapping[int, Refused] = field(default_factory=dict)
 
-    def pictures(self) -> Iterator[Detections | Refused]:
-        """Yield what became of each picture of the request, in order."""
+    def images(self) -> Iterator[Detections | Refused]:
+        """Yield what became of each image of the request, in order."""
         found = iter(self.detections)
         for number in range(len(self.detections) + len(self.refused)):
             yield self.refused[number] if number in self.refused else next(found)

@@ -12,7 +12,7 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _PREFIX = re.compile(r"data:[\w/+.-]*(?:;[\w=-]+)*;base64,", re.ASCII)
 
 
-def decode(text: str, where: str = "The picture") -> bytes:
+def decode(text: str, where: str = "The image") -> bytes:
     """Return the bytes that the text stands for, in time that only its length decides.
 
     Args:

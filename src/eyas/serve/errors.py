@@ -52,7 +52,7 @@ WIRES: Mapping[Kind, Wire] = MappingProxyType(
         "timeout": Wire(408, "DEADLINE_EXCEEDED"),  # the client sent its request too slowly
         "too_large": Wire(413, "INVALID_ARGUMENT"),
         "unsupported": Wire(415, "INVALID_ARGUMENT"),
-        "unprocessable": Wire(422, "INVALID_ARGUMENT"),  # the bytes arrived well, and are no picture
+        "unprocessable": Wire(422, "INVALID_ARGUMENT"),  # the bytes arrived well, and are no image
         "overloaded": Wire(429, "RESOURCE_EXHAUSTED", retry=True),
         "cancelled": Wire(499, "CANCELLED"),
         "internal": Wire(500, "INTERNAL"),
@@ -63,7 +63,7 @@ WIRES: Mapping[Kind, Wire] = MappingProxyType(
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", array_like=True):
-    """Why one picture of a request has no detections, for the client."""
+    """Why one image of a request has no detections, for the client."""
 
     kind: Kind
     message: str
@@ -96,7 +96,7 @@ def crashed() -> ServeError:
 
 
 def all_refused(refused: Mapping[int, Refused]) -> ServeError:
-    """Return the error of a request each of whose pictures was refused.
+    """Return the error of a request each of whose images was refused.
 
     A fault of the server's says that another try may help; else the kind is that of all, or "unprocessable".
     """
@@ -104,5 +104,5 @@ def all_refused(refused: Mapping[int, Refused]) -> ServeError:
     ours = [kind for kind in kinds if WIRES[kind].http >= 500]
     kind: Kind = ours[0] if ours else next(iter(kinds)) if len(kinds) == 1 else "unprocessable"
     first = refused[min(refused)].message
-    words = f"None of the {len(refused)} pictures was answered. The first: {first}" if len(refused) > 1 else first
+    words = f"None of the {len(refused)} images was answered. The first: {first}" if len(refused) > 1 else first
     return ServeError(kind, words)

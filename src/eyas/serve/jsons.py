@@ -17,7 +17,7 @@ T = TypeVar("T")
 MOST_TEXTS = 50_000  # texts in a body, keys among them; a list of 10,000 class names is allowed
 MOST_OBJECTS = 5_000
 Scalar = str | int | float | bool | None
-_ENCODER = msgspec.json.Encoder()  # a picture of 300 objects takes a tenth of the time that json takes for it
+_ENCODER = msgspec.json.Encoder()  # an image of 300 objects takes a tenth of the time that json takes for it
 _NO_MARK = bytes(each for each in range(256) if each not in b"{}")
 
 

@@ -202,11 +202,11 @@ def greeting(settings: ServerSettings, addresses: Addresses, served: Sequence[st
     here = partial(reachable, settings=settings)
     rest = here(addresses.rest)
     key = " -H 'X-API-Key: KEY'" if settings.keys.hashes else ""
-    lines = [*served, f"  REST   {scheme}://{rest}  (a page to try a picture: {scheme}://{rest}/)"]
+    lines = [*served, f"  REST   {scheme}://{rest}  (a page to try an image: {scheme}://{rest}/)"]
     lines += [f"  gRPC   {here(addresses.grpc)}  (Open Inference Protocol)"] if addresses.grpc else []
     lines += [f"  admin  {scheme}://{here(addresses.admin)}"] if addresses.admin else []
     lines += [f"  admin  {here(addresses.admin_grpc)}  (gRPC)"] if addresses.admin_grpc else []
-    ask = f"curl{key} -H 'Content-Type: image/jpeg' --data-binary @picture.jpg"
+    ask = f"curl{key} -H 'Content-Type: image/jpeg' --data-binary @image.jpg"
     lines += [f"Try:  {ask} {scheme}://{rest}/v1/detect"]
     if is_wildcard(settings.host) and not settings.hosts and (other := outer_address(":" in settings.host)):
         port = addresses.rest.rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""What a client may send, and the checks that need no protocol: pictures by their headers, names, ids, thresholds."""
+"""What a client may send, and the checks that need no protocol: images by their headers, names, ids, thresholds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from eyas.picture_header import BadHeader, read_header
+from eyas.image_header import BadHeader, read_header
 from eyas.serve.api import Lane, Options, Request
 from eyas.serve.errors import Refused, ServeError
 from eyas.types import UInt8Array
@@ -23,8 +23,8 @@ class Limits:
 
     Attributes:
         body: most bytes of a request's body, or of a gRPC message.
-        pictures: most pictures a request.
-        pixels: most pixels a picture, by its header.
+        images: most images a request.
+        pixels: most pixels an image, by its header.
         side: most pixels a side.
         headers: most bytes of a request's headers.
         bodies: most bytes of all bodies and messages that the server holds at once; half of them for one client.
@@ -40,7 +40,7 @@ class Limits:
     """
 
     body: int = 32 * 2**20
-    pictures: int = 64
+    images: int = 64
     pixels: int = 50_000_000
     side: int = 16_384
     headers: int = 16 * 2**10
@@ -60,34 +60,34 @@ def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
     """Refuse what no engine should see.
 
     Returns:
-        The pictures of a partial request that are refused alone, by number.
+        The images of a partial request that are refused alone, by number.
 
     Raises:
-        ServeError: a name or id is malformed, there are no or too many pictures, one is of a kind that is not served
+        ServeError: a name or id is malformed, there are no or too many images, one is of a kind that is not served
             or too large, or an option lies outside its range.
     """
     check_id(request.id)
     check_model(request.model, request.version)
-    if not request.pictures:
-        raise ServeError("invalid", "There is no picture in the request.")
-    if len(request.pictures) > limits.pictures:
+    if not request.images:
+        raise ServeError("invalid", "There is no image in the request.")
+    if len(request.images) > limits.images:
         raise ServeError(
-            "too_large", f"{len(request.pictures)} pictures in a request; at most {limits.pictures} are allowed."
+            "too_large", f"{len(request.images)} images in a request; at most {limits.images} are allowed."
         )
     check_options(request.options, limits)
     if request.timeout is not None and not 0 < request.timeout <= limits.timeout:
         raise ServeError("invalid", f"The timeout must be above 0 and at most {limits.timeout:g} seconds.")
     refused = dict(request.refused)
-    alone = request.partial or len(request.pictures) == 1
-    for index, picture in enumerate(request.pictures):
+    alone = request.partial or len(request.images) == 1
+    for index, image in enumerate(request.images):
         if index in refused:
             continue
-        where = "The picture" if alone else f"Picture {index + 1} of {len(request.pictures)}"
+        where = "The image" if alone else f"Image {index + 1} of {len(request.images)}"
         try:
-            if isinstance(picture, bytes):
-                check_file(picture, limits, where)
+            if isinstance(image, bytes):
+                check_file(image, limits, where)
             else:
-                check_array(picture, limits, where)
+                check_array(image, limits, where)
         except ServeError as error:
             if not request.partial:
                 raise
@@ -121,7 +121,7 @@ def check_options(options: Options, limits: Limits) -> None:
         raise ServeError("invalid", "The list of classes is empty, or too long.")
 
 
-def check_file(data: bytes, limits: Limits, where: str = "The picture") -> None:
+def check_file(data: bytes, limits: Limits, where: str = "The image") -> None:
     """Refuse a file by its first bytes, before anything is decoded."""
     if not data:
         raise ServeError("unprocessable", f"{where} is empty.")
@@ -135,15 +135,15 @@ def check_file(data: bytes, limits: Limits, where: str = "The picture") -> None:
     check_size(header.height, header.width, limits, where)
 
 
-def check_array(image: UInt8Array, limits: Limits, where: str = "The picture") -> None:
-    """Refuse an array that is no picture."""
+def check_array(image: UInt8Array, limits: Limits, where: str = "The image") -> None:
+    """Refuse an array that is no image."""
     if image.ndim != 3 or image.shape[2] != 3:
         raise ServeError("invalid", f"{where} must have the shape [height, width, 3].")
     check_size(image.shape[0], image.shape[1], limits, where)
 
 
 def check_size(height: int, width: int, limits: Limits, where: str) -> None:
-    """Refuse a picture without pixels, or with too many."""
+    """Refuse an image without pixels, or with too many."""
     if height < 1 or width < 1:
         raise ServeError("unprocessable", f"{where} is {width}x{height} pixels: it has none.")
     if height * width > limits.pixels or max(height, width) > limits.side:

@@ -1,4 +1,4 @@
-"""From what a client asks of an answer to what a worker needs to know of a picture."""
+"""From what a client asks of an answer to what a worker needs to know of an image."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class ServerSettings:
         hosts: names that the server answers for, in lower case; empty: this machine's own names where it listens on
             loopback (a stranger's name that points here is refused), all elsewhere.
         origins: origins of other sites' pages that may send requests and read the answers; "*" for all.
-        urls: whether pictures may be given as URLs.
+        urls: whether images may be given as URLs.
         access_log: file of the access log, a JSON line a request; "-" for standard error, None for none.
         events: the event log; None for none.
         telemetry: whether OpenTelemetry records spans.

@@ -148,7 +148,7 @@ class Service:
     async def _answer(self, request: Request) -> Answer:
         """Check, and ask the engine; whatever else than a ServeError it raises becomes one."""
         refused = check_request(request, self.limits)
-        if len(refused) == len(request.pictures):
+        if len(refused) == len(request.images):
             raise all_refused(refused)
         if refused:
             request = dataclasses.replace(request, refused=refused)

@@ -172,7 +172,7 @@ def open_weights(path: Path, where: str = "model.weights") -> Weights:
 
 
 def _fed_as_here(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
-    """Return the checkpoint's weights for pictures as training here feeds them, and what is to be known of that."""
+    """Return the checkpoint's weights for images as training here feeds them, and what is to be known of that."""
     processing = checkpoint.said.get("image_processor")
     if processing is None:
         return checkpoint.state, ()

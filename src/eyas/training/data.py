@@ -11,7 +11,7 @@ import torch
 from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device.choice import choose
 from eyas.data.device.layout import Layout
-from eyas.data.loading.bad_images import SkippedPictures
+from eyas.data.loading.bad_images import SkippedImages
 from eyas.data.loading.batch import Batch
 from eyas.data.loading.batch_arrays import MakeExtras
 from eyas.data.loading.eval_loader import EvalLoader, eval_loader
@@ -43,7 +43,7 @@ class DetectionData(L.LightningDataModule):
     Attributes:
         train_index, val_index: the splits. Labels of training mean the same in both; with `unseen`, `val_index.classes`
             goes on after them.
-        dropped: how many training pictures without a box were left out, because the recipe says so.
+        dropped: how many training images without a box were left out, because the recipe says so.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class DetectionData(L.LightningDataModule):
         self.val_loader: EvalLoader | None = None
         self._place: tuple[int, int, torch.device | None] | None = None  # what `val_loader` was made for
         self._fitting = False
-        self.trial_skipped = SkippedPictures(self.train_index)
-        self._trial: list[int] = []  # readable pictures with boxes, the first ones
+        self.trial_skipped = SkippedImages(self.train_index)
+        self._trial: list[int] = []  # readable images with boxes, the first ones
         self._tried = 0
         self._resume_from: dict[str, Any] | None = None
 
@@ -161,7 +161,7 @@ class DetectionData(L.LightningDataModule):
         self._resume_from = state_dict["loader"]
 
     def val_dataloader(self) -> EvalLoader:
-        """Return the loader of letterboxed pictures, in order; it is made once, and keeps its processes."""
+        """Return the loader of letterboxed images, in order; it is made once, and keeps its processes."""
         place = rank, world_size, device = self._trained_at()
         if self.val_loader is None or place != self._place:
             self._place = place
@@ -198,10 +198,10 @@ class DetectionData(L.LightningDataModule):
                 self.val_dataloader().prepare()
 
     def trial_batch(self, count: int, epoch: int) -> Batch:
-        """Return the first readable pictures that have boxes as one augmented batch, made in this process.
+        """Return the first readable images that have boxes as one augmented batch, made in this process.
 
         Raises:
-            UserError: none can be read, or more pictures than the whole split may have can't be.
+            UserError: none can be read, or more images than the whole split may have can't be.
         """
         chosen = self._readable(count)
         loader = train_loader(
@@ -212,12 +212,12 @@ class DetectionData(L.LightningDataModule):
         return next(iter(loader))
 
     def _readable(self, count: int) -> list[int]:
-        """Return up to `count` pictures that have boxes and can be read; `trial_skipped` has those that can't.
+        """Return up to `count` images that have boxes and can be read; `trial_skipped` has those that can't.
 
         How many may be broken is a rule for the whole split: of a few, one would already be too many.
         """
         kept = trained(self.train_index, self.recipe, self.augment).kept
-        labelled = np.unique(self.train_index.picture_of_row()[kept])
+        labelled = np.unique(self.train_index.image_of_row()[kept])
         while len(self._trial) < count and self._tried < len(labelled):
             number = int(labelled[self._tried])
             self._tried += 1
@@ -227,7 +227,7 @@ class DetectionData(L.LightningDataModule):
             except UserError:
                 self.trial_skipped.note([number])
         if not self._trial:
-            raise UserError("No picture that has boxes can be read.", where=str(self.train_index.root))
+            raise UserError("No image that has boxes can be read.", where=str(self.train_index.root))
         return self._trial[:count]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from eyas.data.loading.batch import Batch
-from eyas.evaluate.predictions import Predictions, PredictionsBuilder
+from eyas.evaluation.predictions import Predictions, PredictionsBuilder
 from eyas.runtime.postprocess import placed_back, select
 from eyas.training.batches import placement_of
 from eyas.training.suppression import suppressed

@@ -196,7 +196,7 @@ def build(
         criterion, told = taught(criterion, net, teacher, recipe, data.classes)
         notes += told
     if data.dropped:
-        notes.append(f"{data.dropped} training pictures without a box are left out (data.drop_empty)")
+        notes.append(f"{data.dropped} training images without a box are left out (data.drop_empty)")
     if first_process():
         for note in notes:
             tell(console, note)

@@ -54,7 +54,7 @@ def fit(
         started: `time.monotonic()` from which the recipe's `trainer.minutes` count; now if None.
 
     Raises:
-        UserError: before the first step, what can't work; later, a diverged loss, broken pictures, a full disk or a
+        UserError: before the first step, what can't work; later, a diverged loss, broken images, a full disk or a
             GPU without memory left.
         Stopped: by a signal, before the first step or for the second time.
     """
@@ -85,7 +85,7 @@ def resume(
         signals, started: as for `fit`.
 
     Raises:
-        UserError: there is nothing to resume from, it is damaged, or settings, classes or pictures were changed.
+        UserError: there is nothing to resume from, it is damaged, or settings, classes or images were changed.
         Stopped: as for `fit`.
     """
     if epochs is not None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from eyas.data.index import DatasetIndex
 from eyas.data.loading.batch import Batch
 from eyas.errors import UserError
-from eyas.evaluate.coco import CocoResult
+from eyas.evaluation.coco import CocoResult
 from eyas.losses.criterion import Criterion, set_progress
 from eyas.models.decode import Deployed
 from eyas.models.detection_net import head_row_of
@@ -58,7 +58,7 @@ class DetectionModule(L.LightningModule):
         fused_optimizer: whether the optimizer is to be one that a CUDA graph can hold.
         terms: float32 [T], the latest weighted loss terms, in the order of the criterion's `terms`.
         result: the latest evaluation, None before the first.
-        detections: picture index -> detections of the latest evaluation, for the first pictures.
+        detections: image index -> detections of the latest evaluation, for the first images.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class DetectionModule(L.LightningModule):
         self._deployed = []
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """Return the candidates in a batch of letterboxed pictures: "boxes" [B, K, 4] and "scores" [B, K, C].
+        """Return the candidates in a batch of letterboxed images: "boxes" [B, K, 4] and "scores" [B, K, C].
 
         Raises:
             UserError: the Trainer lacks the callback that evaluates.
@@ -208,13 +208,13 @@ class DetectionModule(L.LightningModule):
         data = self._data()
         if data is None:
             raise UserError(
-                "The module does not know the truth of the validation pictures.",
+                "The module does not know the truth of the validation images.",
                 fix="give it truth=load_dataset(root, 'val'), or train with a DetectionData",
             )
         return data.val_index
 
     def names_of(self, indices: list[int]) -> list[str]:
-        """Return the file names of training pictures, as far as the datamodule knows them."""
+        """Return the file names of training images, as far as the datamodule knows them."""
         data = self._data()
         return [str(data.train_index.path(i)) if data is not None else str(i) for i in indices]
 

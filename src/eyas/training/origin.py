@@ -23,9 +23,9 @@ from eyas.training.teacher import ROLE, teacher_file
 def write_origin(
     folder: Path, recipe: Recipe, train: DatasetIndex, val: DatasetIndex, parents: list[dict[str, str]]
 ) -> None:
-    """Write what a new run begins with: `origin.json` (recipe, parents) and `pictures.csv` (the data set)."""
+    """Write what a new run begins with: `origin.json` (recipe, parents) and `images.csv` (the data set)."""
     run = RunFolder(folder)
-    DatasetRecord.write(run.pictures, rows_of({"train": train, "val": val}))
+    DatasetRecord.write(run.images, rows_of({"train": train, "val": val}))
     write_json(run.origin, {"recipe": recipe.to_dict(), "parents": parents})
 
 
@@ -60,16 +60,16 @@ def check_recipe(folder: Path, recipe: Recipe) -> None:
 
 
 def check_data(folder: Path, recipe: Recipe, train: DatasetIndex, val: DatasetIndex) -> None:
-    """Raise a UserError if classes, pictures or labels are not those that the run in `folder` began with."""
+    """Raise a UserError if classes, images or labels are not those that the run in `folder` began with."""
     run = Run.read(folder)
     changed = class_changes(run.config.classes, train.classes)
     what = "The classes"
     if not changed:
-        if not run.pictures.is_file():
+        if not run.images.is_file():
             return  # begun by an older Eyas
         now = DatasetRecord(tuple(rows_of({"train": train, "val": val})))
-        changed = DatasetRecord.read(run.pictures).changes(now)
-        what = "The pictures or their labels"
+        changed = DatasetRecord.read(run.images).changes(now)
+        what = "The images or their labels"
     if changed:
         raise UserError(
             f"{what} of the data set were changed since the run began: {'; '.join(changed)}.",

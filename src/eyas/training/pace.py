@@ -23,7 +23,7 @@ from eyas.training.recipe import Recipe
 from eyas.training.step import StepSettings, TrainingStep
 from eyas.training.timetable import Aims, Pace, fits_an_epoch, plan, steps_ahead
 
-FINISH = 2.0  # seconds for the card, the last pictures and the end of the processes
+FINISH = 2.0  # seconds for the card, the last images and the end of the processes
 LEAST = 20  # optimizer steps; fewer teach a network nothing
 SLACK = 1.5  # evaluating trained networks takes longer: they find something, which is to be suppressed and drawn
 

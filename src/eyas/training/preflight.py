@@ -54,7 +54,7 @@ def preflight(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Cr
     batch = data.trial_batch(FEW, epoch=0)
     findings += [check_memory(recipe, net, batch, criterion.beside), *check_learning(recipe, net, criterion, batch)]
     if data.trial_skipped.known:
-        findings.append(Finding("pictures", True, data.trial_skipped.summary()))
+        findings.append(Finding("images", True, data.trial_skipped.summary()))
     bad = [finding for finding in findings if not finding.fine]
     if bad:
         raise UserError(
@@ -85,29 +85,29 @@ def check_labels(index: DatasetIndex, usable: Usable | None = None) -> Finding:
     rarest = int(counts[counts > 0].min()) if len(seen) else 0
     note = f"; never labelled: {', '.join(absent[:5])}" if absent else ""
     note += f"; left out: {usable.told()}" if usable is not None and usable.left_out else ""
-    text = f"{len(index)} pictures, {len(seen)} boxes, {len(index.classes)} classes, rarest class {rarest} boxes{note}"
+    text = f"{len(index)} images, {len(seen)} boxes, {len(index.classes)} classes, rarest class {rarest} boxes{note}"
     return Finding("labels", True, text)
 
 
 def check_augmentation(data: DetectionData) -> Finding:
-    """Check that augmentation repeats for one (epoch, picture) and differs between epochs and between pictures.
+    """Check that augmentation repeats for one (epoch, image) and differs between epochs and between images.
 
     A random stream that collapses (every worker or epoch drawing the same numbers) does not show in the loss and costs
     AP. Every sample's stream is a function of seed, epoch and index, so it is the same whichever worker draws it.
     """
     first, again, later = (data.trial_batch(1, epoch=epoch).images for epoch in (0, 0, 1))
     if not torch.equal(first, again):
-        return Finding("augmentation", False, "one picture in one epoch came out in two ways")
+        return Finding("augmentation", False, "one image in one epoch came out in two ways")
     if not (data.augment.moves or data.augment.flip or data.augment.colours):
         return Finding("augmentation", True, "off")
     tries = [data.trial_batch(1, epoch=epoch).images for epoch in (2, 3)]
     if all(torch.equal(first, other) for other in (later, *tries)):
-        return Finding("augmentation", False, "four epochs gave the same picture: the random stream does not move")
-    return Finding("augmentation", True, "streams differ between epochs and pictures, and repeat when asked again")
+        return Finding("augmentation", False, "four epochs gave the same image: the random stream does not move")
+    return Finding("augmentation", True, "streams differ between epochs and images, and repeat when asked again")
 
 
 def check_memory(recipe: Recipe, net: nn.Module, batch: Batch, beside: Sequence[nn.Module] = ()) -> Finding:
-    """Estimate a step's memory from what autograd keeps for a few pictures, and compare with what is free.
+    """Estimate a step's memory from what autograd keeps for a few images, and compare with what is free.
 
     Args:
         recipe: the whole run.
@@ -151,9 +151,9 @@ def free_memory(accelerator: str) -> float:
 def check_learning(
     recipe: Recipe, net: nn.Module, criterion: Criterion, batch: Batch, *, steps: int = 12, seconds: float = 6.0
 ) -> list[Finding]:
-    """Overfit a copy of the network to a few pictures for some steps: the loss must fall, its terms be balanced."""
+    """Overfit a copy of the network to a few images for some steps: the loss must fall, its terms be balanced."""
     if int(batch.counts.sum()) == 0:
-        return [Finding("learning", True, "not tried: augmentation left no box in the trial pictures")]
+        return [Finding("learning", True, "not tried: augmentation left no box in the trial images")]
     net, criterion = copy.deepcopy(net).train(), copy.deepcopy(criterion)
     set_progress(criterion, 0.5)  # terms whose weights change are compared as they are in the middle of the run
     optim = evolve(recipe, optim={"lr": min(recipe.optim.lr, 2e-3)}).optim
@@ -167,7 +167,7 @@ def check_learning(
         terms.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     first = dict(zip(criterion.terms, history[0].tolist(), strict=True))
-    # A term may have nothing to say of these pictures.
+    # A term may have nothing to say of these images.
     sizes = [abs(value) for name, value in first.items() if value and name not in criterion.of_any_size]
     spread = max(sizes) / max(min(sizes), 1e-9) if sizes else 1.0
     shown = ", ".join(f"{name} {value:.2f}" for name, value in first.items())
@@ -177,6 +177,6 @@ def check_learning(
         Finding("loss balance", finite and spread < 10, f"{shown}: largest over smallest term {spread:.1f}"),
         Finding(
             "learning", finite and after < before,
-            f"loss {before:.2f} to {after:.2f} in {len(history)} steps on {len(batch.counts)} pictures",
+            f"loss {before:.2f} to {after:.2f} in {len(history)} steps on {len(batch.counts)} images",
         ),
     ]  # fmt: skip

@@ -49,7 +49,7 @@ class ModelRecipe:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Which pictures, and how they are fed.
+    """Which images, and how they are fed.
 
     Attributes:
         root: the dataset's folder (COCO, YOLO or Pascal VOC), or its .json or .yaml file.
@@ -57,10 +57,10 @@ class DataRecipe:
         rows: what long rows of YOLO label files hold, where they alone do not say: polygon, keypoints or oriented.
         size: the network's input side in pixels, a multiple of 32.
         margin: pixels left free on the limiting side; YOLO-NAS resizes to 636 in 640.
-        batch_size: pictures a step and process.
+        batch_size: images a step and process.
         workers: loader processes; -1 chooses by the number of cores.
         worker_seconds: a loader process that gives no batch for so long ends the run.
-        drop_empty: leave training pictures without a box out.
+        drop_empty: leave training images without a box out.
         cache: what is kept in memory: "jpeg" the files' bytes, "decoded" the pixels (small sets only), "none" nothing;
             "gpu" the pixels in the GPU's memory, where batches are then augmented; "auto" chooses by size.
     """
@@ -123,13 +123,13 @@ class TrainerRecipe:
     """How long, on what, and how the run is watched.
 
     Attributes:
-        epochs: passes over the training pictures.
+        epochs: passes over the training images.
         max_steps: stop after this many optimizer steps, whatever the epochs; 0 for no limit. The schedule spans
             whichever ends first.
         minutes: from the command's start to its exit; 0 sets no limit. Schedule, warm-up, evaluations and the end of
             the augmentation are planned for it instead of for `epochs`, of which `close_epochs` stay the same share.
-        close_epochs: the last epochs see single pictures, without mosaic and mixup.
-        seed: fixes the initial weights, the order of pictures and every augmentation.
+        close_epochs: the last epochs see single images, without mosaic and mixup.
+        seed: fixes the initial weights, the order of images and every augmentation.
         accelerator: auto, cuda, mps or cpu.
         devices: processes on this machine, one a GPU.
         num_nodes: machines that train together.
@@ -145,7 +145,7 @@ class TrainerRecipe:
         patience: stop when AP has not risen for this many evaluations; 0 never stops early.
         average_best: try the mean of the weights of so many best epochs at the end, and keep it if its AP is higher
             than that of any epoch; 0 does not.
-        sheets: pictures on the contact sheet of predictions against truth made at each evaluation; 0 for none.
+        sheets: images on the contact sheet of predictions against truth made at each evaluation; 0 for none.
         save_minutes: minutes between saved states within an epoch (one is saved at each epoch's end anyway).
         preflight: check labels, loss balance, augmentation, learning and memory before the first step.
         logger: trackers that the run is sent to beside its CSV files: mlflow, tensorboard, wandb.

@@ -36,11 +36,11 @@ def finetune() -> Recipe:
 
 
 def yolo_nas_coco() -> Recipe:
-    """Return the recipe that YOLO-NAS S was published with, for COCO on 8 GPUs (256 pictures a step).
+    """Return the recipe that YOLO-NAS S was published with, for COCO on 8 GPUs (256 images a step).
 
     It is what the files of super-gradients 3.7.1 say: 300 epochs of AdamW at 2e-4, weight decay 1e-5, warm-up of 1000
     steps and at most one epoch from 1e-6, cosine to a tenth, EMA 0.9997; affine, swapped channels, HSV, flip and mixup
-    within the picture; no mosaic; pictures without objects left out; the mean of the ten best epochs at the end.
+    within the image; no mosaic; images without objects left out; the mean of the ten best epochs at the end.
     What differs stands in docs/from-supergradients.md. The published weights came from more than this (Objects365
     pre-training and pseudo-labels), so the recipe alone does not reach their AP.
     """
@@ -60,7 +60,7 @@ def yolo_nas_coco() -> Recipe:
             swap=0.5,
             hsv=(18.0, 30.0, 30.0),
             hsv_chance=0.5,
-            within="picture",
+            within="image",
             min_area=0.0,
             min_visible=0.0,
             min_ratio=0.1,

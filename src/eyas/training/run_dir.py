@@ -102,7 +102,7 @@ def finish_run(
     Args:
         folder: the run's folder.
         recipe: the run's settings.
-        data: the run's pictures.
+        data: the run's images.
         stopped: why it ended before its time, "" if it did not.
         trackers: where it was sent to: name -> {"id", "where"}.
     """

@@ -12,7 +12,7 @@ from eyas.data.concat import same_classes
 from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
-from eyas.evaluate.coco import check_truth
+from eyas.evaluation.coco import check_truth
 from eyas.training.recipe import DataRecipe
 
 
@@ -38,9 +38,9 @@ def load_train_and_val(
     if not usable.kept.any():
         why = f", of which {usable.told()}" if usable.left_out else ""
         raise UserError(
-            f"There is nothing to train on: the split '{recipe.train}' has {len(train)} pictures and "
+            f"There is nothing to train on: the split '{recipe.train}' has {len(train)} images and "
             f"{len(train.boxes)} boxes{why}.",
-            expected="at least one picture with a box that is neither of a crowd nor too small",
+            expected="at least one image with a box that is neither of a crowd nor too small",
             where=recipe.root,
             fix="look at the labels with 'eyas data check' and 'eyas data show'; train at a larger --size if objects "
             "are too small",
@@ -54,7 +54,7 @@ def load_train_and_val(
     check_truth(val)
     if len(train) < recipe.batch_size:
         raise UserError(
-            f"The batch has {recipe.batch_size} pictures, the training split only {len(train)}.",
+            f"The batch has {recipe.batch_size} images, the training split only {len(train)}.",
             where="data.batch_size",
             fix=f"--batch {max(1, len(train) // 2)}",
         )
@@ -67,16 +67,16 @@ def trained(index: DatasetIndex, recipe: DataRecipe, augment: AugmentPolicy) -> 
 
 
 def without_empty(index: DatasetIndex, recipe: DataRecipe) -> tuple[DatasetIndex, int]:
-    """Return the pictures that have a box which is no crowd, and how many have none.
+    """Return the images that have a box which is no crowd, and how many have none.
 
     Raises:
         UserError: too few are left for a batch.
     """
-    picture = np.repeat(np.arange(len(index)), np.diff(index.offsets))
-    kept = np.unique(picture[~index.crowd])
+    image = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    kept = np.unique(image[~index.crowd])
     if len(kept) < recipe.batch_size:
         raise UserError(
-            f"The batch has {recipe.batch_size} pictures, and only {len(kept)} training pictures have a box.",
+            f"The batch has {recipe.batch_size} images, and only {len(kept)} training images have a box.",
             where="data.batch_size",
             fix="--data.drop_empty false, or a smaller --batch",
         )

@@ -45,7 +45,7 @@ class Pace:
 
     Attributes:
         step: an optimizer step, its share of loading and logging included.
-        evaluation: an evaluation, with the tables, pictures and weights that are written after it.
+        evaluation: an evaluation, with the tables, images and weights that are written after it.
         epoch: what an epoch takes beyond its steps and its evaluation.
         finish: from the end of the last evaluation to the exit.
     """

@@ -1,6 +1,6 @@
 """Brings a run to a tracker: whatever the run's folder has and the tracker lacks, while it trains or any time later.
 
-The folder is the only source. Its rows, pictures and files are written anyway, so a tracker that can't be reached
+The folder is the only source. Its rows, images and files are written anyway, so a tracker that can't be reached
 misses nothing for good, and nothing waits for it in memory. How far a tracker has come stands in `trackers/NAME.json`.
 """
 
@@ -40,7 +40,7 @@ class Sync:
         known: where the tracker has the run, as a saved state says, if the folder does not.
 
     Attributes:
-        sent: rows, pictures and files that were sent so far.
+        sent: rows, images and files that were sent so far.
         moved: when something was sent last, as `time.monotonic` counts.
     """
 

@@ -59,7 +59,7 @@ def test_percentiles() -> None:
 
 
 def report(*steps: object) -> LoadReport:
-    return LoadReport("stub", 100.0, "poisson", 100.0, 4, steps, processor(), "1 picture", "2026-01-01", "0")  # type: ignore[arg-type]
+    return LoadReport("stub", 100.0, "poisson", 100.0, 4, steps, processor(), "1 image", "2026-01-01", "0")  # type: ignore[arg-type]
 
 
 def test_the_report_can_be_written_even_where_nobody_was_answered(tmp_path: Path) -> None:

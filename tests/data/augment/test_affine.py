@@ -136,7 +136,7 @@ def test_each_box_has_its_own_frame() -> None:
     left=st.floats(-3000, 300),
     top=st.floats(-3000, 300),
 )
-def test_a_cut_stays_within_picture_and_room(height: int, width: int, scale: float, left: float, top: float) -> None:
+def test_a_cut_stays_within_image_and_room(height: int, width: int, scale: float, left: float, top: float) -> None:
     found = cut(height, width, Move(scale, left, top), (144, 96))
     (a, c, b, d), (x0, y0, x1, y1) = found.window, found.target
     assert 0 <= a < b <= width >> found.level and 0 <= c < d <= height >> found.level

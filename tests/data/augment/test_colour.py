@@ -11,7 +11,7 @@ from tests.data.scenes import textured
 from eyas.data.augment.colour import Colours, draw_colours, gamma_table, matrices, recolour
 from eyas.data.augment.config import AugmentPolicy
 
-PICTURE = textured(1)
+IMAGE = textured(1)
 NONE = AugmentPolicy.none()
 
 
@@ -26,19 +26,19 @@ def matrix(policy: AugmentPolicy, rng: np.random.Generator) -> np.ndarray:
 
 
 def jittered(seed: int = 0, **settings: float) -> np.ndarray:
-    """Return the picture with the colours changed by a policy that does nothing else."""
-    canvas = PICTURE.copy()
+    """Return the image with the colours changed by a policy that does nothing else."""
+    canvas = IMAGE.copy()
     jitter(canvas, dataclasses.replace(NONE, **settings), np.random.default_rng(seed))
     return canvas
 
 
 def test_nothing_asked_nothing_changed() -> None:
-    assert np.array_equal(jittered(), PICTURE)
+    assert np.array_equal(jittered(), IMAGE)
     assert not NONE.colours
 
 
 def test_swap_changes_red_and_blue() -> None:
-    assert np.array_equal(jittered(swap=1.0), PICTURE[..., ::-1])
+    assert np.array_equal(jittered(swap=1.0), IMAGE[..., ::-1])
 
 
 @pytest.mark.parametrize("settings", [{"saturation": 0.8}, {"hue": 90.0}, {"saturation": 0.8, "hue": 90.0}])
@@ -47,7 +47,7 @@ def test_saturation_and_hue_leave_grey_alone(settings: dict[str, float]) -> None
     canvas = grey.copy()
     jitter(canvas, dataclasses.replace(NONE, **settings), np.random.default_rng(5))
     assert np.abs(canvas.astype(int) - grey).max() <= 1
-    assert np.abs(jittered(5, **settings).astype(int) - PICTURE).mean() > 2
+    assert np.abs(jittered(5, **settings).astype(int) - IMAGE).mean() > 2
 
 
 def test_a_third_of_the_circle_turns_red_into_another_primary() -> None:
@@ -82,7 +82,7 @@ def test_gamma_keeps_black_and_white() -> None:
     assert np.array_equal(gamma_table(1.0), np.arange(256))
     assert gamma_table(2.0)[128] == 64
     changed = jittered(gamma=0.5)
-    assert not np.array_equal(changed, PICTURE)
+    assert not np.array_equal(changed, IMAGE)
 
 
 def test_draws_differ_and_repeat() -> None:

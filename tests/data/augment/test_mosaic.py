@@ -1,4 +1,4 @@
-"""Mosaic, single pictures and mixup: every box that comes out lies around what it names, and nothing is lost."""
+"""Mosaic, single images and mixup: every box that comes out lies around what it names, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLICY = AugmentPolicy(scale=(0.5, 1.5), translate=0.2)
 
 
 def sources(rng: np.random.Generator) -> list[Source]:
-    """Return four pictures of different shapes with a rectangle of a colour of its own, which is also its label."""
+    """Return four images of different shapes with a rectangle of a colour of its own, which is also its label."""
     made = []
     for label, colour in enumerate(COLOURS):
         height, width = (int(v) for v in rng.integers(60, 300, 2))
@@ -54,7 +54,7 @@ def test_mosaic_boxes_lie_around_their_rectangles(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000), degrees=st.sampled_from([0.0, 15.0]))
-def test_single_picture_boxes_lie_around_their_rectangles(seed: int, degrees: float) -> None:
+def test_single_image_boxes_lie_around_their_rectangles(seed: int, degrees: float) -> None:
     rng = np.random.default_rng(seed)
     source = sources(rng)[0]
     canvas = np.full((192, 256, 3), 99, np.uint8)
@@ -65,7 +65,7 @@ def test_single_picture_boxes_lie_around_their_rectangles(seed: int, degrees: fl
             assert np.abs(extent(mask_of(canvas, 0)) - box).max() <= 1.5
 
 
-def test_mosaic_shows_four_pictures_that_fill_most_of_the_canvas() -> None:
+def test_mosaic_shows_four_images_that_fill_most_of_the_canvas() -> None:
     seen, filled = set(), []
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def test_mosaic_shows_four_pictures_that_fill_most_of_the_canvas() -> None:
         assert set(values) - {0} == {40, 80, 120, 160}
         seen.add(tuple(int(canvas[y, x, 0]) for y, x in ((60, 60), (60, 196), (196, 60), (196, 196))))
         filled.append((canvas > 0).mean())
-    assert len(seen) > 10  # which picture goes where is drawn
+    assert len(seen) > 10  # which image goes where is drawn
     assert np.mean(filled) > 0.85
 
 
@@ -98,7 +98,7 @@ def test_mixup_blends_and_keeps_both_truths() -> None:
     assert labels.tolist() == [1, 2]
 
 
-def test_a_picture_without_boxes_and_a_single_pixel_are_fine() -> None:
+def test_a_image_without_boxes_and_a_single_pixel_are_fine() -> None:
     empty = Source(np.full((1, 1, 3), 50, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (1, 1))
     canvas = np.zeros((64, 64, 3), np.uint8)
     boxes, labels = shown(mosaic([empty] * 4, (64, 64), POLICY, np.random.default_rng(0)), canvas, POLICY)

@@ -1,4 +1,4 @@
-"""Augmentation within the picture's own rectangle: the same as SuperGradients' chain of steps, written down slowly."""
+"""Augmentation within the image's own rectangle: the same as SuperGradients' chain of steps, written down slowly."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.data import scenes
 
 from eyas.data.augment.colour import draw_shifts, shift_hsv
 from eyas.data.augment.config import AugmentPolicy
-from eyas.data.augment.within import within_picture
+from eyas.data.augment.within import within_image
 from eyas.data.loading.source import Source
 from eyas.errors import UserError
 from eyas.training.recipes import yolo_nas_coco
 
 STILL = {
     "mosaic": 0.0, "mixup": 0.0, "flip": 0.0, "scale": (1.0, 1.0), "translate": 0.0, "gain": 0.0, "offset": 0.0,
-    "saturation": 0.0, "hue": 0.0, "tint": 0.0, "min_area": 0.0, "min_visible": 0.0, "within": "picture",
+    "saturation": 0.0, "hue": 0.0, "tint": 0.0, "min_area": 0.0, "min_visible": 0.0, "within": "image",
 }  # fmt: skip
 
 
@@ -31,11 +31,11 @@ def source(height: int, width: int, boxes: list[list[float]], value: int | None 
 def drawn(one: Source, policy: AugmentPolicy, partner: Source | None = None, seed: int = 0, size: int = 64):
     canvas = np.zeros((size, size, 3), np.uint8)
     other = partner or one
-    plan = within_picture(one, lambda: other, (size, size), policy, np.random.default_rng(seed))
+    plan = within_image(one, lambda: other, (size, size), policy, np.random.default_rng(seed))
     return canvas, *scenes.drawn(plan, canvas, policy, 114)
 
 
-def test_an_unmoved_picture_lies_in_the_upper_left_corner() -> None:
+def test_an_unmoved_image_lies_in_the_upper_left_corner() -> None:
     one = source(48, 64, [[10, 20, 30, 40]])
     canvas, boxes, labels = drawn(one, AugmentPolicy(**STILL))
     assert np.array_equal(canvas[:48], one.image) and (canvas[48:] == 114).all()
@@ -43,8 +43,8 @@ def test_an_unmoved_picture_lies_in_the_upper_left_corner() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_size_and_place_are_parts_of_the_pictures_own(seed: int) -> None:
-    """The box of the whole picture is moved as far as a quarter of its own sides, and never leaves its rectangle."""
+def test_size_and_place_are_parts_of_the_images_own(seed: int) -> None:
+    """The box of the whole image is moved as far as a quarter of its own sides, and never leaves its rectangle."""
     one = source(32, 64, [[0, 0, 64, 32]], value=200)
     policy = AugmentPolicy(**{**STILL, "scale": (0.5, 1.5), "translate": 0.25})
     canvas, boxes, _ = drawn(one, policy, seed=seed)
@@ -56,7 +56,7 @@ def test_size_and_place_are_parts_of_the_pictures_own(seed: int) -> None:
     assert abs(middle[0] / 2 - 32) <= 16 + 8 and abs(middle[1] / 2 - 16) <= 8 + 4
 
 
-def test_flip_stays_within_the_picture() -> None:
+def test_flip_stays_within_the_image() -> None:
     one = source(64, 32, [[2, 4, 10, 20]])
     canvas, boxes, _ = drawn(one, AugmentPolicy(**{**STILL, "flip": 1.0}))
     assert np.array_equal(canvas[:, :32], one.image[:, ::-1]) and (canvas[:, 32:] == 114).all()
@@ -70,7 +70,7 @@ def test_the_partner_is_plain_and_shines_through_by_half(seed: int) -> None:
     policy = AugmentPolicy(**{**STILL, "mixup": 1.0, "scale": (0.5, 1.5), "translate": 0.0})
     canvas, boxes, labels = drawn(one, policy, other, seed=seed)
     seen = set(np.unique(canvas[:48]).tolist())
-    # Of (the picture or its padding) and (the partner, its padding, or the black beside it).
+    # Of (the image or its padding) and (the partner, its padding, or the black beside it).
     assert seen <= {150, 82, 25, 182, 114, 57}, seen
     assert (canvas[48:] == 114).all()
     box = boxes[-1]
@@ -91,8 +91,8 @@ BOXES = {
 
 @pytest.mark.parametrize("name", BOXES)
 @pytest.mark.parametrize("size", [64, 128])
-def test_boxes_are_filtered_in_the_pictures_pixels(name: str, size: int) -> None:
-    """In a frame of 64 the picture is shrunk by two: two pixels of it are one of the frame."""
+def test_boxes_are_filtered_in_the_images_pixels(name: str, size: int) -> None:
+    """In a frame of 64 the image is shrunk by two: two pixels of it are one of the frame."""
     box, stays = BOXES[name]
     policy = AugmentPolicy(**{**STILL, "min_size": 2.0, "max_aspect": 20.0, "min_ratio": 0.1})
     _, boxes, _ = drawn(source(128, 128, [box]), policy, size=size)
@@ -107,7 +107,7 @@ def test_a_box_that_shrank_below_a_tenth_of_its_area_is_dropped(scale: float, st
 
 
 def test_hsv_shifts_are_of_the_published_size() -> None:
-    """Half of the pictures are untouched; the others change by some values of 255, not by tens."""
+    """Half of the images are untouched; the others change by some values of 255, not by tens."""
     policy = AugmentPolicy(**{**STILL, "hsv": (18.0, 30.0, 30.0), "hsv_chance": 0.5})
     one = source(48, 64, [])
     smooth = np.indices((48, 64, 3)).sum(axis=0) * 2 % 256
@@ -137,12 +137,12 @@ def test_hsv_shifts_are_whole_numbers_added_to_the_channels() -> None:
         assert np.array_equal(shifted, expected)
 
 
-def test_a_mosaic_is_not_within_a_picture() -> None:
+def test_a_mosaic_is_not_within_a_image() -> None:
     with pytest.raises(UserError, match="mosaic"):
-        AugmentPolicy(mosaic=0.5, within="picture")
+        AugmentPolicy(mosaic=0.5, within="image")
 
 
-def test_a_remembered_picture_is_not_changed() -> None:
+def test_a_remembered_image_is_not_changed() -> None:
     one, other = source(40, 40, [[1, 1, 30, 30]]), source(30, 50, [[1, 1, 20, 20]], seed=1)
     images = one.image.copy(), other.image.copy()
     boxes = one.boxes.copy(), other.boxes.copy()

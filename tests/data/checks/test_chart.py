@@ -18,7 +18,7 @@ def test_chart_is_drawn(classes: int, boxes: int, tmp_path: Path) -> None:
     corners = rng.uniform(0, 50, (boxes, 2))
     index = build_index(
         root=tmp_path, split="train", classes=[f"class {i}" for i in range(classes)], names=["a", "b"],
-        sizes=[(100, 100), (0, 0)], pictures=rng.integers(0, 2, boxes),
+        sizes=[(100, 100), (0, 0)], images=rng.integers(0, 2, boxes),
         boxes=np.concatenate([corners, corners + rng.uniform(1, 50, (boxes, 2))], axis=1),
         labels=rng.integers(0, classes, boxes),
     )  # fmt: skip

@@ -51,7 +51,7 @@ def test_a_clean_dataset_has_no_fault(clean: Path) -> None:
     report = check_dataset(clean)
     assert report.findings == ()
     assert not report.has_errors
-    assert report.splits["train"].pictures == 40
+    assert report.splits["train"].images == 40
 
 
 @pytest.mark.parametrize("make", [coco_root, yolo_root, voc_root])
@@ -61,16 +61,16 @@ def test_every_format_is_checked(make: Callable[[Path], Path], tmp_path: Path) -
     assert {each.kind for each in report.findings} <= ALWAYS | {"mostly background"}
 
 
-def test_missing_unreadable_and_truncated_pictures(tmp_path: Path) -> None:
+def test_missing_unreadable_and_truncated_images(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
     (root / "train" / "a.jpg").unlink()
     data = write_jpeg(root / "train" / "b.jpg", 300, 400).read_bytes()
     (root / "train" / "b.jpg").write_bytes(data[: len(data) // 2])
     (root / "val" / "a.jpg").write_bytes(b"")
-    assert found(root, "missing picture")[0].examples == ("train/a.jpg",)
-    unreadable = found(root, "unreadable picture")
+    assert found(root, "missing image")[0].examples == ("train/a.jpg",)
+    unreadable = found(root, "unreadable image")
     assert [(each.split, each.count) for each in unreadable] == [("train", 1), ("val", 1)]
-    assert unreadable[0].examples[0].startswith("train/b.jpg: The picture is truncated")
+    assert unreadable[0].examples[0].startswith("train/b.jpg: The image is truncated")
     assert check_dataset(root).has_errors
 
 
@@ -78,7 +78,7 @@ def test_wrong_size_and_exif_turned(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
     edit(root, lambda d: d["images"][0].update(width=30, height=40))
     edit(root, lambda d: d["images"][1].update(width=50))
-    told = found(root, "wrong picture size")[0].examples
+    told = found(root, "wrong image size")[0].examples
     assert told[0] == "train/a.jpg is 40x30, annotated as 30x40 (turned: the labels ignore its EXIF orientation)"
     assert told[1] == "train/b.jpg is 40x30, annotated as 50x30"
 
@@ -111,7 +111,7 @@ def test_twins(tmp_path: Path) -> None:
     boxes = [(1, 1, 10, 10), (20, 1, 30, 10), (1.4, 1, 10, 10.6), (1, 1, 10, 10), (1, 1, 10, 20), (20, 1, 30, 10)]
     index = build_index(
         root=tmp_path, split="s", classes=("a", "b"), names=["x.jpg", "y.jpg"], sizes=[(40, 40), (40, 40)],
-        pictures=[0, 0, 0, 1, 0, 0], boxes=boxes, labels=[0, 0, 0, 0, 0, 1],
+        images=[0, 0, 0, 1, 0, 0], boxes=boxes, labels=[0, 0, 0, 0, 0, 1],
     )  # fmt: skip
     findings = check_boxes(index, index.sizes)
     assert [(each.kind, each.count) for each in findings] == [("box twice", 1), ("box of two classes", 1)]
@@ -122,14 +122,14 @@ def test_twins(tmp_path: Path) -> None:
 def test_twins_agree_with_comparing_all_pairs(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     count = 400
-    pictures, labels = rng.integers(0, 6, count), rng.integers(0, 2, count)
+    images, labels = rng.integers(0, 6, count), rng.integers(0, 2, count)
     corners = rng.integers(0, 4, (count, 2)) + rng.random((count, 2))
     boxes = np.concatenate([corners, corners + 3 + rng.integers(0, 2, (count, 2))], axis=1).astype(np.float32)
     index = build_index(
         root=tmp_path, split="s", classes=("a", "b"), names=[str(i) for i in range(6)], sizes=np.full((6, 2), 20),
-        pictures=pictures, boxes=boxes, labels=labels,
+        images=images, boxes=boxes, labels=labels,
     )  # fmt: skip
-    owner = index.picture_of_row()
+    owner = index.image_of_row()
     close = (np.abs(index.boxes[:, None] - index.boxes[None]).max(axis=2) <= 1) & (owner[:, None] == owner[None])
     close &= np.triu(np.ones((count, count), bool), 1)
     same = index.labels[:, None] == index.labels[None]
@@ -149,7 +149,7 @@ def test_leaks_across_splits_and_copies_within(clean: Path, tmp_path: Path) -> N
     leak = found(root, "leak")
     assert [(each.level, each.split, each.count) for each in leak] == [("error", "train and val", 1)]
     assert leak[0].examples == ("train/000003.jpg and val/000007.jpg",)
-    twice = found(root, "picture twice")
+    twice = found(root, "image twice")
     assert [(each.level, each.split, each.examples) for each in twice] == [
         ("warning", "val", ("val/000001.jpg and val/000002.jpg",))
     ]
@@ -176,16 +176,16 @@ def test_class_balance(tmp_path: Path) -> None:
 def test_statistics(tmp_path: Path) -> None:
     index = build_index(
         root=tmp_path, split="s", classes=("a", "b"), names=["x", "y", "z"], sizes=[(50, 100), (200, 100), (0, 0)],
-        pictures=[0, 0, 1], boxes=[(0, 0, 31, 32), (0, 0, 90, 40), (0, 0, 100, 100)], labels=[1, 1, 0],
+        images=[0, 0, 1], boxes=[(0, 0, 31, 32), (0, 0, 90, 40), (0, 0, 100, 100)], labels=[1, 1, 0],
         areas=[10, 2000, np.nan],
     )  # fmt: skip
     numbers = split_statistics(index, 200)
-    assert (numbers.pictures, numbers.background, numbers.boxes, numbers.most_boxes) == (3, 1, 3, 2)
+    assert (numbers.images, numbers.background, numbers.boxes, numbers.most_boxes) == (3, 1, 3, 2)
     assert numbers.class_boxes == {"a": 1, "b": 2}
-    assert numbers.class_pictures == {"a": 1, "b": 1}
+    assert numbers.class_images == {"a": 1, "b": 1}
     assert numbers.sizes == (1, 1, 1)
-    assert numbers.train_sizes == (0, 1, 2)  # the first picture grows to twice its size: 62 x 64 is medium
-    assert numbers.picture_sizes == (100, 150, 200)
+    assert numbers.train_sizes == (0, 1, 2)  # the first image grows to twice its size: 62 x 64 is medium
+    assert numbers.image_sizes == (100, 150, 200)
     assert split_statistics(index.subset([]), 200).boxes == 0
 
 
@@ -216,7 +216,7 @@ def test_markup_in_names_is_printed_as_it_is(tmp_path: Path) -> None:
 def test_many_classes_are_shortened(tmp_path: Path) -> None:
     names = tuple(f"class{i}" for i in range(100))
     index = build_index(
-        root=tmp_path, split="s", classes=names, names=["x"], sizes=[(50, 100)], pictures=np.zeros(100),
+        root=tmp_path, split="s", classes=names, names=["x"], sizes=[(50, 100)], images=np.zeros(100),
         boxes=np.ones((100, 4)), labels=np.arange(100),
     )  # fmt: skip
     report = Report(tmp_path, "coco", names, 640, {"s": split_statistics(index, 640)}, ())
@@ -239,10 +239,10 @@ def test_malformed_annotations_are_refused(tmp_path: Path) -> None:
         check_dataset(root)
 
 
-def test_yolo_with_a_broken_picture_warns_only_in_the_report(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_yolo_with_a_broken_image_warns_only_in_the_report(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     root = yolo_root(tmp_path)
     (root / "images" / "train" / "b.jpg").write_bytes(b"")
-    assert found(root, "unreadable picture")[0].count == 1
+    assert found(root, "unreadable image")[0].count == 1
     assert not recwarn.list
 
 
@@ -253,11 +253,11 @@ def test_lookup_by_load_agrees(clean: Path) -> None:
 # ------------------------------------------------------------------------------------------- what is never used
 
 
-def test_pictures_that_no_split_lists_are_told(tmp_path: Path) -> None:
+def test_images_that_no_split_lists_are_told(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
     write_jpeg(root / "val" / "forgotten.gif")
     write_jpeg(root / "val" / "._a.jpg")
-    assert [each.examples for each in found(root, "picture not listed")] == [("forgotten.gif",)]
+    assert [each.examples for each in found(root, "image not listed")] == [("forgotten.gif",)]
 
 
 def test_lists_that_share_a_folder_of_labels_have_no_strays(tmp_path: Path) -> None:
@@ -270,16 +270,16 @@ def test_lists_that_share_a_folder_of_labels_have_no_strays(tmp_path: Path) -> N
     (root / "data.yaml").write_text("train: t.txt\nval: v.txt\nnames: [cat, dog, traffic light]\n")
     strays = {each.split: each.examples for each in found(root, "stray label file")}
     assert strays == {"train": ("labels/train/alone.txt",), "val": ("labels/train/alone.txt",)}
-    with pytest.warns(UserWarning, match="1 label files of 'train' belong to no picture and are not used: alone.txt"):
+    with pytest.warns(UserWarning, match="1 label files of 'train' belong to no image and are not used: alone.txt"):
         load_dataset(root, "train")
 
 
-def test_mostly_unlabelled_pictures_are_told(tmp_path: Path) -> None:
+def test_mostly_unlabelled_images_are_told(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     for number in range(3):
         write_jpeg(root / "images" / "train" / f"x{number}.jpg", seed=10 + number)
     told = [text for each in found(root, "on reading") for text in each.examples]
-    assert told == ["Only 1 of 4 pictures of 'train' have a label file; the others count as background."]
+    assert told == ["Only 1 of 4 images of 'train' have a label file; the others count as background."]
 
 
 def test_boxes_too_small_to_be_trained_on_are_counted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Near-duplicates: copies are found through re-encoding and resizing, similar pictures are told apart."""
+"""Near-duplicates: copies are found through re-encoding and resizing, similar images are told apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eyas.types import UInt8Array
 
 
 def pairs_of(*images: UInt8Array) -> list[tuple[int, int]]:
-    """Return the near-duplicates among the pictures."""
+    """Return the near-duplicates among the images."""
     prints = [fingerprint(image) for image in images]
     return list(near_pairs(np.array([p.bits for p in prints], np.uint64), np.stack([p.thumbnail for p in prints])))
 
@@ -32,11 +32,11 @@ def test_copies_are_found(quality: int, scale: float) -> None:
         assert pairs_of(image, scene(number + 10), copy) == [(0, 2)]
 
 
-def test_other_pictures_are_not(number: int = 60) -> None:
+def test_other_images_are_not(number: int = 60) -> None:
     assert pairs_of(*(scene(i) for i in range(number))) == []
 
 
-def test_another_object_on_the_same_background_is_another_picture() -> None:
+def test_another_object_on_the_same_background_is_another_image() -> None:
     image = scene(0)
     changed = image.copy()
     cv2.circle(changed, (120, 90), 22, (255, 255, 255), -1)

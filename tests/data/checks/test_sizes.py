@@ -1,4 +1,4 @@
-"""Pictures of another size than their annotations say: boxes are scaled along, or the data set is refused."""
+"""Images of another size than their annotations say: boxes are scaled along, or the data set is refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_how_two_sizes_compare(annotated: tuple[int, int], real: tuple[int, int]
 
 
 def shrunk(root: Path) -> Path:
-    """Return a COCO root annotated at 40 x 30 whose training pictures were halved."""
+    """Return a COCO root annotated at 40 x 30 whose training images were halved."""
     coco_root(root)
     for name in ("a.jpg", "b.jpg"):
         write_jpeg(root / "train" / name, 15, 20)
@@ -89,8 +89,8 @@ USES: dict[str, Callable[[Path], DatasetIndex]] = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.filterwarnings("ignore:Of the")
-def test_boxes_of_shrunk_pictures_are_scaled_and_told_once(use: str, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="2 of 2 pictures of 'train' have another size") as told:
+def test_boxes_of_shrunk_images_are_scaled_and_told_once(use: str, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="2 of 2 images of 'train' have another size") as told:
         index = USES[use](shrunk(tmp_path / "in"))
     assert sum("another size" in str(each.message) for each in told) == 1
     assert index.boxes[0].tolist() == pytest.approx([1, 1.5, 6, 7.5], abs=0.51 if use == "voc" else 1e-4)
@@ -100,7 +100,7 @@ def test_boxes_of_shrunk_pictures_are_scaled_and_told_once(use: str, tmp_path: P
 
 
 @pytest.mark.parametrize("use", USES)
-def test_turned_pictures_are_refused_in_clear_words(use: str, tmp_path: Path) -> None:
+def test_turned_images_are_refused_in_clear_words(use: str, tmp_path: Path) -> None:
     root = coco_root(tmp_path / "in")
     exif = Image.Exif()
     exif[274] = 6  # stored as annotated, 40 x 30, to be shown turned
@@ -108,25 +108,23 @@ def test_turned_pictures_are_refused_in_clear_words(use: str, tmp_path: Path) ->
     Image.new("RGB", (40, 30)).save(data, "JPEG", exif=exif)
     (root / "train" / "a.jpg").write_bytes(data.getvalue())
     with pytest.raises(
-        UserError, match=r"1 of 2 pictures of 'train' are turned.*EXIF.*a\.jpg is 30x40, annotated as 40x"
+        UserError, match=r"1 of 2 images of 'train' are turned.*EXIF.*a\.jpg is 30x40, annotated as 40x"
     ):
         USES[use](root)
 
 
 @pytest.mark.parametrize("use", USES)
-def test_pictures_of_another_shape_are_refused(use: str, tmp_path: Path) -> None:
+def test_images_of_another_shape_are_refused(use: str, tmp_path: Path) -> None:
     root = coco_root(tmp_path / "in")
     write_jpeg(root / "train" / "b.jpg", 20, 40)
-    with pytest.raises(
-        UserError, match=r"1 of 2 pictures .* another shape .*train/b\.jpg is 40x20, annotated as 40x30"
-    ):
+    with pytest.raises(UserError, match=r"1 of 2 images .* another shape .*train/b\.jpg is 40x20, annotated as 40x30"):
         USES[use](root)
 
 
 def test_voc_sizes_follow_the_same_rule(tmp_path: Path) -> None:
     root = voc_root(tmp_path)
     write_jpeg(root / "JPEGImages" / "a.jpg", 60, 80)
-    with pytest.warns(UserWarning, match="1 of 1 pictures of 'train' have another size"):
+    with pytest.warns(UserWarning, match="1 of 1 images of 'train' have another size"):
         index = load_dataset(root, "train")
     assert index.boxes.tolist() == [[0, 0, 80, 60], [4, 6, 24, 40]]
     write_jpeg(root / "JPEGImages" / "a.jpg", 60, 60)
@@ -138,16 +136,16 @@ def test_the_check_tells_all_and_judges_the_scaled_boxes(tmp_path: Path) -> None
     root = shrunk(tmp_path)
     write_jpeg(root / "val" / "a.jpg", 40, 30)
     findings = {(each.kind, each.level, each.split): each for each in check_dataset(root).findings}
-    assert findings["scaled picture", "warning", "train"].count == 2
-    wrong = findings["wrong picture size", "error", "val"].examples
+    assert findings["scaled image", "warning", "train"].count == 2
+    wrong = findings["wrong image size", "error", "val"].examples
     assert wrong == ("val/a.jpg is 30x40, annotated as 40x30 (turned: the labels ignore its EXIF orientation)",)
     assert not any(kind in ("box outside", "box sticks out") and split == "train" for kind, _, split in findings)
 
 
-def test_missing_and_broken_pictures_are_counted(tmp_path: Path) -> None:
+def test_missing_and_broken_images_are_counted(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    (root / "train" / "a.jpg").write_bytes(b"no picture")
-    with pytest.warns(UserWarning, match="1 of 2 pictures of 'train' are missing or can't be read: train/a.jpg"):
+    (root / "train" / "a.jpg").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="1 of 2 images of 'train' are missing or can't be read: train/a.jpg"):
         index = load_dataset(root, "train")
     assert index.sizes.tolist() == [[30, 40], [30, 40]]
 

@@ -19,7 +19,7 @@ from eyas.data.formats import load_dataset
 from eyas.data.loading.loader import train_loader
 from eyas.data.shapes import make_shapes
 from eyas.errors import UserError
-from eyas.evaluate.coco import check_truth
+from eyas.evaluation.coco import check_truth
 from eyas.training.data import DetectionData
 from eyas.training.preflight import check_labels
 from eyas.training.recipe import DataRecipe
@@ -83,7 +83,7 @@ NOTHING: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 def test_training_on_nothing_stops_and_the_check_says_the_same(case: str, tmp_path: Path) -> None:
     change, told = NOTHING[case]
     root = spoil(coco_root(tmp_path), change)
-    with pytest.raises(UserError, match=f"nothing to train on.*2 pictures and 2 boxes, of which {told}"):
+    with pytest.raises(UserError, match=f"nothing to train on.*2 images and 2 boxes, of which {told}"):
         load_train_and_val(DataRecipe(root=str(root), batch_size=1, size=64))
     findings = [each for each in check_dataset(root, train_size=64).findings if each.kind == "nothing to train on"]
     assert [(each.level, each.split) for each in findings] == [("error", "train")]
@@ -137,12 +137,12 @@ def test_some_boxes_left_out_are_told_and_not_counted(tmp_path: Path) -> None:
     assert data.trial_batch(4, epoch=0).indices.tolist() == [0]
     usable = trained_boxes(data.train_index, (64, 64), data.augment)
     text = check_labels(data.train_index, usable).text
-    assert text.startswith("2 pictures, 1 boxes") and f"left out: 1 {CROWD}" in text and "never labelled: cat" in text
+    assert text.startswith("2 images, 1 boxes") and f"left out: 1 {CROWD}" in text and "never labelled: cat" in text
     report = check_dataset(root, train_size=64)
     assert (report.splits["train"].trained, report.splits["train"].left_out) == (1, {CROWD: 1})
 
 
-def test_pictures_with_crowds_alone_are_not_tried_before_training(tmp_path: Path) -> None:
+def test_images_with_crowds_alone_are_not_tried_before_training(tmp_path: Path) -> None:
     root = coco_root(
         tmp_path, {"train": [(1, 1, (1, 1, 20, 20)), (2, 2, (1, 1, 20, 20))], "val": [(1, 1, (1, 1, 20, 20))]}
     )

@@ -34,7 +34,7 @@ SPEC = InputSpec(64, 96, margin=4)
 POLICIES = {
     "letterbox": NONE,
     "flip": dataclasses.replace(NONE, flip=0.5),
-    "colours of letterboxed pictures": dataclasses.replace(
+    "colours of letterboxed images": dataclasses.replace(
         NONE, gain=0.3, offset=0.1, saturation=0.4, hue=20.0, tint=0.1
     ),
     "mosaic": dataclasses.replace(NONE, mosaic=1.0, scale=(0.5, 1.5)),
@@ -52,7 +52,7 @@ POLICIES = {
     "all": AugmentPolicy(
         mixup=0.5, degrees=5.0, shear=3.0, gamma=0.3, swap=0.2, hsv=(18.0, 30.0, 30.0), hsv_chance=0.5
     ),
-    "within the picture": dataclasses.replace(
+    "within the image": dataclasses.replace(
         PUBLISHED, mixup=0.0, flip=0.0, hsv_chance=0.0, swap=0.0, scale=(0.5, 1.5), translate=0.25
     ),
     "published": PUBLISHED,
@@ -62,9 +62,9 @@ POLICIES = {
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
-    """Return pictures of odd, huge, thin and tiny shapes, with crowds and boxes that come out small."""
+    """Return images of odd, huge, thin and tiny shapes, with crowds and boxes that come out small."""
     sizes = ((60, 80), (91, 51), (301, 403), (33, 7), (700, 1101), (1, 1), (3, 200))
-    return dataset(tmp_path_factory.mktemp("pictures"), 43, sizes=sizes)
+    return dataset(tmp_path_factory.mktemp("images"), 43, sizes=sizes)
 
 
 def loader_of(index: DatasetIndex, policy: AugmentPolicy, *, spec: InputSpec = SPEC, **options: Any) -> TrainLoader:
@@ -73,7 +73,7 @@ def loader_of(index: DatasetIndex, policy: AugmentPolicy, *, spec: InputSpec = S
 
 
 def drawn_by_device(index: DatasetIndex, policy: AugmentPolicy, **options: Any) -> TrainLoader:
-    """Return a loader whose pictures lie on a device; the processor is one."""
+    """Return a loader whose images lie on a device; the processor is one."""
     return loader_of(index, policy, cache="gpu", device=torch.device("cpu"), **options)
 
 
@@ -224,7 +224,7 @@ def test_all_samples_are_drawn_at_once_and_nothing_is_waited_for(
     assert not [call for call in calls[0] if any(word in call for word in waiting)]
 
 
-# ------------------------------------------------------------------------------------------------- broken pictures
+# ------------------------------------------------------------------------------------------------- broken images
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def broken(tmp_path: Path) -> Iterator[DatasetIndex]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_stand_in_of_a_broken_picture_is_the_processors(broken: DatasetIndex, workers: int) -> None:
+def test_the_stand_in_of_a_broken_image_is_the_processors(broken: DatasetIndex, workers: int) -> None:
     with pytest.warns(UserWarning, match="can't be read"):
         expected = list(loader_of(broken, AugmentPolicy()))
     loader = drawn_by_device(broken, AugmentPolicy(), workers=workers)
@@ -253,9 +253,9 @@ def test_the_stand_in_of_a_broken_picture_is_the_processors(broken: DatasetIndex
     resumed.close()
 
 
-def test_too_many_broken_pictures_are_told_before_the_first_batch(broken: DatasetIndex) -> None:
+def test_too_many_broken_images_are_told_before_the_first_batch(broken: DatasetIndex) -> None:
     broken.path(3).write_bytes(b"")
-    with pytest.warns(UserWarning), pytest.raises(UserError, match="2 of 120 pictures can't be read") as error:
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="2 of 120 images can't be read") as error:
         drawn_by_device(broken, AugmentPolicy()).prepare()
     assert str(broken.path(3)) in str(error.value) and "eyas data check" in error.value.fix
 

@@ -27,7 +27,7 @@ LAYOUT = Layout(SPEC, (AugmentPolicy(),))
 
 @pytest.fixture
 def index(tmp_path: Path) -> DatasetIndex:
-    """Return twelve pictures."""
+    """Return twelve images."""
     return dataset(tmp_path, 12, sizes=((400, 600),))
 
 

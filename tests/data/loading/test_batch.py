@@ -8,13 +8,13 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from eyas.data.loading.batch import Batch, TensorBlock
-from eyas.data.loading.batch_arrays import BatchArrays, own_memory, picture_shape
+from eyas.data.loading.batch_arrays import BatchArrays, image_shape, own_memory
 from eyas.data.loading.block import OwnRoom
 from eyas.types import InputSpec
 
 
 def make_batch() -> Batch:
-    """Return three pictures with 2, 0 and 1 boxes."""
+    """Return three images with 2, 0 and 1 boxes."""
     return Batch(
         images=torch.arange(3 * 4 * 4 * 3, dtype=torch.uint8).view(3, 4, 4, 3),
         boxes=torch.arange(12.0).view(3, 4),
@@ -31,7 +31,7 @@ def make_batch() -> Batch:
 def test_boxes_are_packed_end_to_end() -> None:
     batch = make_batch()
     assert len(batch) == 3
-    assert batch.picture_of_box().tolist() == [0, 0, 2]
+    assert batch.image_of_box().tolist() == [0, 0, 2]
     assert [batch.truth(row)[1].tolist() for row in range(3)] == [[5, 6], [], [7]]
     assert batch.truth(2)[0].tolist() == [[8.0, 9.0, 10.0, 11.0]]
 
@@ -44,7 +44,7 @@ def test_the_trainer_moves_it_to_a_device() -> None:
 
 
 def test_it_shares_the_memory_of_the_arrays_that_it_is_made_of() -> None:
-    images = own_memory(picture_shape(2, InputSpec(64, 96)))
+    images = own_memory(image_shape(2, InputSpec(64, 96)))
     none = np.zeros(0, np.int64)
     extras = {"captions": ("a", "b")}
     arrays = BatchArrays(images, np.zeros((0, 4), np.float32), none, none, none, none, none, none, extras)
@@ -58,7 +58,7 @@ def test_it_shares_the_memory_of_the_arrays_that_it_is_made_of() -> None:
 def in_one_block() -> Batch:
     """Return a batch of two images with three boxes, all views of one block."""
     room = OwnRoom(8)
-    images = room(picture_shape(2, InputSpec(64, 96)))
+    images = room(image_shape(2, InputSpec(64, 96)))
     images[:] = 5
     rest = (np.ones((3, 4), np.float32), np.arange(3), np.array([2, 1]), np.array([7, 8]))
     arrays = BatchArrays(

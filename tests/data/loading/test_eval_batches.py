@@ -20,8 +20,8 @@ SPEC = InputSpec(64, 64, margin=0)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
-    """Return 43 pictures of three shapes, one larger than four times the frame."""
-    return dataset(tmp_path_factory.mktemp("pictures"), 43, sizes=((60, 80), (90, 50), (300, 400)))
+    """Return 43 images of three shapes, one larger than four times the frame."""
+    return dataset(tmp_path_factory.mktemp("images"), 43, sizes=((60, 80), (90, 50), (300, 400)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -54,7 +54,7 @@ def test_ranks_share_the_evaluation_batches(index: DatasetIndex) -> None:
     assert [len(part) for part in parts] == [4, 4, 3]
 
 
-def test_a_broken_picture_in_evaluation_is_grey_and_named(tmp_path: Path) -> None:
+def test_a_broken_image_in_evaluation_is_grey_and_named(tmp_path: Path) -> None:
     index = broken_dataset(tmp_path, 101, [9])
     loader = eval_loader(index, SPEC, batch_size=10)
     with pytest.warns(UserWarning, match="0009.jpg"):

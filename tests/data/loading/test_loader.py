@@ -1,4 +1,4 @@
-"""The loaders: the same batches for all workers, ranks and interruptions; broken pictures are named and replaced."""
+"""The loaders: the same batches for all workers, ranks and interruptions; broken images are named and replaced."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from eyas.data.index import DatasetIndex
 from eyas.data.loading import cache as cache_module
 from eyas.data.loading.batch import Batch
 from eyas.data.loading.batch_arrays import own_memory
-from eyas.data.loading.cache import CacheKind, PictureCache
+from eyas.data.loading.cache import CacheKind, ImageCache
 from eyas.data.loading.eval_loader import eval_loader
 from eyas.data.loading.host_batches import HostBatches
 from eyas.data.loading.loader import TrainLoader, train_loader
-from eyas.data.loading.source import Pictures
+from eyas.data.loading.source import Images
 from eyas.data.loading.workers import tasks_ahead
 from eyas.errors import UserError
 from eyas.types import InputSpec
@@ -34,8 +34,8 @@ POLICY = AugmentPolicy(mixup=0.5, swap=0.2, gamma=0.2, min_area=4.0)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
-    """Return 43 pictures of three shapes, one larger than four times the frame."""
-    return dataset(tmp_path_factory.mktemp("pictures"), 43, sizes=((60, 80), (90, 50), (300, 400)))
+    """Return 43 images of three shapes, one larger than four times the frame."""
+    return dataset(tmp_path_factory.mktemp("images"), 43, sizes=((60, 80), (90, 50), (300, 400)))
 
 
 def loader_of(index: DatasetIndex, *, batch_size: int = 4, workers: int = 0, **options: object) -> TrainLoader:
@@ -75,7 +75,7 @@ def test_batches_have_the_promised_form(epochs: list[list[Batch]]) -> None:
 
 
 def test_every_sample_and_epoch_has_random_numbers_of_its_own(tmp_path: Path) -> None:
-    # Forty times the same picture: whatever differs comes from the random numbers.
+    # Forty times the same image: whatever differs comes from the random numbers.
     copies = dataset(tmp_path, 40, same=True)
     loader = loader_of(copies, batch_size=8, workers=2)
     first, second = ([image.numpy().tobytes() for batch in loader for image in batch.images] for _ in range(2))
@@ -86,7 +86,7 @@ def test_every_sample_and_epoch_has_random_numbers_of_its_own(tmp_path: Path) ->
     assert not {image.numpy().tobytes() for batch in other for image in batch.images} & {*first, *second}
 
 
-# Eight batches that share pictures, or three, or two.
+# Eight batches that share images, or three, or two.
 @pytest.mark.parametrize(("batch_size", "workers"), [(4, 0), (12, 1), (20, 0), (20, 2)])
 def test_resume_at_every_batch_of_two_epochs(index: DatasetIndex, workers: int, batch_size: int) -> None:
     plain = loader_of(index, batch_size=batch_size)
@@ -224,7 +224,7 @@ def test_cached_files_are_not_read_again(tmp_path: Path) -> None:
 
 def test_a_cache_that_does_not_fit_is_refused(index: DatasetIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "available_memory", lambda: 1000)
-    two = index.subset(np.tile(np.arange(43), 12))  # more than one block of pictures
+    two = index.subset(np.tile(np.arange(43), 12))  # more than one block of images
     with pytest.raises(UserError, match="does not fit into memory") as error:
         list(loader_of(two, cache="decoded"))
     assert "cache=jpeg" in error.value.fix
@@ -251,7 +251,7 @@ def test_policy_changes_at_the_closing_epoch(index: DatasetIndex) -> None:
     assert not all_same(first, expected_first)
     assert all_same(second, expected_second)
     own = loader_of(index, close_at_epoch=0, closing_policy=AugmentPolicy.none())
-    assert next(iter(own)).placements.any(dim=1).all()  # plain letterbox: no picture is augmented
+    assert next(iter(own)).placements.any(dim=1).all()  # plain letterbox: no image is augmented
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees(index: DatasetIndex) -> None:
@@ -269,7 +269,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees(index: DatasetI
             assert torch.equal(batch.placements[row], placement) and torch.equal(batch.sizes[row], size)
 
 
-def test_fewer_pictures_than_a_batch_fill_it(tmp_path: Path) -> None:
+def test_fewer_images_than_a_batch_fill_it(tmp_path: Path) -> None:
     loader = loader_of(dataset(tmp_path, 3), batch_size=8)
     (batch,) = list(loader)
     assert sorted(np.bincount(batch.indices).tolist()) == [2, 3, 3]
@@ -282,14 +282,14 @@ def test_large_jpegs_are_decoded_small_and_boxes_follow(tmp_path: Path) -> None:
     image[200:700, 300:900] = 255
     (tmp_path / "0.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=95))
     large = index_of(tmp_path, ["0.jpg"], np.array([box], np.float32), [(1201, 1603)], boxes_each=1)
-    pictures = Pictures(large, SPEC, 1.5, PictureCache(large))
-    source = pictures.get(0)
+    images = Images(large, SPEC, 1.5, ImageCache(large))
+    source = images.get(0)
     assert source.image.shape == (151, 201, 3)  # an eighth
     assert source.size == (1201, 1603)
     assert np.abs(extent(source.image[..., 0] > 127) - source.boxes[0]).max() <= 1
-    assert pictures.get(0) is source
-    pictures.forget()
-    assert pictures.get(0) is not source
+    assert images.get(0) is source
+    images.forget()
+    assert images.get(0) is not source
     policy = dataclasses.replace(AugmentPolicy.none(), scale=(0.9, 0.9))
     batch = next(iter(train_loader(large, SPEC, policy, batch_size=1)))
     assert batch.sizes.tolist() == [[1201, 1603]]
@@ -301,7 +301,7 @@ def test_bad_boxes_do_not_reach_the_trainer(tmp_path: Path) -> None:
     boxes = np.array([[10, 10, 40, 40], [np.nan, 0, 9, 9], [30, 30, 20, 40], [-20, 10, 30, 90], [200, 0, 220, 9]])
     bad = index_of(tmp_path, ["0000.jpg"], boxes.astype(np.float32), [(60, 80)], boxes_each=5)
     bad = dataclasses.replace(bad, crowd=np.zeros(5, bool))
-    source = Pictures(bad, SPEC, None, PictureCache(made)).get(0)
+    source = Images(bad, SPEC, None, ImageCache(made)).get(0)
     assert source.boxes.tolist() == [[10, 10, 40, 40], [0, 10, 30, 60]]
 
 
@@ -314,7 +314,7 @@ def test_batches_on_their_way_hold_no_more_than_half_of_the_memory(
     with pytest.raises(UserError, match="2048 MiB of memory for batches") as error:
         tasks_ahead(2, free, free)
     assert "fewer workers" in error.value.fix
-    # What the loader asks for: 8 batches of 4 share their pictures.
+    # What the loader asks for: 8 batches of 4 share their images.
     asked: list[int] = []
     monkeypatch.setattr(
         "eyas.data.loading.workers.tasks_ahead", lambda _, task_bytes, free: asked.append(task_bytes) or 1
@@ -333,11 +333,11 @@ def test_what_a_worker_needs_can_be_copied(index: DatasetIndex, epochs: list[lis
     assert all_same(here, epochs[1])
 
 
-# ------------------------------------------------------------------------------------------------- broken pictures
+# ------------------------------------------------------------------------------------------------- broken images
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_picture_is_named_once_and_replaced(tmp_path: Path, workers: int) -> None:
+def test_a_broken_image_is_named_once_and_replaced(tmp_path: Path, workers: int) -> None:
     index = broken_dataset(tmp_path, 120, [17])
     loader = loader_of(index, batch_size=8, workers=workers)
     with pytest.warns(UserWarning, match="can't be read") as caught:
@@ -378,7 +378,7 @@ def test_the_stand_in_is_the_same_for_all_workers_and_after_resume(tmp_path: Pat
 def test_more_than_one_percent_broken_stops_with_the_list(tmp_path: Path, workers: int) -> None:
     index = broken_dataset(tmp_path, 120, [3, 50, 99])
     loader = loader_of(index, batch_size=8, workers=workers)
-    with pytest.warns(UserWarning), pytest.raises(UserError, match="2 of 120 pictures can't be read") as error:
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="2 of 120 images can't be read") as error:
         list(loader)
     loader.close()
     assert sum(str(index.path(i)) in str(error.value) for i in (3, 50, 99)) >= 2
@@ -386,10 +386,10 @@ def test_more_than_one_percent_broken_stops_with_the_list(tmp_path: Path, worker
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_nothing_but_broken_pictures_is_a_plain_error(tmp_path: Path, workers: int) -> None:
+def test_nothing_but_broken_images_is_a_plain_error(tmp_path: Path, workers: int) -> None:
     index = broken_dataset(tmp_path, 4, [0, 1, 2, 3])
     loader = loader_of(index, workers=workers)
-    with pytest.raises(UserError, match="4 pictures one after another can't be read") as error:
+    with pytest.raises(UserError, match="4 images one after another can't be read") as error:
         list(loader)
     loader.close()
     assert "Traceback" not in str(error.value)

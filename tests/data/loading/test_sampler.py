@@ -15,7 +15,7 @@ from eyas.errors import UserError
 
 
 def epoch_of(batches: EpochBatches, epoch: int) -> list[list[int]]:
-    """Return the picture indices of all batches of an epoch."""
+    """Return the image indices of all batches of an epoch."""
     batches.set_epoch(epoch)
     return [batch.tolist() for batch in batches]
 
@@ -76,7 +76,7 @@ def test_resume_with_other_number_of_ranks_is_fine() -> None:
 
 
 @given(num=st.integers(1, 300), batch=st.integers(1, 150), draw=st.floats(0, 1, exclude_max=True))
-def test_partners_come_from_one_pool_and_are_never_the_picture_itself(num: int, batch: int, draw: float) -> None:
+def test_partners_come_from_one_pool_and_are_never_the_image_itself(num: int, batch: int, draw: float) -> None:
     batches = EpochBatches(num, batch, 0)
     positions = range(len(batches) * batch)
     pools = {position: batches.pool(position) for position in positions}
@@ -109,7 +109,7 @@ def test_without_shuffle_the_order_is_the_data_sets() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [((0, 4, 0), "no pictures"), ((4, 0, 0), "batch size is 0"), ((4, 4, -1), "seed is -1")],
+    [((0, 4, 0), "no images"), ((4, 0, 0), "batch size is 0"), ((4, 4, -1), "seed is -1")],
 )
 def test_nonsense_is_refused(arguments: tuple[int, int, int], said: str) -> None:
     with pytest.raises(UserError, match=said):

@@ -14,10 +14,10 @@ from eyas.data.rewrite.export import fresh_folder, plan_names
 from eyas.errors import UserError
 
 
-def test_pictures_and_boxes_arrive(tmp_path: Path) -> None:
+def test_images_and_boxes_arrive(tmp_path: Path) -> None:
     root = coco_root(tmp_path / "in")
     done = convert(root, tmp_path / "out", "yolo")
-    assert done.pictures == {"train": 2, "val": 2}
+    assert done.images == {"train": 2, "val": 2}
     assert done.boxes == {"train": 2, "val": 1}
     for split, index in load_splits(tmp_path / "out").items():
         source = load_dataset(root, split)
@@ -52,7 +52,7 @@ def test_names_are_unique_by_stem_and_case(tmp_path: Path) -> None:
 
 def test_link_shares_the_bytes(tmp_path: Path) -> None:
     root = yolo_root(tmp_path / "in")
-    convert(root, tmp_path / "out", "coco", link_pictures=True)
+    convert(root, tmp_path / "out", "coco", link_images=True)
     assert (tmp_path / "out" / "train" / "a.jpg").samefile(root / "images" / "train" / "a.jpg")
 
 
@@ -71,10 +71,10 @@ def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     assert len(load_dataset(tmp_path / "out", "train")) == 1
 
 
-def test_a_missing_picture_stops_it_before_it_begins(tmp_path: Path) -> None:
+def test_a_missing_image_stops_it_before_it_begins(tmp_path: Path) -> None:
     root = coco_root(tmp_path / "in")
     (root / "train" / "b.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 pictures are missing: .*b\.jpg"):
+    with pytest.raises(UserError, match=r"1 images are missing: .*b\.jpg"):
         convert(root, tmp_path / "out", "yolo")
     assert not (tmp_path / "out").exists()
 
@@ -103,7 +103,7 @@ def test_sizes_that_the_source_lacks_are_read(tmp_path: Path) -> None:
     assert load_dataset(tmp_path / "out", "train").boxes[0].tolist() == pytest.approx([2, 3, 12, 15], abs=1e-4)
 
 
-def test_a_picture_outside_the_root_keeps_its_path(tmp_path: Path) -> None:
+def test_a_image_outside_the_root_keeps_its_path(tmp_path: Path) -> None:
     root = yolo_root(tmp_path / "in")
     far = write_jpeg(tmp_path / "far" / "x.jpg", seed=9)
     (root / "train.txt").write_text(f"{far}\n./images/train/a.jpg\n")

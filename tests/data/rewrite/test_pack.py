@@ -18,22 +18,22 @@ from eyas.errors import UserError
 
 
 def big_root(root: Path, count: int = 3) -> Path:
-    """Write a training split of 400 x 300 pictures with a box around a red square in each."""
+    """Write a training split of 400 x 300 images with a box around a red square in each."""
     names = [f"{i}.png" for i in range(count)]
     document = coco_dict(names, [(i + 1, 1, (40 + 20 * i, 80, 100, 60)) for i in range(count)])
     for i, (name, image) in enumerate(zip(names, document["images"], strict=True)):
         image.update(width=400, height=300)
-        picture = np.full((300, 400, 3), 90, np.uint8)
-        picture[80:140, 40 + 20 * i : 140 + 20 * i] = (0, 0, 255)
+        pixels = np.full((300, 400, 3), 90, np.uint8)
+        pixels[80:140, 40 + 20 * i : 140 + 20 * i] = (0, 0, 255)
         (root / "train").mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(root / "train" / name), picture)
+        cv2.imwrite(str(root / "train" / name), pixels)
     write_json(root / "annotations" / "instances_train.json", document)
     return root
 
 
-def test_boxes_follow_the_pictures(tmp_path: Path) -> None:
+def test_boxes_follow_the_images(tmp_path: Path) -> None:
     done = pack_dataset(big_root(tmp_path / "in"), tmp_path / "out", size=100)
-    assert (done.pictures, done.resumed) == (3, 0)
+    assert (done.images, done.resumed) == (3, 0)
     index = load_dataset(tmp_path / "out", "train")
     assert index.sizes.tolist() == [[75, 100]] * 3
     assert index.areas.tolist() == [375] * 3
@@ -106,7 +106,7 @@ def test_faults_are_named_and_no_annotations_written(tmp_path: Path) -> None:
     (root / "train" / "1.png").write_bytes(b"nonsense")
     with pytest.raises(UserError) as caught:
         pack_dataset(root, tmp_path / "out", size=100)
-    assert "1 pictures can't be packed: 1.png: " in str(caught.value)
+    assert "1 images can't be packed: 1.png: " in str(caught.value)
     assert not (tmp_path / "out" / "annotations").exists()
 
 
@@ -116,15 +116,15 @@ def test_impossible_settings(size: int, quality: int, tmp_path: Path) -> None:
         pack_dataset(tmp_path, tmp_path / "out", size=size, quality=quality)
 
 
-def test_exif_turned_pictures_become_upright(tmp_path: Path) -> None:
+def test_exif_turned_images_become_upright(tmp_path: Path) -> None:
     from PIL import Image
 
     root = yolo_root(tmp_path / "in", "0 0.75 0.5 0.5 1\n")
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = np.zeros((300, 200, 3), np.uint8)
-    picture[:, 100:] = 255
-    turned = Image.fromarray(np.rot90(picture))  # stored lying on its side; orientation 6 turns it upright again
+    pixels = np.zeros((300, 200, 3), np.uint8)
+    pixels[:, 100:] = 255
+    turned = Image.fromarray(np.rot90(pixels))  # stored lying on its side; orientation 6 turns it upright again
     turned.save(root / "images" / "train" / "a.jpg", exif=exif, quality=95)
     pack_dataset(root, tmp_path / "out", size=150)
     index = load_dataset(tmp_path / "out", "train")

@@ -31,10 +31,10 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=25)
 def test_shares_and_classes_are_even(seed: int, share: float, group: int) -> None:
     rng = np.random.default_rng(seed)
-    pictures = np.repeat(np.arange(300), 3)
+    images = np.repeat(np.arange(300), 3)
     index = build_index(
         root=Path(), split="all", classes=("common", "some", "rare"), names=[str(i) for i in range(300)],
-        sizes=np.ones((300, 2)), pictures=pictures, boxes=np.ones((900, 4)),
+        sizes=np.ones((300, 2)), images=images, boxes=np.ones((900, 4)),
         labels=rng.choice(3, 900, p=(0.8, 0.17, 0.03)),
     )  # fmt: skip
     members = [list(range(i, i + group)) for i in range(0, 300, group)]
@@ -42,10 +42,10 @@ def test_shares_and_classes_are_even(seed: int, share: float, group: int) -> Non
     assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(300))
     assert len(parts["val"]) == pytest.approx(300 * share, abs=group + 1)
     for label in range(3):
-        has = np.unique(pictures[index.labels == label])
+        has = np.unique(images[index.labels == label])
         assert np.isin(has, parts["val"]).sum() == pytest.approx(len(has) * share, abs=4 + 2 * group)
-    for pictures_of_group in members:
-        assert np.isin(pictures_of_group, parts["val"]).sum() in (0, group)
+    for images_of_group in members:
+        assert np.isin(images_of_group, parts["val"]).sum() in (0, group)
 
 
 def test_written_splits(shapes: Path, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_written_splits(shapes: Path, tmp_path: Path) -> None:
     assert back["val"].classes == before["val"].classes
 
 
-def test_boxes_stay_with_their_picture(shapes: Path, tmp_path: Path) -> None:
+def test_boxes_stay_with_their_image(shapes: Path, tmp_path: Path) -> None:
     split_dataset(shapes, tmp_path / "out", SplitSettings(group=False))
     truth = {
         index.path(i).read_bytes(): index.truth(i)[0].tolist()
@@ -83,9 +83,9 @@ def test_seed_decides(shapes: Path, tmp_path: Path) -> None:
 
 def test_near_duplicates_stay_together(shapes: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(shapes, tmp_path / "copies"))
-    for i in range(1, 21):  # pictures 21 to 40 become copies of 1 to 20, coded anew
+    for i in range(1, 21):  # images 21 to 40 become copies of 1 to 20, coded anew
         place = root / "train" / f"{i + 20:06d}.jpg"
-        height, width = read_size(place)  # the annotations there are of pictures of this shape
+        height, width = read_size(place)  # the annotations there are of images of this shape
         image = cv2.resize(read_image(root / "train" / f"{i:06d}.jpg"), (width, height))
         place.write_bytes(simplejpeg.encode_jpeg(image, quality=70))
     split_dataset(root, tmp_path / "grouped", SplitSettings(val=0.3))
@@ -110,13 +110,13 @@ def test_impossible_shares(val: float, test: float) -> None:
         SplitSettings(val=val, test=test)
 
 
-def test_too_few_pictures(tmp_path: Path) -> None:
+def test_too_few_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="too few"):
         split_dataset(coco_root(tmp_path / "in"), tmp_path / "out", SplitSettings(val=0.01))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_broken_picture_is_named(tmp_path: Path) -> None:
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
     root = coco_root(tmp_path / "in")
     (root / "val" / "b.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"val/b\.jpg \(The file is empty"):

@@ -1,6 +1,6 @@
 """Drives a server with the real tritonclient; run by its test in the clients' environment.
 
-    python drive_triton.py HTTP GRPC ADMIN ADMIN_GRPC TOKEN PICTURE
+    python drive_triton.py HTTP GRPC ADMIN ADMIN_GRPC TOKEN IMAGE
 
 Prints one JSON object of what the client got. Nothing of Eyas is imported here.
 """

@@ -20,11 +20,11 @@ ONE = {"boxes": [[[8, 4, 40, 24]]], "labels": [[0]], "num_detections": [1]}
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
     python = clients_python()
-    picture = tmp_path_factory.mktemp("picture") / "a.png"
-    picture.write_bytes(encoded())
+    image = tmp_path_factory.mktemp("image") / "a.png"
+    image.write_bytes(encoded())
     with running(FakeEngine, admin_port=0, admin_grpc_port=0, admin_token=TOKEN) as server:
         at = server.addresses
-        words = [str(python), str(DRIVER), at.rest, at.grpc, at.admin, at.admin_grpc, TOKEN, str(picture)]
+        words = [str(python), str(DRIVER), at.rest, at.grpc, at.admin, at.admin_grpc, TOKEN, str(image)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from tests.serve.bundles import jpeg, picture, write_bundle
+from tests.serve.bundles import jpeg, make_image, write_bundle
 
 from eyas.artifacts.model_key import ModelKey
 from eyas.serve.api import Answer, Engine, Options, Request
@@ -31,13 +31,13 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
-def request(*pictures: Any, **fields: Any) -> Request:
-    """Return a request for pictures."""
-    return Request("r", fields.pop("model", ""), fields.pop("version", ""), pictures or (jpeg(),), **fields)
+def request(*images: Any, **fields: Any) -> Request:
+    """Return a request for images."""
+    return Request("r", fields.pop("model", ""), fields.pop("version", ""), images or (jpeg(),), **fields)
 
 
 def scores(answer: Answer) -> list[list[float]]:
-    """Return the scores of each picture, with one decimal."""
+    """Return the scores of each image, with one decimal."""
     return [[round(float(score), 1) for score in each.scores] for each in answer.detections]
 
 
@@ -57,7 +57,7 @@ def test_answers_what_the_bundle_finds_in_files_and_arrays(bundle: Path) -> None
     async def check() -> None:
         async with LocalEngine(SETTINGS) as engine:
             assert await engine.load("shapes", bundle=bundle) == ModelKey("shapes", "1")
-            answer = await engine.detect(request(jpeg(204), picture(0, 102, 128, 128)))
+            answer = await engine.detect(request(jpeg(204), make_image(0, 102, 128, 128)))
             assert (answer.id, answer.model) == ("r", ModelKey("shapes", "1"))
             assert scores(answer) == [[0.8], [0.4]]
             first, second = answer.detections
@@ -110,7 +110,7 @@ def test_an_option_that_cannot_be_had_is_refused(bundle: Path, options: Options,
     run(check())
 
 
-def test_a_broken_picture_fails_alone(bundle: Path) -> None:
+def test_a_broken_image_fails_alone(bundle: Path) -> None:
     async def check() -> None:
         async with LocalEngine(SETTINGS) as engine:
             await engine.load("shapes", bundle=bundle)
@@ -118,8 +118,8 @@ def test_a_broken_picture_fails_alone(bundle: Path) -> None:
                 *(engine.detect(request(data)) for data in (jpeg(), jpeg()[:300], jpeg())), return_exceptions=True
             )
             assert [type(each) for each in results] == [Answer, ServeError, Answer]
-            with pytest.raises(ServeError, match="Picture 2 of 3") as error:
-                await engine.detect(request(jpeg(), b"no picture", jpeg()))
+            with pytest.raises(ServeError, match="Image 2 of 3") as error:
+                await engine.detect(request(jpeg(), b"no image", jpeg()))
             assert error.value.kind == "unprocessable"
             assert scores(await engine.detect(request())) == [[0.8]]
 

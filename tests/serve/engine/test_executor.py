@@ -49,17 +49,17 @@ class FakeWorker:
 
 
 def executor_with(*workers: FakeWorker, max_batch: int = 4) -> tuple[Executor, list[bytes]]:
-    """Return a executor that feeds the workers, and the list of the pictures of dead batches."""
+    """Return a executor that feeds the workers, and the list of the images of dead batches."""
     dead: list[Any] = []
-    executor = Executor(lambda tasks, _: dead.extend(task.picture for task in tasks))
+    executor = Executor(lambda tasks, _: dead.extend(task.image for task in tasks))
     for worker in workers:
         executor.add("m", worker, Profile(0.01, 0.0001), 30.0, max_batch)
     return executor, dead
 
 
-def submit(executor: Executor, *pictures: bytes) -> Ticket:
-    """Submit a request for pictures."""
-    ticket = Ticket([Task(each, DETECT) for each in pictures], asyncio.get_running_loop().create_future())
+def submit(executor: Executor, *images: bytes) -> Ticket:
+    """Submit a request for images."""
+    ticket = Ticket([Task(each, DETECT) for each in images], asyncio.get_running_loop().create_future())
     executor.submit("m", ticket, Lane.INTERACTIVE, "", None)
     return ticket
 
@@ -98,7 +98,7 @@ def test_a_death_costs_the_running_batch_one_retry_alone_and_nobody_else_anythin
         assert dead == [b"a"] and not first.done.done()
         second = FakeWorker("w2")
         executor.add("m", second, Profile(0.01, 0.0001), 30.0, 4)
-        assert [task.picture for task in second.batches[0][0]] == [b"a"], "run again, alone"
+        assert [task.image for task in second.batches[0][0]] == [b"a"], "run again, alone"
         executor.lose("w2", Lost("dead"))
         with pytest.raises(ServeError, match="died") as error:
             await first.done
@@ -131,22 +131,22 @@ def test_a_broken_batch_is_run_again_one_by_one() -> None:
     run(check())
 
 
-def test_one_refused_picture_ends_its_request_and_frees_the_places_of_the_others() -> None:
+def test_one_refused_image_ends_its_request_and_frees_the_places_of_the_others() -> None:
     async def check() -> None:
         worker = FakeWorker("w")
         executor, _ = executor_with(worker, max_batch=1)
         ticket, other = submit(executor, b"a", b"b", b"c"), submit(executor, b"d")
-        worker.batches[-1][1](Ran((Refused("unprocessable", "no picture"),), 0.0))
-        with pytest.raises(ServeError, match="Picture 1 of 3: no picture"):
+        worker.batches[-1][1](Ran((Refused("unprocessable", "no image"),), 0.0))
+        with pytest.raises(ServeError, match="Image 1 of 3: no image"):
             await ticket.done
-        assert [task.picture for task in worker.batches[-1][0]] == [b"d"]
+        assert [task.image for task in worker.batches[-1][0]] == [b"d"]
         worker.finish()
         await other.done
 
     run(check())
 
 
-def test_of_a_partial_request_the_poisonous_picture_alone_fails() -> None:
+def test_of_a_partial_request_the_poisonous_image_alone_fails() -> None:
     async def check() -> None:
         worker = FakeWorker("w")
         executor, dead = executor_with(worker)
@@ -157,7 +157,7 @@ def test_of_a_partial_request_the_poisonous_picture_alone_fails() -> None:
         executor.submit("m", ticket, Lane.INTERACTIVE, "", None)
         worker.finish()
         await block.done
-        assert [task.picture for task in worker.batches[-1][0]] == [b"a", b"c", b"d"]
+        assert [task.image for task in worker.batches[-1][0]] == [b"a", b"c", b"d"]
         executor.lose("w", Lost("dead"))
         for number in range(2):  # run again, each alone; the first kills a second worker
             executor.add("m", following := FakeWorker(f"w{number}"), Profile(0.01, 0.0001), 30.0, 4)
@@ -165,7 +165,7 @@ def test_of_a_partial_request_the_poisonous_picture_alone_fails() -> None:
                 executor.lose(following.name, Lost("dead"))
         following.finish()
         assert not ticket.done.done()
-        following.batches[-1][1](Ran((Refused("unprocessable", "no picture"),), 0.0))
+        following.batches[-1][1](Ran((Refused("unprocessable", "no image"),), 0.0))
         await ticket.done
         kinds = [each.kind if isinstance(each, Refused) else each for each in ticket.results]
         assert kinds == ["unavailable", "invalid", Found(NOTHING), "unprocessable"]
@@ -230,9 +230,9 @@ def test_batches_are_timed_more_finely_than_the_loop_counts() -> None:
         runner.run(check())
 
 
-def test_what_a_picture_alone_did_to_its_worker_is_told_to_its_client() -> None:
+def test_what_a_image_alone_did_to_its_worker_is_told_to_its_client() -> None:
     async def check() -> None:
-        told = Refused("unprocessable", "The picture took longer than 30 s, twice.")
+        told = Refused("unprocessable", "The image took longer than 30 s, twice.")
         executor, _ = executor_with(FakeWorker("w"))
         ticket = submit(executor, b"a")
         executor.lose("w", Lost("dead", told))

@@ -124,7 +124,7 @@ def test_the_command_line_shares_out_and_shadows_are_logged_and_never_returned(t
     assert shadows and {line["of"] for line in shadows} <= first, "who is answered by 2 needs no copy there"
     answered = Counter(line["id"] for line in lines if line["event"] == "detect" and line["outcome"] == "ok")
     assert answered == Counter(list(asked)), "each request is in the log once, and no shadow is one of them"
-    assert all(sum(line["pictures"][0]["scores"][3:5]) == 1 for line in shadows), "0.39, the second version's score"
+    assert all(sum(line["images"][0]["scores"][3:5]) == 1 for line in shadows), "0.39, the second version's score"
     assert 'eyas_shadow_requests_total{model="m",outcome="ok",version="2"}' in metrics
 
 

@@ -28,7 +28,7 @@ def test_the_cores_are_shared_out() -> None:
     assert candidates(64)[0] == (16, 4)
 
 
-def test_the_most_pictures_win_and_nearly_equal_ones_yield_to_the_quicker() -> None:
+def test_the_most_images_win_and_nearly_equal_ones_yield_to_the_quicker() -> None:
     slow, quick, poor = Choice(4, 1, 100.0, 0.04), Choice(2, 2, 96.0, 0.021), Choice(1, 4, 80.0, 0.0125)
     assert choose([slow, quick, poor]) == quick
     assert choose([slow, poor]) == slow

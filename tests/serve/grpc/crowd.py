@@ -25,7 +25,7 @@ OWN = (("grpc.use_local_subchannel_pool", 1),)  # a connection of its own for ea
 
 
 def request() -> pb.ModelInferRequest:
-    """Return a request for one picture."""
+    """Return a request for one image."""
     message = pb.ModelInferRequest(model_name="colours")
     message.inputs.add(name="images", datatype="BYTES", shape=[1]).contents.bytes_contents.append(jpeg())
     return message

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from tests.serve.fake import FakeEngine, encoded, picture
+from tests.serve.fake import FakeEngine, encoded, make_image
 from tests.serve.running import Running, running
 
 from eyas.serve.grpc.protocol import health_pb2 as health
@@ -19,8 +19,8 @@ from eyas.serve.limits import Limits
 from eyas.serve.security import Keys, hash_key
 
 TOKEN = "a token of the admin's"
-FILE, IMAGE = encoded(), picture()
-LIMITS = Limits(body=200_000, pictures=4, idle_seconds=1.0)
+FILE, IMAGE = encoded(), make_image()
+LIMITS = Limits(body=200_000, images=4, idle_seconds=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +123,8 @@ BAD = {
     "parameter": spoiled(lambda message: setattr(message.parameters["x"], "bool_param", True)),
     "empty parameter": spoiled(lambda message: message.parameters["iou"].SetInParent()),
     "id": spoiled(lambda message: setattr(message, "id", "a\n" * 500)),
-    "no picture": files(b"no picture"),
-    "empty picture": files(b""),
+    "no image": files(b"no image"),
+    "empty image": files(b""),
     "too many": files(*[FILE] * 5),
 }
 

@@ -91,7 +91,7 @@ class Tab:
             mobile=width < 600,
         )
 
-    def picture(self, *, whole: bool = False) -> bytes:
+    def make_image(self, *, whole: bool = False) -> bytes:
         """Return a PNG of what can be seen, or of the whole page."""
         return base64.b64decode(self.command("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
 

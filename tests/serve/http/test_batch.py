@@ -1,4 +1,4 @@
-"""`POST /v1/detect/batch`: order, and a result of its own for each picture, the broken ones too."""
+"""`POST /v1/detect/batch`: order, and a result of its own for each image, the broken ones too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from tests.serve.fake import FakeEngine, encoded, picture
+from tests.serve.fake import FakeEngine, encoded, make_image
 
 from eyas.serve.errors import ServeError
 from eyas.serve.http.app import public_app
@@ -19,10 +19,10 @@ from eyas.serve.observe.events import EventLog, EventSettings
 from eyas.serve.observe.metrics import Metrics
 from eyas.serve.service import Service
 
-LIMITS = Limits(pictures=8, pixels=100_000)
+LIMITS = Limits(images=8, pixels=100_000)
 GOOD = encoded()
 CUT = encoded(suffix=".jpg")[:200]  # its header is whole, so only who decodes it sees that it is broken
-LARGE = encoded(picture(400, 400))
+LARGE = encoded(make_image(400, 400))
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def events(tmp_path: Path) -> Iterator[EventLog]:
-    log = EventLog(EventSettings(tmp_path, statistics=1.0, pictures=1.0))
+    log = EventLog(EventSettings(tmp_path, statistics=1.0, images=1.0))
     yield log
     log.close()
 
@@ -56,31 +56,31 @@ def ask(client: TestClient, *files: bytes, **fields: Any) -> Any:
 
 
 def kinds(answer: Any) -> list[str]:
-    """Return of each picture "ok", or the kind of its refusal."""
-    return [each["kind"] if "error" in each else "ok" for each in answer.json()["pictures"]]
+    """Return of each image "ok", or the kind of its refusal."""
+    return [each["kind"] if "error" in each else "ok" for each in answer.json()["images"]]
 
 
-def test_a_broken_picture_has_its_reason_and_the_others_their_detections(client: TestClient) -> None:
+def test_a_broken_image_has_its_reason_and_the_others_their_detections(client: TestClient) -> None:
     files = [
-        encoded(picture(box=(0, 4, 10, 24))),
+        encoded(make_image(box=(0, 4, 10, 24))),
         CUT,
-        encoded(picture(box=(20, 4, 30, 24))),
-        b"no picture",
+        encoded(make_image(box=(20, 4, 30, 24))),
+        b"no image",
         LARGE,
         b"",
     ]
     answer = ask(client, *files)
     assert answer.status_code == 200
     assert kinds(answer) == ["ok", "unprocessable", "ok", "unprocessable", "too_large", "unprocessable"]
-    pictures = answer.json()["pictures"]
-    assert [pictures[at]["detections"][0]["box"][0] for at in (0, 2)] == [0, 20]
-    assert pictures[4]["error"] == "The picture is 400x400 pixels; at most 100000 pixels and 16384 a side are allowed."
-    assert set(pictures[1]) == {"error", "kind"}
+    images = answer.json()["images"]
+    assert [images[at]["detections"][0]["box"][0] for at in (0, 2)] == [0, 20]
+    assert images[4]["error"] == "The image is 400x400 pixels; at most 100000 pixels and 16384 a side are allowed."
+    assert set(images[1]) == {"error", "kind"}
     form = client.post("/v1/detect/batch", files=[("files", each) for each in files])
     assert kinds(form) == kinds(answer)
 
 
-def test_text_that_is_no_base64_and_urls_that_fail_cost_their_picture_alone(client: TestClient) -> None:
+def test_text_that_is_no_base64_and_urls_that_fail_cost_their_image_alone(client: TestClient) -> None:
     text = base64.b64encode(GOOD).decode()
     assert kinds(client.post("/v1/detect/batch", json={"images": ["???", text]})) == ["invalid", "ok"]
     urls = ["https://a.org/1.png", "https://a.org/gone.png", "https://a.org/2.png"]
@@ -91,14 +91,14 @@ def test_text_that_is_no_base64_and_urls_that_fail_cost_their_picture_alone(clie
     ("files", "status"),
     [((CUT, b"x"), 422), ((CUT,), 422), ((b"", b"x"), 422), ((LARGE, LARGE), 413), ((LARGE, b""), 422)],
 )
-def test_a_batch_without_one_good_picture_is_refused(client: TestClient, files: tuple[bytes, ...], status: int) -> None:
+def test_a_batch_without_one_good_image_is_refused(client: TestClient, files: tuple[bytes, ...], status: int) -> None:
     answer = ask(client, *files)
     assert answer.status_code == status
     assert set(answer.json()) == {"error", "kind"}
-    assert ("None of the 2 pictures" in answer.json()["error"]) == (len(files) == 2)
+    assert ("None of the 2 images" in answer.json()["error"]) == (len(files) == 2)
 
 
-def test_what_is_wrong_with_the_request_is_no_picture_s_fault(client: TestClient, engine: FakeEngine) -> None:
+def test_what_is_wrong_with_the_request_is_no_image_s_fault(client: TestClient, engine: FakeEngine) -> None:
     assert ask(client, GOOD, CUT, classes=["unicorn"]).status_code == 400
     assert ask(client, GOOD, CUT, version="9").status_code == 404
     engine.welcome = False
@@ -118,18 +118,18 @@ def test_metrics_and_events_tell_a_partial_answer(client: TestClient, events: Ev
     text = client.get("/metrics").text
     assert 'eyas_requests_total{model="shapes",outcome="partial",protocol="rest"} 1.0' in text
     assert 'eyas_requests_total{model="shapes",outcome="ok",protocol="rest"} 1.0' in text
-    head = 'eyas_pictures_refused_total{kind="%s",model="shapes",version="2"} %s'
+    head = 'eyas_images_refused_total{kind="%s",model="shapes",version="2"} %s'
     assert head % ("unprocessable", "2.0") in text and head % ("too_large", "1.0") in text
-    assert 'eyas_pictures_total{model="shapes",version="2"} 3.0' in text
+    assert 'eyas_images_total{model="shapes",version="2"} 3.0' in text
     events.flush()
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     partial, whole = lines
     assert (partial["outcome"], whole["outcome"]) == ("partial", "ok")
-    assert [each.get("refused") for each in partial["pictures"]] == [
+    assert [each.get("refused") for each in partial["images"]] == [
         None,
         "unprocessable",
         "unprocessable",
         "too_large",
     ]
-    assert partial["pictures"][1] == {"refused": "unprocessable", "bytes": len(CUT)}
-    assert len(list((tmp_path / "pictures").iterdir())) == 3  # those that were answered
+    assert partial["images"][1] == {"refused": "unprocessable", "bytes": len(CUT)}
+    assert len(list((tmp_path / "images").iterdir())) == 3  # those that were answered

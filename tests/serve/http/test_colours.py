@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
-from tests.serve.bundles import picture, write_bundle
+from tests.serve.bundles import make_image, write_bundle
 from tests.serve.running import Running, running
 
 from eyas.decode import decode
@@ -18,7 +18,7 @@ from eyas.serve.engine.engine import LocalEngine
 from eyas.serve.engine.settings import EngineSettings
 from eyas.types import UInt8Array
 
-INKS = np.array(Image.fromarray(picture(200, 60)).convert("CMYK"))
+INKS = np.array(Image.fromarray(make_image(200, 60)).convert("CMYK"))
 MARKER = b"\xff\xee"
 
 

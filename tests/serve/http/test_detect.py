@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
-from tests.serve.fake import FakeEngine, encoded, picture
+from tests.serve.fake import FakeEngine, encoded, make_image
 
 from eyas.decode import decode
 from eyas.serve.api import Engine
@@ -24,7 +24,7 @@ from eyas.serve.observe.metrics import Metrics
 from eyas.serve.security import Keys, hash_key
 from eyas.serve.service import Service
 
-LIMITS = Limits(body=200_000, pictures=4, pixels=1_000_000, side=2000, headers=4000)
+LIMITS = Limits(body=200_000, images=4, pixels=1_000_000, side=2000, headers=4000)
 JPEG = encoded(suffix=".jpg")
 
 
@@ -49,7 +49,7 @@ def post(client: TestClient, body: bytes, kind: str = "image/jpeg", query: str =
     return client.post(f"/v1/detect{query}", content=body, headers={"content-type": kind, **headers})
 
 
-def test_a_raw_picture_is_answered_with_its_detections(client: TestClient) -> None:
+def test_a_raw_image_is_answered_with_its_detections(client: TestClient) -> None:
     answer = post(client, encoded(), "image/png")
     assert answer.status_code == 200
     body = answer.json()
@@ -60,11 +60,11 @@ def test_a_raw_picture_is_answered_with_its_detections(client: TestClient) -> No
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_every_way_to_send_a_picture_gives_the_same(client: TestClient, suffix: str) -> None:
+def test_every_way_to_send_a_image_gives_the_same(client: TestClient, suffix: str) -> None:
     data = encoded(suffix=suffix)
     text = base64.b64encode(data).decode()
     answers = [
-        post(client, data),  # the bytes tell their kind; the header only says "a picture"
+        post(client, data),  # the bytes tell their kind; the header only says "an image"
         client.post("/v1/detect", json={"image": text}),
         client.post("/v1/detect", json={"image": f"data:image/jpeg;base64,{text}"}),
         client.post("/v1/detect", json={"image": "\n".join(text[i : i + 60] for i in range(0, len(text), 60))}),
@@ -126,7 +126,7 @@ def saved(mode: str, kind: str, **options: Any) -> bytes:
     ("data", "status"),
     [
         (b"", 422),
-        (b"no picture at all", 422),
+        (b"no image at all", 422),
         (JPEG[: len(JPEG) // 2], 422),
         (JPEG[:3], 422),
         (bomb(12_000, 12_000), 413),
@@ -140,7 +140,7 @@ def saved(mode: str, kind: str, **options: Any) -> bytes:
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64, 422),
     ],
 )
-def test_hostile_pictures_are_refused_before_they_are_decoded(client: TestClient, data: bytes, status: int) -> None:
+def test_hostile_images_are_refused_before_they_are_decoded(client: TestClient, data: bytes, status: int) -> None:
     assert post(client, data).status_code == status
 
 
@@ -159,7 +159,7 @@ def test_hostile_pictures_are_refused_before_they_are_decoded(client: TestClient
         encoded(np.zeros((1, 1, 3), np.uint8)),
     ],
 )
-def test_odd_pictures_are_answered(client: TestClient, data: bytes) -> None:
+def test_odd_images_are_answered(client: TestClient, data: bytes) -> None:
     assert post(client, data).status_code in (200, 422)  # a harmless one, or told to be damaged; never a crash
 
 
@@ -237,12 +237,12 @@ def test_large_headers_are_refused(client: TestClient) -> None:
     assert post(client, JPEG, **{"x-long": "a" * 5000}).status_code == 400
 
 
-def test_the_annotated_picture_is_sent_to_who_prefers_it(client: TestClient) -> None:
+def test_the_annotated_image_is_sent_to_who_prefers_it(client: TestClient) -> None:
     answer = post(client, encoded(), "image/png", accept="image/jpeg")
     assert (answer.headers["content-type"], answer.headers["x-eyas-detections"]) == ("image/jpeg", "1")
     image = decode(answer.content)
     assert image.shape == (48, 64, 3)
-    drawn = np.abs(image.astype(int) - picture()).max(axis=2) > 60
+    drawn = np.abs(image.astype(int) - make_image()).max(axis=2) > 60
     assert drawn.any(), "nothing was drawn"
 
 
@@ -257,12 +257,12 @@ def test_accept_is_weighed(accept: str, expected: bool) -> None:
 
 
 def test_a_batch_keeps_the_order(client: TestClient) -> None:
-    files = [encoded(picture(box=(at, 4, at + 10, 24))) for at in (0, 10, 20)]
+    files = [encoded(make_image(box=(at, 4, at + 10, 24))) for at in (0, 10, 20)]
     body = {"images": [base64.b64encode(each).decode() for each in files], "conf": 0.5}
     json = client.post("/v1/detect/batch", json=body).json()
     form = client.post("/v1/detect/batch", files=[("files", each) for each in files]).json()
     for answer in (json, form):
-        assert [each["detections"][0]["box"][0] for each in answer["pictures"]] == [0, 10, 20]
+        assert [each["detections"][0]["box"][0] for each in answer["images"]] == [0, 10, 20]
 
 
 def test_a_batch_has_limits(client: TestClient) -> None:
@@ -356,7 +356,7 @@ def test_feedback_is_tied_to_its_request(engine: FakeEngine, tmp_path: Path) -> 
         assert client.post("/v1/feedback", json=body).json() == {"id": request_id, "known": True}
         assert client.post("/v1/feedback", json={"id": "other", "note": "?"}).json()["known"] is False
         for wrong in ({}, {"id": request_id}, {**body, "verdict": "x"}, {**body, "objects": [{"box": [1]}]},
-                      {**body, "more": 1}, {**body, "picture": -1}, {**body, "id": "a b"}):  # fmt: skip
+                      {**body, "more": 1}, {**body, "image": -1}, {**body, "id": "a b"}):  # fmt: skip
             assert client.post("/v1/feedback", json=wrong).status_code == 400, wrong
     events.close()
     text = (tmp_path / "events.jsonl").read_text()

@@ -60,7 +60,7 @@ BODIES: dict[str, tuple[str, str, bytes, int]] = {
     "quotes": (DETECT, JSON, filled(b'{"image":"', b'\\"', b'"}'), 400),
     "blanks": (DETECT, JSON, filled(b'{"image":"', b"A ", b'"}'), 422),
     "spaces": (DETECT, JSON, filled(b"", b" ", b"{}"), 400),
-    "a large picture": (DETECT, JSON, filled(b'{"image":"', b"AAAA", b'"}'), 422),
+    "a large image": (DETECT, JSON, filled(b'{"image":"', b"AAAA", b'"}'), 422),
     "JSON beyond its limit": (DETECT, JSON, filled(b'{"image":[', b"[],", b"[]]}", LARGE), 413),
     "feedback": (FEEDBACK, JSON, filled(b'{"objects":[', b"[],", b"[]]}", MIB), 400),
     "boxes": (FEEDBACK, JSON, filled(b'{"objects":[{"class":"a","box":[', b"1,", b"1]}]}", MIB), 400),
@@ -153,7 +153,7 @@ def test_a_key_is_given_once(app: Any, text: str) -> None:
 
 
 def test_a_queue_of_large_bodies_ends(app: Any) -> None:
-    body = BODIES["a large picture"][2][:-2][:200_000] + b'"}'
+    body = BODIES["a large image"][2][:-2][:200_000] + b'"}'
 
     async def many() -> list[int]:
         return await asyncio.gather(*(post(app, DETECT, {"content-type": JSON}, body) for _ in range(100)))

@@ -1,4 +1,4 @@
-"""The page to try a picture, in a real browser against a real server."""
+"""The page to try an image, in a real browser against a real server."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STATUS = "document.querySelector('#status').textContent"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle, pictures and a file that is none."""
+    """The bundle, images and a file that is none."""
     found = tmp_path_factory.mktemp("page")
     write_bundle(found / "shapes")
     (found / "red.jpg").write_bytes(jpeg(200, 0))
     (found / "both.jpg").write_bytes(jpeg(200, 100, 48, 64))
     (found / "broken.jpg").write_bytes(jpeg()[:20])
-    (found / "notes.txt").write_text("no picture")
+    (found / "notes.txt").write_text("no image")
     return found
 
 
@@ -48,13 +48,13 @@ def tab(folder: Path) -> Iterator[Tab]:
         yield found
 
 
-def test_a_chosen_picture_shows_what_was_found(tab: Tab, folder: Path) -> None:
+def test_a_chosen_image_shows_what_was_found(tab: Tab, folder: Path) -> None:
     tab.choose("#file", folder / "red.jpg")
     tab.wait(FOUND)
     assert tab.run(ROWS) == ["red"]
     edge = tab.run("(c => [...c.getContext('2d').getImageData(c.width / 2, c.height / 4, 1, 1).data])(canvas)")
     plain = tab.run("(c => [...c.getContext('2d').getImageData(c.width * 0.8, c.height * 0.8, 1, 1).data])(canvas)")
-    assert plain[0] > 180 and max(plain[1:3]) < 20 and edge != plain  # the box's right side, and the picture
+    assert plain[0] > 180 and max(plain[1:3]) < 20 and edge != plain  # the box's right side, and the image
 
 
 def test_a_dropped_one_takes_its_place_wherever_it_falls(tab: Tab, folder: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_dropped_one_takes_its_place_wherever_it_falls(tab: Tab, folder: Path)
 def test_labels_of_several_classes_on_one_box_cover_each_other_nowhere(tab: Tab, folder: Path) -> None:
     tab.drop("#drop", folder / "both.jpg")
     tab.wait(f"{FOUND} && ({ROWS}).length === 2")
-    # Each label's own colour, which no picture of the test has, covers about as much as the other's.
+    # Each label's own colour, which no image of the test has, covers about as much as the other's.
     count = (
         "(rgb => { const c = canvas, d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
         "for (let i = 0; i < d.length; i += 4) n += rgb.every((v, k) => Math.abs(d[i + k] - v) < 3); return n; })"
@@ -80,7 +80,7 @@ def test_labels_of_several_classes_on_one_box_cover_each_other_nowhere(tab: Tab,
     assert min(covered) > 0.4 * max(covered) > 0, covered  # the best one's colour is that of the box, too
 
 
-def test_labels_stand_within_the_picture_and_beside_one_another(tab: Tab) -> None:
+def test_labels_stand_within_the_image_and_beside_one_another(tab: Tab) -> None:
     stood = tab.run(
         "(() => { const placed = []; for (const [left, top] of [[0, 0], [0, 0], [30, 5], [0, 90], [0, 90], [70, 0]])"
         " place(placed, left, top, 50, 16, 100); return placed.map(each => [each.left, each.top]); })()"
@@ -91,12 +91,12 @@ def test_labels_stand_within_the_picture_and_beside_one_another(tab: Tab) -> Non
     assert stood[:3] == [[0, 0], [0, 16], [30, 32]] and stood[-1] == [70, 0], "as near to its box as there is room"
 
 
-def test_what_is_no_picture_is_said_and_leaves_no_boxes(tab: Tab, folder: Path) -> None:
+def test_what_is_no_image_is_said_and_leaves_no_boxes(tab: Tab, folder: Path) -> None:
     tab.drop("#drop", folder / "broken.jpg")
     tab.wait("document.querySelector('#status.bad') !== null")
     assert tab.run(ROWS) == [] and tab.run("getComputedStyle(canvas).display") == "none"
     tab.drop("#drop", folder / "notes.txt")
-    tab.wait(f"{STATUS} === 'notes.txt is no JPEG, PNG or WebP picture.'")
+    tab.wait(f"{STATUS} === 'notes.txt is no JPEG, PNG or WebP image.'")
 
 
 def test_thresholds_are_the_models_own_until_they_are_moved(tab: Tab, folder: Path) -> None:

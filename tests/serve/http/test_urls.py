@@ -1,4 +1,4 @@
-"""Pictures from URLs: only public addresses, whatever name, redirect or second answer leads elsewhere."""
+"""Images from URLs: only public addresses, whatever name, redirect or second answer leads elsewhere."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def fetched(folder: Path, answer: Answer, *, url: str = "/a.jpg", **more: Any) -
     return asyncio.run(run())
 
 
-def test_a_picture_is_fetched_also_behind_a_redirect(tmp_path: Path) -> None:
+def test_a_image_is_fetched_also_behind_a_redirect(tmp_path: Path) -> None:
     def answer(path: str) -> bytes:
         if path == "/a.jpg":
             return b"HTTP/1.1 302 Found\r\nLocation: /b.jpg?x=1\r\n\r\n"

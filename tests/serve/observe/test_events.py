@@ -13,11 +13,11 @@ from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tests.serve.fake import CLASSES, FakeEngine, encoded, picture
+from tests.serve.fake import CLASSES, FakeEngine, encoded, make_image
 
 from eyas.artifacts.model_key import ModelKey
 from eyas.serve.api import Answer, Request
-from eyas.serve.observe.events import EventLog, EventSettings, picture_statistics, summary
+from eyas.serve.observe.events import EventLog, EventSettings, image_statistics, summary
 from eyas.serve.observe.histograms import MAX_CLASSES, MAX_MODELS
 from eyas.serve.observe.jsonl_log import Journal
 from eyas.serve.observe.metrics import Metrics
@@ -32,7 +32,7 @@ FOUND = Detections(
     48,
     64,
 )
-REQUEST = Request("a/b", "m", "", (encoded(suffix=".jpg"), picture()))
+REQUEST = Request("a/b", "m", "", (encoded(suffix=".jpg"), make_image()))
 ANSWER = Answer("a/b", ModelKey("m", "3"), (FOUND, FOUND[:0]))
 
 
@@ -47,49 +47,49 @@ def test_an_event_tells_what_was_found(tmp_path: Path) -> None:
     log.close()
     first, second = lines(tmp_path)
     assert (first["version"], first["outcome"], second["outcome"]) == ("3", "ok", "overloaded")
-    assert isinstance(first["pictures"], list)
-    one, two = first["pictures"]
+    assert isinstance(first["images"], list)
+    one, two = first["images"]
     assert one["classes"] == {"bright": 1, "dark": 1} and one["scores"] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 1]
     assert one["area"] == pytest.approx((0.25 + 1.0) / 2) and two["detections"] == 0
-    assert not (tmp_path / "pictures").exists()  # none unless asked for
+    assert not (tmp_path / "images").exists()  # none unless asked for
 
 
-def test_statistics_tell_pictures_apart() -> None:
+def test_statistics_tell_images_apart() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    dark, sharp = picture_statistics(picture(box=None)), picture_statistics(noise)
+    dark, sharp = image_statistics(make_image(box=None)), image_statistics(noise)
     assert dark["brightness"] == 0 and sharp["brightness"] == pytest.approx(0.5, abs=0.05)
     assert sharp["sharpness"] > dark["sharpness"] and sharp["contrast"] > 0.1
-    assert picture_statistics(b"damaged") == {}
+    assert image_statistics(b"damaged") == {}
     assert summary(FOUND[:0])["scores"] == [0] * 10
 
 
-def test_kept_pictures_are_deleted_when_their_time_is_over(tmp_path: Path) -> None:
-    log = EventLog(EventSettings(tmp_path, pictures=1.0, keep_seconds=50.0))
+def test_kept_images_are_deleted_when_their_time_is_over(tmp_path: Path) -> None:
+    log = EventLog(EventSettings(tmp_path, images=1.0, keep_seconds=50.0))
     log.detected(REQUEST, ANSWER, protocol="rest", trace="t")
     log.flush()
-    kept = sorted((tmp_path / "pictures").iterdir())
-    assert [path.suffix for path in kept] == [".jpg", ".png"] and kept[0].read_bytes() == REQUEST.pictures[0]
-    assert all(path.parent == tmp_path / "pictures" for path in kept)  # the slash of the id leads nowhere
+    kept = sorted((tmp_path / "images").iterdir())
+    assert [path.suffix for path in kept] == [".jpg", ".png"] and kept[0].read_bytes() == REQUEST.images[0]
+    assert all(path.parent == tmp_path / "images" for path in kept)  # the slash of the id leads nowhere
     for path in kept:
         os.utime(path, (0, 0))
     log._swept = 0.0
     log.detected(REQUEST, ANSWER, protocol="rest", trace="t")
     log.close()
-    assert not set(kept) & set((tmp_path / "pictures").iterdir())
+    assert not set(kept) & set((tmp_path / "images").iterdir())
 
 
-def test_a_clock_that_was_set_back_keeps_no_picture_for_longer(tmp_path: Path) -> None:
-    log = EventLog(EventSettings(tmp_path, pictures=1.0, keep_seconds=50.0))
+def test_a_clock_that_was_set_back_keeps_no_image_for_longer(tmp_path: Path) -> None:
+    log = EventLog(EventSettings(tmp_path, images=1.0, keep_seconds=50.0))
     log.detected(REQUEST, ANSWER, protocol="rest", trace="t")
     log.flush()
-    first = set((tmp_path / "pictures").iterdir())
+    first = set((tmp_path / "images").iterdir())
     wrong = time.time() + 1e8  # the clock went wrong by years, and has been set right
     for path in first:
         os.utime(path, (wrong, wrong))
     log._swept = wrong
     log.detected(REQUEST, ANSWER, protocol="rest", trace="t")
     log.close()
-    left = set((tmp_path / "pictures").iterdir())
+    left = set((tmp_path / "images").iterdir())
     assert first and left and not first & left
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serve.fake import CLASSES, FakeEngine, encoded, picture
+from tests.serve.fake import CLASSES, FakeEngine, encoded, make_image
 
 from eyas.artifacts.model_key import ModelKey
 from eyas.serve import base64s, jsons
@@ -21,7 +21,7 @@ from eyas.serve.oip.rest import answer_body, parse_request
 from eyas.serve.oip.tensors import DATATYPES, InferRequest, from_raw, from_text, from_values, to_raw
 from eyas.types import Detections
 
-IMAGE = picture(4, 6, (1, 1, 3, 3))
+IMAGE = make_image(4, 6, (1, 1, 3, 3))
 FILE = encoded(IMAGE)
 
 
@@ -44,8 +44,8 @@ def request_of(infer: InferRequest) -> Any:
         body(IMAGE.tobytes(), parameters={"binary_data_size": IMAGE.size}),
     ],
 )
-def test_pictures_come_as_numbers_nested_flat_or_raw(made: tuple[bytes, str | None]) -> None:
-    found = request_of(parse_request(*made)).pictures
+def test_images_come_as_numbers_nested_flat_or_raw(made: tuple[bytes, str | None]) -> None:
+    found = request_of(parse_request(*made)).images
     assert len(found) == 1 and np.array_equal(found[0], IMAGE)
 
 
@@ -53,8 +53,8 @@ def test_files_come_with_their_length_or_as_base64() -> None:
     framed = b"".join(len(file).to_bytes(4, "little") + file for file in (FILE, FILE[:50]))
     raw = parse_request(*body(framed, datatype="BYTES", shape=[2], parameters={"binary_data_size": len(framed)}))
     text = [base64.b64encode(file).decode() for file in (FILE, FILE[:50])]
-    assert request_of(raw).pictures == (FILE, FILE[:50])
-    assert request_of(parse_request(*body(datatype="BYTES", shape=[2, 1], data=text))).pictures == (FILE, FILE[:50])
+    assert request_of(raw).images == (FILE, FILE[:50])
+    assert request_of(parse_request(*body(datatype="BYTES", shape=[2, 1], data=text))).images == (FILE, FILE[:50])
 
 
 BAD: list[tuple[bytes, str | None]] = [
@@ -147,7 +147,7 @@ def test_whatever_is_wrong_is_the_senders_fault(made: tuple[bytes, str | None]) 
     with pytest.raises(ServeError) as caught:
         infer = parse_request(*made)
         request = request_of(infer)
-        assert not request.pictures  # an empty request is refused by the service, for all protocols
+        assert not request.images  # an empty request is refused by the service, for all protocols
         raise ServeError("invalid", "empty")
     assert caught.value.kind == "invalid"
 
@@ -188,7 +188,7 @@ def test_parameters_become_options() -> None:
 
 
 def answer(*numbers: int) -> Answer:
-    """Return an answer with so many detections in each picture."""
+    """Return an answer with so many detections in each image."""
     found = [
         Detections(np.full((n, 4), n, np.float32), np.full(n, 0.5, np.float32), np.ones(n, np.int64), CLASSES, 4, 6)
         for n in numbers
@@ -296,7 +296,7 @@ def test_a_number_that_does_not_fit_is_refused(datatype: str, text: str) -> None
         from_text("x", datatype, (1,), text.encode())
 
 
-def test_more_pictures_than_a_request_may_have_are_too_large() -> None:
+def test_more_images_than_a_request_may_have_are_too_large() -> None:
     items = b"\0\0\0\0" * 9
     for made in (
         body(items, datatype="BYTES", shape=[9], parameters={"binary_data_size": len(items)}),
@@ -304,7 +304,7 @@ def test_more_pictures_than_a_request_may_have_are_too_large() -> None:
         body(bytes(27), shape=[9, 1, 1, 3], parameters={"binary_data_size": 27}),
     ):
         with pytest.raises(ServeError) as caught:
-            infer = parse_request(*made, pictures=8)
+            infer = parse_request(*made, images=8)
             to_request(infer, model="m", version="", request_id="a", headers={}, most=8)
         assert caught.value.kind == "too_large"
 

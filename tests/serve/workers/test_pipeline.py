@@ -1,4 +1,4 @@
-"""A batch from bytes to detections: good and hostile pictures side by side."""
+"""A batch from bytes to detections: good and hostile images side by side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.runtime.fakes import ColourSession
-from tests.serve.bundles import CLASSES, SIZE, jpeg, picture, write_bundle
+from tests.serve.bundles import CLASSES, SIZE, jpeg, make_image, write_bundle
 
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
@@ -45,20 +45,20 @@ def png(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    """Return the picture as a file of that kind."""
+    """Return the image as a file of that kind."""
     file = io.BytesIO()
     image.save(file, kind, **options)  # type: ignore[arg-type]
     return file.getvalue()
 
 
 def image(mode: str = "RGB", size: tuple[int, int] = (32, 32)) -> Image.Image:
-    """Return a reddish picture of any mode."""
-    return Image.fromarray(picture(220, 30, size[1], size[0])).convert(mode)
+    """Return a reddish image of any mode."""
+    return Image.fromarray(make_image(220, 30, size[1], size[0])).convert(mode)
 
 
 def deep() -> bytes:
     """Return a PNG of 16 bits."""
-    return bytes(cv2.imencode(".png", picture(220, 30)[..., ::-1].astype(np.uint16) * 257)[1])
+    return bytes(cv2.imencode(".png", make_image(220, 30)[..., ::-1].astype(np.uint16) * 257)[1])
 
 
 TURNED = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
@@ -79,7 +79,7 @@ GOOD = {
 }  # fmt: skip
 BAD = {
     "empty": (b"", "unprocessable"),
-    "text": (b"hello, this is no picture", "unprocessable"),
+    "text": (b"hello, this is no image", "unprocessable"),
     "truncated": (jpeg()[:400], "unprocessable"),
     "damaged": (jpeg()[:-300] + bytes(300), "unprocessable"),
     "only a header": (b"\xff\xd8\xff", "unprocessable"),
@@ -97,7 +97,7 @@ BAD = {
         b"RIFF\x34\0\0\0WEBP\x2f" + struct.pack("<I", 16382 | 16382 << 14) + bytes(43),
         "unprocessable",
     ),
-    "a canvas and a picture of two sizes": (
+    "a canvas and an image of two sizes": (
         b"RIFF\x5e\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\x1f\0\0\x1f\0\0"
         b"VP8L\x2c\0\0\0\x2f" + struct.pack("<I", 16382 | 16382 << 14) + bytes(39),
         "unprocessable",
@@ -109,7 +109,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_unusual_pictures_are_answered(pipeline: Pipeline, name: str) -> None:
+def test_unusual_images_are_answered(pipeline: Pipeline, name: str) -> None:
     ran = pipeline.run([Task(GOOD[name](), LOW)])
     found = ran.results[0]
     assert isinstance(found, Found), found
@@ -117,7 +117,7 @@ def test_unusual_pictures_are_answered(pipeline: Pipeline, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_hostile_pictures_are_refused_alone(pipeline: Pipeline, name: str) -> None:
+def test_hostile_images_are_refused_alone(pipeline: Pipeline, name: str) -> None:
     data, kind = BAD[name]
     before, result, after = pipeline.run([Task(jpeg(), LOW), Task(data, LOW), Task(jpeg(100), LOW)]).results
     assert isinstance(result, Refused) and result.kind == kind, result
@@ -126,7 +126,7 @@ def test_hostile_pictures_are_refused_alone(pipeline: Pipeline, name: str) -> No
     assert after.detections.scores[0] == pytest.approx(100 / 255, abs=0.02)
 
 
-def test_each_picture_has_its_own_thresholds(pipeline: Pipeline) -> None:
+def test_each_image_has_its_own_thresholds(pipeline: Pipeline) -> None:
     both = jpeg(200, 150)
     tasks = [
         Task(both, LOW),
@@ -141,7 +141,7 @@ def test_each_picture_has_its_own_thresholds(pipeline: Pipeline) -> None:
 
 def test_arrays_have_the_same_limits(pipeline: Pipeline) -> None:
     large = np.zeros((1001, 1000, 3), np.uint8)
-    results = pipeline.run([Task(large, LOW), Task(picture(), LOW)]).results
+    results = pipeline.run([Task(large, LOW), Task(make_image(), LOW)]).results
     assert isinstance(results[0], Refused) and results[0].kind == "too_large" and isinstance(results[1], Found)
 
 
@@ -151,10 +151,10 @@ def test_warming_up_measures_each_size(pipeline: Pipeline) -> None:
 
 
 class SmallSession(ColourSession):
-    """Has memory for two pictures; fails otherwise with nothing but words."""
+    """Has memory for two images; fails otherwise with nothing but words."""
 
     def run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-        """Return boxes and scores of at most two pictures."""
+        """Return boxes and scores of at most two images."""
         if len(images) > 2:
             raise RuntimeError("CUDA failure 2: out of memory")
         return super().run(images)
@@ -171,14 +171,14 @@ class DeadSession(ColourSession):
 def test_a_batch_that_does_not_fit_is_run_in_halves() -> None:
     session = SmallSession()
     small = Pipeline(Detector(session, CLASSES, InputSpec(SIZE, SIZE, margin=0)))
-    ran = small.run([Task(picture(), LOW)] * 5)
+    ran = small.run([Task(make_image(), LOW)] * 5)
     assert session.batches == [2, 1, 2] and all(isinstance(each, Found) for each in ran.results)
 
 
 def test_a_network_that_does_not_run_is_told() -> None:
     dead = Pipeline(Detector(DeadSession(), CLASSES, InputSpec(SIZE, SIZE)))
     with pytest.raises(BatchFailed, match="the device is gone"):
-        dead.run([Task(picture(), LOW)])
+        dead.run([Task(make_image(), LOW)])
 
 
 def test_the_times_of_a_batch_add_up_to_no_more_than_it_took(pipeline: Pipeline) -> None:

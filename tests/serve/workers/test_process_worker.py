@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.serve.bundles import CLASSES, jpeg, picture, write_bundle
+from tests.serve.bundles import CLASSES, jpeg, make_image, write_bundle
 
 from eyas.child_process import pages
 from eyas.serve.errors import Refused
@@ -54,15 +54,15 @@ class Watched:
         self.told = lost.told
         self.lost.set_result(lost.reason)
 
-    def submit(self, *pictures: Any, **options: Any) -> asyncio.Future[Outcome]:
+    def submit(self, *images: Any, **options: Any) -> asyncio.Future[Outcome]:
         """Submit a batch."""
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.worker.submit([Task(each, LOW, **options) for each in pictures], outcome.set_result)
+        self.worker.submit([Task(each, LOW, **options) for each in images], outcome.set_result)
         return outcome
 
-    async def scores(self, *pictures: Any) -> list[float]:
-        """Return the first score of each picture."""
-        ran = await self.submit(*pictures)
+    async def scores(self, *images: Any) -> list[float]:
+        """Return the first score of each image."""
+        ran = await self.submit(*images)
         assert isinstance(ran, Ran)
         return [round(float(each.detections.scores[0]), 1) for each in ran.results if isinstance(each, Found)]
 
@@ -83,7 +83,7 @@ def test_answers_and_stops_and_leaves_nothing(spec: WorkerSpec, shared: int) -> 
         before = open_files()
         watched = await Watched(spec, shared_bytes=shared).start()
         pid = watched.worker.pid
-        assert await watched.scores(jpeg(204), picture(102)) == [0.8, 0.4]
+        assert await watched.scores(jpeg(204), make_image(102)) == [0.8, 0.4]
         large = np.full((1200, 1200, 3), 51, np.uint8)  # 4 MB, more than the shared memory
         assert await watched.scores(large, jpeg(204)) == [0.2, 0.8]
         ran = await watched.submit(jpeg(), b"nonsense", annotate=True)
@@ -127,7 +127,7 @@ def test_a_worker_that_hangs_is_killed(spec: WorkerSpec) -> None:
     run(check())
 
 
-def test_a_picture_that_wants_too_much_memory_is_refused_by_the_worker_that_goes_on(spec: WorkerSpec) -> None:
+def test_a_image_that_wants_too_much_memory_is_refused_by_the_worker_that_goes_on(spec: WorkerSpec) -> None:
     async def check() -> None:
         watched = await Watched(replace(spec, memory=32 << 20)).start()
         limit = pages(watched.worker.pid)[0]
@@ -254,7 +254,7 @@ def test_a_batch_for_a_worker_that_has_just_died_is_given_back_with_it(spec: Wor
         for _ in range(5):
             await asyncio.sleep(0)
         assert not watched.lost.done()
-        outcome = watched.submit(picture())
+        outcome = watched.submit(make_image())
         os.kill(watched.worker.pid, signal.SIGKILL)
         assert "SIGKILL" in await watched.lost
         assert not outcome.done()
@@ -264,11 +264,9 @@ def test_a_batch_for_a_worker_that_has_just_died_is_given_back_with_it(spec: Wor
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(signal.SIGSEGV, "crashed on the picture"), (signal.SIGABRT, "crashed"), (signal.SIGKILL, "")]
+    ("number", "told"), [(signal.SIGSEGV, "crashed on the image"), (signal.SIGABRT, "crashed"), (signal.SIGKILL, "")]
 )
-def test_what_a_picture_did_to_the_process_is_told_unless_it_was_killed(
-    spec: WorkerSpec, number: int, told: str
-) -> None:
+def test_what_a_image_did_to_the_process_is_told_unless_it_was_killed(spec: WorkerSpec, number: int, told: str) -> None:
     async def check() -> None:
         watched = await Watched(spec).start()
         os.kill(watched.worker.pid, number)

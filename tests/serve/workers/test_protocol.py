@@ -84,14 +84,14 @@ def test_batches_come_through_the_shared_memory_or_beside_it(size: int) -> None:
         Task(RNG.bytes(15_000), Thresholds(suppression="none")),
     ]
     message = at_worker(pack(batch_of(tasks, memory)))
-    assert sum(len(each.data) for each in message.pictures) == {0: 39_000, 100_000: 0, 20_000: 24_000}[size]
+    assert sum(len(each.data) for each in message.images) == {0: 39_000, 100_000: 0, 20_000: 24_000}[size]
     for task, given_task in zip(tasks_of(message, memory), tasks, strict=True):
         assert (task.thresholds, task.only, task.annotate) == (
             given_task.thresholds,
             given_task.only,
             given_task.annotate,
         )
-        np.testing.assert_array_equal(task.picture, given_task.picture)
+        np.testing.assert_array_equal(task.image, given_task.image)
 
 
 def test_results_come_through() -> None:
@@ -174,7 +174,7 @@ def test_what_makes_no_sense_is_told_and_never_believed(data: bytes) -> None:
         at_front(data)
 
 
-def test_as_many_results_come_as_pictures_were_sent() -> None:
+def test_as_many_results_come_as_images_were_sent() -> None:
     with pytest.raises(BadMessage, match="another number"):
         ran_of(SentRan((), 0.1), 1, CLASSES)
 

@@ -23,7 +23,7 @@ class Seen:
         series: name of a metric -> (step, value) of every point, as they were written.
         recipe: name of a setting -> its value as text.
         facts: everything else that is told of the run, as one text.
-        images: name -> bytes of each picture.
+        images: name -> bytes of each image.
         files: names of the files that are kept or named.
         status: in the tracker's own word.
         runs: how many runs the tracker has.

@@ -15,7 +15,7 @@ from eyas.files import write_json
 from eyas.training.recipe import Recipe
 
 STEP_FIELDS = "step,epoch,seconds,cpu_seconds,lr,loss,class,iou"
-EPOCH_FIELDS = "epoch,step,seconds,cpu_seconds,pictures,lr,loss,class,iou,AP,AP50"
+EPOCH_FIELDS = "epoch,step,seconds,cpu_seconds,images,lr,loss,class,iou,AP,AP50"
 HASHES = {"train": "a" * 64, "val": "b" * 64}
 STARTED = 1_800_000_000.0
 
@@ -44,8 +44,8 @@ def train(folder: Path, epochs: range) -> None:
                 file.write(f"{step},{epoch - 1},{step / 2},{step / 4},0.001,{100 / step:.6g},{60 / step:.6g},0.25\r\n")
         with (folder / layout.METRICS).open("a", encoding="utf-8", newline="") as file:
             file.write(f"{epoch},{20 * epoch},{10 * epoch},5,240,0.001,1.5,1,0.5,{0.1 * epoch:.6g},\r\n")
-        picture(folder / layout.CURVES, epoch)
-        picture(folder / layout.SHEETS / f"epoch_{epoch:03d}.jpg", epoch)
+        make_image(folder / layout.CURVES, epoch)
+        make_image(folder / layout.SHEETS / f"epoch_{epoch:03d}.jpg", epoch)
 
 
 def end(folder: Path, stopped: str = "", trackers: Mapping[str, Mapping[str, str]] | None = None) -> None:
@@ -63,7 +63,7 @@ def rewind(folder: Path, epochs: int) -> None:
         (folder / name).write_bytes(b"".join(lines[: 1 + kept]))
 
 
-def picture(path: Path, number: int) -> None:
-    """Write a picture that no other number has."""
+def make_image(path: Path, number: int) -> None:
+    """Write an image that no other number has."""
     path.parent.mkdir(exist_ok=True)
     cv2.imwrite(str(path), np.full((12, 16, 3), 10 * number, np.uint8))

@@ -1,4 +1,4 @@
-"""Goodput and latency by offered load as a picture; several servers share one."""
+"""Goodput and latency by offered load as an image; several servers share one."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def decades(low: float, high: float) -> list[float]:
 def _header(canvas: UInt8Array, reports: Sequence[LoadReport]) -> None:
     """Write what was measured where, and which colour is which server."""
     first = reports[0]
-    words = f"{first.machine.name}, {first.machine.cores} cores; {first.pictures}; {first.arrivals}; Eyas {first.eyas}"
+    words = f"{first.machine.name}, {first.machine.cores} cores; {first.images}; {first.arrivals}; Eyas {first.eyas}"
     put_text(canvas, cut_text(words, TEXT, WIDTH - FINE * 40), FINE * 16, FINE * 26, TEXT, DARK)
     x = FINE * 16
     for report, colour in zip(reports, COLOURS, strict=False):

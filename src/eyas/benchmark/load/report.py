@@ -69,7 +69,7 @@ class LoadReport:
         clients: how many such clients it took; 0 where the capacity was given.
         steps: the loads, in order.
         machine: the processor that the generator ran on.
-        pictures: what was sent, for people.
+        images: what was sent, for people.
         created: ISO 8601 time, UTC.
         eyas: version.
     """
@@ -81,7 +81,7 @@ class LoadReport:
     clients: int
     steps: tuple[Step, ...]
     machine: Processor
-    pictures: str
+    images: str
     created: str
     eyas: str
 

@@ -60,7 +60,7 @@ class Plan:
 
 
 async def bench_serve(
-    target: Target, plan: Plan, *, server: str = "", pictures: str = "", progress: Progress = lambda *_: None
+    target: Target, plan: Plan, *, server: str = "", images: str = "", progress: Progress = lambda *_: None
 ) -> LoadReport:
     """Measure a server.
 
@@ -68,7 +68,7 @@ async def bench_serve(
         target: where it is, and what it is sent.
         plan: what is measured.
         server: what it is, for people; its URL by default.
-        pictures: what is sent, for people.
+        images: what is sent, for people.
         progress: called with what is done, how much there is to do, and what comes now.
 
     Raises:
@@ -99,7 +99,7 @@ async def bench_serve(
         clients=clients,
         steps=tuple(steps),
         machine=processor(),
-        pictures=pictures or f"{len(target.bodies)} bodies",
+        images=images or f"{len(target.bodies)} bodies",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         eyas=version("eyas"),
     )
@@ -154,7 +154,7 @@ def allow_connections() -> None:
 
 
 def measure(
-    target: Target, plan: Plan, *, server: str = "", pictures: str = "", progress: Progress = lambda *_: None
+    target: Target, plan: Plan, *, server: str = "", images: str = "", progress: Progress = lambda *_: None
 ) -> LoadReport:
     """Measure a server, from outside of any event loop; see `bench_serve`."""
-    return asyncio.run(bench_serve(target, plan, server=server, pictures=pictures, progress=progress))
+    return asyncio.run(bench_serve(target, plan, server=server, images=images, progress=progress))

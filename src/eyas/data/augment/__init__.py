@@ -1,1 +1,1 @@
-"""What training does to pictures: planned as numbers, drawn with OpenCV."""
+"""What training does to images: planned as numbers, drawn with OpenCV."""

@@ -1,4 +1,4 @@
-"""One picture put into one rectangle of a canvas: size, place, rotation and slant in a single resampling.
+"""One image put into one rectangle of a canvas: size, place, rotation and slant in a single resampling.
 
 What is to be done (`Cut`) is worked out from numbers alone; the pixels are drawn from it here by OpenCV, and for whole
 batches on a GPU by `eyas.data.device.render`.
@@ -19,18 +19,18 @@ from eyas.letterbox import Placement
 from eyas.types import FloatArray, IntArray, UInt8Array
 
 Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1 in whole pixels
-FITTED = -1  # the level of a picture that is resized as letterboxing does it
+FITTED = -1  # the level of an image that is resized as letterboxing does it
 
 
 @dataclass(frozen=True)
 class Move:
-    """Where a picture goes: pixel x of the picture comes to x * scale + left of the rectangle, before it is turned.
+    """Where an image goes: pixel x of the image comes to x * scale + left of the rectangle, before it is turned.
 
     Attributes:
-        scale: rectangle pixels a picture pixel.
-        left, top: where the picture's corner comes to, in pixels of the rectangle (may lie outside).
-        degrees: rotation about the picture's middle, clockwise as seen.
-        shear: slant about the picture's middle, in degrees.
+        scale: rectangle pixels an image pixel.
+        left, top: where the image's corner comes to, in pixels of the rectangle (may lie outside).
+        degrees: rotation about the image's middle, clockwise as seen.
+        shear: slant about the image's middle, in degrees.
     """
 
     scale: float
@@ -41,16 +41,16 @@ class Move:
 
 
 class Cut(NamedTuple):
-    """Which pixels of a picture fill which pixels of a rectangle, and how its boxes follow.
+    """Which pixels of an image fill which pixels of a rectangle, and how its boxes follow.
 
     Attributes:
-        level: how often the picture is halved first (`Source.level`), or FITTED.
-        window: the part of the level that is resized; of a turned picture the whole level.
-        target: what it covers, in pixels of the rectangle; of a turned picture the whole rectangle. Nothing of a
-            picture that is out of sight.
-        scale: x and y scale of boxes, rectangle pixels a picture pixel.
-        shift: x and y of the picture's corner in the rectangle, as boxes have it.
-        matrix: float64 [3, 3], from picture coordinates to the rectangle's, if it is turned or slanted; None else.
+        level: how often the image is halved first (`Source.level`), or FITTED.
+        window: the part of the level that is resized; of a turned image the whole level.
+        target: what it covers, in pixels of the rectangle; of a turned image the whole rectangle. Nothing of an
+            image that is out of sight.
+        scale: x and y scale of boxes, rectangle pixels an image pixel.
+        shift: x and y of the image's corner in the rectangle, as boxes have it.
+        matrix: float64 [3, 3], from image coordinates to the rectangle's, if it is turned or slanted; None else.
     """
 
     level: int
@@ -62,9 +62,9 @@ class Cut(NamedTuple):
 
 
 def cut(height: int, width: int, move: Move, room: tuple[int, int]) -> Cut:
-    """Return how a picture of `height` x `width` fills a rectangle of `room` = (height, width) pixels.
+    """Return how an image of `height` x `width` fills a rectangle of `room` = (height, width) pixels.
 
-    A picture that is not turned is resized, which is four times faster than a warp: the part that is in sight goes
+    An image that is not turned is resized, which is four times faster than a warp: the part that is in sight goes
     straight into its place. The part has whole pixels on both sides, so its scale is off by less than a pixel over the
     part; the boxes follow the scale that is really used.
     """
@@ -80,32 +80,32 @@ def cut(height: int, width: int, move: Move, room: tuple[int, int]) -> Cut:
         return Cut(level, (0, 0, 1, 1), (0, 0, 0, 0), (move.scale, move.scale), (move.left, move.top))
     (a, b, x0, x1), (c, d, y0, y1) = across, down
     scale_x, scale_y = (x1 - x0) / (b - a), (y1 - y0) / (d - c)
-    step = 0.5**level  # level pixels a picture pixel
+    step = 0.5**level  # level pixels an image pixel
     shift = x0 - a * scale_x, y0 - c * scale_y
     return Cut(level, (a, c, b, d), (x0, y0, x1, y1), (scale_x * step, scale_y * step), shift)
 
 
 def fitted(placed: Placement) -> Cut:
-    """Return the cut of a picture that is letterboxed."""
+    """Return the cut of an image that is letterboxed."""
     target = placed.left, placed.top, placed.left + placed.width, placed.top + placed.height
     window = 0, 0, placed.width, placed.height
     return Cut(FITTED, window, target, (placed.scale_x, placed.scale_y), (placed.left, placed.top))
 
 
 def level_of(height: int, width: int, scale: float) -> int:
-    """Return how often a picture is to be halved first so that the rest of the way down is by less than two."""
+    """Return how often an image is to be halved first so that the rest of the way down is by less than two."""
     if scale >= 0.5:
         return 0
     return min(math.ceil(-math.log2(scale)) - 1, top_level(height, width))
 
 
 def top_level(height: int, width: int) -> int:
-    """Return how often a picture can be halved until one side is a single pixel."""
+    """Return how often an image can be halved until one side is a single pixel."""
     return min(height, width).bit_length() - 1
 
 
 def _axis(size: int, scale: float, start: float, room: int) -> tuple[int, int, int, int] | None:
-    """Return (first, end) pixels of the picture in sight and where they go, (first, end) in the rectangle.
+    """Return (first, end) pixels of the image in sight and where they go, (first, end) in the rectangle.
 
     None if nothing is in sight.
     """
@@ -119,7 +119,7 @@ def _axis(size: int, scale: float, start: float, room: int) -> tuple[int, int, i
 
 
 def _matrix(height: int, width: int, move: Move) -> npt.NDArray[np.float64]:
-    """Return the 3 x 3 matrix from picture coordinates to those of the rectangle."""
+    """Return the 3 x 3 matrix from image coordinates to those of the rectangle."""
     angle = math.radians(move.degrees)
     turn = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
     slant = np.array([[1, math.tan(math.radians(move.shear)), 0], [0, 1, 0], [0, 0, 1]])
@@ -143,13 +143,13 @@ def _shift(x: float, y: float) -> npt.NDArray[np.float64]:
 
 
 def paste(source: Source, one: Cut, canvas: UInt8Array, pad_value: int) -> None:
-    """Draw a picture into its rectangle.
+    """Draw an image into its rectangle.
 
     Args:
-        source: the picture.
+        source: the image.
         one: how it fills the rectangle; not FITTED.
         canvas: uint8 [h, w, 3], a rectangle of a larger canvas, filled already; written to.
-        pad_value: grey level around a turned picture.
+        pad_value: grey level around a turned image.
     """
     image = source.level(one.level)
     if one.matrix is not None:

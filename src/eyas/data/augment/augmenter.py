@@ -15,9 +15,9 @@ from eyas.data.augment.mixup import mixup
 from eyas.data.augment.plan import Mix, Piece, Plan
 from eyas.data.augment.planner import Planner, placement_rows
 from eyas.data.augment.truth import Truth, truth_of
-from eyas.data.loading.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, own_memory, picture_shape
+from eyas.data.loading.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, image_shape, own_memory
 from eyas.data.loading.sampler import EpochBatches
-from eyas.data.loading.source import Pictures, Source
+from eyas.data.loading.source import Images, Source
 from eyas.types import InputSpec, UInt8Array
 
 
@@ -25,7 +25,7 @@ class Augmenter:
     """Makes the batches of an epoch.
 
     Args:
-        pictures: reads pictures.
+        images: reads images.
         order: the epochs' order.
         spec: the network's input.
         policies: the run's policies.
@@ -34,18 +34,18 @@ class Augmenter:
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: Images,
         order: EpochBatches,
         spec: InputSpec,
         policies: Policies,
         make_extras: MakeExtras | None = None,
     ) -> None:
-        self.pictures = pictures
+        self.images = images
         self.order = order
         self.spec = spec
         self.policies = policies
         self.make_extras = make_extras
-        self._planner = Planner(order, spec, pictures.get, pictures.path)
+        self._planner = Planner(order, spec, images.get, images.path)
         self._pools = (-1, -1)
         self._scratch = np.empty((spec.height, spec.width, 3), np.uint8)
 
@@ -58,24 +58,24 @@ class Augmenter:
             epoch: from 0.
             numbers: of the batches.
             closing: made by the policy of the run's end.
-            room: gives memory for their pictures.
+            room: gives memory for their images.
         """
         policy = self.policies.of(closing)
         for number in numbers:
-            # Other pools follow: the pictures of these will not be wanted again.
+            # Other pools follow: the images of these will not be wanted again.
             if (pools := (epoch, number // self.order.span)) != self._pools:
-                self.pictures.forget()
+                self.images.forget()
                 self._pools = pools
             yield self._batch(epoch, number, policy, room)
 
     def batch_bytes(self) -> int:
-        """Return how much memory the pictures of a batch take."""
+        """Return how much memory the images of a batch take."""
         return self.order.batch_size * self.spec.height * self.spec.width * 3
 
     def _batch(self, epoch: int, number: int, policy: AugmentPolicy, room: Room) -> BatchArrays:
         """Make one batch."""
         positions = self.order.positions(number)
-        images = room(picture_shape(len(positions), self.spec))
+        images = room(image_shape(len(positions), self.spec))
         skipped: set[int] = set()
         truths, shown, sizes = [], [], []
         for row, position in enumerate(positions.tolist()):
@@ -93,12 +93,12 @@ class Augmenter:
             placements=placement_rows(sizes, self.spec, policy),
             sizes=np.array(sizes, np.int64),
             skipped=np.array(sorted(skipped), np.int64),
-            extras=extras_of(self.make_extras, self.pictures.index, shown),
+            extras=extras_of(self.make_extras, self.images.index, shown),
         )
 
 
 def boxes_of(plan: Plan[Source]) -> Truth:
-    """Return the boxes of the pictures of a plan, piece after piece, in their pixels."""
+    """Return the boxes of the images of a plan, piece after piece, in their pixels."""
     sources = [piece.source for piece in plan.all_pieces()]
     counts = np.array([len(one.boxes) for one in sources], np.int64)
     return Truth(
@@ -126,12 +126,12 @@ def draw(plan: Plan[Source], canvas: UInt8Array, scratch: UInt8Array, spec: Inpu
         recolour(area, plan.colours, policy)
     if plan.flip:
         cv2.flip(area, 1, dst=area)
-    if plan.mix is not None and policy.within == "picture":
+    if plan.mix is not None and policy.within == "image":
         _blend(plan.mix, area, scratch, spec)
 
 
 def _draw_piece(piece: Piece[Source], canvas: UInt8Array, spec: InputSpec) -> None:
-    """Draw one picture into its rectangle of a canvas that is padding there."""
+    """Draw one image into its rectangle of a canvas that is padding there."""
     if piece.cut.level == FITTED:
         letterbox.letterbox(piece.source.image, spec, out=canvas)
         return

@@ -24,7 +24,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class Colours(NamedTuple):
-    """How the colours of a picture change.
+    """How the colours of an image change.
 
     Attributes:
         draws: float64 [7], random numbers in -1..1 for contrast, three channels, brightness, saturation and hue.
@@ -55,7 +55,7 @@ def draw_shifts(most: tuple[float, float, float], rng: np.random.Generator) -> t
 
 
 def recolour(canvas: UInt8Array, colours: Colours, policy: AugmentPolicy) -> None:
-    """Change the colours of a picture (uint8 [H, W, 3], RGB) in place."""
+    """Change the colours of an image (uint8 [H, W, 3], RGB) in place."""
     cv2.transform(canvas, matrices(policy, [colours])[0], dst=canvas)
     if colours.exponent is not None:
         cv2.LUT(canvas, gamma_table(colours.exponent), dst=canvas)
@@ -80,7 +80,7 @@ def gamma_table(exponent: float) -> UInt8Array:
 
 
 def shift_hsv(canvas: UInt8Array, shifts: tuple[int, int, int]) -> None:
-    """Add whole numbers to hue, saturation and value of a picture (uint8 [H, W, 3], RGB) in place; see `Colours`."""
+    """Add whole numbers to hue, saturation and value of an image (uint8 [H, W, 3], RGB) in place; see `Colours`."""
     if not any(shifts):
         return
     values = np.arange(256)

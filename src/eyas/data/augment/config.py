@@ -1,4 +1,4 @@
-"""What training does to pictures, and how strongly: one frozen dataclass."""
+"""What training does to images, and how strongly: one frozen dataclass."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class AugmentPolicy:
     """The chances and ranges of the augmentations.
 
     Attributes:
-        mosaic: chance that a picture is shown with three partners, a quadrant each (YOLOv4, arXiv 2004.10934).
+        mosaic: chance that an image is shown with three partners, a quadrant each (YOLOv4, arXiv 2004.10934).
         mixup: chance that a partner shines through (arXiv 1710.09412, as YOLOX has it, arXiv 2107.08430).
         flip: chance of a left-right flip.
-        scale: least and greatest size of a picture, as a factor on the size that fits it into the frame.
-        translate: how far a picture without mosaic is moved from the middle, as a part of the frame's size.
+        scale: least and greatest size of an image, as a factor on the size that fits it into the frame.
+        translate: how far an image without mosaic is moved from the middle, as a part of the frame's size.
         degrees: greatest rotation to either side, in degrees.
         shear: greatest slant to either side, in degrees.
         gain: greatest change of contrast, as a part: values are multiplied by 1 - gain .. 1 + gain.
@@ -30,16 +30,16 @@ class AugmentPolicy:
         tint: greatest change of each colour channel for itself, as a part (white balance).
         gamma: greatest exponent change: values v become v ** g with g from 1 / (1 + gamma) to 1 + gamma.
         swap: chance that red and blue change places.
-        hsv: greatest shifts of hue (of 180), saturation and value (of 255), each drawn in one picture of two only.
+        hsv: greatest shifts of hue (of 180), saturation and value (of 255), each drawn in one image of two only.
         hsv_chance: chance that they are shifted at all.
-        within: in what a picture is moved: in the network's "frame", or in the "picture"'s own rectangle, which lies in
+        within: in what an image is moved: in the network's "frame", or in the "image"'s own rectangle, which lies in
             the frame's upper left corner, as SuperGradients does it. Then mixup's partner is otherwise unchanged (but
-            for its size, and the flip) and shines through by half, and sizes of boxes count in the picture's pixels.
+            for its size, and the flip) and shines through by half, and sizes of boxes count in the image's pixels.
         min_size: a box less wide or high than this after all, in network pixels, is dropped.
         min_area: a box with less area than this after all, in square network pixels, is dropped.
         min_visible: a box of which less than this part is still in sight is dropped.
-        min_ratio: within the "picture", a box whose area is at most this part of what it was is dropped.
-        max_aspect: within the "picture", a box so many times as long as wide is dropped; 0 keeps any.
+        min_ratio: within the "image", a box whose area is at most this part of what it was is dropped.
+        max_aspect: within the "image", a box so many times as long as wide is dropped; 0 keeps any.
     """
 
     mosaic: float = 1.0
@@ -58,7 +58,7 @@ class AugmentPolicy:
     swap: float = 0.0
     hsv: tuple[float, float, float] = (0.0, 0.0, 0.0)
     hsv_chance: float = 0.0
-    within: Literal["frame", "picture"] = "frame"
+    within: Literal["frame", "image"] = "frame"
     min_size: float = 2.0
     min_area: float = 16.0
     min_visible: float = 0.2
@@ -82,30 +82,30 @@ class AugmentPolicy:
             raise UserError(f"scale is {self.scale}.", expected="(least, greatest) within 0.05 to 8", where="scale")
         if len(self.hsv) != 3 or not all(0.0 <= shift <= 255.0 for shift in self.hsv):
             raise UserError(f"hsv is {self.hsv}.", expected="three numbers from 0 to 255", where="hsv")
-        if self.within == "picture" and self.mosaic:
+        if self.within == "image" and self.mosaic:
             raise UserError(
-                "A mosaic of four pictures is not within the picture.", where="within", fix="set augment.mosaic to 0"
+                "A mosaic of four images is not within the image.", where="within", fix="set augment.mosaic to 0"
             )
         object.__setattr__(self, "hsv", tuple(float(shift) for shift in self.hsv))
         object.__setattr__(self, "scale", (float(self.scale[0]), float(self.scale[1])))
 
     @classmethod
     def none(cls) -> AugmentPolicy:
-        """Return the policy that changes nothing: pictures are letterboxed as in evaluation, boxes kept."""
+        """Return the policy that changes nothing: images are letterboxed as in evaluation, boxes kept."""
         return cls(
             mosaic=0.0, mixup=0.0, flip=0.0, scale=(1.0, 1.0), translate=0.0, gain=0.0, offset=0.0, saturation=0.0,
             hue=0.0, tint=0.0, min_size=1.0, min_area=1.0, min_visible=0.0,
         )  # fmt: skip
 
     def closing(self) -> AugmentPolicy:
-        """Return the policy for the last epochs: no mosaic and no mixup, so that training ends on whole pictures."""
+        """Return the policy for the last epochs: no mosaic and no mixup, so that training ends on whole images."""
         return dataclasses.replace(self, mosaic=0.0, mixup=0.0)
 
     @property
     def moves(self) -> bool:
-        """Whether pictures are placed otherwise than by a plain letterbox."""
+        """Whether images are placed otherwise than by a plain letterbox."""
         still = self.scale == (1.0, 1.0) and not (self.translate or self.degrees or self.shear)
-        return bool(self.mosaic or self.mixup or not still or self.within == "picture")
+        return bool(self.mosaic or self.mixup or not still or self.within == "image")
 
     @property
     def colours(self) -> bool:

@@ -1,8 +1,8 @@
-"""Four pictures on one canvas, each resampled once, straight into its quadrant.
+"""Four images on one canvas, each resampled once, straight into its quadrant.
 
-The classic mosaic (YOLOv4, arXiv 2004.10934) pastes four pictures onto a canvas of twice the size and warps that to
+The classic mosaic (YOLOv4, arXiv 2004.10934) pastes four images onto a canvas of twice the size and warps that to
 the network's size: every pixel is handled twice, and much of what is drawn is cropped away. Here the quadrants are cut
-on the final canvas and each picture gets its own size and place in its quadrant.
+on the final canvas and each image gets its own size and place in its quadrant.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 
 from eyas.data.augment.affine import Move, Rectangle, cut
 from eyas.data.augment.config import AugmentPolicy
-from eyas.data.augment.plan import Picture, Piece
+from eyas.data.augment.plan import Image, Piece
 
 _MIDDLE = (0.25, 0.75)  # the quadrants meet at this part of the canvas's width and height: none becomes a sliver
 
 
 def mosaic(
-    sources: Sequence[Picture], size: tuple[int, int], policy: AugmentPolicy, rng: np.random.Generator
-) -> tuple[Piece[Picture], ...]:
-    """Draw where four pictures go: into the quadrants of a canvas, upper left, upper right, lower left, lower right.
+    sources: Sequence[Image], size: tuple[int, int], policy: AugmentPolicy, rng: np.random.Generator
+) -> tuple[Piece[Image], ...]:
+    """Draw where four images go: into the quadrants of a canvas, upper left, upper right, lower left, lower right.
 
     Args:
-        sources: four pictures; which one goes where is drawn.
+        sources: four images; which one goes where is drawn.
         size: (height, width) of the canvas.
         policy: ranges of size, rotation and slant.
         rng: the sample's own random numbers.
@@ -38,24 +38,24 @@ def mosaic(
 
 
 def _into(
-    source: Picture,
+    source: Image,
     rectangle: Rectangle,
     size: tuple[int, int],
     policy: AugmentPolicy,
     rng: np.random.Generator,
-) -> Piece[Picture]:
-    """Draw a size for a picture in a rectangle of the canvas, and move it as far as it has room."""
+) -> Piece[Image]:
+    """Draw a size for an image in a rectangle of the canvas, and move it as far as it has room."""
     left, top, right, bottom = rectangle
     draws = rng.random(3).tolist()
-    # The same size range as for a picture alone: a factor on what fits the whole canvas.
+    # The same size range as for an image alone: a factor on what fits the whole canvas.
     scale = _scale(source, size, policy, draws[0])
     room_x, room_y = right - left - source.width * scale, bottom - top - source.height * scale
     move = Move(scale, room_x * draws[1], room_y * draws[2], *turn(policy, rng))
     return Piece(source, rectangle, cut(source.height, source.width, move, (bottom - top, right - left)))
 
 
-def alone(source: Picture, size: tuple[int, int], policy: AugmentPolicy, rng: np.random.Generator) -> Piece[Picture]:
-    """Draw where one picture goes: near the middle of a canvas of `size` = (height, width)."""
+def alone(source: Image, size: tuple[int, int], policy: AugmentPolicy, rng: np.random.Generator) -> Piece[Image]:
+    """Draw where one image goes: near the middle of a canvas of `size` = (height, width)."""
     height, width = size
     draws = rng.random(3).tolist()
     scale = _scale(source, size, policy, draws[0])
@@ -65,8 +65,8 @@ def alone(source: Picture, size: tuple[int, int], policy: AugmentPolicy, rng: np
     return Piece(source, (0, 0, width, height), cut(source.height, source.width, move, size))
 
 
-def _scale(source: Picture, size: tuple[int, int], policy: AugmentPolicy, draw: float) -> float:
-    """Return canvas pixels a picture pixel: what fits the picture into the canvas, times a factor of the policy."""
+def _scale(source: Image, size: tuple[int, int], policy: AugmentPolicy, draw: float) -> float:
+    """Return canvas pixels an image pixel: what fits the image into the canvas, times a factor of the policy."""
     low, high = policy.scale
     return min(size[0] / source.height, size[1] / source.width) * (low + (high - low) * draw)
 

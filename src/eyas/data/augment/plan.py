@@ -1,7 +1,7 @@
-"""What is done to a sample, as numbers: which pictures go where, in which colours. Drawn before any pixel is touched.
+"""What is done to a sample, as numbers: which images go where, in which colours. Drawn before any pixel is touched.
 
 Both ways to make batches follow the same plan: on the processor (`eyas.data.augment.augmenter`), and on a GPU that
-holds the pictures (`eyas.data.device`). So a sample is the same function of seed, epoch and index on both.
+holds the images (`eyas.data.device`). So a sample is the same function of seed, epoch and index on both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from eyas.data.augment.colour import Colours
 
 
 class Original(Protocol):
-    """What a plan must know of a picture."""
+    """What a plan must know of an image."""
 
     @property
     def height(self) -> int:
@@ -25,29 +25,29 @@ class Original(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the picture file."""
+        """(height, width) of the image file."""
 
 
-Picture = TypeVar("Picture", bound=Original)
+Image = TypeVar("Image", bound=Original)
 
 
-class Piece(NamedTuple, Generic[Picture]):
-    """A picture in its rectangle of the canvas.
+class Piece(NamedTuple, Generic[Image]):
+    """An image in its rectangle of the canvas.
 
     Attributes:
-        source: the picture.
+        source: the image.
         rectangle: in pixels of the canvas.
         cut: how it fills the rectangle.
-        mirrored: left and right of the picture are changed first.
+        mirrored: left and right of the image are changed first.
     """
 
-    source: Picture
+    source: Image
     rectangle: Rectangle
     cut: Cut
     mirrored: bool = False
 
 
-class Mix(NamedTuple, Generic[Picture]):
+class Mix(NamedTuple, Generic[Image]):
     """A partner that shines through.
 
     Attributes:
@@ -57,28 +57,28 @@ class Mix(NamedTuple, Generic[Picture]):
             is not; the rest is black. None: all is padding.
     """
 
-    piece: Piece[Picture]
+    piece: Piece[Image]
     weight: float
     ground: tuple[int, int] | None = None
 
 
-class Plan(NamedTuple, Generic[Picture]):
-    """A sample. In the frame it is put together, mixed, coloured, flipped; in the picture coloured, flipped, mixed.
+class Plan(NamedTuple, Generic[Image]):
+    """A sample. In the frame it is put together, mixed, coloured, flipped; in the image coloured, flipped, mixed.
 
     Attributes:
-        pieces: the pictures in their rectangles, which do not overlap: four of a mosaic, else one.
+        pieces: the images in their rectangles, which do not overlap: four of a mosaic, else one.
         area: (height, width) of the part in the canvas's upper left that colours, flip and mixup change.
         mix: the partner, if there is one.
         colours: their change, if there is one.
         flip: left and right are changed.
     """
 
-    pieces: tuple[Piece[Picture], ...]
+    pieces: tuple[Piece[Image], ...]
     area: tuple[int, int]
-    mix: Mix[Picture] | None
+    mix: Mix[Image] | None
     colours: Colours | None
     flip: bool
 
-    def all_pieces(self) -> tuple[Piece[Picture], ...]:
+    def all_pieces(self) -> tuple[Piece[Image], ...]:
         """Return the pieces, the partner's last."""
         return self.pieces if self.mix is None else (*self.pieces, self.mix.piece)

@@ -1,4 +1,4 @@
-"""Plans the samples of an epoch: which picture, what stands in for a broken one, and what is done to it.
+"""Plans the samples of an epoch: which image, what stands in for a broken one, and what is done to it.
 
 A plan is a function of the data set, the seed, the epoch, its place in the epoch's order, the global batch size and
 the policy, and of nothing else: not of workers, ranks, caches, devices, or where training was resumed.
@@ -18,28 +18,28 @@ from eyas.data.augment.colour import draw_colours
 from eyas.data.augment.config import AugmentPolicy
 from eyas.data.augment.mixup import WEIGHTS
 from eyas.data.augment.mosaic import alone, mosaic
-from eyas.data.augment.plan import Mix, Picture, Piece, Plan
-from eyas.data.augment.within import within_picture
+from eyas.data.augment.plan import Image, Mix, Piece, Plan
+from eyas.data.augment.within import within_image
 from eyas.data.loading.batch_arrays import placement_row
 from eyas.data.loading.sampler import EpochBatches
 from eyas.errors import UserError
 from eyas.types import FloatArray, InputSpec
 
-_NEIGHBOURS = 64  # so many broken pictures in a row end the search for a stand-in
+_NEIGHBOURS = 64  # so many broken images in a row end the search for a stand-in
 
 
-class Planner(Generic[Picture]):
-    """Plans samples of pictures.
+class Planner(Generic[Image]):
+    """Plans samples of images.
 
     Args:
         order: the epochs' order.
         spec: the network's input.
-        get: returns the picture of an index, or raises a UserError if it can't be read.
+        get: returns the image of an index, or raises a UserError if it can't be read.
         path: returns its path, for messages.
     """
 
     def __init__(
-        self, order: EpochBatches, spec: InputSpec, get: Callable[[int], Picture], path: Callable[[int], Path]
+        self, order: EpochBatches, spec: InputSpec, get: Callable[[int], Image], path: Callable[[int], Path]
     ) -> None:
         self.order = order
         self.spec = spec
@@ -49,46 +49,46 @@ class Planner(Generic[Picture]):
 
     def plan(
         self, epoch: int, position: int, policy: AugmentPolicy, skipped: set[int]
-    ) -> tuple[tuple[int, ...], Picture, Plan[Picture]]:
+    ) -> tuple[tuple[int, ...], Image, Plan[Image]]:
         """Return the sample at a place in the epoch's order.
 
         Args:
             epoch: from 0.
             position: the place.
             policy: chances and ranges.
-            skipped: gets the broken pictures that were met.
+            skipped: gets the broken images that were met.
 
         Returns:
-            The indices of the pictures that are seen in it, its own before its partners'; its own; what is done to it.
+            The indices of the images that are seen in it, its own before its partners'; its own; what is done to it.
 
         Raises:
-            UserError: no picture of many in a row can be read.
+            UserError: no image of many in a row can be read.
         """
         index, source = self._source(epoch, position, skipped)
         rng = self._rng(epoch, position)
 
         seen = [index]
 
-        def partner() -> Picture:
-            other, picture = self._source(epoch, self.order.partner(position, rng.random()), skipped)
+        def partner() -> Image:
+            other, image = self._source(epoch, self.order.partner(position, rng.random()), skipped)
             seen.append(other)
-            return picture
+            return image
 
         plan = draw_plan(source, partner, self.spec, policy, rng)
         return tuple(seen), source, plan
 
     def _rng(self, epoch: int, position: int) -> np.random.Generator:
-        """Return the sample's own random numbers: f(seed, epoch, picture, how often it has come in this epoch)."""
+        """Return the sample's own random numbers: f(seed, epoch, image, how often it has come in this epoch)."""
         index = self.order.index_at(epoch, position)
         words = [self.order.seed, epoch, index, position // self.order.num_samples]
         # As an array, the same words make the same numbers in less time; they must fit into 32 bits for that.
         return np.random.default_rng(np.array(words, np.uint32) if max(words) < 1 << 32 else words)
 
-    def _source(self, epoch: int, position: int, skipped: set[int]) -> tuple[int, Picture]:
-        """Return the picture at a place in the order, or the next one after it that can be read; note the broken ones.
+    def _source(self, epoch: int, position: int, skipped: set[int]) -> tuple[int, Image]:
+        """Return the image at a place in the order, or the next one after it that can be read; note the broken ones.
 
         Raises:
-            UserError: no picture of many in a row can be read.
+            UserError: no image of many in a row can be read.
         """
         last: UserError | None = None
         for step in range(min(_NEIGHBOURS, self.order.num_samples)):
@@ -101,7 +101,7 @@ class Planner(Generic[Picture]):
                     last = error
             skipped.add(index)
         raise UserError(
-            f"{len(skipped)} pictures one after another can't be read"
+            f"{len(skipped)} images one after another can't be read"
             + (f"; of the last one: {last.problem}" if last is not None else "."),
             where=str(self._path(index)),
             fix="check the data set: eyas data check",
@@ -109,24 +109,24 @@ class Planner(Generic[Picture]):
 
 
 def draw_plan(
-    source: Picture,
-    partner: Callable[[], Picture],
+    source: Image,
+    partner: Callable[[], Image],
     spec: InputSpec,
     policy: AugmentPolicy,
     rng: np.random.Generator,
-) -> Plan[Picture]:
+) -> Plan[Image]:
     """Draw what is done to a sample.
 
     Args:
-        source: its picture.
+        source: its image.
         partner: draws another one from `rng`.
         spec: the network's input.
         policy: chances and ranges.
         rng: the sample's own random numbers. The order in which they are drawn defines the sample.
     """
     size = spec.height, spec.width
-    if policy.within == "picture":
-        return within_picture(source, partner, size, policy, rng)
+    if policy.within == "image":
+        return within_image(source, partner, size, policy, rng)
     if rng.random() < policy.mosaic:
         pieces = mosaic([source, partner(), partner(), partner()], size, policy, rng)
     elif policy.moves:
@@ -142,7 +142,7 @@ def draw_plan(
 
 
 def placement_rows(sizes: list[tuple[int, int]], spec: InputSpec, policy: AugmentPolicy) -> FloatArray:
-    """Return `Batch.placements` of pictures with the given (height, width): zeros where they are augmented."""
+    """Return `Batch.placements` of images with the given (height, width): zeros where they are augmented."""
     if policy.moves or policy.flip:
         return np.zeros((len(sizes), 6), np.float32)
     return np.stack([placement_row(letterbox.place(*size, spec)) for size in sizes])

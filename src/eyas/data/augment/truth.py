@@ -1,4 +1,4 @@
-"""The boxes of planned samples: moved with their pictures, clipped to what is seen, dropped where too little is left.
+"""The boxes of planned samples: moved with their images, clipped to what is seen, dropped where too little is left.
 
 Worked out for any number of samples at once: one by one where each is drawn at once, a batch where a GPU draws it.
 """
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from eyas.data.augment.affine import in_sight, turned_boxes
 from eyas.data.augment.config import AugmentPolicy
-from eyas.data.augment.plan import Picture, Piece, Plan
+from eyas.data.augment.plan import Image, Piece, Plan
 from eyas.data.augment.within import fit_of
 from eyas.types import FloatArray, InputSpec, IntArray
 
@@ -24,7 +24,7 @@ class Truth(NamedTuple):
     Attributes:
         boxes: float32 [m, 4], xyxy.
         labels: int64 [m].
-        counts: int64 [n], how many boxes each picture (or each sample) has.
+        counts: int64 [n], how many boxes each image (or each sample) has.
     """
 
     boxes: FloatArray
@@ -32,12 +32,12 @@ class Truth(NamedTuple):
     counts: IntArray
 
 
-def truth_of(plans: Sequence[Plan[Picture]], known: Truth, spec: InputSpec, policy: AugmentPolicy) -> Truth:
+def truth_of(plans: Sequence[Plan[Image]], known: Truth, spec: InputSpec, policy: AugmentPolicy) -> Truth:
     """Return the boxes of samples, in pixels of the network's frame.
 
     Args:
         plans: the samples.
-        known: the boxes of the pictures of all pieces, plan after plan, in their pixels.
+        known: the boxes of the images of all pieces, plan after plan, in their pixels.
         spec: the network's input.
         policy: by which they were planned; it says which boxes are dropped.
     """
@@ -45,7 +45,7 @@ def truth_of(plans: Sequence[Plan[Picture]], known: Truth, spec: InputSpec, poli
     owners = np.repeat(np.arange(len(pieces)), known.counts)
     samples = np.repeat(np.arange(len(plans)), [len(plan.all_pieces()) for plan in plans])[owners]
     boxes = moved(pieces, known.boxes, owners)
-    if policy.within == "picture":
+    if policy.within == "image":
         boxes, rows = _within(plans, known.boxes, boxes, owners, (spec.height, spec.width), policy)
     else:
         frames = np.array([piece.rectangle for piece in pieces], np.float32).reshape(-1, 4)[owners]
@@ -58,12 +58,12 @@ def truth_of(plans: Sequence[Plan[Picture]], known: Truth, spec: InputSpec, poli
     return Truth(boxes, known.labels[rows], counts)
 
 
-def moved(pieces: Sequence[Piece[Picture]], boxes: FloatArray, owners: IntArray) -> FloatArray:
+def moved(pieces: Sequence[Piece[Image]], boxes: FloatArray, owners: IntArray) -> FloatArray:
     """Return boxes as they lie on the canvas, float32 [m, 4], not clipped.
 
     Args:
-        pieces: the pictures in their rectangles.
-        boxes: float32 [m, 4], in pixels of the pictures.
+        pieces: the images in their rectangles.
+        boxes: float32 [m, 4], in pixels of the images.
         owners: int64 [m], the piece that each box belongs to.
     """
     numbers = np.array([(*one.cut.scale, *one.cut.shift, *one.rectangle[:2]) for one in pieces], np.float32)
@@ -79,7 +79,7 @@ def moved(pieces: Sequence[Piece[Picture]], boxes: FloatArray, owners: IntArray)
 
 
 def _mirrored(boxes: FloatArray, widths: FloatArray) -> FloatArray:
-    """Return the boxes, [m, 4], left and right changed in pictures of the given widths, float32 [m], where not 0."""
+    """Return the boxes, [m, 4], left and right changed in images of the given widths, float32 [m], where not 0."""
     if not widths.any():
         return boxes
     mirrored = boxes.copy()
@@ -88,7 +88,7 @@ def _mirrored(boxes: FloatArray, widths: FloatArray) -> FloatArray:
 
 
 def _within(
-    plans: Sequence[Plan[Picture]],
+    plans: Sequence[Plan[Image]],
     before: FloatArray,
     boxes: FloatArray,
     owners: IntArray,
@@ -97,7 +97,7 @@ def _within(
 ) -> tuple[FloatArray, IntArray]:
     """Return the boxes clipped to their samples' areas, and the rows of those that are kept.
 
-    Sizes count in the pixels of the picture file; of a partner, all boxes with area stay.
+    Sizes count in the pixels of the image file; of a partner, all boxes with area stay.
     """
     numbers = []
     for plan in plans:
@@ -114,7 +114,7 @@ def _within(
 
 
 def _large_enough(before: FloatArray, after: FloatArray, policy: AugmentPolicy) -> npt.NDArray[np.bool_]:
-    """Return which boxes are kept, by their sizes before and after, both in the picture's pixels."""
+    """Return which boxes are kept, by their sizes before and after, both in the image's pixels."""
     sides, first = after[:, 2:] - after[:, :2], before[:, 2:] - before[:, :2]
     area = sides.prod(axis=1)
     kept = (sides > policy.min_size).all(axis=1) & (area >= policy.min_area)
@@ -124,11 +124,11 @@ def _large_enough(before: FloatArray, after: FloatArray, policy: AugmentPolicy) 
     return np.asarray(kept)
 
 
-def _flipped(plans: Sequence[Plan[Picture]], boxes: FloatArray, owners: IntArray, policy: AugmentPolicy) -> FloatArray:
-    """Return the boxes, [m, 4], flipped where their samples are; within the picture, a partner comes after the flip."""
+def _flipped(plans: Sequence[Plan[Image]], boxes: FloatArray, owners: IntArray, policy: AugmentPolicy) -> FloatArray:
+    """Return the boxes, [m, 4], flipped where their samples are; within the image, a partner comes after the flip."""
     widths = []
     for plan in plans:
         width = plan.area[1] if plan.flip else 0
-        partner = 0 if policy.within == "picture" else width
+        partner = 0 if policy.within == "image" else width
         widths += [width] * len(plan.pieces) + [partner] * (plan.mix is not None)
     return _mirrored(boxes, np.array(widths, np.float32)[owners])

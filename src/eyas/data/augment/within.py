@@ -1,7 +1,7 @@
-"""A picture moved within its own rectangle, in the upper left corner of the frame, as SuperGradients augments.
+"""An image moved within its own rectangle, in the upper left corner of the frame, as SuperGradients augments.
 
-There, a picture is moved, coloured, flipped and mixed at its own size, and then fitted into the frame with padding at
-the right and at the bottom. Here the same comes from one resampling: its rectangle in the frame stands for the picture.
+There, an image is moved, coloured, flipped and mixed at its own size, and then fitted into the frame with padding at
+the right and at the bottom. Here the same comes from one resampling: its rectangle in the frame stands for the image.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from eyas.data.augment.affine import Move, cut
 from eyas.data.augment.colour import draw_colours
 from eyas.data.augment.config import AugmentPolicy
 from eyas.data.augment.mosaic import turn
-from eyas.data.augment.plan import Mix, Picture, Piece, Plan
+from eyas.data.augment.plan import Image, Mix, Piece, Plan
 
 
-def within_picture(
-    source: Picture,
-    partner: Callable[[], Picture],
+def within_image(
+    source: Image,
+    partner: Callable[[], Image],
     size: tuple[int, int],
     policy: AugmentPolicy,
     rng: np.random.Generator,
-) -> Plan[Picture]:
-    """Draw what is done to a picture, and perhaps to a partner that shines through it.
+) -> Plan[Image]:
+    """Draw what is done to an image, and perhaps to a partner that shines through it.
 
     Args:
-        source: the picture.
-        partner: gives another picture.
+        source: the image.
+        partner: gives another image.
         size: (height, width) of the frame.
         policy: chances and ranges.
         rng: the sample's own random numbers.
@@ -49,12 +49,12 @@ def within_picture(
     return Plan((piece,), area, mix, colours, flip)
 
 
-def fit_of(source: Picture, size: tuple[int, int]) -> float:
-    """Return how many pixels of the frame a pixel of the picture becomes when it is fitted into it."""
+def fit_of(source: Image, size: tuple[int, int]) -> float:
+    """Return how many pixels of the frame a pixel of the image becomes when it is fitted into it."""
     return min(size[0] / source.height, size[1] / source.width)
 
 
-def _mix(partner: Picture, area: tuple[int, int], policy: AugmentPolicy, rng: np.random.Generator) -> Mix[Picture]:
+def _mix(partner: Image, area: tuple[int, int], policy: AugmentPolicy, rng: np.random.Generator) -> Mix[Image]:
     """Let a partner shine through by half: fitted in, then made smaller (black beside it) or larger (a part of it)."""
     mirrored = bool(rng.random() < policy.flip)
     height, width = area

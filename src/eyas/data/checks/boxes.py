@@ -19,12 +19,12 @@ def check_boxes(index: DatasetIndex, sizes: SizeArray) -> list[Finding]:
 
     Args:
         index: the split.
-        sizes: int32 [N, 2], the pictures' true sizes, zeros where unknown.
+        sizes: int32 [N, 2], the images' true sizes, zeros where unknown.
     """
     split = index.split
     shape = index.boxes[:, 2:] - index.boxes[:, :2]
     empty: BoolArray = np.asarray((shape <= 0).any(axis=1))
-    frame = sizes[index.picture_of_row()].astype(np.float32)
+    frame = sizes[index.image_of_row()].astype(np.float32)
     known = (frame > 0).all(axis=1)
     beyond = np.maximum(-index.boxes[:, :2], index.boxes[:, 2:] - frame[:, ::-1]).max(axis=1, initial=0)
     sticks_out = known & ~empty & (beyond > _SLACK)
@@ -33,10 +33,10 @@ def check_boxes(index: DatasetIndex, sizes: SizeArray) -> list[Finding]:
     return [
         *finding("error", "empty box", split, "No area: it can't be learned or found.", _tell(index, empty)),
         *finding(
-            "error", "box outside", split, "More than half of it lies outside the picture.", _tell(index, lost)
+            "error", "box outside", split, "More than half of it lies outside the image.", _tell(index, lost)
         ),
         *finding(
-            "warning", "box sticks out", split, "Part of it lies outside the picture; training cuts it off.",
+            "warning", "box sticks out", split, "Part of it lies outside the image; training cuts it off.",
             _tell(index, sticks_out & ~lost),
         ),
         *_check_twins(index, ~empty),
@@ -50,7 +50,7 @@ def _clipped(boxes: FloatArray, frame: FloatArray) -> FloatArray:
 
 
 def _check_twins(index: DatasetIndex, usable: BoolArray) -> list[Finding]:
-    """Return boxes of one picture that coincide: of one class, and of two."""
+    """Return boxes of one image that coincide: of one class, and of two."""
     same: list[tuple[int, int]] = []
     other: list[tuple[int, int]] = []
     for first, second in _twins(index, usable):
@@ -73,9 +73,9 @@ def _check_twins(index: DatasetIndex, usable: BoolArray) -> list[Finding]:
 
 
 def _twins(index: DatasetIndex, usable: BoolArray) -> list[tuple[int, int]]:
-    """Return pairs of rows of one picture whose four sides differ by at most a pixel, found by sorting."""
+    """Return pairs of rows of one image whose four sides differ by at most a pixel, found by sorting."""
     rows = np.flatnonzero(usable & ~index.crowd)
-    owner = index.picture_of_row()[rows]
+    owner = index.image_of_row()[rows]
     order = np.lexsort((index.boxes[rows, 0], owner))
     rows, owner = rows[order], owner[order]
     boxes = index.boxes[rows]
@@ -83,7 +83,7 @@ def _twins(index: DatasetIndex, usable: BoolArray) -> list[tuple[int, int]]:
     for step in range(1, len(rows)):
         near = (owner[step:] == owner[:-step]) & (boxes[step:, 0] - boxes[:-step, 0] <= _SLACK)
         if not near.any():
-            break  # sorted by left side within a picture: farther neighbours are farther away
+            break  # sorted by left side within an image: farther neighbours are farther away
         close = near & (np.abs(boxes[step:] - boxes[:-step]).max(axis=1) <= _SLACK)
         found = np.flatnonzero(close)
         pairs += [
@@ -98,10 +98,10 @@ def _tell(index: DatasetIndex, mask: BoolArray) -> list[str]:
 
 
 def _tell_rows(index: DatasetIndex, rows: Sequence[int]) -> list[str]:
-    """Return a line for each row: picture, class, corners."""
+    """Return a line for each row: image, class, corners."""
     owner: IntArray = np.searchsorted(index.offsets, np.asarray(rows, np.int64), side="right") - 1
     return [
-        f"{index.files.name(int(picture))}: '{index.classes[index.labels[row]]}' at "
+        f"{index.files.name(int(image))}: '{index.classes[index.labels[row]]}' at "
         + ", ".join(f"{value:g}" for value in np.round(index.boxes[row].astype(float), 1))
-        for picture, row in zip(owner, rows, strict=True)
+        for image, row in zip(owner, rows, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""A picture of a dataset's numbers: classes, box sizes, where boxes lie, and how many a picture has."""
+"""An image of a dataset's numbers: classes, box sizes, where boxes lie, and how many an image has."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _draw_sizes(axes: Axes, splits: Mapping[str, DatasetIndex], train_size: int)
     """Draw how large boxes are at the training size, on a logarithmic scale, with COCO's limits."""
     edges = np.geomspace(2, 1.2 * train_size, 40)
     for number, (name, index) in enumerate(splits.items()):
-        longest = np.maximum(index.sizes.max(axis=1, initial=1), 1)[index.picture_of_row()]
+        longest = np.maximum(index.sizes.max(axis=1, initial=1), 1)[index.image_of_row()]
         shape = np.maximum(index.boxes[:, 2:] - index.boxes[:, :2], 0)
         sides = np.sqrt(shape.prod(axis=1)) * train_size / longest
         _step(axes, np.clip(sides, edges[0], edges[-1]), edges, name, number)
@@ -88,29 +88,29 @@ def _draw_sizes(axes: Axes, splits: Mapping[str, DatasetIndex], train_size: int)
 
 
 def _draw_places(axes: Axes, splits: Mapping[str, DatasetIndex]) -> None:
-    """Draw where the boxes' centres lie in their pictures, all splits together."""
+    """Draw where the boxes' centres lie in their images, all splits together."""
     table = np.zeros((_CELLS, _CELLS))
     for index in splits.values():
-        size = index.sizes[index.picture_of_row()][:, ::-1]
+        size = index.sizes[index.image_of_row()][:, ::-1]
         known = (size > 0).all(axis=1)
         centre = (index.boxes[known, :2] + index.boxes[known, 2:]) / 2 / size[known]
         table += np.histogram2d(centre[:, 1], centre[:, 0], bins=_CELLS, range=[[0, 1], [0, 1]])[0]
     shown = axes.imshow(table, extent=(0, 1, 1, 0), cmap="viridis", interpolation="nearest")
     axes.figure.colorbar(shown, ax=axes, label="boxes")
     axes.set_title("Where the centres of boxes lie")
-    axes.set_xlabel("across the picture")
-    axes.set_ylabel("down the picture")
+    axes.set_xlabel("across the image")
+    axes.set_ylabel("down the image")
 
 
 def _draw_counts(axes: Axes, splits: Mapping[str, DatasetIndex]) -> None:
-    """Draw how many boxes a picture has."""
+    """Draw how many boxes an image has."""
     most = max(int(np.diff(index.offsets).max(initial=0)) for index in splits.values())
     edges = np.arange(-0.5, most + 1.5) if most <= 50 else np.linspace(-0.5, most + 0.5, 50)
     for number, (name, index) in enumerate(splits.items()):
         _step(axes, np.diff(index.offsets), edges, name, number)
-    axes.set_title("Boxes in a picture")
+    axes.set_title("Boxes in an image")
     axes.set_xlabel("boxes")
-    axes.set_ylabel("% of the split's pictures")
+    axes.set_ylabel("% of the split's images")
 
 
 def _step(axes: Axes, values: npt.NDArray[np.number], edges: npt.NDArray[np.floating], name: str, number: int) -> None:

@@ -10,15 +10,15 @@ import numpy as np
 
 from eyas.data.checks.boxes import check_boxes
 from eyas.data.checks.findings import Finding, Level, Report, finding
-from eyas.data.checks.image_scan import MISSING, Scan, scan_pictures
+from eyas.data.checks.image_scan import MISSING, Scan, scan_images
 from eyas.data.checks.phash import near_pairs
 from eyas.data.checks.sizes import SizeCheck, SizeState, apply, compare, describe
 from eyas.data.checks.statistics import SplitStatistics, split_statistics
 from eyas.data.checks.usable import TOO_SMALL
 from eyas.data.formats import find_format, load_splits
-from eyas.data.formats.base import BrokenPictures, Format, Found, StrayLabels
+from eyas.data.formats.base import BrokenImages, Format, Found, StrayLabels
 from eyas.data.index import DatasetIndex
-from eyas.picture_files import is_picture
+from eyas.image_files import is_image
 
 _FEW_BOXES = 10
 
@@ -31,7 +31,7 @@ def check_dataset(
     train_size: int = 640,
     workers: int | None = None,
 ) -> Report:
-    """Return what is wrong with the dataset; every picture is decoded.
+    """Return what is wrong with the dataset; every image is decoded.
 
     Args:
         root: the dataset.
@@ -67,7 +67,7 @@ def check_dataset(
     findings += _check_unlisted(splits)
     findings += _check_balance(statistics)
     lines = dict.fromkeys(
-        str(each.message) for each in told if not issubclass(each.category, BrokenPictures | StrayLabels)
+        str(each.message) for each in told if not issubclass(each.category, BrokenImages | StrayLabels)
     )
     findings += finding("warning", "on reading", "all", "What was said when the labels were read.", list(lines))
     findings.sort(key=lambda each: each.level != "error")
@@ -82,7 +82,7 @@ def dataset_numbers(
     rows: str | None = None,
     train_size: int = 640,
 ) -> Report:
-    """Return the numbers of the dataset as a report without findings; no picture is decoded."""
+    """Return the numbers of the dataset as a report without findings; no image is decoded."""
     dataset_format, _ = find_format(root, format, rows)
     splits = load_splits(root, format=format, rows=rows)
     statistics = {name: split_statistics(index, train_size) for name, index in splits.items()}
@@ -91,8 +91,8 @@ def dataset_numbers(
 
 
 def _scan(splits: Mapping[str, DatasetIndex], workers: int | None) -> dict[str, Scan]:
-    """Decode the pictures of all splits behind one progress bar."""
-    scan = scan_pictures([path for index in splits.values() for path in index.files], workers=workers)
+    """Decode the images of all splits behind one progress bar."""
+    scan = scan_images([path for index in splits.values() for path in index.files], workers=workers)
     scans, start = {}, 0
     for name, index in splits.items():
         part = slice(start, start + len(index))
@@ -102,18 +102,18 @@ def _scan(splits: Mapping[str, DatasetIndex], workers: int | None) -> dict[str, 
 
 
 def _check_files(index: DatasetIndex, scan: Scan) -> list[Finding]:
-    """Return pictures that are missing, can't be decoded, or have another size than the annotations say."""
+    """Return images that are missing, can't be decoded, or have another size than the annotations say."""
     names = [index.files.name(i) for i in range(len(index))]
     missing = [name for name, fault in zip(names, scan.faults, strict=True) if fault == MISSING]
     broken = [f"{name}: {fault}" for name, fault in zip(names, scan.faults, strict=True) if fault not in ("", MISSING)]
     return [
-        *finding("error", "missing picture", index.split, "The annotations name it, but there is no file.", missing),
-        *finding("error", "unreadable picture", index.split, "It can't be decoded.", broken),
+        *finding("error", "missing image", index.split, "The annotations name it, but there is no file.", missing),
+        *finding("error", "unreadable image", index.split, "It can't be decoded.", broken),
     ]
 
 
 def _check_sizes(index: DatasetIndex, check: SizeCheck) -> list[Finding]:
-    """Return pictures of another size than the annotations say: boxes are scaled along where the shape is the same."""
+    """Return images of another size than the annotations say: boxes are scaled along where the shape is the same."""
     scaled = [describe(index, check, int(i)) for i in check.which(SizeState.SCALED)]
     turned = set(check.which(SizeState.TURNED).tolist())
     wrong = [
@@ -122,8 +122,8 @@ def _check_sizes(index: DatasetIndex, check: SizeCheck) -> list[Finding]:
     ]
     meaning = "Another size than annotated, of the same shape: its boxes are scaled along."
     return [
-        *finding("error", "wrong picture size", index.split, "Its boxes belong to a picture of another shape.", wrong),
-        *finding("warning", "scaled picture", index.split, meaning, scaled),
+        *finding("error", "wrong image size", index.split, "Its boxes belong to an image of another shape.", wrong),
+        *finding("warning", "scaled image", index.split, meaning, scaled),
     ]
 
 
@@ -140,7 +140,7 @@ def _check_use(name: str, numbers: SplitStatistics, has_train: bool) -> list[Fin
             level, "nothing to measure", name, "No box in it can be found, so a model gets no numbers.", [text]
         )
     small = {why: count for why, count in numbers.left_out.items() if is_trained and why.startswith(TOO_SMALL)}
-    meaning = "Training never sees such a box, the largest that its picture is shown included."
+    meaning = "Training never sees such a box, the largest that its image is shown included."
     return finding("warning", "box too small", name, meaning, [f"{n:,} boxes {why}" for why, n in small.items()])
 
 
@@ -159,35 +159,35 @@ def _check_copies(splits: Mapping[str, DatasetIndex], scans: Mapping[str, Scan])
     findings = []
     for (one, other), texts in found.items():
         if one == other:
-            meaning = "Two pictures of one split are nearly the same."
-            findings += finding("warning", "picture twice", one, meaning, texts)
+            meaning = "Two images of one split are nearly the same."
+            findings += finding("warning", "image twice", one, meaning, texts)
         else:
-            meaning = "A picture stands in both splits, nearly the same: the second measures memory."
+            meaning = "An image stands in both splits, nearly the same: the second measures memory."
             findings += finding("error", "leak", f"{one} and {other}", meaning, texts)
     return findings
 
 
 def _check_strays(dataset_format: Format, found: tuple[Found, ...]) -> list[Finding]:
-    """Return label files that belong to no picture."""
+    """Return label files that belong to no image."""
     findings = []
     for each in found:
         strays = [path.relative_to(each.root).as_posix() if path.is_relative_to(each.root) else str(path)
                   for path in dataset_format.strays(each)]  # fmt: skip
-        meaning = "A label file without its picture is never used."
+        meaning = "A label file without its image is never used."
         findings += finding("warning", "stray label file", each.split, meaning, strays)
     return findings
 
 
 def _check_unlisted(splits: Mapping[str, DatasetIndex]) -> list[Finding]:
-    """Return pictures that lie right beside those of a split and belong to none."""
+    """Return images that lie right beside those of a split and belong to none."""
     paths = {path for index in splits.values() for path in index.files}
     unlisted = []
     for folder in sorted({path.parent for path in paths}):
         if folder.is_dir():
-            unlisted += [path for path in sorted(folder.iterdir()) if is_picture(path) and path not in paths]
+            unlisted += [path for path in sorted(folder.iterdir()) if is_image(path) and path not in paths]
     names = [path.name for path in unlisted if not path.name.startswith(".") and path.is_file()]
-    meaning = "It lies beside the pictures of a split, but belongs to none: it is never used."
-    return finding("warning", "picture not listed", " and ".join(splits), meaning, names)
+    meaning = "It lies beside the images of a split, but belongs to none: it is never used."
+    return finding("warning", "image not listed", " and ".join(splits), meaning, names)
 
 
 def _check_balance(statistics: Mapping[str, SplitStatistics]) -> list[Finding]:
@@ -199,7 +199,7 @@ def _check_balance(statistics: Mapping[str, SplitStatistics]) -> list[Finding]:
         level_meaning = "No box of the class is in the split."
         findings += finding("warning", "class without boxes", name, level_meaning, none)
         findings += finding("warning", "rare class", name, f"Fewer than {_FEW_BOXES} boxes of the class.", few)
-        if numbers.background > numbers.pictures / 2:
-            text = f"{numbers.background} of {numbers.pictures} pictures"
-            findings += finding("warning", "mostly background", name, "Most pictures have no box.", [text])
+        if numbers.background > numbers.images / 2:
+            text = f"{numbers.background} of {numbers.images} images"
+            findings += finding("warning", "mostly background", name, "Most images have no box.", [text])
     return findings

@@ -1,4 +1,4 @@
-"""Decoding every picture of a dataset once, in parallel, and keeping what the checks need of each."""
+"""Decoding every image of a dataset once, in parallel, and keeping what the checks need of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MISSING = "missing"
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What decoding N pictures showed.
+    """What decoding N images showed.
 
     Attributes:
         faults: why each could not be read, "" if it could, MISSING if there is no file.
@@ -35,29 +35,29 @@ class Scan:
     thumbnails: UInt8Array
 
 
-def scan_pictures(paths: Sequence[Path], *, workers: int | None = None) -> Scan:
-    """Decode every picture completely and return what was found.
+def scan_images(paths: Sequence[Path], *, workers: int | None = None) -> Scan:
+    """Decode every image completely and return what was found.
 
     Args:
-        paths: the pictures.
+        paths: the images.
         workers: number of threads; one a core if None.
     """
     faults: list[str] = []
     sizes = np.zeros((len(paths), 2), np.int32)
     bits = np.zeros(len(paths), np.uint64)
     thumbnails = np.zeros((len(paths), THUMBNAIL, THUMBNAIL), np.uint8)
-    found = spread(scan_picture, [str(path) for path in paths], "decoding pictures", workers=workers)
-    for i, (fault, size, picture_bits, thumbnail) in enumerate(found):
+    found = spread(scan_image, [str(path) for path in paths], "decoding images", workers=workers)
+    for i, (fault, size, image_bits, thumbnail) in enumerate(found):
         faults.append(fault)
         sizes[i] = size
-        bits[i] = picture_bits
+        bits[i] = image_bits
         if thumbnail is not None:
             thumbnails[i] = thumbnail
     return Scan(tuple(faults), sizes, bits, thumbnails)
 
 
-def scan_picture(path: str) -> tuple[str, tuple[int, int], int, UInt8Array | None]:
-    """Return (fault or "", (height, width), hash, thumbnail or None) of one picture."""
+def scan_image(path: str) -> tuple[str, tuple[int, int], int, UInt8Array | None]:
+    """Return (fault or "", (height, width), hash, thumbnail or None) of one image."""
     if not Path(path).is_file():
         return MISSING, (0, 0), 0, None
     try:

@@ -1,7 +1,7 @@
-"""Finding pictures that are nearly the same: re-encoded, resized or slightly changed copies.
+"""Finding images that are nearly the same: re-encoded, resized or slightly changed copies.
 
-A 64-bit perceptual hash (signs of low frequencies of the picture's cosine transform) finds candidates quickly; a small
-grey thumbnail of each confirms them, so that two pictures with one background but other objects are told apart.
+A 64-bit perceptual hash (signs of low frequencies of the image's cosine transform) finds candidates quickly; a small
+grey thumbnail of each confirms them, so that two images with one background but other objects are told apart.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Fingerprint:
 
 
 def fingerprint(image: UInt8Array) -> Fingerprint:
-    """Return the fingerprint of a picture, uint8 [H, W, 3]."""
+    """Return the fingerprint of an image, uint8 [H, W, 3]."""
     # Shrinking first makes the conversion to grey cheap; area averaging wipes out compression noise.
     small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -46,7 +46,7 @@ def fingerprint(image: UInt8Array) -> Fingerprint:
 
 
 def near_pairs(bits: Hashes, thumbnails: UInt8Array) -> Iterator[tuple[int, int]]:
-    """Yield (i, j), i < j, that tie pictures which are nearly the same: a tree for each group of them, not all pairs.
+    """Yield (i, j), i < j, that tie images which are nearly the same: a tree for each group of them, not all pairs.
 
     So a thousand equal frames of a video give 999 pairs and not half a million.
 
@@ -89,7 +89,7 @@ def groups(count: int, pairs: Iterator[tuple[int, int]]) -> list[list[int]]:
 
 
 def _same(some: UInt8Array, one: UInt8Array) -> npt.NDArray[np.bool_]:
-    """Return which of the thumbnails [K, 24, 24] show the same picture as `one` [24, 24]: bool [K]."""
+    """Return which of the thumbnails [K, 24, 24] show the same image as `one` [24, 24]: bool [K]."""
     difference = np.abs(some.astype(np.float32) - one.astype(np.float32))
     close = difference.mean(axis=(1, 2)) <= MEAN_DIFFERENCE
     return np.asarray(close & (difference.max(axis=(1, 2), initial=0) <= WORST_DIFFERENCE))

@@ -56,16 +56,16 @@ def _table(title: str, first: str, *columns: str) -> Table:
 
 
 def _split_table(report: Report) -> Table:
-    """Return pictures and boxes of each split."""
-    table = _table("Splits", "split", "pictures", "no boxes", "boxes", "mean", "most", "crowds", "longest side")
+    """Return images and boxes of each split."""
+    table = _table("Splits", "split", "images", "no boxes", "boxes", "mean", "most", "crowds", "longest side")
     for name, numbers in report.splits.items():
-        low, middle, high = numbers.picture_sizes
+        low, middle, high = numbers.image_sizes
         table.add_row(
             escape(name),
-            f"{numbers.pictures:,}",
+            f"{numbers.images:,}",
             f"{numbers.background:,}",
             f"{numbers.boxes:,}",
-            f"{numbers.boxes / max(numbers.pictures, 1):.1f}",
+            f"{numbers.boxes / max(numbers.images, 1):.1f}",
             str(numbers.most_boxes),
             f"{numbers.crowds:,}",
             f"{middle} px" if low == high else f"{low}..{middle}..{high} px",
@@ -74,8 +74,8 @@ def _split_table(report: Report) -> Table:
 
 
 def _class_table(report: Report) -> Table:
-    """Return boxes and pictures of each class in each split, most frequent first."""
-    table = _table("Classes: boxes / pictures that have one", "class", *map(escape, report.splits))
+    """Return boxes and images of each class in each split, most frequent first."""
+    table = _table("Classes: boxes / images that have one", "class", *map(escape, report.splits))
     table.add_column("", no_wrap=True)  # the bar: what is cut first where the terminal is narrow
     first = next(iter(report.splits.values()))
     order = sorted(report.classes, key=lambda name: -first.class_boxes[name])
@@ -87,7 +87,7 @@ def _class_table(report: Report) -> Table:
             table.add_row(f"... {len(order) - _MOST_CLASSES} more ...")
             continue
         cells = [
-            f"{numbers.class_boxes[name]:,} / {numbers.class_pictures[name]:,}" for numbers in report.splits.values()
+            f"{numbers.class_boxes[name]:,} / {numbers.class_images[name]:,}" for numbers in report.splits.values()
         ]
         table.add_row(escape(name), *cells, f"[cyan]{'█' * round(_BAR * first.class_boxes[name] / most)}[/]")
     return table

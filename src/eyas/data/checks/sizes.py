@@ -1,4 +1,4 @@
-"""Sizes of pictures: what the files say against what the annotations were made for, and one rule where they differ."""
+"""Sizes of images: what the files say against what the annotations were made for, and one rule where they differ."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from eyas.errors import UserError
 from eyas.types import IntArray
 
 Float64Array = npt.NDArray[np.float64]
-_CHUNK, _READERS = 64, 16  # pictures a task, and threads: disks far away answer late, but many at once
+_CHUNK, _READERS = 64, 16  # images a task, and threads: disks far away answer late, but many at once
 
 
 class SizeState(IntEnum):
-    """How a picture's size and the size in its annotations compare."""
+    """How an image's size and the size in its annotations compare."""
 
     FITS = 0  # they are the same, or one of them is not known
     SCALED = 1  # another size of the same shape: boxes can be scaled along
-    TURNED = 2  # width and height have changed places: the annotations ignore the picture's orientation
-    OTHER = 3  # another shape: cropped, padded or another picture
+    TURNED = 2  # width and height have changed places: the annotations ignore the image's orientation
+    OTHER = 3  # another shape: cropped, padded or another image
 
 
 @dataclass(frozen=True)
 class SizeCheck:
-    """The sizes of N pictures compared.
+    """The sizes of N images compared.
 
     Attributes:
         sizes: int32 [N, 2], (height, width) as the files have it, zeros where one can't be read.
@@ -44,21 +44,21 @@ class SizeCheck:
     states: IntArray
 
     def which(self, *states: SizeState) -> IntArray:
-        """Return int64, the pictures in any of the states."""
+        """Return int64, the images in any of the states."""
         return np.flatnonzero(np.isin(self.states, states)).astype(np.int64)
 
 
 def check_sizes(index: DatasetIndex) -> SizeCheck:
-    """Return how the pictures' sizes compare with the index's; only headers are read, by several threads."""
+    """Return how the images' sizes compare with the index's; only headers are read, by several threads."""
     paths = list(index.files)
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    found = [size for sizes in spread(_read, chunks, "reading picture sizes", workers=_READERS) for size in sizes]
+    found = [size for sizes in spread(_read, chunks, "reading image sizes", workers=_READERS) for size in sizes]
     sizes: SizeArray = np.array(found, np.int32).reshape(-1, 2)
     return SizeCheck(sizes, compare(index.sizes, sizes))
 
 
 def _read(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Return each picture's (height, width), zeros for those that can't be read."""
+    """Return each image's (height, width), zeros for those that can't be read."""
     sizes = []
     for path in paths:
         try:
@@ -69,7 +69,7 @@ def _read(paths: Sequence[Path]) -> list[tuple[int, int]]:
 
 
 def compare(annotated: SizeArray, sizes: SizeArray) -> IntArray:
-    """Return a `SizeState` a picture, int64 [N], of two columns of (height, width), int32 [N, 2]; zeros: not known."""
+    """Return a `SizeState` an image, int64 [N], of two columns of (height, width), int32 [N, 2]; zeros: not known."""
     said, real = annotated.astype(np.float64), sizes.astype(np.float64)
     differ = (said != real).any(axis=1) & (said > 0).all(axis=1) & (real > 0).all(axis=1)
     swapped = real[:, ::-1]
@@ -89,11 +89,11 @@ def _one_shape(one: Float64Array, other: Float64Array) -> BoolArray:
     return within(one, other) | within(other, one)
 
 
-def fit_to_pictures(index: DatasetIndex) -> DatasetIndex:
-    """Return the index with the sizes that the picture files have, and boxes scaled along where they were for others.
+def fit_to_images(index: DatasetIndex) -> DatasetIndex:
+    """Return the index with the sizes that the image files have, and boxes scaled along where they were for others.
 
     Raises:
-        UserError: pictures have another shape than their annotations say, or are turned.
+        UserError: images have another shape than their annotations say, or are turned.
     """
     check = check_sizes(index)
     refuse(index, check)
@@ -102,14 +102,14 @@ def fit_to_pictures(index: DatasetIndex) -> DatasetIndex:
         names = [index.files.name(int(i)) for i in unread[:3]]
         rest = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
         warnings.warn(
-            f"{len(unread)} of {len(index)} pictures of '{index.split}' are missing or can't be read: "
+            f"{len(unread)} of {len(index)} images of '{index.split}' are missing or can't be read: "
             f"{', '.join(names)}{rest}. 'eyas data check' tells more.",
             stacklevel=2,
         )
     scaled = check.which(SizeState.SCALED)
     if len(scaled):
         warnings.warn(
-            f"{len(scaled)} of {len(index)} pictures of '{index.split}' have another size than their annotations say, "
+            f"{len(scaled)} of {len(index)} images of '{index.split}' have another size than their annotations say, "
             f"of the same shape; their boxes are scaled along: {_first(index, check, scaled)}.",
             stacklevel=2,
         )
@@ -117,40 +117,40 @@ def fit_to_pictures(index: DatasetIndex) -> DatasetIndex:
 
 
 def refuse(index: DatasetIndex, check: SizeCheck) -> None:
-    """Raise a UserError if boxes can't be brought to their pictures."""
+    """Raise a UserError if boxes can't be brought to their images."""
     turned, other = check.which(SizeState.TURNED), check.which(SizeState.OTHER)
     if not len(turned) and not len(other):
         return
     problems = []
     if len(other):
         problems.append(
-            f"{len(other)} of {len(index)} pictures of '{index.split}' have another shape than their annotations say, "
+            f"{len(other)} of {len(index)} images of '{index.split}' have another shape than their annotations say, "
             f"so their boxes lie in wrong places: {_first(index, check, other)}."
         )
     if len(turned):
         problems.append(
-            f"{len(turned)} of {len(index)} pictures of '{index.split}' are turned: width and height have changed "
-            "places against their annotations, which were made without heed to the pictures' (EXIF) orientation: "
+            f"{len(turned)} of {len(index)} images of '{index.split}' are turned: width and height have changed "
+            "places against their annotations, which were made without heed to the images' (EXIF) orientation: "
             f"{_first(index, check, turned)}."
         )
     raise UserError(
         " ".join(problems),
         where=str(index.root),
-        expected="pictures as they were labelled, or smaller or larger ones of the same shape",
-        fix="restore the pictures that were labelled, or export the labels anew; 'eyas data check' lists all of them",
+        expected="images as they were labelled, or smaller or larger ones of the same shape",
+        fix="restore the images that were labelled, or export the labels anew; 'eyas data check' lists all of them",
     )
 
 
-def _first(index: DatasetIndex, check: SizeCheck, pictures: IntArray) -> str:
-    """Return what is said of the first pictures, and how many more there are."""
-    rest = f" and {len(pictures) - 3} more" if len(pictures) > 3 else ""
-    return "; ".join(describe(index, check, int(i)) for i in pictures[:3]) + rest
+def _first(index: DatasetIndex, check: SizeCheck, images: IntArray) -> str:
+    """Return what is said of the first images, and how many more there are."""
+    rest = f" and {len(images) - 3} more" if len(images) > 3 else ""
+    return "; ".join(describe(index, check, int(i)) for i in images[:3]) + rest
 
 
-def describe(index: DatasetIndex, check: SizeCheck, picture: int) -> str:
+def describe(index: DatasetIndex, check: SizeCheck, image: int) -> str:
     """Return "a.jpg is 20x10, annotated as 40x20"."""
-    (height, width), (said_height, said_width) = check.sizes[picture], index.sizes[picture]
-    return f"{index.files.name(picture)} is {width}x{height}, annotated as {said_width}x{said_height}"
+    (height, width), (said_height, said_width) = check.sizes[image], index.sizes[image]
+    return f"{index.files.name(image)} is {width}x{height}, annotated as {said_width}x{said_height}"
 
 
 def apply(index: DatasetIndex, check: SizeCheck) -> DatasetIndex:
@@ -160,14 +160,14 @@ def apply(index: DatasetIndex, check: SizeCheck) -> DatasetIndex:
 
 
 def rescale(index: DatasetIndex, sizes: SizeArray) -> DatasetIndex:
-    """Return the index for pictures of other sizes, int32 [N, 2]: boxes and areas are scaled along.
+    """Return the index for images of other sizes, int32 [N, 2]: boxes and areas are scaled along.
 
     Where the index had no size, the boxes stay.
     """
     if (index.sizes == sizes).all():
         return index
     before = np.where(index.sizes > 0, index.sizes, sizes)
-    ratio = (sizes / np.maximum(before, 1).astype(np.float64))[index.picture_of_row()]
+    ratio = (sizes / np.maximum(before, 1).astype(np.float64))[index.image_of_row()]
     return dataclasses.replace(
         index,
         sizes=sizes,

@@ -13,7 +13,7 @@ from eyas.types import FloatArray
 
 CROWD = "crowd or difficult"
 NOT_FINITE = "not finite"
-NO_AREA = "without area inside the picture"
+NO_AREA = "without area inside the image"
 TOO_SMALL = "too small"
 
 
@@ -39,7 +39,7 @@ def measured_boxes(index: DatasetIndex, sizes: SizeArray | None = None) -> Usabl
 
     Args:
         index: the split.
-        sizes: int32 [N, 2], the pictures' sizes, if better known than the index's.
+        sizes: int32 [N, 2], the images' sizes, if better known than the index's.
     """
     return _sort_out(_plain_faults(index, _inside(index, index.sizes if sizes is None else sizes)))
 
@@ -57,16 +57,16 @@ def trained_boxes(
     Args:
         index: the split.
         size: (height, width) of the network's input in pixels.
-        policy: says how small a box may get, and how much larger than fitting a picture may be shown.
-        margin: pixels left free on the limiting side where pictures are not moved.
-        sizes: int32 [N, 2], the pictures' sizes, if better known than the index's.
+        policy: says how small a box may get, and how much larger than fitting an image may be shown.
+        margin: pixels left free on the limiting side where images are not moved.
+        sizes: int32 [N, 2], the images' sizes, if better known than the index's.
     """
     known = index.sizes if sizes is None else sizes
     inside = _inside(index, known)
     free = 0 if policy.moves else margin
     fit = ((np.array(size) - free) / np.maximum(known, 1)).min(axis=1) * (policy.scale[1] if policy.moves else 1.0)
-    # Of a picture whose size is not known nothing can be said: its boxes are taken to be large enough.
-    largest = np.where((known > 0).all(axis=1), fit, np.inf)[index.picture_of_row()]
+    # Of an image whose size is not known nothing can be said: its boxes are taken to be large enough.
+    largest = np.where((known > 0).all(axis=1), fit, np.inf)[index.image_of_row()]
     sides = np.maximum(inside[:, 2:] - inside[:, :2], 1e-9) * largest[:, None]
     # A hair of tolerance: the true sizes are worked out in float32.
     small = (sides < policy.min_size - 1e-3).any(axis=1) | (sides.prod(axis=1) < policy.min_area - 1e-2)
@@ -77,8 +77,8 @@ def trained_boxes(
 
 
 def _inside(index: DatasetIndex, sizes: SizeArray) -> FloatArray:
-    """Return the boxes cut to their pictures, those of a picture of unknown size as they are."""
-    limit = sizes[index.picture_of_row()][:, [1, 0, 1, 0]].astype(np.float32)
+    """Return the boxes cut to their images, those of an image of unknown size as they are."""
+    limit = sizes[index.image_of_row()][:, [1, 0, 1, 0]].astype(np.float32)
     limit[(limit <= 0).any(axis=1)] = np.inf
     return np.asarray(np.clip(index.boxes, 0, limit))
 

@@ -1,4 +1,4 @@
-"""Training batches that a device draws from the pictures in its memory."""
+"""Training batches that a device draws from the images in its memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from eyas.data.device.plans import PlanBatches
 from eyas.data.device.render import render
 from eyas.data.device.store import fill
 from eyas.data.index import DatasetIndex
-from eyas.data.loading.bad_images import SkippedPictures
+from eyas.data.loading.bad_images import SkippedImages
 from eyas.data.loading.batch import Batch
 from eyas.data.loading.batch_arrays import MakeExtras, Task
-from eyas.data.loading.cache import PictureCache
+from eyas.data.loading.cache import ImageCache
 from eyas.data.loading.sampler import EpochBatches
-from eyas.data.loading.source import Pictures
+from eyas.data.loading.source import Images
 from eyas.data.loading.workers import Pipe
 from eyas.types import IntArray
 
@@ -37,11 +37,11 @@ class DeviceBatches:
 
     Args:
         index: the data set.
-        layout: what is kept of each picture.
+        layout: what is kept of each image.
         place: where.
         order: the epochs' order.
         policies: the run's policies.
-        skipped: is told of the pictures that can't be read.
+        skipped: is told of the images that can't be read.
         workers: processes that decode and then plan; 0 does both here.
         patience: seconds that one may need for a batch.
         box_multiple: as `eyas.data.loading.workers.Pipe` takes it.
@@ -56,7 +56,7 @@ class DeviceBatches:
         order: EpochBatches,
         policies: Policies,
         *,
-        skipped: SkippedPictures,
+        skipped: SkippedImages,
         workers: int,
         patience: float,
         box_multiple: int = 1,
@@ -86,7 +86,7 @@ class DeviceBatches:
         """Yield the batches of the tasks; decode the data set before the first ones.
 
         Raises:
-            UserError: more than 1 % of the pictures can't be read; a worker ended, or gave nothing for too long.
+            UserError: more than 1 % of the images can't be read; a worker ended, or gave nothing for too long.
         """
         pixels, pipe = self.prepare()
         policies: deque[AugmentPolicy] = deque()  # of the batches that are being planned; a thread may add to it
@@ -104,7 +104,7 @@ class DeviceBatches:
                 yield self.drawn(batch, pixels, policies.popleft())
 
     def close(self) -> None:
-        """End the worker processes; the pictures stay."""
+        """End the worker processes; the images stay."""
         if self._pipe is not None:
             self._pipe.close()
 
@@ -112,12 +112,12 @@ class DeviceBatches:
         """Return the store, which is filled the first time, and the pipe of plans.
 
         Raises:
-            UserError: more than 1 % of the pictures can't be read; the device has not enough memory.
+            UserError: more than 1 % of the images can't be read; the device has not enough memory.
         """
         if self._pixels is None or self._pipe is None:
-            cache = PictureCache(self.index)
-            pictures = Pictures(self.index, self.spec, self._layout.max_scale, cache)
-            filling = Filling(pictures, self._layout)
+            cache = ImageCache(self.index)
+            images = Images(self.index, self.spec, self._layout.max_scale, cache)
+            filling = Filling(images, self._layout)
             self._pixels, catalog = fill(filling, self._place, self._workers, self._patience)
             self.skipped.note(np.flatnonzero(catalog.shapes[:, 0] == 0).tolist())
             plans = PlanBatches(catalog, self.order, self.spec, self.policies, self._extras)
@@ -145,7 +145,7 @@ class DeviceBatches:
             yield batch
 
     def drawn(self, planned: Batch, pixels: Tensor, policy: AugmentPolicy) -> Batch:
-        """Return a batch that is on the device, with pictures in place of plans; `host` keeps the plans."""
+        """Return a batch that is on the device, with images in place of plans; `host` keeps the plans."""
         weights = planned.on_host().images.numpy().view(np.float64)[:, rows.WEIGHT]
         numbers = planned.images.view(torch.float64)
         step = max(1, PIXELS_AT_ONCE // (self.spec.height * self.spec.width))

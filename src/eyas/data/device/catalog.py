@@ -1,4 +1,4 @@
-"""What is known of the pictures in the store, without their pixels: sizes, places, boxes."""
+"""What is known of the images in the store, without their pixels: sizes, places, boxes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from eyas.types import FloatArray, IntArray
 
 
 class Stored(NamedTuple):
-    """A picture in the store.
+    """An image in the store.
 
     Attributes:
         number: its index in the data set.
         height, width: of its decoded pixels.
-        size: (height, width) of the picture file.
+        size: (height, width) of the image file.
     """
 
     number: int
@@ -35,14 +35,14 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Catalog:
-    """The N pictures of a data set in the store.
+    """The N images of a data set in the store.
 
     Attributes:
         index: the data set.
-        sizes: int64 [N, 2], (height, width) of the picture files; zeros for those that can't be read.
+        sizes: int64 [N, 2], (height, width) of the image files; zeros for those that can't be read.
         shapes: int64 [N, 2], (height, width) of the decoded pixels.
         starts: int64 [N, COLUMNS], the pixel of the store at which each part begins, -1 where there is none.
-        offsets: int64 [N + 1], picture i's boxes are the rows offsets[i]:offsets[i + 1].
+        offsets: int64 [N + 1], image i's boxes are the rows offsets[i]:offsets[i + 1].
         boxes: float32 [M, 4], the boxes that are trained on, xyxy in decoded pixels.
         labels: int64 [M].
     """
@@ -57,39 +57,39 @@ class Catalog:
 
     @classmethod
     def build(cls, index: DatasetIndex, layout: Layout, sizes: IntArray, firsts: IntArray) -> Catalog:
-        """Return the catalog of pictures that are packed as `layout` says.
+        """Return the catalog of images that are packed as `layout` says.
 
         Args:
             index: the data set.
             layout: what is kept of each.
             sizes: int64 [N, 2], (height, width) of the files, zeros for those that can't be read.
-            firsts: int64 [N], the pixel of the store at which each picture begins.
+            firsts: int64 [N], the pixel of the store at which each image begins.
         """
         known = {(height, width): layout.starts(height, width) for height, width in _shapes(layout, sizes)}
         shapes = np.array(_shapes(layout, sizes), np.int64).reshape(-1, 2)
         starts = np.stack([known[height, width] for height, width in shapes.tolist()])
         starts[starts >= 0] += np.broadcast_to(firsts[:, None], starts.shape)[starts >= 0]
         factors = np.array([layout.factor(*size) for size in sizes.tolist()], np.int64)
-        owners = index.picture_of_row()
+        owners = index.image_of_row()
         boxes, rows = trained_truth(index.boxes, index.crowd, sizes[owners], factors[owners])
         counts = np.bincount(owners[rows], minlength=len(index))
         return cls(index, sizes, shapes, starts, offsets_of(counts), boxes, index.labels[rows])
 
     def get(self, number: int) -> Stored:
-        """Return picture `number`; one that could not be read is a UserError."""
+        """Return image `number`; one that could not be read is a UserError."""
         height, width = self.shapes[number].tolist()
         if not height:
-            raise UserError("The picture can't be read.", where=str(self.path(number)))
+            raise UserError("The image can't be read.", where=str(self.path(number)))
         full = self.sizes[number].tolist()
         return Stored(number, height, width, (full[0], full[1]))
 
     def path(self, number: int) -> Path:
-        """Return the path of picture `number`."""
+        """Return the path of image `number`."""
         return self.index.path(number)
 
-    def truth(self, pictures: Sequence[Stored]) -> Truth:
-        """Return the boxes of pictures, packed end to end."""
-        numbers = np.array([one.number for one in pictures], np.int64)
+    def truth(self, images: Sequence[Stored]) -> Truth:
+        """Return the boxes of images, packed end to end."""
+        numbers = np.array([one.number for one in images], np.int64)
         firsts = self.offsets[numbers]
         counts = self.offsets[numbers + 1] - firsts
         rows = np.arange(int(counts.sum())) + np.repeat(firsts - offsets_of(counts)[:-1], counts)
@@ -97,5 +97,5 @@ class Catalog:
 
 
 def _shapes(layout: Layout, sizes: IntArray) -> list[tuple[int, int]]:
-    """Return the decoded shape of each picture, (0, 0) for those that can't be read."""
+    """Return the decoded shape of each image, (0, 0) for those that can't be read."""
     return [layout.decoded(height, width) if height else (0, 0) for height, width in sizes.tolist()]

@@ -16,7 +16,7 @@ from eyas.data.loading.cache import CacheKind, HostCache, available_memory
 from eyas.errors import UserError
 from eyas.types import IntArray
 
-# Of what is free, the most that pictures take: on a GPU where it was asked for (training needs some too), and unasked.
+# Of what is free, the most that images take: on a GPU where it was asked for (training needs some too), and unasked.
 GPU_PART = 0.8
 AUTO_PART = 0.4
 
@@ -25,9 +25,9 @@ class Choice(NamedTuple):
     """What was chosen.
 
     Attributes:
-        kind: what is kept in the machine's memory; "none" if a device keeps the pictures.
+        kind: what is kept in the machine's memory; "none" if a device keeps the images.
         why: the reason, empty where nothing was to be chosen.
-        store: where on a device the pictures are to be kept, if they are.
+        store: where on a device the images are to be kept, if they are.
     """
 
     kind: HostCache
@@ -50,18 +50,18 @@ def choose(
     device: torch.device | None,
     processes: int = 1,
 ) -> Choice:
-    """Return where the pictures are kept.
+    """Return where the images are kept.
 
     Args:
         cache: what was asked for.
-        index: the pictures.
+        index: the images.
         layout: what a device would keep of each.
-        batch_size: pictures in a batch of one process.
+        batch_size: images in a batch of one process.
         device: the GPU that trains, None if there is none.
-        processes: training processes on this machine, each of which keeps the pictures.
+        processes: training processes on this machine, each of which keeps the images.
 
     Raises:
-        UserError: "gpu" where there is none, or where the pictures do not fit.
+        UserError: "gpu" where there is none, or where the images do not fit.
     """
     if cache != "gpu" and cache != "auto":
         return Choice(cache)
@@ -90,7 +90,7 @@ def choose(
 
 
 def _in_memory(index: DatasetIndex, layout: Layout, processes: int, reason: str) -> Choice:
-    """Return how much of the pictures is kept in the machine's memory: pixels, files or nothing."""
+    """Return how much of the images is kept in the machine's memory: pixels, files or nothing."""
     room = AUTO_PART * available_memory() / processes
     kinds: tuple[tuple[HostCache, str, Callable[[], int]], ...] = (
         ("decoded", "decoded", lambda: _decoded_bytes(layout, file_sizes(index))),
@@ -104,7 +104,7 @@ def _in_memory(index: DatasetIndex, layout: Layout, processes: int, reason: str)
 
 
 def _smaller(index: DatasetIndex, layout: Layout, sizes: IntArray, batch_size: int, free: int, processes: int) -> str:
-    """Return what can be done where pictures do not fit into a GPU."""
+    """Return what can be done where images do not fit into a GPU."""
     other = _in_memory(index, layout, processes, "").kind
     fix = f"--data.cache {other}"
     for side in range(layout.spec.height - 32, 31, -32):
@@ -121,5 +121,5 @@ def _decoded_bytes(layout: Layout, sizes: IntArray) -> int:
 
 
 def _file_bytes(index: DatasetIndex) -> int:
-    """Return the size of all picture files together; one that is missing has none."""
+    """Return the size of all image files together; one that is missing has none."""
     return sum(path.stat().st_size for path in index.files if path.is_file())

@@ -1,4 +1,4 @@
-"""Which sizes of a picture the store keeps, and where they begin: planned before anything is decoded."""
+"""Which sizes of an image the store keeps, and where they begin: planned before anything is decoded."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from eyas.data.loading.source import Source, shrink_of
 from eyas.decode import shrink_factor
 from eyas.types import InputSpec, IntArray, UInt8Array
 
-LEVELS = 14  # a decoded picture is never halved more often: its sides are below 2 ** 14 or it was shrunk before
+LEVELS = 14  # a decoded image is never halved more often: its sides are below 2 ** 14 or it was shrunk before
 COLUMNS = 2 * LEVELS
 
 
 class Part(NamedTuple):
-    """One size of a picture.
+    """One size of an image.
 
     Attributes:
         level: how often it is halved (`Source.level`), or FITTED.
         height, width: of its pixels.
         mirrored: halved after left and right were changed, and changed back: where a side has no exact half, that is
-            another picture.
+            another image.
     """
 
     level: int
@@ -47,14 +47,14 @@ def column_of(level: int, mirrored: bool) -> int:
 
 
 class Layout:
-    """Plans what is kept of pictures for some policies: every size that one of them can ask for, and no other.
+    """Plans what is kept of images for some policies: every size that one of them can ask for, and no other.
 
     Args:
         spec: the network's input.
         policies: the run's policies.
 
     Attributes:
-        max_scale: as `eyas.data.loading.source.Pictures` takes it.
+        max_scale: as `eyas.data.loading.source.Images` takes it.
     """
 
     def __init__(self, spec: InputSpec, policies: Sequence[AugmentPolicy]) -> None:
@@ -66,16 +66,16 @@ class Layout:
         self._known: dict[tuple[int, int], tuple[Part, ...]] = {}
 
     def factor(self, height: int, width: int) -> int:
-        """Return how many pixels of a picture file, across and down, a decoded one stands for."""
+        """Return how many pixels of an image file, across and down, a decoded one stands for."""
         return shrink_factor(shrink_of(height, width, self.spec, self.max_scale))
 
     def decoded(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) of the decoded pixels of a picture file of the given size."""
+        """Return (height, width) of the decoded pixels of an image file of the given size."""
         factor = self.factor(height, width)
         return -(-height // factor), -(-width // factor)
 
     def parts(self, height: int, width: int) -> tuple[Part, ...]:
-        """Return what is kept of a picture of the given decoded size, in the order in which it is stored.
+        """Return what is kept of an image of the given decoded size, in the order in which it is stored.
 
         Of one without size, which can't be read, that is nothing.
         """
@@ -84,17 +84,17 @@ class Layout:
         return self._known[height, width]
 
     def pixels(self, height: int, width: int) -> int:
-        """Return how many pixels are kept of a picture of the given decoded size."""
+        """Return how many pixels are kept of an image of the given decoded size."""
         return sum(part.height * part.width for part in self.parts(height, width))
 
     def nbytes(self, sizes: IntArray) -> int:
-        """Return the memory for pictures with files of the given (height, width), int [N, 2]; zeros take none."""
+        """Return the memory for images with files of the given (height, width), int [N, 2]; zeros take none."""
         different, counts = np.unique(sizes, axis=0, return_counts=True)
         pairs = zip(different.tolist(), counts.tolist(), strict=True)
         return sum(3 * count * self.pixels(*self.decoded(*size)) for size, count in pairs if min(size) > 0)
 
     def pack(self, source: Source) -> UInt8Array:
-        """Return the parts of a picture one after another, uint8 [pixels, 3]."""
+        """Return the parts of an image one after another, uint8 [pixels, 3]."""
         mirrored: Source | None = None
         packed = []
         for part in self.parts(source.height, source.width):
@@ -115,7 +115,7 @@ class Layout:
         for part in self.parts(height, width):
             found[part.column] = start
             start += part.height * part.width
-        # An exact half of a mirrored picture is the half, mirrored.
+        # An exact half of a mirrored image is the half, mirrored.
         alike = slice(LEVELS + 1, COLUMNS)
         found[alike] = np.where(found[alike] < 0, found[2 : LEVELS + 1], found[alike])
         return found
@@ -131,12 +131,12 @@ class Layout:
             fit = min(self.spec.height / height, self.spec.width / width)
             first = level_of(height, width, fit * max(policy.scale[1] for policy in self.moving))
             last = level_of(height, width, fit * min(policy.scale[0] for policy in self.moving))
-            # A partner within another picture is as small as that one makes it.
-            if any(policy.within == "picture" and policy.mixup for policy in self.moving):
+            # A partner within another image is as small as that one makes it.
+            if any(policy.within == "image" and policy.mixup for policy in self.moving):
                 last = top_level(height, width)
             levels = range(first, last + 1)
             parts += [Part(level, height >> level, width >> level) for level in levels]
-            if any(policy.within == "picture" and policy.mixup and policy.flip for policy in self.moving):
+            if any(policy.within == "image" and policy.mixup and policy.flip for policy in self.moving):
                 odd = [level for level in levels if width % 2**level]
                 parts += [Part(level, height >> level, width >> level, mirrored=True) for level in odd]
         return tuple(parts)

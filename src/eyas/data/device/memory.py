@@ -18,7 +18,7 @@ class Place(NamedTuple):
 
     Attributes:
         device: the device.
-        sizes: int64 [N, 2], (height, width) of the picture files as far as known, which memory is planned for.
+        sizes: int64 [N, 2], (height, width) of the image files as far as known, which memory is planned for.
     """
 
     device: torch.device

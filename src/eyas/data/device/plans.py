@@ -1,4 +1,4 @@
-"""Makes batches of plans: what a worker does for samples that a GPU draws. It needs numpy, and no picture."""
+"""Makes batches of plans: what a worker does for samples that a GPU draws. It needs numpy, and no image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from eyas.types import InputSpec
 
 
 class PlanBatches:
-    """Makes the batches of an epoch, with plans in place of pictures: `images` is uint8 [N, 8 * WIDTH], see `rows`.
+    """Makes the batches of an epoch, with plans in place of images: `images` is uint8 [N, 8 * WIDTH], see `rows`.
 
     Args:
-        catalog: the pictures.
+        catalog: the images.
         order: the epochs' order.
         spec: the network's input.
         policies: the run's policies.

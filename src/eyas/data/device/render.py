@@ -83,7 +83,7 @@ def render(pixels: Tensor, numbers: Tensor, mixed: Tensor | None, spec: InputSpe
         _blend(images, mixed, pixels, numbers, spec, policy)
     if policy.colours:
         images = recolour(images, numbers, policy)
-    if policy.within == "picture" and mixed is not None:
+    if policy.within == "image" and mixed is not None:
         _blend(images, mixed, pixels, numbers, spec, policy)
     return images.to(torch.uint8)
 
@@ -96,7 +96,7 @@ def _blend(
     other = _layer(pixels, chosen, spec, policy, partner=True)
     weight = chosen[:, rows.WEIGHT, None, None, None]
     blended = torch.round(own * weight.float() + other * (1 - weight).float()).to(torch.int32)
-    if policy.within == "picture":
+    if policy.within == "image":
         blended = torch.where(inside(chosen[:, rows.AREA], images), blended, own)
     images[mixed] = blended
 
@@ -114,21 +114,21 @@ def _layer(pixels: Tensor, numbers: Tensor, spec: InputSpec, policy: AugmentPoli
     lines = torch.arange(spec.height, device=pixels.device)
     width = numbers[:, rows.AREA][:, 1:].long()
     unflipped = columns.expand(len(numbers), -1)
-    # Within the picture a partner comes after the flip.
-    if policy.flip and not (partner and policy.within == "picture"):
+    # Within the image a partner comes after the flip.
+    if policy.flip and not (partner and policy.within == "image"):
         flipped = (numbers[:, rows.FLIP, None] > 0) & (columns < width)
         unflipped = torch.where(flipped, width - 1 - columns, columns)
     canvas = Canvas.of(pieces, numbers[:, rows.MIDDLE], unflipped, lines)
-    turned = (policy.degrees or policy.shear) and not (partner and policy.within == "picture")
+    turned = (policy.degrees or policy.shear) and not (partner and policy.within == "image")
     drawn = _warped(pixels, canvas, spec.pad_value) if turned else _resized(pixels, canvas)
     ground: Tensor | int = spec.pad_value
-    if partner and policy.within == "picture":
+    if partner and policy.within == "image":
         ground = torch.where(inside(numbers[:, rows.GROUND], drawn), spec.pad_value, 0).to(torch.int32)
     return torch.where(_seen(canvas)[..., None], drawn, ground)
 
 
 def _seen(canvas: Canvas) -> Tensor:
-    """Return where there is a picture, bool [n, H, W]."""
+    """Return where there is an image, bool [n, H, W]."""
     x0, y0, x1, y1 = range(rows.TARGET.start, rows.TARGET.stop)
     across = (canvas.columns >= canvas.of_columns[x0]) & (canvas.columns < canvas.of_columns[x1])
     down = (canvas.lines >= canvas.of_lines[y0]) & (canvas.lines < canvas.of_lines[y1])
@@ -136,7 +136,7 @@ def _seen(canvas: Canvas) -> Tensor:
 
 
 def _resized(pixels: Tensor, canvas: Canvas) -> Tensor:
-    """Return the pieces resized as OpenCV does it for 8-bit pictures, int32 [n, H, W, 3]; wrong where none is seen."""
+    """Return the pieces resized as OpenCV does it for 8-bit images, int32 [n, H, W, 3]; wrong where none is seen."""
     x, left, right = _weighed(canvas.columns, canvas.of_columns, rows.WINDOW.start, rows.TARGET.start)
     y, upper, lower = _weighed(canvas.lines, canvas.of_lines, rows.WINDOW.start + 1, rows.TARGET.start + 1)
     mirrored = canvas.of_columns[rows.MIRRORED] > 0

@@ -105,13 +105,13 @@ def _inverses(pieces: Sequence[Piece[Stored]]) -> Float64Array:
 
 
 def _matrix(one: Cut) -> Float64Array:
-    """Return the 3 x 3 matrix from picture coordinates to the rectangle's."""
+    """Return the 3 x 3 matrix from image coordinates to the rectangle's."""
     plain = [[one.scale[0], 0, one.shift[0]], [0, one.scale[1], one.shift[1]], [0, 0, 1]]
     return np.asarray(plain if one.matrix is None else one.matrix, np.float64)
 
 
 def _fixed(matrix: npt.NDArray[np.float32]) -> Float64Array:
-    """Return colour matrices, [n, 3, 4], in the whole numbers that OpenCV makes of them for 8-bit pictures."""
+    """Return colour matrices, [n, 3, 4], in the whole numbers that OpenCV makes of them for 8-bit images."""
     scale = np.float32(1 << COLOUR_BITS)
     fixed = matrix * scale
     fixed[:, :, 3] = (matrix[:, :, 3] + np.float32(0.5)) * scale

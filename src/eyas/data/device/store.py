@@ -19,7 +19,7 @@ from eyas.types import IntArray
 
 
 def file_sizes(index: DatasetIndex) -> IntArray:
-    """Return the (height, width) of the picture files, int64 [N, 2]: the index's, else the header's, else zeros."""
+    """Return the (height, width) of the image files, int64 [N, 2]: the index's, else the header's, else zeros."""
     sizes = index.sizes.astype(np.int64)
     unknown = np.flatnonzero((sizes <= 0).any(axis=1)).tolist()
     for number, size in zip(unknown, spread(lambda i: _size(index, i), unknown, "reading image sizes"), strict=True):
@@ -28,7 +28,7 @@ def file_sizes(index: DatasetIndex) -> IntArray:
 
 
 def _size(index: DatasetIndex, number: int) -> tuple[int, int]:
-    """Return a picture's size by its header, zeros if it can't be read."""
+    """Return an image's size by its header, zeros if it can't be read."""
     try:
         return read_size(index.path(number))
     except UserError:
@@ -36,9 +36,9 @@ def _size(index: DatasetIndex, number: int) -> tuple[int, int]:
 
 
 def margin(layout: Layout, sizes: IntArray) -> int:
-    """Return how many pixels lie before and after those of the pictures, so that no neighbour is out of the block.
+    """Return how many pixels lie before and after those of the images, so that no neighbour is out of the block.
 
-    A picture's pixel has neighbours a row and a column away, and a warp looks one further.
+    An image's pixel has neighbours a row and a column away, and a warp looks one further.
     """
     different = np.unique(sizes, axis=0).tolist()
     widths = [part.width for size in different if min(size) > 0 for part in layout.parts(*layout.decoded(*size))]
@@ -51,7 +51,7 @@ def store_bytes(layout: Layout, sizes: IntArray) -> int:
 
 
 def fill(filling: Filling, place: Place, workers: int, patience: float) -> tuple[Tensor, Catalog]:
-    """Decode all pictures into the memory of a device.
+    """Decode all images into the memory of a device.
 
     Args:
         filling: decodes them.
@@ -60,12 +60,12 @@ def fill(filling: Filling, place: Place, workers: int, patience: float) -> tuple
         patience: seconds after which one that gives nothing ends this.
 
     Returns:
-        uint8 [P, 3], the pixels, and what lies where. Pictures that can't be read have no size there.
+        uint8 [P, 3], the pixels, and what lies where. Images that can't be read have no size there.
 
     Raises:
-        UserError: there is not enough memory after all; a picture has another size than was known.
+        UserError: there is not enough memory after all; an image has another size than was known.
     """
-    index, layout = filling.pictures.index, filling.layout
+    index, layout = filling.images.index, filling.layout
     device, sizes = place.device, place.sizes
     edge = margin(layout, sizes)
     total = layout.nbytes(sizes) // 3 + 2 * edge
@@ -102,7 +102,7 @@ def _chunk_bytes(layout: Layout, sizes: IntArray) -> int:
 
 
 def _changed(index: DatasetIndex, number: int, known: list[int], size: list[int]) -> UserError:
-    """Return the error for a picture that has another size than the data set's index says."""
+    """Return the error for an image that has another size than the data set's index says."""
     return UserError(
         f"The image has {size[1]} x {size[0]} pixels; the data set was read with {known[1]} x {known[0]}.",
         where=str(index.path(number)),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from eyas.data.checks.sizes import fit_to_pictures
+from eyas.data.checks.sizes import fit_to_images
 from eyas.data.concat import same_classes
 from eyas.data.formats.base import Format, Found, StrayLabels, pick, plain_names
 from eyas.data.formats.coco import COCO
@@ -102,7 +102,7 @@ def load_dataset(
         rows: what long rows of YOLO label files hold ("polygon", "keypoints", "oriented"), if they alone do not say.
 
     Raises:
-        UserError: the root, the split or the annotations can't be used, or they are for pictures of another shape.
+        UserError: the root, the split or the annotations can't be used, or they are for images of another shape.
     """
     found_format, found = find_format(root, format, rows)
     return _fitted(found_format, _read(found_format, pick(found, split, str(root))))
@@ -120,7 +120,7 @@ def load_splits(
     Args:
         root: as for `load_dataset`.
         format, rows: the same.
-        fit: bring sizes and boxes to the picture files; False leaves them as the annotations have them.
+        fit: bring sizes and boxes to the image files; False leaves them as the annotations have them.
 
     Raises:
         UserError: something can't be used, or a split has boxes of classes that the training split lacks.
@@ -136,14 +136,14 @@ def load_splits(
 
 
 def _read(found_format: Format, found: Found) -> DatasetIndex:
-    """Return the index of a split, having told of label files that belong to no picture."""
+    """Return the index of a split, having told of label files that belong to no image."""
     index = found_format.read(found)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for the same pictures again, and would tell the same again
+        warnings.simplefilter("ignore")  # it looks for the same images again, and would tell the same again
         strays = found_format.strays(found)
     if strays:
         warnings.warn(
-            f"{len(strays)} label files of '{found.split}' belong to no picture and are not used: "
+            f"{len(strays)} label files of '{found.split}' belong to no image and are not used: "
             f"{shorten([path.name for path in strays], 3)}.",
             StrayLabels,
             stacklevel=3,
@@ -152,8 +152,8 @@ def _read(found_format: Format, found: Found) -> DatasetIndex:
 
 
 def _fitted(found_format: Format, index: DatasetIndex) -> DatasetIndex:
-    """Return the index with boxes for the pictures as they are, whatever size the annotations were made for."""
-    return fit_to_pictures(index) if found_format.says_sizes else index
+    """Return the index with boxes for the images as they are, whatever size the annotations were made for."""
+    return fit_to_images(index) if found_format.says_sizes else index
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -14,17 +14,17 @@ import numpy as np
 from eyas.data.index import DatasetIndex, SizeArray
 from eyas.decode import read_size
 from eyas.errors import UserError, shorten, suggest
-from eyas.picture_files import search_folder
+from eyas.image_files import search_folder
 
 _SAME_SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 
-class BrokenPictures(UserWarning):
-    """Pictures can't be read; a check that decodes all of them tells it better."""
+class BrokenImages(UserWarning):
+    """Images can't be read; a check that decodes all of them tells it better."""
 
 
 class StrayLabels(UserWarning):
-    """Label files belong to no picture; a check lists them."""
+    """Label files belong to no image; a check lists them."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class Found:
 
 @dataclass(frozen=True)
 class Format:
-    """A format on disk: three functions and where its pictures go.
+    """A format on disk: three functions and where its images go.
 
     Attributes:
         name: what the user calls it.
         title: what a message calls it, with the files that it consists of.
         sniff: root (a folder, or one file) -> the splits it finds there; empty when the root is not of this format.
         read: one of those splits -> its index; raises UserError for rubbish.
-        write: (splits whose pictures already lie in `pictures(out, split)`, out) -> writes the annotations.
-        pictures: (out, split) -> the folder that the format wants the split's pictures in.
-        strays: split -> label files there that belong to no picture.
+        write: (splits whose images already lie in `images(out, split)`, out) -> writes the annotations.
+        images: (out, split) -> the folder that the format wants the split's images in.
+        strays: split -> label files there that belong to no image.
         has_crowd: whether the format can say that a box stands for a crowd.
-        says_sizes: whether picture sizes stand in the label files, and boxes are meant for these.
-        refuse: splits -> raises UserError if the format can't hold them at all; asked before pictures are copied.
+        says_sizes: whether image sizes stand in the label files, and boxes are meant for these.
+        refuse: splits -> raises UserError if the format can't hold them at all; asked before images are copied.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Format:
     sniff: Callable[[Path], tuple[Found, ...]]
     read: Callable[[Found], DatasetIndex]
     write: Callable[[Sequence[DatasetIndex], Path], None]
-    pictures: Callable[[Path, str], Path]
+    images: Callable[[Path, str], Path]
     strays: Callable[[Found], tuple[Path, ...]]
     has_crowd: bool
     says_sizes: bool = True
@@ -115,8 +115,8 @@ def plain_names(found: Sequence[Found]) -> Mapping[str, Found]:
     return {(name if plain.count(name) == 1 else f.split): f for name, f in zip(plain, found, strict=True)}
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Return the pictures below the folder in order of name; what else may have been meant is counted and told."""
+def list_images(folder: Path) -> list[Path]:
+    """Return the images below the folder in order of name; what else may have been meant is counted and told."""
     listing = search_folder(folder)
     if listing.left_out:
         warnings.warn(f"Left out of {folder}: {listing.told()}.", stacklevel=2)
@@ -136,17 +136,17 @@ def label_files(folder: Path, suffix: str) -> dict[str, Path]:
     return {Path(name).stem: folder / name for name in names if not name.startswith(".")}
 
 
-def tell_unlabelled(split: str, labelled: int, pictures: int) -> None:
-    """Warn when most pictures of a split have no label file: meant as background, or the labels were not found."""
-    if labelled < pictures / 2:
+def tell_unlabelled(split: str, labelled: int, images: int) -> None:
+    """Warn when most images of a split have no label file: meant as background, or the labels were not found."""
+    if labelled < images / 2:
         warnings.warn(
-            f"Only {labelled} of {pictures} pictures of '{split}' have a label file; the others count as background.",
+            f"Only {labelled} of {images} images of '{split}' have a label file; the others count as background.",
             stacklevel=3,
         )
 
 
 def read_sizes(paths: Sequence[Path]) -> SizeArray:
-    """Return int32 [N, 2], the (height, width) from each picture's header; (0, 0) and one warning for broken ones."""
+    """Return int32 [N, 2], the (height, width) from each image's header; (0, 0) and one warning for broken ones."""
     sizes = np.zeros((len(paths), 2), np.int32)
     broken = []
     for i, path in enumerate(paths):
@@ -156,9 +156,9 @@ def read_sizes(paths: Sequence[Path]) -> SizeArray:
             broken.append(path)
     if broken:
         warnings.warn(
-            f"{len(broken)} of {len(paths)} pictures can't be read; their boxes are left out: "
+            f"{len(broken)} of {len(paths)} images can't be read; their boxes are left out: "
             f"{shorten(broken, 3)}. 'eyas data check' tells more.",
-            BrokenPictures,
+            BrokenImages,
             stacklevel=2,
         )
     return sizes

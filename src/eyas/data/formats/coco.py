@@ -1,9 +1,9 @@
 """COCO JSON: boxes as (left, top, width, height) in pixels, one JSON file a split.
 
 Read from any of these:
-    root/annotations/instances_SPLIT.json with pictures in root/SPLIT, root/images/SPLIT, root/images or root
+    root/annotations/instances_SPLIT.json with images in root/SPLIT, root/images/SPLIT, root/images or root
     root/annotations/SPLIT.json, the same without the prefix
-    root/SPLIT/_annotations.coco.json beside its pictures (Roboflow's export)
+    root/SPLIT/_annotations.coco.json beside its images (Roboflow's export)
     one .json file of such a layout, given directly
 Written as the first, with root/SPLIT.
 """
@@ -47,7 +47,7 @@ def sniff(root: Path) -> tuple[Found, ...]:
 
 
 def _beside(folder: Path) -> Path | None:
-    """Return the annotation file that lies beside its pictures in the folder, None if there is none."""
+    """Return the annotation file that lies beside its images in the folder, None if there is none."""
     return next((path for path in label_files(folder, ".json").values() if path.name.lower() == ROBOFLOW), None)
 
 
@@ -68,13 +68,13 @@ def read(found: Found) -> DatasetIndex:
     columns = parse(found.source)
     problems = Problems(found.source)
     category_ids, classes = _categories(columns, found.source)
-    pictures = _lookup(columns.image_ids, columns.box_images, "image", columns, problems)
+    images = _lookup(columns.image_ids, columns.box_images, "image", columns, problems)
     labels = _lookup(category_ids, columns.box_categories, "category", columns, problems)
     _check_ids(columns, problems)
     problems.raise_any("ids that stand once, and annotations of images and categories that the file lists")
     boxes = np.frombuffer(columns.boxes, np.float64).reshape(-1, 4).copy()
     boxes[:, 2:] += boxes[:, :2]
-    folder, names = _pictures(found, columns.names)
+    folder, names = _images(found, columns.names)
     prefix = relative_name(folder, found.root)
     return build_index(
         root=found.root,
@@ -82,7 +82,7 @@ def read(found: Found) -> DatasetIndex:
         classes=classes,
         names=names if prefix == "." else [f"{prefix}/{name}" if name[:1] != "/" else name for name in names],
         sizes=np.frombuffer(columns.sizes, np.int64).reshape(-1, 2),
-        pictures=pictures,
+        images=images,
         boxes=boxes,
         labels=labels,
         crowd=np.frombuffer(columns.crowd, np.int8) != 0,
@@ -142,19 +142,19 @@ def _check_ids(columns: Columns, problems: Problems) -> None:
                 problems.add(f"the {what} id {value!r} stands {count} times")
 
 
-def _pictures(found: Found, names: list[str]) -> tuple[Path, list[str]]:
-    """Return the folder that the picture names are relative to, and the names; of Windows, if they only fit so."""
+def _images(found: Found, names: list[str]) -> tuple[Path, list[str]]:
+    """Return the folder that the image names are relative to, and the names; of Windows, if they only fit so."""
     try:
-        return _picture_folder(found, names), names
+        return _image_folder(found, names), names
     except UserError:
         plain = [name.replace("\\", "/") for name in names]
         if plain == names:
             raise
-        return _picture_folder(found, plain), plain
+        return _image_folder(found, plain), plain
 
 
-def _picture_folder(found: Found, names: Sequence[str]) -> Path:
-    """Return the folder that the picture names are relative to: the first where any picture is."""
+def _image_folder(found: Found, names: Sequence[str]) -> Path:
+    """Return the folder that the image names are relative to: the first where any image is."""
     beside = found.source.parent
     root = found.root
     other = {"val": "valid", "valid": "val"}.get(found.split, canonical(found.split))
@@ -175,19 +175,19 @@ def _picture_folder(found: Found, names: Sequence[str]) -> Path:
     if not names:
         return candidates[0] if candidates else root
     raise UserError(
-        f"None of the {len(names)} pictures that {found.source.name} names is there, for example {names[0]}.",
+        f"None of the {len(names)} images that {found.source.name} names is there, for example {names[0]}.",
         where=str(found.source),
-        expected="the pictures in one of " + ", ".join(str(folder) for folder in candidates or [root / found.split]),
+        expected="the images in one of " + ", ".join(str(folder) for folder in candidates or [root / found.split]),
     )
 
 
-def pictures(out: Path, split: str) -> Path:
-    """Return the folder that the pictures of `split` go to."""
+def images(out: Path, split: str) -> Path:
+    """Return the folder that the images of `split` go to."""
     return out / split
 
 
 def write(splits: Sequence[DatasetIndex], out: Path) -> None:
-    """Write out/annotations/instances_SPLIT.json of each split; its pictures lie in out/SPLIT already."""
+    """Write out/annotations/instances_SPLIT.json of each split; its images lie in out/SPLIT already."""
     for index in splits:
         text = json_text(to_coco(index, out / index.split), separators=(",", ":"))
         write_text(out / "annotations" / f"instances_{index.split}.json", text + "\n")
@@ -204,7 +204,7 @@ def to_coco(index: DatasetIndex, folder: Path | None = None) -> dict[str, Any]:
     # float32 prints with noise in its last digits as a float64: four decimals are far below any box's accuracy.
     xyxy = index.boxes.astype(np.float64)
     xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).round(4)
-    owner = index.picture_of_row().tolist()
+    owner = index.image_of_row().tolist()
     annotations = [
         {
             "id": row + 1,
@@ -221,7 +221,7 @@ def to_coco(index: DatasetIndex, folder: Path | None = None) -> dict[str, Any]:
 
 
 def strays(found: Found) -> tuple[Path, ...]:
-    """Return no file: a COCO file that lists a missing picture shows in the index itself."""
+    """Return no file: a COCO file that lists a missing image shows in the index itself."""
     del found
     return ()
 
@@ -232,7 +232,7 @@ COCO = Format(
     sniff=sniff,
     read=read,
     write=write,
-    pictures=pictures,
+    images=images,
     strays=strays,
     has_crowd=True,
 )

@@ -14,7 +14,7 @@ from eyas.data.formats.base import Format, canonical
 from eyas.data.formats.text import read_names
 from eyas.errors import UserError, shorten
 from eyas.files import open_regular
-from eyas.picture_files import is_picture
+from eyas.image_files import is_image
 
 _DEPTH = 3  # folders within folders that are looked into
 _FOLDERS = 200  # of them at most
@@ -48,7 +48,7 @@ def hint(path: Path, formats: Sequence[Format]) -> Hint:
         or _json(path)
         or _exports(path)
         or next((found for each in sorted(path.iterdir()) if (found := _archive(each))), None)
-        or _pictures(path)
+        or _images(path)
         or Hint()
     )
 
@@ -144,8 +144,8 @@ def _labels_without_yaml(root: Path) -> Hint | None:
 
 
 def _split_lines(root: Path) -> list[str]:
-    """Return the lines of a data.yaml that say where the pictures are."""
-    lists = {name: f"{name}.txt" for name in ("train", "val", "valid", "test") if _lists_pictures(root / f"{name}.txt")}
+    """Return the lines of a data.yaml that say where the images are."""
+    lists = {name: f"{name}.txt" for name in ("train", "val", "valid", "test") if _lists_images(root / f"{name}.txt")}
     if "train" in lists:
         return [f"{'val' if name == 'valid' else name}: {place}" for name, place in lists.items()]
     for base, prefix in ((root / "images", "images/"), (root, "")):
@@ -156,10 +156,10 @@ def _split_lines(root: Path) -> list[str]:
     return ["train: images" if (root / "images").is_dir() else "train: ."]
 
 
-def _lists_pictures(path: Path) -> bool:
-    """Return whether the file's first line is a picture's path."""
+def _lists_images(path: Path) -> bool:
+    """Return whether the file's first line is an image's path."""
     lines = _ends(path)[:_HEAD].decode(errors="replace").split("\n")
-    return is_picture(Path(lines[0].strip()))
+    return is_image(Path(lines[0].strip()))
 
 
 def _names(path: Path) -> list[str]:
@@ -191,7 +191,7 @@ def _json(root: Path) -> Hint | None:
 # Other tools' JSON -> what it looks like, what helps.
 _OTHERS = {
     "labelme": (
-        "It looks like labelme's files, one JSON a picture, which Eyas does not read.",
+        "It looks like labelme's files, one JSON an image, which Eyas does not read.",
         "make COCO of them, for example: pip install labelme2coco && labelme2coco {0}",
     ),
     "labelstudio": (
@@ -240,10 +240,10 @@ def _exports(root: Path) -> Hint | None:
     return None
 
 
-def _pictures(root: Path) -> Hint | None:
-    """Look for pictures without labels."""
-    if any(is_picture(each) for folder in (root, *_folders(root)) for each in _some(folder, "*")):
-        return Hint("There are pictures, but no labels in a form that Eyas knows.")
+def _images(root: Path) -> Hint | None:
+    """Look for images without labels."""
+    if any(is_image(each) for folder in (root, *_folders(root)) for each in _some(folder, "*")):
+        return Hint("There are images, but no labels in a form that Eyas knows.")
     return None
 
 

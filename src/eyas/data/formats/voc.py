@@ -1,10 +1,10 @@
-"""Pascal VOC: one XML file a picture, corners in whole pixels counted from 1, both ends inside the box.
+"""Pascal VOC: one XML file an image, corners in whole pixels counted from 1, both ends inside the box.
 
 Read from any of these:
     root/JPEGImages, root/Annotations/*.xml and root/ImageSets/Main/SPLIT.txt
     root/images with root/annotations/*.xml (or the names above without ImageSets): one split, "all"
-    root/SPLIT/*.xml beside their pictures (Roboflow's export), or root/*.xml: one split, "all"
-Pictures and XML files may lie in sub-folders; see voc_layout for which belongs to which.
+    root/SPLIT/*.xml beside their images (Roboflow's export), or root/*.xml: one split, "all"
+Images and XML files may lie in sub-folders; see voc_layout for which belongs to which.
 A classes.txt in the root fixes the order of the classes; without one they are those of all XML files, sorted.
 "Difficult" objects are read and written as crowds: neither is trained on, and neither counts in evaluation.
 Written as the first.
@@ -37,7 +37,7 @@ from eyas.errors import UserError, shorten
 from eyas.files import write_text
 
 _ANNOTATIONS = ("Annotations", "annotations", "labels")
-_PICTURES = ("JPEGImages", "images", "Images")
+_IMAGES = ("JPEGImages", "images", "Images")
 _CLASSES = "classes.txt"
 _LOOKED_AT = 20  # XML files of a folder, to tell whether it holds VOC annotations
 
@@ -81,7 +81,7 @@ def read(found: Found) -> DatasetIndex:
     """
     problems = Problems(found.source, "the annotations")
     dataset = _Dataset(found.root)
-    pairs = dataset.pictures(found)
+    pairs = dataset.images(found)
     parsed = {xml: parse_xml(xml, problems) for _, xml in pairs if xml is not None}
     tell_unlabelled(found.split, len(parsed), len(pairs))
     classes = _classes(found, dataset, parsed, problems)
@@ -101,9 +101,9 @@ def read(found: Found) -> DatasetIndex:
         root=found.root,
         split=canonical(found.split),
         classes=class_names(classes, str(found.root / _CLASSES if (found.root / _CLASSES).is_file() else found.source)),
-        names=[relative_name(picture, found.root) for picture, _ in pairs],
+        names=[relative_name(image, found.root) for image, _ in pairs],
         sizes=sizes,
-        pictures=[i for i, _ in rows],
+        images=[i for i, _ in rows],
         boxes=boxes,
         labels=[place[o.name] for _, o in rows],
         crowd=[o.difficult for _, o in rows],
@@ -125,9 +125,9 @@ class _Dataset:
 
     @cached_property
     def pairs(self) -> Pairs:
-        """Their pictures."""
+        """Their images."""
         assert self.folder is not None
-        return pair(self.annotations.files, self.folder, _picture_folder(self.root))
+        return pair(self.annotations.files, self.folder, _image_folder(self.root))
 
     def xmls(self, found: Found) -> list[Path]:
         """Return the XML files of a split."""
@@ -135,21 +135,21 @@ class _Dataset:
             return listed(found.source, self.annotations, self.pairs)
         return list_xml(found.source, below=found.source != self.root)
 
-    def pictures(self, found: Found) -> list[tuple[Path, Path | None]]:
-        """Return (picture, its XML file) of the split in order; None for a background picture without XML."""
+    def images(self, found: Found) -> list[tuple[Path, Path | None]]:
+        """Return (image, its XML file) of the split in order; None for a background image without XML."""
         xmls = self.xmls(found)
         if found.source.is_file():
-            return [(self.pairs.pictures[xml], xml) for xml in xmls]
+            return [(self.pairs.images[xml], xml) for xml in xmls]
         pairs = self.pairs if found.source == self.folder else pair(xmls, found.source, found.source)
-        # Pictures may lie in sub-folders of a split's folder; in those of a root without splits lies anything.
-        alone = [picture for picture in pairs.alone if found.source != self.root or picture.parent == self.root]
-        every = [*((picture, xml) for xml, picture in pairs.pictures.items()), *((picture, None) for picture in alone)]
+        # Images may lie in sub-folders of a split's folder; in those of a root without splits lies anything.
+        alone = [image for image in pairs.alone if found.source != self.root or image.parent == self.root]
+        every = [*((image, xml) for xml, image in pairs.images.items()), *((image, None) for image in alone)]
         return sorted(every, key=lambda each: each[0].with_suffix(""))
 
 
-def _picture_folder(root: Path) -> Path:
-    """Return the folder of the pictures beside the annotations."""
-    for folder in (root / name for name in _PICTURES):
+def _image_folder(root: Path) -> Path:
+    """Return the folder of the images beside the annotations."""
+    for folder in (root / name for name in _IMAGES):
         if folder.is_dir():
             return folder
     return root
@@ -169,14 +169,12 @@ def _classes(found: Found, dataset: _Dataset, parsed: dict[Path, Annotation], pr
 
 
 def strays(found: Found) -> tuple[Path, ...]:
-    """Return the XML files of the split whose picture is not there."""
-    return tuple(
-        xml for picture, xml in _Dataset(found.root).pictures(found) if xml is not None and not picture.is_file()
-    )
+    """Return the XML files of the split whose image is not there."""
+    return tuple(xml for image, xml in _Dataset(found.root).images(found) if xml is not None and not image.is_file())
 
 
-def pictures(out: Path, split: str) -> Path:
-    """Return the folder that the pictures of every split go to."""
+def images(out: Path, split: str) -> Path:
+    """Return the folder that the images of every split go to."""
     del split
     return out / "JPEGImages"
 
@@ -211,7 +209,7 @@ def write(splits: Sequence[DatasetIndex], out: Path) -> None:
 
 
 def _xml(index: DatasetIndex, number: int, path: Path) -> str:
-    """Return the XML of one picture."""
+    """Return the XML of one image."""
     height, width = (int(side) for side in index.sizes[number])
     lines = [
         "<annotation>",
@@ -238,11 +236,11 @@ def _xml(index: DatasetIndex, number: int, path: Path) -> str:
 
 VOC = Format(
     name="voc",
-    title="Pascal VOC (Annotations/*.xml with JPEGImages, or XML files beside the pictures)",
+    title="Pascal VOC (Annotations/*.xml with JPEGImages, or XML files beside the images)",
     sniff=sniff,
     read=read,
     write=write,
-    pictures=pictures,
+    images=images,
     strays=strays,
     has_crowd=True,
     refuse=refuse,

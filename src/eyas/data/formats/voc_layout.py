@@ -1,7 +1,7 @@
-"""Which picture belongs to which VOC annotation, and which annotations a list of ImageSets names.
+"""Which image belongs to which VOC annotation, and which annotations a list of ImageSets names.
 
-A picture belongs to the annotation of its stem; in sub-folders, to that of the same sub-folder where both have them.
-<filename> decides where the stem finds several pictures ("a.jpg" and "a.png", or namesakes in two folders) or none (the
+An image belongs to the annotation of its stem; in sub-folders, to that of the same sub-folder where both have them.
+<filename> decides where the stem finds several images ("a.jpg" and "a.png", or namesakes in two folders) or none (the
 file was named otherwise). What stays open after that is refused: equal names never stand for each other.
 """
 
@@ -13,29 +13,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyas.data.formats.base import Problems, canonical, label_files, list_pictures
+from eyas.data.formats.base import Problems, canonical, label_files, list_images
 from eyas.data.formats.text import decode, split_lines, strip_blanks
 from eyas.data.formats.voc_xml import Annotation, parse_xml
 from eyas.errors import UserError, shorten
 from eyas.files import read_regular
+from eyas.image_files import is_image, search_folder
 from eyas.path_ends import PathEnds, path_parts
-from eyas.picture_files import is_picture, search_folder
 
-_FLAGGED = re.compile(r"(.*?)\s+(?:-1|0|1)")  # a line of a class's own list: whether a picture has one, or a hard one
+_FLAGGED = re.compile(r"(.*?)\s+(?:-1|0|1)")  # a line of a class's own list: whether an image has one, or a hard one
 _LOOKED_AT = 1000  # lines of a list, to tell whose it is
 _SPLITS = frozenset({"train", "val", "test", "trainval"})
 
 
 @dataclass
 class Pairs:
-    """The annotations of a dataset and their pictures.
+    """The annotations of a dataset and their images.
 
     Attributes:
-        pictures: XML file -> its picture, which may not be there.
-        alone: pictures that no annotation belongs to.
+        images: XML file -> its image, which may not be there.
+        alone: images that no annotation belongs to.
     """
 
-    pictures: dict[Path, Path] = field(default_factory=dict)
+    images: dict[Path, Path] = field(default_factory=dict)
     alone: list[Path] = field(default_factory=list)
 
 
@@ -51,14 +51,14 @@ def list_xml(folder: Path, *, below: bool = True) -> list[Path]:
     return list({stem_of(path, folder): path for path in files}.values())
 
 
-def pair(xmls: Sequence[Path], xml_root: Path, picture_root: Path) -> Pairs:
-    """Return which picture below `picture_root` belongs to which of the XML files below `xml_root`.
+def pair(xmls: Sequence[Path], xml_root: Path, image_root: Path) -> Pairs:
+    """Return which image below `image_root` belongs to which of the XML files below `xml_root`.
 
     Raises:
-        UserError: an annotation fits several pictures, or a picture several annotations.
+        UserError: an annotation fits several images, or an image several annotations.
     """
-    known = list_pictures(picture_root)
-    names = [picture.relative_to(picture_root).as_posix() for picture in known]
+    known = list_images(image_root)
+    names = [image.relative_to(image_root).as_posix() for image in known]
     finder = _Finder(names)
     owners: dict[int, list[Path]] = {}
     open_ones: list[tuple[Path, list[int]]] = []
@@ -81,11 +81,11 @@ def pair(xmls: Sequence[Path], xml_root: Path, picture_root: Path) -> Pairs:
     for number, xml_files in owners.items():
         if len(xml_files) > 1:
             problems.add(f"{shorten(xml_files, 3)} all belong to {names[number]}")
-    problems.raise_any("one picture for each XML file: of the same name and sub-folder, or named in <filename>")
-    pictures = {xml_files[0]: known[number] for number, xml_files in owners.items()}
-    alone = [picture for number, picture in enumerate(known) if number not in owners]
-    missing = {xml: picture_root / f"{stem_of(xml, xml_root)}.jpg" for xml in xmls if xml not in pictures}
-    return Pairs({xml: pictures.get(xml) or missing[xml] for xml in xmls}, _without_twins(alone, pictures.values()))
+    problems.raise_any("one image for each XML file: of the same name and sub-folder, or named in <filename>")
+    images = {xml_files[0]: known[number] for number, xml_files in owners.items()}
+    alone = [image for number, image in enumerate(known) if number not in owners]
+    missing = {xml: image_root / f"{stem_of(xml, xml_root)}.jpg" for xml in xmls if xml not in images}
+    return Pairs({xml: images.get(xml) or missing[xml] for xml in xmls}, _without_twins(alone, images.values()))
 
 
 def stem_of(path: Path, root: Path) -> str:
@@ -94,14 +94,14 @@ def stem_of(path: Path, root: Path) -> str:
 
 
 class _Finder:
-    """Finds pictures by what annotations say of them."""
+    """Finds images by what annotations say of them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = PathEnds(names)
         self._stems = PathEnds(_without_suffix(name) for name in names)
 
     def by_stem(self, stem: str) -> list[int]:
-        """Return the pictures that fit best."""
+        """Return the images that fit best."""
         return self._stems.find(stem)
 
     def by_filename(self, annotation: Annotation, among: Sequence[int]) -> list[int]:
@@ -119,26 +119,26 @@ class _Finder:
 
 
 def _without_suffix(name: str) -> str:
-    """Return the path without a picture's suffix."""
+    """Return the path without an image's suffix."""
     suffix = Path(path_parts(name)[-1]).suffix if path_parts(name) else ""
-    return name.removesuffix(suffix) if suffix and is_picture(Path(f"a{suffix}")) else name
+    return name.removesuffix(suffix) if suffix and is_image(Path(f"a{suffix}")) else name
 
 
-def _without_twins(alone: Sequence[Path], pictures: Iterable[Path]) -> list[Path]:
-    """Return the pictures without those that have an annotated one of the same stem beside them.
+def _without_twins(alone: Sequence[Path], images: Iterable[Path]) -> list[Path]:
+    """Return the images without those that have an annotated one of the same stem beside them.
 
-    Most often such a twin is the same photograph in another format: as a background picture it would teach that
+    Most often such a twin is the same photograph in another format: as a background image it would teach that
     nothing is in it.
     """
-    taken = {picture.with_suffix("") for picture in pictures}
-    twins = [picture for picture in alone if picture.with_suffix("") in taken]
+    taken = {image.with_suffix("") for image in images}
+    twins = [image for image in alone if image.with_suffix("") in taken]
     if twins:
         warnings.warn(
-            f"{len(twins)} pictures without an annotation of their own have the name of an annotated one but for the "
+            f"{len(twins)} images without an annotation of their own have the name of an annotated one but for the "
             f"suffix and are left out: {shorten(twins, 3)}.",
             stacklevel=2,
         )
-    return [picture for picture in alone if picture.with_suffix("") not in taken]
+    return [image for image in alone if image.with_suffix("") not in taken]
 
 
 class Annotations:
@@ -175,7 +175,7 @@ class Annotations:
         return self.find(match[1]) if match else []
 
     def is_split(self, path: Path) -> bool:
-        """Return whether a list says which pictures are in a split, and not which have objects of one class.
+        """Return whether a list says which images are in a split, and not which have objects of one class.
 
         A class's list has a flag after every name. A name may look so too ("street 1"), so a list is a class's only if
         no line of it is a name as a whole, and every line one without its flag.
@@ -208,13 +208,13 @@ def listed(path: Path, annotations: Annotations, pairs: Pairs) -> list[Path]:
     Raises:
         UserError: a line names none, or several.
     """
-    stems = {xml: picture.with_suffix("").as_posix() for xml, picture in pairs.pictures.items()}
-    by_picture = PathEnds(stems.values())
+    stems = {xml: image.with_suffix("").as_posix() for xml, image in pairs.images.items()}
+    by_image = PathEnds(stems.values())
     files = list(stems)
     chosen: list[Path] = []
     missing: list[str] = []
     for line in annotations.lines(path):
-        found = annotations.find(line) or [files[n] for n in by_picture.find(_without_suffix(strip_blanks(line)))]
+        found = annotations.find(line) or [files[n] for n in by_image.find(_without_suffix(strip_blanks(line)))]
         found = found or annotations.find_flagged(line)
         if len(found) > 1:
             raise UserError(
@@ -226,7 +226,7 @@ def listed(path: Path, annotations: Annotations, pairs: Pairs) -> list[Path]:
         chosen += found
     if missing:
         raise UserError(
-            f"{path.name} lists {len(missing)} pictures without an XML file: {shorten(missing)}.",
+            f"{path.name} lists {len(missing)} images without an XML file: {shorten(missing)}.",
             where=str(path),
             expected=f"a file such as {missing[0]}.xml in the folder of the annotations for each",
             fix="" if "".join(missing).isascii() else "if the list is not in UTF-8 or UTF-16, save it so",

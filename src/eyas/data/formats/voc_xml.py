@@ -32,7 +32,7 @@ class VocObject:
 
 @dataclass(frozen=True)
 class Annotation:
-    """A picture's annotation: (height, width) as written, 0 where missing, its objects, and what names the picture."""
+    """An image's annotation: (height, width) as written, 0 where missing, its objects, and what names the image."""
 
     size: tuple[int, int]
     objects: tuple[VocObject, ...]

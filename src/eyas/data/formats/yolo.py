@@ -1,9 +1,9 @@
-"""YOLO txt: one label file a picture, a row "class centre_x centre_y width height" an object, in fractions of the size.
+"""YOLO txt: one label file an image, a row "class centre_x centre_y width height" an object, in fractions of the size.
 
-Read: data.yaml (or the file itself) with splits that are folders, lists of folders or .txt lists of pictures; label
-files in the folder "labels" beside "images", or beside the pictures. Of rows with a polygon or an oriented box the
-upright box around it is taken, of rows with keypoints their box (see yolo_kinds). A picture without a label file is a
-background picture. Written as out/images/SPLIT, out/labels/SPLIT, out/data.yaml.
+Read: data.yaml (or the file itself) with splits that are folders, lists of folders or .txt lists of images; label
+files in the folder "labels" beside "images", or beside the images. Of rows with a polygon or an oriented box the
+upright box around it is taken, of rows with keypoints their box (see yolo_kinds). An image without a label file is a
+background image. Written as out/images/SPLIT, out/labels/SPLIT, out/data.yaml.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from eyas.data.formats.base import (
     Problems,
     canonical,
     label_files,
-    list_pictures,
+    list_images,
     read_sizes,
     relative_name,
     tell_unlabelled,
 )
 from eyas.data.formats.class_names import class_names
-from eyas.data.formats.picture_lists import read_list
+from eyas.data.formats.image_lists import read_list
 from eyas.data.formats.yolo_kinds import KINDS, find_layout
 from eyas.data.formats.yolo_rows import Layout, parse_rows
 from eyas.data.formats.yolo_yaml import DataYaml, find_yaml, read_yaml
@@ -58,14 +58,14 @@ def sniff(root: Path) -> tuple[Found, ...]:
 
 
 def read(found: Found) -> DatasetIndex:
-    """Return the index of one split; picture sizes come from the pictures' headers.
+    """Return the index of one split; image sizes come from the images' headers.
 
     Raises:
         UserError: a folder is missing, no label file is there at all, or rows are malformed (file and line are named).
     """
     data = read_yaml(found.source)
     names = class_names(data.classes, str(found.source))
-    paths = _pictures(found, data)
+    paths = _images(found, data)
     labels = label_paths(paths)
     problems = Problems(found.source.parent, "label files")
 
@@ -73,7 +73,7 @@ def read(found: Found) -> DatasetIndex:
     def layout() -> Layout:
         return _layout(found, data)
 
-    pictures, classes, boxes = array("q"), array("q"), array("d")
+    images, classes, boxes = array("q"), array("q"), array("d")
     seen = 0
     for number, path in enumerate(labels):
         try:
@@ -84,29 +84,29 @@ def read(found: Found) -> DatasetIndex:
             continue
         seen += 1
         rows = parse_rows(text, path, len(names), layout, problems)
-        pictures.extend([number] * len(rows))
+        images.extend([number] * len(rows))
         for label, box in rows:
             classes.append(label)
             boxes.extend(box)
     problems.raise_any('rows "class centre_x centre_y width height", the last four from 0 to 1')
     if not seen:
         raise UserError(
-            f"No label file was found for any of the {len(paths)} pictures of the split '{found.split}'.",
+            f"No label file was found for any of the {len(paths)} images of the split '{found.split}'.",
             where=str(paths[0].parent),
             expected=f"for {paths[0].name} the file {labels[0]}",
         )
     tell_unlabelled(found.split, seen, len(paths))
     sizes = read_sizes(paths)
-    owner = np.frombuffer(pictures, np.int64)
+    owner = np.frombuffer(images, np.int64)
     scale = sizes[owner][:, [1, 0, 1, 0]].astype(np.float64)
-    known = scale.all(axis=1)  # a broken picture has no size, so its boxes have no pixels
+    known = scale.all(axis=1)  # a broken image has no size, so its boxes have no pixels
     return build_index(
         root=found.root,
         split=canonical(found.split),
         classes=names,
         names=[relative_name(path, found.root) for path in paths],
         sizes=sizes,
-        pictures=owner[known],
+        images=owner[known],
         boxes=(np.frombuffer(boxes, np.float64).reshape(-1, 4) * scale)[known],
         labels=np.frombuffer(classes, np.int64)[known],
     )
@@ -128,17 +128,17 @@ def _layout(found: Found, data: DataYaml) -> Layout:
         warnings.simplefilter("ignore")  # each split tells of its own faults when it is read
         for split in data.splits:
             try:
-                labels += label_paths(_pictures(Found(split, found.source, found.root), data))
+                labels += label_paths(_images(Found(split, found.source, found.root), data))
             except UserError:
                 continue
     return find_layout(labels, found.source)
 
 
-def _pictures(found: Found, data: DataYaml) -> list[Path]:
-    """Return the pictures of the split in order.
+def _images(found: Found, data: DataYaml) -> list[Path]:
+    """Return the images of the split in order.
 
     Raises:
-        UserError: an entry leads nowhere, or there is no picture.
+        UserError: an entry leads nowhere, or there is no image.
     """
     paths: list[Path] = []
     for entry in data.splits[found.split]:
@@ -151,7 +151,7 @@ def _pictures(found: Found, data: DataYaml) -> list[Path]:
                 fix=f"correct or remove the line '{found.split}:'",
             )
         if target.is_dir():
-            paths += list_pictures(target)
+            paths += list_images(target)
         elif target.suffix.lower() == ".txt":
             paths += read_list(target, tuple(dict.fromkeys((target.parent, *data.bases))))
         else:
@@ -161,12 +161,12 @@ def _pictures(found: Found, data: DataYaml) -> list[Path]:
                 f"{data.path.name} says {found.split}: {entry}, which is not here; {target} was taken.", stacklevel=3
             )
     if not paths:
-        raise UserError(f"The split '{found.split}' has no picture.", where=", ".join(data.splits[found.split]))
+        raise UserError(f"The split '{found.split}' has no image.", where=", ".join(data.splits[found.split]))
     return paths
 
 
 def label_paths(paths: Sequence[Path]) -> list[Path]:
-    """Return where each picture's label file is, in the first of its label folders that has one, or would be."""
+    """Return where each image's label file is, in the first of its label folders that has one, or would be."""
     folders = {folder: _label_folders(folder) for folder in dict.fromkeys(path.parent for path in paths)}
     files = {folder: [label_files(place, ".txt") for place in places] for folder, places in folders.items()}
     chosen, twice = [], []
@@ -176,7 +176,7 @@ def label_paths(paths: Sequence[Path]) -> list[Path]:
         twice += found[:1] if len(found) > 1 else []
     if twice:
         warnings.warn(
-            f"{len(twice)} pictures have a label file beside them, too, which is not read; these are: "
+            f"{len(twice)} images have a label file beside them, too, which is not read; these are: "
             f"{shorten(twice, 3)}.",
             stacklevel=2,
         )
@@ -185,19 +185,19 @@ def label_paths(paths: Sequence[Path]) -> list[Path]:
 
 
 def _tell_shared(paths: Sequence[Path], labels: Sequence[Path]) -> None:
-    """Warn of pictures that have one label file together, which may be meant for one of them: "a.jpg" and "a.png"."""
+    """Warn of images that have one label file together, which may be meant for one of them: "a.jpg" and "a.png"."""
     owners: dict[Path, Path] = {}
     shared = [p for p, label in zip(paths, labels, strict=True) if owners.setdefault(label, p) != p and label.exists()]
     if shared:
         warnings.warn(
-            f"{len(shared)} pictures have the label file of another one, whose name differs in the suffix alone; its "
+            f"{len(shared)} images have the label file of another one, whose name differs in the suffix alone; its "
             f"rows count for both: {shorten(shared, 3)}.",
             stacklevel=3,
         )
 
 
 def _label_folders(folder: Path) -> list[Path]:
-    """Return where labels of a picture folder may lie, first the usual place: "labels" for its last part "images".
+    """Return where labels of an image folder may lie, first the usual place: "labels" for its last part "images".
 
     Where the folder was reached through a link, they may lie beside what it leads to.
     """
@@ -214,9 +214,9 @@ def _label_folders(folder: Path) -> list[Path]:
 
 
 def strays(found: Found) -> tuple[Path, ...]:
-    """Return the label files of the split that belong to no picture of any split."""
+    """Return the label files of the split that belong to no image of any split."""
     data = read_yaml(found.source)
-    labels = set(label_paths(_pictures(found, data)))
+    labels = set(label_paths(_images(found, data)))
     present = {
         path
         for folder in {p.parent for p in labels}
@@ -225,16 +225,16 @@ def strays(found: Found) -> tuple[Path, ...]:
     } - labels
     listed = {data.resolve(entry) for entries in data.splits.values() for entry in entries}
     others = [split for split in data.splits if split != found.split and present]
-    for split in others:  # several lists of pictures may share one folder of labels
+    for split in others:  # several lists of images may share one folder of labels
         try:
-            present -= set(label_paths(_pictures(replace(found, split=split), data)))
+            present -= set(label_paths(_images(replace(found, split=split), data)))
         except UserError:  # told where that split is read
             continue
     return tuple(sorted(p for p in present - listed if p.name != "classes.txt"))
 
 
-def pictures(out: Path, split: str) -> Path:
-    """Return the folder that the pictures of `split` go to."""
+def images(out: Path, split: str) -> Path:
+    """Return the folder that the images of `split` go to."""
     return out / "images" / split
 
 
@@ -265,7 +265,7 @@ def _key(text: str) -> str:
 
 
 def _rows_text(index: DatasetIndex, number: int) -> str:
-    """Return the label file's text of one picture."""
+    """Return the label file's text of one image."""
     boxes, labels, crowd = index.truth(number)
     height, width = (int(side) for side in index.sizes[number])
     if not height or not width:
@@ -285,7 +285,7 @@ YOLO = Format(
     sniff=sniff,
     read=read,
     write=write,
-    pictures=pictures,
+    images=images,
     strays=strays,
     has_crowd=False,
     says_sizes=False,

@@ -6,7 +6,7 @@ splits, and only on evidence:
 
 - Polygons have any number of points, keypoints and corners always the same. So rows of several lengths are polygons.
 - Read as a centre and sides, the first two points of a polygon are nonsense wherever it lies in the right or lower
-  third of its picture: the box sticks out. Where that is so for more than a tenth of the rows, they are polygons.
+  third of its image: the box sticks out. Where that is so for more than a tenth of the rows, they are polygons.
 - Beside rows of a box alone, as segmentation sets have them and keypoints hardly ever do, it is enough that the points
   lie outside that box.
 - An even number of numbers, or a 2 where a keypoint says how visible it is, can't be of a polygon.
@@ -33,7 +33,7 @@ _FILES = 1000  # label files that are looked at first, spread evenly
 _ENOUGH = 100  # long rows among them; where there are fewer, all files are looked at
 _USUAL = 0.9  # part of the rows that a rule must hold for; the rest may be slips of those who drew
 _SLACK = 0.25  # of the box's side, by which keypoints may lie outside it
-_HAIR = 0.01  # by which a box may stick out of its picture
+_HAIR = 0.01  # by which a box may stick out of its image
 _WORDS = {"polygon": "polygons", "keypoints": "boxes with keypoints", "oriented": "oriented boxes"}
 
 
@@ -140,7 +140,7 @@ def _note(values: list[float], evidence: Evidence) -> None:
 
 
 def _is_box(values: Sequence[float]) -> bool:
-    """Return whether the four numbers are the centre and the sides of a box in the picture."""
+    """Return whether the four numbers are the centre and the sides of a box in the image."""
     x, y, width, height = values
     if not (width > 0 and height > 0):
         return False

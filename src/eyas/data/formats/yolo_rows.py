@@ -12,7 +12,7 @@ from eyas.data.formats.base import Problems
 from eyas.data.formats.text import decode, is_decoded, split_lines, without_widthless
 
 _TOLERANCE = 0.01  # rounding and boxes that a tool let stick out by a hair; more is a wrong unit or a wrong format
-Row = tuple[int, tuple[float, float, float, float]]  # label, xyxy in fractions of the picture
+Row = tuple[int, tuple[float, float, float, float]]  # label, xyxy in fractions of the image
 Kind: TypeAlias = Literal["polygon", "keypoints", "oriented"]
 
 
@@ -98,7 +98,7 @@ def _value_fault(values: list[float], num_classes: int, layout: Layout) -> str:
     if not all(math.isfinite(value) for value in checked):
         return "a coordinate is not finite"
     if min(checked) < -_TOLERANCE or max(checked) > 1 + _TOLERANCE:
-        return "a coordinate is not a fraction from 0 to 1 of the picture's size"
+        return "a coordinate is not a fraction from 0 to 1 of the image's size"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Reading a YOLO dataset's data.yaml: class names, and where each split's pictures are, oddities included.
+"""Reading a YOLO dataset's data.yaml: class names, and where each split's images are, oddities included.
 
 Every value is read as the text that stands there: YAML's own rules would make True of a class "yes", 8 of "010" and a
 date of "2024-01-01".
@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eyas.data.formats.base import canonical
-from eyas.data.formats.picture_lists import exists
+from eyas.data.formats.image_lists import exists
 from eyas.data.formats.text import read_text, strip_blanks
 from eyas.data.yaml_file import load_yaml
 from eyas.errors import UserError
@@ -116,7 +116,7 @@ def _moved(data: DataYaml) -> dict[str, Path]:
     """Return where entries lead to without the first folders of their paths, for those that lead nowhere as they stand.
 
     A folder that holds another split's, or lies in one that the file names as it is, is left out: "/old/test/images"
-    is not "images", where the pictures of all splits are.
+    is not "images", where the images of all splits are.
     """
     literal = {entry: data.resolve(entry) for entries in data.splits.values() for entry in entries}
     ended = {entry: _by_end(data, entry) for entry, target in literal.items() if target is None}

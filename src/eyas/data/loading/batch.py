@@ -104,7 +104,7 @@ class Batch:
         """Return the tensors in the order of the fields."""
         return tuple(getattr(self, name) for name in TENSORS)
 
-    def picture_of_box(self) -> Tensor:
+    def image_of_box(self) -> Tensor:
         """Return int64 [M], the row in `images` that each box belongs to."""
         return torch.repeat_interleave(self.counts)
 

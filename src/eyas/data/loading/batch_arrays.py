@@ -64,8 +64,8 @@ def own_memory(shape: tuple[int, ...]) -> UInt8Array:
     return np.empty(shape, np.uint8)
 
 
-def picture_shape(count: int, spec: InputSpec) -> tuple[int, int, int, int]:
-    """Return (count, height, width, 3), the shape of a batch's pictures."""
+def image_shape(count: int, spec: InputSpec) -> tuple[int, int, int, int]:
+    """Return (count, height, width, 3), the shape of a batch's images."""
     return count, spec.height, spec.width, 3
 
 

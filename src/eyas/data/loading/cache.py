@@ -1,4 +1,4 @@
-"""Keeping a data set in memory that the loader's workers share: its files, or its decoded pictures."""
+"""Keeping a data set in memory that the loader's workers share: its files, or its decoded images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from eyas.types import UInt8Array
 
 HostCache = Literal["none", "jpeg", "decoded"]
 CacheKind = Literal["none", "jpeg", "decoded", "gpu", "auto"]  # all that can be asked for
-Row = tuple[memoryview, tuple[int, ...]]  # what is kept of a picture, and its numbers in the table
+Row = tuple[memoryview, tuple[int, ...]]  # what is kept of an image, and its numbers in the table
 _NO_SIZES = (0, 0, 0, 0, 0)
 
 
 class Decoded(NamedTuple):
-    """A decoded picture.
+    """A decoded image.
 
     Attributes:
         image: uint8 [h, w, 3], RGB.
@@ -36,7 +36,7 @@ class Decoded(NamedTuple):
     factor: int
 
 
-class PictureCache:
+class ImageCache:
     """The files or the pixels of a data set in shared memory, filled once by `fill` before workers are started.
 
     Args:
@@ -55,16 +55,16 @@ class PictureCache:
         self.kind = kind
         self.filled = False
         self._block: SharedBlock | None = None
-        # For each picture: where it begins (-1: it is not kept) and its length; of a decoded one also the (height,
+        # For each image: where it begins (-1: it is not kept) and its length; of a decoded one also the (height,
         # width) of its pixels and of the original, and the factor between them.
         self._table = np.zeros((0, 7), np.int64)
         self._memory: UInt8Array | None = None  # this process's map of the block
 
     def fill(self, decode: Callable[[int], Decoded]) -> None:
-        """Read everything that is to be kept; broken pictures are left out and met again when they are used.
+        """Read everything that is to be kept; broken images are left out and met again when they are used.
 
         Args:
-            decode: gives the pixels of a picture, or raises UserError.
+            decode: gives the pixels of an image, or raises UserError.
 
         Raises:
             UserError: there is not enough memory.
@@ -86,12 +86,12 @@ class PictureCache:
         self._block, self.filled = block, True
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of a picture's file; a missing file is a UserError."""
+        """Return the bytes of an image's file; a missing file is a UserError."""
         kept = self._kept(index) if self.kind == "jpeg" else None
         return kept.tobytes() if kept is not None else read_bytes(self.index.path(index))
 
     def pixels(self, index: int) -> Decoded | None:
-        """Return the decoded picture if it is kept; its pixels can't be written to, others share them."""
+        """Return the decoded image if it is kept; its pixels can't be written to, others share them."""
         kept = self._kept(index) if self.kind == "decoded" else None
         if kept is None:
             return None
@@ -107,7 +107,7 @@ class PictureCache:
         return {**self.__dict__, "_memory": None}
 
     def _kept(self, index: int) -> UInt8Array | None:
-        """Return what is kept of a picture, None if nothing is."""
+        """Return what is kept of an image, None if nothing is."""
         if self._block is None or self._table[index, 0] < 0:
             return None
         if self._memory is None:
@@ -116,7 +116,7 @@ class PictureCache:
         return self._memory[start : start + length]
 
     def _row_of_file(self, index: int) -> Row | None:
-        """Return a picture's file, None if it is missing."""
+        """Return an image's file, None if it is missing."""
         try:
             return memoryview(read_bytes(self.index.path(index))), _NO_SIZES
         except UserError:
@@ -136,7 +136,7 @@ class PictureCache:
 
 
 def _row_of_pixels(decode: Callable[[int], Decoded], index: int) -> Row | None:
-    """Return the decoded picture, None if it is broken."""
+    """Return the decoded image, None if it is broken."""
     try:
         image, size, factor = decode(index)
     except UserError:

@@ -1,4 +1,4 @@
-"""Makes evaluation batches: pictures letterboxed exactly as in deployment, in the order of the data set."""
+"""Makes evaluation batches: images letterboxed exactly as in deployment, in the order of the data set."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from eyas.data.loading.batch_arrays import (
     MakeExtras,
     Room,
     extras_of,
+    image_shape,
     own_memory,
-    picture_shape,
     placement_row,
 )
 from eyas.decode import read_image
@@ -26,14 +26,14 @@ class EvaluationBatches:
     """The batches of a data set in order, cut among ranks: rank r has batches r, r + world_size, ...
 
     Args:
-        index: the pictures.
+        index: the images.
         spec: the network's input.
-        batch_size: pictures in a batch; the last one may have fewer.
+        batch_size: images in a batch; the last one may have fewer.
         rank, world_size: this process among those that evaluate together.
         make_extras: gives the batches' extra columns; they have none if None.
 
     Raises:
-        UserError: no pictures, or a batch size below 1.
+        UserError: no images, or a batch size below 1.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class EvaluationBatches:
         if batch_size < 1:
             raise UserError(f"The batch size is {batch_size}.", expected="at least 1", where="batch_size")
         if not len(index):
-            raise UserError("There are no pictures to evaluate.", where=str(index.root))
+            raise UserError("There are no images to evaluate.", where=str(index.root))
         self.index = index
         self.spec = spec
         self.batch_size = batch_size
@@ -63,18 +63,18 @@ class EvaluationBatches:
     def batches(
         self, _: int, numbers: Iterable[int], __: bool = False, room: Room = own_memory
     ) -> Iterator[BatchArrays]:
-        """Yield this rank's batches with these numbers, their pictures in memory of `room`: the same in every epoch."""
+        """Yield this rank's batches with these numbers, their images in memory of `room`: the same in every epoch."""
         for number in numbers:
             start = self.starts[number]
             yield self._batch(range(start, min(start + self.batch_size, len(self.index))), room)
 
     def batch_bytes(self) -> int:
-        """Return how much memory the pictures of a batch take."""
+        """Return how much memory the images of a batch take."""
         return self.batch_size * self.spec.height * self.spec.width * 3
 
     def _batch(self, indices: range, room: Room) -> BatchArrays:
         """Make one batch."""
-        images = room(picture_shape(len(indices), self.spec))
+        images = room(image_shape(len(indices), self.spec))
         placements = np.zeros((len(indices), 6), np.float32)
         boxes, labels, sizes, skipped = [], [], [], []
         for row, index in enumerate(indices):
@@ -102,7 +102,7 @@ class EvaluationBatches:
         )
 
     def _blank(self, index: int) -> UInt8Array:
-        """Return a grey picture of the size that the index knows, for one that can't be read."""
+        """Return a grey image of the size that the index knows, for one that can't be read."""
         height, width = (int(side) for side in self.index.sizes[index])
         if height < 1 or width < 1 or height * width > 1 << 26:
             height, width = self.spec.height, self.spec.width

@@ -1,4 +1,4 @@
-"""The loader of evaluation pictures: letterboxed, in the order of the data set, whatever the number of workers."""
+"""The loader of evaluation images: letterboxed, in the order of the data set, whatever the number of workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from eyas.data.index import DatasetIndex
-from eyas.data.loading.bad_images import SkippedPictures
+from eyas.data.loading.bad_images import SkippedImages
 from eyas.data.loading.batch import Batch
 from eyas.data.loading.batch_arrays import MakeExtras
 from eyas.data.loading.eval_batches import EvaluationBatches
@@ -16,13 +16,13 @@ from eyas.types import InputSpec
 
 
 class EvalLoader:
-    """Letterboxed pictures in the order of the data set; made by `eval_loader`.
+    """Letterboxed images in the order of the data set; made by `eval_loader`.
 
     Attributes:
-        skipped: the pictures that could not be read so far.
+        skipped: the images that could not be read so far.
     """
 
-    def __init__(self, batches: EvaluationBatches, skipped: SkippedPictures, pipe: Pipe) -> None:
+    def __init__(self, batches: EvaluationBatches, skipped: SkippedImages, pipe: Pipe) -> None:
         self.skipped = skipped
         self._batches = batches
         self._pipe = pipe
@@ -31,7 +31,7 @@ class EvalLoader:
 
     @property
     def batch_size(self) -> int:
-        """Pictures in a batch, but for the last one."""
+        """Images in a batch, but for the last one."""
         return self._batches.batch_size
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class EvalLoader:
         """Yield the batches.
 
         Raises:
-            UserError: more than 1 % of the pictures can't be read.
+            UserError: more than 1 % of the images can't be read.
         """
         begun, self._begun = self._begun, None
         self._iterated = True
@@ -79,15 +79,15 @@ def eval_loader(
     worker_seconds: float = WORKER_SECONDS,
     make_extras: MakeExtras | None = None,
 ) -> EvalLoader:
-    """Return the loader of evaluation pictures: exactly `letterbox(read_image(path), input_spec)`, in order.
+    """Return the loader of evaluation images: exactly `letterbox(read_image(path), input_spec)`, in order.
 
-    The last batch may be smaller. A picture that can't be read becomes a plain grey one (nothing is found in it) and
+    The last batch may be smaller. An image that can't be read becomes a plain grey one (nothing is found in it) and
     is named in `skipped`. Of several ranks, rank r has the batches r, r + world_size, ...
 
     Args:
-        index: the pictures.
+        index: the images.
         input_spec: the network's input.
-        batch_size: pictures in a batch.
+        batch_size: images in a batch.
         workers: worker processes; 0 makes the batches in this one.
         rank, world_size: this process among those that evaluate together.
         device: a CUDA device to give the batches on, each copied while the one before is worked on.
@@ -98,4 +98,4 @@ def eval_loader(
         index, input_spec, batch_size, rank=rank, world_size=world_size, make_extras=make_extras
     )
     pipe = Pipe(batches.batches, workers, device, batches.batch_bytes(), worker_seconds)
-    return EvalLoader(batches, SkippedPictures(index), pipe)
+    return EvalLoader(batches, SkippedImages(index), pipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from eyas.data.augment.augmenter import Augmenter
-from eyas.data.loading.bad_images import SkippedPictures
+from eyas.data.loading.bad_images import SkippedImages
 from eyas.data.loading.batch import Batch
 from eyas.data.loading.batch_arrays import Task
 from eyas.data.loading.workers import Pipe
@@ -17,12 +17,12 @@ class HostBatches:
     Args:
         augmenter: makes them.
         pipe: has workers do it.
-        skipped: is told of the pictures that can't be read.
+        skipped: is told of the images that can't be read.
     """
 
-    def __init__(self, augmenter: Augmenter, pipe: Pipe, skipped: SkippedPictures) -> None:
+    def __init__(self, augmenter: Augmenter, pipe: Pipe, skipped: SkippedImages) -> None:
         self.pipe = pipe
-        self._pictures = augmenter.pictures
+        self._images = augmenter.images
         self._skipped = skipped
 
     @property
@@ -32,13 +32,13 @@ class HostBatches:
 
     def prepare(self) -> None:
         """Read what is kept in memory; there must be room for it."""
-        self._pictures.cache.fill(self._pictures.decode)
+        self._images.cache.fill(self._images.decode)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Batch]:
         """Yield the batches of the tasks; read what is kept in memory before the first ones.
 
         Raises:
-            UserError: more than 1 % of the pictures can't be read; a worker ended, or gave nothing for too long.
+            UserError: more than 1 % of the images can't be read; a worker ended, or gave nothing for too long.
         """
         self.prepare()
         for batch in self.pipe.run(tasks):

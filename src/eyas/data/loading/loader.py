@@ -1,6 +1,6 @@
-"""The loader of training pictures: augmented batches in the order of `EpochBatches`, resumed exactly where it was left.
+"""The loader of training images: augmented batches in the order of `EpochBatches`, resumed exactly where it was left.
 
-The batches are the same for every number of workers. That of evaluation pictures is `eyas.data.loading.eval_loader`.
+The batches are the same for every number of workers. That of evaluation images is `eyas.data.loading.eval_loader`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from eyas.data.device.batches import DeviceBatches
 from eyas.data.device.choice import Choice, choose
 from eyas.data.device.layout import Layout
 from eyas.data.index import DatasetIndex
-from eyas.data.loading.bad_images import SkippedPictures
+from eyas.data.loading.bad_images import SkippedImages
 from eyas.data.loading.batch import Batch
 from eyas.data.loading.batch_arrays import MakeExtras, Task
-from eyas.data.loading.cache import CacheKind, PictureCache
+from eyas.data.loading.cache import CacheKind, ImageCache
 from eyas.data.loading.host_batches import HostBatches
 from eyas.data.loading.sampler import EpochBatches
-from eyas.data.loading.source import Pictures
+from eyas.data.loading.source import Images
 from eyas.data.loading.workers import WORKER_SECONDS, Pipe
 from eyas.types import InputSpec
 
@@ -42,16 +42,16 @@ class TrainLoader:
     The workers know no epochs' ends: they begin with the next epoch while the last batches of this one are worked on.
 
     Attributes:
-        order: the order of the pictures, and the place in it (`order.epoch`, `order.consumed`).
-        skipped: the pictures that could not be read so far.
-        chosen: where the pictures are kept, and why.
+        order: the order of the images, and the place in it (`order.epoch`, `order.consumed`).
+        skipped: the images that could not be read so far.
+        chosen: where the images are kept, and why.
         batches: makes the batches.
     """
 
     def __init__(
         self,
         order: EpochBatches,
-        skipped: SkippedPictures,
+        skipped: SkippedImages,
         batches: HostBatches | DeviceBatches,
         chosen: Choice,
         closing: Closing,
@@ -71,7 +71,7 @@ class TrainLoader:
 
     @property
     def batch_size(self) -> int:
-        """Pictures in a batch of this rank."""
+        """Images in a batch of this rank."""
         return self.order.batch_size
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class TrainLoader:
         """Yield the batches that are left of the current epoch, or those of the next one.
 
         Raises:
-            UserError: more than 1 % of the pictures can't be read.
+            UserError: more than 1 % of the images can't be read.
         """
         order = self.order
         if order.consumed >= len(order):
@@ -124,7 +124,7 @@ class TrainLoader:
         return batch
 
     def _tasks(self, epoch: int, consumed: int) -> Iterator[Task]:
-        """Yield the tasks from a place on, up to the run's end: batches that share pictures and policy together."""
+        """Yield the tasks from a place on, up to the run's end: batches that share images and policy together."""
         order = self.order
         while True:
             for start in range(consumed - consumed % order.span, len(order), order.span):
@@ -140,7 +140,7 @@ class TrainLoader:
         return min(len(self.order), 1 + self.batches.tasks_ahead * self.order.span)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place after the last batch that was given out, and the broken pictures met, as plain numbers."""
+        """Return the place after the last batch that was given out, and the broken images met, as plain numbers."""
         return {**self.order.state_dict(), "skipped": sorted(self.skipped.known)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -183,19 +183,19 @@ def train_loader(
     """Return the loader of augmented training batches.
 
     Args:
-        index: the training pictures.
+        index: the training images.
         input_spec: the network's input.
         policy: the augmentations.
-        batch_size: pictures in a batch of this rank.
+        batch_size: images in a batch of this rank.
         seed: every seed gives another order and other augmentations.
         workers: worker processes; 0 makes the batches in this one.
         close_at_epoch: from this epoch on (counted from 0) `closing_policy` is used.
         closing_policy: policy of the last epochs; `policy.closing()` (no mosaic, no mixup) if None.
-        cache: what is kept in memory: "jpeg" and "decoded" see `eyas.data.loading.cache.PictureCache`; "gpu" keeps the
-            decoded pictures on `device`, which then augments whole batches and gives them there (`eyas.data.device`);
+        cache: what is kept in memory: "jpeg" and "decoded" see `eyas.data.loading.cache.ImageCache`; "gpu" keeps the
+            decoded images on `device`, which then augments whole batches and gives them there (`eyas.data.device`);
             "auto" takes the first of gpu, decoded, jpeg and none for which there is ample room, see
             `TrainLoader.chosen`.
-        rank, world_size: this process among those that train together; a global batch holds the same pictures
+        rank, world_size: this process among those that train together; a global batch holds the same images
             whatever their number.
         drop_last: drop the incomplete last batch of an epoch; else it is filled from the start of the order.
         device: a CUDA device to give the batches on, each copied while the one before is worked on.
@@ -208,7 +208,7 @@ def train_loader(
         before_end: called in each epoch when its last batches are being made, as many as the workers may be ahead.
 
     Raises:
-        UserError: no pictures, or an argument that makes no sense; "gpu" without a GPU, or one that is too small.
+        UserError: no images, or an argument that makes no sense; "gpu" without a GPU, or one that is too small.
     """
     policies = Policies(policy, policy.closing() if closing_policy is None else closing_policy)
     ends = closing is not None or close_at_epoch is not None
@@ -217,7 +217,7 @@ def train_loader(
         return close_at_epoch is not None and epoch >= close_at_epoch
 
     order = EpochBatches(len(index), batch_size, seed, drop_last=drop_last, rank=rank, world_size=world_size)
-    skipped = SkippedPictures(index)
+    skipped = SkippedImages(index)
     layout = Layout(input_spec, policies if ends else policies[:1])
     chosen = choose(cache, index, layout, batch_size=batch_size, device=device, processes=world_size)
     batches: HostBatches | DeviceBatches
@@ -228,8 +228,8 @@ def train_loader(
             make_extras=make_extras,
         )  # fmt: skip
     else:
-        pictures = Pictures(index, input_spec, layout.max_scale, PictureCache(index, chosen.kind))
-        augmenter = Augmenter(pictures, order, input_spec, policies, make_extras)
+        images = Images(index, input_spec, layout.max_scale, ImageCache(index, chosen.kind))
+        augmenter = Augmenter(images, order, input_spec, policies, make_extras)
         task_bytes = order.span * augmenter.batch_bytes()
         pipe = Pipe(augmenter.batches, workers, device, task_bytes, worker_seconds, box_multiple)
         batches = HostBatches(augmenter, pipe, skipped)

@@ -1,4 +1,4 @@
-"""The order of the pictures in every epoch, cut into batches and shared by ranks: a pure function of seed and epoch."""
+"""The order of the images in every epoch, cut into batches and shared by ranks: a pure function of seed and epoch."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from eyas.errors import UserError
 from eyas.types import IntArray
 
-POOL = 32  # partners for mosaic and mixup come from a pool of at least this many pictures
+POOL = 32  # partners for mosaic and mixup come from a pool of at least this many images
 
 
 class EpochBatches:
     """The batches of each epoch: order = f(seed, epoch), shared by ranks, resumable at any batch.
 
-    The epoch's order is a permutation of the pictures; its positions are cut into *global batches* of
-    `batch_size * world_size`, and rank r takes the r-th part of each. So the set of pictures in a global batch does
+    The epoch's order is a permutation of the images; its positions are cut into *global batches* of
+    `batch_size * world_size`, and rank r takes the r-th part of each. So the set of images in a global batch does
     not depend on how many ranks share it. A last batch that would be incomplete is dropped; without `drop_last`, and
-    where there are fewer pictures than one batch needs, it is filled from the start of the order again.
+    where there are fewer images than one batch needs, it is filled from the start of the order again.
 
-    Iterating gives the picture indices (int64 [batch_size]) of the batches of the current epoch that are still to come.
+    Iterating gives the image indices (int64 [batch_size]) of the batches of the current epoch that are still to come.
 
     Args:
-        num_samples: pictures in the data set.
-        batch_size: pictures in a batch of one rank.
+        num_samples: images in the data set.
+        batch_size: images in a batch of one rank.
         seed: any number from 0 on; equal seeds give equal orders.
         drop_last: drop an incomplete last batch (never the only one).
         rank, world_size: this process among those that train together.
@@ -34,11 +34,11 @@ class EpochBatches:
     Attributes:
         epoch: the current epoch, from 0.
         consumed: batches of it that the trainer has had.
-        global_batch: pictures in a batch of all ranks together.
+        global_batch: images in a batch of all ranks together.
         span: how many batches in a row share their pools, so that one worker should make them together.
 
     Raises:
-        UserError: no pictures, or a batch size, seed or rank that makes no sense.
+        UserError: no images, or a batch size, seed or rank that makes no sense.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class EpochBatches:
         shuffle: bool = True,
     ) -> None:
         if num_samples < 1:
-            raise UserError("There are no pictures to make batches of.", expected="at least one picture")
+            raise UserError("There are no images to make batches of.", expected="at least one image")
         if batch_size < 1:
             raise UserError(f"The batch size is {batch_size}.", expected="at least 1", where="batch_size")
         if seed < 0:
@@ -79,7 +79,7 @@ class EpochBatches:
         return max(1, whole) if self.drop_last else whole + (rest > 0)
 
     def order(self, epoch: int) -> IntArray:
-        """Return the epoch's permutation of the pictures, int64 [num_samples]."""
+        """Return the epoch's permutation of the images, int64 [num_samples]."""
         if not self.shuffle:
             return np.arange(self.num_samples)
         if epoch not in self._orders:
@@ -92,14 +92,14 @@ class EpochBatches:
         return np.arange(start, start + self.batch_size)
 
     def index_at(self, epoch: int, position: int) -> int:
-        """Return the picture at a place in the epoch's order; past its end the order begins again."""
+        """Return the image at a place in the epoch's order; past its end the order begins again."""
         return int(self.order(epoch)[position % self.num_samples])
 
     def pool(self, position: int) -> tuple[int, int, int, int]:
         """Return the pool that a place in the order takes its partners from: (first batch, batches, slot, slots).
 
-        It holds the slots slot..slot + slots of each of those global batches: 32 to 63 pictures (fewer at the end of
-        an epoch), the same whatever the number of ranks and workers. Pictures of one pool are decoded once for all
+        It holds the slots slot..slot + slots of each of those global batches: 32 to 63 images (fewer at the end of
+        an epoch), the same whatever the number of ranks and workers. Images of one pool are decoded once for all
         their mosaics where one worker makes them, so a rank's batch should be a multiple of 32, or the only one.
         """
         batch, slot = divmod(position, self.global_batch)
@@ -124,7 +124,7 @@ class EpochBatches:
         return (first + chosen // slots) * self.global_batch + start + chosen % slots
 
     def __iter__(self) -> Iterator[IntArray]:
-        """Yield the picture indices of each batch of the epoch that has not been consumed."""
+        """Yield the image indices of each batch of the epoch that has not been consumed."""
         order = self.order(self.epoch)
         for batch in range(self.consumed, len(self)):
             yield order[self.positions(batch) % self.num_samples]
@@ -150,7 +150,7 @@ class EpochBatches:
             UserError: the data set, the global batch size or the seed is another one, so the order can't be continued.
         """
         mine = self.state_dict()
-        for name, what in (("num_samples", "pictures"), ("global_batch", "pictures a step"), ("seed", "as the seed")):
+        for name, what in (("num_samples", "images"), ("global_batch", "images a step"), ("seed", "as the seed")):
             if state[name] != mine[name] and state["consumed"]:
                 raise UserError(
                     f"The run was stopped in the middle of an epoch with {state[name]} {what}; now it is {mine[name]}.",

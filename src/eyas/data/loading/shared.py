@@ -1,4 +1,4 @@
-"""Memory without a name that this process and the loader's workers share: pictures, the index and the caches lie in it.
+"""Memory without a name that this process and the loader's workers share: images, the index and the caches lie in it.
 
 It is gone when the last process that holds it is gone, however that ended. On Linux it is a memfd, for which the size
 of /dev/shm is no limit; elsewhere a deleted temporary file.

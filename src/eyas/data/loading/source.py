@@ -1,4 +1,4 @@
-"""Decoded pictures for the augmentations, with a memory of the last ones that never changes what is made of them."""
+"""Decoded images for the augmentations, with a memory of the last ones that never changes what is made of them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy.typing as npt
 
 from eyas import decode
 from eyas.data.index import DatasetIndex
-from eyas.data.loading.cache import Decoded, PictureCache
-from eyas.picture_header import parse_header
+from eyas.data.loading.cache import Decoded, ImageCache
+from eyas.image_header import parse_header
 from eyas.types import FloatArray, InputSpec, IntArray, UInt8Array
 
-MEMO_BYTES = 256 << 20  # decoded pictures that one worker remembers
+MEMO_BYTES = 256 << 20  # decoded images that one worker remembers
 
 
 class Source:
-    """A decoded picture with its boxes, and halves of it that are made when first asked for.
+    """A decoded image with its boxes, and halves of it that are made when first asked for.
 
     Attributes:
         image: uint8 [h, w, 3], RGB, perhaps smaller than the original.
         boxes: float32 [m, 4], xyxy pixels of `image`, clipped to it; no crowds.
         labels: int64 [m].
-        size: (height, width) of the original picture.
+        size: (height, width) of the original image.
     """
 
     __slots__ = ("_halves", "boxes", "image", "labels", "size")
@@ -48,16 +48,16 @@ class Source:
         return int(self.image.shape[1])
 
     def mirrored(self) -> Source:
-        """Return the picture with left and right changed."""
+        """Return the image with left and right changed."""
         boxes = self.boxes.copy()
         boxes[:, [0, 2]] = self.width - self.boxes[:, [2, 0]]
         return Source(np.ascontiguousarray(self.image[:, ::-1]), boxes, self.labels, self.size)
 
     def level(self, number: int) -> UInt8Array:
-        """Return the picture halved `number` times by averaging 2 x 2 pixels (an odd last row or column is left off).
+        """Return the image halved `number` times by averaging 2 x 2 pixels (an odd last row or column is left off).
 
         Enlarged or shrunk to no less than half, linear interpolation uses every pixel; below that it would skip some,
-        so a smaller picture is to be made from a higher level.
+        so a smaller image is to be made from a higher level.
         """
         while len(self._halves) <= number:
             last = self._halves[-1]
@@ -67,24 +67,24 @@ class Source:
         return self._halves[number]
 
     def nbytes(self) -> int:
-        """Return the memory that the picture takes."""
+        """Return the memory that the image takes."""
         return self.image.nbytes
 
 
-class Pictures:
-    """Reads the pictures of an index as `Source`s, remembering the last ones.
+class Images:
+    """Reads the images of an index as `Source`s, remembering the last ones.
 
-    What is remembered changes how fast a picture comes, never its pixels.
+    What is remembered changes how fast an image comes, never its pixels.
 
     Args:
         index: the data set.
-        spec: the frame that pictures are made for.
+        spec: the frame that images are made for.
         max_scale: the greatest factor on the size that fits the frame which will be asked for; a JPEG that is larger
             than that takes is decoded at 1/2, 1/4 or 1/8. None: always the very pixels.
         cache: where files or pixels are kept in memory.
     """
 
-    def __init__(self, index: DatasetIndex, spec: InputSpec, max_scale: float | None, cache: PictureCache) -> None:
+    def __init__(self, index: DatasetIndex, spec: InputSpec, max_scale: float | None, cache: ImageCache) -> None:
         self.index = index
         self.spec = spec
         self.max_scale = max_scale
@@ -93,11 +93,11 @@ class Pictures:
         self._memo_bytes = 0
 
     def path(self, index: int) -> Path:
-        """Return the path of picture `index`."""
+        """Return the path of image `index`."""
         return self.index.path(index)
 
     def get(self, index: int) -> Source:
-        """Return picture `index`.
+        """Return image `index`.
 
         Raises:
             UserError: the file is missing, broken, or too large; see `eyas.decode.decode`.
@@ -114,12 +114,12 @@ class Pictures:
         return source
 
     def forget(self) -> None:
-        """Forget all pictures."""
+        """Forget all images."""
         self._memo.clear()
         self._memo_bytes = 0
 
     def decode(self, index: int) -> Decoded:
-        """Return the pixels of picture `index`, read anew; a broken one is a UserError."""
+        """Return the pixels of image `index`, read anew; a broken one is a UserError."""
         data = self.cache.read(index)
         header = parse_header(data)
         shrink = shrink_of(*header.size, self.spec, self.max_scale) if header is not None else 1
@@ -128,7 +128,7 @@ class Pictures:
         return Decoded(image, size, decode.shrink_factor(shrink))
 
     def _read(self, index: int) -> Source:
-        """Decode a picture and bring its boxes to the pixels it has been decoded to."""
+        """Decode an image and bring its boxes to the pixels it has been decoded to."""
         image, (height, width), factor = self.cache.pixels(index) or self.decode(index)
         boxes, labels, crowd = self.index.truth(index)
         boxes, rows = trained_truth(boxes, crowd, np.array([[height, width]]), np.array([factor]))
@@ -136,7 +136,7 @@ class Pictures:
 
 
 def shrink_of(height: int, width: int, spec: InputSpec, max_scale: float | None) -> int:
-    """Return how many times smaller a picture of a size can be decoded; see `Pictures` for `max_scale`."""
+    """Return how many times smaller an image of a size can be decoded; see `Images` for `max_scale`."""
     if max_scale is None:
         return 1
     fit = min(spec.height / max(height, 1), spec.width / max(width, 1))
@@ -146,12 +146,12 @@ def shrink_of(height: int, width: int, spec: InputSpec, max_scale: float | None)
 def trained_truth(
     boxes: FloatArray, crowd: npt.NDArray[np.bool_], sizes: IntArray, factors: IntArray
 ) -> tuple[FloatArray, IntArray]:
-    """Return the boxes that training uses, in decoded pixels and clipped to their pictures, and their rows.
+    """Return the boxes that training uses, in decoded pixels and clipped to their images, and their rows.
 
     Args:
-        boxes: float32 [m, 4], in pixels of the picture files.
+        boxes: float32 [m, 4], in pixels of the image files.
         crowd: bool [m].
-        sizes: int64 [m, 2] or [1, 2], (height, width) of each box's picture file.
+        sizes: int64 [m, 2] or [1, 2], (height, width) of each box's image file.
         factors: int64 [m] or [1], pixels of the file that a decoded one stands for.
     """
     with np.errstate(invalid="ignore"):

@@ -101,7 +101,7 @@ def _serve(connection: Connection[Any, Any], parcel: list[int], multiple: int) -
 
 
 def _listen(connection: Connection[Any, Any], tasks: queue.SimpleQueue[tuple[int, Task]]) -> None:
-    """Take tasks; when the connection ends, so does the process, even if a picture is being waited for."""
+    """Take tasks; when the connection ends, so does the process, even if an image is being waited for."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (ASK_SIGNAL,))  # the other thread is what is asked about
     try:
         while True:

@@ -156,7 +156,7 @@ class Member:
             text += f" If that goes on, the run ends after {ends:.0f} s."
         return UserError(
             f"{text} What it does:\n{self.stack()}",
-            fix="see whether the place of the pictures answers (network, disk); data.worker_seconds gives more time",
+            fix="see whether the place of the images answers (network, disk); data.worker_seconds gives more time",
         )
 
     def stack(self) -> str:

@@ -155,7 +155,7 @@ def tasks_ahead(workers: int, task_bytes: int, free: int) -> int:
 
     Args:
         workers: number of workers.
-        task_bytes: how much the pictures of one task take.
+        task_bytes: how much the images of one task take.
         free: bytes of memory that can be had.
 
     Raises:

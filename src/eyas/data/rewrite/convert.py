@@ -12,9 +12,9 @@ from eyas.data.rewrite.export import (
     fresh_folder,
     link,
     losses,
-    place_pictures,
+    place_images,
+    require_images,
     require_new_folder,
-    require_pictures,
 )
 from eyas.errors import UserError, suggest
 
@@ -24,12 +24,12 @@ class Converted:
     """What a conversion wrote.
 
     Attributes:
-        pictures: split -> number of pictures.
+        images: split -> number of images.
         boxes: split -> number of boxes of the source.
         losses: what the target format can't hold.
     """
 
-    pictures: dict[str, int]
+    images: dict[str, int]
     boxes: dict[str, int]
     losses: Losses
 
@@ -39,7 +39,7 @@ def convert(
     out: Path | str,
     to: str,
     *,
-    link_pictures: bool = False,
+    link_images: bool = False,
     format: str | None = None,  # noqa: A002
     rows: str | None = None,
 ) -> Converted:
@@ -49,27 +49,27 @@ def convert(
         source: the dataset's root.
         out: a new or empty folder.
         to: "coco", "yolo" or "voc".
-        link_pictures: hard-link the pictures instead of copying them.
+        link_images: hard-link the images instead of copying them.
         format: the source's format, when the folder alone does not say.
         rows: what long rows of YOLO label files hold, when they alone do not say.
 
     Raises:
-        UserError: the source can't be read, a picture is missing or `out` is not empty; nothing is written then.
+        UserError: the source can't be read, an image is missing or `out` is not empty; nothing is written then.
     """
     if to not in FORMATS:
         raise UserError(f"Unknown format '{to}'{suggest(to, FORMATS)}.", expected="one of " + ", ".join(FORMATS))
     folder = Path(out)
     require_new_folder(folder)
     splits = load_splits(source, format=format, rows=rows)
-    require_pictures(splits)
+    require_images(splits)
     indexes = list(splits.values())
     target = FORMATS[to]
     lost = losses(indexes, target)
-    place, text = (link, "linking pictures") if link_pictures else (copy, "copying pictures")
+    place, text = (link, "linking images") if link_images else (copy, "copying images")
     with fresh_folder(folder) as partial:
-        target.write(place_pictures(indexes, partial, target, place, text), partial)
+        target.write(place_images(indexes, partial, target, place, text), partial)
     return Converted(
-        pictures={index.split: len(index) for index in indexes},
+        images={index.split: len(index) for index in indexes},
         boxes={index.split: len(index.boxes) for index in indexes},
         losses=lost,
     )

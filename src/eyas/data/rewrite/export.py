@@ -1,4 +1,4 @@
-"""Writing a dataset anew in some format: file names that can't clash, the pictures first, the annotations last."""
+"""Writing a dataset anew in some format: file names that can't clash, the images first, the annotations last."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from eyas.data.paths import FileTable
 from eyas.data.progress import track
 from eyas.errors import UserError, shorten
 from eyas.files import open_regular, writing
-from eyas.picture_files import is_picture
-from eyas.picture_header import parse_header
+from eyas.image_files import is_image
+from eyas.image_header import parse_header
 from eyas.text import file_stem
 
 Place = Callable[[Path, Path], None]
@@ -77,23 +77,23 @@ def _umask() -> int:
     return mask
 
 
-def require_pictures(splits: Mapping[str, DatasetIndex]) -> None:
-    """Raise a UserError if a picture's file is missing."""
+def require_images(splits: Mapping[str, DatasetIndex]) -> None:
+    """Raise a UserError if an image's file is missing."""
     missing = [path for index in splits.values() for path in index.files if not path.is_file()]
     if missing:
         raise UserError(
-            f"{len(missing)} pictures are missing: {shorten(missing, 3)}.",
+            f"{len(missing)} images are missing: {shorten(missing, 3)}.",
             fix="restore them or remove their annotations; 'eyas data check' lists them all",
         )
 
 
 def plan_names(splits: Sequence[DatasetIndex], *, shared: bool, suffix: str = "") -> list[list[str]]:
-    """Return a file name for each picture of each split, unique by stem and whatever the case.
+    """Return a file name for each image of each split, unique by stem and whatever the case.
 
     Args:
         splits: the indexes.
-        shared: the pictures of all splits go into one folder.
-        suffix: replaces the pictures' own suffixes, ".jpg" for example.
+        shared: the images of all splits go into one folder.
+        suffix: replaces the images' own suffixes, ".jpg" for example.
     """
     plans: list[list[str]] = []
     taken: set[str] = set()
@@ -102,7 +102,7 @@ def plan_names(splits: Sequence[DatasetIndex], *, shared: bool, suffix: str = ""
             taken = set()
         names = []
         for path in index.files:
-            own = _safe(path.name if not is_picture(path) else path.stem)
+            own = _safe(path.name if not is_image(path) else path.stem)
             candidates = [own, f"{index.split}_{own}", _safe(f"{path.parent.name}_{own}")]
             stem = next((c for c in candidates if c.lower() not in taken), "")
             number = 2
@@ -110,13 +110,13 @@ def plan_names(splits: Sequence[DatasetIndex], *, shared: bool, suffix: str = ""
                 stem = f"{own}_{number}"
                 number += 1
             taken.add(stem.lower())
-            names.append(stem + (suffix or (path.suffix if is_picture(path) else _true_suffix(path))))
+            names.append(stem + (suffix or (path.suffix if is_image(path) else _true_suffix(path))))
         plans.append(names)
     return plans
 
 
 def _safe(stem: str) -> str:
-    """Return a stem that a list of pictures, an XML file and a search of folders give back.
+    """Return a stem that a list of images, an XML file and a search of folders give back.
 
     No ends of lines, control characters or halves of a character, no dot in front (it hides a file), not blanks alone,
     and short enough for a label file's name.
@@ -126,33 +126,33 @@ def _safe(stem: str) -> str:
 
 
 def _true_suffix(path: Path) -> str:
-    """Return the suffix for a picture whose name has none of a picture's, by what is in the file."""
+    """Return the suffix for an image whose name has none of an image's, by what is in the file."""
     with open_regular(path) as file:
         header = parse_header(file.read(1 << 16))
     return _SUFFIXES.get(header.kind, f".{header.kind}") if header else path.suffix
 
 
-def place_pictures(
+def place_images(
     splits: Sequence[DatasetIndex], out: Path, target: Format, place: Place, text: str
 ) -> list[DatasetIndex]:
-    """Put every picture where the format wants it and return the indexes of the new files.
+    """Put every image where the format wants it and return the indexes of the new files.
 
     Args:
         splits: the indexes, sizes known.
         out: the new dataset's root.
         target: its format.
-        place: (source, destination) -> makes the picture there.
+        place: (source, destination) -> makes the image there.
         text: what the progress bar says.
 
     Raises:
-        UserError: the format can't hold the dataset; no picture is placed then.
+        UserError: the format can't hold the dataset; no image is placed then.
     """
     target.refuse(splits)
-    shared = target.pictures(out, "a") == target.pictures(out, "b")
+    shared = target.images(out, "a") == target.images(out, "b")
     plans = plan_names(splits, shared=shared)
     pairs = []
     for index, names in zip(splits, plans, strict=True):
-        folder = target.pictures(out, index.split)
+        folder = target.images(out, index.split)
         folder.mkdir(parents=True, exist_ok=True)
         pairs += [(source, folder / name) for source, name in zip(index.files, names, strict=True)]
     for source, destination in track(pairs, len(pairs), text):
@@ -161,8 +161,8 @@ def place_pictures(
 
 
 def moved(index: DatasetIndex, out: Path, target: Format, names: Sequence[str]) -> DatasetIndex:
-    """Return the index with its pictures at `names` in the format's folder below `out`."""
-    folder = target.pictures(out, index.split).relative_to(out).as_posix()
+    """Return the index with its images at `names` in the format's folder below `out`."""
+    folder = target.images(out, index.split).relative_to(out).as_posix()
     return dataclasses.replace(index, root=out, files=FileTable.build(out, [f"{folder}/{name}" for name in names]))
 
 
@@ -182,20 +182,20 @@ def losses(splits: Sequence[DatasetIndex], target: Format) -> Losses:
 
 
 def clipped(index: DatasetIndex) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return the boxes cut to their pictures' frames, [M, 4], and which of them stuck out by over half a pixel, [M]."""
-    limit = index.sizes[index.picture_of_row()][:, [1, 0, 1, 0]].astype(np.float32)
+    """Return the boxes cut to their images' frames, [M, 4], and which of them stuck out by over half a pixel, [M]."""
+    limit = index.sizes[index.image_of_row()][:, [1, 0, 1, 0]].astype(np.float32)
     limit[limit == 0] = np.inf  # a size that is unknown cuts nothing
     inside = np.clip(index.boxes, 0, limit)
     return inside, np.asarray((np.abs(inside - index.boxes) > 0.5).any(axis=1))
 
 
 def copy(source: Path, destination: Path) -> None:
-    """Copy the picture's bytes."""
+    """Copy the image's bytes."""
     shutil.copyfile(source, destination)
 
 
 def link(source: Path, destination: Path) -> None:
-    """Hard-link the picture: no bytes are copied, and both names are the same file.
+    """Hard-link the image: no bytes are copied, and both names are the same file.
 
     Raises:
         UserError: the two folders lie on different file systems.
@@ -204,7 +204,7 @@ def link(source: Path, destination: Path) -> None:
         os.link(source.resolve(), destination)
     except OSError as error:
         raise UserError(
-            f"The pictures can't be hard-linked: {error.strerror}.",
+            f"The images can't be hard-linked: {error.strerror}.",
             where=str(destination.parent),
             fix="leave out --link to copy them, or choose a folder on the same disk",
         ) from None

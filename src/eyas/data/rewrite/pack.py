@@ -1,4 +1,4 @@
-"""Packing a dataset: every picture re-encoded so that its longest side is the training size, which decodes faster."""
+"""Packing a dataset: every image re-encoded so that its longest side is the training size, which decodes faster."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from eyas.data.checks.sizes import rescale
 from eyas.data.formats import load_splits
 from eyas.data.formats.coco import COCO
 from eyas.data.progress import spread
-from eyas.data.rewrite.export import moved, plan_names, require_new_folder, require_pictures
+from eyas.data.rewrite.export import moved, plan_names, require_images, require_new_folder
 from eyas.decode import decode, read_bytes, read_size
 from eyas.errors import UserError, shorten
 from eyas.files import read_json, write_bytes, write_json
-from eyas.picture_header import parse_header
+from eyas.image_header import parse_header
 
 _STATE = "pack.json"
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing did: numbers of pictures, and bytes of all pictures before and after.
+    """What packing did: numbers of images, and bytes of all images before and after.
 
     Attributes:
-        pictures: all of them.
+        images: all of them.
         resumed: those that an earlier, interrupted run had written already.
-        bytes_before, bytes_after: size of the picture files.
+        bytes_before, bytes_after: size of the image files.
     """
 
-    pictures: int
+    images: int
     resumed: int
     bytes_before: int
     bytes_after: int
@@ -41,7 +41,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Job:
-    """One picture to pack."""
+    """One image to pack."""
 
     source: Path
     destination: Path
@@ -51,7 +51,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Done:
-    """What became of one picture: a fault or "", its new size, whether it was there already, bytes."""
+    """What became of one image: a fault or "", its new size, whether it was there already, bytes."""
 
     fault: str
     after: tuple[int, int]
@@ -70,9 +70,9 @@ def pack_dataset(
     rows: str | None = None,
     workers: int | None = None,
 ) -> Packed:
-    """Write the dataset as COCO with pictures whose longest side is at most `size`, and the boxes scaled along.
+    """Write the dataset as COCO with images whose longest side is at most `size`, and the boxes scaled along.
 
-    Pictures are never enlarged. The annotations are written last; when the run is interrupted, the same call goes on
+    Images are never enlarged. The annotations are written last; when the run is interrupted, the same call goes on
     where it ended.
 
     Args:
@@ -85,29 +85,29 @@ def pack_dataset(
         workers: threads; one a core if None.
 
     Raises:
-        UserError: the dataset can't be read, pictures are missing, broken or of another size than their boxes.
+        UserError: the dataset can't be read, images are missing, broken or of another size than their boxes.
     """
     if not 32 <= size <= 16384 or not 1 <= quality <= 100:
         raise UserError(f"Can't pack to {size} px at quality {quality}.", expected="32 to 16384 px, quality 1 to 100")
     folder = Path(out)
     splits = load_splits(root, format=format, rows=rows)
-    require_pictures(splits)
+    require_images(splits)
     _begin(folder, {"source": str(Path(root).resolve()), "size": size, "quality": quality})
     indexes = list(splits.values())
     plans = plan_names(indexes, shared=False, suffix=".jpg")
     jobs = []
     for index, names in zip(indexes, plans, strict=True):
-        target = COCO.pictures(folder, index.split)
+        target = COCO.images(folder, index.split)
         target.mkdir(parents=True, exist_ok=True)
         for i, name in enumerate(names):
             jobs.append(_Job(index.path(i), target / name, size, quality))
-    done = list(spread(_pack, jobs, "packing pictures", workers=workers))
+    done = list(spread(_pack, jobs, "packing images", workers=workers))
     faults = [f"{job.source.name}: {result.fault}" for job, result in zip(jobs, done, strict=True) if result.fault]
     if faults:
         raise UserError(
-            f"{len(faults)} pictures can't be packed: {shorten(faults, 3)}",
+            f"{len(faults)} images can't be packed: {shorten(faults, 3)}",
             where=str(root),
-            fix="run 'eyas data check', mend or remove them, and pack again: finished pictures are kept",
+            fix="run 'eyas data check', mend or remove them, and pack again: finished images are kept",
         )
     start = 0
     packed = []
@@ -118,7 +118,7 @@ def pack_dataset(
         start += len(index)
     COCO.write(packed, folder)
     return Packed(
-        pictures=len(done),
+        images=len(done),
         resumed=sum(result.resumed for result in done),
         bytes_before=sum(result.bytes_before for result in done),
         bytes_after=sum(result.bytes_after for result in done),
@@ -142,7 +142,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _pack(job: _Job) -> _Done:
-    """Write one packed picture, unless it is there and no older than its source."""
+    """Write one packed image, unless it is there and no older than its source."""
     try:
         stat = job.source.stat()
         if job.destination.is_file() and job.destination.stat().st_mtime_ns >= stat.st_mtime_ns:
@@ -157,7 +157,7 @@ def _pack(job: _Job) -> _Done:
 
 
 def _failed(fault: str) -> _Done:
-    """Return the result for a picture that could not be packed."""
+    """Return the result for an image that could not be packed."""
     return _Done(fault, (0, 0), False, 0, 0)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from eyas.data.checks.image_scan import scan_pictures
+from eyas.data.checks.image_scan import scan_images
 from eyas.data.checks.phash import groups, near_pairs
 from eyas.data.concat import concatenate
 from eyas.data.formats import FORMATS, find_format, load_splits
@@ -19,9 +19,9 @@ from eyas.data.rewrite.export import (
     copy,
     fresh_folder,
     link,
-    place_pictures,
+    place_images,
+    require_images,
     require_new_folder,
-    require_pictures,
 )
 from eyas.errors import UserError, shorten
 
@@ -31,10 +31,10 @@ class SplitSettings:
     """How a dataset is split.
 
     Attributes:
-        val, test: share of the pictures, 0 to below 1; the rest is for training.
-        group: keep pictures that are nearly the same in one split.
+        val, test: share of the images, 0 to below 1; the rest is for training.
+        group: keep images that are nearly the same in one split.
         seed: another seed splits otherwise.
-        link: hard-link the pictures instead of copying them.
+        link: hard-link the images instead of copying them.
     """
 
     val: float = 0.2
@@ -53,7 +53,7 @@ class SplitSettings:
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of each split that gets any picture."""
+        """The share of each split that gets any image."""
         every = {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}
         return {name: share for name, share in every.items() if share > 0}
 
@@ -66,7 +66,7 @@ def split_dataset(
     format: str | None = None,  # noqa: A002
     rows: str | None = None,
 ) -> dict[str, DatasetIndex]:
-    """Write the pictures of all splits in `root` as a new dataset, split anew, in the same format.
+    """Write the images of all splits in `root` as a new dataset, split anew, in the same format.
 
     Args:
         root: the dataset.
@@ -79,50 +79,50 @@ def split_dataset(
         The new splits.
 
     Raises:
-        UserError: the dataset can't be read, a picture is missing or (when grouping) broken, or too few are there.
+        UserError: the dataset can't be read, an image is missing or (when grouping) broken, or too few are there.
     """
     folder = Path(out)
     require_new_folder(folder)
     found_format, _ = find_format(root, format)
     splits = load_splits(root, format=format, rows=rows)
-    require_pictures(splits)
+    require_images(splits)
     whole = concatenate(list(splits.values()), "all")
     members = _groups(whole) if settings.group else [[i] for i in range(len(whole))]
     parts = assign_groups(whole, members, settings.shares, settings.seed)
     empty = [name for name, indices in parts.items() if not len(indices)]
     if empty:
         raise UserError(
-            f"{len(whole)} pictures in {len(members)} groups are too few: nothing is left for {shorten(empty)}.",
+            f"{len(whole)} images in {len(members)} groups are too few: nothing is left for {shorten(empty)}.",
             where=str(root),
-            fix="use a larger share, or --no-group if pictures that look alike are really different",
+            fix="use a larger share, or --no-group if images that look alike are really different",
         )
     indexes = [dataclasses.replace(whole.subset(indices), split=name) for name, indices in parts.items()]
-    place, text = (link, "linking pictures") if settings.link else (copy, "copying pictures")
+    place, text = (link, "linking images") if settings.link else (copy, "copying images")
     with fresh_folder(folder) as partial:
         target = FORMATS[found_format.name]
-        target.write(place_pictures(indexes, partial, target, place, text), partial)
+        target.write(place_images(indexes, partial, target, place, text), partial)
     return {index.split: index for index in indexes}
 
 
 def assign_groups(
     index: DatasetIndex, members: Sequence[Sequence[int]], shares: Mapping[str, float], seed: int
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """Return split -> its pictures, rising: iterative stratification (Sechidis et al. 2011) of groups.
+    """Return split -> its images, rising: iterative stratification (Sechidis et al. 2011) of groups.
 
-    The class that has the fewest pictures left is dealt out first, each group to the split that still lacks most
-    pictures of the class, then most pictures at all; a full split gets no more.
+    The class that has the fewest images left is dealt out first, each group to the split that still lacks most
+    images of the class, then most images at all; a full split gets no more.
 
     Args:
         index: the whole dataset.
-        members: groups of pictures that stay together; each picture is in exactly one.
-        shares: split -> share of the pictures, adding up to 1.
+        members: groups of images that stay together; each image is in exactly one.
+        shares: split -> share of the images, adding up to 1.
         seed: of the order in which equals are dealt out.
     """
     rng = np.random.default_rng(seed)
     names = list(shares)
     share = np.array([shares[name] for name in names])
     has = np.zeros((len(index), len(index.classes)), bool)
-    has[index.picture_of_row(), index.labels] = True
+    has[index.image_of_row(), index.labels] = True
     group_size = np.array([len(group) for group in members])
     group_has = np.stack([has[list(group)].sum(axis=0) for group in members]).astype(np.int64)
     lacks_class = share[:, None] * group_has.sum(axis=0)
@@ -143,25 +143,25 @@ def assign_groups(
         rarest = int(np.argmin(np.where(left > 0, left, np.iinfo(np.int64).max)))
         for group in order[(home[order] < 0) & (group_has[order, rarest] > 0)]:
             deal(int(group), lacks_class[:, rarest])
-    for group in order[home[order] < 0]:  # pictures without any box
+    for group in order[home[order] < 0]:  # images without any box
         deal(int(group), lacks)
     split_of = np.empty(len(index), np.int64)
-    for group, pictures in enumerate(members):
-        split_of[list(pictures)] = home[group]
+    for group, images in enumerate(members):
+        split_of[list(images)] = home[group]
     return {name: np.flatnonzero(split_of == i).astype(np.int64) for i, name in enumerate(names)}
 
 
 def _groups(index: DatasetIndex) -> list[list[int]]:
-    """Return the pictures grouped by near-duplicates.
+    """Return the images grouped by near-duplicates.
 
     Raises:
-        UserError: pictures can't be read.
+        UserError: images can't be read.
     """
-    scan = scan_pictures(list(index.files))
+    scan = scan_images(list(index.files))
     broken = [f"{index.files.name(i)} ({fault})" for i, fault in enumerate(scan.faults) if fault]
     if broken:
         raise UserError(
-            f"{len(broken)} pictures can't be read: {shorten(broken, 3)}.",
+            f"{len(broken)} images can't be read: {shorten(broken, 3)}.",
             where=str(index.root),
             fix="replace or remove them ('eyas data check' lists them all), or split with --no-group",
         )

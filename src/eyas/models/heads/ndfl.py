@@ -147,7 +147,7 @@ def decode(output: HeadOutput, candidates: int) -> tuple[Tensor, Tensor]:
 
     Args:
         output: what the heads returned.
-        candidates: how many anchors to keep a picture.
+        candidates: how many anchors to keep an image.
 
     Returns:
         boxes float32 [B, K, 4], xyxy in network pixels, and scores float32 [B, K, C] in 0..1, with K the smaller of
@@ -163,7 +163,7 @@ def select(
 
     Args:
         output: what the heads returned.
-        candidates: how many anchors to keep a picture.
+        candidates: how many anchors to keep an image.
         boxes_of: box logits [..., D], points [..., 2] and strides [..., 1] -> boxes [..., 4] in network pixels.
     """
     kept = _num_kept(output.anchor_points, candidates)
@@ -194,5 +194,5 @@ def _num_kept(points: Tensor, candidates: int) -> int:
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """Return the rows [B, K, D] that `index` [B, K] picks out of `values` [B, A, D], picture by picture."""
+    """Return the rows [B, K, D] that `index` [B, K] picks out of `values` [B, A, D], image by image."""
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

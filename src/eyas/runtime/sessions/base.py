@@ -1,4 +1,4 @@
-"""What the detector asks of an engine: uint8 pictures in, candidate boxes and scores out."""
+"""What the detector asks of an engine: uint8 images in, candidate boxes and scores out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Session(Protocol):
         ...
 
     def run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-        """Return the candidates of each picture; may be called from several threads at once.
+        """Return the candidates of each image; may be called from several threads at once.
 
         Args:
             images: uint8 [N, H, W, 3], RGB, C-ordered, of the size the network expects. The caller may overwrite

@@ -1,4 +1,4 @@
-"""Feeding an engine that takes so many pictures at once with batches of any size."""
+"""Feeding an engine that takes so many images at once with batches of any size."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Run = Callable[[UInt8Array], tuple[FloatArray, FloatArray]]
 
 
 def run_in_chunks(run: Run, images: UInt8Array, batch: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
-    """Return (boxes, scores) of all pictures, run `batch[1]` at a time; too few are filled up with blank ones.
+    """Return (boxes, scores) of all images, run `batch[1]` at a time; too few are filled up with blank ones.
 
     Args:
         run: takes uint8 [N, H, W, 3] with batch[0] <= N <= batch[1].
         images: uint8 [N, H, W, 3], any N >= 1.
-        batch: least and greatest number of pictures that `run` takes.
+        batch: least and greatest number of images that `run` takes.
     """
     least, most = batch
     if least <= len(images) <= most:
@@ -27,7 +27,7 @@ def run_in_chunks(run: Run, images: UInt8Array, batch: tuple[int, int]) -> tuple
 
 
 def _padded(run: Run, images: UInt8Array, least: int) -> tuple[FloatArray, FloatArray]:
-    """Run the pictures, with blank ones behind them if they are fewer than `least`."""
+    """Run the images, with blank ones behind them if they are fewer than `least`."""
     num = len(images)
     if num < least:
         images = np.concatenate([images, np.zeros((least - num, *images.shape[1:]), np.uint8)])

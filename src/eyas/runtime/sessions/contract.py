@@ -34,10 +34,10 @@ def check_graph(inputs: Tensors, outputs: Tensors, manifest: Manifest, path: Pat
     _compare("gives", outputs, {_BOXES: (_FLOATS, (None, None, 4)), _SCORES: (_FLOATS, (None, None, classes))}, path)
     batch, rows = inputs[INPUT][1][0], [outputs[name][1][1] for name in OUTPUTS]
     if batch is not None and (batch, batch) != manifest.batch:
-        raise _differs(f"takes {batch} pictures at once", "{} to {}".format(*manifest.batch), path)
+        raise _differs(f"takes {batch} images at once", "{} to {}".format(*manifest.batch), path)
     for side in inputs[INPUT][1][1:3]:
         if manifest.sizes is not None and side is not None:
-            raise _differs(f"takes pictures of {side} pixels alone", "{} to {}".format(*manifest.sizes), path)
+            raise _differs(f"takes images of {side} pixels alone", "{} to {}".format(*manifest.sizes), path)
     known = [each for each in rows if each is not None]
     if len(set(known)) > 1 or any(each > manifest.candidates for each in known):
         raise _differs(f"gives {' and '.join(map(str, known))} candidates", f"at most {manifest.candidates}", path)
@@ -78,7 +78,7 @@ def _differs(problem: str, expected: str, path: Path) -> UserError:
 
 
 def check_results(boxes: FloatArray, scores: FloatArray, num: int, classes: int) -> None:
-    """Refuse what an engine gave for `num` pictures if its shape is another one: labels would name wrong classes.
+    """Refuse what an engine gave for `num` images if its shape is another one: labels would name wrong classes.
 
     Raises:
         UserError: boxes are not [N, K, 4], or scores not [N, K, C].
@@ -86,13 +86,13 @@ def check_results(boxes: FloatArray, scores: FloatArray, num: int, classes: int)
     rows = boxes.shape[1] if boxes.ndim == 3 else None
     if boxes.shape != (num, rows, 4) or scores.shape != (num, rows, classes):
         raise UserError(
-            f"The network gave boxes {list(boxes.shape)} and scores {list(scores.shape)} for {num} picture(s).",
+            f"The network gave boxes {list(boxes.shape)} and scores {list(scores.shape)} for {num} image(s).",
             expected=f"[{num}, K, 4] and [{num}, K, {classes}]: a score for each of the {classes} classes",
             fix="compile the run again",
         )
 
 
 def does_not_run(engine: str, error: Exception) -> UserError:
-    """Return the error for a graph that fails on pictures of the size that it is said to take."""
+    """Return the error for a graph that fails on images of the size that it is said to take."""
     words = str(error).strip().splitlines() or [type(error).__name__]
     return UserError(f"{engine} can't run the network: {words[-1][:500]}", fix="compile the run again")

@@ -35,7 +35,7 @@ class OnnxRuntimeSession:
     Args:
         bundle_dir: the bundle.
         manifest: its manifest, already verified.
-        threads: how many threads the CPU gives to one picture; None lets ONNX Runtime choose (one a core).
+        threads: how many threads the CPU gives to one image; None lets ONNX Runtime choose (one a core).
         device: "auto", "cpu" or "cuda".
         spin: whether threads that wait for work keep their core busy: a little quicker where the cores have nothing
             else to do, and twice the processor time where they do.
@@ -84,7 +84,7 @@ class OnnxRuntimeSession:
         return run_in_chunks(self._run, images, self._batch)
 
     def _run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-        """Run pictures that are as many as the graph takes."""
+        """Run images that are as many as the graph takes."""
         try:
             return run_graph(self._session, images)
         except _ERRORS as error:
@@ -106,7 +106,7 @@ def _tensors(found: Sequence[onnxruntime.NodeArg]) -> Tensors:
 
 
 def run_graph(session: onnxruntime.InferenceSession, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-    """Return what a graph of ours gives for pictures that are as many as it takes; see `Session.run`."""
+    """Return what a graph of ours gives for images that are as many as it takes; see `Session.run`."""
     boxes, scores = session.run(OUTPUTS, {INPUT: images})
     return np.ascontiguousarray(boxes, np.float32), np.ascontiguousarray(scores, np.float32)
 

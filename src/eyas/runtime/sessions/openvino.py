@@ -50,7 +50,7 @@ class OpenVinoSession:
         manifest: its manifest, already verified.
         threads: CPU threads for all streams together; None lets OpenVINO choose (one a core).
         device: "auto" (the CPU), "cpu", or a name of OpenVINO's, for example "GPU" or "NPU".
-        streams: how many pictures are worked on side by side; more is more throughput and a longer wait for each.
+        streams: how many images are worked on side by side; more is more throughput and a longer wait for each.
         cache: whether to keep and use the compiled form in `cache_folder`.
 
     Raises:
@@ -116,7 +116,7 @@ class OpenVinoSession:
         return run_in_chunks(self._run, images, self._batch)
 
     def _run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-        """Run pictures that are as many as the graph takes, on this thread's own request."""
+        """Run images that are as many as the graph takes, on this thread's own request."""
         request: openvino.InferRequest | None = vars(self._local).get("request")
         if request is None:
             request = self._local.request = self._model.create_infer_request()

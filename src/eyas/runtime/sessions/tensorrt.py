@@ -197,7 +197,7 @@ class TensorRtSession:
             least, _, greatest = self._engine.get_tensor_profile_shape(INPUT, index)
             if all(low <= each <= high for low, each, high in zip(least, shape, greatest, strict=True)):
                 return index
-        raise UserError(f"The engine was not built for pictures of shape {shape}.", fix="compile with that range")
+        raise UserError(f"The engine was not built for images of shape {shape}.", fix="compile with that range")
 
 
 def bindings(target: str) -> Bindings:

@@ -25,7 +25,7 @@ class Slot:
     Args:
         cuda: the GPU.
         context: a new execution context; a captured graph holds its scratch memory, so no two slots share one.
-        shape: of the pictures, [N, H, W, 3].
+        shape: of the images, [N, H, W, 3].
         profile: the number of the engine's profile that takes it.
         captures: whether to capture a CUDA graph, once a first run has made everything that is made late.
     """
@@ -52,21 +52,21 @@ class Slot:
         context = self._context
         done = context.set_optimization_profile_async(profile, int(self._stream))
         if not (done and context.set_input_shape(INPUT, self.shape)):
-            raise RuntimeError(f"TensorRT takes no pictures of shape {self.shape}; its log says why")
+            raise RuntimeError(f"TensorRT takes no images of shape {self.shape}; its log says why")
         missing = context.infer_shapes()
         if missing:
             raise RuntimeError(f"TensorRT does not know the shape of {', '.join(missing)}")
         for name, kind in TENSORS.items():
             shape, dtype = tuple(context.get_tensor_shape(name)), _DTYPES[kind]
             if min(shape) < 1:
-                raise RuntimeError(f"the shape of '{name}' depends on the picture: {shape}")
+                raise RuntimeError(f"the shape of '{name}' depends on the image: {shape}")
             self._pinned[name], self._host[name] = self._cuda.pinned(shape, dtype)
             self._device[name] = self._cuda.allocate(math.prod(shape) * np.dtype(dtype).itemsize)
             if not context.set_tensor_address(name, self._device[name]):
                 raise RuntimeError(f"TensorRT takes no address for '{name}'")
 
     def start(self, images: UInt8Array) -> None:
-        """Take a copy of the pictures and start the inference: plainly at first, then as a captured graph."""
+        """Take a copy of the images and start the inference: plainly at first, then as a captured graph."""
         np.copyto(self._host[INPUT], images)
         if self._captures and self.runs == 1:
             self._graph = self._cuda.capture(self._enqueue, self._stream)

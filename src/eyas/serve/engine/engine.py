@@ -66,8 +66,8 @@ class LocalEngine:
         """Return what was found; see `Engine.detect`."""
         if not self._accepting:
             raise ServeError("unavailable", "The server is shutting down.", retry_after=1.0)
-        if not request.pictures:
-            raise ServeError("invalid", "The request has no picture.")
+        if not request.images:
+            raise ServeError("invalid", "The request has no image.")
         request = self._without_killers(request)
         route = self.router.route(request, self._table.statuses())
         for shadow in route.shadows:
@@ -84,7 +84,7 @@ class LocalEngine:
             tasks = self._tasks(request, version)
             ticket = Ticket(tasks, self._loop.create_future(), request.partial, request.refused)
             lane = LANES[request.lane]
-            stream = request.stream if lane is Lane.STREAM and len(request.pictures) == 1 else ""
+            stream = request.stream if lane is Lane.STREAM and len(request.images) == 1 else ""
             if lane is Lane.STREAM and not stream:
                 lane = Lane.INTERACTIVE
             self._executor.submit(version.id, ticket, lane, stream, timeout)
@@ -96,13 +96,13 @@ class LocalEngine:
                 raise
             finally:
                 self._tickets.discard(ticket)
-            for number, picture in enumerate(request.pictures):
+            for number, image in enumerate(request.images):
                 if _was_run(ticket, number):
-                    self.quarantine.survived(picture)
+                    self.quarantine.survived(image)
             return _answer(request, key, ticket, monotonic() - start)
 
     def _tasks(self, request: Request, version: ServedVersion) -> list[Task]:
-        """Return the pictures as the workers want them.
+        """Return the images as the workers want them.
 
         Raises:
             ServeError: an option can't be had.
@@ -110,27 +110,27 @@ class LocalEngine:
         manifest, options = version.manifest, request.options
         assert manifest is not None
         thresholds, only = thresholds_of(options, manifest), labels_of(options, manifest)
-        return [Task(picture, thresholds, only, options.annotate) for picture in request.pictures]
+        return [Task(image, thresholds, only, options.annotate) for image in request.images]
 
     def _without_killers(self, request: Request) -> Request:
-        """Return the request without pictures that killed workers.
+        """Return the request without images that killed workers.
 
         Raises:
             ServeError: it has one, and is not partial; or nothing is left of it.
         """
         now, refused = monotonic(), dict(request.refused)
-        for number, picture in enumerate(request.pictures):
-            if number not in refused and (why := self.quarantine.holds(now, picture)):
+        for number, image in enumerate(request.images):
+            if number not in refused and (why := self.quarantine.holds(now, image)):
                 if not request.partial:
-                    where = f"Picture {number + 1} of {len(request.pictures)}: " if len(request.pictures) > 1 else ""
+                    where = f"Image {number + 1} of {len(request.images)}: " if len(request.images) > 1 else ""
                     raise ServeError("unprocessable", f"{where}{why} It is not run again.")
                 refused[number] = Refused("unprocessable", f"{why} It is not run again.")
-        if len(refused) == len(request.pictures):
+        if len(refused) == len(request.images):
             raise all_refused(refused)
         return request if len(refused) == len(request.refused) else replace(request, refused=refused)
 
     def _died(self, tasks: Sequence[Task], why: str) -> None:
-        self.quarantine.died(monotonic(), [task.picture for task in tasks], why or KILLER)
+        self.quarantine.died(monotonic(), [task.image for task in tasks], why or KILLER)
 
     def _shadow(self, request: Request, key: ModelKey) -> None:
         """Let another version see a copy of the request, in the gaps that real requests leave."""
@@ -212,7 +212,7 @@ class LocalEngine:
 
 
 def _was_run(ticket: Ticket, number: int) -> bool:
-    """Return whether a worker was done with the picture and still there."""
+    """Return whether a worker was done with the image and still there."""
     result = ticket.results[number]
     unrun = number in ticket.refused or number in ticket.blamed
     return isinstance(result, Found) or (isinstance(result, Refused) and not unrun and WIRES[result.kind].http < 500)

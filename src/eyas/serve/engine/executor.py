@@ -22,7 +22,7 @@ TICK = 0.001  # seconds by which an alarm of uvloop may be early: then nothing w
 # Why a request was refused or ended without an answer -> how the client is told.
 TOLD: dict[Reason, tuple[Kind, str]] = {
     Reason.OVERLOAD: ("overloaded", "The server is busy: the answer would come too late."),
-    Reason.QUEUE_FULL: ("overloaded", "The server is busy: too many pictures wait."),
+    Reason.QUEUE_FULL: ("overloaded", "The server is busy: too many images wait."),
     Reason.UNKNOWN_MODEL: ("unavailable", "The model is being unloaded."),
     Reason.NO_WORKER: ("unavailable", "The model's workers are being started again."),
     Reason.DEADLINE: ("deadline", "The time for the request was over before it could be answered."),
@@ -38,18 +38,18 @@ TOLD: dict[Reason, tuple[Kind, str]] = {
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One request under way: its pictures are admitted, run and answered one by one.
+    """One request under way: its images are admitted, run and answered one by one.
 
     Attributes:
-        tasks: its pictures, at least one.
+        tasks: its images, at least one.
         done: ends when all results are there, or with the error that ended the request.
-        partial: whether a refused picture is a result as well, in place of the end of the request.
-        refused: number of a picture -> why it is not run.
-        results: one for each picture that was run, or refused alone.
+        partial: whether a refused image is a result as well, in place of the end of the request.
+        refused: number of an image -> why it is not run.
+        results: one for each image that was run, or refused alone.
         arrived, dispatched, ended: by the monotonic clock; `dispatched` is of its last batch.
         inference: seconds of the networks of its batches together.
-        batch: how many pictures were in its last batch.
-        blamed: number of a picture -> what it did, alone, to the worker that was lost or failed under it.
+        batch: how many images were in its last batch.
+        blamed: number of an image -> what it did, alone, to the worker that was lost or failed under it.
     """
 
     tasks: Sequence[base.Task]
@@ -77,9 +77,9 @@ class Ticket:
             self.done.set_exception(error)
 
     def give(self, index: int, result: base.Found | Refused) -> None:
-        """Take the result of one picture."""
+        """Take the result of one image."""
         if isinstance(result, Refused) and not self.partial:
-            where = f"Picture {index + 1} of {len(self.tasks)}: " if len(self.tasks) > 1 else ""
+            where = f"Image {index + 1} of {len(self.tasks)}: " if len(self.tasks) > 1 else ""
             self.fail(ServeError(result.kind, where + result.message))
             return
         self.results[index] = result
@@ -92,7 +92,7 @@ class Executor:
     """Workers, the scheduler that feeds them, and the clock that both go by. Lives in one event loop.
 
     Args:
-        died: called with the pictures of a batch whose worker died, and what the client of one alone is told.
+        died: called with the images of a batch whose worker died, and what the client of one alone is told.
         max_waiting: see `Scheduler`.
     """
 
@@ -133,7 +133,7 @@ class Executor:
         self._workers.pop(name, None)
 
     def submit(self, model: str, ticket: Ticket, lane: Lane, stream: str, timeout: float | None) -> None:
-        """Admit a request's pictures, all or none.
+        """Admit a request's images, all or none.
 
         Raises:
             ServeError: it was refused.
@@ -157,7 +157,7 @@ class Executor:
         self._settle()
 
     def cancel(self, ticket: Ticket) -> None:
-        """Free the places of a request's pictures that still wait; what runs is finished and thrown away."""
+        """Free the places of a request's images that still wait; what runs is finished and thrown away."""
         now = monotonic()
         for number in ticket.ids:
             self.scheduler.cancel(now, number)
@@ -188,12 +188,12 @@ class Executor:
         if isinstance(outcome, base.Ran):
             for item, result in zip(batch.items, outcome.results, strict=True):
                 ticket, index = _ticket(item)
-                if ticket.ended != now:  # once a batch, however many of its pictures are in it
+                if ticket.ended != now:  # once a batch, however many of its images are in it
                     ticket.inference += outcome.inference
                 ticket.ended = now
                 ticket.give(index, result)
                 if isinstance(result, Refused) and len(ticket.tasks) > 1 and not ticket.partial:
-                    self.cancel(ticket)  # nobody waits for its other pictures any more
+                    self.cancel(ticket)  # nobody waits for its other images any more
         self._let_go(batch.worker)
         self._settle()
 
@@ -230,14 +230,14 @@ class Executor:
 def _fail(event: Event) -> None:
     kind, message = TOLD[event.reason]
     ticket, index = _ticket(event.item)
-    if event.outcome is Outcome.FAILED:  # it may be this picture's fault, and then is not the others'
+    if event.outcome is Outcome.FAILED:  # it may be this image's fault, and then is not the others'
         ticket.give(index, ticket.blamed.get(index) or Refused(kind, message))
     else:
         ticket.fail(ServeError(kind, message))
 
 
 def _blame(batch: Batch, told: Refused | None) -> None:
-    """Remember what the picture of a batch did to its worker; the last batch of a picture has it alone."""
+    """Remember what the image of a batch did to its worker; the last batch of an image has it alone."""
     for item in batch.items:
         ticket, index = _ticket(item)
         ticket.blamed.pop(index, None)
@@ -246,7 +246,7 @@ def _blame(batch: Batch, told: Refused | None) -> None:
 
 
 def _ticket(item: Item) -> tuple[Ticket, int]:
-    """Return whose item it is, and which of its pictures."""
+    """Return whose item it is, and which of its images."""
     payload = item.payload
     assert isinstance(payload, tuple)
     return payload

@@ -1,4 +1,4 @@
-"""Pictures that killed workers: they are not run again."""
+"""Images that killed workers: they are not run again."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from eyas.types import UInt8Array
 
 DEATHS = 2
-KILLER = "The picture made workers fail."
+KILLER = "The image made workers fail."
 KEPT_SECONDS = 600.0
 MOST = 1024
 
 
 class Quarantine:
-    """Counts in how many dead batches a picture was, one after the other; one that is run with success is cleared.
+    """Counts in how many dead batches an image was, one after the other; one that is run with success is cleared.
 
-    Only pictures as long as those of dead batches are ever hashed. After some minutes a suspect is forgotten.
+    Only images as long as those of dead batches are ever hashed. After some minutes a suspect is forgotten.
     """
 
     def __init__(self) -> None:
@@ -25,28 +25,28 @@ class Quarantine:
         self._lengths: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        """Return how many pictures are kept out."""
+        """Return how many images are kept out."""
         return sum(deaths >= DEATHS for deaths, _, _ in self._deaths.values())
 
-    def died(self, now: float, pictures: Iterable[bytes | UInt8Array], why: str = KILLER) -> None:
-        """Note that a worker died while these pictures were in its batch, and what is told of one of them."""
-        for key, length in {_digest(picture): _length(picture) for picture in pictures}.items():
+    def died(self, now: float, images: Iterable[bytes | UInt8Array], why: str = KILLER) -> None:
+        """Note that a worker died while these images were in its batch, and what is told of one of them."""
+        for key, length in {_digest(image): _length(image) for image in images}.items():
             deaths, _, _ = self._deaths.pop(key, (0, now, ""))
             self._deaths[key] = (deaths + 1, now, why)
             self._lengths[key] = length
         while len(self._deaths) > MOST:
             self._forget(next(iter(self._deaths)))
 
-    def survived(self, picture: bytes | UInt8Array) -> None:
-        """Note that the picture was run and no worker died of it: what happened before was not its fault."""
-        if self._lengths and _length(picture) in self._lengths.values() and (key := _digest(picture)) in self._deaths:
+    def survived(self, image: bytes | UInt8Array) -> None:
+        """Note that the image was run and no worker died of it: what happened before was not its fault."""
+        if self._lengths and _length(image) in self._lengths.values() and (key := _digest(image)) in self._deaths:
             self._forget(key)
 
-    def holds(self, now: float, picture: bytes | UInt8Array) -> str:
-        """Return why the picture is kept out, "" if it isn't. Costs next to nothing unless a suspect is as long."""
-        if not self._lengths or _length(picture) not in self._lengths.values():
+    def holds(self, now: float, image: bytes | UInt8Array) -> str:
+        """Return why the image is kept out, "" if it isn't. Costs next to nothing unless a suspect is as long."""
+        if not self._lengths or _length(image) not in self._lengths.values():
             return ""
-        key = _digest(picture)
+        key = _digest(image)
         deaths, last, why = self._deaths.get(key, (0, now, ""))
         if now - last > KEPT_SECONDS:
             self._forget(key)
@@ -57,12 +57,12 @@ class Quarantine:
         del self._deaths[key], self._lengths[key]
 
 
-def _length(picture: bytes | UInt8Array) -> int:
-    return len(picture) if isinstance(picture, bytes) else picture.nbytes
+def _length(image: bytes | UInt8Array) -> int:
+    return len(image) if isinstance(image, bytes) else image.nbytes
 
 
-def _digest(picture: bytes | UInt8Array) -> bytes:
-    """Return the picture's SHA-256; an array's shape counts too."""
-    if isinstance(picture, bytes):
-        return hashlib.sha256(picture).digest()
-    return hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).digest()
+def _digest(image: bytes | UInt8Array) -> bytes:
+    """Return the image's SHA-256; an array's shape counts too."""
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).digest()
+    return hashlib.sha256(str(image.shape).encode() + image.tobytes()).digest()

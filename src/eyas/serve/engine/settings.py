@@ -23,9 +23,9 @@ class EngineSettings:
         threads: CPU threads a worker; None lets the measured profile choose.
         device: the engines' device; see `eyas.load`.
         goal: latency goal, from a request's arrival to its answer, and its default deadline; None for eight times what
-            one picture takes, and 0.25 s at least.
+            one image takes, and 0.25 s at least.
         max_batch: the largest batch.
-        max_waiting: pictures that may wait in all.
+        max_waiting: images that may wait in all.
         worker_memory: what a worker may take beyond what it holds once it is warm; 0 for no limit.
         memory_limit: what the workers of all models may hold together: above it the model that was not used for the
             longest time is unloaded until a request wants it; 0 for no limit.

@@ -37,7 +37,7 @@ MAX_BYTES = 2**20  # of a file of profiles; real ones have hundreds of bytes
 MEASURE_SECONDS = 0.4  # for each choice
 LIMIT_SECONDS = 120.0  # for all of them together
 MOST_WORKERS = 16
-NEARLY = 0.95  # choices within this of the most pictures a second count as equal
+NEARLY = 0.95  # choices within this of the most images a second count as equal
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Choice:
 
     Attributes:
         workers, threads: the choice.
-        rate: pictures a second, all workers together.
-        seconds: median time of one picture while all of them work.
+        rate: images a second, all workers together.
+        seconds: median time of one image while all of them work.
     """
 
     workers: int
@@ -57,11 +57,11 @@ class Choice:
 
 
 def choose(measured: Sequence[Choice], goal: float | None = None) -> Choice:
-    """Return the choice with the most pictures a second; of those that are nearly equal, the quickest one.
+    """Return the choice with the most images a second; of those that are nearly equal, the quickest one.
 
     Args:
         measured: at least one.
-        goal: latency goal in seconds: a choice that needs more than half of it for one picture is taken only if all do.
+        goal: latency goal in seconds: a choice that needs more than half of it for one image is taken only if all do.
     """
     fitting = [each for each in measured if goal is None or each.seconds <= goal / 2] or list(measured)
     best = max(each.rate for each in fitting)
@@ -103,7 +103,7 @@ def measure(bundle: Path, device: str, cores: int) -> list[Choice]:
 
 
 def _measure(bundle: Path, device: str, workers: int, threads: int) -> Choice:
-    """Run one picture after the other in `workers` engines side by side, as workers would."""
+    """Run one image after the other in `workers` engines side by side, as workers would."""
     detectors = [load(bundle, device=device, threads=threads, spin=False) for _ in range(workers)]
     spec = detectors[0].input
     blank = np.full((1, spec.height, spec.width, 3), spec.pad_value, np.uint8)

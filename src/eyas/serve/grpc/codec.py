@@ -48,12 +48,12 @@ def has_numbers(message: pb.ModelInferRequest) -> bool:
     return any(entry.HasField("contents") and entry.datatype != BYTES for entry in message.inputs[:MAX_TENSORS])
 
 
-def parse_request(message: pb.ModelInferRequest, pictures: int = MAX_ITEMS) -> InferRequest:
+def parse_request(message: pb.ModelInferRequest, images: int = MAX_ITEMS) -> InferRequest:
     """Return what the message asks.
 
     Args:
         message: the message.
-        pictures: most pictures.
+        images: most images.
 
     Raises:
         ServeError: whatever is wrong with it.
@@ -66,7 +66,7 @@ def parse_request(message: pb.ModelInferRequest, pictures: int = MAX_ITEMS) -> I
     names = [entry.name for entry in message.inputs]
     if len(set(names)) != len(names):
         raise ServeError("invalid", "An input is given twice.")
-    inputs = tuple(_tensor(entry, raw[at] if raw else None, pictures) for at, entry in enumerate(message.inputs))
+    inputs = tuple(_tensor(entry, raw[at] if raw else None, images) for at, entry in enumerate(message.inputs))
     outputs = []
     for output in message.outputs:
         if "classification" in output.parameters:
@@ -75,7 +75,7 @@ def parse_request(message: pb.ModelInferRequest, pictures: int = MAX_ITEMS) -> I
     return InferRequest(message.id, inputs, tuple(outputs), _parameters(message.parameters), binary=True)
 
 
-def _tensor(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, pictures: int) -> Tensor:
+def _tensor(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, images: int) -> Tensor:
     name = entry.name
     check_datatype(entry.datatype, name)
     shape = check_shape(entry.shape[: MAX_RANK + 1], name)
@@ -85,11 +85,11 @@ def _tensor(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, pic
     if raw is not None:
         if fields:
             raise ServeError("invalid", f"The input {quoted(name)} has both typed and raw contents.")
-        return from_raw(name, entry.datatype, shape, raw, most=pictures)
+        return from_raw(name, entry.datatype, shape, raw, most=images)
     wanted = _CONTENTS.get(entry.datatype)
     if fields - {wanted} or wanted is None:
         raise ServeError("invalid", f"The contents of {quoted(name)} are not those of {entry.datatype}.")
-    return from_values(name, entry.datatype, shape, _values(entry.contents, wanted), most=pictures)
+    return from_values(name, entry.datatype, shape, _values(entry.contents, wanted), most=images)
 
 
 def _values(contents: pb.InferTensorContents, name: str) -> Sequence[object]:

@@ -19,7 +19,7 @@ from eyas.errors import UserError
 from eyas.serve.grpc.calls import Methods
 from eyas.serve.limits import Limits
 
-_SLACK = 64 * 1024  # a message is a little larger than the pictures in it
+_SLACK = 64 * 1024  # a message is a little larger than the images in it
 _BURST = 16_384  # calls that may wait to be looked at; each holds its headers only
 
 

@@ -55,7 +55,7 @@ class Inference:
         return pb.ModelMetadataResponse(**found)
 
     async def infer(self, message: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        """Detect on the pictures of a tensor."""
+        """Detect on the images of a tensor."""
         return await self.answer(message, context, stream="")
 
     async def answer(self, message: pb.ModelInferRequest, context: Context, stream: str) -> pb.ModelInferResponse:
@@ -63,7 +63,7 @@ class Inference:
         metadata = metadata_of(context)
         limits = self.service.limits
         size = AT_ONCE * has_numbers(message)  # as objects of Python's they are much larger than in the message
-        infer = await self.service.desk.read(2 * size, parse_request, message, limits.pictures)
+        infer = await self.service.desk.read(2 * size, parse_request, message, limits.images)
         request = to_request(
             infer,
             model=message.model_name,
@@ -71,7 +71,7 @@ class Inference:
             request_id=new_id() if stream else request_id(metadata),
             headers=passed_on(metadata),
             stream=stream,
-            most=limits.pictures,
+            most=limits.images,
         )
         answer = await self.service.detect(_within_deadline(request, context), protocol="grpc")
         return to_message(answer, infer)

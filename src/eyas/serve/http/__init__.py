@@ -1,1 +1,1 @@
-"""REST: pictures in, detections out; the Open Inference Protocol over HTTP; WebSocket streams; the admin's side."""
+"""REST: images in, detections out; the Open Inference Protocol over HTTP; WebSocket streams; the admin's side."""

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from eyas.serve.errors import ServeError
 from eyas.serve.http.detect import Detect
-from eyas.serve.http.fast_path import RawPictures
+from eyas.serve.http.fast_path import RawImages
 from eyas.serve.http.inference import Inference, Repository
 from eyas.serve.http.middleware import Log, Surround
 from eyas.serve.http.openapi import document
@@ -62,7 +62,7 @@ def public_app(
         keys: who may come in; None for everybody.
         hosts: names that the server answers for; empty for all.
         origins: of pages of other sites that may ask; "*" for all.
-        fetch: gets pictures from URLs; None where they are off.
+        fetch: gets images from URLs; None where they are off.
         log: takes the lines of the access log; None for no log.
     """
     detect, inference = Detect(service, fetch), Inference(service)
@@ -94,7 +94,7 @@ def public_app(
         check_origin(method, path, headers, origins)
         return "" if keys is None or path in OPEN_PATHS else keys.client(key_of(headers))
 
-    whole = Surround(RawPictures(app, service), service, guard, log)
+    whole = Surround(RawImages(app, service), service, guard, log)
     if not origins:
         return whole
     return CORSMiddleware(whole, tuple(origins), ("GET", "POST"), ("*",), expose_headers=_READABLE)

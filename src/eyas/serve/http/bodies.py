@@ -1,4 +1,4 @@
-"""Pictures in a body that holds more than one picture file: JSON with base64 or (where allowed) URLs, multipart."""
+"""Images in a body that holds more than one image file: JSON with base64 or (where allowed) URLs, multipart."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Body(NamedTuple):
     """What a body holds.
 
     Attributes:
-        pictures: the files; b"" for one that is refused.
+        images: the files; b"" for one that is refused.
         asked: what is asked of the answer.
-        refused: number of a picture -> why it can't be had.
+        refused: number of an image -> why it can't be had.
     """
 
-    pictures: tuple[bytes, ...]
+    images: tuple[bytes, ...]
     asked: Asked
     refused: Mapping[int, Refused] = MappingProxyType({})
 
@@ -41,15 +41,15 @@ class Body(NamedTuple):
 async def read(
     http: Http, limits: Limits, desk: Desk, fetch: Fetcher | None, *, many: bool, annotate: bool = False
 ) -> Body:
-    """Return the pictures of the request, and what it asks.
+    """Return the images of the request, and what it asks.
 
     Args:
         http: the request.
         limits: what a client may send.
         desk: where a large body is read.
-        fetch: gets a picture from a URL; None where URLs are off.
-        many: whether the address takes several pictures.
-        annotate: whether the annotated picture is wanted.
+        fetch: gets an image from a URL; None where URLs are off.
+        many: whether the address takes several images.
+        annotate: whether the annotated image is wanted.
 
     Raises:
         ServeError: the body is of no kind that is served, or malformed.
@@ -84,7 +84,7 @@ async def json_body(http: Http, limits: Limits) -> bytes:
 
 
 class _Given(NamedTuple):
-    """What JSON holds: pictures, or where they are to be fetched from."""
+    """What JSON holds: images, or where they are to be fetched from."""
 
     body: Body
     urls: tuple[str, ...] = ()
@@ -109,60 +109,58 @@ def _from_json(body: bytes, query: Mapping[str, Any], limits: Limits, many: bool
     if (many and not value) or not isinstance(value, list if many else str):
         raise ServeError("invalid", f"'{name}' must be {'a list of texts' if many else 'a text'}.")
     values = value if isinstance(value, list) else [str(value)]
-    if len(values) > limits.pictures:
-        raise ServeError("too_large", f"{len(values)} pictures; at most {limits.pictures} are allowed.")
+    if len(values) > limits.images:
+        raise ServeError("too_large", f"{len(values)} images; at most {limits.images} are allowed.")
     if name == names[1]:
         return _Given(Body((), found), tuple(values))
-    pictures: list[bytes] = []
+    images: list[bytes] = []
     refused: dict[int, Refused] = {}
     for number, each in enumerate(values):
         try:
-            pictures.append(base64s.decode(each))
+            images.append(base64s.decode(each))
         except ServeError as error:
-            _refuse_alone(error, number, many, pictures, refused)
-    return _Given(Body(tuple(pictures), found, refused))
+            _refuse_alone(error, number, many, images, refused)
+    return _Given(Body(tuple(images), found, refused))
 
 
 async def _fetched(given: _Given, limits: Limits, fetch: Fetcher | None, many: bool, held: Held) -> Body:
-    """Return the body with the pictures that lie at the URLs."""
+    """Return the body with the images that lie at the URLs."""
     if fetch is None:
-        raise ServeError("forbidden", "This server does not fetch pictures from URLs; send the picture itself.")
-    pictures: list[bytes] = []
+        raise ServeError("forbidden", "This server does not fetch images from URLs; send the image itself.")
+    images: list[bytes] = []
     refused: dict[int, Refused] = {}
     for number, url in enumerate(given.urls):
         try:
-            picture = await fetch(url)
-            held.take(len(picture))
-            pictures.append(picture)
+            image = await fetch(url)
+            held.take(len(image))
+            images.append(image)
         except ServeError as error:
-            _refuse_alone(error, number, many, pictures, refused)
-        if sum(map(len, pictures)) > limits.body:
-            raise ServeError("too_large", f"The URLs' pictures have more than {limits.body} bytes together.")
-    return Body(tuple(pictures), given.body.asked, refused)
+            _refuse_alone(error, number, many, images, refused)
+        if sum(map(len, images)) > limits.body:
+            raise ServeError("too_large", f"The URLs' images have more than {limits.body} bytes together.")
+    return Body(tuple(images), given.body.asked, refused)
 
 
-def _refuse_alone(
-    error: ServeError, number: int, many: bool, pictures: list[bytes], refused: dict[int, Refused]
-) -> None:
-    """Refuse one picture of several; the error is the request's where it has only one."""
+def _refuse_alone(error: ServeError, number: int, many: bool, images: list[bytes], refused: dict[int, Refused]) -> None:
+    """Refuse one image of several; the error is the request's where it has only one."""
     if not many:
         raise error
-    pictures.append(b"")
+    images.append(b"")
     refused[number] = Refused(error.kind, error.message)
 
 
 def _from_form(
     body: bytes, content_type: str, query: Mapping[str, Any], limits: Limits, many: bool, annotate: bool
 ) -> Body:
-    most = limits.pictures if many else 1
+    most = limits.images if many else 1
     parts = multipart.split(body, content_type, most + FORM_FIELDS)
-    pictures = tuple(part.content for part in parts if part.file)
-    if len(pictures) > most:
-        raise ServeError("invalid", f"The multipart body has {len(pictures)} files; at most {most} are allowed.")
+    images = tuple(part.content for part in parts if part.file)
+    if len(images) > most:
+        raise ServeError("invalid", f"The multipart body has {len(images)} files; at most {most} are allowed.")
     pairs = [(part.name, part.content) for part in parts if not part.file]
     if any(len(content) > FORM_FIELD for _, content in pairs):
         raise ServeError("invalid", f"A field of the multipart body has more than {FORM_FIELD} bytes.")
     fields = once([(name, content.decode("utf-8", "replace")) for name, content in pairs])
-    if not pictures:
+    if not images:
         raise ServeError("invalid", "There is no file among the parts of the multipart body.")
-    return Body(pictures, _merged(query, fields, annotate))
+    return Body(images, _merged(query, fields, annotate))

@@ -16,7 +16,7 @@ from eyas.serve.http import bodies
 from eyas.serve.http.disconnect import while_connected
 from eyas.serve.http.feedback import read_feedback
 from eyas.serve.http.middleware import Context, context_of
-from eyas.serve.http.responses import head_document, picture_document, reply, result_document
+from eyas.serve.http.responses import head_document, image_document, reply, result_document
 from eyas.serve.http.urls import Fetcher
 from eyas.serve.service import Service, passed_on
 
@@ -27,16 +27,16 @@ class Detect:
 
     Attributes:
         service: what answers.
-        fetch: gets a picture from a URL; None where URLs are off.
+        fetch: gets an image from a URL; None where URLs are off.
     """
 
     service: Service
     fetch: Fetcher | None = None
 
     async def one(self, http: Http) -> Response:
-        """Detect on one picture; the annotated picture where `Accept` prefers JPEG.
+        """Detect on one image; the annotated image where `Accept` prefers JPEG.
 
-        A body that is the picture itself does not come here: see `eyas.serve.http.fast_path`.
+        A body that is the image itself does not come here: see `eyas.serve.http.fast_path`.
         """
         annotate = prefers_jpeg(http.headers.get("accept", ""))
         body = await bodies.read(
@@ -45,10 +45,10 @@ class Detect:
         return one_reply(await detected(self.service, context_of(http.scope), http.receive, body))
 
     async def batch(self, http: Http) -> Response:
-        """Detect on several pictures, which are admitted all or none; each has a result of its own."""
+        """Detect on several images, which are admitted all or none; each has a result of its own."""
         body = await bodies.read(http, self.service.limits, self.service.desk, self.fetch, many=True)
         answer = await detected(self.service, context_of(http.scope), http.receive, body, partial=True)
-        return reply(head_document(answer) | {"pictures": [result_document(each) for each in answer.pictures()]})
+        return reply(head_document(answer) | {"images": [result_document(each) for each in answer.images()]})
 
     async def feedback(self, http: Http) -> Response:
         """Log what somebody says about an answer."""
@@ -67,14 +67,14 @@ class Detect:
 async def detected(
     service: Service, context: Context, receive: Receive, body: bodies.Body, *, partial: bool = False
 ) -> Answer:
-    """Return what was found in the pictures of a REST request, whose body has been read.
+    """Return what was found in the images of a REST request, whose body has been read.
 
     Args:
         service: what answers.
         context: what the layers found out about the request.
         receive: tells when the client goes away.
-        body: the pictures, and what is asked.
-        partial: whether each picture has a result of its own.
+        body: the images, and what is asked.
+        partial: whether each image has a result of its own.
 
     Raises:
         ServeError: the request was refused, dropped or failed, or the client went away.
@@ -84,7 +84,7 @@ async def detected(
         id=context.id,
         model=asked.model,
         version=asked.version,
-        pictures=body.pictures,
+        images=body.images,
         options=asked.options,
         timeout=asked.timeout,
         lane=asked.lane,
@@ -96,14 +96,14 @@ async def detected(
 
 
 def one_reply(answer: Answer) -> Response:
-    """Return the answer about one picture: the annotated picture if it was asked for, else JSON."""
+    """Return the answer about one image: the annotated image if it was asked for, else JSON."""
     if answer.annotated:
         headers = {
             "x-eyas-model": quote(f"{answer.model.name}/{answer.model.version}"),
             "x-eyas-detections": str(len(answer.detections[0])),
         }
         return Response(answer.annotated[0], headers=headers, media_type="image/jpeg")
-    return reply(head_document(answer) | picture_document(answer.detections[0]))
+    return reply(head_document(answer) | image_document(answer.detections[0]))
 
 
 def prefers_jpeg(accept: str) -> bool:

@@ -1,4 +1,4 @@
-"""`POST /v1/detect` with the picture itself as the body: straight from the connection to the engine.
+"""`POST /v1/detect` with the image itself as the body: straight from the connection to the engine.
 
 This is the way that most requests come, so nothing stands in it that they do not need: no routing table, no request
 object. Everything else goes to the application behind.
@@ -22,8 +22,8 @@ PATH = "/v1/detect"
 TYPES = frozenset({*(f"image/{kind}" for kind in KINDS), "application/octet-stream"})
 
 
-class RawPictures:
-    """Answers raw pictures and passes on the rest.
+class RawImages:
+    """Answers raw images and passes on the rest.
 
     Args:
         app: the application behind.

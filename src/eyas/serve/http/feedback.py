@@ -12,7 +12,7 @@ from eyas.serve.limits import check_id
 
 VERDICTS = ("correct", "wrong", "missed", "unsure")
 MOST = 2**20  # bytes: a thousand objects with the longest names have half of that
-FIELDS = ("id", "picture", "verdict", "objects", "note")
+FIELDS = ("id", "image", "verdict", "objects", "note")
 
 
 class TrueObject(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,9 +38,9 @@ def read_feedback(body: bytes) -> tuple[str, dict[str, Any]]:
     if not isinstance(request_id, str):
         raise ServeError("invalid", "'id' must be the id of a request.")
     check_id(request_id)
-    picture, verdict, note = fields.get("picture", 0), fields.get("verdict"), fields.get("note", "")
-    if not isinstance(picture, int) or not 0 <= picture < 100_000:
-        raise ServeError("invalid", "'picture' must be the number of a picture of the request, from 0.")
+    image, verdict, note = fields.get("image", 0), fields.get("verdict"), fields.get("note", "")
+    if not isinstance(image, int) or not 0 <= image < 100_000:
+        raise ServeError("invalid", "'image' must be the number of an image of the request, from 0.")
     if verdict is not None and verdict not in VERDICTS:
         raise ServeError("invalid", "'verdict' is one of " + ", ".join(VERDICTS) + ".")
     if not isinstance(note, str) or len(note) > 1000:
@@ -48,7 +48,7 @@ def read_feedback(body: bytes) -> tuple[str, dict[str, Any]]:
     objects = _objects(fields.get("objects"))
     if verdict is None and objects is None and not note:
         raise ServeError("invalid", "Feedback needs a verdict, objects or a note.")
-    return request_id, {"picture": picture, "verdict": verdict, "objects": objects, "note": note}
+    return request_id, {"image": image, "verdict": verdict, "objects": objects, "note": note}
 
 
 def _objects(value: str | int | list[TrueObject] | None) -> list[dict[str, Any]] | None:

@@ -56,22 +56,20 @@ class Inference:
         return reply({"name": name, "ready": ready}, 200 if ready else 503, None if ready else {"retry-after": "1"})
 
     async def infer(self, http: Http) -> Response:
-        """Detect on the pictures of a tensor."""
+        """Detect on the images of a tensor."""
         name, version = self._name(http)
         context = context_of(http.scope)
         body = await http.body()
         limits, header = self.service.limits, http.headers.get(HEADER)
         size = json_size(header, len(body))
-        infer = await self.service.desk.read(
-            size, parse_request, body, header, most=limits.json, pictures=limits.pictures
-        )
+        infer = await self.service.desk.read(size, parse_request, body, header, most=limits.json, images=limits.images)
         request = to_request(
             infer,
             model=name,
             version=version,
             request_id=context.id,
             headers=passed_on(context.headers),
-            most=limits.pictures,
+            most=limits.images,
         )
         answer = await while_connected(http.receive, self.service.detect(request, protocol="oip", trace=context.trace))
         content, length = answer_body(answer, infer)

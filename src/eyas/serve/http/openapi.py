@@ -33,7 +33,7 @@ def document(limits: Limits) -> Schema:
             **_probe_paths(),
             "/v1/models": {"get": _operation("List the versions that are served", "models", {"200": _json("Models")})},
             "/openapi.json": {"get": _operation("This document", "openapi", {"200": _json()})},
-            "/": {"get": _operation("A page to try a picture", "page", {"200": _content("text/html")})},
+            "/": {"get": _operation("A page to try an image", "page", {"200": _content("text/html")})},
             "/metrics": {"get": _operation("Prometheus metrics", "metrics", {"200": _content("text/plain")})},
         },
         "components": {
@@ -72,11 +72,11 @@ def _content(kind: str) -> Schema:
 def _detect_paths(limits: Limits) -> Schema:
     binary = {"schema": {"type": "string", "format": "binary"}}
     raw = dict.fromkeys(("image/jpeg", "image/png", "image/webp"), binary)
-    one = _operation("Detect on one picture", "detect", {"200": _json("Picture")}, _REFUSALS)
+    one = _operation("Detect on one image", "detect", {"200": _json("Image")}, _REFUSALS)
     one["responses"]["200"]["content"]["image/jpeg"] = binary
-    one["requestBody"] = _body({**raw, **_json("PictureBody")["content"], **_json_as_form("PictureForm")})
-    many = _operation("Detect on several pictures", "detect_batch", {"200": _json("Pictures")}, _REFUSALS)
-    many["requestBody"] = _body({**_json("PicturesBody")["content"], **_json_as_form("PicturesForm")})
+    one["requestBody"] = _body({**raw, **_json("ImageBody")["content"], **_json_as_form("ImageForm")})
+    many = _operation("Detect on several images", "detect_batch", {"200": _json("Images")}, _REFUSALS)
+    many["requestBody"] = _body({**_json("ImagesBody")["content"], **_json_as_form("ImagesForm")})
     for operation in (one, many):
         operation["parameters"] = _query(limits)
     feedback = _operation(
@@ -131,7 +131,7 @@ def _inference_paths() -> Schema:
         operations = {
             "": ("get", "A model's tensors", "model_metadata", {"200": _json("Model")}, known),
             "/ready": ("get", "Whether a model takes requests", "model_ready", _ready("ModelReady"), known),
-            "/infer": ("post", "Detect on a tensor of pictures", "infer", {"200": _json("InferAnswer")}, _REFUSALS),
+            "/infer": ("post", "Detect on a tensor of images", "infer", {"200": _json("InferAnswer")}, _REFUSALS),
         }
         for path, (method, summary, name, responses, refusals) in operations.items():
             operation = _operation(summary, name + suffix, responses, refusals)
@@ -183,36 +183,36 @@ def _schemas(limits: Limits) -> Schema:
     }
     found = {"height": whole, "width": whole, "detections": _list("Detection")}
     file, base64 = {"type": "string", "format": "binary"}, {**text, "description": "base64"}
-    files = {"type": "array", "items": file, "minItems": 1, "maxItems": limits.pictures}
-    images = {"type": "array", "items": base64, "minItems": 1, "maxItems": limits.pictures}
+    files = {"type": "array", "items": file, "minItems": 1, "maxItems": limits.images}
+    images = {"type": "array", "items": base64, "minItems": 1, "maxItems": limits.images}
     return {
         "Refusal": _object(["error", "kind"], error=text, kind={"type": "string", "enum": list(WIRES)}),
         "Detection": _object(["box", "score", "label", "class"], box=box, score=number, label=whole, **{"class": text}),
-        "Picture": _object([*head, *found], **head, **found),
-        "Pictures": _object(
-            [*head, "pictures"],
+        "Image": _object([*head, *found], **head, **found),
+        "Images": _object(
+            [*head, "images"],
             **head,
-            pictures={
+            images={
                 "type": "array",
-                "description": "one for each picture, in order: its detections, or why it has none",
+                "description": "one for each image, in order: its detections, or why it has none",
                 "items": {"anyOf": [_object([*found], **found), {"$ref": "#/components/schemas/Refusal"}]},
             },
         ),
-        "PictureBody": {
+        "ImageBody": {
             "oneOf": [_closed(["image"], image=base64, **asked), _closed(["url"], url=text, **asked)],
         },
-        "PicturesBody": {
+        "ImagesBody": {
             "oneOf": [
                 _closed(["images"], images=images, **asked),
-                _closed(["urls"], urls={**texts, "minItems": 1, "maxItems": limits.pictures}, **asked),
+                _closed(["urls"], urls={**texts, "minItems": 1, "maxItems": limits.images}, **asked),
             ],
         },
-        "PictureForm": _object(["file"], file=file, **form),
-        "PicturesForm": _object(["files"], files=files, **form),
+        "ImageForm": _object(["file"], file=file, **form),
+        "ImagesForm": _object(["files"], files=files, **form),
         "Feedback": _closed(
             ["id"],
             id={"type": "string", "pattern": "^[A-Za-z0-9._:/+=@-]{1,128}$"},
-            picture={"type": "integer", "minimum": 0, "maximum": 99_999},
+            image={"type": "integer", "minimum": 0, "maximum": 99_999},
             verdict={"type": "string", "enum": list(VERDICTS)},
             objects={
                 "type": "array",

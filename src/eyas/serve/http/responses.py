@@ -74,7 +74,7 @@ def closing(status: str, kind: str, message: str, retry: str = "") -> bytes:
 
 
 def refusal_document(error: ServeError | Refused) -> dict[str, Any]:
-    """Return why a request, or one picture of it, was refused."""
+    """Return why a request, or one image of it, was refused."""
     return {"error": error.message, "kind": error.kind}
 
 
@@ -102,8 +102,8 @@ async def on_crash(_request: Http, _error: Exception) -> Response:
     return refusal(crashed())
 
 
-def picture_document(found: Detections) -> dict[str, Any]:
-    """Return one picture's detections: boxes xyxy in pixels, best score first."""
+def image_document(found: Detections) -> dict[str, Any]:
+    """Return one image's detections: boxes xyxy in pixels, best score first."""
     boxes = found.boxes.astype(np.float64).round(2).tolist()
     scores = found.scores.astype(np.float64).round(5).tolist()
     classes = found.classes
@@ -115,12 +115,12 @@ def picture_document(found: Detections) -> dict[str, Any]:
 
 
 def result_document(result: Detections | Refused) -> dict[str, Any]:
-    """Return what became of one picture of several: its detections, or why it has none."""
-    return refusal_document(result) if isinstance(result, Refused) else picture_document(result)
+    """Return what became of one image of several: its detections, or why it has none."""
+    return refusal_document(result) if isinstance(result, Refused) else image_document(result)
 
 
 def head_document(answer: Answer) -> dict[str, Any]:
-    """Return what an answer says beside its pictures: id, model, and milliseconds of each stage."""
+    """Return what an answer says beside its images: id, model, and milliseconds of each stage."""
     return {
         "id": answer.id,
         "model": {"name": answer.model.name, "version": answer.model.version},

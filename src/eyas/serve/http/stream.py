@@ -1,6 +1,6 @@
 """`/v1/stream`: video frames over a WebSocket; what is not answered in time is passed over for what is newer.
 
-Each binary message is a frame, a picture file. For each comes one JSON message, in the frames' order, with its number
+Each binary message is a frame, an image file. For each comes one JSON message, in the frames' order, with its number
 from 0: {"frame": 3, "height": ..., "detections": [...]}, or {"frame": 2, "dropped": true} for a frame that a newer one
 has overtaken, or {"frame": 4, "error": ..., "kind": ...}.
 """
@@ -19,7 +19,7 @@ from eyas.serve.budget import Held
 from eyas.serve.errors import ServeError
 from eyas.serve.http.middleware import context_of
 from eyas.serve.http.options import from_query
-from eyas.serve.http.responses import head_document, picture_document, refuse
+from eyas.serve.http.responses import head_document, image_document, refuse
 from eyas.serve.service import Service, passed_on
 
 IN_FLIGHT = 8  # frames of a stream that may wait for answers; a client that sends more loses them at once
@@ -44,7 +44,7 @@ class Stream:
             id=context.id,
             model=asked.model,
             version=asked.version,
-            pictures=(),
+            images=(),
             options=asked.options,
             timeout=asked.timeout,
             lane="stream",
@@ -91,7 +91,7 @@ class Stream:
             if len(frame) > self.service.limits.body:
                 await socket.close(TOO_BIG, "The frame is too large.")
                 return
-            request = replace(base, id=f"{base.id[:100]}.{number}", pictures=(frame,))
+            request = replace(base, id=f"{base.id[:100]}.{number}", images=(frame,))
             full = answers.qsize() >= IN_FLIGHT
             try:
                 held.take(len(frame))
@@ -112,8 +112,8 @@ class Stream:
                 return {"frame": number, "dropped": True}
             return {"frame": number, "error": error.message, "kind": error.kind}
         finally:
-            held.give(sum(map(len, request.pictures)))
-        return {"frame": number} | head_document(answer) | picture_document(answer.detections[0])
+            held.give(sum(map(len, request.images)))
+        return {"frame": number} | head_document(answer) | image_document(answer.detections[0])
 
 
 async def _send(socket: WebSocket, answers: asyncio.Queue[asyncio.Task[dict[str, Any]] | None]) -> None:

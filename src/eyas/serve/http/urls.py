@@ -1,4 +1,4 @@
-"""Pictures from URLs, where that is switched on: https only, public addresses only, and never trusted twice.
+"""Images from URLs, where that is switched on: https only, public addresses only, and never trusted twice.
 
 A name is resolved once; every address must be public; the connection goes to that very address, so that a name which
 resolves differently a moment later changes nothing. A redirect is a new URL and goes through the same checks.
@@ -35,7 +35,7 @@ class UrlSettings:
     """Limits of fetching.
 
     Attributes:
-        size: most bytes of a picture.
+        size: most bytes of an image.
         seconds: within which it must have arrived, redirects included.
         redirects: how many are followed.
         resolve: gives a host's addresses.
@@ -144,13 +144,13 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str], settings:
         raise ServeError("invalid", "The URL answered in an encoding that was not asked for.")
     announced = headers.get("content-length", "")
     if announced and (not announced.isdecimal() or int(announced[:18]) > settings.size):
-        raise ServeError("too_large", f"The URL's picture has more than {settings.size} bytes.")
+        raise ServeError("too_large", f"The URL's image has more than {settings.size} bytes.")
     parts, size = [], 0
     while part := await reader.read(64 * 1024):
         size += len(part)
         if size > settings.size:
-            raise ServeError("too_large", f"The URL's picture has more than {settings.size} bytes.")
+            raise ServeError("too_large", f"The URL's image has more than {settings.size} bytes.")
         parts.append(part)
     if announced and size != int(announced[:18]):
-        raise ServeError("invalid", "The URL's picture ended too early.")
+        raise ServeError("invalid", "The URL's image ended too early.")
     return b"".join(parts)

@@ -1,7 +1,7 @@
-"""The event log: a line a request, for monitoring to read later; feedback; and, if asked for, some of the pictures.
+"""The event log: a line a request, for monitoring to read later; feedback; and, if asked for, some of the images.
 
 `events.jsonl` holds three kinds of lines. "detect": time, id, trace, protocol, model, version, outcome, where the time
-went, and for each picture its size, statistics of a share of them (brightness, contrast, sharpness), and a summary of
+went, and for each image its size, statistics of a share of them (brightness, contrast, sharpness), and a summary of
 what was found (number, classes, histogram of scores); in an answer whose outcome is "partial" some have "refused" and
 the kind in their place. "feedback": what somebody said about an answer, by request id. "shadow": what another version
 made of a copy of the request whose id is in "of"; no client ever saw it.
@@ -24,7 +24,7 @@ from eyas.artifacts.model_key import ModelKey
 from eyas.decode import decode
 from eyas.draw import write_png
 from eyas.errors import UserError
-from eyas.picture_header import parse_header
+from eyas.image_header import parse_header
 from eyas.serve.api import Answer, Request
 from eyas.serve.errors import Refused, ServeError
 from eyas.serve.observe.jsonl_log import Journal
@@ -32,7 +32,7 @@ from eyas.serve.observe.recent_ids import Recent
 from eyas.types import Detections, UInt8Array
 
 NAME = "events.jsonl"
-PICTURES = "pictures"
+IMAGES = "images"
 _BINS = np.linspace(0.0, 1.0, 11)
 _SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 
@@ -43,9 +43,9 @@ class EventSettings:
 
     Attributes:
         folder: where it lies.
-        statistics: share of requests whose pictures' statistics are taken, 0 to 1.
-        pictures: share of requests whose pictures are kept, 0 to 1; none unless asked for, since pictures show people.
-        keep_seconds: after which a kept picture is deleted.
+        statistics: share of requests whose images' statistics are taken, 0 to 1.
+        images: share of requests whose images are kept, 0 to 1; none unless asked for, since images show people.
+        keep_seconds: after which a kept image is deleted.
         size: bytes after which a new file begins.
         files: how many old files stay.
         recent: how many request ids are remembered, to tell whether feedback belongs to one.
@@ -53,7 +53,7 @@ class EventSettings:
 
     folder: Path
     statistics: float = 0.1
-    pictures: float = 0.0
+    images: float = 0.0
     keep_seconds: float = 7 * 86_400.0
     size: int = 64 * 2**20
     files: int = 8
@@ -83,7 +83,7 @@ class EventLog:
 
     def detected(self, request: Request, answer: Answer, *, protocol: str, trace: str) -> None:
         """Log an answer."""
-        statistics, keep = self._chance() < self._settings.statistics, self._chance() < self._settings.pictures
+        statistics, keep = self._chance() < self._settings.statistics, self._chance() < self._settings.images
         now = time.time()
         self._recent.add(answer.id)
         self._journal.submit(lambda: self._line(request, answer, protocol, trace, now, statistics, keep))
@@ -133,18 +133,18 @@ class EventLog:
         """Return the line of an answer; runs in the journal's thread."""
         timing = answer.timing
         names = ("queue", "decode", "preprocess", "inference", "postprocess", "total")
-        pictures = []
-        for index, (picture, found) in enumerate(zip(request.pictures, answer.pictures(), strict=True)):
-            size = len(picture) if isinstance(picture, bytes) else picture.nbytes
+        images = []
+        for index, (image, found) in enumerate(zip(request.images, answer.images(), strict=True)):
+            size = len(image) if isinstance(image, bytes) else image.nbytes
             if isinstance(found, Refused):
-                pictures.append({"refused": found.kind, "bytes": size})
+                images.append({"refused": found.kind, "bytes": size})
                 continue
             entry = {"height": found.height, "width": found.width, **summary(found), "bytes": size}
             if statistics:
-                entry.update(picture_statistics(picture))
+                entry.update(image_statistics(image))
             if keep:
-                entry["kept"] = self._keep(f"{now:.3f}-{_safe(answer.id)}-{index}", picture)
-            pictures.append(entry)
+                entry["kept"] = self._keep(f"{now:.3f}-{_safe(answer.id)}-{index}", image)
+            images.append(entry)
         self._sweep(now)
         return {
             "event": "detect",
@@ -159,25 +159,25 @@ class EventLog:
             "stream": request.stream,
             "seconds": {name: round(getattr(timing, name), 6) for name in names},
             "batch": timing.batch,
-            "pictures": pictures,
+            "images": images,
         }
 
-    def _keep(self, name: str, picture: bytes | UInt8Array) -> str:
-        """Write the picture beside the log and return its file's name."""
-        folder = self._settings.folder / PICTURES
+    def _keep(self, name: str, image: bytes | UInt8Array) -> str:
+        """Write the image beside the log and return its file's name."""
+        folder = self._settings.folder / IMAGES
         folder.mkdir(exist_ok=True)
-        if isinstance(picture, bytes):
-            header = parse_header(picture)
+        if isinstance(image, bytes):
+            header = parse_header(image)
             path = folder / (name + _SUFFIXES.get(header.kind if header else "", ".bin"))
-            path.write_bytes(picture)
+            path.write_bytes(image)
         else:
             path = folder / f"{name}.png"
-            write_png(picture, path)
+            write_png(image, path)
         return path.name
 
     def _sweep(self, now: float) -> None:
-        """Delete, once a minute, the pictures that are too old."""
-        folder = self._settings.folder / PICTURES
+        """Delete, once a minute, the images that are too old."""
+        folder = self._settings.folder / IMAGES
         since = now - self._swept  # below 0 when the clock was set back
         if 0 <= since < min(60.0, self._settings.keep_seconds) or not folder.is_dir():
             return
@@ -196,13 +196,13 @@ def summary(found: Detections) -> dict[str, Any]:
     return {"detections": len(found), "classes": dict(numbers), "scores": histogram, "area": round(share, 6)}
 
 
-def picture_statistics(picture: bytes | UInt8Array) -> dict[str, float]:
+def image_statistics(image: bytes | UInt8Array) -> dict[str, float]:
     """Return mean brightness, contrast (its deviation) and sharpness (variance of the Laplacian), all of grey 0..1."""
     try:
-        image = decode(picture, shrink=8, fast=True) if isinstance(picture, bytes) else picture[::4, ::4]
+        pixels = decode(image, shrink=8, fast=True) if isinstance(image, bytes) else image[::4, ::4]
     except UserError:
         return {}
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255.0
+    grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255.0
     sharpness = cv2.Laplacian(grey, cv2.CV_32F).var()
     return {
         "brightness": round(float(grey.mean()), 4),

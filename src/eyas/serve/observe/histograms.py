@@ -20,7 +20,7 @@ MAX_MODELS = 64  # label values for (model, version)
 MAX_CLASSES = 256  # label values for classes, of all models together
 OTHER = "other"
 STAGES = ("queue", "decode", "preprocess", "inference", "postprocess")
-ENOUGH = 256  # pictures that wait to be counted, at most: about half a millisecond of counting
+ENOUGH = 256  # images that wait to be counted, at most: about half a millisecond of counting
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _SCORES = tuple(round(0.1 * step, 1) for step in range(1, 11))
@@ -62,25 +62,25 @@ class _Version:
         self.stages = tuple(Buckets(_SECONDS) for _ in STAGES)
         self.batch = Buckets(_BATCHES)
         self.scores = Buckets(_SCORES, np.float32)
-        self.pictures = 0
+        self.images = 0
         self.busy = 0.0
         self.classes: dict[str, int] = {}
 
 
 class Tally(Collector):
-    """Latencies by stage, batches, pictures, busy time, scores and classes of the answers of each version."""
+    """Latencies by stage, batches, images, busy time, scores and classes of the answers of each version."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[ModelKey, Timing, tuple[Detections, ...]]] = []
-        self._pictures = 0
+        self._images = 0
         self._versions: dict[ModelKey, _Version] = {}
         self._classes = 0
 
     def add(self, answer: Answer) -> None:
         """Take an answer, to be counted soon."""
         self._waiting.append((answer.model, answer.timing, answer.detections))
-        self._pictures += len(answer.detections)
-        if self._pictures >= ENOUGH:
+        self._images += len(answer.detections)
+        if self._images >= ENOUGH:
             self._count()
 
     def collect(self) -> Iterator[Metric]:
@@ -90,9 +90,9 @@ class Tally(Collector):
         stage = HistogramMetricFamily(
             "eyas_stage_seconds", "Time in each stage of a request", labels=(*_NAMES, "stage")
         )
-        batch = HistogramMetricFamily("eyas_batch_pictures", "Pictures that shared a batch", labels=_NAMES)
+        batch = HistogramMetricFamily("eyas_batch_images", "Images that shared a batch", labels=_NAMES)
         scores = HistogramMetricFamily("eyas_confidence", "Scores of detections", labels=_NAMES)
-        pictures = CounterMetricFamily("eyas_pictures", "Pictures that were answered", labels=_NAMES)
+        images = CounterMetricFamily("eyas_images", "Images that were answered", labels=_NAMES)
         busy = CounterMetricFamily("eyas_busy_seconds", "Worker time; its rate is the utilisation", labels=_NAMES)
         found = CounterMetricFamily("eyas_detections", "Detections by class", labels=(*_NAMES, "class"))
         for key, version in self._versions.items():
@@ -102,11 +102,11 @@ class Tally(Collector):
                 buckets.tell(stage, (*names, name))
             version.batch.tell(batch, names)
             version.scores.tell(scores, names)
-            pictures.add_metric(names, version.pictures)
+            images.add_metric(names, version.images)
             busy.add_metric(names, version.busy)
             for name, count in version.classes.items():
                 found.add_metric((*names, name), count)
-        yield from (total, stage, batch, scores, pictures, busy, found)
+        yield from (total, stage, batch, scores, images, busy, found)
 
     def bounded(self, key: ModelKey) -> ModelKey:
         """Return the labels that a version is counted under: there are only so many."""
@@ -114,7 +114,7 @@ class Tally(Collector):
 
     def _count(self) -> None:
         """Count what waits, version by version."""
-        waiting, self._waiting, self._pictures = self._waiting, [], 0
+        waiting, self._waiting, self._images = self._waiting, [], 0
         by_key: dict[ModelKey, list[tuple[Timing, tuple[Detections, ...]]]] = {}
         for key, timing, detections in waiting:
             by_key.setdefault(key, []).append((timing, detections))
@@ -122,11 +122,11 @@ class Tally(Collector):
             bounded = self.bounded(key)
             version = self._versions.setdefault(bounded, _Version())
             self._count_times(version, answers)
-            pictures = [found for _, detections in answers for found in detections]
-            version.pictures += len(pictures)
-            if pictures:
-                version.scores.add(np.concatenate([found.scores for found in pictures]))
-                self._count_classes(version, pictures)
+            images = [found for _, detections in answers for found in detections]
+            version.images += len(images)
+            if images:
+                version.scores.add(np.concatenate([found.scores for found in images]))
+                self._count_classes(version, images)
 
     def _count_times(self, version: _Version, answers: list[tuple[Timing, tuple[Detections, ...]]]) -> None:
         """Count the stages' times of answers of one version."""
@@ -138,14 +138,14 @@ class Tally(Collector):
         )
         for column, buckets in enumerate((*version.stages, version.total, version.batch)):
             buckets.add(times[:, column])
-        _, decode, preprocess, inference, postprocess, _, batch, pictures = times.T
-        share = inference * pictures / np.maximum(batch, 1.0)  # the rest of a batch was for others
+        _, decode, preprocess, inference, postprocess, _, batch, images = times.T
+        share = inference * images / np.maximum(batch, 1.0)  # the rest of a batch was for others
         version.busy += float((decode + preprocess + share + postprocess).sum())
 
-    def _count_classes(self, version: _Version, pictures: list[Detections]) -> None:
-        """Count the classes that were found in pictures of one version."""
+    def _count_classes(self, version: _Version, images: list[Detections]) -> None:
+        """Count the classes that were found in images of one version."""
         by_classes: dict[tuple[str, ...], list[npt.NDArray[np.int64]]] = {}
-        for found in pictures:
+        for found in images:
             by_classes.setdefault(found.classes, []).append(found.labels)
         for classes, labels in by_classes.items():
             numbers = np.bincount(np.concatenate(labels), minlength=0)

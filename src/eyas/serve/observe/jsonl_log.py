@@ -68,7 +68,7 @@ class Journal:
                 line = job()
                 if line is not None:
                     self._append(json.dumps(line, separators=(",", ":"), default=str).encode("ascii") + b"\n")
-            except Exception:  # a broken disk or picture must not end the log for good
+            except Exception:  # a broken disk or image must not end the log for good
                 self._on_drop(1)
             finally:
                 self._queue.task_done()

@@ -37,7 +37,7 @@ class Metrics:
         self.ready: Callable[[], bool] = engine.ready
         self.outcomes: Count[tuple[str, str, str]] = Count()
         self._refused = Counter(
-            "eyas_pictures_refused", "Pictures refused alone, in an answer for others", (*names, "kind"), registry=r
+            "eyas_images_refused", "Images refused alone, in an answer for others", (*names, "kind"), registry=r
         )
         self._odd = Counter(
             "eyas_nonfinite_detections", "Detections dropped for NaN or infinite values", names, registry=r
@@ -90,7 +90,7 @@ class _Requests(Collector):
         """Yield both."""
         requests = CounterMetricFamily(
             "eyas_requests",
-            "Requests by protocol and outcome: ok, partial (some pictures were refused), or why not",
+            "Requests by protocol and outcome: ok, partial (some images were refused), or why not",
             labels=("protocol", "model", "outcome"),
         )
         for labels, count in self._metrics.outcomes.items():

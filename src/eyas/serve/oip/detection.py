@@ -1,7 +1,7 @@
 """What a detector is in the Open Inference Protocol: its tensors, its parameters, and its metadata.
 
-Input "images": UINT8 [N, H, W, 3] (pictures of any one size) or BYTES [N] (JPEG, PNG, WebP files). Outputs, padded to
-the largest number found D: "boxes" FP32 [N, D, 4] (xyxy pixels of the picture), "scores" FP32 [N, D], "labels" INT64
+Input "images": UINT8 [N, H, W, 3] (images of any one size) or BYTES [N] (JPEG, PNG, WebP files). Outputs, padded to
+the largest number found D: "boxes" FP32 [N, D, 4] (xyxy pixels of the image), "scores" FP32 [N, D], "labels" INT64
 [N, D] (-1 where padded), "num_detections" INT64 [N].
 """
 
@@ -57,7 +57,7 @@ def to_request(
         request_id: the id to use where the client gave none.
         headers: the client's headers, lower-case names.
         stream: id of the connection, which a sequence_id belongs to.
-        most: most pictures.
+        most: most images.
 
     Raises:
         ServeError: inputs, outputs or parameters are not a detector's.
@@ -73,7 +73,7 @@ def to_request(
         id=infer.id or request_id,
         model=model,
         version=version,
-        pictures=pictures(infer.inputs, most),
+        images=images(infer.inputs, most),
         options=_options(found),
         timeout=None if timeout is None else float(timeout) / 1e6,
         lane=lane_of(int(found.get("priority", 0))),
@@ -131,8 +131,8 @@ def class_names(text: str) -> tuple[str, ...] | None:
     return tuple(name.strip() for name in text.split(",") if name.strip()) or None
 
 
-def pictures(inputs: tuple[Tensor, ...], most: int) -> tuple[bytes | UInt8Array, ...]:
-    """Return the pictures of the one input; more than so many are refused."""
+def images(inputs: tuple[Tensor, ...], most: int) -> tuple[bytes | UInt8Array, ...]:
+    """Return the images of the one input; more than so many are refused."""
     names = [tensor.name for tensor in inputs]
     if names != [IMAGES]:
         raise ServeError("invalid", f"A detector has one input, '{IMAGES}'; given: {quoted(', '.join(names)[:60])}.")
@@ -146,7 +146,7 @@ def pictures(inputs: tuple[Tensor, ...], most: int) -> tuple[bytes | UInt8Array,
     if len(tensor.shape) != 4 or tensor.shape[3] != 3 or 0 in tensor.shape:
         raise ServeError("invalid", f"'{IMAGES}' of UINT8 has the shape [N, height, width, 3].")
     if tensor.shape[0] > most:
-        raise ServeError("too_large", f"{tensor.shape[0]} pictures in a request; at most {most} are allowed.")
+        raise ServeError("too_large", f"{tensor.shape[0]} images in a request; at most {most} are allowed.")
     return tuple(tensor.array)
 
 

@@ -76,7 +76,7 @@ def json_size(header_length: str | None, total: int) -> int:
 
 
 def parse_request(
-    body: bytes, header_length: str | None, *, most: int = 8 * 2**20, pictures: int = MAX_ITEMS
+    body: bytes, header_length: str | None, *, most: int = 8 * 2**20, images: int = MAX_ITEMS
 ) -> InferRequest:
     """Return the request in a body.
 
@@ -84,7 +84,7 @@ def parse_request(
         body: JSON, followed by the raw tensors in the order of the inputs that announce `binary_data_size`.
         header_length: the value of the header that says where the JSON ends; None where all of it is JSON.
         most: most bytes of JSON.
-        pictures: most pictures.
+        images: most images.
 
     Raises:
         ServeError: whatever is wrong with it.
@@ -101,7 +101,7 @@ def parse_request(
         if name in names:
             raise ServeError("invalid", f"The input {quoted(name)} is given twice.")
         names.add(name)
-        tensor = _tensor(entry, rest[at:], pictures)
+        tensor = _tensor(entry, rest[at:], images)
         at += _raw_size(entry, len(rest) - at) or 0
         tensors.append(tensor)
     if at != len(rest):
@@ -110,7 +110,7 @@ def parse_request(
     return InferRequest(request.id, tuple(tensors), _outputs(request, binary), request.parameters, binary)
 
 
-def _tensor(entry: _Input, rest: memoryview, pictures: int) -> Tensor:
+def _tensor(entry: _Input, rest: memoryview, images: int) -> Tensor:
     """Return an input's tensor, whose bytes are the first of the rest where they are not in the JSON."""
     name, datatype, data = entry.name, entry.datatype, bytes(entry.data)
     check_datatype(datatype, name)
@@ -124,11 +124,11 @@ def _tensor(entry: _Input, rest: memoryview, pictures: int) -> Tensor:
     if size is not None:
         if data:
             raise ServeError("invalid", f"The input {quoted(name)} has both JSON data and raw bytes.")
-        return from_raw(name, datatype, shape, rest[:size], most=pictures)
+        return from_raw(name, datatype, shape, rest[:size], most=images)
     if not data.startswith(b"["):
         raise ServeError("invalid", f"The input {quoted(name)} has no data: a list, or raw bytes behind the JSON.")
     if datatype == BYTES:
-        return from_values(name, datatype, shape, _files(data, name), most=pictures)
+        return from_values(name, datatype, shape, _files(data, name), most=images)
     return from_text(name, datatype, shape, data)
 
 

@@ -21,7 +21,7 @@ class Profile:
 
     Attributes:
         base: seconds a batch, whatever its size.
-        per_item: seconds a picture.
+        per_item: seconds an image.
         deviation: relative deviation of single measurements.
 
     Raises:

@@ -42,7 +42,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture that wants detections.
+    """One image that wants detections.
 
     Attributes:
         id: unique among the items that have not ended.

@@ -40,16 +40,16 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One picture of a batch.
+    """One image of a batch.
 
     Attributes:
-        picture: a picture file's bytes, or uint8 [H, W, 3] RGB.
+        image: an image file's bytes, or uint8 [H, W, 3] RGB.
         thresholds: what a prediction must pass.
         only: the labels wanted, sorted; None means all.
-        annotate: whether to give the picture with its detections as JPEG too.
+        annotate: whether to give the image with its detections as JPEG too.
     """
 
-    picture: bytes | UInt8Array
+    image: bytes | UInt8Array
     thresholds: Thresholds
     only: tuple[int, ...] | None = None
     annotate: bool = False
@@ -60,7 +60,7 @@ Words = Annotated[str, msgspec.Meta(max_length=MAX_WORDS)]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found in one picture; the times are in seconds."""
+    """What was found in one image; the times are in seconds."""
 
     detections: Detections
     annotated: bytes = b""
@@ -71,7 +71,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A batch that was run: one result a picture, in order, and the seconds that the network took."""
+    """A batch that was run: one result an image, in order, and the seconds that the network took."""
 
     results: tuple[Found | Refused, ...]
     inference: float
@@ -82,7 +82,7 @@ class Broken(msgspec.Struct, frozen=True, tag="broken"):
 
     Attributes:
         reason: for the operator.
-        told: for the client whose picture was alone in it; None where the picture is not to blame.
+        told: for the client whose image was alone in it; None where the image is not to blame.
     """
 
     reason: Words
@@ -117,14 +117,14 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 def too_slow(seconds: float) -> Lost:
     """Return why a worker is given up that takes too long."""
-    told = Refused("unprocessable", f"The picture took longer than {seconds:g} s, twice.")
+    told = Refused("unprocessable", f"The image took longer than {seconds:g} s, twice.")
     return Lost(f"A batch took more than {seconds:g} s.", told)
 
 
 def too_much_memory(limit: int) -> Refused:
-    """Return the refusal of a picture for which a worker's memory is too little; 0 for no limit but the machine's."""
+    """Return the refusal of an image for which a worker's memory is too little; 0 for no limit but the machine's."""
     most = f"the {limit / 1e6:.0f} MB that the server gives to one" if limit else "the server has"
-    return Refused("too_large", f"The picture needs more memory than {most}.")
+    return Refused("too_large", f"The image needs more memory than {most}.")
 
 
 class WorkerFailed(Exception):

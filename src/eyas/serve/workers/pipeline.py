@@ -1,4 +1,4 @@
-"""A batch from bytes to detections. A picture that can't be read fails by itself, never the batch it is in."""
+"""A batch from bytes to detections. An image that can't be read fails by itself, never the batch it is in."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class BatchFailed(Exception):
 
 
 @dataclass(slots=True)
-class _Picture:
-    """A picture that lies in the batch: what is needed to map its boxes back, and perhaps to draw."""
+class _Image:
+    """An image that lies in the batch: what is needed to map its boxes back, and perhaps to draw."""
 
     task: Task
     placement: Placement
@@ -51,7 +51,7 @@ class Pipeline:
     Args:
         detector: the opened bundle.
         memory: bytes that the process may take for it, which is told to those who want more; 0 for no limit.
-        limits: which pictures are decoded.
+        limits: which images are decoded.
     """
 
     def __init__(self, detector: Detector, memory: int = 0, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -64,7 +64,7 @@ class Pipeline:
         return np.empty((num, self._detector.input.height, self._detector.input.width, 3), np.uint8)
 
     def warm_up(self, max_batch: int) -> list[tuple[int, float]]:
-        """Run batches of 1, 2, 4 ... pictures up to `max_batch` and return (size, seconds) of each, at its second run.
+        """Run batches of 1, 2, 4 ... images up to `max_batch` and return (size, seconds) of each, at its second run.
 
         Engines allocate, and some compile, for each size that they see; clients should not wait for that.
         """
@@ -90,25 +90,25 @@ class Pipeline:
         if len(self._frames) < len(tasks):
             self._frames = self._room(len(tasks))
         slots = self._frames[: len(tasks)]
-        pictures = list(map(self._read, tasks, slots))
-        good = [i for i, picture in enumerate(pictures) if isinstance(picture, _Picture)]
+        images = list(map(self._read, tasks, slots))
+        good = [i for i, image in enumerate(images) if isinstance(image, _Image)]
         if not good:
-            return Ran(tuple(picture for picture in pictures if isinstance(picture, Refused)), 0.0)
+            return Ran(tuple(image for image in images if isinstance(image, Refused)), 0.0)
         batch = slots if len(good) == len(tasks) else slots[good]
         start = time.perf_counter()
         boxes, scores = self._infer(batch)
         seconds = time.perf_counter() - start
         row = iter(range(len(good)))
         results = [
-            picture if isinstance(picture, Refused) else self._finish(picture, boxes[i := next(row)], scores[i])
-            for picture in pictures
+            image if isinstance(image, Refused) else self._finish(image, boxes[i := next(row)], scores[i])
+            for image in images
         ]
         return Ran(tuple(results), seconds)
 
-    def _read(self, task: Task, slot: UInt8Array) -> _Picture | Refused:
+    def _read(self, task: Task, slot: UInt8Array) -> _Image | Refused:
         start = time.perf_counter()
         try:
-            image = self._decode(task.picture)
+            image = self._decode(task.image)
             middle = time.perf_counter()
             placement = letterbox(image, self._detector.input, slot)[1]
         except TooMuchMemory:
@@ -120,18 +120,18 @@ class Pipeline:
             return Refused("unprocessable", (error.problem + wanted)[:MAX_WORDS])
         except MemoryError:
             return too_much_memory(self._memory)
-        except Exception:  # whatever a decoder's library raises is about this picture alone
-            return Refused("unprocessable", "The picture can't be decoded.")
+        except Exception:  # whatever a decoder's library raises is about this image alone
+            return Refused("unprocessable", "The image can't be decoded.")
         end = time.perf_counter()
         kept = image if task.annotate else None
-        return _Picture(task, placement, image.shape[0], image.shape[1], kept, middle - start, end - middle)
+        return _Image(task, placement, image.shape[0], image.shape[1], kept, middle - start, end - middle)
 
-    def _decode(self, picture: bytes | UInt8Array) -> UInt8Array:
-        """Return the pixels of a picture, if its header promises no harm."""
-        if isinstance(picture, bytes):
-            check_file(picture, self._limits)
-            return decode(picture, max_pixels=self._limits.pixels)
-        image = checked_image(picture)
+    def _decode(self, image: bytes | UInt8Array) -> UInt8Array:
+        """Return the pixels of an image, if its header promises no harm."""
+        if isinstance(image, bytes):
+            check_file(image, self._limits)
+            return decode(image, max_pixels=self._limits.pixels)
+        pixels = checked_image(image)
         check_array(image, self._limits)
         return image
 
@@ -146,21 +146,19 @@ class Pipeline:
         parts = [self._infer(np.ascontiguousarray(part)) for part in (batch[:half], batch[half:])]
         return np.concatenate([boxes for boxes, _ in parts]), np.concatenate([scores for _, scores in parts])
 
-    def _finish(self, picture: _Picture, boxes: FloatArray, scores: FloatArray) -> Found | Refused:
+    def _finish(self, image: _Image, boxes: FloatArray, scores: FloatArray) -> Found | Refused:
         start = time.perf_counter()
-        task = picture.task
+        task = image.task
         only = None if task.only is None else np.array(task.only, np.int64)
         classes = self._detector.classes
         try:
-            found = select(
-                boxes, scores, picture.placement, picture.height, picture.width, classes, task.thresholds, only
-            )
+            found = select(boxes, scores, image.placement, image.height, image.width, classes, task.thresholds, only)
             drawn = b""
-            if picture.image is not None:
-                drawn = simplejpeg.encode_jpeg(annotate(picture.image, found), quality=JPEG_QUALITY)
+            if image.image is not None:
+                drawn = simplejpeg.encode_jpeg(annotate(image.image, found), quality=JPEG_QUALITY)
         except MemoryError:
             return too_much_memory(self._memory)
-        return Found(found, drawn, picture.decode, picture.preprocess, time.perf_counter() - start)
+        return Found(found, drawn, image.decode, image.preprocess, time.perf_counter() - start)
 
     def close(self) -> None:
         """Free the engine."""

@@ -30,7 +30,7 @@ from eyas.serve.workers.protocol import (
 from eyas.serve.workers.shared_memory import SHARED_BYTES, SharedMemory
 
 REAP_SECONDS = 0.005
-_CRASHED = Refused("unprocessable", "The process that decodes and detects crashed on the picture, twice.")
+_CRASHED = Refused("unprocessable", "The process that decodes and detects crashed on the image, twice.")
 EXIT_SECONDS = 0.25  # after it closed its connection, a worker that still lives is killed
 
 
@@ -57,7 +57,7 @@ class ProcessWorker(asyncio.Protocol):
         self._process: subprocess.Popen[bytes] | None = None
         self._transport: asyncio.Transport | None = None
         self._lost: Callable[[Lost], None] | None = None
-        self._running: tuple[int, Done] | None = None  # pictures of the batch, and whom to tell
+        self._running: tuple[int, Done] | None = None  # images of the batch, and whom to tell
         self._limit: asyncio.TimerHandle | None = None
         self._verdict: Lost | None = None  # why it was killed
 

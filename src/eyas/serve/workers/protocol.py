@@ -3,7 +3,7 @@
     front -> worker   StartWorker, then RunBatch by RunBatch, perhaps StopWorker
     worker -> front   Ready or NotStarted, then SentRan or Broken for each batch
 
-Whatever arrives is checked before it is believed: a worker decodes hostile pictures and may be anybody's.
+Whatever arrives is checked before it is believed: a worker decodes hostile images and may be anybody's.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StopWorker(msgspec.Struct, frozen=True, tag="stop"):
     """Tells a worker to end."""
 
 
-class SentPicture(msgspec.Struct, frozen=True, array_like=True):
+class SentImage(msgspec.Struct, frozen=True, array_like=True):
     """A `Task` on its way.
 
     Attributes:
@@ -63,9 +63,9 @@ class SentPicture(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RunBatch(msgspec.Struct, frozen=True, tag="batch"):
-    """Pictures to be run."""
+    """Images to be run."""
 
-    pictures: tuple[SentPicture, ...]
+    images: tuple[SentImage, ...]
 
 
 class SentFound(msgspec.Struct, frozen=True, tag="found", array_like=True):
@@ -160,14 +160,14 @@ def ran_of(message: SentRan, num: int, classes: tuple[str, ...]) -> Ran:
 
     Args:
         message: what arrived.
-        num: how many pictures were asked for.
+        num: how many images were asked for.
         classes: the model's classes.
 
     Raises:
         BadMessage: it makes no sense.
     """
     if len(message.results) != num:
-        raise BadMessage("another number of results than of pictures")
+        raise BadMessage("another number of results than of images")
     try:
         found = [each if isinstance(each, Refused) else _found(each, classes) for each in message.results]
     except ValueError as error:
@@ -187,26 +187,26 @@ def _found(sent: SentFound, classes: tuple[str, ...]) -> Found:
 
 
 def batch_of(tasks: Sequence[Task], memory: SharedMemory | None) -> RunBatch:
-    """Return the message of a batch. Its pictures go into the shared memory, or into it where they do not fit."""
-    pictures = []
+    """Return the message of a batch. Its images go into the shared memory, or into it where they do not fit."""
+    images = []
     for task in tasks:
-        picture = task.picture
-        data = memoryview(picture) if isinstance(picture, bytes) else np.ascontiguousarray(picture).data.cast("B")
+        image = task.image
+        data = memoryview(image) if isinstance(image, bytes) else np.ascontiguousarray(image).data.cast("B")
         start = memory.put(data) if memory is not None else None
-        shape = None if isinstance(picture, bytes) else (picture.shape[0], picture.shape[1])
+        shape = None if isinstance(image, bytes) else (image.shape[0], image.shape[1])
         inside = data.tobytes() if start is None else b""
-        pictures.append(SentPicture(inside, start or 0, len(data), shape, task.thresholds, task.only, task.annotate))
-    return RunBatch(tuple(pictures))
+        images.append(SentImage(inside, start or 0, len(data), shape, task.thresholds, task.only, task.annotate))
+    return RunBatch(tuple(images))
 
 
 def tasks_of(batch: RunBatch, memory: SharedMemory | None) -> list[Task]:
     """Return the tasks of a batch; arrays are views of the shared memory, files copies of it."""
     tasks = []
-    for each in batch.pictures:
+    for each in batch.images:
         data: bytes | memoryview = each.data
         if memory is not None and not each.data:
             data = memory.view[each.start : each.start + each.length]
-        picture: bytes | UInt8Array
-        picture = bytes(data) if each.shape is None else np.frombuffer(data, np.uint8).reshape(*each.shape, 3)
-        tasks.append(Task(picture, each.thresholds, each.only, each.annotate))
+        image: bytes | UInt8Array
+        image = bytes(data) if each.shape is None else np.frombuffer(data, np.uint8).reshape(*each.shape, 3)
+        tasks.append(Task(image, each.thresholds, each.only, each.annotate))
     return tasks

@@ -1,4 +1,4 @@
-"""Memory that the front and one worker share, so that pictures need not go through a socket.
+"""Memory that the front and one worker share, so that images need not go through a socket.
 
 It has no name in any file system: when both processes are gone, however they ended, so is it.
 """
@@ -41,7 +41,7 @@ class SharedMemory:
             return None
         import fcntl
 
-        descriptor = os.memfd_create("eyas-pictures", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        descriptor = os.memfd_create("eyas-images", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(descriptor, size)
         fcntl.fcntl(descriptor, _ADD_SEALS, _SEALS)
         return cls(descriptor, size)

@@ -80,7 +80,7 @@ class BestEpochs(L.Callback):
         Args:
             trainer: one of the run's own devices, without callbacks.
             module: the run's; its averaged weights become the mean.
-            data: the run's pictures.
+            data: the run's images.
             saver: knows the best epoch.
 
         Returns:

@@ -19,7 +19,7 @@ from eyas.training.module import DetectionModule
 from eyas.training.plot import plot_results
 
 # Each is followed by the criterion's terms, an epoch's row also by the COCO numbers.
-EPOCH_FIELDS = ("epoch", "step", "seconds", "cpu_seconds", "pictures", "lr", "loss")
+EPOCH_FIELDS = ("epoch", "step", "seconds", "cpu_seconds", "images", "lr", "loss")
 DRAWING = 0.03  # the share of a run's time that drawing the curves may take, while epochs are short
 STEP_FIELDS = ("step", "epoch", "seconds", "cpu_seconds", "lr", "loss")
 
@@ -45,7 +45,7 @@ class Recorder(L.Callback):
         self._start_cpu = cpu_seconds()
         self._sum = torch.zeros(())  # of the loss terms; becomes as long as there are terms
         self._count = 0
-        self._pictures = 0
+        self._images = 0
         self._resumed_step = 0
         self._rows: dict[str, str] = {}
         self._drawn_at, self._drawing = -math.inf, 0.0  # when the curves were drawn, and how long it took, in seconds
@@ -55,7 +55,7 @@ class Recorder(L.Callback):
         """Return what a resumed run continues from: the rows written so far among it."""
         seconds, cpu = self.elapsed()
         return {
-            "seconds": seconds, "cpu": cpu, "sum": self._sum.tolist(), "count": self._count, "pictures": self._pictures,
+            "seconds": seconds, "cpu": cpu, "sum": self._sum.tolist(), "count": self._count, "images": self._images,
             "rows": {name: read_rows(self.folder / name) for name in (layout.METRICS, layout.STEPS)},
         }  # fmt: skip
 
@@ -64,7 +64,7 @@ class Recorder(L.Callback):
         self._start = time.perf_counter() - state_dict["seconds"]
         self._start_cpu = cpu_seconds() - state_dict["cpu"]
         self._sum, self._count = torch.tensor(state_dict["sum"]), state_dict["count"]
-        self._pictures = state_dict["pictures"]
+        self._images = state_dict["images"]
         self._rows = state_dict.get("rows", {})
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ class Recorder(L.Callback):
     ) -> None:
         """Add the step to the epoch's means; write a row now and then."""
         assert isinstance(pl_module, DetectionModule)
-        self._pictures += len(batch.counts) * trainer.world_size
+        self._images += len(batch.counts) * trainer.world_size
         self._sum = self._sum.to(pl_module.terms.device) + pl_module.terms  # stays there: reading it would wait
         self._count += 1
         if trainer.is_global_zero and (trainer.global_step % self.every == 0 or trainer.global_step == 1):
@@ -116,7 +116,7 @@ class Recorder(L.Callback):
         seconds, cpu = self.elapsed()
         means = (self._sum.expand(len(pl_module.criterion.terms)) / max(1, self._count)).tolist()
         self._sum, self._count = torch.zeros_like(self._sum), 0
-        row = [trainer.current_epoch + 1, trainer.global_step, seconds, cpu, self._pictures, pl_module.learning_rate()]
+        row = [trainer.current_epoch + 1, trainer.global_step, seconds, cpu, self._images, pl_module.learning_rate()]
         values: dict[str, float] = pl_module.result.metrics if pl_module.result is not None else {}
         fields = (*EPOCH_FIELDS, *pl_module.criterion.terms, *values)
         append_row(self.folder / layout.METRICS, fields, [*row, sum(means), *means, *values.values()])

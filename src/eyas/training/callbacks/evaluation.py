@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 
 from eyas.data.loading.batch import Batch
-from eyas.evaluate.coco import evaluate_predictions
-from eyas.evaluate.predictions import Predictions
+from eyas.evaluation.coco import evaluate_predictions
+from eyas.evaluation.predictions import Predictions
 from eyas.training.detecting import Collector
 from eyas.training.module import DetectionModule
 from eyas.training.parallel import gather_over_processes
@@ -22,7 +22,7 @@ class Evaluation(L.Callback):
 
     Args:
         thresholds: what a detection must pass.
-        keep: of so many first pictures of the split the detections are kept.
+        keep: of so many first images of the split the detections are kept.
     """
 
     def __init__(self, thresholds: Thresholds = EVALUATE, keep: int = 0) -> None:
@@ -61,12 +61,12 @@ class Evaluation(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Have selected what was found in a batch of letterboxed pictures, while the network runs on the next one."""
+        """Have selected what was found in a batch of letterboxed images, while the network runs on the next one."""
         assert self._collector is not None
         self._collector.add(outputs["boxes"], outputs["scores"], batch)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compute the COCO numbers over the pictures of all processes."""
+        """Compute the COCO numbers over the images of all processes."""
         assert isinstance(pl_module, DetectionModule) and self._collector is not None
         predictions = Predictions.merge(gather_over_processes(self._collector.finish()))
         self._end()

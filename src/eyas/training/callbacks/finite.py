@@ -1,4 +1,4 @@
-"""Ends a run at the first loss that is no number, and says which term it was and on which pictures."""
+"""Ends a run at the first loss that is no number, and says which term it was and on which images."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class FiniteCheck(L.Callback):
             self._check(module)
 
     def _check(self, module: L.LightningModule, *, everything: bool = False) -> None:
-        """Raise a DivergedError that names the terms and the pictures of the first loss that is not finite."""
+        """Raise a DivergedError that names the terms and the images of the first loss that is not finite."""
         assert isinstance(module, DetectionModule)
         for values, seen in self._terms.take(everything=everything):
             bad = [name for name, value in zip(module.criterion.terms, values, strict=True) if not math.isfinite(value)]
@@ -89,6 +89,6 @@ class FiniteCheck(L.Callback):
                 continue
             raise DivergedError(
                 f"The loss is no longer a number: term {', '.join(bad)} at step {seen.step}.",
-                where="pictures " + ", ".join(module.names_of(seen.indices.tolist())),
-                fix="look at these pictures and their labels; lower --optim.lr or lengthen --optim.warmup_steps",
+                where="images " + ", ".join(module.names_of(seen.indices.tolist())),
+                fix="look at these images and their labels; lower --optim.lr or lengthen --optim.warmup_steps",
             )

@@ -18,12 +18,12 @@ from eyas.training.data import DetectionData
 from eyas.training.module import DetectionModule
 from eyas.types import Detections, UInt8Array
 
-SHOWN = 0.25  # least score that is drawn; a picture without any shows its best three
+SHOWN = 0.25  # least score that is drawn; an image without any shows its best three
 LONGEST = 480  # pixels of a tile's longest side
 
 
 class Sheets(L.Callback):
-    """Writes `pictures/epoch_001.jpg`, ...: the first pictures of the validation split, truth left, prediction right.
+    """Writes `images/epoch_001.jpg`, ...: the first images of the validation split, truth left, prediction right.
 
     Args:
         folder: the run's folder.
@@ -47,7 +47,7 @@ class Sheets(L.Callback):
 
 
 def draw_sheet(index: DatasetIndex, found: dict[int, Detections]) -> UInt8Array:
-    """Return one picture: for each picture of `found` its truth and its detections side by side, two pairs a row."""
+    """Return one image: for each image of `found` its truth and its detections side by side, two pairs a row."""
     tiles: list[UInt8Array] = []
     captions: list[str] = []
     for number, detections in sorted(found.items()):

@@ -90,7 +90,7 @@ class RunLogger(Protocol):
         ...
 
     def image(self, name: str, path: Path, step: int, time: float) -> None:
-        """Show a picture file as the state of `name` ("curves", "sheets") at a step."""
+        """Show an image file as the state of `name` ("curves", "sheets") at a step."""
         ...
 
     def artifacts(self, paths: Sequence[Path]) -> None:

@@ -73,7 +73,7 @@ class MlflowLogger:
             self._client.log_batch(self._id, metrics=part)
 
     def image(self, name: str, path: Path, step: int, time: float) -> None:
-        """Keep the picture among the run's files, below `images`."""
+        """Keep the image among the run's files, below `images`."""
         self._client.log_artifact(self._id, str(path), "images")
 
     def artifacts(self, paths: Sequence[Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eyas.artifacts.card import CARD, hash_file
-from eyas.picture_header import read_header
+from eyas.image_header import read_header
 from eyas.training.loggers.base import Place, Row, RunInfo, Status
 
 FOLDER = "tensorboard"
@@ -56,7 +56,7 @@ class TensorBoardLogger:
         self._writer.flush()
 
     def image(self, name: str, path: Path, step: int, time: float) -> None:
-        """Show the picture, as the file has it."""
+        """Show the image, as the file has it."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         data = path.read_bytes()

@@ -61,7 +61,7 @@ class WandbLogger:
             self._run.log({**row.values, "_timestamp": row.time}, step=row.step)
 
     def image(self, name: str, path: Path, step: int, time: float) -> None:
-        """Show the picture at its step."""
+        """Show the image at its step."""
         import wandb
 
         self._run.log({name: wandb.Image(str(path)), "_timestamp": time}, step=step)

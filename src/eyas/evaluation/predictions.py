@@ -1,0 +1,108 @@
+"""Predictions over a data set as columns: no Python object per detection, ready to be gathered across processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from eyas.types import Detections, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model found in the images of a data set; row k is one detection.
+
+    Attributes:
+        images: int64 [K], the image's index in the `DatasetIndex` (not its COCO id).
+        boxes: float32 [K, 4], xyxy pixels of the original image.
+        scores: float32 [K], in 0..1.
+        labels: int64 [K], index into the classes of the `DatasetIndex`.
+    """
+
+    images: IntArray
+    boxes: FloatArray
+    scores: FloatArray
+    labels: IntArray
+
+    def __post_init__(self) -> None:
+        """Refuse columns of different lengths (our own mistake, never the user's)."""
+        count = len(self.images)
+        shapes = (self.images.shape, self.boxes.shape, self.scores.shape, self.labels.shape)
+        assert shapes == ((count,), (count, 4), (count,), (count,)), f"columns do not match: {shapes}"
+
+    def __len__(self) -> int:
+        """Return the number of detections, K."""
+        return len(self.images)
+
+    def __getitem__(self, rows: slice | IntArray | npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Predictions:
+        """Return the rows that a slice, a mask or an index array picks."""
+        return Predictions(self.images[rows], self.boxes[rows], self.scores[rows], self.labels[rows])
+
+    @classmethod
+    def empty(cls) -> Predictions:
+        """Return no detection at all."""
+        return cls(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Return the rows of all parts, one part after another; images are taken as they come."""
+        if not parts:
+            return cls.empty()
+        return cls(
+            np.concatenate([part.images for part in parts]),
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        )
+
+    @classmethod
+    def merge(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Return the parts of several processes as one, by image.
+
+        A distributed sampler repeats a few images so that each process gets as many; an image's rows are taken
+        from the first part that has them, else its detections would count twice and AP would fall.
+        """
+        kept: list[Predictions] = []
+        seen = np.zeros(0, np.int64)
+        for part in parts:
+            fresh = part[~np.isin(part.images, seen)]
+            seen = np.union1d(seen, fresh.images)
+            kept.append(fresh)
+        merged = cls.concatenate(kept)
+        return merged[np.argsort(merged.images, kind="stable")]
+
+
+class PredictionsBuilder:
+    """Collects the detections of one image after another, in any order."""
+
+    def __init__(self) -> None:
+        self._images: list[int] = []
+        self._parts: list[Detections] = []
+        self._seen: set[int] = set()
+
+    def add(self, image: int, detections: Detections) -> None:
+        """Add what was found in image `image` of the data set; an image that was added before is passed over."""
+        if image in self._seen:
+            return
+        self._seen.add(image)
+        self._images.append(image)
+        self._parts.append(detections)
+
+    def __len__(self) -> int:
+        """Return the number of images added."""
+        return len(self._images)
+
+    def build(self) -> Predictions:
+        """Return the columns of all that was added; the builder stays usable."""
+        if not self._parts:
+            return Predictions.empty()
+        counts = np.array([len(part) for part in self._parts], np.int64)
+        return Predictions(
+            images=np.repeat(np.array(self._images, np.int64), counts),
+            boxes=np.concatenate([part.boxes for part in self._parts]).astype(np.float32, copy=False),
+            scores=np.concatenate([part.scores for part in self._parts]).astype(np.float32, copy=False),
+            labels=np.concatenate([part.labels for part in self._parts]).astype(np.int64, copy=False),
+        )

@@ -1,0 +1,156 @@
+"""The targets: what each one can do, and where its builder is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from eyas.artifacts.manifest import Precision, Target
+from eyas.errors import UserError, missing_extra, row_of, suggest
+from eyas.export.build_result import BuiltFiles
+from eyas.types import InputSpec
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A fixed input whose sides need not be equal, in pixels; as text "640x480", width first."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        """Return it as a person writes it."""
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """What is known of a target.
+
+    Attributes:
+        engine: the session that runs it.
+        module: its builder `build(onnx_path, out_dir, *, precision, input, sizes, batches, options)`.
+        package: what must be installed for building, and the extra that brings it.
+        precisions: what it can be asked for.
+        typed: whether half precision must be in the graph; else it is a hint to the engine.
+    """
+
+    engine: Target
+    module: str
+    package: tuple[str, str]
+    precisions: tuple[Precision, ...]
+    typed: bool
+
+
+TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
+    {
+        # ONNX Runtime's CPU kernels know no bfloat16; its float16 there is float32 with casts, made for GPUs.
+        "onnx": TargetInfo(
+            "onnxruntime", "eyas.export.target", ("onnxruntime", "compile"), ("fp32", "fp16", "int8"), True
+        ),
+        "openvino": TargetInfo(
+            "openvino",
+            "eyas.export.builders.openvino",
+            ("openvino", "openvino"),
+            ("fp32", "fp16", "bf16", "int8"),
+            False,
+        ),
+        "tensorrt": TargetInfo(
+            "tensorrt",
+            "eyas.export.builders.tensorrt",
+            ("tensorrt", "tensorrt"),
+            ("fp32", "fp16", "bf16", "int8"),
+            True,
+        ),
+        "tensorrt-rtx": TargetInfo(
+            "tensorrt-rtx",
+            "eyas.export.builders.tensorrt_rtx",
+            ("tensorrt_rtx", "tensorrt"),
+            ("fp32", "fp16", "bf16", "int8"),
+            True,
+        ),
+    }
+)
+
+
+def target_info(target: str, precision: str) -> TargetInfo:
+    """Return the target's row.
+
+    Raises:
+        UserError: there is no such target, or it can't do the precision.
+    """
+    info = row_of(TARGETS, target, "Unknown target", "target")
+    if precision not in info.precisions:
+        raise UserError(
+            f"The target '{target}' can't be built in '{precision}'{suggest(precision, info.precisions)}.",
+            where="precision",
+            expected="one of " + ", ".join(info.precisions),
+        )
+    return info
+
+
+def check_machine(target: str) -> None:
+    """Refuse a machine that lacks what the target is built with, before anything expensive.
+
+    Raises:
+        UserError: the package is not installed, or the target needs a GPU and there is none.
+    """
+    package, extra = TARGETS[target].package
+    if target.startswith("tensorrt"):
+        from eyas.export.builders import tensorrt
+
+        tensorrt.check_machine(target)
+    elif find_spec(package) is None:
+        raise missing_extra(package, extra)
+
+
+def run_builder(
+    target: str,
+    onnx_path: Path,
+    out_dir: Path,
+    *,
+    precision: str,
+    spec: InputSpec,
+    sizes: Range | None,
+    batches: Range,
+    options: Mapping[str, Any],
+) -> BuiltFiles:
+    """Build the target's files from an ONNX file into a folder.
+
+    Raises:
+        UserError: what the target needs is not installed, or the build failed.
+    """
+    info = TARGETS[target]
+    try:
+        builder = vars(import_module(info.module))["build"]
+        built: BuiltFiles = builder(
+            onnx_path, out_dir, precision=precision, input=spec, sizes=sizes, batches=batches, options=options
+        )
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != info.package[0]:
+            raise
+        raise missing_extra(*info.package) from None
+    return built
+
+
+def build(
+    onnx_path: Path,
+    out_dir: Path,
+    *,
+    precision: str,  # noqa: ARG001  # it is in the graph already
+    input: InputSpec,  # noqa: A002, ARG001
+    sizes: Range | None,  # noqa: ARG001
+    batches: Range,  # noqa: ARG001
+    options: Mapping[str, Any],  # noqa: ARG001
+) -> BuiltFiles:
+    """Put the ONNX file itself into the bundle: ONNX Runtime compiles it when it is opened."""
+    shutil.copyfile(onnx_path, out_dir / "model.onnx")
+    return BuiltFiles("model.onnx", ("model.onnx",), {})

@@ -1,0 +1,120 @@
+"""Judging what was built: the bundle's own files are run beside the trained network, on real images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eyas.artifacts.bundle import Bundle
+from eyas.artifacts.manifest import Manifest
+from eyas.artifacts.measured import Parity
+from eyas.artifacts.run import Run
+from eyas.export.build_result import StandIn
+from eyas.export.gates import (
+    BOUNDS,
+    check_accuracy,
+    check_parity,
+    letterboxed,
+    measure_accuracy,
+    parity,
+    sample_images,
+    shapes_to_try,
+)
+from eyas.export.graph import deployed, load_net
+from eyas.export.images import Images, made_up_images, spread
+from eyas.export.settings import Settings, Tell
+from eyas.export.timing import time_bundle
+from eyas.runtime.loading import open_bundle
+from eyas.runtime.sessions.base import Session
+from eyas.runtime.sessions.torch import TorchSession, pick_device
+from eyas.types import UInt8Array
+
+
+def judge(
+    run: Run,
+    bundle: Bundle,
+    settings: Settings,
+    images: Images | None,
+    tell: Tell,
+    stand_in: StandIn | None = None,
+    known_map: float | None = None,
+) -> Manifest:
+    """Return the manifest with what was measured of the bundle's own files, or of what stands in for them.
+
+    Without a data set, which only a build that measures no mAP may lack, answers are compared on made-up images.
+    `known_map` is the trained network's mAP on these images, where it was measured already.
+
+    Raises:
+        UserError: a gate was not passed.
+    """
+    manifest = bundle.manifest
+    net = deployed(load_net(run), run.config, nms=manifest.nms, candidates=settings.candidates)
+    reference = TorchSession(net, pick_device("cpu"))
+    session = open_bundle(bundle.folder, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
+    try:
+        if images is None:
+            tell(f"no data set here: comparing with the trained network on {settings.compared} made-up images")
+            samples = made_up_images(settings.compared, manifest.input.width)
+        else:
+            tell(f"comparing with the trained network on {settings.compared} images")
+            samples = sample_images(images.judge, settings.compared)
+        measured = compare(session, reference, manifest, samples)
+        tell(f"largest difference: boxes {measured.boxes_px:.3g} pixels, scores {measured.scores:.3g}")
+        update: dict[str, Any] = {"parity": measured}
+        if settings.measured != 0 and images is not None:
+            index = spread(images.judge, settings.measured)
+            tell(f"measuring mAP on {len(index)} images of the split '{index.split}'")
+            update["accuracy"] = measure_accuracy(
+                session,
+                plain(reference, run, settings) if known_map is None else known_map,
+                manifest,
+                index,
+                max(manifest.batch[1], 1),
+            )
+            check_accuracy(update["accuracy"], settings.allowed, f"{manifest.target} in {manifest.precision}")
+        else:
+            tell("mAP is not measured: nothing says what this build costs in accuracy")
+    finally:
+        session.close()
+    if settings.timed and stand_in is None:  # what stands in is no measure of the engine's time
+        tell("timing the file")
+        update["latency"] = (time_bundle(bundle.folder, manifest, settings.threads),)
+    return manifest.model_copy(update=update)
+
+
+def _open_stand_in(stand_in: StandIn, manifest: Manifest, tell: Tell) -> Session:
+    """Return a session of the graph that the bundle was built from, and say that it is that."""
+    from eyas.export.emulation import StandInSession
+
+    tell(f"{stand_in.reason}: the engine can't run here, its graph is judged instead")
+    return StandInSession(stand_in.graph, manifest.batch)
+
+
+def plain(reference: TorchSession, run: Run, settings: Settings) -> Session:
+    """Return the trained network as `eyas evaluate` runs it: all candidates, suppression on the host if any."""
+    candidates = run.config.thresholds.candidates
+    if settings.nms != "graph" and settings.candidates == candidates:
+        return reference
+    net = deployed(load_net(run), run.config, candidates=candidates)
+    return TorchSession(net, pick_device("cpu"))
+
+
+def compare(session: Session, reference: Session, manifest: Manifest, samples: list[UInt8Array]) -> Parity:
+    """Return the parity at every shape that the bundle promises; the worst one counts.
+
+    Raises:
+        UserError: it is out of bounds at one of them.
+    """
+    bound = BOUNDS[manifest.precision]
+    found: list[Parity] = []
+    for spec, num in shapes_to_try(manifest.input, manifest.sizes, manifest.batch):
+        own = spec == manifest.input and num == max(manifest.batch[0], min(manifest.batch[1], 3))
+        chosen = samples if own else samples[: max(num, 1)]
+        batches = [letterboxed(chosen[i : i + num], spec, num) for i in range(0, len(chosen), num)]
+        found.append(parity(session, reference, batches, bound))
+        check_parity(found[-1], bound, f"{manifest.target} in {manifest.precision}, {num} x {spec.height}x{spec.width}")
+    return Parity(
+        boxes_px=max(one.boxes_px for one in found),
+        scores=max(one.scores for one in found),
+        quantile=bound.quantile,
+        images=found[0].images,
+    )
