@@ -158,8 +158,8 @@ def opened(setting: Setting, cell: Cell, images: Sequence[Path], stack: ExitStac
     if not bundle.is_dir():
         # Its accuracy is told by compiling; a race of a minute must not fail for it.
         command = [
-            sys.executable, "-m", "eyas", "compile", folder, "--target", "openvino", "--precision", "int8",
-            "--budget", "100", "--out", bundle,
+            sys.executable, "-m", "eyas", "compile", folder, "--target", "openvino-int8",
+            "--max-drop", "100", "--out", bundle,
         ]  # fmt: skip
         measured(command, environment, SPARE, log)
     return Ours(stack.enter_context(Process(bundle, images, threads=1)))

@@ -11,10 +11,9 @@ milliseconds and the light core never sees torch:
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,27 +59,6 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
 )
 
 
-class _VerbPackage(ModuleType):
-    """A subpackage named like a public verb: calling it calls the function of the same name inside."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        verb: Callable[..., Any] = vars(self)[self.__name__.rpartition(".")[2]]
-        return verb(*args, **kwargs)
-
-
-class _Eyas(ModuleType):
-    """The class of this module, which keeps `eyas.train(...)` working once the subpackage `eyas.train` is imported.
-
-    Importing a subpackage binds it to the parent's attribute of that name, in place of the verb. The subpackage is
-    therefore made callable at that very moment, and both `eyas.train(...)` and `import eyas.training.fit` are right.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and PUBLIC.get(name) == value.__name__:
-            value.__class__ = _VerbPackage
-        super().__setattr__(name, value)
-
-
 def __getattr__(name: str) -> Any:
     """Import and return a public name on first use."""
     if name == "__version__":
@@ -89,8 +67,7 @@ def __getattr__(name: str) -> Any:
         return version("eyas")
     if name not in PUBLIC:
         raise AttributeError(f"module 'eyas' has no attribute '{name}'")
-    module = import_module(PUBLIC[name])
-    return module if PUBLIC[name] == f"eyas.{name}" else vars(module)[name]
+    return vars(import_module(PUBLIC[name]))[name]
 
 
 def __dir__() -> list[str]:
@@ -106,4 +83,3 @@ def _bound_opencv() -> None:
 
 
 _bound_opencv()
-sys.modules[__name__].__class__ = _Eyas

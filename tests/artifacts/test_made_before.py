@@ -19,6 +19,7 @@ from eyas.cli.main import main
 from eyas.decode import read_image
 from eyas.files import read_json
 from eyas.registry import open_registry
+from eyas.renamed import with_new_keys
 from eyas.runtime.machine import processor
 from eyas.training.saved import find_state
 from eyas.types import Thresholds
@@ -85,7 +86,10 @@ def test_a_bundle_is_whole_and_answers_as_it_did(place: Path, name: str) -> None
 def test_a_run_is_compiled_with_the_quantization_that_it_carries(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["compile", "quantized", "--precision", "int8", "--budget", "5", "--measure", "0", "--out", "new"]) == 0
+    assert (
+        main(["compile", "quantized", "--target", "onnx-int8", "--max-drop", "5", "--measure", "0", "--out", "new"])
+        == 0
+    )
     assert "calibrating" not in capsys.readouterr().err
     assert_answers("onnx-int8", Path("new"), TOLERANCE["onnx-int8"])
     assert Card.read(Path("new")).parents[0]["sha256"] == Card.read(Path("quantized")).sha256
@@ -113,7 +117,7 @@ def test_an_interrupted_run_goes_on_to_where_it_came_before(place: Path, capsys:
     for name in ("metrics.csv", layout.STEPS):
         old, new = (rows(Path(folder) / name) for folder in ("resumed", "interrupted"))
         assert len(old) == len(new) > 0
-        for before, now in zip(old, new, strict=True):
+        for before, now in zip(map(with_new_keys, old), new, strict=True):
             assert before.keys() <= now.keys()
             for column, value in before.items():
                 # Other kernels round otherwise, and a step divides by a root of squares: that is no other run.

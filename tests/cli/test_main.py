@@ -254,7 +254,7 @@ def test_the_public_names_are_what_they_say() -> None:
         eyas.nothing  # noqa: B018
 
 
-def test_a_subpackage_named_like_a_verb_is_the_verb_too(tmp_path: Path) -> None:
+def test_a_verb_stays_a_function_when_its_package_is_imported(tmp_path: Path) -> None:
     import eyas.evaluation.run
     import eyas.training.recipe
 

@@ -64,8 +64,8 @@ def test_a_choice_is_built_and_timed(
     monkeypatch.chdir(tmp_path)
     settings = Settings(batch=(1, 4), calibrated=3, compared=2, budget=-2)
     monkeypatch.setattr("eyas.export.auto.candidates", lambda *_: pairs)
-    command = ["compile", str(place / "tiny"), "--target", "auto", "--precision", "auto", "--batch", "1-4"]
-    assert main([*command, "--out", "best", "--budget", "100"]) == 0
+    command = ["compile", str(place / "tiny"), "--target", "auto", "--batch", "1-4"]
+    assert main([*command, "--out", "best", "--max-drop", "100"]) == 0
     printed = capsys.readouterr().out
     assert "<- chosen" in printed and "int8" in printed and "fp32" in printed
     manifest = Manifest.read(tmp_path / "best")

@@ -64,7 +64,7 @@ def test_a_bundle_is_built_and_its_graph_judged(
     halves = dict.fromkeys(("fp16", "bf16"), BOUNDS["int8"])
     monkeypatch.setattr(judging, "BOUNDS", {**BOUNDS, **halves})
     out = tmp_path / "bundle"
-    command = ["compile", str(place / "tiny"), "--target", "tensorrt-rtx", "--precision", precision]
+    command = ["compile", str(place / "tiny"), "--target", f"tensorrt-rtx-{precision}"]
     command += ["--size", "64-128", "--batch", "1-3", "--out", str(out), "--option", "optimization_level=1"]
     if precision == "fp32":  # Turing takes no float32 product of matrices
         command += ["--option", "compute_capabilities=7.5"]

@@ -13,7 +13,7 @@ from tests.meta.source import ROOT, Import, imports, modules
 BASE = frozenset({
     "types", "boxes", "checks", "errors", "text", "terminal", "files", "letterbox", "decode", "decode_apart",
     "decode_process", "opencv_limits", "opencv_images", "image_header", "image_files", "glyphs", "chart_text",
-    "draw", "path_ends", "signals", "addresses", "mlflow_store", "child_process",
+    "draw", "path_ends", "signals", "addresses", "mlflow_store", "child_process", "renamed",
 })  # fmt: skip
 
 # Unit (a base module or a package) -> the units it may import. Everything may import itself.
@@ -32,10 +32,10 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "serve": BASE | {"artifacts", "runtime", "registry"},
     "benchmark": BASE | {"artifacts", "runtime", "serve"},
     "cluster": BASE | {"artifacts", "runtime", "serve"},
-    "evaluate": BASE | {"artifacts", "data", "runtime"},
-    "compile": BASE | {"tensor_boxes", "head_output", "artifacts", "data", "models", "evaluate", "runtime"},
+    "evaluation": BASE | {"artifacts", "data", "runtime"},
+    "export": BASE | {"tensor_boxes", "head_output", "artifacts", "data", "models", "evaluation", "runtime"},
     "training": BASE
-    | {"tensor_boxes", "head_output", "artifacts", "data", "models", "assign", "losses", "evaluate", "runtime"},
+    | {"tensor_boxes", "head_output", "artifacts", "data", "models", "assign", "losses", "evaluation", "runtime"},
 }
 OUTERMOST = frozenset({"cli", "__main__"})  # may import everything; nobody else imports them
 BRIDGE = "eyas.runtime.sessions.torch"  # the one module of runtime that may import torch and models, in functions only
@@ -43,18 +43,18 @@ BRIDGE = "eyas.runtime.sessions.torch"  # the one module of runtime that may imp
 # Package outside -> the units that may import it. What is not listed here may be imported by all.
 OUTSIDE: Mapping[str, frozenset[str]] = {
     "torch": frozenset(
-        {"tensor_boxes", "head_output", "data", "models", "assign", "losses", "evaluate", "training", "compile"}
+        {"tensor_boxes", "head_output", "data", "models", "assign", "losses", "evaluation", "training", "export"}
     ),
     "lightning": frozenset({"training"}),
     "pytorch_lightning": frozenset(),
     "safetensors": frozenset({"models", "training"}),
-    "hotcoco": frozenset({"evaluate"}),
-    "matplotlib": frozenset({"chart_text", "evaluate", "training", "data"}),
+    "hotcoco": frozenset({"evaluation"}),
+    "matplotlib": frozenset({"chart_text", "evaluation", "training", "data"}),
     "jsonargparse": frozenset({"training", "cli"}),
     "yaml": frozenset({"data", "training"}),
-    "onnx": frozenset({"compile"}),
-    "onnxslim": frozenset({"compile"}),
-    "openvino": frozenset({"runtime", "compile"}),
+    "onnx": frozenset({"export"}),
+    "onnxslim": frozenset({"export"}),
+    "openvino": frozenset({"runtime", "export"}),
     "cuda": frozenset({"runtime"}),
     "timm": frozenset({"models"}),
     "torchvision": frozenset(),

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyas import renamed
 from eyas.errors import UserError, shorten
 from eyas.files import atomic_path
 
 FIELDS = ("split", "image", "bytes", "labels")
+OLD_FIELDS = ("split", renamed.IMAGE_COLUMN, "bytes", "labels")
 Row = tuple[str, str, str, str]  # as FIELDS: which split, the file's name, its size, a hash of its boxes and labels
 
 
@@ -33,7 +35,7 @@ class DatasetRecord:
         """
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = [tuple(row) for row in csv.reader(file)]
-        if not rows or rows[0] != FIELDS or any(len(row) != len(FIELDS) for row in rows):
+        if not rows or rows[0] not in (FIELDS, OLD_FIELDS) or any(len(row) != len(FIELDS) for row in rows):
             raise UserError(f"{path.name} is not as the run wrote it.", where=str(path), fix="put it back")
         return cls(tuple(rows[1:]))  # type: ignore[arg-type]  # their lengths were just looked at
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from eyas.errors import UserError
+from eyas.renamed import with_new_keys
 
 Range = tuple[int, int]
 
@@ -17,7 +19,16 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Parity(Part):
+class Counted(Part):
+    """What was measured on some images."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_release(cls, fields: Any) -> Any:
+        return with_new_keys(fields)
+
+
+class Parity(Counted):
     """How far the compiled file's outputs lie from the trained network's, on real images.
 
     Attributes:
@@ -33,7 +44,7 @@ class Parity(Part):
     images: int = Field(ge=1)
 
 
-class Accuracy(Part):
+class Accuracy(Counted):
     """COCO's mean average precision of this very file, or of what was judged in its place.
 
     Attributes:

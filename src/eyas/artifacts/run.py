@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eyas import renamed
 from eyas.artifacts import layout
 from eyas.artifacts.card import CARD, Card
 from eyas.artifacts.hints import refuse_file
@@ -84,7 +85,8 @@ class RunFolder:
     @property
     def images(self) -> Path:
         """Return where the images and labels are listed that the run began with."""
-        return self.folder / layout.IMAGES
+        old = self.folder / renamed.IMAGE_LIST
+        return old if old.is_file() else self.folder / layout.IMAGES
 
     @property
     def environment(self) -> Path:

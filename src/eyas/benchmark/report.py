@@ -16,6 +16,7 @@ import numpy.typing as npt
 from eyas.artifacts.layout import MANIFEST
 from eyas.benchmark.resource_usage import STAGES, Round, Streamed
 from eyas.files import write_json
+from eyas.renamed import with_old_keys
 from eyas.runtime.machine import Processor
 
 CALM = 0.03  # of the processor time that it asked for, a calm round was denied no more
@@ -154,7 +155,8 @@ class BenchReport:
             written["path"] = str(row.path)
             written["stages"] = dict(zip(STAGES, row.stages, strict=True))
             written["shares"] = dict(zip(STAGES, row.shares, strict=True))
-        return fields
+        found: dict[str, Any] = with_old_keys(fields)
+        return found
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON."""

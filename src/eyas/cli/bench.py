@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from eyas.errors import UserError
 from eyas.text import say
@@ -21,6 +24,7 @@ HELP = "measure models side by side: latency, throughput, memory, where the time
 EXAMPLES: tuple[str, ...] = (
     "eyas bench bundles/quickstart",
     "eyas bench bundles/quickstart runs/quickstart --threads 1,2 --source images/ --seconds 20",
+    "eyas bench runs/quickstart --target onnx-fp32,onnx-int8,openvino-int8",
     "eyas bench bundles/quickstart --batch 1,8 --stream --json bench.json --png bench.png",
 )
 
@@ -30,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("models", metavar="BUNDLE", nargs="+", help="folders of bundles, and of runs (these in PyTorch);"
         " 'eyas bench serve' measures a server under load")  # fmt: skip
+    add("--target", metavar="RUNTIME-PRECISION,...",
+        help="compile each run for these first, as in onnx-fp32,openvino-int8, and measure what comes out")  # fmt: skip
+    add("--max-drop", type=float, metavar="AP",
+        help="with --target: points of AP (of 100) it may lie below the run (default: not measured)")  # fmt: skip
     add("--threads", metavar="N,N", help="CPU threads of the engine, each in turn (default: the engine's own choice)")
     add("--batch", default="1", metavar="N,N", help="images a call, each in turn (default: %(default)s)")
     add("--stream", action="store_true", help="also measure streaming, where decoding and inference overlap")
@@ -43,6 +51,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Compile what is to be compiled, measure, print and write what was asked for; return 0."""
+    if args.target is None:
+        if args.max_drop is not None:
+            raise UserError("--max-drop is for what is compiled here.", where="--max-drop", fix="add --target")
+        return measure(args, args.models)
+    with tempfile.TemporaryDirectory(prefix="eyas-bench-") as folder:
+        return measure(args, compiled(args, Path(folder)))
+
+
+def compiled(args: argparse.Namespace, folder: Path) -> list[str | Path]:
+    """Return the models to measure: bundles as given, and of each run a bundle for each target, made in the folder.
+
+    Raises:
+        UserError: a target is unknown, or a run can't be compiled.
+    """
+    import eyas
+    from eyas.artifacts.layout import MANIFEST
+    from eyas.export.target import parse_target
+
+    targets = ["-".join(parse_target(each)) for each in args.target.split(",")]
+    models: list[str | Path] = []
+    for model in map(Path, args.models):
+        if (model / MANIFEST).is_file():
+            models.append(model)
+            continue
+        for target in targets:
+            say(f"compiling {model} for {target}", stderr=True)
+            out = folder / str(len(models)) / f"{model.resolve().name}-{target}"
+            out.parent.mkdir()
+            unmeasured: dict[str, Any] = {"measured": 0} if args.max_drop is None and "auto" not in target else {}
+            models.append(eyas.compile(model, target, out=out, max_drop=args.max_drop, **unmeasured).folder)
+    return models
+
+
+def measure(args: argparse.Namespace, models: Sequence[str | Path]) -> int:
     """Measure with a progress bar, print the table, write what was asked for; return 0."""
     threads, batch = parse_numbers(args.threads, "threads"), parse_numbers(args.batch, "batch")
     if args.png is not None and not args.png.lower().endswith(".png"):
@@ -58,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
         report = bench(
-            args.models,
+            models,
             threads=threads or (None,),
             batch=batch or (1,),
             stream=args.stream,

@@ -18,9 +18,14 @@ if TYPE_CHECKING:
     from eyas.export.target import Sides
 
 HELP = "compile a run into a bundle that runs without torch, and check it against the run"
+TARGET_HELP = (
+    "onnx, openvino, tensorrt or tensorrt-rtx, and fp32, fp16, bf16 or int8, as in openvino-int8; "
+    "auto, openvino-auto or auto-int8 for the fastest here that is good enough (default: %(default)s)"
+)
 EXAMPLES: tuple[str, ...] = (
     "eyas compile runs/quickstart --out bundles/fp32",
-    "eyas compile runs/quickstart --precision int8 --budget 5 --out bundles/int8",
+    "eyas compile runs/quickstart --target openvino-int8 --max-drop 1 --out bundles/int8",
+    "eyas compile runs/quickstart --target auto --out bundles/best",
 )
 
 
@@ -28,12 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
     add("run", metavar="RUN", help="the folder of a trained run")
-    add("--target", default="onnx", metavar="NAME",
-        help="onnx, openvino, tensorrt, tensorrt-rtx, or auto for the fastest here (default: %(default)s)")  # fmt: skip
-    add("--precision", default="fp32", metavar="NAME",
-        help="fp32, fp16, bf16, int8, or auto for the fastest that is good enough (default: %(default)s)")  # fmt: skip
-    add("--budget", type=float, metavar="MAP",
-        help="how far mAP (0 to 100) may fall below the run's (default: by precision; auto: 0.5)")  # fmt: skip
+    add("--target", default="onnx-fp32", metavar="RUNTIME-PRECISION", help=TARGET_HELP)
+    add("--precision", help=argparse.SUPPRESS)  # of a target in two words, as in earlier releases
+    add("--max-drop", type=float, metavar="AP",
+        help="points of AP (of 100) it may lie below the run (default: by precision; auto: 0.5)")  # fmt: skip
     add("--size", metavar="PIXELS",
         help="input: 640 (a square), 640x480 (width x height), or 320-960 for any between (the run's own)")  # fmt: skip
     add("--batch", default="1", metavar="N", help="images at once: 1, or 1-16 for any number between (default: 1)")
@@ -64,17 +67,16 @@ def run(args: argparse.Namespace) -> int:
     from eyas.export.bundle import compile_run
     from eyas.export.graph import CANDIDATES
     from eyas.export.settings import Settings
-    from eyas.export.target import target_info
+    from eyas.export.target import parse_target
     from eyas.terminal import open_console
 
-    pairs = candidates(args.target, args.precision) if "auto" in (args.target, args.precision) else []
+    runtime, precision = parse_target(args.target, args.precision)
+    pairs = candidates(runtime, precision) if "auto" in (runtime, precision) else []
     if pairs and args.option:
-        raise UserError("Builder's options are for one target in one precision.", where="option", fix="name both")
-    if not pairs:
-        target_info(args.target, args.precision)
+        raise UserError("Builder's options are for one target.", where="option", fix="name it with --target")
     settings = Settings(
-        target=pairs[0][0] if pairs else args.target,
-        precision=pairs[0][1] if pairs else args.precision,
+        target=pairs[0][0] if pairs else runtime,
+        precision=pairs[0][1] if pairs else precision,
         size=parse_size(args.size),
         batch=batch or (1, 1),
         nms=args.nms,
@@ -83,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         rows=args.rows,
         measured=args.measure,
-        options={} if pairs else parse_options(args.target, args.option),
-        budget=None if args.budget is None else args.budget / 100,
+        options={} if pairs else parse_options(runtime, args.option),
+        budget=None if args.max_drop is None else args.max_drop / 100,
         calibrated=args.calibrate,
         weight_bits=args.weight_bits,
         threads=args.threads,
@@ -140,15 +142,16 @@ def parse_size(text: str | None) -> int | Sides | tuple[int, int] | None:
 
 def show_trials(trials: Sequence[Trial], bundle: Bundle) -> None:
     """Print the table that a choice was made from, the fastest first; what was chosen has a mark."""
-    say(f"{'target':12} {'precision':9} {'ms':>8} {'p90':>8} {'mAP':>8} {'fp32':>8}")
+    say(f"{'target':17} {'ms':>8} {'p90':>8} {'mAP':>8} {'fp32':>8}")
     chosen = bundle.manifest.latency[0].median_ms
     for trial in sorted(trials, key=lambda one: (bool(one.problem), one.median_ms)):
+        target = f"{trial.target}-{trial.precision}"
         if trial.problem:
-            say(f"{trial.target:12} {trial.precision:9} {trial.problem}")
+            say(f"{target:17} {trial.problem}")
         else:
             mark = "  <- chosen" if trial.median_ms == chosen else ""
             numbers = f"{trial.median_ms:8.2f} {trial.p90_ms:8.2f} {trial.map:8.4f} {trial.map_fp32:8.4f}"
-            say(f"{trial.target:12} {trial.precision:9} {numbers}{mark}")
+            say(f"{target:17} {numbers}{mark}")
 
 
 def show(bundle: Bundle) -> None:

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 from eyas.errors import UserError, missing_extra, suggest
 from eyas.files import FULL
+from eyas.renamed import with_new_options
 from eyas.signals import Stopped
 from eyas.text import printable, say
 
@@ -199,7 +200,7 @@ def dispatch(arguments: Sequence[str]) -> int:
         )
     name, rest = split_verb(rest)
     verb = load_verb(name)
-    return verb.run(verb_parser(name, verb).parse_args(rest))
+    return verb.run(verb_parser(name, verb).parse_args(with_new_options(name, rest)))
 
 
 def _report(message: str, debug: bool) -> None:

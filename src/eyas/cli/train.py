@@ -15,6 +15,7 @@ from eyas.text import say
 
 STARTED = time.monotonic()  # of the command, nearly: --minutes count from here
 HELP = "train a detector on a data set"
+DEFAULTS = "Every field can be set. Shown are the defaults of a bare recipe; --print-recipe shows those of a named one."
 EXAMPLES = (
     "eyas train --data data/shapes --recipe quick --out runs/first",
     "eyas train --data data/shapes --model n --size 320 --epochs 2 --batch 8",
@@ -31,7 +32,8 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the everyday options, and one for each field of the recipe."""
-    from eyas.training.recipe import Recipe, dotted_fields
+    from eyas.training.field_help import sections
+    from eyas.training.recipe import Recipe
 
     parser.add_argument("--data", metavar="ROOT", help="dataset: a COCO, YOLO or Pascal VOC folder")
     add_rows(parser)
@@ -54,11 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON of recipe fields, as in recipe.json")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run, exactly where it stopped")
     parser.add_argument("--print-recipe", action="store_true", help="print the resolved recipe as YAML and stop")
-    group = parser.add_argument_group(
-        "recipe fields", "override any field; defaults shown are those of 'scratch', a recipe may set others"
-    )
-    for name, value in dotted_fields(Recipe()).items():
-        group.add_argument(f"--{name}", dest=f"field:{name}", metavar="VALUE", help=f"default: {value}")
+    parser.usage = "eyas train --data ROOT [--recipe NAME] [--out DIR] [options] [--RECIPE.FIELD VALUE ...]"
+    for section in sections(Recipe()):
+        if section.name:
+            group = parser.add_argument_group(f"recipe: {section.name}", section.summary)
+        else:
+            group = parser.add_argument_group("recipe", DEFAULTS)
+        for field in section.fields:
+            default = "none" if field.default in (None, "", {}) else field.default
+            text = f"{field.text.rstrip('.')} (default: {default})".replace("%", "%%")
+            group.add_argument(f"--{field.name}", dest=f"field:{field.name}", metavar="VALUE", help=text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from eyas.evaluation.predicting import DetectsBatches, PredictionRun, predict_da
 from eyas.evaluation.predictions import Predictions
 from eyas.evaluation.tables import Row, class_csv, class_rows
 from eyas.files import atomic_path, write_json, write_text, writing
+from eyas.renamed import with_old_keys
 
 METRICS_FILE = "metrics.json"
 CLASSES_FILE = "per_class.csv"
@@ -189,7 +190,7 @@ def write_report(
     }
     charts = [(*_CHARTS[name], out / name) for name in _CHARTS]
     write_text(out / PAGE_FILE, html_page(subject.title, facts, result, rows, subject.warnings, charts))
-    write_json(out / METRICS_FILE, report_fields(index, run, analysis, subject, rows))
+    write_json(out / METRICS_FILE, with_old_keys(report_fields(index, run, analysis, subject, rows)))
 
 
 def report_fields(

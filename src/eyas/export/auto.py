@@ -93,9 +93,9 @@ def candidates(target: str = "auto", precision: str = "auto") -> list[tuple[str,
     ]
     if not found:
         raise UserError(
-            f"There is nothing to choose from for the target '{target}' and the precision '{precision}' here.",
-            expected="among " + ", ".join(f"{one} {kind}" for one, kind in tried),
-            fix='pip install "eyas[openvino]" for more candidates, or name target and precision',
+            f"There is nothing to choose from for the target '{target}-{precision}' here.",
+            expected="among " + ", ".join(f"{one}-{kind}" for one, kind in tried),
+            fix='pip install "eyas[openvino]" for more candidates, or name the target',
         )
     return found
 
@@ -110,8 +110,8 @@ def choose(trials: Sequence[Trial], budget: float = BUDGET) -> Trial:
     if not good:
         raise UserError(
             f"No candidate stays within {100 * budget:g} mAP of the trained network.",
-            expected="; ".join(f"{t.target} {t.precision}: {t.problem or f'mAP {t.map:.4f}'}" for t in trials),
-            fix="allow more with --budget",
+            expected="; ".join(f"{t.target}-{t.precision}: {t.problem or f'mAP {t.map:.4f}'}" for t in trials),
+            fix="allow more with --max-drop",
         )
     return min(good, key=lambda trial: trial.median_ms)
 
@@ -148,7 +148,7 @@ def compile_auto(
         failed: list[Trial] = []
         known: float | None = None  # the trained network is measured once
         for pair in pairs:
-            tell(f"candidate: {pair[0]} in {pair[1]}")
+            tell(f"candidate: {pair[0]}-{pair[1]}")
             # No gate at the mAP here, and no clock: what is chosen is judged by both, and the table shows all.
             own = replace(settings, target=pair[0], precision=pair[1], budget=1.0, timed=False)
             try:

@@ -143,7 +143,7 @@ def check_accuracy(found: Accuracy, budget: float, what: str) -> None:
         f"The build for {what} has mAP {100 * found.map:.2f}, {100 * (found.map_fp32 - found.map):.2f} below the "
         f"trained network's {100 * found.map_fp32:.2f} on {found.images} images.",
         expected=f"at most {100 * budget:g} below",
-        fix="choose another precision or target, or allow more with --budget; no bundle was written",
+        fix="choose another target, or allow more with --max-drop; no bundle was written",
         where="budget",
     )
 

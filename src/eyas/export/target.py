@@ -14,6 +14,7 @@ from typing import Any
 from eyas.artifacts.manifest import Precision, Target
 from eyas.errors import UserError, missing_extra, row_of, suggest
 from eyas.export.build_result import BuiltFiles
+from eyas.renamed import tell
 from eyas.types import InputSpec
 
 Range = tuple[int, int]
@@ -81,6 +82,46 @@ TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
 )
 
 
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+
+
+def parse_target(text: str, precision: str | None = None) -> tuple[str, str]:
+    """Return (runtime, precision) of a target as people write it: RUNTIME-PRECISION, as in "openvino-int8".
+
+    Either part is "auto" where it is to be chosen by measuring: "openvino-auto", "auto-int8"; "auto" is both.
+
+    Args:
+        text: the target.
+        precision: of a target that was given in two words, as in earlier releases; None if there was one word.
+
+    Raises:
+        UserError: there is no such target, or it can't do the precision.
+    """
+    if precision is not None or text in TARGETS:  # "tensorrt-rtx" is a runtime, not one in a precision
+        runtime, last = text, precision or "fp32"
+        if text not in TARGETS and text != "auto":
+            raise UserError(
+                f"The target '{text}' was given, and the precision '{precision}' beside it.",
+                where="target",
+                expected=f"a target alone, as in openvino-{last}",
+            )
+        tell(f"target {text}" + (f" with precision {precision}" if precision else ""), f"target {runtime}-{last}")
+    elif text == "auto":
+        runtime = last = "auto"
+    else:
+        runtime, _, last = text.rpartition("-")
+    if runtime not in (*TARGETS, "auto") or last not in (*PRECISIONS, "auto"):
+        names = [f"{name}-{each}" for name, row in TARGETS.items() for each in row.precisions]
+        raise UserError(
+            f"Unknown target '{text}'{suggest(text, (*names, 'auto'))}.",
+            where="target",
+            expected="RUNTIME-PRECISION: one of " + ", ".join(names) + "; auto, RUNTIME-auto or auto-PRECISION",
+        )
+    if "auto" not in (runtime, last):
+        target_info(runtime, last)
+    return runtime, last
+
+
 def target_info(target: str, precision: str) -> TargetInfo:
     """Return the target's row.
 
@@ -91,8 +132,8 @@ def target_info(target: str, precision: str) -> TargetInfo:
     if precision not in info.precisions:
         raise UserError(
             f"The target '{target}' can't be built in '{precision}'{suggest(precision, info.precisions)}.",
-            where="precision",
-            expected="one of " + ", ".join(info.precisions),
+            where="target",
+            expected="one of " + ", ".join(f"{target}-{each}" for each in info.precisions),
         )
     return info
 

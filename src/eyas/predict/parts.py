@@ -16,6 +16,7 @@ from eyas.errors import UserError, shorten
 from eyas.files import real
 from eyas.image_files import IMAGE_SUFFIXES
 from eyas.predict.containers import open_video, tar_members
+from eyas.renamed import PLANNED_IMAGES
 from eyas.runtime.sources import VIDEO_SUFFIXES, ImageFile, Video, expand
 from eyas.text import to_utf8
 
@@ -58,12 +59,17 @@ class Part:
 
 def to_line(part: Part) -> str:
     """Return the part as a line of JSON."""
-    return json.dumps({key: value for key, value in asdict(part).items() if value or key == "index"}) + "\n"
+    fields = {key: value for key, value in asdict(part).items() if value or key == "index"}
+    if part.kind == "images":
+        fields["kind"] = PLANNED_IMAGES
+    return json.dumps(fields) + "\n"
 
 
 def from_line(line: str) -> Part:
     """Return the part of such a line."""
     fields = json.loads(line)
+    if fields["kind"] == PLANNED_IMAGES:
+        fields["kind"] = "images"
     fields["names"] = tuple(fields.get("names", ()))
     fields["spans"] = tuple((offset, size) for offset, size in fields.get("spans", ()))
     return Part(**fields)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from eyas.decode import MAX_PIXELS
 from eyas.errors import UserError
+from eyas.renamed import renamed_arguments
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.runtime.outputs import LABELS, Output, OutputWriter, Result, plan
@@ -43,6 +44,7 @@ class Report:
         return sum((result.counts for result in self.results), Counter())
 
 
+@renamed_arguments(save_pictures="save_images")
 def detect(
     model: str | Path | Detector,
     source: Source,

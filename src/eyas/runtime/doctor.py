@@ -192,9 +192,11 @@ def _precisions(cpu: Processor) -> list[str]:
     if not sets:
         return []
     if sets.get("AMX INT8") or sets.get("AMX BF16"):
-        return ["this CPU has matrix units (AMX): try --precision int8 and bf16, both are much faster than fp32"]
+        return ["this CPU has matrix units (AMX): openvino-int8 and openvino-bf16 are much faster targets than fp32"]
     if any(sets.get(name) for name in ("AVX-512 VNNI", "AVX VNNI", "dot product", "I8MM")):
-        return ["this CPU multiplies bytes in one step: try --precision int8; bf16 gains only where it is listed above"]
+        return [
+            "this CPU multiplies bytes in one step: try the target openvino-int8; bf16 gains only if it is listed above"
+        ]
     if sets.get("AVX2"):
         return ["this CPU has neither VNNI nor AMX: int8 is at best twice as fast as fp32 here, bf16 no faster"]
     return []

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyas import renamed
 from eyas.artifacts import layout
 from eyas.artifacts.card import CARD, Card
 from eyas.files import read_json
@@ -107,7 +108,8 @@ def epoch_row(fields: Mapping[str, str], step_names: list[str], started: float) 
 
 def sheets_of(folder: Path) -> list[tuple[int, Path]]:
     """Return the contact sheets by epoch."""
-    found = ((re.fullmatch(r"epoch_(\d+)", path.stem), path) for path in (folder / layout.SHEETS).glob("*.jpg"))
+    paths = (path for name in (renamed.SHEETS, layout.SHEETS) for path in (folder / name).glob("*.jpg"))
+    found = ((re.fullmatch(r"epoch_(\d+)", path.stem), path) for path in paths)
     return sorted((int(match[1]), path) for match, path in found if match)
 
 

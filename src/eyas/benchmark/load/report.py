@@ -13,6 +13,7 @@ from typing import Any
 from eyas.benchmark.load.generator import TIMED_OUT, Played
 from eyas.benchmark.load.http import BROKEN
 from eyas.files import write_json
+from eyas.renamed import with_old_keys
 from eyas.runtime.machine import Processor
 
 BUSY = 0.9  # of a core: a generator that takes more is what is being measured
@@ -106,7 +107,8 @@ class LoadReport:
         for step in fields["steps"]:
             for name, value in step.items():
                 step[name] = None if isinstance(value, float) and math.isnan(value) else value
-        return fields | {"notes": list(self.notes)}
+        found: dict[str, Any] = with_old_keys(fields | {"notes": list(self.notes)})
+        return found
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from eyas import renamed
 from eyas.errors import UserError
 from eyas.types import checked_fields
 
@@ -58,7 +59,7 @@ class AugmentPolicy:
     swap: float = 0.0
     hsv: tuple[float, float, float] = (0.0, 0.0, 0.0)
     hsv_chance: float = 0.0
-    within: Literal["frame", "image"] = "frame"
+    within: Literal["frame", "image", "picture"] = "frame"
     min_size: float = 2.0
     min_area: float = 16.0
     min_visible: float = 0.2
@@ -67,6 +68,9 @@ class AugmentPolicy:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
+        if self.within == renamed.IMAGE_COLUMN:
+            renamed.tell(f"within: {self.within}", "within: image")
+            object.__setattr__(self, "within", "image")
         for name in ("mosaic", "mixup", "flip", "swap", "hsv_chance", "min_visible", "min_ratio"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eyas.data.checks.statistics import SplitStatistics
+from eyas.renamed import with_old_keys
 
 Level = Literal["error", "warning"]
 _KEPT = 1000  # examples kept of one kind of fault; the count is always complete
@@ -63,7 +64,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         fields = dataclasses.asdict(self)
-        return {**fields, "root": str(self.root), "errors": self.has_errors}
+        found: dict[str, Any] = with_old_keys({**fields, "root": str(self.root), "errors": self.has_errors})
+        return found
 
 
 def finding(level: Level, kind: str, split: str, meaning: str, examples: Sequence[str]) -> list[Finding]:

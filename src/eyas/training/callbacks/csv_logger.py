@@ -15,6 +15,7 @@ import torch
 from eyas.artifacts import layout
 from eyas.data.loading.batch import Batch
 from eyas.files import write_text
+from eyas.renamed import OLD_KEYS, with_new_keys
 from eyas.training.module import DetectionModule
 from eyas.training.plot import plot_results
 
@@ -64,7 +65,7 @@ class Recorder(L.Callback):
         self._start = time.perf_counter() - state_dict["seconds"]
         self._start_cpu = cpu_seconds() - state_dict["cpu"]
         self._sum, self._count = torch.tensor(state_dict["sum"]), state_dict["count"]
-        self._images = state_dict["images"]
+        self._images = with_new_keys(state_dict)["images"]
         self._rows = state_dict.get("rows", {})
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -81,7 +82,9 @@ class Recorder(L.Callback):
             if text is None:  # a new run, or a state saved by an older Eyas
                 text = rows_until(read_rows(path), self._resumed_step)
             if text:
-                write_text(path, text)
+                header, newline, rows = text.partition("\n")
+                names = (OLD_KEYS.get(field, field) for field in header.split(","))
+                write_text(path, ",".join(names) + newline + rows)
             else:
                 path.unlink(missing_ok=True)
 
