@@ -132,8 +132,8 @@ class Pipeline:
             check_file(image, self._limits)
             return decode(image, max_pixels=self._limits.pixels)
         pixels = checked_image(image)
-        check_array(image, self._limits)
-        return image
+        check_array(pixels, self._limits)
+        return pixels
 
     def _infer(self, batch: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Run the network; a batch that does not fit into memory is run in halves."""
