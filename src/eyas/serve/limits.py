@@ -7,14 +7,13 @@ import re
 from dataclasses import dataclass
 
 from eyas.image_header import BadHeader, read_header
-from eyas.serve.api import Lane, Options, Request
+from eyas.serve.api import Options, Request
 from eyas.serve.errors import Refused, ServeError
 from eyas.types import UInt8Array
 
 KINDS = ("jpeg", "png", "webp")
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _VERSION = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-LANES: dict[int, Lane] = {0: "interactive", 1: "interactive", 2: "stream", 3: "batch"}  # OIP's priorities
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,7 @@ def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
     check_model(request.model, request.version)
     if not request.images:
         raise ServeError("invalid", "There is no image in the request.")
-    if len(request.images) > limits.images:
-        raise ServeError(
-            "too_large", f"{len(request.images)} images in a request; at most {limits.images} are allowed."
-        )
+    check_count(len(request.images), limits)
     check_options(request.options, limits)
     if request.timeout is not None and not 0 < request.timeout <= limits.timeout:
         raise ServeError("invalid", f"The timeout must be above 0 and at most {limits.timeout:g} seconds.")
@@ -93,6 +89,12 @@ def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
                 raise
             refused[index] = Refused(error.kind, error.message)
     return refused
+
+
+def check_count(count: int, limits: Limits) -> None:
+    """Refuse more images than a request may have."""
+    if count > limits.images:
+        raise ServeError("too_large", f"{count} images in a request; at most {limits.images} are allowed.")
 
 
 def check_id(text: str) -> None:
@@ -151,10 +153,3 @@ def check_size(height: int, width: int, limits: Limits, where: str) -> None:
             "too_large",
             f"{where} is {width}x{height} pixels; at most {limits.pixels} pixels and {limits.side} a side are allowed.",
         )
-
-
-def lane_of(priority: int) -> Lane:
-    """Return the lane of OIP's priority: 0 (default) and 1 interactive, 2 stream, 3 batch."""
-    if priority not in LANES:
-        raise ServeError("invalid", "The priority is 0 or 1 (interactive), 2 (stream) or 3 (batch).")
-    return LANES[priority]

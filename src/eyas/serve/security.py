@@ -96,11 +96,12 @@ def key_of(headers: Mapping[str, str]) -> str | None:
     return headers.get("x-api-key") or None
 
 
-def check_token(token: str, headers: Mapping[str, str]) -> None:
-    """Refuse who has not the admin's token."""
+def check_token(token: str, headers: Mapping[str, str]) -> str:
+    """Return the admin's name for the logs; refuse who has not the token."""
     given = key_of(headers) or ""
     if not hmac.compare_digest(hash_key(given), hash_key(token)):
         raise ServeError("unauthenticated", "The admin's token is needed: 'Authorization: Bearer TOKEN'.")
+    return "admin"
 
 
 def check_host(header: str | None, allowed: frozenset[str]) -> None:

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,10 @@ from eyas.serve.grpc.server import make_server
 from eyas.serve.grpc.service import admin_services, public_services
 from eyas.serve.http import urls
 from eyas.serve.http.app import admin_app, public_app
-from eyas.serve.http.guarded_stream import GuardedStream
+from eyas.serve.http.connections import InTurns, Places, Turns
 from eyas.serve.http.http_protocol import Guarded
 from eyas.serve.http.middleware import Log
-from eyas.serve.http.places import Places
-from eyas.serve.http.turns import InTurns, Turns
+from eyas.serve.http.websocket_protocol import GuardedStream
 from eyas.serve.observe.events import EventLog
 from eyas.serve.observe.jsonl_log import Journal
 from eyas.serve.observe.metrics import Metrics
@@ -111,13 +110,9 @@ class Server:
             services = public_services(service, lambda metadata: settings.keys.client(key_of(metadata)))
             plain = await self._serve_grpc(services, settings.grpc_port)
         if settings.admin_grpc_port is not None:
-            services = admin_services(service, self._admin_guard)
+            services = admin_services(service, partial(check_token, settings.admin_token))
             guarded_admin = await self._serve_grpc(services, settings.admin_grpc_port)
         self.addresses = Addresses(rest, plain, admin, guarded_admin)
-
-    def _admin_guard(self, metadata: Mapping[str, str]) -> str:
-        check_token(self.settings.admin_token, metadata)
-        return "admin"
 
     async def _serve_http(self, app: Any, port: int) -> str:
         settings = self.settings

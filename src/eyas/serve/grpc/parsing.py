@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from eyas.serve.desk import AT_ONCE, Desk
+from eyas.serve.blocking import AT_ONCE, Desk
 from eyas.serve.errors import ServeError
 
 LIGHT = 16 * 2**10  # bytes of a message that is parsed at once, whatever they are

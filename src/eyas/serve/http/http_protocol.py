@@ -10,9 +10,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from eyas.serve.http.places import PATIENCE, PROBES, Places
+from eyas.serve.http.connections import PATIENCE, PROBES, Places, Turns
 from eyas.serve.http.responses import closing
-from eyas.serve.http.turns import Turns
 from eyas.serve.limits import Limits
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)

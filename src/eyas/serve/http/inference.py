@@ -11,15 +11,20 @@ from starlette.responses import Response
 from eyas.errors import UserError
 from eyas.registry.base import check_alias
 from eyas.serve import jsons
-from eyas.serve.api import ModelStatus
-from eyas.serve.errors import ServeError
-from eyas.serve.http.disconnect import while_connected
+from eyas.serve.errors import ServeError, quoted
+from eyas.serve.http.detect import while_connected
 from eyas.serve.http.middleware import context_of
 from eyas.serve.http.responses import JSON, reply
 from eyas.serve.limits import check_model
-from eyas.serve.oip.detection import find_model, model_metadata, repository_index, server_metadata, to_request
+from eyas.serve.oip.detection import (
+    check_load,
+    find_model,
+    model_metadata,
+    repository_index,
+    server_metadata,
+    to_request,
+)
 from eyas.serve.oip.rest import HEADER, answer_body, json_size, parse_request
-from eyas.serve.oip.tensors import quoted
 from eyas.serve.service import Service, passed_on
 
 MOST_ADMIN = 16 * 2**10  # bytes of what the admin says
@@ -52,24 +57,17 @@ class Inference:
     async def model_ready(self, http: Http) -> Response:
         """Tell whether a model takes requests: 200, 503, or 404 where there is none."""
         name, version = self._name(http)
-        ready = is_ready(find_model(self.service.engine, name, version))
+        ready = find_model(self.service.engine, name, version).state == "ready"
         return reply({"name": name, "ready": ready}, 200 if ready else 503, None if ready else {"retry-after": "1"})
 
     async def infer(self, http: Http) -> Response:
         """Detect on the images of a tensor."""
         name, version = self._name(http)
-        context = context_of(http.scope)
-        body = await http.body()
-        limits, header = self.service.limits, http.headers.get(HEADER)
+        context, header, body = context_of(http.scope), http.headers.get(HEADER), await http.body()
         size = json_size(header, len(body))
-        infer = await self.service.desk.read(size, parse_request, body, header, most=limits.json, images=limits.images)
+        infer = await self.service.desk.read(size, parse_request, body, header, self.service.limits)
         request = to_request(
-            infer,
-            model=name,
-            version=version,
-            request_id=context.id,
-            headers=passed_on(context.headers),
-            most=limits.images,
+            infer, model=name, version=version, request_id=context.id, headers=passed_on(context.headers)
         )
         answer = await while_connected(http.receive, self.service.detect(request, protocol="oip", trace=context.trace))
         content, length = answer_body(answer, infer)
@@ -79,11 +77,6 @@ class Inference:
 
     def _name(self, http: Http) -> tuple[str, str]:
         return http.path_params["model"], http.path_params.get("version", "")
-
-
-def is_ready(status: ModelStatus) -> bool:
-    """Return whether the version takes requests."""
-    return status.state == "ready"
 
 
 @dataclass(frozen=True)
@@ -99,16 +92,12 @@ class Repository:
 
     async def load(self, http: Http) -> Response:
         """Load a model that the registry knows, and answer when it is ready."""
-        model, version = http.path_params["model"], self._version(await self._fields(http))
-        check_model(model, version)
-        key = await self.service.engine.load(model, version)
+        key = await self.service.engine.load(*await self._model(http))
         return reply({"name": key.name, "version": key.version})
 
     async def unload(self, http: Http) -> Response:
         """Let a model answer what it has accepted, and free it."""
-        model, version = http.path_params["model"], self._version(await self._fields(http))
-        check_model(model, version)
-        await self.service.engine.unload(model, version)
+        await self.service.engine.unload(*await self._model(http))
         return reply({})
 
     async def alias(self, http: Http) -> Response:
@@ -131,15 +120,13 @@ class Repository:
         body = await http.body()
         return jsons.parse(body, dict[str, Any], most=MOST_ADMIN) if body.strip() else {}
 
-    def _version(self, fields: dict[str, Any]) -> str:
-        """Return the version in the parameters; an artefact in the request itself is never loaded."""
-        given = fields.get("parameters", {})
+    async def _model(self, http: Http) -> tuple[str, str]:
+        """Return the name in the path, and the version in the parameters."""
+        given = (await self._fields(http)).get("parameters", {})
         if not isinstance(given, dict):
             raise ServeError("invalid", "'parameters' must be an object.")
-        unknown = sorted(set(given) - {"version", "unload_dependents"})
-        if unknown:
-            raise ServeError("invalid", f"The parameter {unknown[0][:64]!a} is not served: name a version only.")
-        version = given.get("version", "")
+        model, version = http.path_params["model"], given.get("version", "")
         if not isinstance(version, str):
             raise ServeError("invalid", "'version' must be a text.")
-        return version
+        check_load(model, version, given)
+        return model, version

@@ -14,12 +14,12 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from eyas.serve import jsons
-from eyas.serve.api import Answer, Request
+from eyas.serve.api import Request
 from eyas.serve.budget import Held
 from eyas.serve.errors import ServeError
 from eyas.serve.http.middleware import context_of
-from eyas.serve.http.options import from_query
-from eyas.serve.http.responses import head_document, image_document, refuse
+from eyas.serve.http.responses import answer_document, refuse
+from eyas.serve.request_options import from_query
 from eyas.serve.service import Service, passed_on
 
 IN_FLIGHT = 8  # frames of a stream that may wait for answers; a client that sends more loses them at once
@@ -106,14 +106,14 @@ class Stream:
         try:
             if full:
                 return {"frame": number, "dropped": True}
-            answer: Answer = await self.service.detect(request, protocol="websocket")
+            answer = await self.service.detect(request, protocol="websocket")
         except ServeError as error:
             if error.kind == "cancelled":
                 return {"frame": number, "dropped": True}
             return {"frame": number, "error": error.message, "kind": error.kind}
         finally:
             held.give(sum(map(len, request.images)))
-        return {"frame": number} | head_document(answer) | image_document(answer.detections[0])
+        return {"frame": number} | answer_document(answer)
 
 
 async def _send(socket: WebSocket, answers: asyncio.Queue[asyncio.Task[dict[str, Any]] | None]) -> None:

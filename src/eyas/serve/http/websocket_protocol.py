@@ -12,7 +12,7 @@ from websockets.frames import Frame
 
 from eyas.serve.budget import Budget
 from eyas.serve.errors import ServeError
-from eyas.serve.http.places import Places
+from eyas.serve.http.connections import Places
 from eyas.serve.http.responses import closing
 from eyas.serve.limits import Limits
 
