@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
-from types import TracebackType
 
 from eyas.serve.errors import ServeError
 
@@ -67,7 +66,7 @@ class Budget:
 
 
 class Held:
-    """The bytes of one request, held until it is closed.
+    """The bytes of one request, held until it is closed (`contextlib.closing`).
 
     Args:
         budget: what they count in.
@@ -84,14 +83,6 @@ class Held:
     def __init__(self, budget: Budget, client: str, end: Callable[[], None] | None) -> None:
         self._budget, self.client, self.end = budget, client, end
         self.size, self.last = 0, 0.0
-
-    def __enter__(self) -> Held:
-        """Return itself, to be closed at the end of a block."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Give back all bytes."""
-        self.close()
 
     def take(self, count: int, *, more: bool = False) -> None:
         """Hold so many bytes more.

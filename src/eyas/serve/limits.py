@@ -12,7 +12,7 @@ from eyas.serve.errors import Refused, ServeError
 from eyas.types import UInt8Array
 
 KINDS = ("jpeg", "png", "webp")
-_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # of a request: safe in logs and headers
 _VERSION = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -98,8 +98,8 @@ def check_count(count: int, limits: Limits) -> None:
 
 
 def check_id(text: str) -> None:
-    """Refuse a request id that would not be safe in logs and headers."""
-    if not _ID.fullmatch(text):
+    """Refuse what is no request id."""
+    if not ID.fullmatch(text):
         raise ServeError("invalid", "A request id has 1 to 128 letters, digits or ._:/+=@- .")
 
 

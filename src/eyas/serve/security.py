@@ -29,24 +29,26 @@ class Keys:
 
     hashes: Mapping[str, str] = field(default_factory=dict)
 
-    def client(self, key: str | None) -> str:
-        """Return the name of the client with this key.
+    def client(self, headers: Mapping[str, str]) -> str:
+        """Return the name of the client with these headers or metadata, "" where everybody is let in.
 
         Raises:
-            ServeError: there are keys, and this is none of them.
+            ServeError: there are keys, and theirs is none of them.
         """
         if not self.hashes:
             return ""
-        given = hash_key(key or "")
-        found = ""
+        key = _key_of(headers)
+        given, found = hash_key(key), ""
         for known, name in self.hashes.items():  # all of them: the time tells nothing
             if hmac.compare_digest(known, given):
                 found = name
         if not found or not key:
-            raise ServeError(
-                "unauthenticated", "An API key is needed: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
-            )
+            words = "An API key is needed: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+            raise ServeError("unauthenticated", words)
         return found
+
+
+EVERYBODY = Keys()
 
 
 def hash_key(key: str) -> str:
@@ -88,18 +90,17 @@ def read_keys(path: Path) -> Keys:
     return Keys(found)
 
 
-def key_of(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a client's headers or metadata carry (lower-case names), None for none."""
+def _key_of(headers: Mapping[str, str]) -> str:
+    """Return the key in headers or metadata (lower-case names), "" for none."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()
-    return headers.get("x-api-key") or None
+    return headers.get("x-api-key", "")
 
 
 def check_token(token: str, headers: Mapping[str, str]) -> str:
     """Return the admin's name for the logs; refuse who has not the token."""
-    given = key_of(headers) or ""
-    if not hmac.compare_digest(hash_key(given), hash_key(token)):
+    if not hmac.compare_digest(hash_key(_key_of(headers)), hash_key(token)):
         raise ServeError("unauthenticated", "The admin's token is needed: 'Authorization: Bearer TOKEN'.")
     return "admin"
 

@@ -73,7 +73,7 @@ def _guarded(call: Unary, admission: Admission, kind: type[Message]) -> Unary:
     async def handle(_messages: Any, context: Context) -> Any:
         try:
             admission.check(context)
-            with service.budget.hold(CLIENT) as held:
+            with contextlib.closing(service.budget.hold(CLIENT)) as held:
                 data = await admission.arrivals.message(context)
                 held.take(len(data))
                 message = await parsed(kind, data, service.desk)

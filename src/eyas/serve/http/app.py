@@ -24,7 +24,7 @@ from eyas.serve.http.responses import on_error, reply
 from eyas.serve.http.stream import Stream
 from eyas.serve.http.urls import Fetcher
 from eyas.serve.observe.metrics import CONTENT_TYPE
-from eyas.serve.security import OPEN_PATHS, Keys, check_host, check_origin, check_token, key_of
+from eyas.serve.security import EVERYBODY, OPEN_PATHS, Keys, check_host, check_origin, check_token
 from eyas.serve.service import Service
 
 PAGE = Path(__file__).with_name("page.html")
@@ -41,7 +41,7 @@ _READABLE = ("x-request-id", "x-eyas-model", "x-eyas-detections", "inference-hea
 def public_app(
     service: Service,
     *,
-    keys: Keys | None = None,
+    keys: Keys = EVERYBODY,
     hosts: frozenset[str] = frozenset(),
     origins: frozenset[str] = frozenset(),
     fetch: Fetcher | None = None,
@@ -51,7 +51,7 @@ def public_app(
 
     Args:
         service: what answers.
-        keys: who may come in; None for everybody.
+        keys: who may come in.
         hosts: names that the server answers for; empty for all.
         origins: of pages of other sites that may ask; "*" for all.
         fetch: gets images from URLs; None where they are off.
@@ -74,12 +74,8 @@ def public_app(
             Route(path + "/ready", inference.model_ready, methods=["GET"]),
             Route(path + "/infer", inference.infer, methods=["POST"]),
         ]
-
-    def let_in(headers: Mapping[str, str]) -> str:
-        return "" if keys is None else keys.client(key_of(headers))
-
     app = RawImages(_routed(routes), service)
-    whole = Surround(app, service, _guard(hosts, origins, let_in), log)
+    whole = Surround(app, service, _guard(hosts, origins, keys.client), log)
     if not origins:
         return whole
     return CORSMiddleware(whole, tuple(origins), ("GET", "POST"), ("*",), expose_headers=_READABLE)

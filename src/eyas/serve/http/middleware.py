@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from eyas.serve.budget import Held
 from eyas.serve.errors import ServeError, crashed
 from eyas.serve.http.responses import refuse
-from eyas.serve.limits import Limits, check_id
+from eyas.serve.limits import ID, Limits, check_id
 from eyas.serve.observe.tracing import Trace, trace_of
 from eyas.serve.service import Service, new_id
 
@@ -56,8 +56,7 @@ class Context:
 
 def context_of(scope: MutableMapping[str, Any]) -> Context:
     """Return the context that `Surround` left in the scope."""
-    found = scope["state"]["context"]
-    assert isinstance(found, Context)
+    found: Context = scope["state"]["context"]
     return found
 
 
@@ -82,7 +81,9 @@ class Surround:
             return
         start = time.perf_counter()
         headers, error = _headers(scope, self._limits)
-        request_id, error = _request_id(headers, error)
+        request_id = headers.get(REQUEST_ID, "")
+        if not ID.fullmatch(request_id):
+            request_id = new_id()
         trace = trace_of(headers.get("traceparent"))
         headers["traceparent"] = trace.header
         held = self._budget.hold((scope.get("client") or ("",))[0])
@@ -109,6 +110,7 @@ class Surround:
         try:
             if error is not None:
                 raise error
+            check_id(headers.get(REQUEST_ID, request_id))
             client = self._guard(scope.get("method", ""), scope["path"], headers)
             await self._app(scope, body if scope["type"] == "http" else receive, answer)
         except ServeError as refused:
@@ -151,18 +153,6 @@ def _headers(scope: Scope, limits: Limits) -> tuple[dict[str, str], ServeError |
     if size > limits.headers:
         return found, ServeError("invalid", f"The headers have more than {limits.headers} bytes.")
     return found, None
-
-
-def _request_id(headers: Mapping[str, str], error: ServeError | None) -> tuple[str, ServeError | None]:
-    """Return the client's id if it is one, else a new one."""
-    given = headers.get(REQUEST_ID)
-    if given is None:
-        return new_id(), error
-    try:
-        check_id(given)
-    except ServeError as refused:
-        return new_id(), error or refused
-    return given, error
 
 
 class BodyLimit:
