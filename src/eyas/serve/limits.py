@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from eyas.image_header import BadHeader, read_header
 from eyas.serve.api import Options, Request
 from eyas.serve.errors import Refused, ServeError
-from eyas.types import UInt8Array
 
 KINDS = ("jpeg", "png", "webp")
 ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # of a request: safe in logs and headers
@@ -83,7 +82,7 @@ def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
             if isinstance(image, bytes):
                 check_file(image, limits, where)
             else:
-                check_array(image, limits, where)
+                check_size(image.shape[0], image.shape[1], limits, where)
         except ServeError as error:
             if not request.partial:
                 raise
@@ -123,7 +122,7 @@ def check_options(options: Options, limits: Limits) -> None:
         raise ServeError("invalid", "The list of classes is empty, or too long.")
 
 
-def check_file(data: bytes, limits: Limits, where: str = "The image") -> None:
+def check_file(data: bytes, limits: Limits, where: str) -> None:
     """Refuse a file by its first bytes, before anything is decoded."""
     if not data:
         raise ServeError("unprocessable", f"{where} is empty.")
@@ -135,13 +134,6 @@ def check_file(data: bytes, limits: Limits, where: str = "The image") -> None:
     if header.kind not in KINDS:
         raise ServeError("unsupported", f"{where} is a {header.kind.upper()} file; JPEG, PNG and WebP are served.")
     check_size(header.height, header.width, limits, where)
-
-
-def check_array(image: UInt8Array, limits: Limits, where: str = "The image") -> None:
-    """Refuse an array that is no image."""
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ServeError("invalid", f"{where} must have the shape [height, width, 3].")
-    check_size(image.shape[0], image.shape[1], limits, where)
 
 
 def check_size(height: int, width: int, limits: Limits, where: str) -> None:

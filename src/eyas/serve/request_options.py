@@ -143,10 +143,8 @@ def thresholds_of(options: Options, manifest: Manifest) -> Thresholds:
     """
     names = ("confidence", "iou", "suppression", "max_detections")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    if not given:
-        return manifest.thresholds
     try:
-        return replace(manifest.thresholds, **given)
+        return replace(manifest.thresholds, **given) if given else manifest.thresholds
     except UserError as error:
         wanted = f" Expected: {error.expected}." if error.expected else ""
         raise ServeError("invalid", error.problem + wanted) from None

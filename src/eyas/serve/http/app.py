@@ -64,7 +64,7 @@ def public_app(
         Route("/v1/detect", detect.one, methods=["POST"]),
         Route("/v1/detect/batch", detect.batch, methods=["POST"]),
         Route("/v1/feedback", detect.feedback, methods=["POST"]),
-        WebSocketRoute("/v1/stream", Stream(service).handle),
+        WebSocketRoute("/v1/stream", partial(Stream.handle, service)),
         Route("/v2", inference.server, methods=["GET"]),
         *_told(service, inference),
     ]
