@@ -31,9 +31,7 @@ class Budget:
     def hold(self, client: str, end: Callable[[], None] | None = None) -> Held:
         """Return what will hold bytes of a client.
 
-        Args:
-            client: its address.
-            end: ends what is still arriving, so that its bytes are given back soon; None where that can't be.
+        `end` ends what is still arriving, so that its bytes are given back soon; None where that can't be.
         """
         return Held(self, client, end)
 
@@ -68,11 +66,6 @@ class Budget:
 class Held:
     """The bytes of one request, held until it is closed (`contextlib.closing`).
 
-    Args:
-        budget: what they count in.
-        client: whose they are.
-        end: ends what is still arriving.
-
     Attributes:
         size: how many they are.
         last: when the last ones came, on the monotonic clock.
@@ -85,11 +78,7 @@ class Held:
         self.size, self.last = 0, 0.0
 
     def take(self, count: int, *, more: bool = False) -> None:
-        """Hold so many bytes more.
-
-        Args:
-            count: how many.
-            more: whether others of the same body are still to come.
+        """Hold so many bytes more; `more` says whether others of the same body are still to come.
 
         Raises:
             ServeError: they can't be had.

@@ -53,6 +53,10 @@ class Limits:
     detections: int = 10_000
     timeout: float = 300.0
 
+    def seconds(self, size: int) -> float:
+        """Return within how many seconds from its start more of a body must come that has brought so many bytes."""
+        return min(self.body_seconds, self.body_patience + size / self.body_rate)
+
 
 def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
     """Refuse what no engine should see.

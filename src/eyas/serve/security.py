@@ -108,9 +108,7 @@ def check_token(token: str, headers: Mapping[str, str]) -> str:
 def check_host(header: str | None, allowed: frozenset[str]) -> None:
     """Refuse a Host header that is not ours: a name that a stranger's DNS points to this machine, for example.
 
-    Args:
-        header: the Host header.
-        allowed: host names in lower case, without ports; empty allows all.
+    The names that are allowed are in lower case, without ports; if there are none, all are.
     """
     host = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::\d{1,5})?", header or "")
     if host is None:
@@ -127,9 +125,9 @@ def check_origin(method: str, path: str, headers: Mapping[str, str], allowed: fr
     where the origin's host is the one that was asked, here or at the proxy before us.
 
     Args:
-        method: of the request; OPTIONS changes nothing and tells nothing.
-        path: of the request; a link may lead to the page.
-        headers: of the request, lower-case names.
+        method: OPTIONS changes nothing and tells nothing.
+        path: a link may lead to the page.
+        headers: lower-case names.
         allowed: origins whose pages may send requests; "*" for all.
 
     Raises:

@@ -43,14 +43,7 @@ def handlers(
     streaming: Mapping[str, Streaming],
     admission: Admission,
 ) -> Methods:
-    """Return the handlers of a service's methods.
-
-    Args:
-        file: where its messages are.
-        service: its full name.
-        unary: method -> what answers one message with one.
-        streaming: method -> what answers a stream with a stream.
-        admission: who may come in.
+    """Return the handlers of a service's methods: those that answer one message, and those that answer a stream.
 
     To gRPC all are streams: it never ends a call of one message whose client sends none, or only the half of it.
     """

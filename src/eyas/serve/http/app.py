@@ -47,15 +47,9 @@ def public_app(
     fetch: Fetcher | None = None,
     log: Log | None = None,
 ) -> ASGIApp:
-    """Return the application that clients talk to.
+    """Return the application that clients talk to; hosts and origins are as in `ServerSettings`.
 
-    Args:
-        service: what answers.
-        keys: who may come in.
-        hosts: names that the server answers for; empty for all.
-        origins: of pages of other sites that may ask; "*" for all.
-        fetch: gets images from URLs; None where they are off.
-        log: takes the lines of the access log; None for no log.
+    `fetch` gets images from URLs, None where they are off; `log` takes the lines of the access log.
     """
     detect, inference = Detect(service, fetch), Inference(service)
     routes = [

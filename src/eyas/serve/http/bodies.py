@@ -49,14 +49,7 @@ class Body:
 
 
 async def read(http: Http, service: Service, fetch: Fetcher | None, *, many: bool, annotate: bool = False) -> Body:
-    """Return the images of the request, and what it asks.
-
-    Args:
-        http: the request.
-        service: what a client may send, and where a large body is read.
-        fetch: gets an image from a URL; None where URLs are off.
-        many: whether the address takes several images.
-        annotate: whether the annotated image is wanted.
+    """Return the images of the request, of which the address takes one or many, and what it asks.
 
     Raises:
         ServeError: the body is of no kind that is served, or malformed.

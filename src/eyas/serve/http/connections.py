@@ -59,12 +59,7 @@ class Places:
     _idle: list[tuple[bool, float, Connection]] = field(default_factory=list, init=False)  # as they were then
 
     def enter(self, connection: Connection, client: str) -> bool:
-        """Take a place, and return whether there was one; one for probes may be what is left.
-
-        Args:
-            connection: the new one.
-            client: its client's address.
-        """
+        """Take a place for a client's address, and return whether there was one; one for probes may be what is left."""
         spare = not self._room(client) and not self._end_idle(client if self._greedy(client) else None)
         if spare and self._spares >= max(2, self.most // RESERVE) and not self._end_idle(None, spare=True):
             return False
@@ -178,12 +173,7 @@ class Turns:
 
 
 class InTurns:
-    """An application whose requests begin in turns; probes go before them, and streams had theirs as they were opened.
-
-    Args:
-        app: the application.
-        turns: the port's.
-    """
+    """An application whose requests begin in turns; probes go before them, and streams had theirs as they were opened."""
 
     def __init__(self, app: ASGIApp, turns: Turns) -> None:
         self._app, self._turns = app, turns

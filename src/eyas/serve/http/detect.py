@@ -34,11 +34,7 @@ class RawImages:
     """`POST /v1/detect` with the image itself as the body: straight from the connection to the engine.
 
     This is the way that most requests come, so nothing stands in it that they do not need: no routing table, no
-    request object.
-
-    Args:
-        app: the application behind, which answers everything else.
-        service: what answers.
+    request object. The application behind answers everything else.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -68,12 +64,7 @@ class RawImages:
 
 @dataclass(frozen=True)
 class Detect:
-    """The handlers.
-
-    Attributes:
-        service: what answers.
-        fetch: gets an image from a URL; None where URLs are off.
-    """
+    """The handlers; `fetch` gets an image from a URL, None where URLs are off."""
 
     service: Service
     fetch: Fetcher | None = None
@@ -137,11 +128,7 @@ async def _detected(
 
 
 async def while_connected(receive: Receive, work: Coroutine[None, None, T]) -> T:
-    """Return what the work returns; cancel it when the client disconnects, so that nobody computes for nobody.
-
-    Args:
-        receive: the connection's; the body must have been read.
-        work: what is wanted.
+    """Return what the work returns; cancel it when the client, whose body must have been read, disconnects.
 
     Raises:
         ServeError: the client went away.

@@ -61,14 +61,7 @@ def context_of(scope: MutableMapping[str, Any]) -> Context:
 
 
 class Surround:
-    """The outermost layer: request id, trace, host and key, limits, access log.
-
-    Args:
-        app: the application inside.
-        service: its limits, and the budget that bodies are held in.
-        guard: lets a client in or raises.
-        log: takes a line of the access log; None for no log.
-    """
+    """The outermost layer: request id, trace, host and key, limits, access log."""
 
     def __init__(self, app: ASGIApp, service: Service, guard: Guard, log: Log | None = None) -> None:
         self._app, self._limits, self._guard, self._log = app, service.limits, guard, log
@@ -156,14 +149,7 @@ def _headers(scope: Scope, limits: Limits) -> tuple[dict[str, str], ServeError |
 
 
 class BodyLimit:
-    """Receives a body, and raises when it is too large or takes too long, however it is sent.
-
-    Args:
-        receive: the server's.
-        limits: the limits.
-        headers: the request's.
-        held: holds its bytes.
-    """
+    """Receives a body, and raises when it is too large or takes too long, however it is sent."""
 
     def __init__(self, receive: Receive, limits: Limits, headers: Mapping[str, str], held: Held) -> None:
         self._receive, self._limits, self._held = receive, limits, held
@@ -205,11 +191,7 @@ class BodyLimit:
         return message
 
     async def _in_time(self) -> Message:
-        """Return the next message; what `asyncio.timeout` does, without its price for each request.
-
-        Raises:
-            ServeError: the body's time is over.
-        """
+        """Return the next message; what `asyncio.timeout` does, without its price for each request."""
         loop, task, why = asyncio.get_running_loop(), asyncio.current_task(), list[ServeError]()
         assert task is not None
 
@@ -218,7 +200,7 @@ class BodyLimit:
             task.cancel()
 
         self._start = self._start or loop.time()
-        timer = loop.call_at(self._start + self._seconds(), lambda: end(self._too_slow()))
+        timer = loop.call_at(self._start + self._limits.seconds(self._size), lambda: end(self._too_slow()))
         self._end = end
         try:
             return await self._receive()
@@ -231,20 +213,16 @@ class BodyLimit:
             self._end = None
             timer.cancel()
 
-    def _seconds(self) -> float:
-        """Return within how many seconds from the start the next bytes must come."""
-        return min(self._limits.body_seconds, self._limits.body_patience + self._size / self._limits.body_rate)
-
     def _make_way(self) -> None:
         if self._end is not None:
             words = "The server needed the room of a body that did not go on arriving."
             self._end(ServeError("unavailable", words, retry_after=1.0))
 
     def _too_slow(self) -> ServeError:
-        if self._seconds() >= self._limits.body_seconds:
-            words = f"The body took longer than {self._limits.body_seconds:g} seconds to arrive."
-        else:
-            words = f"The body arrived too slowly: {self._size} bytes in {self._seconds():.0f} seconds."
+        seconds = self._limits.seconds(self._size)
+        words = f"The body arrived too slowly: {self._size} bytes in {seconds:.0f} seconds."
+        if seconds >= self._limits.body_seconds:
+            words = f"The body took longer than {seconds:g} seconds to arrive."
         return ServeError("timeout", words)
 
     def _too_large(self) -> ServeError:

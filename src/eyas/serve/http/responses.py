@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -59,19 +60,12 @@ async def refuse(error: ServeError, scope: Scope, receive: Receive, send: Send) 
     await response(scope, receive, send)
 
 
-def closing(status: str, kind: str, message: str, retry: str = "") -> bytes:
-    """Return the whole answer of a refusal without the application, after which the connection is closed.
-
-    Args:
-        status: its number and name.
-        kind: a key of `WIRES`.
-        message: what was wrong.
-        retry: seconds, for the header; "" for none.
-    """
-    body = jsons.dump({"error": message, "kind": kind})
-    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    head += (f"retry-after: {retry}\r\n" if retry else "") + "connection: close\r\n\r\n"
-    return head.encode("ascii") + body
+def closing(error: ServeError, status: int | None = None) -> bytes:
+    """Return the bytes of a refusal without the application, after which the connection is closed."""
+    response, found = refusal(error), HTTPStatus(status or error.wire.http)
+    head = [(b"connection", b"close"), *response.raw_headers]
+    lines = [f"HTTP/1.1 {found:d} {found.phrase}".encode(), *(b"%b: %b" % pair for pair in head)]
+    return b"\r\n".join([*lines, b"", bytes(response.body)])
 
 
 def refusal_document(error: ServeError | Refused) -> dict[str, Any]:

@@ -26,13 +26,7 @@ BAD_DATA, POLICY, TOO_BIG, AWAY, LATER = 1003, 1008, 1009, 1001, 1013
 
 
 class Stream:
-    """One stream: its frames are handed on as they come, and what becomes of each is sent in their order.
-
-    Args:
-        service: what answers.
-        socket: the connection.
-        base: a request without frame.
-    """
+    """One stream: its frames are handed on as they come, and what becomes of each is sent in their order."""
 
     def __init__(self, service: Service, socket: WebSocket, base: Request) -> None:
         self._service, self._socket, self._base = service, socket, base

@@ -120,10 +120,6 @@ def from_values(shape: Shape, values: Sequence[int]) -> Images:
 def from_text(shape: Shape, text: bytes) -> Images:
     """Return the images whose numbers a JSON list holds, flat or nested; they are read slice by slice.
 
-    Args:
-        shape: the tensor's.
-        text: the list, which is known to be JSON.
-
     Raises:
         ServeError: it is nested unevenly, has more or fewer values than the shape says, or one that does not fit.
     """

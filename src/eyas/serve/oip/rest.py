@@ -53,11 +53,7 @@ class _Request(msgspec.Struct):
 
 
 def json_size(header_length: str | None, total: int) -> int:
-    """Return how many bytes of a body are JSON.
-
-    Args:
-        header_length: the value of the header that says it; None where all of them are.
-        total: how many there are.
+    """Return how many bytes of a body are JSON: all, unless a header says how many.
 
     Raises:
         ServeError: the header makes no sense.
@@ -70,12 +66,7 @@ def json_size(header_length: str | None, total: int) -> int:
 
 
 def parse_request(body: bytes, header_length: str | None, limits: Limits) -> InferRequest:
-    """Return the request in a body.
-
-    Args:
-        body: JSON, followed by the raw tensor where the input announces `binary_data_size`.
-        header_length: the value of the header that says where the JSON ends; None where all of it is JSON.
-        limits: what a client may send.
+    """Return the request in a body: JSON, followed by the raw tensor where the input announces `binary_data_size`.
 
     Raises:
         ServeError: whatever is wrong with it.
