@@ -17,13 +17,13 @@ from starlette.types import ASGIApp
 
 from eyas.serve.errors import ServeError
 from eyas.serve.http.detect import Detect, RawImages
-from eyas.serve.http.inference import Inference, Repository
 from eyas.serve.http.middleware import Guard, Log, Surround
 from eyas.serve.http.openapi import document
 from eyas.serve.http.responses import on_error, reply
 from eyas.serve.http.stream import Stream
 from eyas.serve.http.urls import Fetcher
 from eyas.serve.observe.metrics import CONTENT_TYPE
+from eyas.serve.oip.rest import Inference, Repository
 from eyas.serve.security import EVERYBODY, OPEN_PATHS, Keys, check_host, check_origin, check_token
 from eyas.serve.service import Service
 

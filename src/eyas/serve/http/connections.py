@@ -173,7 +173,7 @@ class Turns:
 
 
 class InTurns:
-    """An application whose requests begin in turns; probes go before them, and streams had theirs as they were opened."""
+    """An application whose requests begin in turns; probes go before them, streams had theirs as they were opened."""
 
     def __init__(self, app: ASGIApp, turns: Turns) -> None:
         self._app, self._turns = app, turns

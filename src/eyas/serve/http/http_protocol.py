@@ -27,7 +27,7 @@ def _full() -> ServeError:
 
 
 class Guarded(HttpToolsProtocol):
-    """Ends connections that send no request, endless headers or read no answer; uvicorn makes one for each connection."""
+    """Ends connections that send no request, endless headers or read no answer; uvicorn makes one for each."""
 
     def __init__(self, *, limits: Limits, places: Places, turns: Turns, **kwargs: Any) -> None:
         super().__init__(**kwargs)
