@@ -12,6 +12,7 @@ from eyas.serve.oip.detection import InferRequest, Parameter, check_output, to_t
 from eyas.serve.oip.images import (
     BYTES,
     IMAGES,
+    MAX_RANK,
     MAX_TENSORS,
     Images,
     check_names,
@@ -20,8 +21,6 @@ from eyas.serve.oip.images import (
     from_raw,
     from_values,
 )
-
-_LONG_SHAPE = 9  # sizes; more than any input has
 
 
 def has_numbers(message: pb.ModelInferRequest) -> bool:
@@ -49,7 +48,7 @@ def parse_request(message: pb.ModelInferRequest, limits: Limits) -> InferRequest
 
 
 def _images(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, limits: Limits) -> Images:
-    shape = checked_shape(entry.datatype, entry.shape[:_LONG_SHAPE], limits)
+    shape = checked_shape(entry.datatype, entry.shape[: MAX_RANK + 1], limits)
     if any(key.startswith("shared_memory") for key in entry.parameters):
         raise ServeError("invalid", "Shared memory is not served.")
     typed = {field.name: values for field, values in entry.contents.ListFields()}

@@ -24,6 +24,7 @@ DATATYPES = (
     BYTES,
 )
 MAX_TENSORS = 64  # inputs, and outputs, of a request
+MAX_RANK = 8
 MAX_SIZE = 2**40  # numbers: more than any request holds, and far below what an array's size is counted in
 _RANK = 4  # of pixels
 # Values, or bytes of text, that are read in one step, which nothing else of the process runs beside.
@@ -51,6 +52,8 @@ def checked_shape(datatype: str, shape: Sequence[Any], limits: Limits) -> Shape:
     """
     if datatype not in DATATYPES:
         raise ServeError("invalid", f"The tensor '{IMAGES}' has the unknown datatype {quoted(datatype)}.")
+    if len(shape) > MAX_RANK:
+        raise ServeError("invalid", f"The tensor '{IMAGES}' has {len(shape)} dimensions.")
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in shape):
         raise ServeError("invalid", f"The shape of '{IMAGES}' must hold sizes, 0 or more.")
     if math.prod(size for size in shape if size) > MAX_SIZE:
