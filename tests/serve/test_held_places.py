@@ -115,6 +115,14 @@ def test_half_sent_frames_are_held_in_the_same_budget(server: Running, monkeypat
     assert emptied(server)
 
 
+def test_frames_that_were_answered_are_held_no_longer(server: Running) -> None:
+    with connect(f"ws://{server.addresses.rest}/v1/stream") as stream:
+        for number in range(6):  # together more than a client may have
+            stream.send(FILE + bytes(BODY - 1000))
+            assert "detections" in json.loads(stream.recv(20)), number
+    assert emptied(server)
+
+
 @pytest.fixture
 def held(server: Running) -> Iterator[asyncio.Event]:
     """What the engine waits for before it answers."""

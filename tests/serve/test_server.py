@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from eyas.errors import UserError
+from eyas.serve.errors import ServeError
 from eyas.serve.launch import named
 from eyas.serve.limits import Limits
 from eyas.serve.observe.events import EventSettings
@@ -364,6 +365,8 @@ def test_keys_are_kept_as_hashes(tmp_path: Path) -> None:
     keys = read_keys(path)
     assert keys.client({"x-api-key": key}) == "ann" and key not in path.read_text()
     assert keys == Keys({hash_key(key): "ann"})
+    with pytest.raises(ServeError):
+        Keys({hash_key(""): "nobody"}).client({})
     for wrong in ("ann:abc\n", "# none\n", key):
         path.write_text(wrong)
         with pytest.raises(UserError):

@@ -167,6 +167,7 @@ def test_whatever_is_wrong_is_the_senders_fault(made: tuple[bytes, str | None]) 
         {"parameters": {"confidenze": 0.5}},
         {"parameters": {"confidence": "high"}},
         {"parameters": {"max_detections": 2.5}},
+        {"parameters": {"max_detections": True}},
         {"parameters": {"priority": 9}},
         {"parameters": {"timeout": -1}},
         {"parameters": {"suppression": "hard"}},
