@@ -26,7 +26,7 @@ _STEP = 2**20
 Fields = dict[str, jsons.Scalar | list[str]]
 
 
-@dataclass
+@dataclass(slots=True)
 class Body:
     """What a body holds.
 

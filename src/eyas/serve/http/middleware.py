@@ -74,9 +74,8 @@ class Surround:
             return
         start = time.perf_counter()
         headers, error = _headers(scope, self._limits)
-        request_id = headers.get(REQUEST_ID, "")
-        if not ID.fullmatch(request_id):
-            request_id = new_id()
+        given = headers.get(REQUEST_ID)
+        request_id = given if given is not None and ID.fullmatch(given) else new_id()
         trace = trace_of(headers.get("traceparent"))
         headers["traceparent"] = trace.header
         held = self._budget.hold((scope.get("client") or ("",))[0])
@@ -103,7 +102,8 @@ class Surround:
         try:
             if error is not None:
                 raise error
-            check_id(headers.get(REQUEST_ID, request_id))
+            if given is not None:
+                check_id(given)
             client = self._guard(scope.get("method", ""), scope["path"], headers)
             await self._app(scope, body if scope["type"] == "http" else receive, answer)
         except ServeError as refused:

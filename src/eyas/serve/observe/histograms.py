@@ -86,14 +86,14 @@ class Tally(Collector):
     """Latencies by stage, batches, images, busy time, scores and classes of the answers of each version."""
 
     def __init__(self) -> None:
-        self._waiting: dict[ModelKey, list[_Told]] = {}
+        self._waiting: list[tuple[ModelKey, _Told]] = []
         self._images = 0
         self._versions: dict[ModelKey, _Version] = {}
         self._classes = 0
 
     def add(self, answer: Answer) -> None:
         """Take an answer, to be counted soon."""
-        self._waiting.setdefault(answer.model, []).append((answer.timing, answer.detections))
+        self._waiting.append((answer.model, (answer.timing, answer.detections)))
         self._images += len(answer.detections)
         if self._images >= ENOUGH:
             self._count()
@@ -127,8 +127,11 @@ class Tally(Collector):
 
     def _count(self) -> None:
         """Count what waits, version by version."""
-        waiting, self._waiting, self._images = self._waiting, {}, 0
-        for key, answers in waiting.items():
+        waiting, self._waiting, self._images = self._waiting, [], 0
+        by_key: dict[ModelKey, list[_Told]] = {}
+        for key, told in waiting:
+            by_key.setdefault(key, []).append(told)
+        for key, answers in by_key.items():
             version = self._versions.setdefault(self.bounded(key), _Version())
             version.count_times(answers)
             found = [each for _, detections in answers for each in detections]
