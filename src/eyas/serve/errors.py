@@ -106,3 +106,8 @@ def all_refused(refused: Mapping[int, Refused]) -> ServeError:
     first = refused[min(refused)].message
     words = f"None of the {len(refused)} images was answered. The first: {first}" if len(refused) > 1 else first
     return ServeError(kind, words)
+
+
+def quoted(name: str) -> str:
+    """Return the client's word for an error message: short, and without what a terminal or a log would obey."""
+    return ascii(name[:64])

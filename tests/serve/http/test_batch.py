@@ -32,7 +32,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def events(tmp_path: Path) -> Iterator[EventLog]:
-    log = EventLog(EventSettings(tmp_path, statistics=1.0, images=1.0))
+    log = EventLog(EventSettings(tmp_path, images=1.0))
     yield log
     log.close()
 

@@ -19,7 +19,7 @@ from eyas.runtime.loading import load
 from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import checked_image
 from eyas.serve.errors import Refused, ServeError
-from eyas.serve.limits import Limits, check_array, check_file
+from eyas.serve.limits import Limits, check_file, check_size
 from eyas.serve.workers.base import MAX_WORDS, Found, Ran, Task, WorkerFailed, WorkerSpec, too_much_memory
 from eyas.types import FloatArray, UInt8Array
 
@@ -129,10 +129,10 @@ class Pipeline:
     def _decode(self, image: bytes | UInt8Array) -> UInt8Array:
         """Return the pixels of an image, if its header promises no harm."""
         if isinstance(image, bytes):
-            check_file(image, self._limits)
+            check_file(image, self._limits, "The image")
             return decode(image, max_pixels=self._limits.pixels)
         pixels = checked_image(image)
-        check_array(pixels, self._limits)
+        check_size(pixels.shape[0], pixels.shape[1], self._limits, "The image")
         return pixels
 
     def _infer(self, batch: UInt8Array) -> tuple[FloatArray, FloatArray]:
