@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, get_args
 
+from eyas.renamed import KEYS
 from eyas.serve.api import Lane
 from eyas.serve.errors import WIRES
 from eyas.serve.limits import KINDS, Limits
@@ -173,7 +174,7 @@ def _detect_schemas(limits: Limits) -> Schema:
         "Refusal": _object(error=_TEXT, kind={**_TEXT, "enum": list(WIRES)}),
         "Detection": _object(box=box, score=_NUMBER, label=_WHOLE, **{"class": _TEXT}),
         "Image": _object(**head, **found),
-        "Images": _object(**head, images=images),
+        "Images": _object(**head, images=images, **{KEYS["images"]: images | {"deprecated": True}}),
         "ImageBody": {"oneOf": [_closed("image", image=base64, **asked), _closed("url", url=_TEXT, **asked)]},
         "ImagesBody": {
             "oneOf": [

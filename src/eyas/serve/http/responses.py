@@ -14,6 +14,7 @@ from starlette.requests import Request as Http
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from eyas.renamed import KEYS
 from eyas.serve import jsons
 from eyas.serve.api import Answer
 from eyas.serve.errors import Kind, Refused, ServeError, crashed
@@ -106,7 +107,7 @@ def answer_document(answer: Answer) -> dict[str, Any]:
 def batch_document(answer: Answer) -> dict[str, Any]:
     """Return an answer about several images: of each its detections, or why it has none."""
     images = [refusal_document(each) if isinstance(each, Refused) else image_document(each) for each in answer.images()]
-    return _head(answer) | {"images": images}
+    return _head(answer) | {"images": images, KEYS["images"]: images}
 
 
 def _head(answer: Answer) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from eyas.decode import decode
 from eyas.draw import write_png
 from eyas.errors import UserError
 from eyas.image_header import parse_header
+from eyas.renamed import KEYS
 from eyas.serve.api import Answer, Request
 from eyas.serve.errors import Refused, ServeError
 from eyas.serve.observe.jsonl_log import Journal
@@ -123,7 +124,7 @@ class EventLog:
                 entry["kept"] = self._keep(f"{now:.3f}-{_safe(answer.id)}-{index}", image)
             images.append(entry)
         self._sweep(now)
-        return {
+        event: dict[str, Any] = {
             "event": "detect",
             "time": now,
             "id": answer.id,
@@ -138,6 +139,7 @@ class EventLog:
             "batch": timing.batch,
             "images": images,
         }
+        return event | {KEYS["images"]: images}
 
     def _keep(self, name: str, image: bytes | UInt8Array) -> str:
         """Write the image beside the log and return its file's name."""

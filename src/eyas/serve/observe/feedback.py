@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from eyas.renamed import OLD_KEYS
 from eyas.serve import jsons
 from eyas.serve.errors import ServeError, quoted
 from eyas.serve.limits import check_id
@@ -29,6 +30,7 @@ def read_feedback(body: bytes) -> tuple[str, dict[str, Any]]:
         ServeError: it is too large, or a field is missing, unknown or malformed.
     """
     fields = jsons.parse(body, dict[str, str | int | list[TrueObject] | None], most=MOST)
+    fields = {OLD_KEYS.get(name, name): value for name, value in fields.items()}
     unknown = [name for name in fields if name not in FIELDS]
     if unknown:
         raise ServeError("invalid", f"Unknown field {quoted(unknown[0])}; the fields are {', '.join(FIELDS)}.")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter as Count
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from eyas.artifacts.model_key import ModelKey
+from eyas.renamed import METRICS
 from eyas.serve.api import Answer, Engine
 from eyas.serve.observe.histograms import MAX_MODELS, NAMES, OTHER, Tally
 
@@ -75,7 +77,7 @@ class Metrics(Collector):
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(_WithOldNames(self.registry))
 
     def collect(self) -> Iterator[Metric]:
         """Yield how requests ended and how many are under way, and the state and memory of each version."""
@@ -96,3 +98,19 @@ class Metrics(Collector):
             memory.add_metric((each.key.name, each.key.version), float(each.memory))
         yield state
         yield memory
+
+
+@dataclass(frozen=True)
+class _WithOldNames:
+    """What a registry collects, renamed metrics under their old names, too."""
+
+    registry: CollectorRegistry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self.registry.collect():
+            yield metric
+            if metric.name in METRICS:
+                old = METRICS[metric.name]
+                again = Metric(old, f"Now {metric.name}; this name goes with the next release", metric.type)
+                again.samples = [each._replace(name=each.name.replace(metric.name, old, 1)) for each in metric.samples]
+                yield again
