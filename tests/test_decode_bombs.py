@@ -76,7 +76,7 @@ def test_the_header_is_enough_to_refuse_it(kind: str) -> None:
     "data", [b"P6 999999999999 9 255\n", b"P7\nWIDTH 9\nENDHDR\n", b"II+\0" + bytes(99), b"Pf 9 9 1\n"]
 )
 def test_a_kind_whose_size_is_not_known_before_is_refused(data: bytes) -> None:
-    with pytest.raises(UserError, match="not an image that can be read"):
+    with pytest.raises(UserError, match="not a supported image"):
         decode(data)
 
 

@@ -32,8 +32,8 @@ def test_links_are_followed_once_and_never_in_a_circle(tmp_path: Path) -> None:
     assert names(folder) == ["out/c.jpg", "out/deep/b.jpg", "real/a.jpg"]
     told = {reason: [path.name for path in paths] for reason, paths in search_folder(folder).left_out.items()}
     assert told == {
-        "dead links": ["loop1.jpg", "loop2.jpg"],
-        "linked folders that are searched anyway": ["again", "back", "self", "up", "zz"],
+        "broken links": ["loop1.jpg", "loop2.jpg"],
+        "linked folders, which are searched through another path": ["again", "back", "self", "up", "zz"],
     }
 
 
@@ -50,8 +50,8 @@ def test_whatever_is_left_out_is_told_with_its_reason(tmp_path: Path) -> None:
     listing = search_folder(tmp_path)
     assert [path.name for path in listing.files] == ["a.JPG"]
     assert listing.told() == (
-        "1 dead links (gone.jpg); 2 hidden (._a.jpg, .hidden.png); 1 that are no files (pipe.png); "
-        "3 with a suffix that is not read (b.heic, c.jpg_large, no_suffix)"
+        "1 broken links (gone.jpg); 2 hidden (._a.jpg, .hidden.png); 1 that are not files (pipe.png); "
+        "3 with an unsupported suffix (b.heic, c.jpg_large, no_suffix)"
     )
 
 
@@ -70,9 +70,9 @@ def test_detection_and_data_sets_say_what_they_leave_out(tmp_path: Path) -> None
     folder = root / "images" / "train"
     write_jpeg(folder / "b.heic")
     (folder / "linked").symlink_to(folder.parent / "val")
-    with pytest.warns(UserWarning, match=r"Left out of .*train: 1 with a suffix that is not read \(b\.heic\)"):
+    with pytest.warns(UserWarning, match=r"Skipped in .*train: 1 with an unsupported suffix \(b\.heic\)"):
         assert [item.name for item in expand(folder)] == ["a.jpg", "linked/a.jpg"]
-    with pytest.warns(UserWarning, match=r"Left out of .*1 with a suffix"):
+    with pytest.warns(UserWarning, match=r"Skipped in .*1 with an unsupported suffix"):
         index = load_dataset(root, "train")
     assert len(index) == 2
 
@@ -94,13 +94,13 @@ def test_labels_in_capitals_and_in_two_places_are_found(tmp_path: Path) -> None:
     (root / "labels" / "train" / "b.TXT").write_text("1 0.5 0.5 0.5 0.5\n")
     (folder / "c.txt").write_text("2 0.5 0.5 0.5 0.5\n")
     (folder / "a.txt").write_text("2 0.5 0.5 0.5 0.5\n")
-    with pytest.warns(UserWarning, match="1 images have a label file beside them, too, which is not read"):
+    with pytest.warns(UserWarning, match="1 images also have a label file next to them, which is not read"):
         index = load_dataset(root, "train")
     assert index.labels.tolist() == [0, 1, 2]
     assert index.image_of_row().tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("kind", ["dead link", "folder"])
+@pytest.mark.parametrize("kind", ["broken link", "folder"])
 def test_a_label_that_can_not_be_read_is_no_background(kind: str, tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     label = root / "labels" / "train" / "b.txt"
@@ -109,7 +109,9 @@ def test_a_label_that_can_not_be_read_is_no_background(kind: str, tmp_path: Path
         label.mkdir()
     else:
         label.symlink_to("nowhere.txt")
-    with pytest.raises(UserError, match=r"b\.txt: " + ("is a dead link" if kind == "dead link" else "Is a directory")):
+    with pytest.raises(
+        UserError, match=r"b\.txt: " + ("is a broken link" if kind == "broken link" else "Is a directory")
+    ):
         load_dataset(root, "train")
 
 
@@ -145,5 +147,5 @@ def test_a_dead_link_to_an_xml_file_is_told(tmp_path: Path) -> None:
     root = voc_root(tmp_path)
     (root / "Annotations" / "a.xml").unlink()
     (root / "Annotations" / "a.xml").symlink_to("nowhere.xml")
-    with pytest.raises(UserError, match=r"a\.xml: is a dead link"):
+    with pytest.raises(UserError, match=r"a\.xml: is a broken link"):
         load_dataset(root, "train")

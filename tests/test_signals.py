@@ -18,7 +18,7 @@ def ask(number: int) -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_at_once_where_nothing_is_to_be_kept(number: int) -> None:
     before = signal.getsignal(number)
-    with StopSignals() as signals, pytest.raises(Stopped, match="before anything was begun") as caught:
+    with StopSignals() as signals, pytest.raises(Stopped, match="before the work began") as caught:
         ask(number)
     assert caught.value.code == signals.exit_code == 128 + number
     assert signal.getsignal(number) is before

@@ -138,7 +138,7 @@ def test_a_vocabulary_is_names_and_what_stands_for_them() -> None:
     ("names", "embeddings", "words"),
     [
         ((), None, "no class"),
-        (("a", "a"), None, "stand twice"),
+        (("a", "a"), None, "Duplicate class names"),
         (("a", "b"), np.zeros((3, 4), np.float32), r"2 classes are float32 \[3, 4\]"),
         (("a",), np.zeros(4, np.float32), r"float32 \[4\]"),
         (("a",), np.zeros((1, 4)), "float64"),

@@ -25,18 +25,18 @@ def check_class_names(classes: Sequence[object], where: str) -> None:
             `MAX_NAME` characters, or holds control characters or halves of a character.
     """
     if not classes:
-        raise UserError("This names no class.", where=where, expected="at least one class name")
+        raise UserError("There are no classes.", where=where, expected="at least one class name")
     if len(classes) > MAX_CLASSES:
         raise UserError(f"There are {len(classes)} classes.", where=where, expected=f"at most {MAX_CLASSES}")
     texts = [name for name in classes if isinstance(name, str)]
     if len(texts) < len(classes):
         odd = next(name for name in classes if not isinstance(name, str))
-        raise UserError(f"A class name is no text: {shown(odd)}.", where=where, expected="a name in quotes")
+        raise UserError(f"A class name is not text: {shown(odd)}.", where=where, expected="a quoted name")
     for name in texts:
         check_text("A class name", name, where)
     twice = [name for name, count in Counter(texts).items() if count > 1]
     if twice:
-        raise UserError(f"Class names stand twice: {shorten(twice)}.", where=where, expected="each name once")
+        raise UserError(f"Duplicate class names: {shorten(twice)}.", where=where, expected="each name once")
 
 
 def check_text(what: str, text: object, where: str, most: int = MAX_NAME) -> str:
@@ -52,7 +52,7 @@ def check_text(what: str, text: object, where: str, most: int = MAX_NAME) -> str
         UserError: it is no such name.
     """
     if not isinstance(text, str):
-        raise UserError(f"{what} is no text: {shown(text)}.", where=where)
+        raise UserError(f"{what} is not text: {shown(text)}.", where=where)
     if not text.strip():
         raise UserError(f"{what} is empty.", where=where, expected="a name")
     if len(text) > most:
@@ -61,9 +61,9 @@ def check_text(what: str, text: object, where: str, most: int = MAX_NAME) -> str
         )
     if any(unicodedata.category(letter) in _NEVER for letter in text):
         raise UserError(
-            f"{what} holds characters that can't be shown: {shown(text)}.",
+            f"{what} contains characters that can't be displayed: {shown(text)}.",
             where=where,
-            expected="text without control characters, line ends and halves of a character",
+            expected="text without control characters, line breaks and unpaired surrogates",
         )
     return text
 
@@ -100,7 +100,7 @@ def check_file_name(name: object) -> None:
     path = PurePosixPath(name)
     odd = not name or len(name) > 1000 or any(letter in name for letter in "\\:\0")
     if odd or path.is_absolute() or ".." in path.parts or str(path) != name or name == ".":
-        raise ValueError(f"the file name {shown(name)} may lead outside the folder")
+        raise ValueError(f"the file name {shown(name)} may point outside the folder")
 
 
 def shown(value: object, most: int = 60) -> str:

@@ -44,7 +44,7 @@ class TooMuchMemory(UserError):
     """An image that takes more memory to decode than the process may have."""
 
     def __init__(self, where: str) -> None:
-        super().__init__("To decode the image takes more memory than there is.", where=where)
+        super().__init__("Decoding the image needs more memory than is available.", where=where)
 
 
 def decode(
@@ -164,7 +164,7 @@ def _check_same(said: tuple[int, int], found: tuple[int, ...], where: str) -> No
 
 def _no_image(data: FileBytes, where: str, reason: str = "") -> UserError:
     """Return the error for bytes that no decoder takes."""
-    problem = "The file is not an image that can be read, or it is damaged" if len(data) else "The file is empty"
+    problem = "The file is not a supported image, or it is damaged" if len(data) else "The file is empty"
     problem += f": {reason}." if reason and len(data) else "."
     return UserError(
         problem,
@@ -236,9 +236,9 @@ def _check_scans(data: bytes, header: ImageHeader, where: str) -> None:
     if num > most:
         raise UserError(
             f"The JPEG of {header.width} x {header.height} pixels has {num} scans.",
-            expected=f"at most {most} (a guard against endless work)",
+            expected=f"at most {most} (a guard against excessive decoding time)",
             where=where,
-            fix="store it anew, as an ordinary JPEG",
+            fix="save it again as an ordinary JPEG",
         )
 
 

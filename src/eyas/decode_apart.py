@@ -126,7 +126,7 @@ def _current(pixels: int) -> _Helper:
         try:
             _helper = _Helper(max(pixels, MAX_PIXELS))
         except OSError as error:
-            raise UserError(f"The process that decodes such images can't be started: {error}.") from None
+            raise UserError(f"The process for decoding such images can't be started: {error}.") from None
     return _helper
 
 
@@ -140,8 +140,8 @@ def _end() -> str:
 def _ended(how: str) -> UserError:
     """Return the error for an image under which the process ended."""
     if how == "SIGXCPU":
-        return UserError("To decode the image takes more computing time than one of its size may.")
-    return UserError(f"The image is truncated or damaged: it ended the process that decodes ({how}).")
+        return UserError("Decoding the image takes too long for its size.")
+    return UserError(f"The image is truncated or damaged: it crashed the decoding process ({how}).")
 
 
 def _start_anew() -> None:

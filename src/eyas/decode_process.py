@@ -74,7 +74,7 @@ def _decode(data: bytes, memory: int) -> UInt8Array | list[str]:
     except UserError as error:
         return [error.problem, error.expected or "", error.fix or ""]
     except MemoryError:
-        return [f"To decode the image takes more than {memory / 1e6:.0f} MB of memory.", "", ""]
+        return [f"Decoding the image needs more than {memory / 1e6:.0f} MB of memory.", "", ""]
     return [] if pixels is None else pixels
 
 

@@ -1,4 +1,4 @@
-"""The one error that Eyas raises for what a user can mend."""
+"""The one error that Eyas raises for anything a user can fix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = TypeVar("Row")
 
 
 class UserError(Exception):
-    """Something the user gave can't be used; says what, what was expected, where, and how to mend it.
+    """Invalid input by the user; says what is wrong, what was expected, where, and how to fix it.
 
     Args:
         problem: what was given and why it can't be used, one sentence.

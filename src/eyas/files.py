@@ -24,11 +24,11 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # as `atomic_path` names them
 
-OUTSIDE = "The file lies outside the folders that may be read."
+OUTSIDE = "The file is outside the folders that may be read."
 
 
 @contextmanager
-def writing(path: Path, lost: str = "what was written until then may be incomplete") -> Iterator[None]:
+def writing(path: Path, lost: str = "the output so far may be incomplete") -> Iterator[None]:
     """Tell of a full disk by the place that was written to, which the system's own error does not name.
 
     Args:
@@ -66,7 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with writing(path, "the last good one is untouched"):
+        with writing(path, "the last good one is unchanged"):
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
@@ -101,7 +101,7 @@ def _passing_on(path: Path) -> Iterator[Path]:
         temporary = Path(folder, "file")
         yield temporary
         with (
-            writing(path, "what was written until then is not whole"),
+            writing(path, "the output so far is incomplete"),
             temporary.open("rb") as file,
             path.open("ab") as out,
         ):
@@ -147,7 +147,7 @@ def open_regular(
             path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
         )
     except ValueError:  # a zero byte, or half a character, in its name
-        raise UserError("There can't be a file of that name.", where=ascii(str(path))) from None
+        raise UserError("No file can have that name.", where=ascii(str(path))) from None
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
             raise _not_regular("a socket", path) from None
@@ -219,7 +219,7 @@ def read_json(path: Path, *, max_bytes: int | None = None, strict: bool = False)
     except ValueError as error:  # of the syntax, the encoding, or a number of thousands of digits
         raise UserError(f"{path.name} is not valid JSON: {error}.", where=str(path)) from None
     except RecursionError:
-        raise UserError(f"{path.name} is not valid JSON: it is nested too deep.", where=str(path)) from None
+        raise UserError(f"{path.name} is not valid JSON: it is nested too deeply.", where=str(path)) from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -227,10 +227,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in fields if keys.count(key) > 1)[:100]!a} stands twice")
+        raise ValueError(f"the key {next(key for key in fields if keys.count(key) > 1)[:100]!a} occurs twice")
     return fields
 
 
 def _no_number(word: str) -> Any:
     """Refuse NaN and its like."""
-    raise ValueError(f"{word} is no number: a number is NaN or infinite")
+    raise ValueError(f"{word} is not allowed: a number is NaN or infinite")

@@ -80,7 +80,7 @@ class _Search:
             self._links.remove(link)
             target = link.resolve()
             if own.is_relative_to(target) or target in self._seen:
-                self._leave("linked folders that are searched anyway", link)
+                self._leave("linked folders, which are searched through another path", link)
             else:
                 self._enter(link)
 
@@ -114,15 +114,15 @@ class _Search:
         if suffix not in self.suffixes:
             meant = is_file and not hidden and suffix not in _COMPANIONS and (suffix or _has_header(path))
             if meant:
-                self._leave("with a suffix that is not read", path)
+                self._leave("with an unsupported suffix", path)
         elif hidden:
             self._leave("hidden", path)
         elif is_file:
             self.files.append(path)
         elif entry.is_symlink():
-            self._leave("dead links", path)
+            self._leave("broken links", path)
         else:
-            self._leave("that are no files", path)
+            self._leave("that are not files", path)
 
     def _leave(self, reason: str, path: Path) -> None:
         self.left_out.setdefault(reason, []).append(path)

@@ -135,18 +135,18 @@ def sqlite_errors(path: Path) -> Iterator[None]:
 def database_error(message: str, path: Path) -> UserError:
     """Return the error for what SQLite, or MLflow on top of it, says of the file."""
     known = (
-        ("locked", "Another program has the registry locked.", "end that program, or try again in a moment"),
-        ("disk is full", "The disk is full: the registry is as it was.", "free some space and run the command again"),
+        ("locked", "Another program has locked the registry.", "stop that program, or try again later"),
+        ("disk is full", "The disk is full: the registry is unchanged.", "free some space and run the command again"),
         ("readonly", "The registry can't be written.", "make the folder and its files writable"),
         ("unable to open", "The registry can't be opened.", "check the folder's permissions"),
         (
             "no such table",
-            "The registry has not the tables that it should.",
-            "use the MLflow that made it, or a backup",
+            "The registry lacks required tables.",
+            "use the MLflow that created it, or a backup",
         ),
-        ("not a database", "The registry's file is damaged: it is no database.", "put a backup in its place"),
-        ("malformed", "The registry's file is damaged.", "put a backup in its place"),
-        ("out-of-date", "The registry was made by another MLflow.", f"mlflow db upgrade sqlite:///{path}"),
+        ("not a database", "The registry's file is damaged: it is not a database.", "restore it from a backup"),
+        ("malformed", "The registry's file is damaged.", "restore it from a backup"),
+        ("out-of-date", "The registry was made by an older MLflow.", f"mlflow db upgrade sqlite:///{path}"),
         ("Can't locate revision", "The registry was made by a newer MLflow.", "pip install --upgrade mlflow-skinny"),
     )
     for words, problem, fix in known:

@@ -47,9 +47,9 @@ def to_rgb(pixels: npt.NDArray[np.generic]) -> UInt8Array:
     """Return RGB from grey [H, W], grey with alpha [H, W, 2], BGR [H, W, 3] or BGRA [H, W, 4]; alpha over white."""
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(
-            f"The image's pixels are {pixels.dtype} numbers.",
-            expected="8 or 16 bits a channel, unsigned",
-            fix="convert it to an 8-bit PNG with the contrast you want",
+            f"The image's pixels are of type {pixels.dtype}.",
+            expected="8 or 16 bits per channel, unsigned",
+            fix="convert it to an 8-bit PNG with suitable contrast",
         )
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if channels == 3 and pixels.dtype == np.uint8:

@@ -43,7 +43,9 @@ OPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType({
 
 def tell(old: str, new: str, stacklevel: int = 3) -> None:
     """Warn that a name is an old one."""
-    warnings.warn(f"{old} is now {new}; the old name goes with the next release.", FutureWarning, stacklevel=stacklevel)
+    warnings.warn(
+        f"{old} is now {new}; the old name will be removed in the next release.", FutureWarning, stacklevel=stacklevel
+    )
 
 
 def with_old_keys(value: Any) -> Any:

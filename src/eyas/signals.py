@@ -87,7 +87,7 @@ class StopSignals:
         if again:
             raise Stopped(number, f"{name(number)} again: stopped at once.")
         if self._tell is None:
-            raise Stopped(number, f"{name(number)}: stopped before anything was begun.")
+            raise Stopped(number, f"{name(number)}: stopped before the work began.")
         # It may have come in the midst of writing to the same stream, or because the terminal is gone.
         with contextlib.suppress(RuntimeError, OSError):
             self._tell(number)

@@ -39,7 +39,7 @@ def plain_id(value: Any) -> Id | None:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its truth.
+    """An image with its ground truth.
 
     Attributes:
         image: uint8 [H, W, 3], RGB.
@@ -56,7 +56,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, best score first.
+    """The detections in one image, best score first.
 
     Attributes:
         boxes: float32 [M, 4], xyxy pixels of the original image.
@@ -89,7 +89,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a raw prediction must pass to be a detection.
+    """The thresholds that a raw prediction must pass to become a detection.
 
     Attributes:
         confidence: least score.
@@ -135,7 +135,7 @@ def evaluation_thresholds(own: Thresholds) -> Thresholds:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How an image becomes the network's input; training and inference both read this and nothing else.
+    """The conversion of an image into the network's input, shared by training and inference.
 
     An image is resized so that it fits into `content` (aspect ratio kept, `content` <= the network's size), then
     padded with `pad_value` to `height` x `width`. YOLO-NAS: content 636 in 640, centred, 114.
@@ -200,7 +200,7 @@ def checked_fields(cls: type, fields: object, where: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The classes that a model tells apart, in label order.
+    """The classes of a model, in label order.
 
     Attributes:
         names: one a class.

@@ -42,7 +42,7 @@ def test_a_changed_file_is_refused(folder: Path, name: str) -> None:
     bundle = Bundle.read(folder)
     (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
     for look in (lambda: Bundle.read(folder), bundle.verify):
-        with pytest.raises(UserError, match=rf"{name} was changed after it was made"):
+        with pytest.raises(UserError, match=rf"{name} was changed after it was written"):
             look()
 
 
@@ -50,9 +50,9 @@ def test_a_changed_file_is_refused(folder: Path, name: str) -> None:
 def test_a_card_that_does_not_speak_of_a_file_is_refused(folder: Path, kept: list[str]) -> None:
     bundle = Bundle.read(folder)
     Card.write(folder, "bundle", kept)
-    with pytest.raises(UserError, match="The card does not speak of"):
+    with pytest.raises(UserError, match="The card does not list"):
         Bundle.read(folder)
-    with pytest.raises(UserError, match="The bundle's card does not name"):
+    with pytest.raises(UserError, match="The bundle's card does not list"):
         bundle.verify()
 
 
@@ -62,5 +62,7 @@ def test_a_manifest_that_names_another_file_than_the_card_is_refused(folder: Pat
     bundle.seal(parents=[], recipe={})
     with pytest.raises(UserError, match=r"model.onnx is not the file that the manifest names"):
         bundle.verify()
-    with pytest.raises(UserError, match=r"model.onnx was changed after it was made: its SHA-256 is not the manifest's"):
+    with pytest.raises(
+        UserError, match=r"model.onnx was changed after it was written: its SHA-256 differs from the manifest's"
+    ):
         Bundle.read(folder)

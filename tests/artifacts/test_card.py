@@ -107,7 +107,7 @@ def test_a_card_that_names_a_file_outside(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("text", ["{}", "[]", "3", '{"kind": "run"}', '{"kind": "run", "more": 1}'])
 def test_what_is_no_card(tmp_path: Path, text: str) -> None:
     (tmp_path / CARD).write_text(text)
-    with pytest.raises(UserError, match="not a card"):
+    with pytest.raises(UserError, match="not a valid Eyas card"):
         Card.read(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What stood in a data set: written, read, compared in words."""
+"""What stood in a dataset: written, read, compared in words."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ROWS: list[Row] = [("train", f"{i}.jpg", "10", f"{i}") for i in range(5)]
     ("before", "now", "words"),
     [
         (("a", "b"), ("a", "b"), []),
-        (("a", "b"), ("b", "a"), ["moved: 'a' was number 0, now 1, 'b' was number 1, now 0"]),
+        (("a", "b"), ("b", "a"), ["moved: 'a' was at position 0, now at 1, 'b' was at position 1, now at 0"]),
         (("a", "b"), ("a",), ["removed: 'b'"]),
-        (("a",), ("b", "a"), ["added: 'b'", "moved: 'a' was number 0, now 1"]),
-        (("a", "b"), ("a", "c"), ["renamed: 'b' is 'c' now"]),
+        (("a",), ("b", "a"), ["added: 'b'", "moved: 'a' was at position 0, now at 1"]),
+        (("a", "b"), ("a", "c"), ["renamed: 'b' is now 'c'"]),
         (("a", "b", "c"), ("c", "x", "a"),
-         ["renamed: 'b' is 'x' now", "moved: 'a' was number 0, now 2, 'c' was number 2, now 0"]),
+         ["renamed: 'b' is now 'x'", "moved: 'a' was at position 0, now at 2, 'c' was at position 2, now at 0"]),
         (("a", "b", "c"), ("b", "c", "x"),
-         ["removed: 'a'", "added: 'x'", "moved: 'b' was number 1, now 0, 'c' was number 2, now 1"]),
+         ["removed: 'a'", "added: 'x'", "moved: 'b' was at position 1, now at 0, 'c' was at position 2, now at 1"]),
     ],
 )  # fmt: skip
 def test_changes_of_classes_in_words(before: tuple[str, ...], now: tuple[str, ...], words: list[str]) -> None:
@@ -45,8 +45,8 @@ OTHER: list[Row] = [*((*row[:2], "11", "x") for row in ROWS[:2]), *ROWS[2:]]
         (ROWS[:1], ROWS, ["4 images added (train: 1.jpg, train: 2.jpg, train: 3.jpg and 1 more)"]),
         (ROWS, ROWS[::-1], ["the order of the images"]),
         (ROWS, OTHER,
-         ["2 images another file (train: 0.jpg, train: 1.jpg)",
-          "2 images other labels (train: 0.jpg, train: 1.jpg)"]),
+         ["2 images with a different file (train: 0.jpg, train: 1.jpg)",
+          "2 images with different labels (train: 0.jpg, train: 1.jpg)"]),
     ],
 )  # fmt: skip
 def test_changes_of_images_in_words(before: Sequence[Row], now: Sequence[Row], words: list[str]) -> None:
@@ -62,7 +62,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "split,image\n", "split,image,bytes,labels\ntrain,a.jpg,10\n"])
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "images.csv").write_text(text)
-    with pytest.raises(UserError, match=r"images.csv is not as the run wrote it"):
+    with pytest.raises(UserError, match=r"images.csv differs from what the run wrote"):
         DatasetRecord.read(tmp_path / "images.csv")
 
 
@@ -77,9 +77,9 @@ def test_what_is_changed_in_a_data_set_changes_its_hash_and_its_record(tmp_path:
     image.write_bytes(image.read_bytes() + b"\0")
     assert hash_index(train) != before
     assert record.changes(DatasetRecord(tuple(rows_of({"train": train})))) == [
-        f"1 image another file (train: {train.files.name(1)})"
+        f"1 image with a different file (train: {train.files.name(1)})"
     ]
     image.unlink()
     assert record.changes(DatasetRecord(tuple(rows_of({"train": train})))) == [
-        f"1 image another file (train: {train.files.name(1)})"
+        f"1 image with a different file (train: {train.files.name(1)})"
     ]

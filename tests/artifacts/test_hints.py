@@ -48,7 +48,7 @@ def test_a_checkpoint_is_to_be_imported_first_by_a_command_that_runs(
     words = [word.format("it's best.pth") for word in VERBS[verb]]
     assert main(words) == 2
     told = capsys.readouterr().err
-    assert "import it first" in told
+    assert "must be imported first" in told
     command = told.partition("fix:")[2].strip()
     for part in command.split(" && "):
         assert shlex.split(part)[0] == "eyas"
@@ -61,7 +61,7 @@ def test_a_checkpoint_is_to_be_imported_first_by_a_command_that_runs(
 def test_loading_a_checkpoint_says_so_in_python(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"x")
-    with pytest.raises(UserError, match=r"import it first[\s\S]*eyas import .*--out runs/a"):
+    with pytest.raises(UserError, match=r"must be imported first[\s\S]*eyas import .*--out runs/a"):
         eyas.load(path)
 
 
@@ -74,17 +74,17 @@ def test_the_offered_folder_is_a_free_one(folder: Path) -> None:
 
 def test_files_of_a_run_and_of_a_bundle_name_their_folder(folder: Path) -> None:
     run = import_checkpoint("it's best.pth", "runs/a")
-    with pytest.raises(UserError, match=r"a file of a run[\s\S]*folder: runs/a"):
+    with pytest.raises(UserError, match=r"a file inside a run[\s\S]*folder: runs/a"):
         eyas.load(run / "model.safetensors")
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").write_bytes(b"x")
-    with pytest.raises(UserError, match="a file of a run"):
+    with pytest.raises(UserError, match="a file inside a run"):
         eyas.load(run / "checkpoints" / "last.ckpt")
     assert run_of(run / "checkpoints" / "last.ckpt") == run
     Path("bundle").mkdir()
     for name in ("manifest.json", "model.onnx"):
         Path("bundle", name).write_bytes(b"{}")
-    with pytest.raises(UserError, match="a file of a bundle"):
+    with pytest.raises(UserError, match="a file inside a bundle"):
         eyas.load("bundle/model.onnx")
 
 
@@ -93,7 +93,7 @@ def test_other_files_are_no_checkpoints(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError) as caught:
         eyas.load(tmp_path / name)
-    assert "import it first" not in str(caught.value)
+    assert "must be imported first" not in str(caught.value)
     assert ("graph" in str(caught.value)) is (name in ("a.onnx", "a.engine"))
 
 

@@ -111,7 +111,7 @@ def test_a_saved_state_is_read_as_data(place: Path) -> None:
 def test_an_interrupted_run_goes_on_to_where_it_came_before(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its losses, its best epochs and what came out are those of the version that began it."""
     assert main(["train", "--resume", "interrupted"]) == 0
-    assert "the mean of the 2 best epochs has AP" in capsys.readouterr().err
+    assert "the average of the 2 best epochs has AP" in capsys.readouterr().err
     machine = read_json(Path("answers.json"))["made on"]
     exact = machine == {"processor": processor().name, "torch": torch.__version__}
     for name in ("metrics.csv", layout.STEPS):
@@ -159,5 +159,5 @@ def test_a_registry_lists_opens_and_changes_its_versions(place: Path, capsys: py
 def test_lineage_reaches_the_data(place: Path, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lineage", folder]) == 0
     told = capsys.readouterr().out
-    assert "dataset data: no card there, can't be checked" in told
+    assert "dataset data: no card there, can't be verified" in told
     assert told.count("unchanged") == {"run": 1, "onnx-int8": 3}.get(folder, 2)

@@ -278,7 +278,7 @@ def test_one_outlier_does_not_squeeze_the_chart() -> None:
 
 
 def test_a_chart_is_a_png(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"ends in \.png"):
+    with pytest.raises(UserError, match=r"ending in \.png"):
         save_chart(draw_report(a_report(a_row())), tmp_path / "chart.pdf")
     assert main(["bench", "x", "--png", "chart.pdf"]) == 2
 
@@ -290,9 +290,9 @@ def test_ticks_are_round(most: float, step: float) -> None:
 
 def test_notes_tell_what_the_numbers_do_not() -> None:
     assert list(notes([a_row(found=1.0)])) == []
-    assert "Nothing was found" in next(notes([a_row()]))
+    assert "Nothing was detected" in next(notes([a_row()]))
     told = " ".join(notes([a_row(calls=20, starved=None, found=1.0)]))
-    assert "fewer than 100 calls" in told and "can't be told" in told
+    assert "fewer than 100 calls" in told and "does not show whether" in told
 
 
 def test_stages_add_up_to_the_median_call() -> None:

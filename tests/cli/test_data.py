@@ -60,7 +60,7 @@ def test_convert_tells_what_is_lost(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["data", "convert", str(root), str(tmp_path / "out"), "--to", "yolo"]) == 0
     out = capsys.readouterr().out
     assert "1 crowd boxes left out" in out
-    assert "1 boxes cut at the image's edge" in out
+    assert "1 boxes clipped to the image" in out
     assert len(load_splits(tmp_path / "out")["train"].boxes) == 1
 
 
@@ -72,7 +72,7 @@ def test_split_and_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "10 images: " in capsys.readouterr().out
     assert max(max(i.sizes.max(axis=0)) for i in load_splits(tmp_path / "p").values()) == 64
     assert main(["data", "pack", root, str(tmp_path / "p"), "--size", "64", "--quality", "50"]) == 0
-    assert "10 of them earlier" in capsys.readouterr().out
+    assert "10 of them already packed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_split_and_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ([], "COMMAND"),
         (["check", "gone"], "There is no gone"),
         (["convert", "gone", "out", "--to", "cocoo"], "invalid choice: 'cocoo'"),
-        (["shapes", "out", "--train", "0"], "Can't make 0 training"),
+        (["shapes", "out", "--train", "0"], "Can't generate 0 training"),
         (["split", "gone", "out", "--val", "2"], "shares"),
     ],
 )

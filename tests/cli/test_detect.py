@@ -93,7 +93,7 @@ def test_thresholds_classes_and_another_folder(folder: Path) -> None:
         (["run", "a.jpg", "--size", "50"], "multiple of 32"),
         (["run", "a.jpg", "--out", "."], "would overwrite a source"),
         (["run", "a.jpg", "--out", "a.jpg"], "a.jpg is a file"),
-        (["run", "a.jpg", "--like", "x.json"], "--like only says"),
+        (["run", "a.jpg", "--like", "x.json"], "--like needs"),
         (["run", "a.jpg", "--like", "x.json", "--save-json"], "no file x.json"),
         (["run", "a.jpg", "--device", "warp"], "device 'warp' can't be used"),
     ],
@@ -246,7 +246,7 @@ def test_a_long_table_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_when_nothing_is_found_the_bar_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     verb.print_report(Report((Result("a.jpg", 1),), (), Path("out"), None, None))
-    assert "a lower --conf lets more through" in capsys.readouterr().out
+    assert "try a lower --conf" in capsys.readouterr().out
     found = Result("a.jpg", 1)
     found.counts.update(["red"])
     verb.print_report(Report((found,), (), Path("out"), None, None))

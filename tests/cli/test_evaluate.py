@@ -21,7 +21,7 @@ CLASSES = ("red", "green", "blue")
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a data set, where loading any run gives a detector of coloured rectangles."""
+    """A folder with a dataset, where loading any run gives a detector of coloured rectangles."""
     write_dataset(tmp_path / "data")
     (tmp_path / "run").mkdir()
     Run(tmp_path / "run", RunConfig({}, CLASSES, colour_detector(CLASSES).input)).write()
@@ -81,7 +81,7 @@ def test_another_order_of_classes_is_mapped_by_name(
     assert result.ap == pytest.approx(1.0) and result.classes == order
     boxes = dict(zip(order, result.class_boxes.tolist(), strict=True))
     assert {name: boxes[name] for name in CLASSES} == {"red": 2, "green": 3, "blue": 2}
-    # The written detections carry the ids of the data set: red is 10, whatever its place in the model.
+    # The written detections carry the ids of the dataset: red is 10, whatever its place in the model.
     rows = json.loads(Path("there/detections.json").read_text())
     assert [row["category_id"] for row in rows if row["image_id"] == 101] == [12]
     warnings = json.loads(Path("there/metrics.json").read_text())["warnings"]

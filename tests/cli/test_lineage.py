@@ -20,7 +20,7 @@ def artefact(folder: Path, kind: str, parents: list[dict[str, str]], text: str =
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle made from a run made from a data set, and from weights that are no longer here."""
+    """A bundle made from a run made from a dataset, and from weights that are no longer here."""
     dataset = artefact(tmp_path / "shapes", "dataset", [])
     gone = {"kind": "weights", "path": str(tmp_path / "gone"), "sha256": "0" * 64}
     run = artefact(tmp_path / "run", "run", [dataset, gone])
@@ -42,7 +42,7 @@ def test_the_chain_is_shown(bundle: Path, capsys: pytest.CaptureFixture[str]) ->
     assert heads == [
         f"bundle {bundle}",
         f"└─ run {bundle.parent / 'run'}",
-        f"   └─ weights {bundle.parent / 'gone'}: no card there, can't be checked",
+        f"   └─ weights {bundle.parent / 'gone'}: no card there, can't be verified",
         f"   └─ dataset {bundle.parent / 'shapes'}",
     ]
     assert sum("unchanged" in line for line in lines) == 3
@@ -66,7 +66,7 @@ def test_a_missing_file_is_found(bundle: Path, capsys: pytest.CaptureFixture[str
 def test_a_parent_that_was_made_again_is_found(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artefact(bundle.parent / "run", "run", [], text="another training")
     assert main(["lineage", str(bundle)]) == 1
-    assert "CHANGED: made again since" in capsys.readouterr().out
+    assert "CHANGED: created again since" in capsys.readouterr().out
 
 
 def test_a_parent_may_be_known_by_the_hash_of_one_file(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def make_images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dataset(images: Path, tmp_path: Path) -> Path:
-    """A COCO data set of them."""
+    """A COCO dataset of them."""
     root = tmp_path / "set"
     names = [os.fsdecode(name) for name in NAMES]
     for split in ("train", "val"):

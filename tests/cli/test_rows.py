@@ -1,4 +1,4 @@
-"""`--rows`: every verb that reads a data set asks for it where YOLO's rows are in doubt, and takes it."""
+"""`--rows`: every verb that reads a dataset asks for it where YOLO's rows are in doubt, and takes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OF_BOXES = [[15, 7.5, 25, 22.5], [0, 0, 20, 15]]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A data set whose rows can be polygons, boxes with two keypoints, or oriented boxes."""
+    """A dataset whose rows can be polygons, boxes with two keypoints, or oriented boxes."""
     return yolo_root(tmp_path / "set", ROWS)
 
 

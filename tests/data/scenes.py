@@ -1,4 +1,4 @@
-"""Small data sets and images that the tests of loading share."""
+"""Small datasets and images that the tests of loading share."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def paste(source: Source, move: Move, canvas: UInt8Array, pad_value: int) -> Flo
 
 
 def broken_dataset(folder: Path, num: int, broken: list[int]) -> DatasetIndex:
-    """Return a data set of which some files are truncated, empty or missing."""
+    """Return a dataset of which some files are truncated, empty or missing."""
     made = dataset(folder, num)
     for turn, i in enumerate(broken):
         path = made.path(i)

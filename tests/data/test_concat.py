@@ -63,7 +63,7 @@ def test_boxes_of_an_unknown_class_are_refused_by_all(read: Any, tmp_path: Path)
 @pytest.mark.parametrize(
     ("names", "label", "classes", "told"),
     [
-        (["dog", "zebra"], "zebra", (*CLASSES, "zebra"), "with 1 boxes, to be found by their names alone: zebra"),
+        (["dog", "zebra"], "zebra", (*CLASSES, "zebra"), "with 1 boxes, to be detected by name alone: zebra"),
         (["zebra", "yak", "cat"], "yak", (*CLASSES, "zebra", "yak"), "with 1 boxes, .*: zebra, yak"),
         (["zebra", "dog"], "dog", (*CLASSES, "zebra"), "with 0 boxes"),
         (["dog"], "dog", CLASSES, "does not list the classes cat, traffic light"),

@@ -45,7 +45,7 @@ def test_no_format_is_refused_with_what_lies_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="The folder is empty"):
         find_format(tmp_path)
     write_jpeg(tmp_path / "cat.jpg")
-    with pytest.raises(UserError, match=r"holds cat\.jpg") as caught:
+    with pytest.raises(UserError, match=r"contains cat\.jpg") as caught:
         find_format(tmp_path)
     assert "data.yaml" in caught.value.expected
     with pytest.raises(UserError, match="There is no"):
@@ -112,9 +112,12 @@ def test_boxes_of_classes_that_the_training_split_lacks_are_refused(tmp_path: Pa
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (("traffic light", "dog", "cat"), "lists its classes in another order than 'train'"),
+        (("traffic light", "dog", "cat"), "lists its classes in a different order from 'train'"),
         (("dog",), "does not list the classes cat, traffic light"),
-        (("zebra", "dog"), "lists classes that 'train' lacks, without boxes: zebra, and does not list the classes cat"),
+        (
+            ("zebra", "dog"),
+            "lists classes that 'train' does not, without boxes: zebra, and does not list the classes cat",
+        ),
     ],
 )
 def test_classes_in_another_order_or_fewer_are_matched_by_name(

@@ -70,8 +70,11 @@ def test_segmentations_are_skipped_and_harmless(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d["annotations"][1].update(image_id=99), "annotation 2 is of image 99, which is not listed"),
-        (lambda d: d["annotations"][1].update(category_id=99), "annotation 2 is of category 99, which is not listed"),
+        (lambda d: d["annotations"][1].update(image_id=99), "annotation 2 refers to image 99, which is not listed"),
+        (
+            lambda d: d["annotations"][1].update(category_id=99),
+            "annotation 2 refers to category 99, which is not listed",
+        ),
         (lambda d: d["annotations"][1].update(bbox=[1, 2, 3]), "annotation 2: the bbox is [1, 2, 3]"),
         (lambda d: d["annotations"][1].update(bbox=[1, 2, 3, "4"]), "annotation 2: the bbox is [1, 2, 3, '4']"),
         (
@@ -80,32 +83,32 @@ def test_segmentations_are_skipped_and_harmless(tmp_path: Path) -> None:
         ),
         (lambda d: d["annotations"][1].update(bbox=[1, 2, 3, float("inf")]), "not finite"),
         (lambda d: d["annotations"][1].pop("bbox"), "annotation 2: the bbox is None"),
-        (lambda d: d["annotations"][1].pop("category_id"), "category_id None must be integers or texts"),
-        (lambda d: d["annotations"][1].update(image_id="9"), "annotation 2 is of image '9', which is not listed"),
-        (lambda d: d["annotations"][1].update(image_id="02"), "is of image '02', which is not listed"),
+        (lambda d: d["annotations"][1].pop("category_id"), "category_id None must be integers or text"),
+        (lambda d: d["annotations"][1].update(image_id="9"), "annotation 2 refers to image '9', which is not listed"),
+        (lambda d: d["annotations"][1].update(image_id="02"), "refers to image '02', which is not listed"),
         (lambda d: d["annotations"][1].update(image_id=None), "image_id None"),
         (lambda d: d["annotations"][1].update(image_id=True), "image_id True"),
         (lambda d: d["annotations"][1].update(image_id=1.5), "image_id 1.5"),
         (lambda d: d["annotations"][1].update(id=[1]), "id, image_id 2"),
-        (lambda d: d["annotations"][1].update(iscrowd="maybe"), "annotation 2: 'iscrowd' is 'maybe', neither 0 nor 1"),
-        (lambda d: d["annotations"][1].update(iscrowd=2), "'iscrowd' is 2, neither"),
+        (lambda d: d["annotations"][1].update(iscrowd="maybe"), "annotation 2: 'iscrowd' is 'maybe', not 0 or 1"),
+        (lambda d: d["annotations"][1].update(iscrowd=2), "'iscrowd' is 2, not 0"),
         (lambda d: d["annotations"][1].update(bbox=[1, 2, 3, 10**400]), "annotation 2: the bbox is"),
         (lambda d: d["images"][1].update(id=None), "'id' an integer or text"),
-        (lambda d: d["images"].append({"id": "1", "file_name": "c.jpg"}), 'ids 1 and "1" differ only in their type'),
-        (lambda d: d["images"].append({"id": 2.0, "file_name": "c.jpg"}), "the image id 2 stands 2 times"),
+        (lambda d: d["images"].append({"id": "1", "file_name": "c.jpg"}), 'ids 1 and "1" differ only in type'),
+        (lambda d: d["images"].append({"id": 2.0, "file_name": "c.jpg"}), "the image id 2 occurs 2 times"),
         (lambda d: d["annotations"][1].pop("image_id"), "has no 'image_id'"),
         (lambda d: d["annotations"].append(3), "has no 'image_id'"),
-        (lambda d: d["annotations"][1].update(id=1), "the annotation id 1 stands 2 times"),
-        (lambda d: d["annotations"][1].update(area="large"), "annotation 2: the area 'large' is no number"),
-        (lambda d: d["images"][1].update(id=1), "the image id 1 stands 2 times"),
+        (lambda d: d["annotations"][1].update(id=1), "the annotation id 1 occurs 2 times"),
+        (lambda d: d["annotations"][1].update(area="large"), "annotation 2: the area 'large' is not a number"),
+        (lambda d: d["images"][1].update(id=1), "the image id 1 occurs 2 times"),
         (lambda d: d["images"][1].update(file_name=3), "'file_name' must be text"),
-        (lambda d: d["images"][1].update(width=-3), "image 2: the size"),
+        (lambda d: d["images"][1].update(width=-3), "image 2: invalid size"),
         (lambda d: d["images"][1].pop("file_name"), "no 'file_name' and 'id'"),
-        (lambda d: d["categories"][1].update(id=1), "the category id 1 stands twice ('cat', 'dog')"),
+        (lambda d: d["categories"][1].update(id=1), "the category id 1 occurs twice ('cat', 'dog')"),
         (lambda d: d["categories"][1].pop("name"), "lacks an 'id' (an integer or text) or a 'name'"),
-        (lambda d: d["categories"][1].update(name="cat"), "Class names stand twice: cat"),
-        (lambda d: d["categories"].clear(), "names no class"),
-        (lambda d: d.pop("categories"), "is not a COCO file: it holds images, annotations"),
+        (lambda d: d["categories"][1].update(name="cat"), "Duplicate class names: cat"),
+        (lambda d: d["categories"].clear(), "There are no classes"),
+        (lambda d: d.pop("categories"), "is not a COCO file: it contains images, annotations"),
         (lambda d: d.update(images={}), "is not a COCO file"),
     ],
 )
@@ -152,9 +155,9 @@ def test_only_direct_children_of_the_three_lists_count(case: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"annotations"', '"annotations": [], "annotations"', "the list 'annotations' stands 2 times"),
-        ('"bbox": [20', '"bbox": [1, 2, 3, 4], "bbox": [20', "annotation 2: a key stands twice in it"),
-        ('"file_name": "b.jpg"', '"file_name": "a.jpg", "file_name": "b.jpg"', "image 2: a key stands twice in it"),
+        ('"annotations"', '"annotations": [], "annotations"', "the list 'annotations' occurs 2 times"),
+        ('"bbox": [20', '"bbox": [1, 2, 3, 4], "bbox": [20', "annotation 2: it has a duplicate key"),
+        ('"file_name": "b.jpg"', '"file_name": "a.jpg", "file_name": "b.jpg"', "image 2: it has a duplicate key"),
     ],
 )
 def test_keys_that_stand_twice_are_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -234,7 +237,7 @@ def test_whole_numbers_are_ids(number: float, tmp_path: Path) -> None:
 
 
 def test_ids_that_differ_in_type_alone_are_matched_and_told(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="2 of 3 annotations give the id of their image as text"):
+    with pytest.warns(UserWarning, match="2 of 3 annotations give their image id as text"):
         index = read_with(tmp_path, lambda d: [a.update(image_id="1") for a in d["annotations"] if a["image_id"] == 1])
     assert index.labels.tolist() == [0, 1, 2]
     assert index.id_texts is None
@@ -363,7 +366,7 @@ def test_the_file_of_a_large_dataset_is_read_quickly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [({"1": {}}, "no list: an object"), (None, "no list: null"), (3, "a number")]
+    ("value", "told"), [({"1": {}}, "not a list: an object"), (None, "not a list: null"), (3, "a number")]
 )
 def test_a_list_that_is_none_is_told(value: object, told: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"annotations \(.*{told}\)"):

@@ -109,7 +109,7 @@ def list_of(root: Path, text: str) -> UserError:
 def test_the_true_reason_is_told(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     gone = list_of(root, "C:\\x\\gone.jpg\nC:\\x\\lost.jpg\n")
-    assert "None of the 2 images that train.txt lists is there" in str(gone)
+    assert "None of the 2 images listed in train.txt exists" in str(gone)
     assert "label" not in gone.problem
     assert "UTF-8" not in gone.fix
     (root / "train.txt").write_bytes("images/train/汽车.jpg".encode("gbk"))
@@ -118,7 +118,7 @@ def test_the_true_reason_is_told(tmp_path: Path) -> None:
     assert "UTF-8" in caught.value.fix
     assert "could be" in str(list_of(root, "C:\\x\\a.jpg\n"))  # images/train/a.jpg or images/val/a.jpg
     twice = list_of(root, "C:\\one\\train\\a.jpg\nC:\\two\\train\\a.jpg\n")
-    assert "of both only" in twice.problem
+    assert "both match only" in twice.problem
 
 
 def test_a_namesake_elsewhere_is_not_taken(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_folders_of_other_machines(tmp_path: Path) -> None:
     (root / "data.yaml").write_text(
         "train: C:\\x\\images\\train\nval: /old/images/val\ntest: /old/images\nnames: [a]\n"
     )
-    with pytest.warns(UserWarning, match="which is not here; .*images/train was taken"):
+    with pytest.warns(UserWarning, match="which does not exist; .*images/train is used"):
         assert load_dataset(root, "train").path(0) == root / "images" / "train" / "a.jpg"
-    with pytest.warns(UserWarning, match="test split that is not there"):  # "images" holds the other splits' images
+    with pytest.warns(UserWarning, match="test split that does not exist"):  # "images" holds the other splits' images
         assert set(load_splits(root)) == {"train", "val"}

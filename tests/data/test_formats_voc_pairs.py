@@ -72,16 +72,16 @@ def test_images_of_annotations(
 def test_two_images_of_one_stem(named: str, tmp_path: Path) -> None:
     """<filename> says which is meant; the other is most likely the same image, so it is no background."""
     root = dataset(tmp_path, ["a.jpg", "a.png"], {"a.xml": named})
-    with pytest.warns(UserWarning, match="1 images without an annotation of their own"):
+    with pytest.warns(UserWarning, match="1 images without an annotation share"):
         assert widths(load_dataset(root)) == {named: 1}
 
 
 @pytest.mark.parametrize(
     ("images", "xmls", "told"),
     [
-        (["a.jpg", "a.png"], {"a.xml": "a.bmp"}, "a.xml: could be of a.jpg, a.png"),
-        (CAMS, {"1.xml": "1.jpg"}, "1.xml: could be of cam1/1.jpg, cam2/1.jpg"),
-        (["cam1/5.jpg", "cam2/5.jpg"], {"1.xml": "5.jpg"}, "1.xml: could be of cam1/5.jpg, cam2/5.jpg"),
+        (["a.jpg", "a.png"], {"a.xml": "a.bmp"}, "a.xml: matches a.jpg, a.png"),
+        (CAMS, {"1.xml": "1.jpg"}, "1.xml: matches cam1/1.jpg, cam2/1.jpg"),
+        (["cam1/5.jpg", "cam2/5.jpg"], {"1.xml": "5.jpg"}, "1.xml: matches cam1/5.jpg, cam2/5.jpg"),
         (["1.jpg"], {"x/1.xml": "1.jpg", "y/1.xml": "1.jpg"}, "all belong to 1.jpg"),
         (["5.jpg"], {"1.xml": "5.jpg", "2.xml": "5.jpg"}, "all belong to 5.jpg"),
     ],
@@ -190,5 +190,5 @@ def test_a_split_of_sub_folders_alone_beside_others(tmp_path: Path) -> None:
 
 def test_an_empty_list_of_a_split_is_told(tmp_path: Path) -> None:
     root = dataset(tmp_path, ["a.jpg"], {"a.xml": "a.jpg"}, {"train": "a\n", "val": "\n"})
-    with pytest.warns(UserWarning, match=r"Lists without a line are no splits: val\.txt"):
+    with pytest.warns(UserWarning, match=r"Empty lists are not splits: val\.txt"):
         assert list(load_splits(root)) == ["train"]

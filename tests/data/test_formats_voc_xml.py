@@ -117,7 +117,7 @@ def test_class_names_that_lines_would_not_give_back_are_refused_before_copying(t
     root = coco_root(tmp_path / "in")
     for path in (root / "annotations").iterdir():
         path.write_text(path.read_text().replace('"dog"', '"dog "'))
-    with pytest.raises(UserError, match="blanks at their ends: 'dog '"):
+    with pytest.raises(UserError, match="leading or trailing blanks: 'dog '"):
         convert(root, tmp_path / "out", "voc")
     assert not (tmp_path / "out").exists()
     convert(root, tmp_path / "out", "yolo")

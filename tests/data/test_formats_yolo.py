@@ -67,7 +67,7 @@ def test_roboflow_layout_beside_a_namesake(tmp_path: Path) -> None:
         (folder / "labels").mkdir()
         (folder / "labels" / "x.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     write_yaml(root, "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['a']\n")
-    with pytest.warns(UserWarning, match="test split that is not there"):
+    with pytest.warns(UserWarning, match="test split that does not exist"):
         index = load_dataset(root, "train")
     assert index.path(0) == root / "train" / "images" / "x.jpg"
     with pytest.warns(UserWarning):
@@ -124,7 +124,7 @@ def test_image_without_label_file_is_background(tmp_path: Path) -> None:
 def test_no_label_file_at_all_is_refused(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     (root / "labels" / "train" / "a.txt").unlink()
-    with pytest.raises(UserError, match="No label file was found") as caught:
+    with pytest.raises(UserError, match="has a label file") as caught:
         load_dataset(root, "train")
     assert "labels/train/a.txt" in caught.value.expected
 
@@ -137,7 +137,7 @@ def test_no_label_file_at_all_is_refused(tmp_path: Path) -> None:
         ("0 0.5 0.5 0.5", "4 numbers"),
         ("0 0.5 0.5 0.5 0.5 0.9", "a detector's output"),
         ("0 0.1 0.1 0.5 0.5 0.9 0.9 0.9", "8 numbers"),
-        ("3 0.5 0.5 0.5 0.5", "the class 3 is none of 0..2"),
+        ("3 0.5 0.5 0.5 0.5", "the class 3 is not in 0..2"),
         ("-1 0.5 0.5 0.5 0.5", "the class -1"),
         ("0.5 0.5 0.5 0.5 0.5", "the class 0.5"),
         ("nan 0.5 0.5 0.5 0.5", "the class nan"),
@@ -172,14 +172,14 @@ def test_binary_label_file_is_refused(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("names: [a", "is not valid YAML"),
-        ("- 1", "names no classes"),
-        ("train: images/train", "names no classes"),
-        ("names: [a, b]", "names no split"),
+        ("- 1", "lists no classes"),
+        ("train: images/train", "lists no classes"),
+        ("names: [a, b]", "lists no split"),
         ("train: images/train\nnames: 5", "can't be read"),
         ("train: images/train\nnames: {1: a, 2: b}", "can't be read"),
         ("train: images/train\nnames: {x: a}", "can't be read"),
         ("train: images/train\nnc: 3\nnames: [a, b]", "nc: 3 but has 2 names"),
-        ("train: images/train\nnames: [a, a]", "stand twice"),
+        ("train: images/train\nnames: [a, a]", "Duplicate class names"),
         ("train: images/gone\nnames: [a]", "no such folder"),
     ],
 )
@@ -231,7 +231,7 @@ def test_images_that_share_a_label_file_are_told(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     first = load_dataset(root, "train").path(0)
     write_jpeg(first.with_suffix(".jpeg"))
-    with pytest.warns(UserWarning, match=r"1 images have the label file of another one"):
+    with pytest.warns(UserWarning, match=r"1 images share a label file with an image"):
         assert len(load_dataset(root, "train").boxes) >= 2
 
 
@@ -241,4 +241,4 @@ def test_a_image_listed_twice_shares_its_own_label_file(tmp_path: Path, recwarn:
     (root / "train.txt").write_text(f"{name}\n{name}\n")
     write_yaml(root, "train: train.txt\nnames: [a, b, c]\n")
     assert len(load_dataset(root, "train")) == 2
-    assert not [each for each in recwarn if "label file of another" in str(each.message)]
+    assert not [each for each in recwarn if "share a label file" in str(each.message)]

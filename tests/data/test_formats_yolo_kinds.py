@@ -165,7 +165,7 @@ def test_even_rows_that_are_nothing_are_refused_as_before(tmp_path: Path) -> Non
 
 
 def test_rows_are_yolos(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="can't be used with a dataset of the format coco"):
+    with pytest.raises(UserError, match="does not apply to the format coco"):
         load_dataset(coco_root(tmp_path), "train", rows="polygon")
 
 

@@ -46,7 +46,7 @@ def test_quotes_keep_what_is_in_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("{0: a, 0: b, 1: c}", "the key '0' stands twice"),
+        ("{0: a, 0: b, 1: c}", "the key '0' occurs twice"),
         ("{0: a, 00: b, 1: c}", "can't be read"),
         ("{0: a, 0x1: b}", "can't be read"),
         ("{0: a, -1: b}", "can't be read"),
@@ -54,11 +54,11 @@ def test_quotes_keep_what_is_in_them(tmp_path: Path) -> None:
         ("[[cat, dog]]", "can't be read"),
         ("{0: {name: cat}}", "can't be read"),
         ("cat", "can't be read"),
-        ("&a [*a]", "holds itself"),
-        ("&a {0: *a}", "holds itself"),
-        ("[cat]\nother: &b {c: [*b]}", "holds itself"),
+        ("&a [*a]", "contains itself"),
+        ("&a {0: *a}", "contains itself"),
+        ("[cat]\nother: &b {c: [*b]}", "contains itself"),
         ("[" * 5000, "not valid YAML"),
-        ("!!python/object/apply:os.getcwd []", "names no class"),
+        ("!!python/object/apply:os.getcwd []", "There are no classes"),
     ],
 )
 def test_what_is_no_list_of_names_is_refused(names: str, message: str, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_what_is_no_list_of_names_is_refused(names: str, message: str, tmp_path:
 def test_aliases_of_aliases_do_not_grow(tmp_path: Path) -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
-    with pytest.raises(UserError, match="stands for more than"):
+    with pytest.raises(UserError, match="expands to more than"):
         (tmp_path / "data.yaml").write_text("\n".join([*lines, "train: images", "names: *j"]))
         read_yaml(tmp_path / "data.yaml")
 

@@ -103,7 +103,7 @@ def test_refusals(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already"):
         make_shapes(root, train=61, val=20, size=128, seed=1)
     for bad in ({"train": 0}, {"size": 16}, {"size": 10_000}):
-        with pytest.raises(UserError, match="Can't make"):
+        with pytest.raises(UserError, match="Can't generate"):
             make_shapes(tmp_path / "x", **bad)
 
 

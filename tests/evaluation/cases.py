@@ -1,4 +1,4 @@
-"""Hand-made and random data sets for the tests of evaluation."""
+"""Hand-made and random datasets for the tests of evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data set of coloured rectangles on disk, and a detector that finds them by their colour: a whole chain to test.
+"""A dataset of coloured rectangles on disk, and a detector that finds them by their colour: a whole chain to test.
 
 The detector is the real one, with its letterboxing, suppression and thresholds; only its network is replaced.
 """
@@ -32,7 +32,7 @@ IMAGES: tuple[tuple[Rectangle, ...], ...] = (
 def write_dataset(
     root: Path, classes: Sequence[str] = tuple(COLOURS), images: Sequence[Sequence[Rectangle]] = IMAGES
 ) -> Path:
-    """Write a COCO data set of 128 x 96 images with one split, "val"; category ids start at 10. Return `root`."""
+    """Write a COCO dataset of 128 x 96 images with one split, "val"; category ids start at 10. Return `root`."""
     (root / "val").mkdir(parents=True)
     annotations = []
     for i, rectangles in enumerate(images):

@@ -147,7 +147,7 @@ def test_no_prediction_is_zero_not_an_error() -> None:
 def test_nothing_to_evaluate_on_is_refused() -> None:
     with pytest.raises(UserError, match="no images"):
         evaluate_predictions(truth_of([], 0), Predictions.empty())
-    with pytest.raises(UserError, match="None of the 4 images has a truth box"):
+    with pytest.raises(UserError, match="None of the 4 images has a usable ground-truth box"):
         evaluate_predictions(truth_of([], 4), Predictions.empty())
     with pytest.raises(UserError, match="None of the 1 images"):
         evaluate_predictions(truth_of([(0, 0, BOX)], 1, crowd=[True]), Predictions.empty())

@@ -1,4 +1,4 @@
-"""Running a detector over a data set: each image's detections reach that image, whatever the batch."""
+"""Running a detector over a dataset: each image's detections reach that image, whatever the batch."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_images_of_another_size_than_annotated_are_warned_of(tmp_path: Path) -> 
     sizes[2, 1] = 256
     index = dataclasses.replace(index, sizes=sizes)
     run = predict_dataset(colour_detector(), index)
-    assert run.resized == (2,) and "another size" in run.warnings(index)[0] and "2.png" in run.warnings(index)[0]
+    assert run.resized == (2,) and "differ in size" in run.warnings(index)[0] and "2.png" in run.warnings(index)[0]
 
 
 def test_a_detector_that_loses_images_is_noticed(index: DatasetIndex) -> None:

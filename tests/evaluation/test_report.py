@@ -101,7 +101,7 @@ def test_class_table(evaluation: Evaluation) -> None:
 
 
 def test_detections_are_coco_results_with_the_ids_of_the_source(evaluation: Evaluation) -> None:
-    """Another tool that reads the data set and this file comes to the same numbers."""
+    """Another tool that reads the dataset and this file comes to the same numbers."""
     root = evaluation.folder.parent
     results = json.loads((evaluation.folder / "detections.json").read_text())
     assert {row["category_id"] for row in results} == {10, 11} and {row["image_id"] for row in results} == {

@@ -15,7 +15,7 @@ from eyas.export.settings import Settings
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the data set `shapes` and the run `tiny`."""
+    """A folder with the dataset `shapes` and the run `tiny`."""
     folder = tmp_path_factory.mktemp("compile")
     write_run(folder / "tiny", write_data(folder / "shapes"))
     return folder

@@ -30,7 +30,7 @@ TINY = YoloNasSpec(
 
 
 def write_run(folder: Path, data: Path, size: int = 96, spec: YoloNasSpec = TINY) -> Path:
-    """Write a run of a network with random weights, whose recipe names the data set; return its folder."""
+    """Write a run of a network with random weights, whose recipe names the dataset; return its folder."""
     torch.manual_seed(0)
     folder.mkdir(parents=True)
     classes = _classes(data)
@@ -49,7 +49,7 @@ def write_run(folder: Path, data: Path, size: int = 96, spec: YoloNasSpec = TINY
 
 
 def write_data(folder: Path) -> Path:
-    """Write a data set of a few synthetic images; return its folder."""
+    """Write a dataset of a few synthetic images; return its folder."""
     make_shapes(folder, train=6, val=4, size=96)
     return folder
 

@@ -91,7 +91,7 @@ def test_the_onnx_file_stands_alone(bundle: Bundle) -> None:
 
 
 def test_a_size_it_was_not_compiled_for(bundle: Bundle) -> None:
-    with pytest.raises(UserError, match="not compiled for inputs of 64"):
+    with pytest.raises(UserError, match="not compiled for 64-pixel inputs"):
         load(bundle.folder, size=64)
     with pytest.raises(UserError, match="not for 'openvino'"):
         load(bundle.folder, session="openvino")
@@ -104,7 +104,7 @@ def test_a_failed_gate_leaves_nothing(place: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(exported(place), path))
     monkeypatch.setattr("eyas.export.validate.BOUNDS", {**verify.BOUNDS, "fp32": Bound(0.5, 1e-12)})
     out = tmp_path / "bundles" / "out"
-    with pytest.raises(UserError, match=r"does not give the network's answers.*scores by up to"):
+    with pytest.raises(UserError, match=r"does not reproduce the network's outputs.*scores by up to"):
         compile_run(place / "tiny", out, Settings(batch=(1, 4), measured=0))
     assert list((tmp_path / "bundles").iterdir()) == []
 
@@ -144,7 +144,7 @@ def test_another_network_fails_the_gate(place: Path, tmp_path: Path, monkeypatch
         onnx.save(model, path)
 
     monkeypatch.setattr("eyas.export.bundle.export", other)
-    with pytest.raises(UserError, match="does not give the network's answers"):
+    with pytest.raises(UserError, match="does not reproduce the network's outputs"):
         compile_run(place / "tiny", tmp_path / "out", Settings(batch=(1, 4), measured=0))
     assert not (tmp_path / "out").exists()
 
@@ -177,6 +177,6 @@ def test_a_run_whose_data_set_is_gone(place: Path, tmp_path: Path) -> None:
     recipe["data"]["root"] = str(tmp_path / "gone")
     (run / "recipe.json").write_text(json.dumps(recipe))
     (run / "card.json").unlink()
-    with pytest.raises(UserError, match="data set is not here"):
+    with pytest.raises(UserError, match="dataset is not available"):
         compile_run(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()

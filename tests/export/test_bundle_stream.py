@@ -119,7 +119,7 @@ def test_a_camera_is_dropped_or_awaited(detector: Detector, monkeypatch: pytest.
                 gate.set()  # a source that is awaited never gets further than the frames that may wait
             yield Frame(image, item, index, 25.0)
         gate.set()
-        raise UserError("The camera stopped giving images.")
+        raise UserError("The camera stopped sending images.")
 
     expected = [detector(image) for image in images]
     monkeypatch.setattr(stream_module, "frames", frames)
@@ -176,7 +176,7 @@ def test_with_closes_and_what_comes_after_is_told(folder: Path) -> None:
         going = opened.stream([image] * 50)
         next(going)
     for use in (lambda: opened(image), lambda: opened([image]), lambda: opened.stream(image), lambda: list(going)):
-        with pytest.raises(UserError, match="detector was closed"):
+        with pytest.raises(UserError, match="detector is closed"):
             use()
     opened.close()
 
@@ -197,5 +197,5 @@ def test_closing_waits_for_the_calls_under_way(folder: Path, monkeypatch: pytest
         gate.set()
         assert same(call.result(timeout=60), expected)
         closing.result(timeout=60)
-    with pytest.raises(UserError, match="detector was closed"):
+    with pytest.raises(UserError, match="detector is closed"):
         opened(image)

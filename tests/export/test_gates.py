@@ -34,7 +34,7 @@ def test_something_is_compared_even_where_nothing_scores() -> None:
 def test_what_lies_beyond_the_bound_is_refused() -> None:
     check_parity(Parity(boxes_px=0.49, scores=9e-4, quantile=1, images=1), BOUNDS["fp32"], "onnx")
     for found in ((0.51, 0.0), (0.0, 2e-3), (float("nan"), 0.0)):
-        with pytest.raises(UserError, match="does not give the network's answers"):
+        with pytest.raises(UserError, match="does not reproduce the network's outputs"):
             check_parity(
                 Parity(boxes_px=found[0], scores=found[1], quantile=1, images=1), BOUNDS["fp32"], "onnx in fp32"
             )

@@ -46,7 +46,7 @@ def test_texts_become_values_of_their_types() -> None:
         ("tensorrt", "workspace_mb=0", "at least 1"),
         ("tensorrt", "compatibility=amper_plus", "did you mean 'ampere_plus'"),
         ("tensorrt-rtx", "compute_capabilities=8.6,8.6", "twice"),
-        ("tensorrt-rtx", "compute_capabilities=sm89", "'sm89' is no compute capability"),
+        ("tensorrt-rtx", "compute_capabilities=sm89", "'sm89' is not a compute capability"),
     ],
 )
 def test_what_is_wrong_is_told(target: str, text: str, words: str) -> None:
@@ -81,4 +81,4 @@ def test_the_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_choice_takes_no_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", str(tmp_path), "--target", "auto", "--option", "device=CPU"]) == 2
-    assert "for one target" in capsys.readouterr().err
+    assert "need a single target" in capsys.readouterr().err

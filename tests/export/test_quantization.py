@@ -86,7 +86,7 @@ def test_a_run_that_carries_one_is_compiled_with_it(
     assert not any("calibrating" in line for line in told)
     assert details["quantization"]["images"] == 3 and details["weight_bits"] in (7, 8)
     assert (tmp_path / "direct.onnx").read_bytes() == (tmp_path / "carried.onnx").read_bytes()
-    with pytest.raises(UserError, match="not among the files of the run's card"):
+    with pytest.raises(UserError, match="not listed in the run's card"):
         check_listed(run)
     Card.extend(run, ["quantization.json"])
     check_listed(run)
@@ -111,7 +111,7 @@ def test_another_networks_is_refused(model: onnx.ModelProto, quantization: Quant
     short = {**others, name: replace(numbers, weights=numbers.weights[:-1])}
     with pytest.raises(UserError, match="channels"):
         quantize(model, replace(quantization, convolutions=short), "openvino")
-    with pytest.raises(UserError, match=r"lacks the range of what .*/Add"):
+    with pytest.raises(UserError, match=r"lacks the output range of .*/Add"):
         kept = {key: one for key, one in quantization.activations.items() if not key.endswith("/Add")}
         quantize(model, replace(quantization, activations=kept), "onnxruntime")
 
@@ -120,7 +120,7 @@ def test_two_ranges_for_one_tensor_are_refused(model: onnx.ModelProto, quantizat
     pair = [name for name in quantization.convolutions if name.startswith("backbone.stage1.blocks.conv")][:2]
     wider = replace(quantization.convolutions[pair[1]], input=(0.0, 1e3))
     changed = replace(quantization, convolutions={**quantization.convolutions, pair[1]: wider})
-    with pytest.raises(UserError, match="take the same tensor"):
+    with pytest.raises(UserError, match="read the same tensor"):
         quantize(model, changed, "onnxruntime")
 
 

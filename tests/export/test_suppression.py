@@ -122,8 +122,12 @@ def test_where_boxes_are_dropped(needed: Suppression, asked: SuppressionPlace | 
 
 
 REFUSED = [
-    ("one_box", "graph", "gives one box an object: there is nothing that suppression inside the graph could drop"),
-    ("several", "none", "gives several boxes an object: without suppression each would be shown many times"),
+    ("one_box", "graph", "predicts one box per object: suppression in the graph has nothing to drop"),
+    (
+        "several",
+        "none",
+        "predicts several boxes per object: without suppression each object would be reported many times",
+    ),
 ]
 
 

@@ -51,7 +51,7 @@ def test_the_two_words_of_earlier_releases_are_told(
         ("int8", None, "Unknown target 'int8'"),
         ("", None, "RUNTIME-PRECISION"),
         ("onnx-bf16", None, "can't be built in 'bf16'"),
-        ("openvino-int8", "fp32", "the precision 'fp32' beside it"),
+        ("openvino-int8", "fp32", "the precision 'fp32' are given"),
         ("openvino", "int4", "Unknown target"),
     ],
 )

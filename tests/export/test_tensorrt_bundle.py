@@ -70,8 +70,8 @@ def test_a_bundle_is_built_and_its_graph_judged(
         command += ["--option", "compute_capabilities=7.5"]
     assert main(command) == 0
     printed, told = capsys.readouterr()
-    assert "NOT RUN:   no GPU here can run the engine. What follows is of the ONNX graph" in printed
-    assert "There is no NVIDIA GPU here" in told and "its graph is judged instead" in told
+    assert "NOT RUN:   no GPU here can run the engine. The results below are for the ONNX graph" in printed
+    assert "There is no NVIDIA GPU here" in told and "so its graph is validated instead" in told
     manifest = Manifest.read(out)
     assert (
         manifest.judged == "graph"
@@ -120,8 +120,8 @@ def test_on_a_gpu_the_file_itself_is_judged(
         ("optimisation_level=3", "has no option 'optimisation_level' (did you mean 'optimization_level'?)"),
         ("optimization_level=9", "optimization_level is 9"),
         ("timing_cache=x", "has no option 'timing_cache'"),
-        ("compute_capabilities=sm89", "'sm89' is no compute capability"),
-        ("refit=true", "Weights that can be exchanged need a GPU while the engine is built"),
+        ("compute_capabilities=sm89", "'sm89' is not a compute capability"),
+        ("refit=true", "Refittable weights need a GPU while the engine is built"),
     ],
 )
 def test_a_wrong_option_leaves_nothing(

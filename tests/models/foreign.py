@@ -54,7 +54,7 @@ def steps(
     divisor: float | None = 255.0,
     more: tuple[Any, ...] = (),
 ) -> dict[str, Any]:
-    """Return an image processor as a data set of SuperGradients describes it."""
+    """Return an image processor as a dataset of SuperGradients describes it."""
     found: list[Any] = ["ReverseImageChannels", {"DetectionLongestMaxSizeRescale": {"output_shape": rescale or size}}]
     found += [{"ReverseImageChannels": {}}] * (reverse - 1)
     found += [{padding: {"output_shape": size, "pad_value": 114}}]

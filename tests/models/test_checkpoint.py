@@ -98,7 +98,7 @@ def test_weights_of_a_smaller_row_are_recognized(tmp_path: Path) -> None:
 
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     torch.save(SMALL, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="not YOLO-NAS's"):
+    with pytest.raises(UserError, match="not YOLO-NAS weights"):
         read_checkpoint(tmp_path / "a.pth").network()
     torch.save({"heads.head1.cls_pred.weight": torch.zeros(2, 8, 1, 1)}, tmp_path / "b.pth")
     with pytest.raises(UserError, match=r"no network that Eyas knows: backbone\.stem"):
@@ -143,7 +143,7 @@ def test_code_in_a_checkpoint_never_runs(tmp_path: Path) -> None:
 
 def test_an_own_class_in_a_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> None:
     torch.save({"net": SMALL, "x": Innocent()}, tmp_path / "own.pth")
-    with pytest.raises(UserError, match=r"Innocent\)[\s\S]*save its weights alone"):
+    with pytest.raises(UserError, match=r"Innocent\)[\s\S]*save only its weights"):
         read_checkpoint(tmp_path / "own.pth")
 
 

@@ -64,7 +64,7 @@ def test_every_form_gives_the_networks_answers(tmp_path: Path, form: str, numpy_
     run = import_checkpoint(path, tmp_path / "run")
     frame = np.full((64, 64, 3), 114, np.uint8)
     frame[:48] = IMAGE
-    expected = torch.from_numpy(frame[None, :, :, ::-1].copy()).permute(0, 3, 1, 2) / 255  # blue first
+    expected = torch.from_numpy(frame[None, :, :, ::-1].copy()).permute(0, 3, 1, 2) / 255  # RGB or BGR
     assert_same_answers(net, expected, run)
 
 
@@ -85,7 +85,7 @@ MEAN_FREE = {"NormalizeImage": {"mean": np.zeros((1, 1, 3), np.float32), "std": 
 # Steps -> what they do to IMAGE, written down step by step: its place in the frame, then the values.
 CONTRACTS: dict[str, tuple[dict[str, Any], int, Any]] = {
     "published": (steps(reverse=2, padding="DetectionCenterPadding"), 8, lambda x: x / 255),
-    "blue first": (steps(), 0, lambda x: x[..., ::-1] / 255),
+    "RGB or BGR": (steps(), 0, lambda x: x[..., ::-1] / 255),
     "raw values": (steps(divisor=None), 0, lambda x: x[..., ::-1]),
     "another divisor": (steps(divisor=128.0, reverse=2), 0, lambda x: x / 128),
     "deviations": (steps(more=(MEAN_FREE,)), 0, lambda x: x[..., ::-1] / 255 / np.array([0.5, 0.25, 0.125])),
@@ -219,8 +219,8 @@ def test_coco_is_taken_only_for_80_nameless_classes_and_said_aloud(tmp_path: Pat
         return
     run = import_checkpoint(path, tmp_path / "run", tell=said.append)
     assert Run.read(run).config.classes == COCO_CLASSES
-    assert any("taken for COCO's" in line for line in said)
-    assert any("taken for COCO's" in line for line in Card.read(run).recipe["notes"])
+    assert any("COCO's are assumed" in line for line in said)
+    assert any("COCO's are assumed" in line for line in Card.read(run).recipe["notes"])
 
 
 def test_eighty_own_names_are_not_cocos(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_bits_say_nothing_of_the_weights() -> None:
 
 def test_weights_of_another_network_are_refused() -> None:
     spec, other = zoo.resolve("p"), zoo.build("n", 2)
-    with pytest.raises(UserError, match=r"not the larger network's: .* is \["):
+    with pytest.raises(UserError, match=r"not belong to the larger network: .* is \["):
         slice_state(other.state_dict(), spec, spec)
     with pytest.raises(UserError, match="it has no foreign"):
         slice_state({"foreign.weight": torch.zeros(1)}, spec, spec)

@@ -154,9 +154,9 @@ def test_transfer_refuses_a_fused_network(net: DetectionNet, fuse: Callable[[Det
 
 
 def test_transfer_refuses_what_does_not_fit(net: DetectionNet) -> None:
-    with pytest.raises(UserError, match="2 class names were given for the weights"):
+    with pytest.raises(UserError, match="2 class names are given for the weights"):
         transfer(net.state_dict(), ("a", "b"), ("a",), zoo.build("p", 1))
-    with pytest.raises(UserError, match="2 class names were given for the model"):
+    with pytest.raises(UserError, match="2 class names are given for the model"):
         transfer(net.state_dict(), ("a", "b", "c"), ("a", "b"), zoo.build("p", 1))
     with pytest.raises(UserError, match="have another shape"):
         transfer(net.state_dict(), ("a", "b", "c"), ("a",), zoo.build("n", 1))

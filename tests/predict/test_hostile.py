@@ -129,7 +129,7 @@ def test_parts_of_another_plan_are_not_believed(
         run(folder, bundle, out)
     (tmp_path / "out.jsonl.job" / "plan.jsonl").write_text("")
     (folder / "0000-new.jpg").write_bytes(jpeg(7))
-    with pytest.warns(UserWarning, match="of another plan"):
+    with pytest.warns(UserWarning, match="belong to another plan"):
         run(folder, bundle, out)
     run(folder, bundle, tmp_path / "whole.jsonl")
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes() and len(rows_of(out)) == NUM + 1
@@ -239,7 +239,7 @@ def test_only_what_lies_below_the_sources_is_read(bundle: Path, folder: Path, tm
         ]}),
         folder / "list.parquet",
     )  # fmt: skip
-    with pytest.warns(UserWarning, match="door is a link to a folder and is left out"):
+    with pytest.warns(UserWarning, match="door is a link to a folder and is skipped"):
         rows = rows_of(run(folder, bundle, tmp_path / "out.jsonl").out)
     bad = {row["name"]: row["error"] for row in rows if "error" in row and "index" not in row}
     assert list(bad) == ["leaves.jpg"] and "--root" in bad["leaves.jpg"]

@@ -78,7 +78,7 @@ def test_the_last_whole_one_is_taken_and_never_one_that_was_taken_back(cars: Reg
     assert (told["behind"][0]["serving"], told["behind"][0]["fallback"]) == ("1", True)
     assert lines[1].startswith("warning: cars@champion is version 3")
     spoil(cars, "1")
-    with pytest.raises(UserError, match="Nothing of the registry"):
+    with pytest.raises(UserError, match="Nothing in the registry"):
         started_follower(cars, wanted_of(["cars"]))
 
 

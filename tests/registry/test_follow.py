@@ -158,5 +158,5 @@ def test_a_start_with_a_spoiled_version_serves_the_others_and_tells(cars: Regist
     path.write_bytes(whole)
     first = cars.resolve("cars", "1").bundle / "model.onnx"
     first.unlink()
-    with pytest.raises(UserError, match="Nothing of the registry"):
+    with pytest.raises(UserError, match="Nothing in the registry"):
         started_follower(cars, wanted_of(["cars@champion"]))

@@ -146,7 +146,7 @@ def test_tables_that_were_left_half_made_are_made_anew(tmp_path: Path, sql: str)
     assert registry.add(write_bundle(tmp_path / "bundle"), "cars").key.version == "1"
 
 
-@pytest.mark.parametrize("data", [b"no database" * 999, b"\0" * 4096, b"SQLite format 3\0" + b"\xff" * 4096])
+@pytest.mark.parametrize("data", [b"not a database" * 999, b"\0" * 4096, b"SQLite format 3\0" + b"\xff" * 4096])
 def test_what_is_no_database_is_told_and_left_alone(tmp_path: Path, data: bytes) -> None:
     place = tmp_path / "registry"
     place.mkdir()

@@ -177,7 +177,7 @@ def test_external_data_is_found_wherever_it_hides(bundle: Path, hide: Callable[[
     assert has_external_data(model.SerializeToString())
     (bundle / "model.onnx").write_bytes(model.SerializeToString())
     rehash(bundle)
-    refused(bundle, "names other files that hold its weights")
+    refused(bundle, "refers to other files for its weights")
 
 
 def test_external_data_behind_a_link_inside_the_folder(bundle: Path) -> None:
@@ -186,7 +186,7 @@ def test_external_data_behind_a_link_inside_the_folder(bundle: Path) -> None:
     (bundle / "weights.bin").symlink_to(secret)
     (bundle / "model.onnx").write_bytes(with_external("weights.bin").SerializeToString())
     rehash(bundle)
-    refused(bundle, "names other files that hold its weights")
+    refused(bundle, "refers to other files for its weights")
 
 
 def test_a_graph_nested_deeper_than_python_follows(bundle: Path) -> None:
@@ -214,8 +214,8 @@ def varint(value: int) -> bytes:
     [
         ('{"format": "eyas-bundle", "details": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deep"),
         ('{"format": "eyas-bundle", "candidates": ' + "9" * 5000 + "}", "not valid JSON"),
-        ("\ufeff{}", "not a bundle's"),
-        ("null", "not a bundle's"),
+        ("\ufeff{}", "not a bundle manifest"),
+        ("null", "not a bundle manifest"),
         ("", "not valid JSON"),
     ],
     ids=["deep", "digits", "bom", "null", "empty"],

@@ -132,7 +132,7 @@ def test_a_graph_that_is_not_the_manifests(tmp_path: Path, target: str, name: st
         ({"candidates": 1}, "candidates"),
         ({"input": {"height": 96, "width": 64, "margin": 0}}, "images"),
         ({"input": {"height": 128, "width": 128}}, "images"),
-        ({"sizes": [64, 128]}, "pixels alone"),
+        ({"sizes": [64, 128]}, "only images of"),
     ],
     ids=str,
 )
@@ -199,5 +199,5 @@ def test_files_that_a_bundles_card_does_not_speak_of(tmp_path: Path, kept: list[
     Card.write(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="x")
     load(folder).close()
     Card.write(folder, "bundle", kept, version="0", created="x")
-    with pytest.raises(UserError, match="The card does not speak of"):
+    with pytest.raises(UserError, match="The card does not list"):
         load(folder)

@@ -175,7 +175,7 @@ def test_ids_that_are_none(given: object, tmp_path: Path, annotations: Path) -> 
     truth = json.loads(annotations.read_text())
     truth["images"][0]["id"] = given
     annotations.write_text(json.dumps(truth))
-    with pytest.raises(UserError, match=r"The id of 'a\.jpg' is no id"):
+    with pytest.raises(UserError, match=r"The id of 'a\.jpg' is not valid"):
         run(write_jpeg(tmp_path / "in" / "a.jpg"), tmp_path / "out", save_json="r.json", like=annotations)
 
 
@@ -208,7 +208,7 @@ def test_what_an_earlier_run_left_is_not_looked_at_again(tmp_path: Path) -> None
     assert len(run(tmp_path / "detections", tmp_path / "other").results) == 1
     (tmp_path / "a.jpg").unlink()
     (tmp_path / "other" / "a.jpg").unlink()
-    with pytest.raises(UserError, match="nothing at the source but what lies in the output"):
+    with pytest.raises(UserError, match="contains nothing but the output"):
         run(tmp_path, tmp_path / "detections")
 
 

@@ -59,7 +59,7 @@ def test_gpus_are_what_the_driver_says(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_runtime_that_crashes_or_hangs_is_told() -> None:
     assert "signal 11" in ask("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")[1]
     assert ask("import gone_with_the_wind")[1] == "ModuleNotFoundError: No module named 'gone_with_the_wind'"
-    assert "did not answer" in ask("import time; time.sleep(30)", seconds=0.2)[1]
+    assert "did not respond" in ask("import time; time.sleep(30)", seconds=0.2)[1]
     assert ask("print('noise'); print('[\"CPU\"]')") == (("CPU",), "")
 
 

@@ -159,16 +159,16 @@ ONE_IS_BAD: dict[str, tuple[Any, str]] = {
     "tensor, 0 to 255": (CHW.float(), r"float32 \[3, 40, 60\]"),
     "tensor, not a number": (torch.full((3, 4, 5), float("nan")), r"float32 \[3, 4, 5\]"),
     "tensor, whole numbers": (CHW.long(), r"int64 \[3, 40, 60\]"),
-    "tensor, without numbers": (torch.zeros(3, 4, 5, device="meta"), "without numbers"),
+    "tensor, without data": (torch.zeros(3, 4, 5, device="meta"), "without data"),
     "tensor, sparse": (torch.zeros(3, 4, 5).to_sparse(), "layout torch.sparse_coo"),
     "tensor, empty": (torch.zeros(3, 0, 5), r"float32 \[3, 0, 5\]"),
     "text file": (io.StringIO("an image"), "opened as text"),
-    "file at its end": (io.BytesIO(b""), "Nothing is left"),
-    "file of rubbish": (io.BytesIO(b"hello"), "not an image that can be read"),
-    "PIL, 32 bits": (Image.new("I", (4, 4)), "mode is I"),
-    "PIL, floats": (Image.new("F", (4, 4)), "mode is F"),
+    "file at its end": (io.BytesIO(b""), "no data left"),
+    "file of rubbish": (io.BytesIO(b"hello"), "not a supported image"),
+    "PIL, 32 bits": (Image.new("I", (4, 4)), "PIL mode I is unknown"),
+    "PIL, floats": (Image.new("F", (4, 4)), "PIL mode F is unknown"),
     "PIL, truncated": (Image.open(io.BytesIO(DATA[:2000])), "PIL image can't be read"),
-    "a path of bytes": (type("P", (), {"__fspath__": lambda _: b"a.jpg"})(), "path was given as bytes"),
+    "a path of bytes": (type("P", (), {"__fspath__": lambda _: b"a.jpg"})(), "path is given as bytes"),
 }
 
 

@@ -79,7 +79,7 @@ def test_an_empty_folder_an_unmatched_glob_and_nothing_at_all(tree: Path) -> Non
         expand(tree / "empty")
     with pytest.raises(UserError, match="matches no image or video"):
         expand(f"{tree}/*.gif")
-    with pytest.raises(UserError, match="of the 1 files that it matches none is one"):
+    with pytest.raises(UserError, match="none of the 1 files that it matches is one"):
         expand(f"{tree}/*.txt")
     with pytest.raises(UserError, match="No source"):
         expand([])
@@ -120,7 +120,7 @@ def test_a_video_that_breaks_off_gives_what_came_before(tmp_path: Path) -> None:
     cut.write_bytes(whole[: len(whole) // 2])
     got, fault = read_all(Video(cut, "cut.avi"))
     assert 15 <= len(got) < 45
-    assert f"breaks off after {len(got)} of 60 frames" in fault and "cut.avi" in fault
+    assert f"ends early, after {len(got)} of 60 frames" in fault and "cut.avi" in fault
 
 
 @pytest.mark.parametrize("data", [b"", b"no video", b"\0" * 5000])
@@ -163,7 +163,7 @@ def test_a_camera_that_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     got, fault = read_all(Live(0, "camera_0"))
     assert [frame.index for frame in got] == [0, 1, 2] and got[0].fps == 25.0
-    assert "camera_0 stopped giving images after 3 frames" in fault
+    assert "camera_0 stopped sending images after 3 frames" in fault
 
 
 def test_counting_for_a_progress_bar(tree: Path) -> None:

@@ -119,7 +119,7 @@ def camera(num: int, seconds: float) -> object:
         for index in range(num):
             time.sleep(seconds)
             yield Frame(make_image(), item, index, 25.0)
-        raise UserError("The camera stopped giving images.")
+        raise UserError("The camera stopped sending images.")
 
     return frames
 
@@ -132,7 +132,7 @@ def test_a_live_source_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, drop: 
         for index in range(40):
             yield Frame(make_image(), item, index, 25.0)
         all_given.set()
-        raise UserError("The camera stopped giving images.")
+        raise UserError("The camera stopped sending images.")
 
     detector, session = colour_detector()
     run = session.run
@@ -214,7 +214,7 @@ def test_a_broken_video_keeps_the_frames_before_the_break(tmp_path: Path) -> Non
     )
     seen = [frame.item.name for frame, _ in stream]
     assert seen.count("cut.avi") > 5 and seen[-1].startswith("array")
-    assert len(problems) == 1 and "cut.avi: The video breaks off after" in problems[0]
+    assert len(problems) == 1 and "cut.avi: The video ends early, after" in problems[0]
 
 
 def test_a_fault_of_the_engine_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ def test_several_are_under_way_at_once_and_the_array_is_free_again(place: Place)
         pending.append(session.submit(buffer))
     buffer[:] = 0
     assert all(same(one.result(), images) for one, images in reversed(list(zip(pending, batches, strict=True))))
-    with pytest.raises(RuntimeError, match="taken before"):
+    with pytest.raises(RuntimeError, match="already read"):
         pending[0].result()
     contexts = place.trt["tensorrt"].engines[0].contexts
     session.run(batches[0])
@@ -292,7 +292,7 @@ def test_an_engine_for_another_architecture_is_refused(
     if fits:
         place.open(listed=listed).close()
         return
-    with pytest.raises(UserError, match=rf"built for GPUs of compute capability .*; here it is {found}") as error:
+    with pytest.raises(UserError, match=rf"built for GPUs of compute capability .*; this one has {found}") as error:
         place.open(listed=listed)
     assert "compile the run again" in str(error.value) and not place.trt["tensorrt"].engines
 
@@ -300,7 +300,7 @@ def test_an_engine_for_another_architecture_is_refused(
 def test_the_gpu_that_was_asked_for_counts(place: Place) -> None:
     place.cuda.capabilities = ("8.6", "8.9")
     place.open(device="cuda:1", listed=("8.9",)).close()
-    with pytest.raises(UserError, match=r"here it is 8\.6"):
+    with pytest.raises(UserError, match=r"this one has 8\.6"):
         place.open(device="cuda:0", listed=("8.9",))
     with pytest.raises(UserError, match=r"no device 'cuda:2'"):
         place.open(device="cuda:2")
@@ -311,15 +311,17 @@ def test_what_is_missing_is_told(place: Place) -> None:
     with pytest.raises(UserError, match=r"no NVIDIA GPU here that can be used \(CUDA driver version is insuff"):
         place.open()
     place.gpus = (Gpu("RTX 4090", "8.9", "24 GiB", "470.1"),)
-    with pytest.raises(UserError, match=r"The RTX 4090 here can't be used: CUDA driver version(.|\n)*newer driver"):
+    with pytest.raises(
+        UserError, match=r"The RTX 4090 in this machine can't be used: CUDA driver version(.|\n)*newer driver"
+    ):
         place.open()
     place.missing.add("cuda.bindings.runtime")
-    with pytest.raises(UserError, match=r"here it is 8\.9"):  # nothing that can be installed would help
+    with pytest.raises(UserError, match=r"this one has 8\.9"):  # nothing that can be installed would help
         place.open(listed=("12.0",))
     with pytest.raises(UserError, match=r"'cuda-bindings', which is not installed(.|\n)*eyas\[tensorrt\]"):
         place.open(listed=("8.9",))
     place.gpus = ()
-    with pytest.raises(UserError, match="There is no NVIDIA GPU here, and an engine of TensorRT runs on nothing else"):
+    with pytest.raises(UserError, match="There is no NVIDIA GPU here, and a TensorRT engine needs one"):
         place.open()
     place.missing = {"tensorrt", "tensorrt_rtx"}
     place.cuda.capabilities = ("8.9",)
@@ -357,7 +359,7 @@ def test_a_failed_call_raises_its_meaning() -> None:
 
 def test_why_an_engine_can_not_run_here(place: Place) -> None:
     assert cuda.why_not(("8.9",)) == ""
-    assert cuda.why_not(("12.0+",)) == "The GPU here has compute capability 8.9, and the engine is for 12.0+"
+    assert cuda.why_not(("12.0+",)) == "The GPU has compute capability 8.9, but the engine is for 12.0+"
     place.cuda.capabilities = ()
     assert cuda.why_not(()).startswith("There is no NVIDIA GPU here that can be used (CUDA driver")
     place.gpus = (SimpleNamespace(name="RTX 4090", compute_capability="8.9", driver="470"),)  # type: ignore[assignment]

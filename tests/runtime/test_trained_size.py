@@ -53,7 +53,7 @@ def test_a_build_tells_what_it_takes_and_where_it_is_measured() -> None:
     assert other_size(SMALL, SMALL, None, 500) == ""
     assert other_size(SMALL, large, (320, 960), 500) == (
         "trained at 192 x 192, built for 320 to 960: another size costs accuracy; "
-        "mAP is measured at 960 x 960, the trained network's beside it too"
+        "mAP is measured at 960 x 960, like the trained network"
     )
     assert other_size(SMALL, SMALL, (96, 256), 0).endswith(
         "built for 96 to 256: another size costs accuracy; mAP is not measured"

@@ -125,7 +125,7 @@ class FakeEngine:
             if overtaken.is_set():
                 raise ServeError("cancelled", "A newer frame came.")
             if not self.hold.is_set():
-                raise ServeError("deadline", "There was no answer in time.")
+                raise ServeError("deadline", "The request was not answered in time.")
         if self.crash is not None:
             raise self.crash
         images, refused = [], dict(request.refused)

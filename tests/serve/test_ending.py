@@ -74,7 +74,7 @@ def test_what_was_accepted_during_the_warm_up_is_answered(server: Gated, number:
         assert [request.result().status_code for request in requests] == [200] * NUM
     assert server.process.wait(60) == 0
     assert server.process.stdout is not None
-    assert server.process.stdout.read() == "Ended: everything that was accepted has been answered.\n"
+    assert server.process.stdout.read() == "Stopped: all accepted requests have been answered.\n"
     assert [state(worker) for worker in workers] == ["", ""], "no worker is left, the half-started one included"
 
 

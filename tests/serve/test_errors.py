@@ -39,4 +39,4 @@ def test_an_error_carries_its_wire_and_words() -> None:
 )
 def test_many_refusals_are_one_that_says_whose_fault_it_is(kinds: tuple[Kind, ...], expected: Kind) -> None:
     error = all_refused({number: Refused(kind, f"words {number}") for number, kind in enumerate(kinds)})
-    assert (error.kind, error.message) == (expected, "None of the 2 images was answered. The first: words 0")
+    assert (error.kind, error.message) == (expected, "None of the 2 images could be answered. The first: words 0")

@@ -114,7 +114,7 @@ def test_a_image_that_kills_is_run_twice_and_never_again(
             with pytest.raises(ServeError, match="died") as error:
                 await poisoned
             assert error.value.kind == "unavailable" and len(runs) == 2 and runs[-1] == 1
-            with pytest.raises(ServeError, match="not run again") as error:
+            with pytest.raises(ServeError, match="not retried") as error:
                 await engine.detect(request(POISON))
             assert error.value.kind == "unprocessable" and len(runs) == 2
             await until_running(engine, 1)
@@ -144,7 +144,7 @@ def test_the_client_is_told_what_its_image_did(
             with pytest.raises(ServeError, match=told) as error:
                 await engine.detect(request(POISON))
             assert error.value.kind == "unprocessable"
-            with pytest.raises(ServeError, match=f"{told}.*not run again"):
+            with pytest.raises(ServeError, match=f"{told}.*not retried"):
                 await engine.detect(request(POISON))
             assert len(engine.quarantine) == 1
             await until_running(engine, 1)

@@ -63,7 +63,7 @@ def test_a_bundle_is_served_and_the_end_is_clean(server: Started) -> None:
     assert drawn.content[:2] == b"\xff\xd8"
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert process.stdout is not None and "has been answered" in process.stdout.read()
+    assert process.stdout is not None and "have been answered" in process.stdout.read()
 
 
 def test_what_is_no_bundle_is_told_before_anything_listens(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_warning_for_a_server_that_everybody_reaches(bundle: Path) -> None:
     said: list[str] = []
     settings = ServerSettings(host="0.0.0.0", port=0, grpc_port=None)
     serve([str(bundle)], settings, EngineSettings(in_process=True), say=said.append, seconds=0.0)
-    assert any(line.startswith("warning: everybody") for line in said)
+    assert any(line.startswith("warning: anyone") for line in said)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_a_partial_request_has_a_result_for_each_image(tmp_path: Path) -> None:
     async def check() -> None:
         async with LocalEngine(SETTINGS) as engine:
             await engine.load("shapes", bundle=bundle)
-            killer, known = jpeg(3, height=40), {3: Refused("invalid", "no base64")}
+            killer, known = jpeg(3, height=40), {3: Refused("invalid", "not valid base64")}
             for _ in range(2):
                 engine.quarantine.died(asyncio.get_running_loop().time(), [killer])
             images = (jpeg(204), jpeg()[:300], killer, b"", jpeg(102))

@@ -124,7 +124,7 @@ def test_a_image_that_crashes_the_decoder_fails_alone(
                 with pytest.raises(ServeError, match="crashed on the image") as error:
                     await engine.detect(request(POISON))
                 assert error.value.kind == "unprocessable"
-                with pytest.raises(ServeError, match="not run again") as error:
+                with pytest.raises(ServeError, match="not retried") as error:
                     await engine.detect(request(POISON))
                 assert error.value.kind == "unprocessable"
                 await until_running(engine, 2)

@@ -90,7 +90,7 @@ UPGRADE = (
     [
         ("/v1/stream?conf=7x", "HOST", "", 400, "'conf' must be a number"),
         ("/v1/stream?colour=red", "HOST", "", 400, "Unknown field"),
-        ("/v1/stream", "HOST", "Origin: https://evil.example\n", 403, "Pages of other sites"),
+        ("/v1/stream", "HOST", "Origin: https://evil.example\n", 403, "Pages of other origins"),
         ("/v1/stream", "evil.example", "", 403, "host name"),
         ("/v1/stream", "HOST", "Host: HOST\n", 400, "twice"),
         ("http://evil.example/v1/stream", "HOST", "", 400, "another server"),

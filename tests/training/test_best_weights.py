@@ -41,10 +41,10 @@ def flip(path: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "removed": (Path.unlink, "is missing"),
-    "a bit": (flip, "is not as it was saved (its SHA-256 is another one)"),
+    "a bit": (flip, "differs from what was saved (its SHA-256 does not match)"),
     "cut": (
         lambda path: os.truncate(path, path.stat().st_size // 2),
-        "is not as it was saved (its SHA-256 is another one)",
+        "differs from what was saved (its SHA-256 does not match)",
     ),
 }
 

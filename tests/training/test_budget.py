@@ -152,7 +152,7 @@ def test_what_the_time_is_planned_for_is_told() -> None:
 @pytest.mark.parametrize("text", ["step\n1\n", "step,total,warmup,every,close,ahead\n5,9,1,1,8,2\n", "a,b\nx,y\n"])
 def test_a_damaged_file_of_plannings_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plannings.csv").write_text(text)
-    with pytest.raises(UserError, match="is not as the run wrote it"):
+    with pytest.raises(UserError, match="differs from what the run wrote"):
         read_plannings(tmp_path / "plannings.csv")
 
 

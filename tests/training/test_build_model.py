@@ -126,7 +126,7 @@ def test_with_another_head_backbone_and_neck_are_taken_over_and_that_is_told(
     recipe = ModelRecipe(weights=str(tmp_path / "a.safetensors"), head=after)
     net, notes = make_network(recipe, NAMES)
     assert net.spec == dataclasses.replace(NARROW, head=after)
-    assert f"its head is '{before}', so the head '{after}' starts anew" in notes[0] and len(notes) == 1
+    assert f"its head is '{before}', so the head '{after}' starts from random weights" in notes[0] and len(notes) == 1
     state = source.state_dict()
     for name, value in net.state_dict().items():
         assert name.startswith("heads.") or torch.equal(value, state[name])

@@ -59,7 +59,7 @@ def test_its_data_go_on_in_the_middle_of_an_epoch(tiny: Recipe) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_it_is_refused_before_anything_is_made(tiny: Recipe, tmp_path: Path) -> None:
     assert training_gpu(None) is None
-    with pytest.raises(UserError, match="there is none that training uses"):
+    with pytest.raises(UserError, match="training uses no GPU"):
         fit(evolve(tiny, data={"cache": "gpu"}), tmp_path / "run", console=quiet())
     assert not (tmp_path / "run" / layout.CONFIG).exists()
 
@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "free_memory", lambda _: 100_000)
-    with pytest.raises(UserError, match="do not fit into the GPU's memory: 24 decoded images need") as error:
+    with pytest.raises(UserError, match="do not fit into GPU memory: 24 decoded images need") as error:
         fit(evolve(tiny, data={"cache": "gpu"}), tmp_path / "run", console=quiet())
     assert error.value.fix.startswith("--data.cache decoded")
     assert not (tmp_path / "run" / layout.CONFIG).exists()

@@ -18,7 +18,7 @@ def test_every_field_has_its_text_and_its_default_once() -> None:
 
 def test_a_text_of_several_lines_and_one_for_two_fields() -> None:
     texts = attributes(OptimRecipe)
-    assert texts["beta1"] == texts["beta2"] == "AdamW's averages."
+    assert texts["beta1"] == texts["beta2"] == "AdamW's decay rates of the running averages."
     assert attributes(type(Recipe().data))["cache"].endswith('"auto" chooses by size.')
 
 
@@ -26,5 +26,5 @@ def test_help_says_what_a_field_does(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     printed = " ".join(capsys.readouterr().out.split())
-    assert "recipe: optim" in printed and "--optim.clip_norm VALUE the gradient's norm is cut to this" in printed
-    assert "0 leaves it (default: 10.0)" in printed and len(printed) > 8000
+    assert "recipe: optim" in printed and "--optim.clip_norm VALUE maximum gradient norm" in printed
+    assert "0 disables clipping (default: 10.0)" in printed and len(printed) > 8000

@@ -246,7 +246,7 @@ def test_the_mean_of_the_best_epochs_is_tried(tiny: Recipe, tmp_path: Path) -> N
     console = quiet()
     run = fit(evolve(tiny, trainer={"average_best": 2}), tmp_path / "run", console=console)
     told = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "the mean of the 2 best epochs has AP" in told
+    assert "the average of the 2 best epochs has AP" in told
     assert not list((run / "checkpoints").glob("epoch-*"))
     assert len(rows(run / layout.METRICS)) == 3
     Card.verify(run)
@@ -304,6 +304,6 @@ def test_images_without_a_box_are_left_out_and_counted(tiny: Recipe, shapes: Pat
     console = quiet()
     fit(recipe, tmp_path / "run", console=console)
     empty = 24 - len({one["image_id"] for one in content["annotations"]})
-    assert f"{empty} training images without a box are left out" in console.file.getvalue()  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"only .* training images have a box"):
+    assert f"{empty} training images without boxes are left out" in console.file.getvalue()  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"only .* training images have boxes"):
         fit(evolve(recipe, data={"batch_size": 24}), tmp_path / "other", console=quiet())

@@ -47,8 +47,8 @@ def test_the_largest_batch_is_found_in_few_steps(room: int, most: int) -> None:
 @pytest.mark.parametrize(
     ("batch", "accumulate", "fits", "told"),
     [
-        (64, 1, 40, "at most 40 images fit: use --batch 32 --optim.accumulate 2, which keeps the 64 images"),
-        (64, 2, 63, "at most 63 images fit: use --batch 32 --optim.accumulate 4, which keeps the 128 images"),
+        (64, 1, 40, "at most 40 images fit: use --batch 32 --optim.accumulate 2 to keep 64 images"),
+        (64, 2, 63, "at most 63 images fit: use --batch 32 --optim.accumulate 4 to keep 128 images"),
         (48, 1, 20, "--batch 16 --optim.accumulate 3,"),
         (16, 1, 1, "at most 1 image fits: use --batch 1 --optim.accumulate 16,"),
         (16, 1, 0, "not even one image fits: use a smaller --size or a smaller --model"),
@@ -64,7 +64,7 @@ def test_what_to_do_keeps_the_images_of_a_step(tiny: Recipe, batch: int, accumul
     [
         (4, "at most 4 images fit: use --batch 3 --optim.accumulate 2"),
         (0, "not even one image fits"),
-        (9, "6 images fit by themselves: see what else uses the GPU"),
+        (9, "6 images alone would fit: check what else uses the GPU"),
     ],
 )
 def test_memory_that_runs_out_is_explained(tiny: Recipe, room: int, told: str) -> None:
@@ -120,9 +120,7 @@ def test_a_run_that_finds_no_memory_says_which_batch_does(
         return plain(images, scale)
 
     monkeypatch.setattr(batches, "to_float_images", on_gpu)
-    with pytest.raises(
-        UserError, match=r"at most 4 images fit: use --batch 3 --optim\.accumulate 2, which keeps the 6"
-    ):
+    with pytest.raises(UserError, match=r"at most 4 images fit: use --batch 3 --optim\.accumulate 2 to keep 6"):
         fit(tiny, tmp_path / "first", console=quiet())
     smaller = evolve(tiny, data={"batch_size": 3}, optim={"accumulate": 2}, trainer={"epochs": 1, "close_epochs": 0})
     assert (fit(smaller, tmp_path / "second", console=quiet()) / "model.safetensors").is_file()

@@ -79,13 +79,13 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "box moved": (train_only(lambda fields: fields["annotations"][0]["bbox"].__setitem__(0, 1.0)), "1 image other l"),
     "label changed": (
         train_only(lambda fields: [a.update(category_id=fields["categories"][0]["id"]) for a in fields["annotations"]]),
-        "images other labels",
+        "images with different labels",
     ),
     "image left out": (train_only(drop_image), r"1 image removed \(train: "),
     "order": (train_only(lambda fields: fields["images"].reverse()), "the order of the images"),
-    "another file": (
+    "a different file": (
         lambda place: next(iter(sorted((place / "data/val").glob("*.jpg")))).open("ab").write(b"x"),
-        r"1 image another file \(val: ",
+        r"1 image with a different file \(val: ",
     ),
 }  # fmt: skip
 
@@ -115,13 +115,13 @@ RECIPES: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "size": (layout.RECIPE, lambda f: f["data"].update(size=128), "disagree about the input"),
     "config's size": (layout.CONFIG, lambda f: f["input"].update(height=128), "disagree about the input"),
     "config's classes": (layout.CONFIG, lambda f: f["classes"].reverse(), "moved: "),
-    "another network": (
+    "a different network": (
         layout.CONFIG,
         lambda f: f["model"]["spec"].update(stem_width=24),
-        "the state of another network",
+        "the state of a different network",
     ),
     "no such field": (layout.RECIPE, lambda f: f["optim"].update(lrr=1), "no field 'optim.lrr'"),
-    "a list": (layout.RECIPE, None, "is no recipe"),  # type: ignore[dict-item]
+    "a list": (layout.RECIPE, None, "is not a recipe"),  # type: ignore[dict-item]
 }
 
 
@@ -152,7 +152,7 @@ def test_a_run_of_an_older_eyas_is_resumed_as_before(place: Path) -> None:
         (place / "run" / name).unlink()
     console = quiet()
     resume(place / "run", console=console)
-    assert "made by an older Eyas" in console.file.getvalue()
+    assert "an older Eyas made it" in console.file.getvalue()
     both(swap)(place)
     with pytest.raises(UserError, match="moved: "):
         resume(place / "run", console=quiet())

@@ -77,7 +77,7 @@ def test_a_collapsed_random_stream_is_found(data: DetectionData, monkeypatch: py
     collapsed = data.trial_batch(1, epoch=0)
     monkeypatch.setattr(DetectionData, "trial_batch", lambda self, count, epoch: collapsed)
     finding = checks.check_augmentation(data)
-    assert not finding.fine and "does not move" in finding.text
+    assert not finding.fine and "does not advance" in finding.text
 
 
 def test_too_little_memory_names_a_batch_that_fits(

@@ -153,7 +153,7 @@ def test_config_files(tmp_path: Path) -> None:
         read_config(tmp_path / "none.yaml")
     bad = tmp_path / "bad.yaml"
     bad.write_text("- a\n- b\n")
-    with pytest.raises(UserError, match="no mapping"):
+    with pytest.raises(UserError, match="not a mapping"):
         read_config(bad)
     bad.write_text("a: [1\n")
     with pytest.raises(UserError, match="valid YAML"):

@@ -67,7 +67,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a byte short": lambda path: os.truncate(path, path.stat().st_size - 1),
     "empty": lambda path: path.write_bytes(b""),
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
-    "text": lambda path: path.write_text("no state"),
+    "text": lambda path: path.write_text("not the state"),
     "another run's": lambda path: torch.save({"state_dict": {}, "global_step": 9}, path),
     "a dead link": lambda path: (path.unlink(), path.symlink_to("nowhere")),
 }
@@ -103,7 +103,7 @@ def test_a_run_of_an_older_eyas_has_no_hashes_and_damage_is_noticed_still(run: P
     (run / HASHES).unlink()
     (run / PREVIOUS).unlink()
     found = find_state(run)
-    assert found is not None and found.state["global_step"] == 3 and "checked less closely" in found.notes[0]
+    assert found is not None and found.state["global_step"] == 3 and "can't be fully verified" in found.notes[0]
     DAMAGE[kind](run / LAST)
     with pytest.raises(UserError, match="can't be resumed"):
         find_state(run)
@@ -129,7 +129,7 @@ def test_links_to_another_place_are_followed_and_what_is_no_file_is_refused(run:
     (run / LAST).unlink()
     assert step_of(run) == 3
     (run / LAST).mkdir()
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         find_state(run)
 
 
@@ -204,5 +204,5 @@ def test_the_state_of_another_network_is_refused(run: Path) -> None:
     assert found is not None
     check_fits(found, {"w": torch.zeros(5000)}, run)
     for other in ({"w": torch.zeros(6)}, {"v": torch.zeros(5000)}, {}):
-        with pytest.raises(UserError, match="another network"):
+        with pytest.raises(UserError, match="a different network"):
             check_fits(found, other, run)

@@ -161,7 +161,7 @@ def test_killed_before_or_after_saving_it_goes_on_with_the_same_rows(
         os.truncate(folder / layout.CHECKPOINT, 1000)
     console = quiet()
     resume(folder, console=console)
-    assert ("going on from the state saved before it" in console.file.getvalue()) == (fallback and len(states) == 2)
+    assert ("resuming from the state saved before it" in console.file.getvalue()) == (fallback and len(states) == 2)
     assert_same(folder, whole)
     assert not list(folder.rglob("*.tmp"))
 
@@ -227,7 +227,9 @@ def test_early_stopping_counts_the_same_after_a_resume(
     console = quiet()
     resume(tmp_path / "run", console=console)
     assert rows(tmp_path / "run" / layout.METRICS) == table and "stopped early" in console.file.getvalue()
-    assert json.loads((tmp_path / "run" / "card.json").read_text())["recipe"]["stopped"].startswith("no better AP")
+    assert json.loads((tmp_path / "run" / "card.json").read_text())["recipe"]["stopped"].startswith(
+        "AP has not improved"
+    )
 
 
 def test_a_finished_run_stays_as_it_is(short: Recipe, tmp_path: Path) -> None:
@@ -258,7 +260,7 @@ def test_stopped_before_anything_was_saved_it_begins_anew(
 def test_killed_before_all_is_written_that_it_begins_with_it_is_not_resumed_unchecked(
     short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without what the data set was, a changed one would go unnoticed."""
+    """Without what the dataset was, a changed one would go unnoticed."""
     monkeypatch.setattr("eyas.training.run_dir.write_origin", lambda *_: kill(None))
     with pytest.raises(Killed):
         fit(short, tmp_path / "run", console=quiet())
@@ -283,7 +285,7 @@ def test_before_the_first_step_it_ends_at_once_and_leaves_nothing(
     monkeypatch.setattr(splits if where == "load_dataset" else experiment, where, lambda *_, **__: send(number)(None))
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert main(["train", *TINY, "--data", str(shapes), "--out", str(tmp_path / "run")]) == 128 + number
-    assert "stopped before anything was begun" in capsys.readouterr().err
+    assert "stopped before the work began" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 

@@ -50,7 +50,7 @@ def make_run(folder: Path, classes: Sequence[str], model: Any = "n", input_spec:
 
 @pytest.fixture(scope="module")
 def classes(short: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Return the classes of the tiny data set."""
+    """Return the classes of the tiny dataset."""
     return build(short, tmp_path_factory.mktemp("none"), console=quiet()).data.classes
 
 
@@ -131,7 +131,7 @@ def test_a_stopped_run_resumes_bit_identically(
     assert torch.equal(*(state["criterion.adapters.0.weight"] for state in states))
 
 
-@pytest.mark.parametrize(("change", "told"), [("gone", "teacher is gone"), ("other", "were changed since")])
+@pytest.mark.parametrize(("change", "told"), [("gone", "teacher is missing"), ("other", "were changed after")])
 def test_a_run_whose_teacher_is_gone_or_another_does_not_resume(
     short: Recipe, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, told: str
 ) -> None:
@@ -148,7 +148,7 @@ def test_a_run_whose_teacher_is_gone_or_another_does_not_resume(
         save_model(zoo.build("n", 6), weights)
     with pytest.raises(UserError, match=told) as caught:
         resume(folder, console=quiet())
-    assert caught.value.where == "distill.teacher" and "put it back" in caught.value.fix
+    assert caught.value.where == "distill.teacher" and "restore it" in caught.value.fix
     if change == "other":
         shutil.copy(teacher / layout.WEIGHTS, weights)
         monkeypatch.undo()
@@ -219,11 +219,11 @@ def test_what_is_no_teacher_is_refused(short: Recipe, teacher: Path, tmp_path: P
     (begun / layout.WEIGHTS).unlink()
     error = refused(short, begun, run)
     assert "has no model.safetensors" in error.problem and f"--resume {begun}" in error.fix
-    assert "nothing is to be learned" in refused(short, teacher, run, **dict.fromkeys(KNOWLEDGE, 0.0)).problem
+    assert "all distillation factors are 0" in refused(short, teacher, run, **dict.fromkeys(KNOWLEDGE, 0.0)).problem
     changed = Path(shutil.copytree(teacher, tmp_path / "changed"))
     Card.write(changed, "run", [layout.CONFIG, layout.WEIGHTS])
     save_model(zoo.build("n", 6), changed / layout.WEIGHTS)
-    assert "was changed after it was made" in refused(short, changed, run).problem
+    assert "was changed after it was written" in refused(short, changed, run).problem
 
 
 def test_a_run_is_not_its_own_teacher(short: Recipe, teacher: Path) -> None:
@@ -252,17 +252,14 @@ def test_a_checkpoint_teaches_once_its_classes_are_named(
     assert criterion.beside[0].columns.tolist() == list(range(len(classes)))[::-1]  # type: ignore[union-attr,operator]
     assert f"learning from {path}" in said
     names.write_text("\n".join(classes[1:]))
-    assert (
-        f"tells {len(classes)} classes apart"
-        in refused(short, path, tmp_path / "run", teacher_classes=str(names)).problem
-    )
+    assert f"has {len(classes)} classes" in refused(short, path, tmp_path / "run", teacher_classes=str(names)).problem
 
 
 def test_other_bins_leave_localisation_out_and_say_so(short: Recipe, classes: tuple[str, ...], tmp_path: Path) -> None:
     fewer = dataclasses.replace(zoo.resolve("n"), reg_max=12)
     criterion, said = built(short, make_run(tmp_path / "fewer", classes, fewer), tmp_path / "run")
     assert criterion.terms[3:] == ("responses", "features")
-    assert "distill.localisation is left out: the teacher has 13 bins a side, the student 17" in said
+    assert "distill.localisation is skipped: the teacher has 13 bins per side, the student 17" in said
 
 
 def test_a_head_that_is_not_dense_teaches_its_features(
@@ -272,7 +269,7 @@ def test_a_head_that_is_not_dense_teaches_its_features(
     monkeypatch.setattr("eyas.models.heads.ndfl.HeadOutput", lambda *parts: {"said": parts})
     criterion, said = built(short, teacher, tmp_path / "run")
     assert criterion.terms[3:] == ("features",)
-    assert "distill.responses is left out: the student's head does not say" in said
+    assert "distill.responses is skipped: the student's head does not provide" in said
     error = refused(short, teacher, tmp_path / "other", features=0.0)
     assert "Nothing can be learned" in error.problem and "--distill.features 1" in error.fix
 
@@ -282,7 +279,7 @@ def test_its_size_is_told_where_it_is_another_and_its_scale_is_kept(
 ) -> None:
     large = make_run(tmp_path / "large", classes, input_spec=InputSpec(640, 640, scale=1.0))
     criterion, said = built(short, large, tmp_path / "run")
-    assert "the teacher was trained at 640 pixels, here it sees 64" in said
+    assert "the teacher was trained at 640 pixels and now sees 64" in said
     assert criterion.beside[0].factor == pytest.approx(255.0)
 
 

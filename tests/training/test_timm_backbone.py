@@ -83,15 +83,15 @@ def test_a_run_that_is_resumed_needs_no_file_any_more_and_keeps_its_licence(
         ({"backbone": "timm:resnet81"}, "no model 'resnet81'"),
         ({"backbone": "timm:vit_tiny_patch16_224"}, "no features of stride 4"),
         ({"backbone": "timm:resnet18", "backbone_weights": "gone.pth"}, "There are no weights at gone.pth"),
-        ({"backbone_weights": "gone.pth"}, "which is for backbones of timm"),
-        ({"backbone": "timm:resnet18", "backbone_weights": "random", "weights": "runs/x"}, "with the whole network"),
+        ({"backbone_weights": "gone.pth"}, "apply only to a timm backbone"),
+        ({"backbone": "timm:resnet18", "backbone_weights": "random", "weights": "runs/x"}, "and --weights"),
         ({"backbone": "resnet18"}, "There is no backbone 'resnet18'"),
     ],
 )
 def test_what_can_not_work_is_refused_before_the_data_set_is_read(
     model: dict[str, str], problem: str, short: Recipe, tmp_path: Path
 ) -> None:
-    recipe = evolve(short, model=model, data={"root": str(tmp_path / "no data set")})
+    recipe = evolve(short, model=model, data={"root": str(tmp_path / "no dataset")})
     with pytest.raises(UserError, match=problem):
         fit(recipe, tmp_path / "run", console=quiet())
     assert not (tmp_path / "run").exists()

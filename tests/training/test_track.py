@@ -127,11 +127,11 @@ def test_a_tracker_that_is_down_gets_everything_later(
     console = quiet()
     folder = fit(tracked, tmp_path / "run", console=console)
     said = console.file.getvalue()
-    assert said.count("fake does not take the run (connection refused); training goes on") == 1
+    assert said.count("fake does not accept the run (connection refused); training continues") == 1
     assert f"eyas track {folder}" in said
     assert len(column(folder / layout.METRICS, "loss")) == 2 and not server.rows
     assert main(["track", str(folder)]) == 1
-    assert "fake has not got everything: connection refused" in capfd.readouterr().err
+    assert "fake is missing data: connection refused" in capfd.readouterr().err
     server.down = False
     assert main(["track", str(folder)]) == 0
     check_whole(server, folder)
@@ -149,7 +149,7 @@ def test_a_tracker_that_dies_and_comes_back_misses_nothing(
         server.down = True
 
     def come_back(_: object) -> None:
-        until(lambda: "does not take the run" in console.file.getvalue())
+        until(lambda: "does not accept the run" in console.file.getvalue())
         server.down = False
 
     along(monkeypatch, At("on_train_batch_end", 2, die))
@@ -169,9 +169,7 @@ def test_a_tracker_that_hangs_holds_nothing_up(
     console = quiet()
     folder = fit(tracked, tmp_path / "run", console=console)
     said = console.file.getvalue()
-    assert (
-        "fake has not got everything (it does not answer); nothing is lost" in said and f"eyas track {folder}" in said
-    )
+    assert "fake is missing data (it does not respond); nothing is lost" in said and f"eyas track {folder}" in said
     assert (folder / CARD).is_file() and "trackers" not in json.loads((folder / CARD).read_text("utf-8"))["recipe"]
     assert main(["track", str(folder)]) == 1  # the thread that hangs still has it
     server.hangs.set()
@@ -207,7 +205,7 @@ def test_a_damaged_note_of_progress_is_told_until_it_is_moved_away(
     path.write_text('{"other": 1}', encoding="utf-8")
     for _ in range(2):
         assert main(["track", str(folder), "--logger", "fake"]) == 1
-        assert "fake.json does not say how far the tracker is" in capfd.readouterr().err
+        assert "fake.json does not record what the tracker has" in capfd.readouterr().err
     path.unlink()
     assert main(["track", str(folder), "--logger", "fake"]) == 0
 

@@ -110,11 +110,11 @@ def test_a_loss_that_is_no_number_ends_a_padded_run_at_its_step(short: Recipe, t
 @pytest.mark.parametrize(
     ("changed", "graphed", "why"),
     [
-        ({}, True, "CUDA graphs need a GPU, this run is on cpu"),
+        ({}, True, "CUDA graphs need a GPU; this run is on cpu"),
         ({}, False, ""),
         ({"precision": "32-true"}, False, ""),
         ({"precision": "16-mixed"}, False, "16-mixed scales the loss"),
-        ({"accumulate_grad_batches": 4}, False, "the gradients of 4 batches are added (optim.accumulate)"),
+        ({"accumulate_grad_batches": 4}, False, "the gradients of 4 batches are accumulated (optim.accumulate)"),
         ({"strategy": DDPStrategy()}, False, "several processes share the work (DDPStrategy)"),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_criterion_that_is_not_static_is_trained_eagerly_and_told(
     recipe = evolve(short, trainer={"step": "padded", "max_steps": 2})
     folder = fit(recipe, tmp_path / "run", console=console)
     said = [line for line in console.file.getvalue().splitlines() if "trainer.step" in line]
-    assert len(said) == 1 and "DetectionCriterion does not say that its shapes are static" in said[0]
+    assert len(said) == 1 and "DetectionCriterion does not declare static shapes" in said[0]
     assert (folder / layout.WEIGHTS).is_file()
 
 

@@ -1,1 +1,1 @@
-"""What lies on disk between two steps: each artefact reads, writes and verifies itself."""
+"""The files passed between two steps: each artefact reads, writes and verifies itself."""

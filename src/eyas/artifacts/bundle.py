@@ -47,14 +47,14 @@ class Bundle:
         card = Card.verify(self.folder)
         unnamed = [name for name in (MANIFEST, *self.manifest.files) if name not in card.files]
         if unnamed:
-            raise UserError(f"The bundle's card does not name {unnamed[0]}.", where=str(self.folder / CARD))
+            raise UserError(f"The bundle's card does not list {unnamed[0]}.", where=str(self.folder / CARD))
         wrong = [name for name, value in self.manifest.files.items() if card.files[name] != value]
         if wrong:
-            raise UserError(f"{wrong[0]} is not the file that the manifest names.", where=str(self.folder / MANIFEST))
+            raise UserError(f"{wrong[0]} is not the file that the manifest lists.", where=str(self.folder / MANIFEST))
         return card
 
     def seal(self, *, parents: Iterable[dict[str, str]], recipe: dict[str, Any]) -> Card:
-        """Write the manifest and the card, whose files lie there already, and return the card; see `Card.write`."""
+        """Write the manifest and the card for files already in the folder, and return the card; see `Card.write`."""
         self.manifest.write(self.folder)
         return Card.write(
             self.folder,

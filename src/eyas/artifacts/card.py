@@ -1,4 +1,4 @@
-"""Lineage: a `card.json` in every artefact says what its bytes are and what they were made from."""
+"""Lineage: a `card.json` in every artefact records its hashes and what it was made from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_BYTES = 64 * 2**20  # of a card; one that names a million files has 100 MB o
 
 @dataclass(frozen=True)
 class Card:
-    """What an artefact is and where it comes from.
+    """The identity and origin of an artefact.
 
     Attributes:
         kind: "dataset", "run", "search" or "bundle".
@@ -65,7 +65,7 @@ class Card:
             card = cls(**fields)
             _check(card)
         except (AttributeError, TypeError, ValueError) as error:
-            raise UserError(f"{CARD} is not a card of Eyas: {error}.", where=str(path)) from None
+            raise UserError(f"{CARD} is not a valid Eyas card: {error}.", where=str(path)) from None
         return card
 
     @classmethod
@@ -123,15 +123,15 @@ class Card:
         unnamed = [name for name in needed if name not in card.files]
         if unnamed:
             raise UserError(
-                f"The card does not speak of {unnamed[0]}: nobody knows whether it was changed.",
+                f"The card does not list {unnamed[0]}, so it can't be checked for changes.",
                 where=str(folder / CARD),
-                fix="copy the folder again from its source, or make it again",
+                fix="copy the folder again from its source, or create it again",
             )
         check_files(folder, card.files, "card", known=known)
         return card
 
     def as_parent(self, folder: Path) -> dict[str, str]:
-        """Return how what is made from this artefact, which lies in `folder`, names it."""
+        """Return the entry by which artefacts made from this one, in `folder`, refer to it."""
         return {"kind": self.kind, "path": str(folder.resolve()), "sha256": self.sha256}
 
     def save(self, folder: Path) -> None:
@@ -162,7 +162,7 @@ def _check(card: Card) -> None:
         if not isinstance(value, str) or len(value) > MAX_NAME:
             raise ValueError(f"{name} is {shown(value)}")
     if not isinstance(card.files, dict) or not isinstance(card.recipe, dict) or not isinstance(card.parents, list):
-        raise ValueError("files, recipe or parents are of another kind")
+        raise ValueError("files, recipe or parents have the wrong type")
     for name, value in card.files.items():
         _check_path(name)
         check_hash(value)
@@ -202,14 +202,14 @@ def check_files(
     for name, expected in files.items():
         path = folder / name
         if not real(path).is_relative_to(real(folder)):
-            raise UserError(f"The {owner} names a file outside its folder: {name}.", where=str(path))
+            raise UserError(f"The {owner} lists a file outside its folder: {name}.", where=str(path))
         if not path.is_file():
-            raise UserError(f"{name} is missing.", where=str(folder), fix="copy the whole folder, or make it again")
+            raise UserError(f"{name} is missing.", where=str(folder), fix="copy the whole folder, or create it again")
         if (known.get(name) or hash_file(path)) != expected:
             raise UserError(
-                f"{name} was changed after it was made: its SHA-256 is not the {owner}'s.",
+                f"{name} was changed after it was written: its SHA-256 differs from the {owner}'s.",
                 where=str(path),
-                fix="copy the folder again from its source, or make it again",
+                fix="copy the folder again from its source, or create it again",
             )
 
 
@@ -227,7 +227,7 @@ def lineage(folder: Path) -> Iterator[tuple[int, Path, Card]]:
         trail = stack.pop()
         seen += 1
         if seen > MOST_ANCESTORS:
-            raise UserError(f"The lineage names more than {MOST_ANCESTORS} artefacts.", where=str(folder / CARD))
+            raise UserError(f"The lineage has more than {MOST_ANCESTORS} artefacts.", where=str(folder / CARD))
         card = Card.read(trail[-1])
         yield len(trail) - 1, trail[-1], card
         above = {path.resolve() for path in trail}

@@ -1,4 +1,4 @@
-"""A data set as what a run was made from: how a card names it, and what stood in it, to tell later what was changed."""
+"""A dataset as the input of a run: its reference in a card, and a record of its contents to detect later changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = tuple[str, str, str, str]  # as FIELDS: which split, the file's name, its 
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """What stood in a data set; `eyas.data.record` gives the rows of an index.
+    """The recorded contents of a dataset; `eyas.data.record` gives the rows of an index.
 
     Attributes:
         rows: one for each image of each split, in their order.
@@ -28,7 +28,7 @@ class DatasetRecord:
 
     @classmethod
     def read(cls, path: Path) -> DatasetRecord:
-        """Return what `write` wrote.
+        """Read a record written by `write`.
 
         Raises:
             UserError: the file is another one.
@@ -36,7 +36,9 @@ class DatasetRecord:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = [tuple(row) for row in csv.reader(file)]
         if not rows or rows[0] not in (FIELDS, OLD_FIELDS) or any(len(row) != len(FIELDS) for row in rows):
-            raise UserError(f"{path.name} is not as the run wrote it.", where=str(path), fix="put it back")
+            raise UserError(
+                f"{path.name} differs from what the run wrote.", where=str(path), fix="restore the original file"
+            )
         return cls(tuple(rows[1:]))  # type: ignore[arg-type]  # their lengths were just looked at
 
     @staticmethod
@@ -51,7 +53,7 @@ class DatasetRecord:
             writer.writerows(rows)
 
     def changes(self, now: DatasetRecord) -> list[str]:
-        """Return what is different in a later record, in words; nothing if they are equal."""
+        """Return the differences to a later record, in words; empty if they are equal."""
         if self == now:
             return []
         old, new = ({row[:2]: row[2:] for row in record.rows} for record in (self, now))
@@ -59,8 +61,8 @@ class DatasetRecord:
         kinds = {
             "removed": [key for key in old if key not in new],
             "added": [key for key in new if key not in old],
-            "another file": [key for key in both if old[key][0] != new[key][0]],
-            "other labels": [key for key in both if old[key][1] != new[key][1]],
+            "with a different file": [key for key in both if old[key][0] != new[key][0]],
+            "with different labels": [key for key in both if old[key][1] != new[key][1]],
         }
         found = [
             f"{len(keys)} {'image' if len(keys) == 1 else 'images'} {kind} "
@@ -72,7 +74,7 @@ class DatasetRecord:
 
 
 def class_changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
-    """Return what is different between two lists of classes, in words; nothing if they are equal."""
+    """Return the differences between two lists of classes, in words; empty if they are equal."""
     if tuple(before) == tuple(now):
         return []
     gone = [name for name in before if name not in now]
@@ -81,7 +83,7 @@ def class_changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
     if len(before) == len(now):
         renamed = {old: name for old, name in zip(before, now, strict=True) if old in gone and name in new}
         if renamed:
-            changes.append("renamed: " + shorten([f"'{old}' is '{name}' now" for old, name in renamed.items()]))
+            changes.append("renamed: " + shorten([f"'{old}' is now '{name}'" for old, name in renamed.items()]))
         gone = [name for name in gone if name not in renamed]
         new = [name for name in new if name not in renamed.values()]
     if gone:
@@ -89,7 +91,7 @@ def class_changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
     if new:
         changes.append("added: " + shorten([f"'{name}'" for name in new]))
     moved = [
-        f"'{name}' was number {before.index(name)}, now {now.index(name)}"
+        f"'{name}' was at position {before.index(name)}, now at {now.index(name)}"
         for name in before
         if name in now and before.index(name) != now.index(name)
     ]
@@ -99,10 +101,10 @@ def class_changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
 
 
 def split_as_parent(root: str | Path, split: str, sha256: str) -> dict[str, str]:
-    """Return how what was made from a split of a data set names it.
+    """Return how what was made from a split of a dataset names it.
 
     Args:
-        root: the data set's folder or file.
+        root: the dataset's folder or file.
         split: the split's name.
         sha256: `eyas.data.record.hash_index` of its index.
     """

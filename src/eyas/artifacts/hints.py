@@ -1,4 +1,4 @@
-"""What to give where the folder of a run or a bundle belongs and something else was given."""
+"""Hints for a path given instead of the folder of a run or bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GRAPHS = (".onnx", ".xml", ".bin", ".engine", ".plan", ".trt", ".tflite")
 
 
 def refuse_file(path: Path, *, bundle: bool = False) -> None:
-    """Raise a UserError if a file stands where the folder of a run or a bundle belongs; it says what to give instead.
+    """Raise a UserError with a hint if the path is a file instead of the folder of a run or bundle.
 
     Args:
         path: what was given.
@@ -26,7 +26,7 @@ def refuse_file(path: Path, *, bundle: bool = False) -> None:
     kind = "a bundle" if bundle else "a run"
     if owner is not None and path.suffix in CHECKPOINTS:
         raise UserError(
-            f"{path} is a file of a run, not the run.",
+            f"{path} is a file inside a run, not the run.",
             expected=f"the folder of {kind}",
             fix=compile_command(owner) if bundle else f"give the run's folder: {owner}",
         )
@@ -36,19 +36,21 @@ def refuse_file(path: Path, *, bundle: bool = False) -> None:
         if bundle:
             fix += f" && eyas compile {run} --measure 0 --out {built}"
         raise UserError(
-            f"{path} is a checkpoint, not {kind}: import it first.", expected=f"the folder of {kind}", fix=fix
+            f"{path} is a checkpoint, not {kind}, and must be imported first.",
+            expected=f"the folder of {kind}",
+            fix=fix,
         )
     if (path.parent / MANIFEST).is_file():
         raise UserError(
-            f"{path} is a file of a bundle, not the bundle.",
+            f"{path} is a file inside a bundle, not the bundle.",
             expected=f"the folder of {kind}",
             fix=f"give the bundle's folder: {path.parent}",
         )
     if path.suffix in GRAPHS:
         raise UserError(
-            f"{path} is a graph of another tool, which says neither its classes nor how images are fed.",
+            f"{path} is a graph from another tool and records neither its classes nor its input processing.",
             expected=f"the folder of {kind}",
-            fix="take the .pth file that it was exported from, and import that: eyas import --help",
+            fix="import the .pth file that it was exported from; see eyas import --help",
         )
     raise UserError(f"{path} is a file.", expected=f"the folder of {kind}")
 

@@ -1,4 +1,4 @@
-"""`manifest.json` of a bundle: what the compiled files expect, what they are, and what was measured of them.
+"""`manifest.json` of a bundle: inputs, outputs, contents and measurements of the compiled files.
 
 Written by `eyas.export`, read wherever a bundle is opened. Its JSON schema lies in docs/manifest.schema.json.
 """
@@ -63,7 +63,7 @@ class Manifest(Part):
         judged: what parity and accuracy are of: "file", the entry itself; "graph", the ONNX graph that it was built
             from, on a machine that could not run the entry: the entry itself has never run.
         parity: distance from the trained network.
-        accuracy: measured on a data set, None if none was given.
+        accuracy: measured on a dataset, None if none was given.
         latency: what was measured, on which machines.
         compute_capabilities: GPUs that the file was built for, as "8.9", or "12.0+" for that and all newer ones; empty
             where that doesn't matter.
@@ -125,7 +125,7 @@ class Manifest(Part):
     @classmethod
     def _sizes_rise(cls, value: Range | None) -> Range | None:
         if value is not None and (_rising(value, MAX_SIDE)[0] % 32 or value[1] % 32):
-            raise ValueError(f"{value[0]} to {value[1]} are no multiples of 32")
+            raise ValueError(f"{value[0]} to {value[1]} are not multiples of 32")
         return value
 
     @model_validator(mode="after")
@@ -135,10 +135,10 @@ class Manifest(Part):
         if (self.nms == "none") != (self.thresholds.suppression == "none"):
             raise ValueError(f"nms is {self.nms}, and thresholds.suppression {self.thresholds.suppression}")
         if self.version < oldest_version(self.nms):
-            raise ValueError(f"nms is {self.nms}, which format {self.version} doesn't have")
+            raise ValueError(f"nms is {self.nms}, which format {self.version} does not support")
         least = self.batch[0] * self.input.height * self.input.width * 3
         if least > MAX_FRAMES:
-            raise ValueError(f"the least batch has {least / 2**30:.0f} GiB of pixels")
+            raise ValueError(f"the smallest batch has {least / 2**30:.0f} GiB of pixels")
         return self
 
     @classmethod
@@ -157,17 +157,17 @@ class Manifest(Part):
         path = folder / MANIFEST
         if not path.is_file():
             raise UserError(
-                f"{folder.name or folder} is no bundle: there is no {MANIFEST} in it.",
+                f"{folder.name or folder} is not a bundle: it has no {MANIFEST}.",
                 where=str(folder),
-                fix=compile_command(folder) or "eyas compile RUN --out FOLDER makes one",
+                fix=compile_command(folder) or "create one with: eyas compile RUN --out FOLDER",
             )
         fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-            raise UserError(f"{MANIFEST} is not a bundle's.", where=str(path), expected=f'"format": "{FORMAT}"')
+            raise UserError(f"{MANIFEST} is not a bundle manifest.", where=str(path), expected=f'"format": "{FORMAT}"')
         version = fields.get("version")
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise UserError(
-                f"The bundle was made by a newer Eyas (format {version}, this one reads {FORMAT_VERSION}).",
+                f"The bundle was made by a newer Eyas (format {version}; this one reads {FORMAT_VERSION}).",
                 where=str(path),
                 fix="pip install --upgrade eyas",
             )
@@ -211,10 +211,10 @@ class Manifest(Part):
         if self.sizes is None or not self.sizes[0] <= side <= self.sizes[1]:
             fits = f"{self.input.width}x{self.input.height}" if self.sizes is None else "{} to {}".format(*self.sizes)
             raise UserError(
-                f"The bundle was not compiled for inputs of {side} pixels.",
+                f"The bundle was not compiled for {side}-pixel inputs.",
                 where="size",
                 expected=fits,
-                fix=f"compile the run again with --size {side}, or with a range",
+                fix=f"compile the run again with --size {side} or with a range",
             )
         return self.model_copy(update={"input": spec})
 
@@ -227,7 +227,7 @@ def oldest_version(nms: SuppressionPlace) -> Literal[1, 2]:
 def _rising(value: Range, most: int) -> Range:
     """Return the range, or raise a ValueError unless it is one of numbers from 1 to `most`."""
     if not 1 <= value[0] <= value[1] <= most:
-        raise ValueError(f"{shown(value[0])} to {shown(value[1])} is no range within 1 to {most}")
+        raise ValueError(f"{shown(value[0])} to {shown(value[1])} is not a range within 1 to {most}")
     return value
 
 
@@ -241,7 +241,9 @@ def _finite(fields: Mapping[str, Any], path: Path) -> str:
         return json.dumps(fields, allow_nan=False)
     except ValueError:
         raise UserError(
-            f"{MANIFEST} is not valid: a number is NaN or infinite.", where=str(path), fix="compile the run again"
+            f"{MANIFEST} is not valid: it contains NaN or an infinite number.",
+            where=str(path),
+            fix="compile the run again",
         ) from None
 
 

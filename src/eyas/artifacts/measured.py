@@ -1,4 +1,4 @@
-"""What was measured of a compiled file: parts of its manifest."""
+"""Measurements of a compiled file: parts of its manifest."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Accuracy(Counted):
     Attributes:
         map: of the compiled file.
         map_fp32: of the trained network in float32, on the same images.
-        data: the data set's folder name.
+        data: the dataset's folder name.
         split: its split.
         images: how many images.
     """
@@ -66,8 +66,8 @@ class Accuracy(Counted):
     def _is_defined(cls, value: float) -> float:
         if not math.isfinite(value):
             raise UserError(
-                "mAP is not defined on these images: they show no object of the model's classes.",
-                fix="judge on another data set or split (--data, --split), or don't measure it (--measure 0)",
+                "mAP is undefined on these images: they contain no objects of the model's classes.",
+                fix="evaluate on another dataset or split (--data, --split), or skip the measurement (--measure 0)",
             )
         return value
 
@@ -95,4 +95,4 @@ class Latency(Part):
     @property
     def threads_told(self) -> str:
         """The threads in words."""
-        return f"{self.threads} threads" if self.threads else "threads by its own choice"
+        return f"{self.threads} threads" if self.threads else "the engine's own number of threads"

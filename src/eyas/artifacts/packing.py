@@ -1,4 +1,4 @@
-"""Bundles as bytes: whoever gets them needs nothing but Eyas to run them."""
+"""Bundles as bytes: the receiver needs only Eyas to run them."""
 
 from __future__ import annotations
 

@@ -47,11 +47,11 @@ class QuantizedConvolution:
         """Refuse numbers that are none."""
         low, high = self.input
         if not (math.isfinite(low) and math.isfinite(high) and low <= 0 <= high):
-            raise UserError(f"The range {low:g} to {high:g} does not hold zero, or is not finite.", where="input")
+            raise UserError(f"The range {low:g} to {high:g} does not contain zero or is not finite.", where="input")
         if not self.weights or not all(math.isfinite(step) and step > 0 for step in self.weights):
-            raise UserError("A weight's step is not a positive number.", where="weights")
+            raise UserError("A weight scale is not a positive number.", where="weights")
         if isinstance(self.bits, bool) or not isinstance(self.bits, int) or self.bits not in LARGEST:
-            raise UserError(f"Weights of {shown(self.bits)} bits are not known.", expected="7 or 8", where="bits")
+            raise UserError(f"Weights of {shown(self.bits)} bits are not supported.", expected="7 or 8", where="bits")
 
     def narrowed(self, bits: int) -> QuantizedConvolution:
         """Return it with weights of at most so many bits, over the same range."""
@@ -63,7 +63,7 @@ class QuantizedConvolution:
 
 @dataclass(frozen=True)
 class Quantization:
-    """What is quantized, and how.
+    """The quantized modules and their parameters.
 
     Attributes:
         convolutions: path of the module -> its numbers.
@@ -84,7 +84,7 @@ class Quantization:
 
     @classmethod
     def read(cls, folder: Path) -> Quantization | None:
-        """Return what `quantization.json` in the folder says, None where there is none.
+        """Return the content of `quantization.json` in the folder, None if there is none.
 
         Raises:
             UserError: it is not one, or was written by a newer Eyas.
@@ -94,11 +94,13 @@ class Quantization:
             return None
         fields = read_json(path, max_bytes=MAX_BYTES, strict=True)
         if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-            raise UserError(f"{QUANTIZATION} is not a quantization.", where=str(path), expected=f'"format": "{FORMAT}"')
+            raise UserError(
+                f"{QUANTIZATION} is not a quantization file.", where=str(path), expected=f'"format": "{FORMAT}"'
+            )
         version = fields.pop("version", None)
         if version != FORMAT_VERSION:
             raise UserError(
-                f"{QUANTIZATION} has format {shown(version)}, this Eyas reads {FORMAT_VERSION}.",
+                f"{QUANTIZATION} has format {shown(version)}; this Eyas reads {FORMAT_VERSION}.",
                 where=str(path),
                 fix="pip install --upgrade eyas",
             )
@@ -112,7 +114,7 @@ class Quantization:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"{QUANTIZATION} is not valid: {type(error).__name__}: {error}.", where=str(path), fix="make it again"
+                f"{QUANTIZATION} is not valid: {type(error).__name__}: {error}.", where=str(path), fix="create it again"
             ) from None
 
     def write(self, folder: Path) -> Path:
@@ -137,9 +139,9 @@ def check_listed(run: Path) -> None:
     """Raise a UserError if a run carries a quantization that its card, where there is one, does not list."""
     if (run / CARD).is_file() and (run / QUANTIZATION).is_file() and QUANTIZATION not in Card.read(run).files:
         raise UserError(
-            f"{QUANTIZATION} is not among the files of the run's card: it was put there by hand.",
+            f"{QUANTIZATION} is not listed in the run's card: it was added by hand.",
             where=str(run),
-            fix="remove it, or write the card anew with it",
+            fix="remove it, or write a new card that lists it",
         )
 
 
@@ -154,14 +156,14 @@ def _convolution(fields: object) -> QuantizedConvolution:
 def _list(value: object) -> list[object]:
     """Return a value that is a list."""
     if not isinstance(value, list):
-        raise TypeError(f"{shown(value)} is no list")
+        raise TypeError(f"{shown(value)} is not a list")
     return value
 
 
 def _number(value: object) -> float:
     """Return a value that is a number; whether it makes sense is the artefact's own to say."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{shown(value)} is no number")
+        raise TypeError(f"{shown(value)} is not a number")
     return float(value)
 
 
@@ -169,5 +171,5 @@ def _limits(values: object) -> Limits:
     """Return (low, high) of a list of two numbers."""
     low, high = map(_number, _list(values))
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValueError(f"{low:g} to {high:g} is no range")
+        raise ValueError(f"{low:g} to {high:g} is not a range")
     return low, high

@@ -1,4 +1,4 @@
-"""A trained run: what its `config.json` says, and whether its bytes are those of its card."""
+"""A trained run: its `config.json`, and the verification of its files against its card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMAT_VERSION = 2  # the newest that is read; of the field "version", see `Run.
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What `config.json` of a run holds: all that is needed to build the network and feed it.
+    """The content of a run's `config.json`: everything needed to build the network and feed it.
 
     Attributes:
         model: the model's kind and spec, as `{"kind": "yolo_nas", "name": "n", "spec": {...}}`.
@@ -59,12 +59,12 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """Return where the weights lie that are evaluated, deployed and trained on."""
+        """Return the path of the weights to evaluate, deploy or train further."""
         return self.folder / layout.WEIGHTS
 
     @property
     def checkpoint(self) -> Path:
-        """Return where the state lies that a resumed run goes on from."""
+        """Return the path of the state that a resumed run continues from."""
         return self.folder / layout.CHECKPOINT
 
     @property
@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def checkpoint_hashes(self) -> Path:
-        """Return where the hashes of what was saved stand."""
+        """Return the path of the hashes of the saved files."""
         return self.folder / layout.CHECKPOINT_HASHES
 
     @property
@@ -99,7 +99,7 @@ class RunFolder:
         return Card.write(self.folder, "run", files, parents=parents, recipe=recipe)
 
     def verify(self) -> bool:
-        """Hold what a run's folder is opened for, its settings and weights, against its card.
+        """Verify a run's settings and weights against its card.
 
         Returns:
             False where there is no card: nothing could be checked.
@@ -120,7 +120,7 @@ class RunFolder:
         """
         if not self.weights.is_file():
             raise UserError(
-                f"The run has no {layout.WEIGHTS}: its training stopped before the end of the first epoch.",
+                f"The run has no {layout.WEIGHTS}: training stopped before the end of the first epoch.",
                 where=str(self.folder),
                 fix=f"eyas train --resume {self.folder}",
             )
@@ -173,13 +173,15 @@ def _read_config(path: Path) -> RunConfig:
     fields = read_json(path, max_bytes=layout.MAX_BYTES, strict=True)
     if not isinstance(fields, dict) or fields.pop("format", None) != layout.RUN_FORMAT:
         raise UserError(
-            f"{layout.CONFIG} is not a run's.", where=str(path), expected=f'"format": "{layout.RUN_FORMAT}"'
+            f"{layout.CONFIG} is not a run's configuration.",
+            where=str(path),
+            expected=f'"format": "{layout.RUN_FORMAT}"',
         )
     version = fields.pop("version", None)
-    check_whole("The format's version", version, 0, 10**6, str(path))
+    check_whole("The format version", version, 0, 10**6, str(path))
     if version > FORMAT_VERSION:
         raise UserError(
-            f"The run was made by a newer Eyas (format {version}, this one reads {FORMAT_VERSION}).",
+            f"The run was made by a newer Eyas (format {version}; this one reads {FORMAT_VERSION}).",
             where=str(path),
             fix="pip install --upgrade eyas",
         )

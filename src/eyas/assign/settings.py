@@ -12,15 +12,15 @@ Conflicts = Literal["takers", "all"]
 
 @dataclass(frozen=True)
 class TaskAlignedSettings:
-    """The constants of task-aligned assignment.
+    """Settings of task-aligned assignment.
 
     Attributes:
-        top_k: how many anchor points an object may take at most.
+        top_k: maximum number of anchor points per object.
         alpha: exponent of the class score in the alignment metric.
         beta: exponent of the IoU in the alignment metric.
-        conflicts: who gets an anchor point that several objects took: the one of these that it overlaps most
-            ("takers", as the paper has it), or the one of all objects of the image ("all", as SuperGradients has
-            it: also an object that did not take the point, or in which it does not lie).
+        conflicts: which object gets an anchor point selected by several: the one among these with the highest IoU
+            ("takers", as in the paper), or the one among all objects of the image ("all", as in SuperGradients; it may
+            be an object that did not select the point or does not contain it).
     """
 
     top_k: int = 13
@@ -32,7 +32,7 @@ class TaskAlignedSettings:
         """Refuse a rule that there is not."""
         if self.conflicts not in get_args(Conflicts):
             raise UserError(
-                f"Unknown rule for conflicts '{self.conflicts}'{suggest(self.conflicts, get_args(Conflicts))}.",
+                f"Unknown conflict rule '{self.conflicts}'{suggest(self.conflicts, get_args(Conflicts))}.",
                 where="conflicts",
                 expected="one of " + ", ".join(get_args(Conflicts)),
             )

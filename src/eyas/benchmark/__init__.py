@@ -1,1 +1,1 @@
-"""Models side by side, and servers under load: latency, images a second, memory."""
+"""Benchmarks of models side by side, and of servers under load: latency, images per second, memory."""

@@ -45,7 +45,7 @@ def save_chart(chart: UInt8Array, path: str | Path) -> None:
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise UserError(f"The chart is to be written to {path.name}.", expected="a name that ends in .png", where="png")
+        raise UserError(f"The chart can't be written as {path.name}.", expected="a name ending in .png", where="png")
     write_png(chart, path)
 
 
@@ -65,7 +65,7 @@ def _header(canvas: UInt8Array, report: BenchReport) -> None:
         cv2.rectangle(canvas, (x, FINE * 41), (x + FINE * 12, FINE * 53), colour, -1)
         put_text(canvas, name, x + FINE * 18, FINE * 52, SMALL, DARK)
         x += FINE * 42 + text_width(name, SMALL)
-    put_text(canvas, "median; lines: 90 % and 99 % of the calls", x, FINE * 52, SMALL, GREY)
+    put_text(canvas, "median; whiskers: 90 % and 99 % of the calls", x, FINE * 52, SMALL, GREY)
 
 
 def _axis(canvas: UInt8Array, step: float, end: float, scale: float) -> None:
@@ -77,7 +77,7 @@ def _axis(canvas: UInt8Array, step: float, end: float, scale: float) -> None:
         label = f"{number * step:g}"
         put_text(canvas, label, x - text_width(label, SMALL) // 2, bottom + FINE * 18, SMALL, GREY)
     put_text(
-        canvas, "milliseconds a call, from the file's bytes to the detections", LEFT, bottom + FINE * 40, SMALL, GREY
+        canvas, "milliseconds per call, from the file's bytes to the detections", LEFT, bottom + FINE * 40, SMALL, GREY
     )
 
 

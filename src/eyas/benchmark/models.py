@@ -39,7 +39,7 @@ def bench(
     size: int | None = None,
     progress: Progress = lambda *_: None,
 ) -> BenchReport:
-    """Return what was measured of every model at every number of threads and batch size.
+    """Return the measurements of every model at every number of threads and batch size.
 
     What is timed goes from an image file's bytes in memory to detections: decode, preprocess, inference, postprocess.
 
@@ -67,7 +67,7 @@ def bench(
         files = stack.enter_context(_images(source))
         processes = []
         for i, one in enumerate(contenders):
-            progress(i, steps, f"opening {one.name}")
+            progress(i, steps, f"loading {one.name}")
             opened = Process(one.path, files, threads=one.threads, batch=one.batch, device=device, size=size)
             processes.append(stack.enter_context(opened))
         records = [Record(c, _opened(p)) for c, p in zip(contenders, processes, strict=True)]
@@ -77,7 +77,7 @@ def bench(
                 progress(len(records) * (1 + number) + i, steps, f"measuring {contenders[turn].name}")
                 _take_turn(records[turn], processes[turn], seconds / rounds, stream)
         progress(steps, steps, "done")
-        what = f"{len(files)} made-up images of 640 x 480 pixels" if source is None else f"{len(files)} images"
+        what = f"{len(files)} synthetic images of 640 x 480 pixels" if source is None else f"{len(files)} images"
     rows = summarize(records)
     return BenchReport(
         rows=rows,
@@ -94,11 +94,11 @@ def _check(paths: Sequence[Path], threads: Sequence[int | None], batch: Sequence
     """Refuse what can't be measured, before any process is started."""
     for name, values in (("models", paths), ("threads", threads), ("batch", batch)):
         if not values:
-            raise UserError(f"No {name} were given.", where=name, expected="at least one")
+            raise UserError(f"No {name} given.", where=name, expected="at least one")
     for name, numbers in (("threads", threads), ("batch", batch)):
         for number in numbers:
             if number is not None and number < 1:
-                raise UserError(f"{name} is {number}.", where=name, expected="whole numbers from 1, as in 1,2")
+                raise UserError(f"{name} is {number}.", where=name, expected="whole numbers from 1, such as 1,2")
     if not 0 < seconds < float("inf"):
         raise UserError(f"seconds is {seconds:g}.", where="seconds", expected="a number above 0")
 
@@ -146,17 +146,17 @@ def notes(rows: Sequence[Row]) -> Iterator[str]:
     if busy:
         worst = max(row.starved or 0.0 for row in busy)
         yield (
-            f"The machine was busy: up to {worst:.0%} of the processor time that was asked for went to others. Trust "
-            "the ratios and the processor time; measure again on a quiet machine."
+            f"The machine was busy: other processes took up to {worst:.0%} of the processor time requested. Trust the "
+            "ratios and the processor time; measure again on a quiet machine."
         )
     elif any(row.starved is None for row in rows):
-        yield "Whether the machine was busy can't be told on this system."
+        yield "This system does not show whether the machine was busy."
     for name, most in {row.name: row.opened.most_at_once for row in rows}.items():
         if most is not None and any(row.batch > most for row in rows if row.name == name):
-            yield f"{name} takes at most {most} at once; larger batches go through it in parts."
+            yield f"{name} takes at most {most} images at once; larger batches are split."
     for row in rows:
         if row.calls < 100:
-            yield f"The 99 % percentile of fewer than 100 calls ({row.name}: {row.calls}) says little."
+            yield f"The 99th percentile of fewer than 100 calls ({row.name}: {row.calls}) means little."
             break
     if all(row.found == 0 for row in rows):
-        yield "Nothing was found in the images: post-processing had nothing to do. Give a source with objects in it."
+        yield "Nothing was detected, so post-processing had no work. Use images that contain objects."

@@ -99,7 +99,7 @@ class Process:
             raise UserError(
                 f"The process that measured {self._path} ended{self._last_words()}.",
                 where=str(self._path),
-                fix="see whether 'eyas detect' works with it; it may have run out of memory",
+                fix="check that 'eyas detect' works with it; it may have run out of memory",
             )
         answer: dict[str, Any] = json.loads(line)
         if answer.get("missing"):

@@ -1,4 +1,4 @@
-"""What a benchmark found: a row for each contender, worked out from rounds that were taken by turns."""
+"""The result of a benchmark: a row per configuration, computed from interleaved rounds."""
 
 from __future__ import annotations
 

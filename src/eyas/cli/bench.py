@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from eyas.benchmark.report import BenchReport, Row
 
-HELP = "measure models side by side: latency, throughput, memory, where the time goes"
+HELP = "compare models: latency, throughput, memory, time per stage"
 EXAMPLES: tuple[str, ...] = (
     "eyas bench bundles/quickstart",
     "eyas bench bundles/quickstart runs/quickstart --threads 1,2 --source images/ --seconds 20",
@@ -32,29 +32,35 @@ EXAMPLES: tuple[str, ...] = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add("models", metavar="BUNDLE", nargs="+", help="folders of bundles, and of runs (these in PyTorch);"
-        " 'eyas bench serve' measures a server under load")  # fmt: skip
+    add("models", metavar="BUNDLE", nargs="+", help="folders of bundles or runs (runs are measured in PyTorch); 'eyas "
+        "bench serve' measures a server under load")  # fmt: skip
     add("--target", metavar="RUNTIME-PRECISION,...",
-        help="compile each run for these first, as in onnx-fp32,openvino-int8, and measure what comes out")  # fmt: skip
+        help="first compile each run for these targets, such as onnx-fp32,openvino-int8, and measure the "
+        "results")  # fmt: skip
     add("--max-drop", type=float, metavar="AP",
-        help="with --target: points of AP (of 100) it may lie below the run (default: not measured)")  # fmt: skip
-    add("--threads", metavar="N,N", help="CPU threads of the engine, each in turn (default: the engine's own choice)")
-    add("--batch", default="1", metavar="N,N", help="images a call, each in turn (default: %(default)s)")
-    add("--stream", action="store_true", help="also measure streaming, where decoding and inference overlap")
-    add("--source", nargs="+", metavar="PATH", help="images or a folder of them (default: made-up ones, 640 x 480)")
+        help="with --target: accuracy allowance in points of AP (of 100) below the run (default: not "
+        "checked)")  # fmt: skip
+    add(
+        "--threads",
+        metavar="N,N",
+        help="CPU threads for the engine, comma-separated (default: the engine's own choice)",
+    )
+    add("--batch", default="1", metavar="N,N", help="images per call, comma-separated (default: %(default)s)")
+    add("--stream", action="store_true", help="also measure streaming, with decoding and inference overlapped")
+    add("--source", nargs="+", metavar="PATH", help="images or a folder of images (default: synthetic ones, 640 x 480)")
     add("--seconds", type=float, default=10.0, metavar="S",
-        help="how long each is measured, in rounds by turns, 5 at least (default: %(default)s)")  # fmt: skip
+        help="measuring time per model, in at least 5 interleaved rounds (default: %(default)s)")  # fmt: skip
     add("--size", type=int, metavar="PIXELS", help="side of the network's square input (default: the model's own)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: %(default)s)")
-    add("--json", metavar="FILE", help="write all numbers")
-    add("--png", metavar="FILE", help="draw them")
+    add("--json", metavar="FILE", help="write all numbers to a JSON file")
+    add("--png", metavar="FILE", help="draw a chart")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compile what is to be compiled, measure, print and write what was asked for; return 0."""
     if args.target is None:
         if args.max_drop is not None:
-            raise UserError("--max-drop is for what is compiled here.", where="--max-drop", fix="add --target")
+            raise UserError("--max-drop needs a run to compile.", where="--max-drop", fix="add --target")
         return measure(args, args.models)
     with tempfile.TemporaryDirectory(prefix="eyas-bench-") as folder:
         return measure(args, compiled(args, Path(folder)))
@@ -89,7 +95,7 @@ def measure(args: argparse.Namespace, models: Sequence[str | Path]) -> int:
     """Measure with a progress bar, print the table, write what was asked for; return 0."""
     threads, batch = parse_numbers(args.threads, "threads"), parse_numbers(args.batch, "batch")
     if args.png is not None and not args.png.lower().endswith(".png"):
-        raise UserError(f"--png is '{args.png}'.", where="png", expected="a name that ends in .png")
+        raise UserError(f"--png is '{args.png}'.", where="png", expected="a name ending in .png")
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eyas.benchmark.chart import draw_report, save_chart
@@ -128,7 +134,7 @@ def parse_numbers(text: str | None, name: str) -> tuple[int, ...]:
     if text is None:
         return ()
     if not re.fullmatch(r"0*[1-9]\d*(,0*[1-9]\d*)*", text):
-        raise UserError(f"--{name} is '{text}'.", where=name, expected="whole numbers from 1, as in 1,2")
+        raise UserError(f"--{name} is '{text}'.", where=name, expected="whole numbers from 1, such as 1,2")
     return tuple(dict.fromkeys(int(part) for part in text.split(",")))
 
 
@@ -138,7 +144,7 @@ def show(report: BenchReport) -> None:
 
     console = open_console()
     cpu = report.machine
-    line = f"{cpu.name}, {cpu.cores} usable cores; {report.images}; {report.rounds} rounds by turns"
+    line = f"{cpu.name}, {cpu.cores} usable cores; {report.images}; {report.rounds} interleaved rounds"
     console.print(line, markup=False, soft_wrap=True)
     console.print(speed_table(report))
     console.print()
@@ -150,8 +156,8 @@ def show(report: BenchReport) -> None:
     for engine in dict.fromkeys(f"{row.name}: {row.opened.engine}" for row in report.rows):
         console.print(engine, markup=False, soft_wrap=True, style="dim")
     console.print(
-        "ms: a call, from JPEG bytes to detections; a row's ratio is to the first one, an image; CPU ms: processor "
-        "time an image; MiB: what the process grew by, engine included",
+        "ms: one call, from JPEG bytes to detections; ratio: per image, to the first row; CPU ms: processor time per "
+        "image; MiB: growth of the process, engine included",
         style="dim",
     )
     for note in report.notes:
@@ -160,7 +166,7 @@ def show(report: BenchReport) -> None:
 
 def speed_table(report: BenchReport) -> Table:
     """Return latency, throughput and memory, a row for each contender."""
-    found = _table("p50 ms", "p90", "p99", "pict./s", "ratio", "CPU ms", "MiB")
+    found = _table("p50 ms", "p90", "p99", "images/s", "ratio", "CPU ms", "MiB")
     for row in report.rows:
         memory = "-" if row.memory is None else f"{row.memory / 2**20:.0f}"
         times = (f"{value:.2f}" for value in (row.p50, row.p90, row.p99))

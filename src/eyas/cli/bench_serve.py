@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from eyas.benchmark.load.report import LoadReport
 
-HELP = "measure a server under load: capacity, answers in time, latencies, refusals from 10 to 200 percent of it"
+HELP = "measure a server under load: capacity, answers on time, latency and rejections at 10 to 200 percent of capacity"
 EXAMPLES: tuple[str, ...] = (
     "eyas bench serve bundles/quickstart",
     "eyas bench serve bundles/quickstart --goal 100 --arrivals bursts --json load.json --png load.png",
@@ -29,31 +29,37 @@ PATH = "/v1/detect"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add("server", metavar="URL|BUNDLE", help=f"a running server (its {PATH} where the URL has no path), or a bundle, "
-        "for which one is started")  # fmt: skip
+    add("server", metavar="URL|BUNDLE", help=f"a running server ({PATH} is added if the URL has no path), or a bundle "
+        "to start a server for")  # fmt: skip
     add("--goal", type=float, default=250.0, metavar="MS", help="latency goal in milliseconds (default: %(default)s)")
     add("--loads", default="10,25,50,75,90,100,115,150,200", metavar="%,%",
-        help="loads to offer, percent of the capacity (default: %(default)s)")  # fmt: skip
-    add("--capacity", type=float, metavar="RATE", help="requests a second that are 100 %% (default: it is found out)")
-    add("--arrivals", choices=("poisson", "bursts"), default="poisson", help="(default: %(default)s)")
-    add("--seconds", type=float, default=10.0, metavar="S", help="length of each load (default: %(default)s)")
-    add("--seed", type=int, default=0, metavar="N", help="of the times of arrival (default: %(default)s)")
-    add("--source", nargs="+", metavar="PATH", help="images or a folder of them (default: made-up ones, 640 x 480)")
-    add("--header", action="append", default=[], metavar="'NAME: VALUE'", help="sent with each request, as a key")
-    add("--insecure", action="store_true", help="take an https server's certificate as it is")
-    own = parser.add_argument_group("of the server that is started for a bundle")
+        help="loads to offer, in percent of the capacity (default: %(default)s)")  # fmt: skip
+    add("--capacity", type=float, metavar="RATE", help="requests per second that count as 100 %% (default: measured)")
+    add("--arrivals", choices=("poisson", "bursts"), default="poisson", help="arrival process (default: %(default)s)")
+    add("--seconds", type=float, default=10.0, metavar="S", help="seconds per load (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the arrival times (default: %(default)s)")
+    add("--source", nargs="+", metavar="PATH", help="images or a folder of images (default: synthetic ones, 640 x 480)")
+    add(
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="header sent with each request, such as a key",
+    )
+    add("--insecure", action="store_true", help="do not verify an https server's certificate")
+    own = parser.add_argument_group("the server started for a bundle")
     own.add_argument("--workers", default="auto", metavar="N", help="see 'eyas serve' (default: auto)")
     own.add_argument("--threads", type=int, metavar="N", help="see 'eyas serve'")
     own.add_argument("--max-batch", type=int, metavar="N", help="see 'eyas serve'")
-    add("--json", metavar="FILE", help="write all numbers")
-    add("--png", metavar="FILE", help="draw them")
+    add("--json", metavar="FILE", help="write all numbers to a JSON file")
+    add("--png", metavar="FILE", help="draw a chart")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure with a progress bar, print the table, write what was asked for; return 0."""
     loads, headers = parse_loads(args.loads), parse_headers(args.header)
     if args.png is not None and not args.png.lower().endswith(".png"):
-        raise UserError(f"--png is '{args.png}'.", where="png", expected="a name that ends in .png")
+        raise UserError(f"--png is '{args.png}'.", where="png", expected="a name ending in .png")
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eyas.benchmark.chart import save_chart
@@ -95,7 +101,7 @@ def parse_loads(text: str) -> tuple[float, ...]:
         UserError: it is no list of numbers above 0.
     """
     if not re.fullmatch(r"\d+(\.\d+)?(,\d+(\.\d+)?)*", text) or not all(float(part) > 0 for part in text.split(",")):
-        raise UserError(f"--loads is '{text}'.", where="loads", expected="percents above 0, as in 50,100,150")
+        raise UserError(f"--loads is '{text}'.", where="loads", expected="percentages above 0, such as 50,100,150")
     return tuple(float(part) / 100 for part in text.split(","))
 
 
@@ -121,7 +127,7 @@ def read_bodies(source: list[str] | None) -> tuple[list[bytes], str]:
     with tempfile.TemporaryDirectory() as folder:
         paths = find_images(source) if source else write_images(Path(folder))
         bodies = [path.read_bytes() for path in paths]
-    kind = "images" if source else "made-up images, 640 x 480"
+    kind = "images" if source else "synthetic images, 640 x 480"
     return bodies, f"{len(bodies)} {kind}, {sum(map(len, bodies)) / len(bodies) / 1e3:.0f} kB"
 
 
@@ -131,13 +137,15 @@ def serving(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     text: str = args.server
     if re.match(r"https?://", text):
         if args.workers != "auto" or args.threads or args.max_batch:
-            raise UserError("--workers, --threads and --max-batch are a bundle's; this server runs already.")
+            raise UserError("--workers, --threads and --max-batch need a bundle; this server is already running.")
         rest = text.split("://", 1)[1]
         bare = "/" not in rest or (rest.endswith("/") and rest.count("/") == 1)
         yield text.rstrip("/") + PATH if bare else text, text
         return
     if not Path(text).is_dir():
-        raise UserError(f"'{text}' is no URL and no folder.", expected="http://host:port, or a bundle's folder")
+        raise UserError(
+            f"'{text}' is neither a URL nor a folder.", expected="http://host:port, or the folder of a bundle"
+        )
     from eyas.benchmark.load.local import LocalServer
 
     options = [text, "--workers", args.workers, "--slo", f"{args.goal:g}"]
@@ -153,7 +161,7 @@ def show(report: LoadReport) -> None:
 
     console = open_console()
     cpu = report.machine
-    found = f", found with {report.clients} clients" if report.clients else ""
+    found = f", measured with {report.clients} clients" if report.clients else ""
     line = (
         f"{report.server}: capacity {report.capacity:.1f} requests/s{found}; goal {report.goal:g} ms; {report.arrivals}"
     )
@@ -161,8 +169,8 @@ def show(report: LoadReport) -> None:
     console.print(f"{cpu.name}, {cpu.cores} usable cores; {report.images}", markup=False, soft_wrap=True)
     console.print(load_table(report))
     console.print(
-        "in time: share of all requests that were answered within the goal; ms: from when a request was to be sent "
-        "until its answer; lag: how much later the generator sent it",
+        "on time: share of all requests answered within the goal; ms: from the scheduled sending time to the answer; "
+        "lag: delay of the load generator behind its schedule",
         style="dim",
     )
     for note in report.notes:
@@ -173,7 +181,7 @@ def load_table(report: LoadReport) -> Table:
     """Return a row for each load."""
     from eyas.terminal import open_table
 
-    heads = ("load", "offered/s", "sent/s", "served/s", "in time", "p50 ms", "p99", "p99.9", "lag p99")
+    heads = ("load", "offered/s", "sent/s", "served/s", "on time", "p50 ms", "p99", "p99.9", "lag p99")
     found = open_table(*(f">{head}" for head in heads), "answers")
     for step in report.steps:
         codes = ", ".join(f"{code}: {count}" for code, count in step.codes.items())

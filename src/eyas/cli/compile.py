@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from eyas.export.auto import Trial
     from eyas.export.target import Sides
 
-HELP = "compile a run into a bundle that runs without torch, and check it against the run"
+HELP = "compile a run into a bundle that runs without PyTorch, and validate it against the run"
 TARGET_HELP = (
-    "onnx, openvino, tensorrt or tensorrt-rtx, and fp32, fp16, bf16 or int8, as in openvino-int8; "
-    "auto, openvino-auto or auto-int8 for the fastest here that is good enough (default: %(default)s)"
+    "onnx, openvino, tensorrt or tensorrt-rtx, and fp32, fp16, bf16 or int8, such as openvino-int8; auto, "
+    "openvino-auto or auto-int8 choose the fastest on this machine that is accurate enough (default: %(default)s)"
 )
 EXAMPLES: tuple[str, ...] = (
     "eyas compile runs/quickstart --out bundles/fp32",
@@ -36,26 +36,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", default="onnx-fp32", metavar="RUNTIME-PRECISION", help=TARGET_HELP)
     add("--precision", help=argparse.SUPPRESS)  # of a target in two words, as in earlier releases
     add("--max-drop", type=float, metavar="AP",
-        help="points of AP (of 100) it may lie below the run (default: by precision; auto: 0.5)")  # fmt: skip
+        help="accuracy allowance in points of AP (of 100) below the run (default: depends on the precision; auto: "
+        "0.5)")  # fmt: skip
     add("--size", metavar="PIXELS",
-        help="input: 640 (a square), 640x480 (width x height), or 320-960 for any between (the run's own)")  # fmt: skip
-    add("--batch", default="1", metavar="N", help="images at once: 1, or 1-16 for any number between (default: 1)")
+        help="input size: 640 (square), 640x480 (width x height), or 320-960 for a range (default: the run's "
+        "own)")  # fmt: skip
+    add("--batch", default="1", metavar="N", help="batch size: 1, or 1-16 for a range (default: 1)")
     add("--nms", choices=("host", "graph", "none"),
-        help="where overlapping boxes are dropped (default: host, or none where the network "
-        "gives one box an object)")  # fmt: skip
-    add("--candidates", type=int, metavar="N", help="boxes an image that leave the graph (default: 300)")
-    add("--data", metavar="ROOT", help="the data set to check and calibrate on (default: the run's own)")
+        help="where overlapping boxes are suppressed (default: host, or none if the network predicts one box per "
+        "object)")  # fmt: skip
+    add("--candidates", type=int, metavar="N", help="candidate boxes per image that leave the graph (default: 300)")
+    add("--data", metavar="ROOT", help="dataset for validation and calibration (default: the run's own)")
     add_rows(parser)
-    add("--split", metavar="NAME", help="the split to check on (default: the run's own)")
+    add("--split", metavar="NAME", help="split for validation (default: the run's own)")
     add("--measure", type=int, default=500, metavar="N",
-        help="measure mAP on at most so many images; 0: not at all (default: %(default)s)")  # fmt: skip
+        help="most images to measure mAP on; 0 skips it (default: %(default)s)")  # fmt: skip
     add("--calibrate", type=int, default=128, metavar="N",
-        help="int8: take the ranges from so many images, if the run has none (default: %(default)s)")  # fmt: skip
+        help="int8: images to calibrate on if the run has no quantization (default: %(default)s)")  # fmt: skip
     add("--weight-bits", type=int, choices=(7, 8),
-        help="int8: of a weight; 7 where 8 would overflow (default: what fits this machine)")  # fmt: skip
-    add("--threads", type=int, metavar="N", help="threads of the engine while it is timed (default: its own choice)")
+        help="int8: bits per weight; 7 where 8 would overflow (default: what suits this machine)")  # fmt: skip
+    add("--threads", type=int, metavar="N", help="engine threads for the timing (default: the engine's own choice)")
     add("--out", metavar="FOLDER", help="the bundle's folder (default: bundles/RUN-TARGET-PRECISION)")
-    builder = parser.add_argument_group("options of the target's builder", describe_options())
+    builder = parser.add_argument_group("builder options", describe_options())
     builder.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
         help="one of these; may be given several times")  # fmt: skip
 
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     runtime, precision = parse_target(args.target, args.precision)
     pairs = candidates(runtime, precision) if "auto" in (runtime, precision) else []
     if pairs and args.option:
-        raise UserError("Builder's options are for one target.", where="option", fix="name it with --target")
+        raise UserError("Builder options need a single target.", where="option", fix="name the target with --target")
     settings = Settings(
         target=pairs[0][0] if pairs else runtime,
         precision=pairs[0][1] if pairs else precision,
@@ -115,7 +117,7 @@ def parse_range(text: str | None, name: str) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     if match is None:
-        raise UserError(f"--{name} is '{text}'.", where=name, expected="a number, or two as in 1-16")
+        raise UserError(f"--{name} is '{text}'.", where=name, expected="a number, or two such as 1-16")
     least = int(match[1])
     return least, int(match[2] or least)
 
@@ -167,9 +169,9 @@ def show(bundle: Bundle) -> None:
     say(f"target:    {manifest.target}, {manifest.precision}, input {sides}, batch {manifest.batch[0]}", end="")
     say(f" to {manifest.batch[1]}" if manifest.batch[1] > manifest.batch[0] else "")
     if manifest.compute_capabilities:
-        say(f"GPUs:      of compute capability {', '.join(manifest.compute_capabilities)}")
+        say(f"GPUs:      compute capability {', '.join(manifest.compute_capabilities)}")
     if manifest.judged == "graph":
-        say("NOT RUN:   no GPU here can run the engine. What follows is of the ONNX graph that it was built from.")
+        say("NOT RUN:   no GPU here can run the engine. The results below are for the ONNX graph it was built from.")
     if manifest.parity:
         say(
             f"parity:    boxes {manifest.parity.boxes_px:.3g} px, scores {manifest.parity.scores:.3g} "
@@ -187,5 +189,5 @@ def show(bundle: Bundle) -> None:
         say("mAP:       not measured")
     for one in manifest.latency:
         told = ", ".join(f"{name} {version}" for name, version in one.versions.items())
-        say(f"latency:   {one.median_ms:.2f} ms median, {one.p90_ms:.2f} ms p90 a batch of {one.batch}")
+        say(f"latency:   {one.median_ms:.2f} ms median, {one.p90_ms:.2f} ms p90 for a batch of {one.batch}")
         say(f"           {one.device}, {one.threads_told}, {told}")

@@ -1,4 +1,4 @@
-"""`eyas data VERB`: check, convert, split, pack, show, describe and make data sets."""
+"""`eyas data VERB`: check, convert, split, pack, show, describe and make datasets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from types import MappingProxyType
 from eyas.cli.rows import add_rows
 from eyas.text import json_text, say
 
-HELP = (
-    "Check, convert, split, pack, show and describe data sets in COCO, YOLO or Pascal VOC form; make a synthetic one."
-)
+HELP = "Check, convert, split, pack, show and describe COCO, YOLO and Pascal VOC datasets; generate a synthetic one."
 EXAMPLES: tuple[str, ...] = (
     "eyas data info data/shapes",
     "eyas data check data/shapes --json check.json --chart check.png",
@@ -42,26 +40,30 @@ def run(args: argparse.Namespace) -> int:
 
 def _add_root(parser: argparse.ArgumentParser) -> None:
     """Add the dataset and its format."""
-    parser.add_argument("root", metavar="ROOT", type=Path, help="the data set: a folder, a COCO .json or a data.yaml")
-    parser.add_argument("--format", choices=_FORMATS, help="its format, when the folder alone does not say")
+    parser.add_argument("root", metavar="ROOT", type=Path, help="the dataset: a folder, a COCO .json or a data.yaml")
+    parser.add_argument("--format", choices=_FORMATS, help="dataset format, if it can't be detected")
     add_rows(parser)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
     """Add the folder to write to."""
-    parser.add_argument("out", metavar="OUT", type=Path, help="the new data set: a new or an empty folder")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the new dataset: a new or empty folder")
 
 
 def _add_size(parser: argparse.ArgumentParser) -> None:
     """Add the training size."""
-    parser.add_argument("--size", type=int, default=640, help="training size in pixels, for box sizes (default: 640)")
+    parser.add_argument(
+        "--size", type=int, default=640, help="training size in pixels, for the box sizes (default: 640)"
+    )
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
     _add_root(parser)
     _add_size(parser)
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write everything as JSON")
-    parser.add_argument("--chart", metavar="FILE", type=Path, help="also draw classes, box sizes and places as a PNG")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the report as JSON")
+    parser.add_argument(
+        "--chart", metavar="FILE", type=Path, help="also draw classes, box sizes and box positions as a PNG"
+    )
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -85,7 +87,7 @@ def _check(args: argparse.Namespace) -> int:
 def _add_info(parser: argparse.ArgumentParser) -> None:
     _add_root(parser)
     _add_size(parser)
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON, and nothing else, to stdout")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -106,9 +108,11 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="val", help="the split to show (default: val)")
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path("sheet.png"), help="the PNG to write")
     parser.add_argument("--count", metavar="N", type=int, default=16, help="number of images (default: 16)")
-    parser.add_argument("--columns", metavar="N", type=int, default=0, help="images a row (default: about square)")
-    parser.add_argument("--side", metavar="PIXELS", type=int, default=400, help="longest side of each (default: 400)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed shows other images (default: 0)")
+    parser.add_argument("--columns", metavar="N", type=int, default=0, help="images per row (default: about square)")
+    parser.add_argument(
+        "--side", metavar="PIXELS", type=int, default=400, help="longest side of each image (default: 400)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed for the choice of images (default: 0)")
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -137,9 +141,9 @@ def _convert(args: argparse.Namespace) -> int:
     _print_splits(done.images, done.boxes)
     lost = done.losses
     for count, text in (
-        (lost.crowds, "crowd boxes left out: the format can't tell them from objects"),
+        (lost.crowds, "crowd boxes left out: the format can't mark them"),
         (lost.empty, "boxes without area inside the image left out"),
-        (lost.cut, "boxes cut at the image's edge"),
+        (lost.cut, "boxes clipped to the image"),
     ):
         if count:
             say(f"  {count:,} {text}")
@@ -150,15 +154,17 @@ def _convert(args: argparse.Namespace) -> int:
 def _add_split(parser: argparse.ArgumentParser) -> None:
     _add_root(parser)
     _add_out(parser)
-    parser.add_argument("--val", metavar="SHARE", type=float, default=0.2, help="share for validation (default: 0.2)")
-    parser.add_argument("--test", metavar="SHARE", type=float, default=0.0, help="share for testing (default: none)")
+    parser.add_argument(
+        "--val", metavar="SHARE", type=float, default=0.2, help="fraction for validation (default: 0.2)"
+    )
+    parser.add_argument("--test", metavar="SHARE", type=float, default=0.0, help="fraction for testing (default: none)")
     parser.add_argument(
         "--group",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="keep images that are nearly the same in one split; decodes every image (default: yes)",
+        help="keep near-duplicate images in the same split; decodes every image (default: yes)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed splits otherwise (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     parser.add_argument("--link", action="store_true", help="hard-link the images instead of copying them")
 
 
@@ -176,7 +182,7 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     _add_root(parser)
     _add_out(parser)
     parser.add_argument("--size", type=int, default=640, help="longest side of the images in pixels (default: 640)")
-    parser.add_argument("--quality", metavar="1..100", type=int, default=90, help="of the JPEGs (default: 90)")
+    parser.add_argument("--quality", metavar="1..100", type=int, default=90, help="JPEG quality (default: 90)")
 
 
 def _pack(args: argparse.Namespace) -> int:
@@ -184,7 +190,7 @@ def _pack(args: argparse.Namespace) -> int:
 
     done = pack_dataset(args.root, args.out, size=args.size, quality=args.quality, format=args.format, rows=args.rows)
     before, after = done.bytes_before / 1e6, done.bytes_after / 1e6
-    resumed = f", {done.resumed:,} of them earlier" if done.resumed else ""
+    resumed = f", {done.resumed:,} of them already packed" if done.resumed else ""
     say(f"{done.images:,} images{resumed}: {before:,.1f} MB before, {after:,.1f} MB after")
     say(f"written as coco: {args.out}")
     return 0
@@ -195,7 +201,7 @@ def _add_shapes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", metavar="N", type=int, default=400, help="training images (default: 400)")
     parser.add_argument("--val", metavar="N", type=int, default=100, help="validation images (default: 100)")
     parser.add_argument("--size", type=int, default=320, help="width of the images in pixels (default: 320)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed makes other images (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the images (default: 0)")
 
 
 def _shapes(args: argparse.Namespace) -> int:
@@ -216,12 +222,12 @@ def _print_splits(images: Mapping[str, int], boxes: Mapping[str, int]) -> None:
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 COMMANDS: Mapping[str, _Command] = MappingProxyType(
     {
-        "check": ("find what ruins training: exit 1 on errors, 0 on warnings alone", _add_check, _check),
+        "check": ("find faults that ruin training: exit 1 on errors, 0 on warnings only", _add_check, _check),
         "info": ("print splits, classes and box sizes, without decoding", _add_info, _info),
         "show": ("draw a contact sheet of images with their boxes", _add_show, _show),
-        "convert": ("write the data set in another format", _add_convert, _convert),
-        "split": ("split anew: classes spread evenly, near-duplicates together", _add_split, _split),
-        "pack": ("re-encode the images at the training size, which loads faster", _add_pack, _pack),
-        "shapes": ("make a synthetic data set of coloured shapes", _add_shapes, _shapes),
+        "convert": ("write the dataset in another format", _add_convert, _convert),
+        "split": ("split again: classes spread evenly, near-duplicates kept together", _add_split, _split),
+        "pack": ("re-encode the images at the training size for faster loading", _add_pack, _pack),
+        "shapes": ("generate a synthetic dataset of coloured shapes", _add_shapes, _shapes),
     }
 )

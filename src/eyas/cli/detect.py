@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eyas.runtime.sources import Frame
     from eyas.types import Detections
 
-HELP = "find objects in images, videos or a camera's stream"
+HELP = "detect objects in images, videos or a camera stream"
 EXAMPLES: tuple[str, ...] = (
     "eyas detect runs/quickstart street.jpg",
     "eyas detect runs/quickstart images/ street.jpg --out found --conf 0.4 --save-json results.json --save-txt",
@@ -31,21 +31,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="RUN", help="the folder of a trained run or of a bundle")
     add("source", metavar="SOURCE", nargs="+",
-        help="images, folders (searched to their depths), globs, videos, camera numbers, "
-        "http:// addresses of images or streams, rtsp://")  # fmt: skip
-    add("--out", default="detections", metavar="DIR", help="where everything is written (default: %(default)s)")
-    add("--conf", type=float, metavar="X", help="least score, 0 to 1 (default: the run's)")
-    add("--iou", type=float, metavar="X", help="overlap above which the weaker box of a class is dropped (the run's)")
+        help="images, folders (searched recursively), globs, videos, camera numbers, http:// addresses of images or "
+        "streams, rtsp://")  # fmt: skip
+    add("--out", default="detections", metavar="DIR", help="output folder (default: %(default)s)")
+    add("--conf", type=float, metavar="X", help="minimum score, 0 to 1 (default: the run's)")
+    add(
+        "--iou",
+        type=float,
+        metavar="X",
+        help="IoU above which the lower-scoring box of a class is dropped (default: the run's)",
+    )
     add("--nms", choices=("class_wise", "class_agnostic", "soft", "none"),
-        help="a better box drops those of its class or of any class, lowers their scores, or neither "
+        help="suppression: drop overlapping boxes of the same class or of any class, lower their scores, or none "
         "(default: the run's)")  # fmt: skip
     add("--classes", metavar="A,B", help="only these classes, comma-separated")
     add("--save-json", nargs="?", const="results.json", metavar="FILE",
-        help="write COCO results; a bare name goes into --out (default name: results.json)")  # fmt: skip
+        help="write COCO results; a bare name is placed in --out (default name: results.json)")  # fmt: skip
     add("--like", metavar="FILE", help="take image and category ids for --save-json from this COCO annotation file")
-    add("--save-txt", action="store_true", help="write YOLO txt files, with scores, into DIR/labels")
-    add("--no-images", action="store_true", help="write no annotated images and videos")
-    add("--batch", type=int, default=1, metavar="N", help="images that go through the network at once (default: 1)")
+    add("--save-txt", action="store_true", help="write YOLO txt files with scores to DIR/labels")
+    add("--no-images", action="store_true", help="do not write annotated images and videos")
+    add("--batch", type=int, default=1, metavar="N", help="images per batch (default: 1)")
     add("--size", type=int, metavar="PIXELS", help="side of the network's input, a multiple of 32 (default: the run's)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
     add("--max-pixels", type=int, metavar="N", help="skip images with more pixels than this (default: 179 million)")
@@ -54,11 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Detect, show progress, print what was found; return 1 if nothing could be read, else 0."""
     if args.like and not args.save_json:
-        raise UserError("--like only says which ids --save-json uses.", fix="add --save-json results.json")
+        raise UserError("--like needs --save-json.", fix="add --save-json results.json")
     try:
         report = _detect(args)
     except KeyboardInterrupt:
-        say(f"Interrupted; what was done until then lies in {args.out}", stderr=True)
+        say(f"Interrupted; the results so far are in {args.out}", stderr=True)
         return 130
     print_report(report)
     return 0 if report.results else 1
@@ -128,7 +133,7 @@ def print_report(report: Report) -> None:
         console.print(table)
     for name, problem in report.problems:
         console.print(
-            f"[yellow]not all of {escape(printable(name, one_line=True))} could be used:[/] {escape(problem)}",
+            f"[yellow]only part of {escape(printable(name, one_line=True))} could be used:[/] {escape(problem)}",
             soft_wrap=True,
         )
     if report.problems:
@@ -138,7 +143,7 @@ def print_report(report: Report) -> None:
         console.print("[red]Nothing could be read.[/]")
         return
     if not report.counts:
-        console.print("Nothing was found; a lower --conf lets more through.", soft_wrap=True)
+        console.print("Nothing was detected; try a lower --conf.", soft_wrap=True)
     if any(result.written for result in report.results):
         console.print(f"images: {escape(str(report.folder))}", soft_wrap=True)
     if report.json is not None:

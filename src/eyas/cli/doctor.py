@@ -10,13 +10,13 @@ from eyas.text import json_text, say
 if TYPE_CHECKING:
     from eyas.runtime.doctor import Diagnosis, Runtime
 
-HELP = "show which runtimes and devices are here, and what to install for more"
+HELP = "show the available runtimes and devices, and what to install for more"
 EXAMPLES: tuple[str, ...] = ("eyas doctor", "eyas doctor --json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("--json", action="store_true", help="print it as JSON, and nothing else")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,13 +46,13 @@ def show(found: Diagnosis) -> None:
     machine.add_row("eyas", f"{found.eyas} (Python {found.python}, {escape(found.system)})")
     machine.add_row("processor", escape(f"{cpu.name}, {cpu.architecture}, {cpu.cores} usable cores{memory}"))
     if cpu.instruction_sets:
-        machine.add_row("instructions", ", ".join(here) or "none that matters")
-        machine.add_row("  not here", ", ".join(missing) or "none")
+        machine.add_row("instructions", ", ".join(here) or "none of note")
+        machine.add_row("  not available", ", ".join(missing) or "none")
     for gpu in found.gpus or ():
         line = f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory}, driver {gpu.driver}"
         machine.add_row("GPU", escape(line))
     if not found.gpus:
-        machine.add_row("GPU", "none of NVIDIA's (no driver answered)")
+        machine.add_row("GPU", "no NVIDIA GPU (no driver answered)")
     console.print(machine)
     console.print()
     table = open_table("runtime", "version", "runs on")

@@ -1,4 +1,4 @@
-"""`eyas evaluate RUN --data ROOT`: the COCO numbers of a model on a data set, and a report folder."""
+"""`eyas evaluate RUN --data ROOT`: the COCO numbers of a model on a dataset, and a report folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from eyas.evaluation.report import Evaluation
 
-HELP = "Measure a model on a data set: the COCO numbers, and a report that shows where it fails."
+HELP = "Measure a model on a dataset: COCO metrics, and a report that shows where it fails."
 EXAMPLES: tuple[str, ...] = (
     "eyas evaluate runs/quickstart --data data/shapes",
     "eyas evaluate runs/quickstart --data data/shapes --split train --conf 0.4 --out reports/train",
@@ -29,24 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a trained run or of a bundle")
     parser.add_argument(
-        "--data", metavar="ROOT", type=Path, required=True, help="the data set: a folder, a COCO .json or a data.yaml"
+        "--data", metavar="ROOT", type=Path, required=True, help="the dataset: a folder, a COCO .json or a data.yaml"
     )
     add_rows(parser)
     parser.add_argument("--split", default="val", help="the split to evaluate on (default: val)")
-    parser.add_argument("--size", type=int, help="the network's input side in pixels (default: as it was trained)")
+    parser.add_argument("--size", type=int, help="the network's input side in pixels (default: as trained)")
     parser.add_argument(
         "--conf",
         metavar="0..1",
         type=float,
         default=0.25,
-        help="what counts as a detection in the confusion matrix, precision, recall and F1 (default: 0.25); "
-        "AP and AR do not depend on it",
+        help="minimum score of a detection in the confusion matrix, precision, recall and F1 (default: 0.25); AP and "
+        "AR do not depend on it",
     )
-    parser.add_argument("--batch", metavar="N", type=int, default=8, help="images at once (default: 8)")
+    parser.add_argument("--batch", metavar="N", type=int, default=8, help="images per batch (default: 8)")
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, help="the report's folder (default: RUN/evaluation/ROOT-SPLIT)"
     )
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON, and nothing else, to stdout")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
 
 
 def run(args: argparse.Namespace) -> int:

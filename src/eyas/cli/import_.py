@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-HELP = "make a run of a YOLO-NAS checkpoint of SuperGradients, without training"
+HELP = "import a YOLO-NAS checkpoint of SuperGradients as a run, without training"
 EXAMPLES: tuple[str, ...] = (
     "eyas import ckpt_best.pth --out runs/imported",
     "eyas import ckpt_best.pth --classes names.txt --out runs/renamed",
@@ -16,12 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", type=Path,
-        help="a .pth file as SuperGradients' Trainer writes it, or .safetensors; no code in it is run")  # fmt: skip
+        help="a .pth file written by SuperGradients' Trainer, or .safetensors; no code in it is run")  # fmt: skip
     add("--out", type=Path, metavar="RUN", help="the run's folder, new or empty (default: runs/NAME)")
     add("--classes", type=Path, metavar="FILE",
-        help="class names, one a line, in the order of the training (default: the checkpoint's own)")  # fmt: skip
+        help="class names, one per line, in training order (default: the checkpoint's own)")  # fmt: skip
     add("--input", choices=("file", "published"), default="file",
-        help="feed images as the file says, or as the published networks are fed (default: %(default)s)")  # fmt: skip
+        help="process images as the file says, or as for the published networks (default: %(default)s)")  # fmt: skip
     add("--licence", default="", metavar="TEXT", help="the weights' licence, for the card (default: what is known)")
 
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     )
     config = Run.read(folder).config
     spec = config.input
-    name = config.model["name"] or "a network of its own widths"
+    name = config.model["name"] or "custom widths"
     limits = f"confidence {config.thresholds.confidence:g}, IoU {config.thresholds.iou:g}"
     say(f"run:     {folder}")
     say(f"model:   {name}, {len(config.classes)} classes: {', '.join(config.classes[:5])}", end="")

@@ -10,37 +10,37 @@ from eyas.artifacts.hints import refuse_file
 from eyas.errors import UserError
 from eyas.text import say
 
-HELP = "show what an artefact was made from, and check that nothing was changed"
+HELP = "show what an artefact was made from, and verify that nothing was changed"
 EXAMPLES: tuple[str, ...] = ("eyas lineage runs/quickstart",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("folder", type=Path, help="the folder of a run, a bundle or a data set that has a card.json")
+    parser.add_argument("folder", type=Path, help="the folder of a run, bundle or dataset that has a card.json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the chain; return 1 if anything in it was changed, else 0."""
     refuse_file(args.folder)
     if not args.folder.is_dir():
-        raise UserError(f"There is no folder {args.folder}.", expected=f"an artefact's folder, with a {CARD}")
+        raise UserError(f"There is no folder {args.folder}.", expected=f"the folder of an artefact, with a {CARD}")
     changed = False
     expected: dict[Path, str] = {}  # folder -> the hash its child says it had
     for depth, folder, card in lineage(args.folder):
         fault = check(folder, card, expected.get(folder.resolve(), ""))
         changed = changed or bool(fault)
         say(describe(depth, folder, card, fault or "unchanged"))
-        leaves: dict[str, None] = {}  # in order; the splits of a data set are parents of their own, in one folder
+        leaves: dict[str, None] = {}  # in order; the splits of a dataset are parents of their own, in one folder
         for parent in card.parents:
             path = Path(parent.get("path", ""))
             expected[path.resolve()] = parent.get("sha256", "")
             if path.is_file():
                 same = hash_file(path) == parent.get("sha256")
                 changed = changed or not same
-                state = "unchanged" if same else "CHANGED: its SHA-256 is another than when it was read"
+                state = "unchanged" if same else "CHANGED: its SHA-256 differs from when it was read"
                 leaves[f"{parent.get('kind', 'file')} {path}: {state}"] = None
             elif not (path / CARD).is_file():
-                leaves[f"{parent.get('kind', 'artefact')} {path}: no card there, can't be checked"] = None
+                leaves[f"{parent.get('kind', 'artefact')} {path}: no card there, can't be verified"] = None
         for line in leaves:
             say(f"{'   ' * depth}└─ {line}")
     return 1 if changed else 0
@@ -58,9 +58,9 @@ def check(folder: Path, card: Card, expected: str) -> str:
         Card.verify(folder)
     except UserError as error:
         return f"CHANGED: {error.problem}"
-    # A child notes the hash of the whole artefact, or of the one file of it that it read; of a data set, of its index.
+    # A child notes the hash of the whole artefact, or of the one file of it that it read; of a dataset, of its index.
     if expected and card.kind != "dataset" and expected not in (card.sha256, *card.files.values()):
-        return f"CHANGED: made again since; what came of it was made from {expected[:12]}"
+        return f"CHANGED: created again since; its descendants were made from {expected[:12]}"
     return ""
 
 

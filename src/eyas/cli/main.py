@@ -35,21 +35,21 @@ from eyas.text import printable, say
 # words; the longer one is meant: who benches a model in a folder named "serve" writes ./serve.
 VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "quickstart": ("eyas.cli.quickstart", "the whole way on made-up images: train, evaluate, detect"),
-        "data": ("eyas.cli.data", "check, convert, split, pack and show a data set"),
-        "train": ("eyas.cli.train", "train a detector on a data set"),
-        "track": ("eyas.cli.track", "send a run to MLflow, TensorBoard or W&B, or what these have missed of it"),
-        "import": ("eyas.cli.import_", "make a run of a YOLO-NAS checkpoint of SuperGradients, without training"),
-        "compile": ("eyas.cli.compile", "compile a run into a bundle that runs without torch"),
-        "evaluate": ("eyas.cli.evaluate", "measure a run on a data set: the COCO numbers and a report"),
-        "bench": ("eyas.cli.bench", "measure models side by side: latency, throughput, memory, where the time goes"),
-        "bench serve": ("eyas.cli.bench_serve", "measure a server under load: capacity, answers in time, latencies"),
-        "detect": ("eyas.cli.detect", "find objects in images, videos or a camera's stream"),
-        "predict": ("eyas.cli.predict", "detect on a lot of images, into one file; goes on where it was stopped"),
-        "registry": ("eyas.cli.registry", "keep bundles under names and versions, and say which one is the champion"),
-        "serve": ("eyas.cli.serve", "serve bundles over REST and gRPC, batched under a latency goal"),
-        "doctor": ("eyas.cli.doctor", "show which runtimes and devices are here, and what to install for more"),
-        "lineage": ("eyas.cli.lineage", "show what an artefact was made from, and check that nothing was changed"),
+        "quickstart": ("eyas.cli.quickstart", "the whole workflow on synthetic images: train, evaluate, detect"),
+        "data": ("eyas.cli.data", "check, convert, split, pack and show a dataset"),
+        "train": ("eyas.cli.train", "train a detector on a dataset"),
+        "track": ("eyas.cli.track", "send a run to MLflow, TensorBoard or W&B, or resend what they missed"),
+        "import": ("eyas.cli.import_", "import a YOLO-NAS checkpoint of SuperGradients as a run, without training"),
+        "compile": ("eyas.cli.compile", "compile a run into a bundle that runs without PyTorch"),
+        "evaluate": ("eyas.cli.evaluate", "measure a run on a dataset: COCO metrics and a report"),
+        "bench": ("eyas.cli.bench", "compare models: latency, throughput, memory, time per stage"),
+        "bench serve": ("eyas.cli.bench_serve", "measure a server under load: capacity, answers on time, latency"),
+        "detect": ("eyas.cli.detect", "detect objects in images, videos or a camera stream"),
+        "predict": ("eyas.cli.predict", "detect on many images, into one file; resumes if interrupted"),
+        "registry": ("eyas.cli.registry", "manage bundles by name, version and alias, such as champion"),
+        "serve": ("eyas.cli.serve", "serve bundles over REST and gRPC, batching within a latency goal"),
+        "doctor": ("eyas.cli.doctor", "show the available runtimes and devices, and what to install for more"),
+        "lineage": ("eyas.cli.lineage", "show what an artefact was made from, and verify that nothing was changed"),
     }
 )
 
@@ -126,7 +126,7 @@ class Parser(argparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         options = re.findall(r"--[a-z][\w.-]*", self.format_help())
         near = suggest(unknown[1].partition("=")[0], options) if unknown else ""
-        raise UserError(f"{message}{near}", fix=f"see '{self.prog} --help'")
+        raise UserError(f"{message}{near}", fix=f"run '{self.prog} --help'")
 
 
 def load_verb(name: str) -> Verb:
@@ -139,7 +139,7 @@ def load_verb(name: str) -> Verb:
         raise UserError(
             f"Unknown command '{name}'{suggest(name, VERBS)}.",
             expected="one of " + ", ".join(VERBS),
-            fix="see 'eyas --help'",
+            fix="run 'eyas --help'",
         )
     module = vars(import_module(VERBS[name][0]))
     return Verb(module["HELP"], tuple(module["EXAMPLES"]), module["add_arguments"], module["run"])
@@ -196,7 +196,7 @@ def dispatch(arguments: Sequence[str]) -> int:
         raise UserError(
             f"Unknown option '{rest[0]}'{suggest(rest[0], ('--help', '--version', '--debug'))}.",
             expected="a command first, then its options",
-            fix="see 'eyas --help'",
+            fix="run 'eyas --help'",
         )
     name, rest = split_verb(rest)
     verb = load_verb(name)

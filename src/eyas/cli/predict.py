@@ -11,7 +11,7 @@ from eyas.text import printable, say
 if TYPE_CHECKING:
     from eyas.predict.run import Report
 
-HELP = "detect on folders, archives, videos and parquet files, into one file; goes on where it was stopped"
+HELP = "detect on folders, archives, videos and parquet files, into one file; resumes if interrupted"
 EXAMPLES: tuple[str, ...] = (
     "eyas predict images/ --bundle bundles/quickstart --out results.parquet",
     "eyas predict clip.mp4 --bundle bundles/quickstart --out clip.jsonl --conf 0.4",
@@ -25,30 +25,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
     add("source", metavar="SOURCE", nargs="+",
-        help="images, folders (searched to their depths), globs, videos, .tar archives, .parquet files")  # fmt: skip
-    add("--bundle", required=True, metavar="FOLDER", help="the bundle")
+        help="images, folders (searched recursively), globs, videos, .tar archives, .parquet files")  # fmt: skip
+    add("--bundle", required=True, metavar="FOLDER", help="the folder of the bundle")
     add("--out", required=True, type=Path, metavar="FILE",
         help="results.parquet, results.jsonl or results.json (COCO); with --shard, a folder")  # fmt: skip
-    add("--format", choices=("parquet", "jsonl", "coco"), help="in place of what the name of --out says")
+    add("--format", choices=("parquet", "jsonl", "coco"), help="output format (default: by the name of --out)")
     add("--shard", type=int, metavar="N", help="write a folder of files with N images each")
-    add("--conf", type=float, metavar="X", help="least score, 0 to 1 (default: the bundle's)")
-    add("--iou", type=float, metavar="X", help="overlap above which the weaker box of a class is dropped")
+    add("--conf", type=float, metavar="X", help="minimum score, 0 to 1 (default: the bundle's)")
+    add("--iou", type=float, metavar="X", help="IoU above which the lower-scoring box of a class is dropped")
     add("--nms", choices=("class_wise", "class_agnostic", "soft", "none"),
-        help="a better box drops those of its class or of any class, lowers their scores, or neither")  # fmt: skip
+        help="suppression: drop overlapping boxes of the same class or of any class, lower their scores, or "
+        "none")  # fmt: skip
     add("--classes", metavar="A,B", help="only these classes, comma-separated")
-    add("--batch", type=int, default=1, metavar="N", help="images that go through the network at once (default: 1)")
-    add("--column", metavar="NAME", help="of parquet files: the column with encoded images or their paths")
+    add("--batch", type=int, default=1, metavar="N", help="images per batch (default: 1)")
+    add("--column", metavar="NAME", help="parquet: the column with encoded images or their paths")
     add("--like", metavar="FILE", help="take image and category ids for COCO results from this annotation file")
     add("--root", action="append", default=[], metavar="FOLDER",
-        help="links, and paths in parquet files, may lead there too, not only to below the source itself")  # fmt: skip
-    add("--workers", type=int, metavar="N", help="processes; 0: only this one (default: one a core)")
+        help="further folders that links and paths in parquet files may point into, besides the source "
+        "itself")  # fmt: skip
+    add("--workers", type=int, metavar="N", help="worker processes; 0 uses this process only (default: one per core)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
     add("--on", choices=("here", "ray"), default="here", help="ray: on the nodes of a Ray cluster")
     add("--max-unreadable", type=int, default=1000, metavar="N",
-        help="pass over so many images that can't be read, then stop (default: %(default)s)")  # fmt: skip
-    add("--max-pixels", type=int, metavar="N", help="pass over images with more pixels (default: 179 million)")
-    add("--restart", action="store_true", help="begin again, in place of going on where it was stopped")
-    add("--overwrite", action="store_true", help="replace an output that is there")
+        help="unreadable images to skip before giving up (default: %(default)s)")  # fmt: skip
+    add("--max-pixels", type=int, metavar="N", help="skip images with more pixels than this (default: 179 million)")
+    add("--restart", action="store_true", help="start over instead of resuming")
+    add("--overwrite", action="store_true", help="replace an existing output")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"can't be read: {printable(name, one_line=True)}: {problem}")
     if report.unreadable > SHOWN:
         say(f"… and {report.unreadable - SHOWN} more")
-    again = f", {report.before} of them before" if report.before else ""
+    again = f", {report.before} of them earlier" if report.before else ""
     lost = f", {report.unreadable} of them can't be read" if report.unreadable else ""
     say(f"{report.images} images{again}{lost}: {report.out}")
     return 0 if report.unreadable < report.images else 1

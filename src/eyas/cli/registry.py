@@ -14,7 +14,7 @@ from eyas.text import json_text, say
 if TYPE_CHECKING:
     from eyas.registry import Model, Registry, Version
 
-HELP = "keep bundles under names and versions, and say which one is the champion"
+HELP = "manage bundles by name, version and alias, such as champion"
 EXAMPLES: tuple[str, ...] = (
     "eyas registry add bundles/quickstart --name shapes",
     "eyas registry promote shapes 1",
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command = commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", epilog=epilog)
         add(command)
         command.add_argument("--registry", metavar="PLACE",
-            help="a folder, or an MLflow server's address (default: $EYAS_REGISTRY, else ./registry)")  # fmt: skip
+            help="a folder, or the address of an MLflow server (default: $EYAS_REGISTRY, else ./registry)")  # fmt: skip
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         command.add_argument("--debug", action="store_true", help="show the Python traceback of an error")
 
@@ -49,11 +49,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "bundle", metavar="BUNDLE", type=Path, help="the folder of a bundle, which 'eyas compile' wrote"
-    )
-    parser.add_argument("--name", required=True, help="the model that it is a version of; made if it is new")
-    parser.add_argument("--alias", help="also let this alias point to it, for example challenger")
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="the folder of a bundle, written by 'eyas compile'")
+    parser.add_argument("--name", required=True, help="the model to add a version to; created if new")
+    parser.add_argument("--alias", help="also point this alias to the version, such as challenger")
 
 
 def _add_nothing(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +59,9 @@ def _add_nothing(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_reference(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="NAME for all of it, NAME:3 or NAME@champion for one version")
+    parser.add_argument(
+        "model", metavar="MODEL", help="NAME for the whole model, NAME:3 or NAME@champion for one version"
+    )
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
@@ -69,12 +69,12 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_alias(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--alias", default="champion", help="which alias (default: %(default)s)")
+    parser.add_argument("--alias", default="champion", help="the alias to move (default: %(default)s)")
 
 
 def _add_promoted(parser: argparse.ArgumentParser) -> None:
     _add_name(parser)
-    parser.add_argument("version", metavar="VERSION", help="the version's number")
+    parser.add_argument("version", metavar="VERSION", help="the version number")
     _add_alias(parser)
 
 
@@ -110,7 +110,7 @@ def _list(registry: Registry, args: argparse.Namespace) -> None:
         say(json_text([_model_fields(model) for model in models], indent=2))
         return
     if not models:
-        say(f"The registry at {registry.location} is empty: eyas registry add BUNDLE --name NAME")
+        say(f"The registry at {registry.location} is empty; add a bundle: eyas registry add BUNDLE --name NAME")
         return
     from eyas.terminal import open_table
 
@@ -196,10 +196,14 @@ def _print(table: Any) -> None:
 Work = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[["Registry", argparse.Namespace], None]]
 COMMANDS: Mapping[str, Work] = MappingProxyType(
     {
-        "add": ("keep a copy of a bundle as a model's next version", _add_bundle, _add),
+        "add": ("store a copy of a bundle as a model's next version", _add_bundle, _add),
         "list": ("list the models", _add_nothing, _list),
-        "show": ("show a model's versions and history, or one version and where its files are", _add_reference, _show),
-        "promote": ("let an alias point to a version, if its files are whole", _add_promoted, _promote),
-        "rollback": ("let an alias point to where it pointed before", _add_rolled_back, _roll_back),
+        "show": (
+            "show a model's versions and history, or one version and the path of its files",
+            _add_reference,
+            _show,
+        ),
+        "promote": ("point an alias to a version, after verifying its files", _add_promoted, _promote),
+        "rollback": ("point an alias back to its previous version", _add_rolled_back, _roll_back),
     }
 )

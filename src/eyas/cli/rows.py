@@ -1,4 +1,4 @@
-"""The option `--rows` of every verb that reads a data set."""
+"""The option `--rows` of every verb that reads a dataset."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows",
         choices=("polygon", "keypoints", "oriented"),
-        help="what long rows of YOLO label files hold, when they alone do not say",
+        help="meaning of long rows in YOLO label files, if it can't be detected",
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eyas.serve.observe.events import EventSettings
     from eyas.serve.server_settings import ServerSettings, Tls
 
-HELP = "serve bundles over REST and gRPC, batched under a latency goal"
+HELP = "serve bundles over REST and gRPC, batching within a latency goal"
 EXAMPLES: tuple[str, ...] = (
     "eyas serve bundles/quickstart",
     "eyas serve bundles/quickstart --port 8080 --grpc-port 8081 --slo 100 --workers 1",
@@ -33,88 +33,92 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
     add("bundle", metavar="BUNDLE", nargs="*",
-        help="folders of bundles, or NAME=FOLDER; a name that comes again is its next version")  # fmt: skip
+        help="folders of bundles, or NAME=FOLDER; a repeated name adds its next version")  # fmt: skip
     add("--on", choices=("here", "ray"), default="here", help="ray: replicas on the nodes of a Ray cluster")
     add("--registry", metavar="PLACE",
-        help="serve what the registry's aliases point to, and follow them: a folder, or an MLflow server's address "
-        "(default: $EYAS_REGISTRY, else ./registry, where --model is given)")  # fmt: skip
+        help="serve and follow the aliases of a registry: a folder, or the address of an MLflow server (default with "
+        "--model: $EYAS_REGISTRY, else ./registry)")  # fmt: skip
     add("--model", action="append", default=[], metavar="NAME",
-        help="of the registry only this: NAME with all its aliases, NAME@champion, or NAME:3, which stays")  # fmt: skip
+        help="serve only this model of the registry: NAME with all its aliases, NAME@champion, or NAME:3, which stays "
+        "fixed")  # fmt: skip
     _add_shares(parser)
-    where = parser.add_argument_group("where it listens")
+    where = parser.add_argument_group("network")
     where.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s, this machine only)")
-    where.add_argument("--port", type=int, default=8000, help="of REST; 0 takes a free one (default: %(default)s)")
-    where.add_argument("--grpc-port", type=int, default=8001, help="of gRPC; 0 takes a free one (default: %(default)s)")
-    where.add_argument("--no-grpc", action="store_true", help="no gRPC")
-    where.add_argument("--admin-port", type=int, help="load, unload and aliases over REST (default: none)")
-    where.add_argument("--admin-grpc-port", type=int, help="load and unload over gRPC (default: none)")
-    work = parser.add_argument_group("how it works")
-    work.add_argument("--workers", default="auto", metavar="N", help="worker processes a model (default: auto)")
+    where.add_argument("--port", type=int, default=8000, help="REST port; 0 takes a free one (default: %(default)s)")
+    where.add_argument(
+        "--grpc-port", type=int, default=8001, help="gRPC port; 0 takes a free one (default: %(default)s)"
+    )
+    where.add_argument("--no-grpc", action="store_true", help="disable gRPC")
+    where.add_argument("--admin-port", type=int, help="REST port for load, unload and aliases (default: none)")
+    where.add_argument("--admin-grpc-port", type=int, help="gRPC port for load and unload (default: none)")
+    work = parser.add_argument_group("execution")
+    work.add_argument("--workers", default="auto", metavar="N", help="worker processes per model (default: auto)")
     work.add_argument("--min-workers", type=int, default=1, metavar="N",
-        help="with auto: how many of them run at least (default: %(default)s)")  # fmt: skip
-    work.add_argument("--threads", type=int, metavar="N", help="processor threads a worker (default: measured)")
+        help="with auto: minimum number of workers (default: %(default)s)")  # fmt: skip
+    work.add_argument("--threads", type=int, metavar="N", help="processor threads per worker (default: measured)")
     work.add_argument("--slo", type=float, metavar="MS", help="latency goal in milliseconds (default: from the model)")
     work.add_argument("--max-batch", type=int, default=8, metavar="N", help="largest batch (default: %(default)s)")
     work.add_argument("--memory", type=int, default=0, metavar="MIB",
-        help="what the workers of all models may hold together: above it the model that was not used for the longest "
-        "time is unloaded until a request wants it (default: no limit)")  # fmt: skip
+        help="memory for the workers of all models; above it the least recently used model is unloaded until a "
+        "request needs it (default: no limit)")  # fmt: skip
     work.add_argument("--worker-memory", type=int, default=2048, metavar="MIB",
-        help="what a worker may take beyond what it holds once it is warm; 0: no limit (default: 2048)")  # fmt: skip
+        help="memory that a worker may use beyond its size after warm-up; 0: no limit (default: 2048)")  # fmt: skip
     work.add_argument("--batch-seconds", type=float, default=30.0, metavar="S",
-        help="a worker that takes longer for a batch hangs, and is replaced (default: %(default)s)")  # fmt: skip
+        help="replace a worker that takes longer for a batch (default: %(default)s)")  # fmt: skip
     work.add_argument("--start-seconds", type=float, default=120.0, metavar="S",
-        help="a worker that takes longer until it is warm has failed to start (default: %(default)s)")  # fmt: skip
+        help="give up on a worker that takes longer to start (default: %(default)s)")  # fmt: skip
     work.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default: auto)")
-    work.add_argument("--in-process", action="store_true", help="threads in place of worker processes")
+    work.add_argument("--in-process", action="store_true", help="run workers as threads instead of processes")
     work.add_argument("--grace", type=float, default=30.0, metavar="S",
-        help="most seconds for what was accepted when it is told to end (default: %(default)s)")  # fmt: skip
+        help="seconds to finish accepted requests on shutdown (default: %(default)s)")  # fmt: skip
     work.add_argument("--pre-stop", type=float, default=0.0, metavar="S",
-        help="seconds between 'not ready' and the end of accepting (default: %(default)s)")  # fmt: skip
-    work.add_argument("--seconds", type=float, metavar="S", help="end by itself after so long, to try it out")
+        help="seconds between 'not ready' and refusing requests on shutdown (default: %(default)s)")  # fmt: skip
+    work.add_argument("--seconds", type=float, metavar="S", help="shut down after this time, for trials")
     _add_cluster(parser)
-    who = parser.add_argument_group("who may come in, and what is kept")
-    who.add_argument("--keys", metavar="FILE", help="ask for an API key; a line of the file is NAME:SHA256")
-    who.add_argument("--new-key", metavar="NAME", help="print a new key and its line for --keys, and end")
+    who = parser.add_argument_group("access and logging")
+    who.add_argument("--keys", metavar="FILE", help="require an API key; each line of the file is NAME:SHA256")
+    who.add_argument("--new-key", metavar="NAME", help="print a new key and its line for --keys, then exit")
     who.add_argument("--tls-cert", metavar="FILE", help="PEM certificate")
-    who.add_argument("--tls-key", metavar="FILE", help="its PEM key")
-    who.add_argument("--client-ca", metavar="FILE", help="let in only clients with a certificate signed by it (mTLS)")
-    who.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="host name to answer for")
+    who.add_argument("--tls-key", metavar="FILE", help="PEM private key")
+    who.add_argument("--client-ca", metavar="FILE", help="require client certificates signed by this authority (mTLS)")
+    who.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="host name to answer to")
     who.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN",
-        help="let pages of another site ask and read answers: https://example.org, or * for all")  # fmt: skip
+        help="let pages of other origins use the server: https://example.org, or * for all")  # fmt: skip
     who.add_argument("--allow-urls", action="store_true", help="fetch images from https URLs of public addresses")
-    who.add_argument("--access-log", metavar="FILE", help="a JSON line a request; - for standard error")
-    who.add_argument("--events", metavar="DIR", help="keep the event log there: what was asked and found, and feedback")
+    who.add_argument("--access-log", metavar="FILE", help="log one JSON line per request; - for standard error")
+    who.add_argument("--events", metavar="DIR", help="folder of the event log: requests, detections and feedback")
     who.add_argument("--keep-images", type=float, default=0.0, metavar="SHARE",
-        help="keep this share of the images with the events, 0 to 1 (default: 0)")  # fmt: skip
-    who.add_argument("--keep-days", type=float, default=7.0, metavar="DAYS", help="delete them after (default: 7)")
-    who.add_argument("--telemetry", action="store_true", help="record spans with OpenTelemetry")
+        help="fraction of images stored with the events, 0 to 1 (default: 0)")  # fmt: skip
+    who.add_argument("--keep-days", type=float, default=7.0, metavar="DAYS", help="days to keep them (default: 7)")
+    who.add_argument("--telemetry", action="store_true", help="record OpenTelemetry spans")
 
 
 def _add_shares(parser: argparse.ArgumentParser) -> None:
-    shares = parser.add_argument_group("which version answers whom")
+    shares = parser.add_argument_group("routing between versions")
     shares.add_argument("--weights", action="append", default=[], metavar="SHARES",
-        help="share out requests that name no version: [MODEL:]@champion=9,@challenger=1")  # fmt: skip
+        help="split requests that name no version: [MODEL:]@champion=9,@challenger=1")  # fmt: skip
     shares.add_argument("--sticky", default="", metavar="HEADER",
-        help="requests with the same value of this header see the same version")  # fmt: skip
+        help="send requests with the same value of this header to the same version")  # fmt: skip
     shares.add_argument("--version-header", default="", metavar="HEADER",
         help="let this header choose the version: 2, or @challenger")  # fmt: skip
     shares.add_argument("--shadow", action="append", default=[], metavar="VERSION",
-        help="let it see copies of the requests; what it finds goes to the event log: [MODEL:]@challenger")  # fmt: skip
-    shares.add_argument("--routes", metavar="FILE", help="all of this for each model, as JSON")
+        help="send copies of the requests to this version and log its detections as events: "
+        "[MODEL:]@challenger")  # fmt: skip
+    shares.add_argument("--routes", metavar="FILE", help="JSON file with all of these settings for each model")
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
     cluster = parser.add_argument_group("with --on ray")
     cluster.add_argument("--replicas", default="1:4", metavar="MIN:MAX",
-        help="how many, by queue delay and demand (default: %(default)s)")  # fmt: skip
+        help="number of replicas, by queue delay and demand (default: %(default)s)")  # fmt: skip
     cluster.add_argument("--replica-cpus", type=float, default=1.0, metavar="N",
-        help="processors that a replica takes of its node, parts allowed (default: %(default)s)")  # fmt: skip
+        help="processors per replica, may be fractional (default: %(default)s)")  # fmt: skip
     cluster.add_argument("--replica-gpus", type=float, default=0.0, metavar="N",
-        help="GPUs that a replica takes of its node, parts allowed (default: %(default)s)")  # fmt: skip
+        help="GPUs per replica, may be fractional (default: %(default)s)")  # fmt: skip
     cluster.add_argument("--replica-models", type=int, default=4, metavar="N",
-        help="versions of models that a replica holds at once (default: %(default)s)")  # fmt: skip
+        help="model versions loaded per replica (default: %(default)s)")  # fmt: skip
     cluster.add_argument("--retries", type=int, default=2, metavar="N",
-        help="other replicas that a request may go to when one is lost (default: %(default)s)")  # fmt: skip
+        help="retries on other replicas when one is lost (default: %(default)s)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         from eyas.serve.security import new_key
 
         key, line = new_key(args.new_key)
-        say(f"key (shown once):       {key}\nline of the keys' file: {line}")
+        say(f"key (shown once):       {key}\nline for --keys:        {line}")
         return 0
     from eyas.serve.engine.settings import MIB, EngineSettings
 
@@ -152,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         from eyas.cluster.launch import serve_on_ray
 
         if router is not None:
-            raise UserError("On a cluster requests are not shared out by weight yet.", fix="leave out its options")
+            raise UserError("Weighted routing is not supported on a cluster.", fix="leave out its options")
         serve_on_ray(args.bundle, _settings(args), engine, _cluster(args), registered=registered, seconds=args.seconds)
         return 0
     serve(args.bundle, _settings(args), engine, registered=registered, router=router, seconds=args.seconds)
@@ -163,7 +167,10 @@ def _cluster(args: argparse.Namespace) -> ClusterSettings:
     from eyas.cluster.settings import ClusterSettings
 
     if args.admin_port is not None or args.admin_grpc_port is not None:
-        raise UserError("On a cluster the models are those that the command names.", fix="leave out the admin's ports")
+        raise UserError(
+            "The admin API is not supported on a cluster: the command names the models.",
+            fix="leave out the admin ports",
+        )
     least, _, most = args.replicas.partition(":")
     if not least.isdecimal() or not (most or least).isdecimal():
         raise UserError(f"--replicas is '{args.replicas}'.", expected="MIN:MAX, or a number")
@@ -182,7 +189,10 @@ def _router(args: argparse.Namespace) -> Router | None:
 
     splits = splits_of(args.weights, args.shadow, args.sticky, args.version_header)
     if args.routes and splits:
-        raise UserError("--routes says all of it.", fix="leave out --weights, --shadow, --sticky and --version-header")
+        raise UserError(
+            "--routes can't be combined with other routing options.",
+            fix="leave out --weights, --shadow, --sticky and --version-header",
+        )
     if args.routes:
         splits = read_routes(Path(args.routes))
     return Router(splits) if splits else None
@@ -195,7 +205,7 @@ def _settings(args: argparse.Namespace) -> ServerSettings:
     token = os.environ.get(TOKEN, "")
     if not token and (args.admin_port is not None or args.admin_grpc_port is not None):
         token = secrets.token_urlsafe(24)
-        say(f"The admin's token of this run: {token}  (set {TOKEN} to choose it)")
+        say(f"Admin token of this run: {token}  (set {TOKEN} to choose it)")
     return ServerSettings(
         host=args.host,
         port=args.port,
@@ -220,7 +230,7 @@ def _tls(args: argparse.Namespace) -> Tls | None:
     from eyas.serve.server_settings import Tls
 
     if (args.tls_cert is None) != (args.tls_key is None) or (args.client_ca and not args.tls_cert):
-        raise UserError("TLS needs a certificate and its key.", fix="give both --tls-cert and --tls-key")
+        raise UserError("TLS needs a certificate and its private key.", fix="give both --tls-cert and --tls-key")
     if args.tls_cert is None:
         return None
     return Tls(Path(args.tls_cert), Path(args.tls_key), Path(args.client_ca) if args.client_ca else None)
@@ -231,8 +241,8 @@ def _events(args: argparse.Namespace) -> EventSettings | None:
 
     if args.events is None:
         if args.keep_images:
-            raise UserError("--keep-images keeps them with the events.", fix="add --events DIR")
+            raise UserError("--keep-images needs an event log.", fix="add --events DIR")
         return None
     if not 0.0 <= args.keep_images <= 1.0 or args.keep_days <= 0.0:
-        raise UserError("--keep-images is a share from 0 to 1, --keep-days a number above 0.")
+        raise UserError("--keep-images must be from 0 to 1 and --keep-days above 0.")
     return EventSettings(Path(args.events), images=args.keep_images, keep_seconds=args.keep_days * 86_400.0)

@@ -13,7 +13,7 @@ from eyas.text import say
 if TYPE_CHECKING:
     from eyas.training.loggers.base import Status
 
-HELP = "send a run to MLflow, TensorBoard or W&B, or what these have missed of it"
+HELP = "send a run to MLflow, TensorBoard or W&B, or resend what they missed"
 EXAMPLES: tuple[str, ...] = (
     "eyas track runs/quickstart --logger tensorboard",
     "eyas track runs/quickstart --logger mlflow,wandb",
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run")
     parser.add_argument("--logger", metavar="NAME", action="append", default=[],
-        help="mlflow, tensorboard or wandb, or several (default: those that the run was sent to)")  # fmt: skip
+        help="mlflow, tensorboard or wandb, comma-separated (default: those the run was sent to)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             why = failed.get(sync.name) or attempt(sync.send, status)
             if why:
                 failed[sync.name] = why
-                say(f"{sync.name} has not got everything: {why}", stderr=True)
+                say(f"{sync.name} is missing data: {why}", stderr=True)
             elif sync.place is not None:
                 say(f"{sync.name}: run {sync.place.id} at {sync.place.where}: {sync.sent} rows, images and files sent")
     return int(bool(failed))

@@ -14,8 +14,8 @@ from eyas.signals import StopSignals
 from eyas.text import say
 
 STARTED = time.monotonic()  # of the command, nearly: --minutes count from here
-HELP = "train a detector on a data set"
-DEFAULTS = "Every field can be set. Shown are the defaults of a bare recipe; --print-recipe shows those of a named one."
+HELP = "train a detector on a dataset"
+DEFAULTS = "All recipe fields, with the defaults of a bare recipe; --print-recipe shows those of a named one."
 EXAMPLES = (
     "eyas train --data data/shapes --recipe quick --out runs/first",
     "eyas train --data data/shapes --model n --size 320 --epochs 2 --batch 8",
@@ -38,24 +38,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="ROOT", help="dataset: a COCO, YOLO or Pascal VOC folder")
     add_rows(parser)
     parser.add_argument("--recipe", default="", help="scratch, finetune, yolo_nas_coco or quick")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one below runs/)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one in runs/)")
     parser.add_argument("--model", metavar="NAME", help="p, n, s, m or l: from under 1 to 42 million parameters")
     parser.add_argument("--weights", metavar="RUN", help="start from a run, .safetensors or YOLO-NAS checkpoint")
     parser.add_argument("--weights-classes", metavar="FILE",
-        help="class names of --weights, one a line, where it does not have them")  # fmt: skip
+        help="class names of --weights, one per line, if the file does not include them")  # fmt: skip
     parser.add_argument("--teacher", metavar="RUN",
-        help="also learn from what a trained run, .safetensors or YOLO-NAS checkpoint says")  # fmt: skip
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="input side, a multiple of 32")
-    parser.add_argument("--epochs", type=int, help="passes over the images")
+        help="teacher for distillation: a run, .safetensors or YOLO-NAS checkpoint")  # fmt: skip
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="input side in pixels, a multiple of 32")
+    parser.add_argument("--epochs", type=int, help="training epochs")
     parser.add_argument("--minutes", type=float,
-        help="instead of --epochs: how long the command may take; everything is planned for that time")  # fmt: skip
+        help="time limit for the whole command, instead of --epochs; the schedule is planned for it")  # fmt: skip
     parser.add_argument("--hours", type=float, help="the same in hours")
-    parser.add_argument("--batch", type=int, metavar="IMAGES", help="images a step")
+    parser.add_argument("--batch", type=int, metavar="IMAGES", help="images per step")
     parser.add_argument("--logger", metavar="NAME", action="append", default=[],
-        help="also send the run to mlflow, tensorboard or wandb, or several: mlflow,wandb")  # fmt: skip
+        help="also send the run to these trackers, comma-separated: mlflow,wandb or tensorboard")  # fmt: skip
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON of recipe fields, as in recipe.json")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run, exactly where it stopped")
-    parser.add_argument("--print-recipe", action="store_true", help="print the resolved recipe as YAML and stop")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="resume a stopped run exactly where it stopped")
+    parser.add_argument("--print-recipe", action="store_true", help="print the resolved recipe as YAML and exit")
     parser.usage = "eyas train --data ROOT [--recipe NAME] [--out DIR] [options] [--RECIPE.FIELD VALUE ...]"
     for section in sections(Recipe()):
         if section.name:
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         ignored += [f"--{key.removeprefix('field:')}" for key in given_fields(args)]
         if ignored:
             raise UserError(
-                f"--resume goes on with the run's own recipe; {', '.join(ignored)} can't be changed.",
+                f"--resume uses the run's own recipe; {', '.join(ignored)} can't be changed.",
                 fix=f"leave them out, or start a new run with --weights {args.resume}",
             )
         return end(lambda signals: resume(args.resume, epochs=args.epochs, signals=signals, started=STARTED))
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         say(yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False), end="")
         return 0
     if recipe.trainer.minutes and "trainer.epochs" in changes:
-        told = f"--epochs {recipe.trainer.epochs} is not used: {recipe.trainer.minutes:g} minutes say how long it takes"
+        told = f"--epochs {recipe.trainer.epochs} is ignored: the time limit is {recipe.trainer.minutes:g} minutes"
         say(told, stderr=True)
     return end(lambda signals: fit(recipe, args.out, signals=signals, started=STARTED))
 
@@ -123,10 +123,10 @@ def minutes_of(args: argparse.Namespace) -> float | None:
     from eyas.errors import UserError
 
     if args.minutes is not None and args.hours is not None:
-        raise UserError("The time is given twice.", where="--minutes, --hours", fix="give one of both")
+        raise UserError("Both --minutes and --hours are given.", where="--minutes, --hours", fix="give only one")
     minutes: float | None = args.minutes if args.hours is None else 60 * args.hours
     if minutes is not None and not 0 < minutes < float("inf"):
-        raise UserError(f"The time is {minutes:g} minutes.", where="--minutes", expected="a number above 0")
+        raise UserError(f"The time limit is {minutes:g} minutes.", where="--minutes", expected="a number above 0")
     return minutes
 
 

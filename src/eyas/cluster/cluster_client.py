@@ -62,4 +62,4 @@ async def _answer(call: Awaitable[Any]) -> Any:
     try:
         return await call
     except (RayError, RayServeException, TimeoutError) as error:
-        raise ServeError("unavailable", f"The cluster does not answer: {error}", retry_after=1.0) from error
+        raise ServeError("unavailable", f"The cluster does not respond: {error}", retry_after=1.0) from error

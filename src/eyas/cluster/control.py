@@ -70,7 +70,7 @@ class Control:
             UserError: it is no bundle, or was changed.
         """
         if bundle is None or not version:
-            raise ServeError("method", f"On a cluster '{name[:100]}' is loaded by version and bundle.")
+            raise ServeError("method", f"On a cluster, '{name[:100]}' is loaded by version and bundle.")
         entry, files = await asyncio.to_thread(read_entry, ModelKey(name, version), bundle)
         await self._stage.put(entry, files)
         try:
@@ -130,7 +130,7 @@ class Control:
         """Take note that the doors were told, or were not: then they look by themselves."""
         self._showing.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            LOG.warning("not every door was told of a change: %s", task.exception())
+            LOG.warning("some ingress replicas missed an update: %s", task.exception())
 
     async def _drop(self, entry: Entry) -> None:
         """Forget a bundle's files, unless another version has the same."""

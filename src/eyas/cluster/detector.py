@@ -122,13 +122,13 @@ class Detector:
         entry, engine = self._entries.get(name), self._engine
         assert engine is not None
         if entry is None:
-            raise ServeError("unavailable", f"{name} is not served any more.", retry_after=1.0)
+            raise ServeError("unavailable", f"{name} is no longer served.", retry_after=1.0)
         folder = Path(self._folder.name) / entry.digest
         if not folder.is_dir():
             shelf = ray.get_actor(self._shelf, namespace=NAMESPACE)
             files = await shelf.files.remote(entry.digest)
             if files is None:
-                raise ServeError("unavailable", f"{name} is not served any more.", retry_after=1.0)
+                raise ServeError("unavailable", f"{name} is no longer served.", retry_after=1.0)
             await asyncio.to_thread(unpack, files, folder)
         key = await engine.load(entry.key.name, entry.key.version, folder)
         loop = asyncio.get_running_loop()

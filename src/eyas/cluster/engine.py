@@ -120,7 +120,7 @@ class ClusterEngine:
             async with asyncio.timeout_at(deadline), self._turns.turn(stream):
                 answer = await self._persist(request, model, deadline)
         except TimeoutError:
-            raise ServeError("deadline", "The time for the request was over before it could be answered.") from None
+            raise ServeError("deadline", "The request timed out before it could be answered.") from None
         return replace(answer, timing=replace(answer.timing, total=loop.time() - start))
 
     async def _persist(self, request: Request, model: str, deadline: float | None) -> Answer:
@@ -159,8 +159,8 @@ class ClusterEngine:
             if tries_left:
                 await asyncio.sleep(pause)
                 pause = min(2.0 * pause, LONGEST_PAUSE)
-        LOG.error("request %s failed, %d tries were left: %s", request.id, tries_left, reason)
-        raise ServeError("unavailable", "The replicas that had the request were lost.", retry_after=1.0)
+        LOG.error("request %s failed with %d retries left: %s", request.id, tries_left, reason)
+        raise ServeError("unavailable", "The replicas that handled the request were lost.", retry_after=1.0)
 
     def _lost(self, request: Request, reason: str, tries_left: int) -> int:
         """Take note that a try did not lead to an answer, and return how many are left now."""
@@ -199,7 +199,7 @@ class ClusterEngine:
         self._fixed(name)
 
     def _fixed(self, name: str) -> NoReturn:
-        raise ServeError("method", f"On a cluster '{name[:100]}' is what the command and its registry say.")
+        raise ServeError("method", f"On a cluster, '{name[:100]}' is set by the command and its registry.")
 
     def ready(self) -> bool:
         """Return whether new requests are welcome; see `Engine.ready`."""

@@ -66,7 +66,7 @@ def asking(detector: Any, patience: float) -> Ask:
             found = await response
         except TimeoutError:
             response.cancel()
-            raise NotTakenError("no replica took it") from None
+            raise NotTakenError("no replica accepted the request") from None
         except asyncio.CancelledError:
             response.cancel()
             raise

@@ -62,7 +62,7 @@ def serve_on_ray(
             asyncio.run(_run(application, wanted, registered, tell, stop, seconds))
         finally:
             application.stop()
-        say("Ended: everything that was accepted has been answered.")
+        say("Stopped: all accepted requests have been answered.")
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
@@ -112,7 +112,7 @@ def connect() -> None:
             ray.init(namespace=NAMESPACE, logging_level="warning", **options)
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
             raise UserError(
-                f"The Ray cluster can't be joined: {error}", where=address or "", fix="see RAY_ADDRESS and its token"
+                f"The Ray cluster can't be joined: {error}", where=address or "", fix="check RAY_ADDRESS and its token"
             ) from error
     tokens.check_tokens(ray.get_runtime_context().gcs_address)
 

@@ -39,7 +39,7 @@ class ClusterSettings:
         """Refuse values that mean nothing."""
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise UserError(
-                f"{self.min_replicas} to {self.max_replicas} replicas is no range.", expected="1 <= least <= most"
+                f"{self.min_replicas} to {self.max_replicas} replicas is not a range.", expected="1 <= min <= max"
             )
         least: dict[str, float] = {"cpus": 0, "gpus": 0, "models": 1, "retries": 0, "up_after": 0, "down_after": 0}
         for name, bound in least.items():

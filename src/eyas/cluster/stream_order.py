@@ -40,7 +40,7 @@ class Turns:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[stream] = mine
         if older is not None and not older.done():
-            older.set_exception(ServeError("cancelled", "A newer frame of the stream took this one's place."))
+            older.set_exception(ServeError("cancelled", "A newer frame of the stream replaced this one."))
         try:
             await mine
         except asyncio.CancelledError:

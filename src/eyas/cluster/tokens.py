@@ -32,9 +32,9 @@ def check_tokens(address: str) -> None:
     if os.environ.get(MODE) == "disabled" or not open_to_all(address):
         return
     raise UserError(
-        "The Ray cluster lets anybody in: who reaches it can run programs on it.",
+        "The Ray cluster has no authentication: anyone who reaches it can run programs on it.",
         where=address,
-        fix=f"start each of its nodes with {MODE}=token, or set {MODE}=disabled to serve on it all the same",
+        fix=f"start each of its nodes with {MODE}=token, or set {MODE}=disabled to serve on it anyway",
     )
 
 

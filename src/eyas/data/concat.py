@@ -46,17 +46,17 @@ def same_classes(
                 f"{shorten([f'{each!r}{suggest(each, wanted)}' for each in strange])}.",
                 where=where,
                 expected=f"classes among those of '{name}': {shorten(wanted, 20)}",
-                fix=f"list them for '{name}', too (a class needs no box there), or leave these boxes out",
+                fix=f"list them for '{name}' too (a class needs no boxes there), or leave these boxes out",
             )
         notes = []
         if unknown:
-            found = f"with {sum(unknown.values()):,} boxes, to be found by their names alone"
+            found = f"with {sum(unknown.values()):,} boxes, to be detected by name alone"
             how = found if unseen else "without boxes"
-            notes = [f"lists classes that '{name}' lacks, {how}: {shorten(list(unknown))}"]
+            notes = [f"lists classes that '{name}' does not, {how}: {shorten(list(unknown))}"]
         missing = [each for each in wanted if each not in index.classes]
         notes += [f"does not list the classes {shorten(missing)}"] if missing else []
         if not notes and index.classes != wanted:
-            notes = [f"lists its classes in another order than '{name}'"]
+            notes = [f"lists its classes in a different order from '{name}'"]
         if notes:
             warnings.warn(f"The split '{other}' {', and '.join(notes)}. Classes are matched by name.", stacklevel=2)
         result[other] = index.with_classes(every if unseen and other != name else wanted)

@@ -25,7 +25,7 @@ MOST_DIGITS = 40  # an id that is a longer text is no number that anyone counts 
 
 @dataclass(frozen=True, eq=False)
 class DatasetIndex:
-    """One split: N images, M boxes, C classes. Boxes stand as the source has them, faults included.
+    """One split: N images, M boxes, C classes. Boxes are stored as in the source, faults included.
 
     Attributes:
         root: the dataset's folder.
@@ -145,8 +145,8 @@ class DatasetIndex:
         strange = [self.classes[int(i)] for i in used if lookup[i] < 0]
         if strange and (not drop or len(strange) == len(used)):
             raise UserError(
-                f"The split '{self.split}' has boxes of classes that are not wanted: {shorten(strange)}"
-                f"{suggest(strange[0], wanted)}.",
+                f"The split '{self.split}' has boxes of unexpected classes: "
+                f"{shorten(strange)}{suggest(strange[0], wanted)}.",
                 expected="classes among " + shorten(wanted, 8),
                 where=str(self.root),
                 fix="use a dataset with the same class names",

@@ -1,6 +1,6 @@
-"""What a run notes of its data set: a hash for the card, and a row an image, to tell later what was changed.
+"""What a run notes of its dataset: a hash for the card, and a row an image, to tell later what was changed.
 
-The images' bytes are not read: hashing a large data set at each run would take longer than a short run.
+The images' bytes are not read: hashing a large dataset at each run would take longer than a short run.
 """
 
 from __future__ import annotations

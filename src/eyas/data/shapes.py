@@ -58,8 +58,8 @@ def make_shapes(root: Path | str, *, train: int = 400, val: int = 100, size: int
     settings = {"train": train, "val": val, "size": size, "seed": seed, "revision": 3}
     if min(train, val) < 1 or not 64 <= size <= 4096:
         raise UserError(
-            f"Can't make {train} training and {val} validation images of {size} pixels.",
-            expected="at least one image a split, a size from 64 to 4096",
+            f"Can't generate {train} training and {val} validation images of {size} pixels.",
+            expected="at least one image per split, and a size from 64 to 4096",
         )
     if (folder / _SETTINGS).is_file() and read_json(folder / _SETTINGS) == settings:
         return folder

@@ -42,7 +42,7 @@ def load_yaml(text: str, where: str, *, plain: Callable[[str], str] | None = Non
     except ValueError as error:  # a date that is none, a number of thousands of digits
         raise UserError(f"A value of the YAML can't be read: {error}.", where=where) from None
     except RecursionError:
-        raise UserError("This is not valid YAML: it is nested too deep.", where=where) from None
+        raise UserError("This is not valid YAML: it is nested too deeply.", where=where) from None
     finally:
         loader.dispose()
 
@@ -63,7 +63,7 @@ def _texts_loader(plain: Callable[[str], str]) -> Any:
                 keys = [self.construct_object(key) for key, _ in node.value]
                 twice = next(key for key in keys if keys.count(key) > 1)
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {twice!r:.80} stands twice", node.start_mark
+                    None, None, f"the key {twice!r:.80} occurs twice", node.start_mark
                 )
             return mapping
 
@@ -78,7 +78,7 @@ def _size(node: Any, sizes: dict[int, int], where: str) -> int:
     """
     known = sizes.get(id(node))
     if known == 0:
-        raise UserError("A value of the YAML holds itself, through an alias.", where=where)
+        raise UserError("A value of the YAML contains itself through an alias.", where=where)
     if known is not None:
         return known
     sizes[id(node)] = 0
@@ -89,7 +89,7 @@ def _size(node: Any, sizes: dict[int, int], where: str) -> int:
                 total += _size(one, sizes, where)
     if total > MAX_VALUES:
         raise UserError(
-            f"The YAML stands for more than {MAX_VALUES} values.", where=where, fix="write it without aliases"
+            f"The YAML expands to more than {MAX_VALUES} values.", where=where, fix="write it without aliases"
         )
     sizes[id(node)] = total
     return total

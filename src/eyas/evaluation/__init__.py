@@ -21,11 +21,11 @@ def evaluate(
     progress: bool = False,
     rows: str | None = None,
 ) -> CocoResult:
-    """Measure a trained model on a data set, write a report folder and return the COCO numbers.
+    """Measure a trained model on a dataset, write a report folder and return the COCO numbers.
 
     Args:
         run: the model's folder.
-        data: the data set's folder, one COCO .json file or a data.yaml. Its classes are matched with the model's by
+        data: the dataset's folder, one COCO .json file or a data.yaml. Its classes are matched with the model's by
             name, whatever their order.
         split: the split to evaluate on.
         out: the report's folder; by default `evaluation/DATA-SPLIT` in the model's folder.
@@ -37,7 +37,7 @@ def evaluate(
         rows: what long rows of YOLO label files hold ("polygon", "keypoints", "oriented"), if they alone do not say.
 
     Raises:
-        UserError: something given can't be used, or the data set has classes that the model doesn't know.
+        UserError: something given can't be used, or the dataset has classes that the model doesn't know.
     """
     from eyas.evaluation.run import evaluate_run
 

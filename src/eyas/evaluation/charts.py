@@ -54,7 +54,7 @@ def plot_f1(result: CocoResult, curves: ConfidenceCurves, path: Path) -> None:
     axes.plot(THRESHOLDS, _mean_of_defined(curves.recall), color=QUIET_COLOR, linestyle=":", label="mean recall")
     axes.plot(THRESHOLDS, curves.mean_f1, color=MEAN_COLOR, linewidth=3, label="mean F1")
     if np.isnan(curves.best):
-        title = "No detection is right at any threshold (IoU 0.50)"
+        title = "No detection is correct at any threshold (IoU 0.50)"
     else:
         title = f"Best threshold {curves.best:.2f}: F1 {best_f1:.2f}, precision {precision:.2f}, recall {recall:.2f}"
         axes.axvline(curves.best, color=ACCENT_COLOR, linewidth=1.2)
@@ -82,8 +82,8 @@ def plot_per_class(result: CocoResult, path: Path) -> None:
     axes.set_xlim(0, 1)
     mean = axes.axvline(result.ap, color=ACCENT_COLOR, linewidth=1.2)
     _quiet(axes, "x")
-    fewer = f" (the {len(shown)} worst of {len(order)})" if len(shown) < len(order) else ""
-    axes.set_title(f"AP of each class{fewer}", loc="left", fontsize=11)
+    fewer = f" (the {len(shown)} lowest of {len(order)})" if len(shown) < len(order) else ""
+    axes.set_title(f"AP per class{fewer}", loc="left", fontsize=11)
     names = ("AP", "AP50", f"mean AP {result.ap:.3f}")
     figure.legend(
         (front.patches[0], back.patches[0], mean), names, loc="outside lower center", ncols=3, frameon=False, fontsize=9

@@ -32,9 +32,9 @@ MEANINGS = (
     "average precision of small objects (below 32² pixels)",
     "average precision of medium objects (32² to 96² pixels)",
     "average precision of large objects (above 96² pixels)",
-    "average recall with 1 detection an image",
-    "average recall with 10 detections an image",
-    "average recall with 100 detections an image",
+    "average recall with 1 detection per image",
+    "average recall with 10 detections per image",
+    "average recall with 100 detections per image",
     "average recall of small objects",
     "average recall of medium objects",
     "average recall of large objects",
@@ -46,7 +46,7 @@ RECALL_POINTS = np.linspace(0.0, 1.0, 101)  # where precision is read: COCO's 10
 
 @dataclass(frozen=True)
 class CocoResult:
-    """How well predictions match a data set's truth. NaN stands for "undefined: there is no truth of that kind".
+    """How well predictions match a dataset's truth. NaN stands for "undefined: there is no truth of that kind".
 
     Attributes:
         metrics: the 12 COCO numbers by name (`METRICS`), each 0..1.
@@ -124,18 +124,18 @@ def finite(value: float) -> float | None:
 
 
 def check_truth(index: DatasetIndex) -> None:
-    """Raise a UserError if the data set can't be evaluated on; call it before the expensive part."""
+    """Raise a UserError if the dataset can't be evaluated on; call it before the expensive part."""
     where = f"{index.root}, split '{index.split}'"
     if not len(index):
-        raise UserError("The data set has no images to evaluate on.", where=where, expected="at least one image")
+        raise UserError("The dataset has no images to evaluate on.", where=where, expected="at least one image")
     usable = measured_boxes(index)
     if not usable.kept.any():
         why = f": {len(index.labels):,} boxes, of which {usable.told()}" if len(index.labels) else ""
         raise UserError(
-            f"None of the {len(index)} images has a truth box that can be found{why}. "
-            "So there is nothing to compare detections with.",
+            f"None of the {len(index)} images has a usable ground-truth box{why}, so there is nothing to compare "
+            "detections with.",
             where=where,
-            expected="at least one labelled object that is no crowd",
+            expected="at least one labelled object that is not a crowd",
             fix="check that the annotations belong to these images: eyas data check",
         )
 
@@ -168,8 +168,8 @@ def _check(index: DatasetIndex, predictions: Predictions) -> None:
     finite_rows = np.isfinite(predictions.boxes).all(axis=1) & np.isfinite(predictions.scores)
     if not finite_rows.all():
         raise UserError(
-            f"{int((~finite_rows).sum())} of {len(predictions)} predictions are not finite: the model diverged.",
-            fix="train with a lower learning rate or in a higher precision",
+            f"{int((~finite_rows).sum())} of {len(predictions)} predictions are not finite: the model has diverged.",
+            fix="train with a lower learning rate or a higher precision",
         )
     for name, column, limit in (
         ("images", predictions.images, len(index)),
@@ -179,7 +179,7 @@ def _check(index: DatasetIndex, predictions: Predictions) -> None:
 
 
 def _truth(index: DatasetIndex, ids: npt.NDArray[np.int64]) -> hotcoco.COCO:
-    """Return the truth as hotcoco's data set; category c has the id c + 1."""
+    """Return the truth as hotcoco's dataset; category c has the id c + 1."""
     images = [{"id": int(i)} for i in ids]
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(index.classes)]
     owner = ids[index.image_of_row()]

@@ -49,9 +49,9 @@ def plot_confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...], conf
     for edge in (axes.axhline, axes.axvline):
         edge(size - 1.5, color="#8a94a0", linewidth=1.4)
     axes.set_xlabel("predicted (background: missed)", fontsize=heading)
-    axes.set_ylabel("truth (background: false detections)", fontsize=heading)
+    axes.set_ylabel("ground truth (background: false detections)", fontsize=heading)
     fewer = f"; the {size - 1} of {len(classes)} classes with the most errors" if size <= len(classes) else ""
-    title = f"What each object was taken for, % of its row\nconfidence {confidence:.2f}, IoU 0.50{fewer}"
+    title = f"Predicted class of each object, % of its row\nconfidence {confidence:.2f}, IoU 0.50{fewer}"
     axes.set_title(title, loc="left", fontsize=heading)
     save(figure, path)
 

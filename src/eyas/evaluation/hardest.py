@@ -64,9 +64,12 @@ def draw_worst(
             _truth_tile(index, worst.image, pixels, scale, matches.truth[kept]),
             _prediction_tile(index, predictions[kept], pixels, scale, _colours(matches, kept)),
         ]
-        captions += [f"{name}: truth, {worst.missed} missed", f"detected at {confidence:.2f}, {worst.false} false"]
+        captions += [
+            f"{name}: ground truth, {worst.missed} missed",
+            f"detected at {confidence:.2f}, {worst.false} false",
+        ]
     if not tiles:
-        tiles, captions = [np.full((120, TILE, 3), 255, np.uint8)], ["no image has an error"]
+        tiles, captions = [np.full((120, TILE, 3), 255, np.uint8)], ["no image has errors"]
     sheet = grid(tiles, 4 if len(tiles) > 2 else 0, captions=captions)
     write_png(sheet, path)
 

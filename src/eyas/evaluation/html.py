@@ -66,7 +66,7 @@ def html_page(
         f'<h2>COCO metrics</h2><div class="numbers">{numbers}</div>\n'
         f"<h2>Classes</h2><section>{_table(rows)}</section>\n"
         f"{charts}\n"
-        '<p class="quiet">Beside this page: metrics.json (every number), per_class.csv, detections.json (COCO results).'
+        '<p class="quiet">Other files: metrics.json (all metrics), per_class.csv, detections.json (COCO results).'
         "</p></main></body></html>\n"
     )
 

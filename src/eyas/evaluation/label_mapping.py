@@ -1,4 +1,4 @@
-"""Bringing a data set's labels into a model's order, by the classes' names."""
+"""Bringing a dataset's labels into a model's order, by the classes' names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from eyas.errors import UserError, shorten, suggest
 
 
 def align_classes(index: DatasetIndex, classes: Sequence[str]) -> tuple[DatasetIndex, tuple[str, ...]]:
-    """Return the data set with its labels in the order of the model's `classes`, and the classes only the model knows.
+    """Return the dataset with its labels in the order of the model's `classes`, and the classes only the model knows.
 
-    Detections of a class that the data set doesn't label can't be judged: such a class has no AP and is left out of
+    Detections of a class that the dataset doesn't label can't be judged: such a class has no AP and is left out of
     the mean.
 
     Raises:
-        UserError: the data set has boxes of classes that the model doesn't know; the message names each, its boxes
+        UserError: the dataset has boxes of classes that the model doesn't know; the message names each, its boxes
             and the nearest class of the model.
     """
     known = set(classes)
@@ -29,11 +29,11 @@ def align_classes(index: DatasetIndex, classes: Sequence[str]) -> tuple[DatasetI
     ]
     if unknown:
         raise UserError(
-            f"The data set has classes that the model does not know: {shorten(unknown, 10)}.",
+            f"The dataset has classes that the model does not know: {shorten(unknown, 10)}.",
             where=f"{index.root}, split '{index.split}'",
             expected="classes among " + shorten([f"'{name}'" for name in classes], 20),
-            fix="rename the classes in the annotations to the model's names (they are compared letter by letter), "
-            "or evaluate a model that was trained with these classes",
+            fix="rename the classes in the annotations to the model's names (compared exactly), or evaluate a model "
+            "trained with these classes",
         )
     missing = tuple(name for name in classes if name not in index.classes)
     return index.with_classes(classes), missing

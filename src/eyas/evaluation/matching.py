@@ -25,7 +25,7 @@ class Matches:
     """What became of each of K predictions.
 
     Attributes:
-        truth: int64 [K], the row of the data set's `boxes` that the prediction found, -1 if none.
+        truth: int64 [K], the row of the dataset's `boxes` that the prediction found, -1 if none.
         ignored: bool [K], True where it found nothing but lies in a crowd of its class: neither right nor wrong.
         order: int64 [K], the rows by image and then by falling score (equal scores: the lower row first).
         iou: the least overlap of a match.

@@ -1,4 +1,4 @@
-"""Running a detector over a data set: images are read ahead in threads while the detector works."""
+"""Running a detector over a dataset: images are read ahead in threads while the detector works."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DetectsBatches(Protocol):
 
 @dataclass(frozen=True)
 class PredictionRun:
-    """What running a detector over a data set gave.
+    """What running a detector over a dataset gave.
 
     Attributes:
         predictions: the detections.
@@ -57,8 +57,8 @@ class PredictionRun:
         if self.resized:
             names = shorten([index.files.name(i) for i in self.resized], 3)
             lines.append(
-                f"{len(self.resized)} of {len(index)} images have another size than their annotations say, so the "
-                f"truth boxes may lie in wrong places: {names}."
+                f"{len(self.resized)} of {len(index)} images differ in size from their annotations, so the "
+                f"ground-truth boxes may be misplaced: {names}."
             )
         return tuple(lines)
 
@@ -66,7 +66,7 @@ class PredictionRun:
 def predict_dataset(
     detector: DetectsBatches, index: DatasetIndex, *, batch: int = 8, progress: bool = False
 ) -> PredictionRun:
-    """Run the detector over every image of the data set.
+    """Run the detector over every image of the dataset.
 
     Args:
         detector: called with lists of up to `batch` images.
@@ -104,7 +104,7 @@ def predict_dataset(
         raise UserError(
             f"None of the {len(index)} images can be read. The first: {unreadable[0][1]}",
             where=str(index.path(unreadable[0][0])),
-            fix="check the data set's folder: eyas data check",
+            fix="check the dataset folder: eyas data check",
         )
     return PredictionRun(builder.build(), tuple(unreadable), tuple(resized), seconds)
 

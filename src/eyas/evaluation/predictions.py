@@ -1,4 +1,4 @@
-"""Predictions over a data set as columns: no Python object per detection, ready to be gathered across processes."""
+"""Predictions over a dataset as columns: no Python object per detection, ready to be gathered across processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eyas.types import Detections, FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model found in the images of a data set; row k is one detection.
+    """What a model found in the images of a dataset; row k is one detection.
 
     Attributes:
         images: int64 [K], the image's index in the `DatasetIndex` (not its COCO id).
@@ -84,7 +84,7 @@ class PredictionsBuilder:
         self._seen: set[int] = set()
 
     def add(self, image: int, detections: Detections) -> None:
-        """Add what was found in image `image` of the data set; an image that was added before is passed over."""
+        """Add what was found in image `image` of the dataset; an image that was added before is passed over."""
         if image in self._seen:
             return
         self._seen.add(image)

@@ -1,4 +1,4 @@
-"""Evaluating a detector on a data set, and the report folder: numbers, tables, charts and a page that shows all."""
+"""Evaluating a detector on a dataset, and the report folder: numbers, tables, charts and a page that shows all."""
 
 from __future__ import annotations
 
@@ -32,15 +32,22 @@ DETECTIONS_FILE = "detections.json"
 PAGE_FILE = "index.html"
 CONFIDENCE = 0.25  # what is counted as a detection in the confusion matrix and the worst images
 _WORST_TEXT = (
-    "Truth beside detections, most errors first. Green: found, and right; red: missed, and false; grey: crowds."
+    "Ground truth next to detections, most errors first. Green: detected and correct; red: missed and false; grey: "
+    "crowds."
 )
 # File -> its heading and explanation on the page, in the page's order.
 _CHARTS: Mapping[str, tuple[str, str]] = {
-    "precision_recall.png": ("Precision and recall", "How many detections are right, when so many objects are found."),
-    "f1_confidence.png": ("Confidence threshold", "What each threshold gives. The best mean F1 is marked."),
-    "per_class_ap.png": ("AP of each class", "Mean over IoU 0.50 to 0.95, and at IoU 0.50."),
-    "size_breakdown.png": ("Object size", "Sizes are the objects' areas in the original images."),
-    "confusion_matrix.png": ("Confusion", "Objects are matched with detections of their class first, then of others."),
+    "precision_recall.png": ("Precision and recall", "Precision of the detections at each level of recall."),
+    "f1_confidence.png": (
+        "Confidence threshold",
+        "Precision, recall and F1 at each threshold. The best mean F1 is marked.",
+    ),
+    "per_class_ap.png": ("AP per class", "Mean over IoU 0.50 to 0.95, and at IoU 0.50."),
+    "size_breakdown.png": ("Object size", "Sizes are object areas in the original images."),
+    "confusion_matrix.png": (
+        "Confusion",
+        "Objects are matched with detections of their own class first, then of others.",
+    ),
     "worst_images.png": ("Worst images", _WORST_TEXT),
 }
 
@@ -124,7 +131,7 @@ def evaluate_detector(
     batch: int = 8,
     progress: bool = False,
 ) -> Evaluation:
-    """Run the detector over the data set and write the report folder.
+    """Run the detector over the dataset and write the report folder.
 
     Args:
         detector: called with lists of images. Its thresholds must be low (`eyas.types.EVALUATE`), and its labels in
@@ -165,7 +172,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UserError("The report can't be written there: a file is in the way.", where=str(folder)) from None
+        raise UserError("The report can't be written: a file is in the way.", where=str(folder)) from None
 
 
 def write_report(
@@ -183,10 +190,10 @@ def write_report(
     draw_worst(index, run.predictions, analysis.matches, confidence, analysis.worst, out / "worst_images.png")
     facts = {
         **subject.facts,
-        "data set": f"{index.root}, split '{index.split}'",
+        "dataset": f"{index.root}, split '{index.split}'",
         "size": f"{result.num_images:,} images, {result.num_boxes:,} objects, {len(index.classes)} classes",
         "detections": f"{result.num_predictions:,}",
-        "detecting": f"{1000 * run.seconds / len(index):.1f} ms an image, from pixels to detections",
+        "detecting": f"{1000 * run.seconds / len(index):.1f} ms per image, from pixels to detections",
     }
     charts = [(*_CHARTS[name], out / name) for name in _CHARTS]
     write_text(out / PAGE_FILE, html_page(subject.title, facts, result, rows, subject.warnings, charts))

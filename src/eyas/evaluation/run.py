@@ -1,4 +1,4 @@
-"""From a model's folder and a data set's to a report: what `eyas.evaluation` and the command line do."""
+"""From a model's folder and a dataset's to a report: what `eyas.evaluation` and the command line do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def evaluate_run(
     progress: bool = False,
     rows: str | None = None,
 ) -> Evaluation:
-    """Measure the model in `run` on a data set and write the report; see `eyas.evaluation.evaluate`."""
+    """Measure the model in `run` on a dataset and write the report; see `eyas.evaluation.evaluate`."""
     check_numbers(confidence, batch)
     refuse_file(Path(run))
     index = load_dataset(data, split, rows=rows)
@@ -52,17 +52,17 @@ def evaluate_run(
 
 
 def default_folder(run: Path, index: DatasetIndex) -> Path:
-    """Return where the report of a model on a data set goes: `evaluation/DATA-SPLIT` in the model's folder."""
+    """Return where the report of a model on a dataset goes: `evaluation/DATA-SPLIT` in the model's folder."""
     return run / "evaluation" / f"{index.root.resolve().name}-{index.split}"
 
 
 def _subject(run: Path, detector: Detector, missing: tuple[str, ...]) -> Subject:
-    """Return what the report is about: the model, how it runs, and the classes that can't be judged."""
+    """Return the subject of the report: the model, how it runs, and the classes without metrics."""
     parts = (line.partition(":") for line in detector.describe().splitlines())
     facts = {"model": str(run), **{name.strip(): value.strip() for name, _, value in parts}}
     unlabelled = (
-        f"The data set does not label {len(missing)} of the model's {len(detector.classes)} classes, so these have no "
-        f"numbers: {shorten(missing)}."
+        f"The dataset does not label {len(missing)} of the model's {len(detector.classes)} classes, so they have no "
+        f"metrics: {shorten(missing)}."
     )
     warnings = ((unlabelled,) if missing else ()) + tuple(filter(None, [size_note(trained_size(run), detector.input)]))
     return Subject(f"Evaluation of {run.resolve().name}", facts, warnings)

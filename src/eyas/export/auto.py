@@ -93,7 +93,7 @@ def candidates(target: str = "auto", precision: str = "auto") -> list[tuple[str,
     ]
     if not found:
         raise UserError(
-            f"There is nothing to choose from for the target '{target}-{precision}' here.",
+            f"There are no candidates for the target '{target}-{precision}' on this machine.",
             expected="among " + ", ".join(f"{one}-{kind}" for one, kind in tried),
             fix='pip install "eyas[openvino]" for more candidates, or name the target',
         )
@@ -109,7 +109,7 @@ def choose(trials: Sequence[Trial], budget: float = BUDGET) -> Trial:
     good = [trial for trial in trials if not trial.problem and trial.map >= trial.map_fp32 - budget]
     if not good:
         raise UserError(
-            f"No candidate stays within {100 * budget:g} mAP of the trained network.",
+            f"No candidate is within {100 * budget:g} mAP of the trained network.",
             expected="; ".join(f"{t.target}-{t.precision}: {t.problem or f'mAP {t.map:.4f}'}" for t in trials),
             fix="allow more with --max-drop",
         )
@@ -140,7 +140,7 @@ def compile_auto(
     config = Run.read(Path(run)).config  # what is no run fails once, not with every candidate
     settings = (settings or Settings()).for_run(config)
     if settings.measured == 0:
-        raise UserError("A choice needs mAP.", fix="measure at least some images", where="measured")
+        raise UserError("Choosing a target needs mAP.", fix="measure on at least some images", where="measured")
     pairs = candidates() if pairs is None else pairs
     folder = free_folder(Path(run), out or Path("bundles") / f"{Path(run).resolve().name}-auto", settings)
     with aside(folder) as work:
@@ -158,7 +158,7 @@ def compile_auto(
                 continue
             if (found := built[pair].manifest.accuracy) is not None:
                 known = found.map_fp32
-        tell("timing them by turns")
+        tell("timing them in turns")
         times = _timed(built, settings.threads)
         trials = (*(_trial(pair, bundle, times[pair]) for pair, bundle in built.items()), *failed)
         best = choose(trials, BUDGET if settings.budget is None else settings.budget)

@@ -110,7 +110,7 @@ def other_size(trained: InputSpec, spec: InputSpec, sizes: Range | None, measure
     if own == at and sizes is None:
         return ""
     taken = at if sizes is None else f"{sizes[0]} to {sizes[1]}"
-    mean = "not measured" if measured == 0 else f"measured at {at}, the trained network's beside it too"
+    mean = "not measured" if measured == 0 else f"measured at {at}, like the trained network"
     return f"trained at {own}, built for {taken}: another size costs accuracy; mAP is {mean}"
 
 
@@ -142,7 +142,7 @@ def free_folder(run: Path, out: str | Path | None, settings: Settings) -> Path:
 def aside(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside `folder`, which is removed at the end whatever happens."""
     work = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    with writing(folder, "nothing was left there"):
+    with writing(folder, "no output was left"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(work, ignore_errors=True)
         try:
@@ -191,7 +191,7 @@ def write_graph(
 
 
 def calibrated(model: onnx.ModelProto, settings: Settings, spec: InputSpec, images: Images, tell: Tell) -> Quantization:
-    """Return the quantization of the exported graph from the data set's images."""
+    """Return the quantization of the exported graph from the dataset's images."""
     chosen = sample_images(images.calibrate, settings.calibrated)
     tell(f"calibrating on {len(chosen)} images of the split '{images.calibrate.split}'")
     return quantization_of(model, (letterboxed([one], spec, settings.batch[0]) for one in chosen))

@@ -73,11 +73,11 @@ def parity(session: Session, reference: Session, batches: Sequence[UInt8Array], 
         got, expected = session.run(images), reference.run(images)
         if [one.shape for one in got] != [one.shape for one in expected]:
             raise UserError(
-                f"The compiled file gives arrays of {[one.shape for one in got]} for input {images.shape}.",
+                f"The compiled file returns arrays of shapes {[one.shape for one in got]} for input {images.shape}.",
                 expected=str([one.shape for one in expected]),
             )
         if not all(np.isfinite(one).all() for one in got):
-            raise UserError("The compiled file gives numbers that are not finite.", fix="use a wider precision")
+            raise UserError("The compiled file returns numbers that are not finite.", fix="use a wider precision")
         for one in range(len(images)):
             first, second = (got[0][one], got[1][one]), (expected[0][one], expected[1][one])
             for left, right in ((first, second), (second, first)):
@@ -128,8 +128,8 @@ def check_parity(found: Parity, bound: Bound, what: str) -> None:
         return
     part = "" if bound.quantile == 1 else f" (at the {100 * bound.quantile:g} % quantile)"
     raise UserError(
-        f"The build for {what} does not give the network's answers: boxes differ by up to {found.boxes_px:.3g} pixels, "
-        f"scores by up to {found.scores:.3g}{part}.",
+        f"The build for {what} does not reproduce the network's outputs: boxes differ by up to {found.boxes_px:.3g} "
+        f"pixels, scores by up to {found.scores:.3g}{part}.",
         expected=f"at most {bound.boxes_px:g} pixels and {bound.scores:g}",
         fix="choose another precision or target; no bundle was written",
     )
@@ -165,7 +165,7 @@ def letterboxed(images: Sequence[UInt8Array], spec: InputSpec, num: int) -> UInt
 
 
 def sample_images(index: DatasetIndex, most: int) -> list[UInt8Array]:
-    """Return up to `most` readable images, evenly spread over the data set.
+    """Return up to `most` readable images, evenly spread over the dataset.
 
     Raises:
         UserError: there is none.
@@ -177,12 +177,12 @@ def sample_images(index: DatasetIndex, most: int) -> list[UInt8Array]:
         except UserError:
             continue  # a broken image is the data check's business
     if not found:
-        raise UserError("Not one image of the data set can be read.", where=str(index.root))
+        raise UserError("None of the dataset's images can be read.", where=str(index.root))
     return found
 
 
 def accuracy(session: Session, manifest: Manifest, index: DatasetIndex, batch: int) -> float:
-    """Return the COCO mAP of what the session gives on the data set."""
+    """Return the COCO mAP of what the session gives on the dataset."""
     aligned, _ = align_classes(index, manifest.classes)
     limits = evaluation_thresholds(manifest.thresholds)
     detector = Detector(session, manifest.classes, manifest.input, limits)

@@ -122,18 +122,19 @@ def suppression_place(asked: SuppressionPlace | None, needed: Suppression) -> Su
         return "none" if needed == "none" else "host"
     if asked == "graph" and needed == "none":
         raise UserError(
-            "The network gives one box an object: there is nothing that suppression inside the graph could drop, and "
-            "boxes of objects that stand close together would be lost.",
+            "The network predicts one box per object: suppression in the graph has nothing to drop and would lose "
+            "objects that are close together.",
             where="nms",
-            expected="none, or host to drop overlapping boxes all the same",
+            expected="none, or host to drop overlapping boxes anyway",
             fix="leave nms out",
         )
     if asked == "none" and needed != "none":
         raise UserError(
-            "The network gives several boxes an object: without suppression each would be shown many times.",
+            "The network predicts several boxes per object: without suppression each object would be reported many "
+            "times.",
             where="nms",
             expected="host or graph",
-            fix="leave nms out; where the bundle is used, suppression='none' (--nms none) shows every box of it",
+            fix="leave nms out; to show every box when using the bundle, set suppression='none' (--nms none)",
         )
     return asked
 

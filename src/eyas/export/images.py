@@ -1,4 +1,4 @@
-"""Which images a build is calibrated and judged on: those of the run's own data set, or of a given one."""
+"""Which images a build is calibrated and judged on: those of the run's own dataset, or of a given one."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def made_up_images(count: int, size: int) -> list[UInt8Array]:
 
 
 def find_images(run: Path, data: str | Path | None = None, split: str | None = None, rows: str | None = None) -> Images:
-    """Return the data set to judge and to calibrate on.
+    """Return the dataset to judge and to calibrate on.
 
     Args:
         run: the run; its recipe says what it was trained and validated on.
-        data: another data set; None for the run's own.
+        data: another dataset; None for the run's own.
         split: the split to judge on; None for the one that the run was validated on, or "val".
-        rows: what long rows of YOLO label files hold; None for what the recipe says of the run's own data set.
+        rows: what long rows of YOLO label files hold; None for what the recipe says of the run's own dataset.
 
     Raises:
-        UserError: the run's data set is not there any more, or has no such split.
+        UserError: the run's dataset is not there any more, or has no such split.
     """
     recipe = _recipe_data(run)
     root = Path(data) if data is not None else _own_root(run, recipe)
@@ -55,12 +55,12 @@ def find_images(run: Path, data: str | Path | None = None, split: str | None = N
     try:
         calibrate = load_dataset(root, (recipe.get("train") if data is None else None) or "train", rows=rows)
     except UserError:
-        calibrate = judge  # a data set of one split
+        calibrate = judge  # a dataset of one split
     return Images(judge, calibrate)
 
 
 def spread(index: DatasetIndex, most: int | None) -> DatasetIndex:
-    """Return at most `most` images of the data set, evenly spread; all of them for None."""
+    """Return at most `most` images of the dataset, evenly spread; all of them for None."""
     if most is None or len(index) <= most:
         return index
     return index.subset(np.unique(np.linspace(0, len(index) - 1, most).astype(np.int64)))
@@ -69,7 +69,7 @@ def spread(index: DatasetIndex, most: int | None) -> DatasetIndex:
 def find_images_if_any(
     run: Path, *, needed: bool, data: str | Path | None, split: str | None, rows: str | None
 ) -> Images | None:
-    """Return what `find_images` does; None where the run's own data set is not here and nothing needs it."""
+    """Return what `find_images` does; None where the run's own dataset is not here and nothing needs it."""
     try:
         return find_images(run, data, split, rows)
     except UserError:
@@ -89,7 +89,7 @@ def _recipe_data(run: Path) -> dict[str, Any]:
 
 
 def _own_root(run: Path, recipe: dict[str, Any]) -> Path:
-    """Return where the run's data set lies: as its recipe says, or as its card says (which holds whole paths)."""
+    """Return where the run's dataset lies: as its recipe says, or as its card says (which holds whole paths)."""
     places = [Path(str(recipe["root"]))] if recipe.get("root") else []
     if (run / CARD).is_file():
         places += [Path(parent["path"]) for parent in Card.read(run).parents if parent.get("kind") == "dataset"]
@@ -97,9 +97,9 @@ def _own_root(run: Path, recipe: dict[str, Any]) -> Path:
         if place.exists():
             return place
     raise UserError(
-        "The run's data set is not here, and a build is judged on real images."
+        "The run's dataset is not available, and a build is validated on real images."
         if places
-        else "The run does not say what it was trained on, and a build is judged on real images.",
+        else "The run does not record its dataset, and a build is validated on real images.",
         where=str(places[0]) if places else str(run),
-        fix="name a data set with --data; a build that is not calibrated (int8 is) needs none with --measure 0",
+        fix="name a dataset with --data; except for int8, which is calibrated, --measure 0 works without one",
     )

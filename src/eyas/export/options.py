@@ -33,7 +33,7 @@ class OnnxOptions:
 class OpenVinoOptions:
     """Options of the target "openvino"."""
 
-    device: str = _about("CPU", "where the layers' precisions are looked up: CPU, GPU, NPU; default: CPU")
+    device: str = _about("CPU", "device to query layer precisions on: CPU, GPU, NPU; default: CPU")
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,14 @@ class EngineOptions:
     """Options of TensorRT and of TensorRT-RTX."""
 
     optimization_level: int | None = _about(None, "0 (quick build) to 5 (fast engine); default: the library's choice")
-    workspace_mb: int | None = _about(None, "most memory that a layer's scratch may take; default: all there is")
-    best_batch: int | None = _about(None, "the batch that the kernels are chosen for; default: the greatest")
-    latency_profile: bool = _about(False, "own kernels for the least batch at the input's own size; default: false")
-    refit: bool = _about(False, "keep the weights exchangeable, needs a GPU to build; default: false")
-    weight_streaming: bool = _about(False, "let a GPU keep a part of the weights in the host's memory; default: false")
-    seconds: float = _about(3600.0, "longest time that a build may take; default: 3600")
+    workspace_mb: int | None = _about(None, "largest workspace of a layer; default: all that is available")
+    best_batch: int | None = _about(None, "batch to optimize the kernels for; default: the largest")
+    latency_profile: bool = _about(
+        False, "separate kernels for the smallest batch at the input's own size; default: false"
+    )
+    refit: bool = _about(False, "make the weights refittable, needs a GPU to build; default: false")
+    weight_streaming: bool = _about(False, "let a GPU keep part of the weights in host memory; default: false")
+    seconds: float = _about(3600.0, "time limit of a build; default: 3600")
 
     def __post_init__(self) -> None:
         """Refuse what no builder takes."""
@@ -65,7 +67,7 @@ class TensorRtOptions(EngineOptions):
     """Options of the target "tensorrt", which builds for the GPU of the machine it runs on."""
 
     timing_cache: str | None = _about(
-        None, "file of kernels' measured times, 'off' for none; default: in the user's cache folder"
+        None, "file of measured kernel times, 'off' for none; default: in the user's cache folder"
     )
     compatibility: str = _about("none", "further GPUs: " + ", ".join(COMPATIBILITIES) + "; default: none")
 
@@ -84,7 +86,7 @@ class TensorRtOptions(EngineOptions):
 class TensorRtRtxOptions(EngineOptions):
     """Options of the target "tensorrt-rtx", which builds for any GPU that it knows, with or without one here."""
 
-    compute_capabilities: tuple[str, ...] = _about((), "GPUs to build for, as 8.6,8.9,12.0; default: all from 8.0 on")
+    compute_capabilities: tuple[str, ...] = _about((), "GPUs to build for, such as 8.6,8.9,12.0; default: all from 8.0")
 
     def __post_init__(self) -> None:
         """Refuse what no builder takes."""
@@ -92,10 +94,10 @@ class TensorRtRtxOptions(EngineOptions):
         for each in self.compute_capabilities:
             if not re.fullmatch(r"\d{1,2}\.\d", each):
                 raise UserError(
-                    f"'{each}' is no compute capability.", expected='"8.9" for example', where="compute_capabilities"
+                    f"'{each}' is not a compute capability.", expected='for example "8.9"', where="compute_capabilities"
                 )
         if len(set(self.compute_capabilities)) < len(self.compute_capabilities):
-            raise UserError("A compute capability stands there twice.", where="compute_capabilities")
+            raise UserError("A compute capability is given twice.", where="compute_capabilities")
 
 
 Options = OnnxOptions | OpenVinoOptions | TensorRtOptions | TensorRtRtxOptions
@@ -150,7 +152,7 @@ def parse_options(target: str, texts: Sequence[str]) -> dict[str, Any]:
         if not equals or not name:
             raise UserError(f"The option is '{text}'.", where="option", expected="name=value")
         if name in found:
-            raise UserError(f"The option '{name}' was given twice.", where="option")
+            raise UserError(f"The option '{name}' is given twice.", where="option")
         found[name] = _parsed(value, hints[name], name) if name in hints else value
     builder_options(target, found)
     return found
@@ -186,7 +188,7 @@ def _kind_name(kind: Any) -> str:
     """Return the type in a person's words."""
     inner, _ = _inner(kind)
     if _is_list(inner):
-        return "values parted by commas"
+        return "comma-separated values"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[inner]
 
 

@@ -1,4 +1,4 @@
-"""What a build is asked for."""
+"""The settings of a build."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BUDGET_OF_SUPPRESSION = 0.001
 
 @dataclass(frozen=True)
 class Settings:
-    """What to compile for, and how to judge it.
+    """What to compile for, and how to validate it.
 
     Attributes:
         target: a key of `eyas.export.target.TARGETS`.
@@ -38,9 +38,9 @@ class Settings:
         nms: where overlapping boxes are dropped: "host"; "graph" for suppression inside; "none" for nowhere, with
             networks that give one box an object. None for what the run's network needs: "none" or "host".
         candidates: boxes that the graph gives an image.
-        data: the data set to judge and calibrate on; None for the run's own.
+        data: the dataset to judge and calibrate on; None for the run's own.
         split: the split to judge on; None for the run's own.
-        rows: what long rows of YOLO label files hold; None for what the run's recipe says of its own data set.
+        rows: what long rows of YOLO label files hold; None for what the run's recipe says of its own dataset.
         compared: how many images the outputs are compared on.
         calibrated: how many images the ranges of INT8 are taken from, if the run does not carry them.
         weight_bits: of a weight in INT8 at most, 7 or 8; None for what the engine can take on this machine.
@@ -93,7 +93,11 @@ class Settings:
                 f"nms is {shown(self.nms)}.", where="nms", expected="one of " + ", ".join(get_args(SuppressionPlace))
             )
         if not 1 <= self.batch[0] <= self.batch[1]:
-            raise UserError(f"The batch is {self.batch[0]} to {self.batch[1]}.", where="batch", expected="1, or 1-16")
+            raise UserError(
+                f"The batch is {self.batch[0]} to {self.batch[1]}.",
+                where="batch",
+                expected="1, or a range such as 1-16",
+            )
         if self.weight_bits not in (None, *LARGEST):
             raise UserError(f"weight_bits is {self.weight_bits}.", where="weight_bits", expected="7 or 8")
         for name, least in (("candidates", 1), ("compared", 1), ("calibrated", 1)):

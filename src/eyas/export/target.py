@@ -101,9 +101,9 @@ def parse_target(text: str, precision: str | None = None) -> tuple[str, str]:
         runtime, last = text, precision or "fp32"
         if text not in TARGETS and text != "auto":
             raise UserError(
-                f"The target '{text}' was given, and the precision '{precision}' beside it.",
+                f"Both the target '{text}' and the precision '{precision}' are given.",
                 where="target",
-                expected=f"a target alone, as in openvino-{last}",
+                expected=f"the target alone, such as openvino-{last}",
             )
         tell(f"target {text}" + (f" with precision {precision}" if precision else ""), f"target {runtime}-{last}")
     elif text == "auto":

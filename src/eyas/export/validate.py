@@ -40,7 +40,7 @@ def judge(
 ) -> Manifest:
     """Return the manifest with what was measured of the bundle's own files, or of what stands in for them.
 
-    Without a data set, which only a build that measures no mAP may lack, answers are compared on made-up images.
+    Without a dataset, which only a build that measures no mAP may lack, answers are compared on made-up images.
     `known_map` is the trained network's mAP on these images, where it was measured already.
 
     Raises:
@@ -52,7 +52,7 @@ def judge(
     session = open_bundle(bundle.folder, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
     try:
         if images is None:
-            tell(f"no data set here: comparing with the trained network on {settings.compared} made-up images")
+            tell(f"no dataset here: comparing with the trained network on {settings.compared} synthetic images")
             samples = made_up_images(settings.compared, manifest.input.width)
         else:
             tell(f"comparing with the trained network on {settings.compared} images")
@@ -72,11 +72,11 @@ def judge(
             )
             check_accuracy(update["accuracy"], settings.allowed, f"{manifest.target} in {manifest.precision}")
         else:
-            tell("mAP is not measured: nothing says what this build costs in accuracy")
+            tell("mAP is not measured: the accuracy of this build is unknown")
     finally:
         session.close()
     if settings.timed and stand_in is None:  # what stands in is no measure of the engine's time
-        tell("timing the file")
+        tell("timing the compiled file")
         update["latency"] = (time_bundle(bundle.folder, manifest, settings.threads),)
     return manifest.model_copy(update=update)
 
@@ -85,7 +85,7 @@ def _open_stand_in(stand_in: StandIn, manifest: Manifest, tell: Tell) -> Session
     """Return a session of the graph that the bundle was built from, and say that it is that."""
     from eyas.export.emulation import StandInSession
 
-    tell(f"{stand_in.reason}: the engine can't run here, its graph is judged instead")
+    tell(f"{stand_in.reason}: the engine can't run here, so its graph is validated instead")
     return StandInSession(stand_in.graph, manifest.batch)
 
 

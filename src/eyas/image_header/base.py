@@ -46,7 +46,7 @@ class ImageHeader:
 
 def differ(kind: str, one: tuple[int, int], other: tuple[int, int]) -> BadHeader:
     """Return the refusal of a file that says two sizes, each (height, width)."""
-    return BadHeader(f"the {kind} file says two sizes, {one[1]} x {one[0]} and {other[1]} x {other[0]} pixels")
+    return BadHeader(f"the {kind} file states two sizes, {one[1]} x {one[0]} and {other[1]} x {other[0]} pixels")
 
 
 def valid_orientation(value: int) -> int:

@@ -53,7 +53,7 @@ def _only(found: list[Box], name: bytes) -> Box:
     """
     named = [box for box in found if box.name == name]
     if len(named) != 1:
-        raise BadHeader(f"the file has {len(named)} '{name.decode()}' boxes where there should be one")
+        raise BadHeader(f"the file has {len(named)} '{name.decode()}' boxes instead of one")
     return named[0]
 
 
@@ -72,16 +72,16 @@ def jpeg2000_header(data: FileBytes) -> ImageHeader:
     size = _only(list(boxes(data, header.start, header.end)), b"ihdr")
     height, width, components = struct.unpack_from(">IIH", data, size.start)
     if data[stream.start : stream.start + 4] != b"\xff\x4f\xff\x51":
-        raise BadHeader("the JPEG 2000 file's code stream has no header")
+        raise BadHeader("the JPEG 2000 file's codestream has no header")
     right, bottom, left, top_edge, tile_wide, tile_high = struct.unpack_from(">6I", data, stream.start + 8)
     (streams,) = struct.unpack_from(">H", data, stream.start + 40)
     found = (bottom - top_edge, right - left)
     if found != (height, width):
         raise differ("JPEG 2000", (height, width), found)
     if streams != components:
-        raise BadHeader(f"the JPEG 2000 file says {components} and {streams} components")
+        raise BadHeader(f"the JPEG 2000 file states {components} and {streams} components")
     if (data[stream.start + 43], data[stream.start + 44]) != (1, 1):
-        raise BadHeader("the JPEG 2000 file's first component is coarser than the image")
+        raise BadHeader("the JPEG 2000 file's first component is subsampled")
     if tile_wide < 1 or tile_high < 1:
         raise BadHeader("the JPEG 2000 file has tiles without pixels")
     return ImageHeader("jpeg2000", height, width)
@@ -125,7 +125,7 @@ def avif_header(data: FileBytes) -> ImageHeader:
             if 1 <= index <= len(known) and known[index - 1].name == b"ispe":
                 sizes.add(struct.unpack_from(">II", data, known[index - 1].start + 4))
     if len(sizes) != 1:
-        raise BadHeader(f"the AVIF file says {len(sizes)} sizes of its image where there should be one")
+        raise BadHeader(f"the AVIF file states {len(sizes)} image sizes instead of one")
     width, height = sizes.pop()
     return ImageHeader("avif", height, width)
 

@@ -37,10 +37,10 @@ def tiff_header(data: FileBytes) -> ImageHeader:
     tags: dict[int, int] = {}
     for tag, value in directory(data):
         if tag in tags and tag in _ONCE:
-            raise BadHeader(f"the TIFF file says its {_ONCE[tag]} twice")
+            raise BadHeader(f"the TIFF file states its {_ONCE[tag]} twice")
         tags[tag] = value
     if _HEIGHT not in tags or _WIDTH not in tags:
-        raise BadHeader("the TIFF file doesn't say its size in whole numbers")
+        raise BadHeader("the TIFF file doesn't state its size in whole numbers")
     return ImageHeader("tiff", tags[_HEIGHT], tags[_WIDTH], valid_orientation(tags.get(_ORIENTATION, 1)))
 
 
@@ -52,7 +52,7 @@ def pnm_header(data: FileBytes) -> ImageHeader:
     gap = rb"(?:\s|#[^\r\n]*\r?\n)+"  # for some readers a lone carriage return ends a comment, for others not
     found = re.match(rb"P[1-6]" + gap + rb"(\d{1,9})" + gap + rb"(\d{1,9})\s", head)
     if found is None:
-        raise BadHeader("no size stands at the beginning of the PNM file")
+        raise BadHeader("the PNM file has no size in its header")
     return ImageHeader("pnm", int(found[2]), int(found[1]))
 
 
@@ -63,6 +63,6 @@ def _pam_header(head: bytes) -> ImageHeader:
     for name in (b"HEIGHT", b"WIDTH"):
         values = re.findall(rb"^" + name + rb" (\d{1,9})\s", text, re.M)
         if len(values) != 1 or text.count(name) != 1 or not end:
-            raise BadHeader(f"the PAM file does not say its {name.decode().lower()} once")
+            raise BadHeader(f"the PAM file does not state its {name.decode().lower()} exactly once")
         found[name] = int(values[0])
     return ImageHeader("pnm", found[b"HEIGHT"], found[b"WIDTH"])

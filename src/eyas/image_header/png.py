@@ -39,7 +39,7 @@ def _check_frame(frame: tuple[int, int, int, int], height: int, width: int) -> N
     """Refuse a frame of an animation that is not inside the image."""
     wide, high, left, top = frame
     if left + wide > width or top + high > height:
-        raise BadHeader(f"a frame of {wide} x {high} pixels lies outside the image of {width} x {height}")
+        raise BadHeader(f"a frame of {wide} x {high} pixels exceeds the image of {width} x {height}")
 
 
 def pixels_only(data: bytes) -> bytes:
@@ -65,6 +65,6 @@ def pixels_only(data: bytes) -> bytes:
             break
         others += name not in _FRAMES
         if others > MAX_PARTS:
-            raise BadHeader(f"it has more than {MAX_PARTS} chunks beside its pixels")
+            raise BadHeader(f"it has more than {MAX_PARTS} chunks besides its pixels")
         at = end
     return b"".join(data[start:end] for start, end in kept)

@@ -21,7 +21,7 @@ def webp_header(data: FileBytes) -> ImageHeader:
         height, width = _stream_size(data, 12)
         return ImageHeader("webp", height, width)
     if kind != b"VP8X" or data[16:20] != b"\x0a\0\0\0":
-        raise BadHeader("the WebP file doesn't begin with an image or an extended header")
+        raise BadHeader("the WebP file doesn't start with an image or an extended header")
     width = int.from_bytes(data[24:27], "little") + 1
     height = int.from_bytes(data[27:30], "little") + 1
     animated = bool(data[20] & _ANIMATION)
@@ -37,7 +37,7 @@ def webp_header(data: FileBytes) -> ImageHeader:
         elif name == b"EXIF":
             orientation = exif_orientation(data[at + 8 : at + 8 + length].removeprefix(b"Exif\0\0"))
     if images == 0 or (images > 1 and not animated):
-        raise BadHeader(f"the WebP file holds {images} images where there should be one")
+        raise BadHeader(f"the WebP file contains {images} images instead of one")
     return ImageHeader("webp", height, width, orientation)
 
 
@@ -74,12 +74,12 @@ def _check_frame(data: FileBytes, at: int, height: int, width: int) -> None:
     """Refuse a frame of an animation that is not inside the image, or whose stream has another size."""
     left, top, wide, high = (int.from_bytes(data[at + 8 + 3 * i : at + 11 + 3 * i], "little") for i in range(4))
     if 2 * left + wide + 1 > width or 2 * top + high + 1 > height:
-        raise BadHeader(f"a frame of {wide + 1} x {high + 1} pixels lies outside the image of {width} x {height}")
+        raise BadHeader(f"a frame of {wide + 1} x {high + 1} pixels exceeds the image of {width} x {height}")
     inner = at + 24
     if data[inner : inner + 4] == b"ALPH":
         (length,) = struct.unpack_from("<I", data, inner + 4)
         inner += 8 + length + length % 2
     if data[inner : inner + 4] not in (b"VP8 ", b"VP8L"):
-        raise BadHeader("a frame of the WebP file holds no image")
+        raise BadHeader("a frame of the WebP file has no image")
     if _stream_size(data, inner) != (high + 1, wide + 1):
         raise differ("WebP", (high + 1, wide + 1), _stream_size(data, inner))

@@ -1,4 +1,4 @@
-"""What a training loss is: a module that names its terms and gives them for what a head said of a batch."""
+"""The interface of a training loss: a module that declares its terms and computes them from a head's output."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Criterion(nn.Module):
         raise NotImplementedError
 
     def terms_of(self, net: nn.Module, images: Tensor, batch: TruthBatch) -> dict[str, Tensor]:
-        """Return the terms for what a network says of a batch of images; all training asks here.
+        """Return the terms for a network and a batch of images; training calls only this method.
 
         A criterion that looks at more than the head's output, at the images or the network's features, does it here.
 

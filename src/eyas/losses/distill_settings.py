@@ -9,17 +9,18 @@ from eyas.errors import UserError
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """A teacher, and the factors of what is learned from it; a factor of 0 leaves that kind out.
+    """The teacher, and the weights of the distillation terms; a weight of 0 disables a term.
 
     Attributes:
         teacher: a run's folder, a .safetensors file or a YOLO-NAS checkpoint; None for no teacher.
-        teacher_classes: a text file with the class names of the teacher, one a line, where it doesn't have them.
-        responses: its class scores and boxes at each anchor point.
-        boxes: how much its boxes weigh there beside its class scores.
-        features: where each channel of its features p3, p4, p5 looks.
-        localisation: its distributions over the distances to a box's sides.
-        temperature: logits of those distributions are divided by it, on both sides; more shows the less likely bins.
-        feature_temperature: the same for features, before they become distributions over the image.
+        teacher_classes: a text file with the class names of the teacher, one per line, if the teacher does not include
+            them.
+        responses: weight of its class scores and boxes at each anchor point.
+        boxes: weight of its boxes relative to its class scores.
+        features: weight of the spatial attention of each channel of its features p3, p4, p5.
+        localisation: weight of its distributions over the distances to a box's sides.
+        temperature: temperature of those distributions, for teacher and student; higher values show less likely bins.
+        feature_temperature: temperature of the features when they become distributions over the image.
     """
 
     teacher: str | None = None

@@ -10,13 +10,13 @@ from eyas.errors import UserError
 
 @dataclass(frozen=True)
 class DualSettings:
-    """What the loss of the head "dual" has beside the others' settings.
+    """Additional loss settings of the head "dual".
 
     Attributes:
-        l1_weight: factor of the distances of the sides, in strides: the one-to-one branch's, in the place of
+        l1_weight: weight of the L1 loss on the side distances, in strides, of the one-to-one branch; it replaces
             `dfl_weight`.
-        dense_start, dense_end: factor of the dense branch's terms at the start and at the end of the run, in a straight
-            line between; the rest to 1 is the one-to-one branch's (ProgLoss, arXiv 2606.03748).
+        dense_start, dense_end: weight of the dense branch at the start and the end of the run, linear in between; the
+            one-to-one branch has the rest to 1 (ProgLoss, arXiv 2606.03748).
         assigner: constants of the one-to-one branch's assignment.
     """
 
@@ -31,21 +31,21 @@ class DualSettings:
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 where = f"loss.dual.{name}"
-                raise UserError(f"{where} is {value}.", expected="a share between 0 and 1", where=where)
+                raise UserError(f"{where} is {value}.", expected="a fraction between 0 and 1", where=where)
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of the terms and constants of the assigner; the defaults are YOLO-NAS's.
+    """Weights of the loss terms, and settings of the assigner; the defaults are YOLO-NAS's.
 
     Attributes:
-        class_weight, iou_weight, dfl_weight: factors of the three terms in the total.
-        classification: what the class scores learn by, a row of `eyas.losses.class_losses.CLASS_LOSSES`.
-        extra: further terms of the boxes (`eyas.losses.box_terms.BOX_TERMS`) and their factors, as {"l1": 0.5}.
-        weighting: fixed keeps these factors; uncertainty learns one more for each term.
-        assignment: which anchor points learn an object, a row of `eyas.assign.assigners.ASSIGNERS`.
-        assigner: its constants.
-        dual: what the head "dual" has beside these.
+        class_weight, iou_weight, dfl_weight: weights of the three loss terms.
+        classification: classification loss, a row of `eyas.losses.class_losses.CLASS_LOSSES`.
+        extra: additional box terms (`eyas.losses.box_terms.BOX_TERMS`) and their weights, such as {"l1": 0.5}.
+        weighting: fixed keeps the weights; uncertainty learns an additional one for each term.
+        assignment: assigner of anchor points to objects, a row of `eyas.assign.assigners.ASSIGNERS`.
+        assigner: settings of the assigner.
+        dual: additional settings of the head "dual".
     """
 
     class_weight: float = 1.0

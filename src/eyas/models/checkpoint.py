@@ -78,7 +78,7 @@ class Checkpoint:
         names = classes_of(self.said, str(self.path))
         if names and len(names) != self.num_classes:
             raise UserError(
-                f"The checkpoint names {len(names)} classes, and its weights tell {self.num_classes} apart.",
+                f"The checkpoint lists {len(names)} class names, but its weights have {self.num_classes} classes.",
                 where=str(self.path),
                 fix="give the right names with --classes FILE",
             )
@@ -154,9 +154,9 @@ def _foreign(path: Path, name: str) -> UserError:
     """Return the error for a file that names a function or class which no data needs."""
     if name == "TorchScript":
         return UserError(
-            f"{path.name} is a TorchScript program, not a checkpoint: reading it would run it.",
+            f"{path.name} is a TorchScript program, not a checkpoint; reading it would run code.",
             where=str(path),
-            fix="take the checkpoint that it was made of",
+            fix="use the checkpoint that it was made from",
         )
     plain_file = path.with_name(f"{path.stem}-weights.pth")
     # What is kept is the weights under every name that they may have, or all of a plain state dict.
@@ -169,20 +169,20 @@ def _foreign(path: Path, name: str) -> UserError:
         f"torch.save(k, {json.dumps(str(plain_file))})"
     )
     return UserError(
-        f"{path.name} holds more than weights: reading it would run code ({name}), so it is refused.",
+        f"{path.name} contains more than weights: reading it would run code ({name}), so it is refused.",
         where=str(path),
         expected="a checkpoint of tensors, numbers, strings, lists and dicts",
-        fix=f"if you trust the file, save its weights alone: python -c {shlex.quote(program)}",
+        fix=f"if you trust the file, save only its weights: python -c {shlex.quote(program)}",
     )
 
 
 def _damaged(path: Path) -> UserError:
     """Return the error for a file that can't be read."""
     return UserError(
-        f"{path.name} is not a checkpoint that can be read, or it is damaged.",
+        f"{path.name} is not a supported checkpoint, or it is damaged.",
         where=str(path),
-        expected="a .pth file of torch.save, or .safetensors",
-        fix="get the file again",
+        expected="a .pth file written by torch.save, or .safetensors",
+        fix="download or copy the file again",
     )
 
 
@@ -215,9 +215,9 @@ def _weights_in(content: Any, path: Path, kind: type[Any]) -> tuple[str, Mapping
                 return nest, inner
     found = shorten([str(name) for name in content], 12) if isinstance(content, Mapping) else type(content).__name__
     raise UserError(
-        f"{path.name} holds no weights that Eyas knows; it has: {found or 'nothing'}.",
+        f"{path.name} contains no weights that Eyas can read; it has: {found or 'nothing'}.",
         where=str(path),
-        expected="tensors by name, at the top or under one of " + ", ".join(NESTS),
+        expected="tensors by name, at the top level or under one of " + ", ".join(NESTS),
     )
 
 
@@ -233,10 +233,10 @@ def _without_other_nets(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     averaged = [name for name in above if name.split(".")[0] in ("ema_net", "ema", "ema_model")]
     if len(above) > 1 and len(averaged) != 1:
         raise UserError(
-            f"{path.name} holds several networks: {shorten([name.rstrip('.') for name in above])}.",
+            f"{path.name} contains several networks: {shorten([name.rstrip('.') for name in above])}.",
             where=str(path),
             expected="one network",
-            fix="save the weights of one alone, under 'net'",
+            fix="save the weights of one network under 'net'",
         )
     prefix = averaged[0] if averaged else above[0]
     return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}

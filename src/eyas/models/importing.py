@@ -93,29 +93,29 @@ def class_names(checkpoint: Checkpoint, given: Sequence[str] | None, notes: list
         names = tuple(given)
         if len(names) != num:
             raise UserError(
-                f"{len(names)} class names were given, and the checkpoint tells {num} classes apart.",
+                f"{len(names)} class names are given, but the checkpoint has {num} classes.",
                 where=str(checkpoint.path),
-                expected=f"{num} names, one a line, in the order of the training",
+                expected=f"{num} names, one per line, in training order",
             )
     else:
         names = checkpoint.classes
     if not names and num == len(COCO_CLASSES):
         notes.append(
-            "the checkpoint does not name its 80 classes: they are taken for COCO's (person, bicycle, car, ...); "
-            "if they are others, import it again with --classes FILE"
+            "the checkpoint does not name its 80 classes: COCO's are assumed (person, bicycle, car, ...); if they "
+            "differ, import it again with --classes FILE"
         )
         names = COCO_CLASSES
     if not names:
         raise UserError(
             f"The checkpoint does not name its {num} classes.",
             where=str(checkpoint.path),
-            expected=f"a text file of {num} names, one a line, in the order of the training",
+            expected=f"a text file of {num} names, one per line, in training order",
             fix=f"eyas import {shlex.quote(str(checkpoint.path))} --classes names.txt",
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(name.strip() for name in names):
         raise UserError(
-            f"A class name stands there twice: {twice[0]}." if twice else "A class has no name.",
+            f"A class name is given twice: {twice[0]}." if twice else "A class has no name.",
             where=str(checkpoint.path),
             expected=f"{num} different names",
             fix="give the right names with --classes FILE",
@@ -135,10 +135,10 @@ def _opened(path: Path) -> Checkpoint:
     if path.is_file() and path.suffix not in (*SUFFIXES, ".safetensors"):
         graph = path.suffix in (".onnx", ".engine", ".xml")
         raise UserError(
-            f"{path.name} is {'a compiled graph' if graph else 'no checkpoint'}, which can't be imported.",
+            f"{path.name} is {'a compiled graph' if graph else 'not a checkpoint'} and can't be imported.",
             where=str(path),
             expected="a checkpoint: .pth, .pt, .ckpt or .safetensors",
-            fix="take the .pth file that it was exported from" if graph else "",
+            fix="use the .pth file that it was exported from" if graph else "",
         )
     checkpoint = read_checkpoint(path)
     checkpoint.spec()
@@ -149,11 +149,13 @@ def _contract(checkpoint: Checkpoint, wanted: InputChoice, notes: list[str]) -> 
     """Return how the network is fed; what was assumed or left out is noted."""
     processing = checkpoint.said.get("image_processor")
     if wanted == "published" or processing is None:
-        why = "as asked" if wanted == "published" else "the checkpoint does not say how it is fed"
-        notes.append(f"{why}: as the published networks, RGB, longest side 636 in 640, centred, divided by 255")
+        why = "as requested" if wanted == "published" else "the checkpoint does not describe its input processing"
+        notes.append(
+            f"{why}: using the published networks' processing: RGB, longest side 636 in 640, centred, divided by 255"
+        )
         return Contract(InputSpec())
     if checkpoint.said.get("multi_label_per_box") is False:
-        notes.append("the checkpoint wants one class a box; Eyas gives every class that passes the threshold")
+        notes.append("the checkpoint reports one class per box; Eyas reports every class above the threshold")
     return contract_of(processing, str(checkpoint.path))
 
 
@@ -162,10 +164,10 @@ def _check_finite(state: dict[str, Tensor], path: Path) -> None:
     bad = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
         raise UserError(
-            f"The checkpoint holds numbers that are not finite: in {bad[0]}"
+            f"The checkpoint contains numbers that are not finite: in {bad[0]}"
             + (f" and {len(bad) - 1} more tensors." if len(bad) > 1 else "."),
             where=str(path),
-            fix="take a checkpoint from before the training diverged",
+            fix="use a checkpoint from before the training diverged",
         )
 
 

@@ -76,7 +76,7 @@ class Content:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
             if len(names) != 1:
-                raise ValueError("no archive of torch.save")
+                raise ValueError("not an archive of torch.save")
             self._prefix = names[0].removesuffix("data.pkl")
             if f"{self._prefix}constants.pkl" in archive.namelist():
                 raise ForeignCodeError("TorchScript")
@@ -153,7 +153,7 @@ class _Reader(pickle.Unpickler):
         """Return the record of a storage."""
         kind, storage, key, _, numel = pid
         if kind != "storage" or not isinstance(key, str) or not re.fullmatch(r"\w{1,40}", key):
-            raise ValueError("an unknown kind of storage")
+            raise ValueError("an unknown storage type")
         dtype = storage if isinstance(storage, torch.dtype) else None
         return Storage(dtype, key, count_of(numel))
 

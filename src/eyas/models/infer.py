@@ -33,9 +33,9 @@ def infer_spec(state: State, where: str = "weights") -> YoloNasSpec:
     head = next((kind for kind, place in PLACES.items() if f"{place}{LEVEL}" in state), None)
     if head is None:
         raise UserError(
-            f"The weights are not YOLO-NAS's: there is no {FIRST_HEADS[0]}.",
+            f"The weights are not YOLO-NAS weights: they have no {FIRST_HEADS[0]}.",
             where=where,
-            expected="the tensors of YOLO-NAS: S, M, L, or one of other widths",
+            expected="the tensors of YOLO-NAS S, M, L, or a variant with other widths",
         )
     bins = BINS[head]
     stem_kind, stem_kernel, stem_width = shapes.block("backbone.stem.conv")
@@ -110,8 +110,8 @@ class _Shapes:
         if tensor is None or tensor.dim() != 4:
             found = "is missing" if tensor is None else f"has {tensor.dim()} dimensions, not 4"
             raise UserError(
-                f"The weights are of no network that Eyas knows: {name} {found}.",
+                f"The weights belong to no network that Eyas knows: {name} {found}.",
                 where=self.where,
-                expected="the tensors of YOLO-NAS: S, M, L, or one of other widths",
+                expected="the tensors of YOLO-NAS S, M, L, or a variant with other widths",
             )
         return tuple(tensor.shape)

@@ -20,7 +20,7 @@ from eyas.types import DETECT, InputSpec, PadMode, Thresholds
 
 STEM = "backbone.stem.conv."  # the first convolution, or the block of which it is
 PADDINGS: Mapping[str, PadMode] = {"DetectionCenterPadding": "center", "DetectionBottomRightPadding": "bottom_right"}
-IGNORE = "give --input published to feed the network as the published ones are fed, whatever the file says"
+IGNORE = "give --input published to use the published networks' processing, whatever the file says"
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ def classes_of(said: Mapping[str, Any], where: str) -> tuple[str, ...]:
     names = said.get("class_names")
     if names is None or names == []:
         return ()
-    if isinstance(names, Mapping):  # some data sets number them
+    if isinstance(names, Mapping):  # some datasets number them
         names = [names[key] for key in sorted(names)] if all(isinstance(key, int) for key in names) else None
     if not isinstance(names, list | tuple) or not all(isinstance(name, str | int | float) for name in names):
-        raise UserError("The checkpoint's class names are no list of names.", where=where, fix="give --classes FILE")
+        raise UserError("The checkpoint's class names are not a list of names.", where=where, fix="give --classes FILE")
     return tuple(str(name) for name in names)
 
 
@@ -109,7 +109,7 @@ def _steps(processing: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]:
         name, settings = next(iter(processing.items()))
         settings = {} if settings is None else settings
     else:
-        raise UserError(f"A step of the checkpoint's images is {processing!r}.", where=where, fix=IGNORE)
+        raise UserError(f"A processing step of the checkpoint is {processing!r}.", where=where, fix=IGNORE)
     if name != "ComposeProcessing":
         return [(str(name), settings if isinstance(settings, Mapping) else {})]
     inner = settings.get("processings", ()) if isinstance(settings, Mapping) else settings
@@ -139,7 +139,7 @@ class _Walk:
             self.fit = size
         elif name in PADDINGS:
             if self.frame is not None or self.factors != (1.0, 1.0, 1.0):
-                self._refuse(name, "images are padded twice, or after they are normalized")
+                self._refuse(name, "images are padded twice, or after normalization")
             self.frame, self.pad_mode = self._pair(name, settings), PADDINGS[name]
             self.pad_value = self._numbers(settings.get("pad_value", 114), name)[0] * self.divisor
         elif name == "ReverseImageChannels" and not self.permuted:
@@ -151,16 +151,16 @@ class _Walk:
             self._normalize(name, settings)
         elif name == "ImagePermute":
             if tuple(self._numbers(settings.get("permutation", (2, 0, 1)), name)) != (2, 0, 1):
-                self._refuse(name, "it makes another order than channels, rows, columns")
+                self._refuse(name, "it changes the order to something other than channels, rows, columns")
             self.permuted = True
         else:
-            self._refuse(name, "Eyas does not do that to images")
+            self._refuse(name, "Eyas does not support this step")
 
     def contract(self) -> Contract:
         """Return what the steps mean together."""
         frame = self.frame or self.fit
         if frame is None:
-            self._refuse("image_processor", "no step says the network's size")
+            self._refuse("image_processor", "no step gives the network's input size")
         fit = self.fit or frame
         margins = {frame[0] - fit[0], frame[1] - fit[1]}
         if self.fit is None or len(margins) > 1:
@@ -177,7 +177,7 @@ class _Walk:
         means = self._numbers(settings.get("mean", 0.0), name)
         stds = self._numbers(settings.get("std", 1.0), name)
         if any(means):
-            self._refuse(name, f"it takes away the mean {means}, which Eyas's graph does not")
+            self._refuse(name, f"it subtracts the mean {means}, which Eyas's graph does not")
         if len(stds) not in (1, 3) or not all(stds):
             self._refuse(name, f"it divides by {stds}")
         each = stds * 3 if len(stds) == 1 else stds
@@ -197,13 +197,13 @@ class _Walk:
         if isinstance(value, Sequence) and not isinstance(value, str):
             return [number for one in value for number in self._numbers(one, name)]
         if not isinstance(value, int | float) or isinstance(value, bool):
-            self._refuse(name, f"it has {value!r} where a number belongs")
+            self._refuse(name, f"it has {value!r} instead of a number")
         return [float(value)]
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         raise UserError(
-            f"The checkpoint's images can't be fed as it says: {name}: {why}.",
+            f"The checkpoint's image processing is not supported: {name}: {why}.",
             where=self.where,
-            expected="fitted into the frame, padded, perhaps blue first, divided by a number",
+            expected="images fitted into the frame, padded, in RGB or BGR, divided by a number",
             fix=IGNORE,
         )

@@ -77,7 +77,7 @@ class TensorRecord:
 def count_of(value: Any) -> int:
     """Return a size, offset or stride; anything but a number from 0 on is refused."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**48:
-        refuse("a tensor's shape is no shape")
+        refuse("a tensor has an invalid shape")
     return int(value)
 
 
@@ -92,7 +92,7 @@ def _tensor_of(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) ->
     if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
         refuse("a tensor without a storage, or of an unknown type")
     if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride) or len(size) > 16:
-        refuse("a tensor's shape is no shape")
+        refuse("a tensor has an invalid shape")
     return TensorRecord(storage, count_of(offset), tuple(map(count_of, size)), tuple(map(count_of, stride)), dtype)
 
 
@@ -104,13 +104,13 @@ def _parameter_of(data: Any, *_: Any) -> Any:
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
     """Return bytes that were written as text, as pickles of protocol 2 do."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        refuse("bytes in an unknown form")
+        refuse("bytes in an unsupported form")
     return text.encode("latin-1")
 
 
 def _bytes_of(*args: Any) -> bytes:
     """Return no bytes, which pickles of protocol 2 write as a call of the type without arguments."""
-    return b"" if not args else refuse("bytes in an unknown form")
+    return b"" if not args else refuse("bytes in an unsupported form")
 
 
 def _scalar_of(dtype: Any, data: Any = b"") -> Any:
@@ -160,7 +160,7 @@ def plain(value: Any, limit: int = 100_000) -> Any:
         nonlocal left
         left -= 1
         if left < 0 or depth > DEEPEST:
-            refuse("its description of the images has no end")
+            refuse("its description of the images is truncated")
         if isinstance(value, dict):
             return {key: simple(inner, depth + 1) for key, inner in value.items()}
         if isinstance(value, list | tuple):

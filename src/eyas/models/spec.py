@@ -145,7 +145,7 @@ class YoloNasSpec:
         backbone_row(self.backbone)
         if self._weights() > MAX_WEIGHTS:
             raise UserError(
-                f"The network would have some {self._weights() / 1e6:.0f} million weights.",
+                f"The network would have about {self._weights() / 1e6:.0f} million weights.",
                 where="model spec",
                 expected=f"at most {MAX_WEIGHTS / 1e6:.0f} million",
             )
@@ -186,5 +186,5 @@ class YoloNasSpec:
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"The model spec lacks a field or has one of the wrong type: {error}.",
-                expected="what YoloNasSpec.to_dict() writes",
+                expected="the output of YoloNasSpec.to_dict()",
             ) from None

@@ -76,8 +76,8 @@ def slice_state(state: State, big: YoloNasSpec, small: YoloNasSpec) -> dict[str,
     against = list(_against(big, small, ""))
     if against:
         raise UserError(
-            f"The smaller network is no part of the larger one: {shorten(against)}.",
-            expected="nowhere wider, deeper, of larger kernels or of other kinds",
+            f"The smaller network is not part of the larger one: {shorten(against)}.",
+            expected="no wider, deeper, no larger kernels and the same kinds of blocks",
         )
     whole, wanted = layout_of(big), layout_of(small)
     cut = {}
@@ -86,7 +86,7 @@ def slice_state(state: State, big: YoloNasSpec, small: YoloNasSpec) -> dict[str,
         while layer and layer not in whole:
             layer = layer.rpartition(".")[0]
         if not layer:
-            raise UserError(f"The weights are not the larger network's: it has no {name}.", where="weights")
+            raise UserError(f"The weights do not belong to the larger network: it has no {name}.", where="weights")
         if layer in wanted:
             depthwise = name[len(layer) :].startswith(".depthwise.")
             cut[name] = _cut(name, tensor, whole[layer], wanted[layer], depthwise)
@@ -134,7 +134,7 @@ def _cut(name: str, tensor: Tensor, whole: LayerWidths, wanted: LayerWidths, dep
             continue
         if tensor.shape[dim] != sum(theirs.values()):
             raise UserError(
-                f"The weights are not the larger network's: {name} is {list(tensor.shape)}.",
+                f"The weights do not belong to the larger network: {name} is {list(tensor.shape)}.",
                 where="weights",
                 expected=f"{sum(theirs.values())} channels",
             )

@@ -53,7 +53,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path.name} can't be read as safetensors: {error}.",
             where=str(path),
-            expected="a file that Eyas or another tool wrote as safetensors",
+            expected="a safetensors file",
         ) from None
 
 
@@ -120,7 +120,7 @@ def check_state(state: State, net: nn.Module, where: str) -> None:
                 f"The weights don't fit the model: {len(names)} {problem}: {_first(names)}.",
                 where=where,
                 expected=f"the {len(own)} tensors of this model",
-                fix="use the model's size and classes that the weights were made with",
+                fix="use the model size and the classes that the weights were made with",
             )
 
 
@@ -145,9 +145,9 @@ def transfer(
     state = unfold_blocks(from_public_state(state), net)
     if _is_fused(state, net):
         raise UserError(
-            "The weights are of a fused network, which can't be trained further.",
-            expected="weights as training wrote them",
-            fix="start from the run that the fused network was made of",
+            "The weights belong to a fused network, which can't be trained further.",
+            expected="weights written by training",
+            fix="start from the run that the fused network was made from",
         )
     own, marks = net.state_dict(), head_row_of(net).class_rows
     if from_classes is not None:
@@ -185,7 +185,7 @@ def _check_names(state: State, classes: Sequence[str], whose: str, marks: tuple[
     for name, tensor in state.items():
         if any(mark in name for mark in marks) and len(tensor) != len(classes):
             raise UserError(
-                f"{len(classes)} class names were given for {whose}, which tell {len(tensor)} classes apart.",
+                f"{len(classes)} class names are given for {whose}, which have {len(tensor)} classes.",
                 where=name,
             )
 

@@ -21,7 +21,7 @@ _REFERENCE_NECK_CHANNELS = (192, 96, 192, 384)
 def _reference(
     hidden: tuple[int, ...], concat: tuple[bool, ...], neck: tuple[tuple[int, int], ...], head_widths: tuple[int, ...]
 ) -> YoloNasSpec:
-    """Return a spec with what S, M and L have in common; `neck` has (depth, hidden) of each stage."""
+    """Return a spec with the common settings of S, M and L; `neck` has (depth, hidden) of each stage."""
     return YoloNasSpec(
         stem_width=48,
         stages=tuple(map(StageSpec, _REFERENCE_CHANNELS, _REFERENCE_DEPTHS, hidden, concat)),
@@ -109,7 +109,7 @@ def build(name_or_spec: str | YoloNasSpec, classes: int | Vocabulary, layers: La
     """
     if isinstance(classes, int):
         if classes < 1:
-            raise UserError(f"A detector of {classes} classes can't be built.", expected="at least 1 class")
+            raise UserError(f"A detector with {classes} classes can't be built.", expected="at least 1 class")
         classes = Vocabulary.numbered(classes)
     return build_net(resolve(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec, classes, layers)
 

@@ -95,5 +95,5 @@ def open_video(path: Path, below: Sequence[Path] = ()) -> tuple[cv2.VideoCapture
         reason = error.strerror or "it is empty"
         raise UserError(f"The video can't be opened: {reason}.", where=str(path)) from None
     if not capture.isOpened():
-        raise UserError("The video can't be opened: it is damaged, or of an unknown kind.", where=str(path))
+        raise UserError("The video can't be opened: it is damaged, or its format is not supported.", where=str(path))
     return capture, size

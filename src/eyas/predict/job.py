@@ -27,7 +27,7 @@ from eyas.predict.work import Done
 
 _ASKED, _PLAN, _PARTS = "job.json", "plan.jsonl", "parts"
 _NAME = re.compile(r"(\d{7,18})-(\d{1,18})-(\d{1,18})-([0-9a-f]{16})-([0-9a-f]{32})\.jsonl", re.ASCII)
-_AGAIN = "use the settings it was begun with, or begin again: --restart"
+_AGAIN = "use the original settings, or start over: --restart"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Job:
             self._check_asked(json.loads(json.dumps(asked)))
             if self._plan_is_whole():
                 return True
-            warnings.warn(f"The plan of the job is damaged and is made again: {self.folder / _PLAN}", stacklevel=2)
+            warnings.warn(f"The job's plan is damaged and is made again: {self.folder / _PLAN}", stacklevel=2)
         (self.folder / _PARTS).mkdir(exist_ok=True)
         write_json(self.folder / _ASKED, asked)
         digest, num = hashlib.sha256(), 0
@@ -104,12 +104,12 @@ class Job:
                 f"The settings of the job can't be read: {error.problem}", where=str(self.folder), fix=_AGAIN
             ) from None
         if not isinstance(before, dict) or asked.keys() != before.keys():
-            raise UserError("This output was begun by another Eyas.", where=str(self.folder), fix=_AGAIN)
+            raise UserError("This output was started by another version of Eyas.", where=str(self.folder), fix=_AGAIN)
         changed = [name for name in asked if asked[name] != before[name]]
         if changed:
             name = changed[0]
             raise UserError(
-                f"This output was begun with other settings: {name} was {before[name]}, and is {asked[name]}.",
+                f"This output was started with other settings: {name} was {before[name]}, and is {asked[name]}.",
                 where=str(self.folder),
                 fix=_AGAIN,
             )
@@ -155,7 +155,7 @@ class Job:
         for name in bad:
             (self.folder / _PARTS / name).unlink(missing_ok=True)
         if bad:
-            what = f"{len(bad)} saved part(s) are damaged, or of another plan"
+            what = f"{len(bad)} saved part(s) are damaged, or belong to another plan"
             warnings.warn(f"{what}; they are made again: {self.folder / _PARTS}", stacklevel=2)
         return good
 
@@ -204,7 +204,7 @@ class Job:
                 raise UserError(
                     f"Part {part.index} was damaged after it was saved.",
                     where=str(self.folder / _PARTS),
-                    fix="run the same command again: what is damaged is made again",
+                    fix="run the same command again: damaged parts are made again",
                 )
             yield from lines.splitlines(keepends=True)
 

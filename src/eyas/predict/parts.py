@@ -131,7 +131,7 @@ def _of_source(source: str, cut: _Cut) -> Iterator[Part]:
             elif isinstance(item, Video):
                 yield from _of_container(item.path, item.name, real(item.path).parent, cut)
             else:
-                raise UserError(f"{source} has no end.", expected="files", fix="use 'eyas detect' for cameras")
+                raise UserError(f"{source} never ends.", expected="files", fix="use 'eyas detect' for cameras")
 
 
 def _walk(folder: Path, below: str, without: Path | None) -> Iterator[str]:
@@ -147,7 +147,7 @@ def _walk(folder: Path, below: str, without: Path | None) -> Iterator[str]:
             continue
         if is_link and path.is_dir():
             warnings.warn(
-                f"{to_utf8(str(path))} is a link to a folder and is left out; name that folder as a source of its own.",
+                f"{to_utf8(str(path))} is a link to a folder and is skipped; give that folder as a source of its own.",
                 stacklevel=2,
             )
         elif is_folder:
@@ -225,13 +225,13 @@ def _of_parquet(path: Path, name: str, root: Path, cut: _Cut) -> Iterator[Part]:
         chosen = cut.column or next((one for one in COLUMNS if one in names), None)
         if chosen not in names:
             raise UserError(
-                f"The parquet file has no column '{chosen}'." if chosen else "No column looks like images.",
+                f"The parquet file has no column '{chosen}'." if chosen else "No column seems to contain images.",
                 where=str(path),
                 expected="one of " + shorten(names, 20),
                 fix="name the column with the encoded images or their paths: --column NAME",
             )
         total = table.metadata.num_rows
     if not 0 <= total <= 8 * path.stat().st_size:  # no image or path takes less than a bit
-        raise UserError(f"The parquet file says that it has {total} rows, which it can't hold.", where=str(path))
+        raise UserError(f"The parquet file claims {total} rows, which it can't contain.", where=str(path))
     for start in range(0, total, cut.size):
         yield Part(0, "parquet", str(path), str(root), name, start, min(cut.size, total - start), column=str(chosen))

@@ -61,11 +61,11 @@ def _memory() -> int:
 def _did(code: int, memory: int) -> str:
     """Return what an image did to the process that had it alone, from the process's exit code."""
     if code == OUT_OF_MEMORY:
-        return f"With the image the process needs more memory than {memory / 1e6:.0f} MB."
+        return f"Processing the image needs more than {memory / 1e6:.0f} MB of memory."
     if code == -signal.SIGKILL:
-        return "The process that worked on the image was killed, twice, as a machine short of memory does."
+        return "The process working on the image was killed twice, most likely for lack of memory."
     how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-    return f"The image crashed the process that worked on it, twice ({how})."
+    return f"The image crashed the process working on it twice ({how})."
 
 
 class Pool:
@@ -170,9 +170,9 @@ class Pool:
         task.deaths += 1
         if not worker.ready or task.deaths > _DEATHS:
             raise UserError(
-                f"The processes that do the work end by themselves (exit code {code}).",
+                f"The worker processes keep exiting (exit code {code}).",
                 where=task.part.path,
-                fix="free some memory or use fewer workers: --workers 1; what is done is kept",
+                fix="free some memory or use fewer workers: --workers 1; finished work is kept",
             )
         if task.without is not None:
             task.without = {**task.without, task.at: _did(code, self._memory)}

@@ -95,7 +95,7 @@ class Reader:
                 if position in without:
                     yield Found(full, None, UserError(without[position], where=full))
                 elif size > MAX_BYTES or offset + size > total:
-                    yield Found(full, None, UserError(f"The member says that it has {size} bytes.", where=full))
+                    yield Found(full, None, UserError(f"The member claims a size of {size} bytes.", where=full))
                 else:
                     yield Found(full, None, self._decoded(os.pread(descriptor, size, offset), full))
 
@@ -104,7 +104,7 @@ class Reader:
             return read_image(path, max_pixels=self._max_pixels, below=self._below(part))
         except UserError as error:
             if error.problem == OUTSIDE:
-                return UserError(f"{error.problem} Name more of them with --root FOLDER.", where=error.where)
+                return UserError(f"{error.problem} Allow further folders with --root FOLDER.", where=error.where)
             return error
 
     def _decoded(self, data: bytes, where: str) -> UInt8Array | UserError:
@@ -136,7 +136,7 @@ class Reader:
             yield Found(part.name, self._frame - 1, np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
         # Containers count a little wrong, so a few frames less are no fault.
         if part.last and self._frame < end - max(2.0, 0.02 * end):
-            reason = f"The video breaks off after {self._frame} of {end} frames."
+            reason = f"The video ends early, after {self._frame} of {end} frames."
             yield Found(part.name, None, UserError(reason, where=part.path))
 
     def _rows(self, part: Part, without: Mapping[int, str]) -> Iterator[Found]:
@@ -160,7 +160,7 @@ class Reader:
                 # The rows that follow can't be had either; the next part looks for its own from the start.
                 self._table = None
                 reason = (
-                    error.problem if isinstance(error, UserError) else "The parquet file has fewer rows than it says."
+                    error.problem if isinstance(error, UserError) else "The parquet file has fewer rows than it claims."
                 )
                 for row in range(max(self._row, part.start), part.start + part.count):
                     yield Found(part.name, row, UserError(reason, where=f"{part.name}, row {row}"))
@@ -180,5 +180,5 @@ class Reader:
         if isinstance(value, bytes):
             return self._decoded(value, where)
         if not isinstance(value, str):
-            return UserError("The cell is neither an image's bytes nor a path.", where=where)
+            return UserError("The cell contains neither encoded image bytes nor a path.", where=where)
         return self._file(Path(part.path).parent / value, part)

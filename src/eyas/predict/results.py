@@ -106,9 +106,9 @@ def format_of(out: Path, given: str | None) -> Format:
     found = SUFFIXES.get(out.suffix.lower())
     if found is None:
         raise UserError(
-            f"The output's name does not say its format: {out.name}.",
+            f"The output name does not determine the format: {out.name}.",
             where="out",
-            expected="a name that ends in .parquet, .jsonl or .json (COCO results); or a folder and --format",
+            expected="a name ending in .parquet, .jsonl or .json (COCO results); or a folder and --format",
         )
     return found
 

@@ -44,7 +44,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Report:
-    """What was done.
+    """The result of a prediction job.
 
     Attributes:
         out: the output.
@@ -124,7 +124,7 @@ def predict(
     manifest = Manifest.read(Path(bundle))
     job = Job(target)
     if target.exists() and not overwrite and not job.begun():
-        raise UserError(f"{target} is there already.", where="out", fix="choose another name, or add --overwrite")
+        raise UserError(f"{target} already exists.", where="out", fix="choose another name, or add --overwrite")
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     named = tuple(classes) if classes is not None else None
     settings = Settings(
@@ -212,8 +212,8 @@ class _Counter:
     def _check(self) -> None:
         if self.unreadable > self._limit:
             raise UserError(
-                f"{self.unreadable} images can't be read, more than the {self._limit} that may be passed over.",
-                fix=f"look at the sources; to go on all the same: --max-unreadable {10 * self.unreadable}",
+                f"{self.unreadable} images can't be read, more than the allowed {self._limit}.",
+                fix=f"check the sources; to continue anyway: --max-unreadable {10 * self.unreadable}",
             )
 
 

@@ -63,7 +63,9 @@ class Artifacts:
         try:
             write(staged)
             if (found := check_bundle(staged)[0].sha256) != sha256:
-                raise UserError(f"The files are not the bundle's: {found[:12]}, not {sha256[:12]}.", where=str(staged))
+                raise UserError(
+                    f"The files do not match the bundle: {found[:12]}, not {sha256[:12]}.", where=str(staged)
+                )
             _sync(staged)
             staged.chmod(0o755)  # a temporary folder is its owner's only; a server may be another user
             self._move(staged, self.path(sha256))
@@ -100,7 +102,7 @@ class Artifacts:
         folder = self.path(sha256)
         mend = "add the bundle again: eyas registry add BUNDLE --name NAME"
         if not folder.is_dir():
-            raise UserError("The registry's copy of the bundle is gone.", where=str(folder), fix=mend)
+            raise UserError("The registry's copy of the bundle is missing.", where=str(folder), fix=mend)
         try:
             card, _ = check_bundle(folder)
         except UserError as error:
@@ -109,7 +111,7 @@ class Artifacts:
             ) from None
         if card.sha256 != sha256:
             raise UserError(
-                "The registry's copy of the bundle is damaged: it is another bundle.", where=str(folder), fix=mend
+                "The registry's copy of the bundle is damaged: it is a different bundle.", where=str(folder), fix=mend
             )
         return card
 
@@ -122,7 +124,7 @@ def check_bundle(folder: Path) -> tuple[Card, Manifest]:
     """
     refuse_file(folder, bundle=True)
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}.", expected="a bundle, which 'eyas compile' writes")
+        raise UserError(f"There is no folder {folder}.", expected="a bundle written by 'eyas compile'")
     try:
         bundle = Bundle(folder, Manifest.read(folder, verify=False))
         return bundle.verify(), bundle.manifest
@@ -150,7 +152,7 @@ def _not_written(error: OSError, folder: Path) -> UserError:
     """Return the error for a copy that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
-            "The disk is full: the bundle could not be copied; the registry is as it was.",
+            "The disk is full: the bundle could not be copied; the registry is unchanged.",
             where=str(folder),
             fix="free some space and add it again",
         )

@@ -1,4 +1,4 @@
-"""What the registry tells: models, their versions, which alias pointed where and when; and what it is asked."""
+"""The interface of the registry: models, versions, aliases and their history."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Model:
         return next((one for one in self.versions if one.key.version == number), None)
 
     def stack(self, alias: str) -> list[str]:
-        """Return the versions that the alias had, the present one last; what was rolled back is not among them."""
+        """Return the versions that the alias had, the present one last; rolled-back ones are not included."""
         present = self.aliases.get(alias)
         if present is None:
             return []
@@ -103,7 +103,7 @@ def _replay(events: list[Event]) -> list[str]:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A version whose files lie here and have the bytes that they had when it was added.
+    """A version whose files are available locally and verified against their hashes.
 
     Attributes:
         version: which.
@@ -145,7 +145,7 @@ class Registry(Protocol):
         ...
 
     def promote(self, name: str, version: str, alias: str = CHAMPION) -> Version:
-        """Let the alias point to the version from now on, if its files are whole.
+        """Point the alias to the version, after verifying its files.
 
         Raises:
             UserError: there is no such version, or its files are missing or were changed; the alias is as it was.
@@ -181,8 +181,8 @@ def check_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"'{name}' can't be a model's name.",
-            expected="letters, digits, '.', '-' and '_', a letter or digit first, at most 128",
+            f"'{name}' is not a valid model name.",
+            expected="letters, digits, '.', '-' and '_', starting with a letter or digit, at most 128",
         )
     return name
 
@@ -195,8 +195,9 @@ def check_alias(alias: str) -> str:
     """
     if not _ALIAS.fullmatch(alias):
         raise UserError(
-            f"'{alias}' can't be an alias.",
-            expected=f"small letters, digits, '-' and '_', as in {CHAMPION} or {CHALLENGER}; not 'latest' or 'v1'",
+            f"'{alias}' is not a valid alias.",
+            expected=f"lowercase letters, digits, '-' and '_', such as {CHAMPION} or {CHALLENGER}; not 'latest' or "
+            "'v1'",
         )
     return alias
 
@@ -212,5 +213,5 @@ def parse_reference(text: str) -> tuple[str, str]:
         return check_name(name), f"@{check_alias(alias)}"
     name, colon, version = text.partition(":")
     if colon and not version.isdecimal():
-        raise UserError(f"'{version}' is no version.", expected=f"a number, as in {name or 'NAME'}:3", where=text)
+        raise UserError(f"'{version}' is not a version.", expected=f"a number, such as {name or 'NAME'}:3", where=text)
     return check_name(name), version

@@ -155,7 +155,9 @@ def _events(pairs: Iterable[tuple[str, str]]) -> Iterator[Event]:
         try:
             yield Event(**json.loads(value))
         except (TypeError, ValueError):
-            raise UserError(f"The registry's tag {key} is not what was written.", fix=f"delete the tag {key}") from None
+            raise UserError(
+                f"The registry's tag {key} differs from what was written.", fix=f"delete the tag {key}"
+            ) from None
 
 
 @contextmanager
@@ -174,5 +176,5 @@ def server_errors() -> Iterator[None]:
         words = re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:? ?", "", str(error).splitlines()[0])
         raise UserError(
             f"The registry's server can't do this: {words}",
-            fix="check the address, and that the server runs and lets you in (MLFLOW_TRACKING_TOKEN)",
+            fix="check the address, that the server runs, and your access (MLFLOW_TRACKING_TOKEN)",
         ) from error

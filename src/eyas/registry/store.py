@@ -108,9 +108,9 @@ class BundleRegistry:
             model = self.show(name)
             stack = model.stack(alias)
             if len(stack) < 2:
-                present = f"version {stack[0]} is its first" if stack else "it points nowhere"
+                present = f"version {stack[0]} is its first" if stack else "it is not set"
                 raise UserError(
-                    f"The alias '{alias}' of {name} can't go back: {present}.",
+                    f"The alias '{alias}' of {name} has no previous version: {present}.",
                     fix=f"eyas registry promote {name} VERSION --alias {alias}",
                 )
             found = self._version(model, stack[-2])
@@ -181,7 +181,9 @@ def open_registry(location: str | Path | None = None) -> Registry:
         return BundleRegistry(place, ServerRecords(client), server, artifacts, server.fetch)
     folder = Path(place)
     if "://" in place or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"'{place}' is no registry.", expected="a folder, or an MLflow server's address: https://...")
+        raise UserError(
+            f"'{place}' is not a registry.", expected="a folder, or the address of an MLflow server: https://..."
+        )
     artifacts = Artifacts(folder / ARTIFACTS)
     database = folder / DATABASE
     return BundleRegistry(place, SqliteRecords(database), SqliteWriter(database, artifacts), artifacts)

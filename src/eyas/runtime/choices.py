@@ -1,4 +1,4 @@
-"""What a caller may choose for a call: classes by name, and how many images at once."""
+"""Options of a call: classes by name, and the batch size."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def labels_of(chosen: object, classes: tuple[str, ...]) -> IntArray | None:
         raise UserError(f"The classes are given as {type(chosen).__name__}.", where="classes", expected=expected)
     names = [chosen] if isinstance(chosen, str) else list(chosen)
     if not names:
-        raise UserError("The list of classes is empty.", where="classes", expected=f"{expected}; None means all")
+        raise UserError("The list of classes is empty.", where="classes", expected=f"{expected}; None for all")
     for name in names:
         if not isinstance(name, str):
             number = isinstance(name, int | np.integer) and not isinstance(name, bool)
             fix = f"classes=['{classes[name]}']" if number and 0 <= name < len(classes) else ""
             raise UserError(
-                f"A class is given as {name!r}, not by its name.", where="classes", expected=expected, fix=fix
+                f"A class is given as {name!r}, not as a name.", where="classes", expected=expected, fix=fix
             )
         if name not in classes:
             hint = suggest(name, classes)
@@ -48,7 +48,7 @@ def check_batch(batch: object) -> None:
         UserError: it isn't a whole number of at least 1.
     """
     if not isinstance(batch, int | np.integer) or isinstance(batch, bool) or batch < 1:
-        raise UserError(f"The batch is {batch!r}.", expected="a whole number of at least 1", where="batch")
+        raise UserError(f"The batch is {batch!r}.", expected="a whole number, at least 1", where="batch")
 
 
 def shortened(names: Sequence[str], most: int = 12) -> str:

@@ -58,7 +58,7 @@ def to_dict(detections: Detections) -> dict[str, Any]:
 
 
 def from_dict(fields: Mapping[str, Any]) -> Detections:
-    """Return what `to_dict` wrote, unchanged.
+    """Read the output of `to_dict`.
 
     Raises:
         UserError: a field is missing, or a class is not among the classes.
@@ -70,7 +70,7 @@ def from_dict(fields: Mapping[str, Any]) -> Detections:
         boxes, scores = [one["box"] for one in found], [one["score"] for one in found]
         return make_detections(boxes, scores, labels, classes, int(fields["height"]), int(fields["width"]))
     except KeyError as error:
-        raise UserError(f"The detections lack the field {error}.", expected="what to_dict wrote") from None
+        raise UserError(f"The detections lack the field {error}.", expected="the output of to_dict") from None
 
 
 def to_json(detections: Detections) -> str:
@@ -158,7 +158,7 @@ def from_yolo_txt(text: str, classes: Sequence[str], height: int, width: int) ->
         if len(values) not in (5, 6) or values[0] not in range(len(classes)):
             raise UserError(
                 f"Line {number} is '{line.strip()[:80]}'.",
-                expected=f"label (0 to {len(classes) - 1}), centre x, centre y, width, height, and perhaps a score",
+                expected=f"label (0 to {len(classes) - 1}), centre x, centre y, width, height, and optionally a score",
             )
         rows.append(values if len(values) == 6 else [*values, 1.0])
     table = np.array(rows, np.float32).reshape(-1, 6)
@@ -208,5 +208,5 @@ def _supervision() -> ModuleType:
 def _label(name: str, classes: tuple[str, ...]) -> int:
     """Return the label of a class name."""
     if name not in classes:
-        raise UserError(f"The detections name the class '{name}'.", expected="one of " + ", ".join(classes))
+        raise UserError(f"The detections contain the class '{name}'.", expected="one of " + ", ".join(classes))
     return classes.index(name)

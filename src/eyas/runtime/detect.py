@@ -1,4 +1,4 @@
-"""Detecting on many images and videos, and leaving what was found on disk: the work behind `eyas detect`."""
+"""Detection on many images and videos, with the results written to disk: the work behind `eyas detect`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_FOLDER = "detections"
 
 @dataclass(frozen=True)
 class Report:
-    """What `detect` did.
+    """The result of `detect`.
 
     Attributes:
         results: one for each source of which anything could be read, in order.
@@ -64,7 +64,7 @@ def detect(
     max_pixels: int = MAX_PIXELS,
     on_frame: Callable[[Frame, Detections], None] | None = None,
 ) -> Report:
-    """Detect on everything in the source and write what was asked for; images that can't be read are skipped.
+    """Detect on everything in the source and write the requested outputs; unreadable images are skipped.
 
     Args:
         model: a run's folder, or a detector.
@@ -87,7 +87,7 @@ def detect(
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file.", expected="a folder, new or existing", where="out")
+        raise UserError(f"{folder} is a file.", expected="a new or existing folder", where="out")
     items = _without(expand(source), folder)
     output = Output(folder, save_images, _beside(save_json, folder), Path(like) if like else None, save_txt)
     paths = plan(items, output)
@@ -134,8 +134,8 @@ def _without(items: list[Item], out: Path) -> list[Item]:
     others = [item for item in items if not left_by_us(item)]
     if not others:
         raise UserError(
-            f"There is nothing at the source but what lies in the output folder {out}.",
-            expected="images that an earlier run did not write",
+            f"The source contains nothing but the output folder {out}.",
+            expected="images that were not written by an earlier run",
         )
     return others
 

@@ -190,7 +190,7 @@ class Detector:
         return run_stream(self, source, settings, on_problem)
 
     def read(self, image: Image, where: str = "") -> UInt8Array:
-        """Return the image as uint8 [H, W, 3] RGB, from whatever stands for it; see `eyas.runtime.images.read_one`.
+        """Return any supported image input as uint8 [H, W, 3] RGB; see `eyas.runtime.images.read_one`.
 
         Raises:
             UserError: it can't be read, or is of another type or shape.
@@ -222,7 +222,7 @@ class Detector:
         return self._session.description
 
     def describe(self) -> str:
-        """Return what a person wants to know of this detector, a few lines."""
+        """Return a readable summary of this detector, a few lines."""
         limits = self.thresholds
         overlap = "no suppression" if limits.suppression == "none" else f"IoU {limits.iou:g} ({limits.suppression})"
         return (
@@ -251,7 +251,7 @@ class Detector:
         """
         with self._changed:
             if self._closed:
-                raise UserError("The detector was closed.", fix="load it again, or use it inside its 'with' block")
+                raise UserError("The detector is closed.", fix="load it again, or use it inside its 'with' block")
             self._running += 1
         try:
             yield

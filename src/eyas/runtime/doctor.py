@@ -90,12 +90,12 @@ def _tensorrt() -> list[str]:
 def _tensorrt_rtx() -> list[str]:
     """Import TensorRT-RTX, which builds engines without a GPU too."""
     import_module("tensorrt_rtx")
-    return ["builds engines for GPUs of compute capability 7.5 to 12.x, on this machine too"]
+    return ["builds engines for GPUs of compute capability 7.5 to 12.x, also on this machine"]
 
 
 def _torch() -> list[str]:
     """Return what it is for: torch is asked for its version only, since importing it takes seconds."""
-    return ["for training, evaluating and compiling; runs that are not compiled"]
+    return ["for training, evaluating and compiling, and for runs that are not compiled"]
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,11 @@ def ask(code: str, seconds: float = PROBE_SECONDS) -> tuple[tuple[str, ...], str
     try:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return (), f"it did not answer within {seconds:g} s"
+        return (), f"it did not respond within {seconds:g} s"
     if done.returncode < 0:
         return (), f"it crashed the process (signal {-done.returncode})"
     if done.returncode:
-        return (), (done.stderr.strip().splitlines() or ["it failed without a word"])[-1]
+        return (), (done.stderr.strip().splitlines() or ["it failed without an error message"])[-1]
     return tuple(json.loads(done.stdout.strip().splitlines()[-1])), ""
 
 
@@ -173,13 +173,13 @@ def advise(cpu: Processor, found: tuple[Gpu, ...], runtimes: tuple[Runtime, ...]
     """
     usable = {each.name for each in runtimes if each.version and not each.problem}
     install = {each.name: each.install for each in runtimes}
-    advice = [f"{each.name} is broken ({each.problem}): install it again" for each in runtimes if each.problem]
+    advice = [f"{each.name} is broken ({each.problem}): reinstall it" for each in runtimes if each.problem]
     if "OpenVINO" not in usable:
         advice.append(f"for the fastest inference on x86 CPUs, Intel GPUs and NPUs: {install['OpenVINO']}")
     if found and not usable & {"TensorRT", "TensorRT-RTX"}:
         advice.append(
-            f"for the GPU: {install['TensorRT-RTX']} (GeForce, RTX), {install['TensorRT']} (data-centre cards; "
-            "on a Jetson it comes with JetPack)"
+            f"for the GPU: {install['TensorRT-RTX']} (GeForce, RTX), {install['TensorRT']} (data-centre cards; on "
+            "Jetson it comes with JetPack)"
         )
     if "PyTorch" not in usable:
         advice.append(f"to train, evaluate and compile: {install['PyTorch']}")
@@ -192,11 +192,12 @@ def _precisions(cpu: Processor) -> list[str]:
     if not sets:
         return []
     if sets.get("AMX INT8") or sets.get("AMX BF16"):
-        return ["this CPU has matrix units (AMX): openvino-int8 and openvino-bf16 are much faster targets than fp32"]
+        return ["this CPU has matrix units (AMX): openvino-int8 and openvino-bf16 are much faster than fp32"]
     if any(sets.get(name) for name in ("AVX-512 VNNI", "AVX VNNI", "dot product", "I8MM")):
         return [
-            "this CPU multiplies bytes in one step: try the target openvino-int8; bf16 gains only if it is listed above"
+            "this CPU has int8 dot-product instructions: try the target openvino-int8; bf16 is faster only if it is "
+            "listed above"
         ]
     if sets.get("AVX2"):
-        return ["this CPU has neither VNNI nor AMX: int8 is at best twice as fast as fp32 here, bf16 no faster"]
+        return ["this CPU has neither VNNI nor AMX: int8 is at most twice as fast as fp32, bf16 no faster"]
     return []

@@ -62,9 +62,7 @@ def fetch_image(address: str) -> bytes:
     """
     found = look_up(address)
     if found.data is None:
-        raise UserError(
-            "The address gives a stream, not an image.", where=address, fix="detector.stream(address) takes it"
-        )
+        raise UserError("The address is a stream, not an image.", where=address, fix="use detector.stream(address)")
     return found.data
 
 
@@ -92,12 +90,12 @@ def look_up(address: str) -> Found:
         return Found(None, _name(urlsplit(address)))
     except ssl.SSLError as error:
         reason = getattr(error, "verify_message", "") or error.reason or error
-        raise UserError(f"The address can't be trusted or reached by TLS: {reason}.", where=address) from None
+        raise UserError(f"A secure connection to the address failed: {reason}.", where=address) from None
     except TimeoutError:
-        raise UserError("The address does not answer in time.", where=address) from None
+        raise UserError("The address did not answer in time.", where=address) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         told = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(f"Nothing could be fetched from the address: {told or error}.", where=address) from None
+        raise UserError(f"The download failed: {told or error}.", where=address) from None
     raise UserError("The address redirects too often.", where=address)
 
 
@@ -113,7 +111,7 @@ def _parts(url: str, address: str) -> SplitResult:
     except ValueError:
         fine = False
     if not fine:
-        raise UserError("The address is malformed, or leads to something else than http.", where=address)
+        raise UserError("The address is malformed or redirects to something other than http.", where=address)
     return parts
 
 
@@ -172,7 +170,7 @@ def _image(answer: http.client.HTTPResponse, address: str, end: float) -> bytes 
     """
     if answer.status != 200:
         reason = f" ({answer.reason})" if answer.reason.isprintable() and answer.reason else ""
-        raise UserError(f"The address answers with status {answer.status}{reason}.", where=address)
+        raise UserError(f"The server answered with status {answer.status}{reason}.", where=address)
     kind = answer.headers.get_content_type()
     if kind.startswith(_STREAM_TYPES) or _is_list(answer):
         return None
@@ -183,15 +181,15 @@ def _image(answer: http.client.HTTPResponse, address: str, end: float) -> bytes 
         page = data.lstrip()[:1] in (b"", b"<", b"{", b"[") or (kind.startswith("text/") and b"\0" not in data)
         if page:
             raise UserError(
-                f"At the address lies {kind if data else 'nothing'}, no image and no video.",
+                f"The address returns {kind if data else 'nothing'}, not an image or video.",
                 expected="the address of the image itself, not of a page that shows it",
                 where=address,
             )
         packed = answer.headers.get("Content-Encoding", "identity").strip().lower()
         if packed not in ("", "identity"):  # asked not to be; FFmpeg would unpack it, and take an image for a video
-            raise UserError(f"What lies at the address comes packed ({packed[:20]!a}).", where=address)
+            raise UserError(f"The content has an unsupported encoding ({packed[:20]!a}).", where=address)
         if kind.startswith("image/"):
-            raise UserError(f"At the address lies {kind} that is no image of a kind that is read.", where=address)
+            raise UserError(f"The address returns {kind}, which is not a supported image.", where=address)
         return None
     room = bytearray(data)
     while part := answer.read1(_BLOCK):
@@ -199,9 +197,9 @@ def _image(answer: http.client.HTTPResponse, address: str, end: float) -> bytes 
         if len(room) > MOST_BYTES:
             raise UserError(f"The image has more than {MOST_BYTES >> 20} MiB.", where=address)
         if monotonic() > end:
-            raise UserError(f"The image did not arrive within {MOST_SECONDS:g} s.", where=address)
+            raise UserError(f"The download took longer than {MOST_SECONDS:g} s.", where=address)
     if answer.length:
-        raise UserError("The image ended too early.", where=address, fix="try again")
+        raise UserError("The download ended early.", where=address, fix="try again")
     return bytes(room)
 
 

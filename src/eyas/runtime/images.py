@@ -68,8 +68,8 @@ Image: TypeAlias = Union[  # with names in quotes, `|` fails when the module is 
 
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})  # of PIL's modes
 FORMS = (
-    "a path, an http address, an image file's bytes, an open file, a uint8 array [height, width, 3], RGB, a PIL image "
-    "or a torch tensor; or a list or an iterator of these"
+    "a path, an http address, the bytes of an image file, an open file, a uint8 array [height, width, 3] in RGB, a "
+    "PIL image or a torch tensor; or a list or iterator of these"
 )
 
 
@@ -87,10 +87,10 @@ def is_many(value: object) -> TypeGuard[Iterable[Any]]:
 def not_an_image(value: object, where: str = "") -> UserError:
     """Return the error for what is no image."""
     kind = type(value).__name__
-    fix = "detector(list(images)), in an order that you know" if isinstance(value, AbstractSet) else ""
+    fix = "detector(list(images)), in a defined order" if isinstance(value, AbstractSet) else ""
     if isinstance(value, Mapping):
         fix = "detector(list(images.values()))"
-    return UserError(f"An image was given as {kind}.", expected=FORMS, where=where, fix=fix)
+    return UserError(f"An image is given as {kind}.", expected=FORMS, where=where, fix=fix)
 
 
 def read_one(value: Image, max_pixels: int = MAX_PIXELS, where: str = "") -> UInt8Array:
@@ -125,7 +125,7 @@ def _read(value: Any, max_pixels: int) -> UInt8Array:
     if isinstance(value, str | PathLike):
         path = fspath(value)
         if isinstance(path, bytes):
-            raise UserError("A path was given as bytes.", expected="text, or a Path", fix="os.fsdecode(path)")
+            raise UserError("A path is given as bytes.", expected="a str or Path", fix="os.fsdecode(path)")
         if is_address(path):
             return decode(fetch_image(path), max_pixels=max_pixels, where=path)
         return read_image(path, max_pixels=max_pixels)
@@ -152,9 +152,9 @@ def _from_file(file: File, max_pixels: int) -> UInt8Array:
     if isinstance(data, str):
         raise UserError("The file was opened as text.", where=where, fix='open(path, "rb")')
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise UserError(f"The file gives {type(data).__name__} in place of bytes.", where=where)
+        raise UserError(f"The file returns {type(data).__name__} instead of bytes.", where=where)
     if not data:
-        raise UserError("Nothing is left to read in the file.", where=where, fix="file.seek(0) before it is given")
+        raise UserError("The file has no data left to read.", where=where, fix="file.seek(0) before passing it")
     return decode(bytes(data), max_pixels=max_pixels, where=where)
 
 
@@ -163,9 +163,9 @@ def _from_pil(image: PilImage, max_pixels: int) -> UInt8Array:
     check_pixels(image.height, image.width, max_pixels, "")
     if image.mode in ("I", "F"):
         raise UserError(
-            f"The PIL image's mode is {image.mode}: its numbers have no known range.",
-            expected="8 or 16 bits a channel, unsigned",
-            fix='image.point(lambda x: x * factor).convert("L"), with the contrast you want',
+            f"The value range of the PIL mode {image.mode} is unknown.",
+            expected="8 or 16 bits per channel, unsigned",
+            fix='image.point(lambda x: x * factor).convert("L"), with suitable contrast',
         )
     try:
         orientation = image.getexif().get(0x0112, 1)
@@ -185,32 +185,32 @@ def _from_tensor(tensor: torch.Tensor) -> UInt8Array:
     shape = list(tensor.shape)
     given = f"{str(tensor.dtype).removeprefix('torch.')} {shape}"
     if len(shape) == 4:
-        raise _bad_tensor(given, "a batch is given as a list of its images: detector(list(batch))")
+        raise _bad_tensor(given, "pass a batch as a list of images: detector(list(batch))")
     if len(shape) != 3 or 3 not in (shape[0], shape[2]):
         raise _bad_tensor(given, "grey: tensor.expand(3, -1, -1); with alpha: tensor[:3]")
     if shape[0] == shape[2]:
-        raise _bad_tensor(given, "it may be either: give a uint8 array, which is always [height, width, 3]")
+        raise _bad_tensor(given, "the layout is ambiguous: pass a uint8 array, which is always [height, width, 3]")
     if tensor.is_meta:
-        raise _bad_tensor(f"{given} without numbers, on the device 'meta'", "")
+        raise _bad_tensor(f"{given} without data, on the device 'meta'", "")
     if str(tensor.layout) != "torch.strided":
-        raise _bad_tensor(f"{given} of the layout {tensor.layout}", "tensor.to_dense()")
+        raise _bad_tensor(f"{given} with the layout {tensor.layout}", "tensor.to_dense()")
     array = tensor.detach().cpu()
     if tensor.is_floating_point():
         values = array.float().numpy()
         if not (values.size and float(values.min()) >= 0.0 and float(values.max()) <= 1.0):  # NaN fails too
-            raise _bad_tensor(given, "its numbers are not from 0 to 1: undo the normalisation, or give uint8")
+            raise _bad_tensor(given, "its values are not from 0 to 1: undo the normalization, or pass uint8")
         pixels = np.rint(values * 255).astype(np.uint8)
     elif given.startswith("uint8"):
         pixels = array.numpy()
     else:
-        raise _bad_tensor(given, "tensor.to(torch.uint8), if its numbers are from 0 to 255")
+        raise _bad_tensor(given, "tensor.to(torch.uint8), if its values are from 0 to 255")
     return checked_image(np.ascontiguousarray(pixels.transpose(1, 2, 0) if shape[0] == 3 else pixels))
 
 
 def _bad_tensor(given: str, fix: str) -> UserError:
     """Return the error for a tensor that is no image."""
-    expected = "a torch tensor [3, height, width] or [height, width, 3], RGB, uint8 or floats from 0 to 1"
-    return UserError(f"An image was given as a tensor {given}.", expected=expected, fix=fix)
+    expected = "a torch tensor [3, height, width] or [height, width, 3], RGB, uint8 or float from 0 to 1"
+    return UserError(f"An image is given as a tensor {given}.", expected=expected, fix=fix)
 
 
 def batches(images: Iterable[Any], size: int, read: Callable[[Any, str], UInt8Array]) -> Iterator[list[UInt8Array]]:

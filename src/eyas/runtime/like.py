@@ -41,18 +41,18 @@ class ImageIds:
             raise UserError(f"{text} is not among the images of the annotation file.", where=self._where)
         if len(fitting) > 1:
             raise UserError(
-                f"{text} could be {shorten([self._names[number] for number in fitting], 3)} of the annotation file.",
+                f"{text} matches {shorten([self._names[number] for number in fitting], 3)} of the annotation file.",
                 where=self._where,
-                expected="a path that ends like one of its file names",
-                fix="give the folder that these names start from",
+                expected="a path that ends with one of its file names",
+                fix="give the folder that these names are relative to",
             )
         known = fitting[0] in self._owners
         other = self._owners.setdefault(fitting[0], text)
         if other != text or (known and once):
             raise UserError(
-                f"{other} and {text} could both be the image {self._names[fitting[0]]} of the annotation file.",
+                f"{other} and {text} both match the image {self._names[fitting[0]]} of the annotation file.",
                 where=self._where,
-                expected="an image for each image",
-                fix="give the folder that the file's names start from, or sort the images by folder",
+                expected="one image per annotated image",
+                fix="give the folder that the file names are relative to, or sort the images by folder",
             )
         return self._ids[fitting[0]]

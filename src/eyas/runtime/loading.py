@@ -70,17 +70,19 @@ def load(
     if not folder.exists():
         near = suggest(folder.name, _neighbours(folder))
         raise UserError(
-            f"There is no run at {folder}{near}.", expected="a folder that 'eyas train' or 'eyas compile' wrote"
+            f"There is no run at {folder}{near}.", expected="a folder written by 'eyas train' or 'eyas compile'"
         )
     refuse_file(folder)
     if (folder / MANIFEST).is_file():
         return _load_bundle(folder, session, device, thresholds, size, threads, max_pixels, spin)
     if threads is not None:
-        raise UserError("threads is for bundles; a run uses PyTorch's.", fix="set OMP_NUM_THREADS, or compile the run")
+        raise UserError(
+            "threads applies only to bundles; a run uses PyTorch's.", fix="set OMP_NUM_THREADS, or compile the run"
+        )
     run = Run.read(folder)
     config = run.config
     if not run.verify():
-        warnings.warn(f"{folder} has no {CARD}: its weights could not be checked for changes.", stacklevel=2)
+        warnings.warn(f"{folder} has no {CARD}: its weights can't be checked for changes.", stacklevel=2)
     config = replace(config, thresholds=_chosen(thresholds, config.thresholds))
     if size is not None:
         config = replace(config, input=replace(config.input, height=size, width=size))
@@ -138,8 +140,8 @@ def _warn_of_saturation(folder: Path) -> None:
 
     if bytes_saturate(processor()):
         warnings.warn(
-            f"The weights of {folder} have 8 bits, and this CPU has neither VNNI nor AMX: products may overflow, and "
-            "with them the detections. Compile the run on this machine, or with --weight-bits 7.",
+            f"The weights of {folder} have 8 bits, and this CPU has neither VNNI nor AMX: products may overflow and "
+            "distort the detections. Compile the run on this machine, or with --weight-bits 7.",
             stacklevel=4,
         )
 

@@ -43,12 +43,12 @@ def read_onnx(path: Path) -> bytes:
     try:
         external = has_external_data(data)
     except (IndexError, ValueError):
-        raise UserError(f"{path.name} is not an ONNX file, or is cut off.", where=str(path)) from None
+        raise UserError(f"{path.name} is not an ONNX file, or it is truncated.", where=str(path)) from None
     if external:
         raise UserError(
-            f"{path.name} names other files that hold its weights; these are not read.",
+            f"{path.name} refers to other files for its weights; these are not read.",
             where=str(path),
-            expected="an ONNX file with its weights inside",
+            expected="an ONNX file that contains its weights",
         )
     return data
 
@@ -69,7 +69,7 @@ def _search(data: memoryview, message: str, depth: int = 0) -> bool:
         IndexError, ValueError: it is no protocol buffer, or is nested deeper than protobuf itself reads.
     """
     if depth > _MAX_DEPTH:
-        raise ValueError("nested too deep")
+        raise ValueError("nested too deeply")
     for number, value in _fields(data):
         if message == "tensor" and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value == 1)):
             return True
@@ -94,9 +94,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif wire in (1, 5):
             length = 8 if wire == 1 else 4
         else:
-            raise ValueError("no protocol buffer")
+            raise ValueError("not a protocol buffer")
         if place + length > len(data):
-            raise ValueError("cut off")
+            raise ValueError("truncated")
         yield key >> 3, data[place : place + length]
         place += length
 
@@ -112,4 +112,4 @@ def _varint(data: memoryview, place: int) -> tuple[int, int]:
             return value, place
         shift += 7
         if shift > 63:
-            raise ValueError("no protocol buffer")
+            raise ValueError("not a protocol buffer")

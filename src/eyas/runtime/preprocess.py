@@ -54,8 +54,8 @@ def checked_image(image: UInt8Array) -> UInt8Array:
         return image
     given = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
     raise UserError(
-        f"An image was given as {given}.",
-        expected="a path, an image file's bytes, or a uint8 array [height, width, 3], RGB",
+        f"An image is given as {given}.",
+        expected="a path, the bytes of an image file, or a uint8 array [height, width, 3] in RGB",
         fix="grey: np.stack([grey] * 3, axis=-1); floats in 0..1: (255 * x).astype(np.uint8); "
         "OpenCV's BGR: image[..., ::-1]",
     )

@@ -136,11 +136,11 @@ def expand(source: Source) -> list[Item]:
         elif isinstance(one, int | np.integer) and not isinstance(one, bool) and one >= 0:
             items.append(Live(int(one), f"camera_{one}"))
         elif isinstance(one, int):
-            raise UserError(f"A camera was given as {one}.", expected="its number, from 0 on")
+            raise UserError(f"A camera is given as {one}.", expected="its number, at least 0")
         else:
             raise not_an_image(one, f"sources[{len(items)}]" if is_many(source) else "")
     if not items:
-        raise UserError("No source was given.", expected="images, folders, globs, videos or a camera's number")
+        raise UserError("No source is given.", expected="images, folders, globs, videos or a camera number")
     return items
 
 
@@ -200,12 +200,12 @@ def _expand_path(text: str) -> list[Item]:
     if path.exists():
         raise UserError(
             f"{text} is neither a file nor a folder.",
-            expected="an image, a video, a folder, a glob in quotes, or a camera's number",
+            expected="an image, a video, a folder, a quoted glob, or a camera number",
         )
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(
         f"There is no file or folder {text}{suggest(path.name, beside)}.",
-        expected="an image, a video, a folder, a glob in quotes, or a camera's number",
+        expected="an image, a video, a folder, a quoted glob, or a camera number",
     )
 
 
@@ -219,7 +219,7 @@ def _expand_glob(pattern: str) -> list[Item]:
         elif match.is_file() and _known(match):
             items.append(_file(match, match.name))
     if not items:
-        others = f"; of the {len(matches)} files that it matches none is one" if matches else ""
+        others = f"; none of the {len(matches)} files that it matches is one" if matches else ""
         raise UserError(f"The pattern {pattern} matches no image or video{others}.", expected=_kinds())
     return items
 
@@ -228,7 +228,7 @@ def _search(folder: Path) -> list[Item]:
     """Return the images and videos below the folder, by name; what else may have been meant is told."""
     listing = search_folder(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
     if listing.left_out:
-        warnings.warn(f"Left out of {folder}: {listing.told()}.", stacklevel=3)
+        warnings.warn(f"Skipped in {folder}: {listing.told()}.", stacklevel=3)
     return [_file(path, path.relative_to(folder).as_posix()) for path in listing.files]
 
 
@@ -283,25 +283,27 @@ def _not_opened(item: Video | Live) -> UserError:
     """Return the error for a video or camera that gives nothing."""
     if isinstance(item, Video):
         return UserError(
-            "The video can't be opened: it is damaged, or of a kind that OpenCV's FFmpeg doesn't know.",
+            "The video can't be opened: it is damaged, or OpenCV's FFmpeg does not support its format.",
             where=str(item.path),
             fix="play it in a video player; convert it with: ffmpeg -i IN -c:v libx264 OUT.mp4",
         )
     camera = isinstance(item.address, int)
     return UserError(
         f"The {'camera' if camera else 'stream'} {item.address} can't be opened.",
-        expected="a camera that is plugged in and that no other program uses" if camera else "an address that answers",
+        expected="a camera that is connected and not in use by another program"
+        if camera
+        else "an address that answers",
     )
 
 
 def _check_end(item: Video | Live, read: int, expected: float) -> None:
     """Raise a UserError if a video ended before the frames that it announced, or a camera at all."""
     if isinstance(item, Live) and not item.ends:
-        raise UserError(f"{item.name} stopped giving images after {read} frames.", where=str(item.address))
+        raise UserError(f"{item.name} stopped sending images after {read} frames.", where=str(item.address))
     # Containers count a little wrong, so a few frames less are no fault.
     if read == 0 or read < expected - max(2.0, 0.02 * expected):
         raise UserError(
-            f"The video breaks off after {read} of {expected:.0f} frames.",
+            f"The video ends early, after {read} of {expected:.0f} frames.",
             where=str(item.address if isinstance(item, Live) else item.path),
-            fix="copy the file again from its source; the frames before the break were used",
+            fix="copy the file again from its source; the frames up to there were used",
         )

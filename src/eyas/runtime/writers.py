@@ -57,7 +57,7 @@ class Names:
         path = self._folder / chosen
         if path.resolve() in self._sources:
             raise UserError(
-                f"What is written for {item.name} would overwrite a source.",
+                f"The output for {item.name} would overwrite a source.",
                 where=str(path),
                 fix="choose another folder with --out",
             )
@@ -109,7 +109,7 @@ class VideoFile:
         self._writer = cv2.VideoWriter(str(self._temporary), fourcc, fps, self._size)
         if not self._writer.isOpened():
             self._temporary.unlink(missing_ok=True)
-            raise UserError(f"A video of {width} x {height} pixels can't be written here.", where=str(path))
+            raise UserError(f"This system can't write a video of {width} x {height} pixels.", where=str(path))
 
     def write(self, image: UInt8Array) -> None:
         """Add a frame, uint8 RGB [H, W, 3].
@@ -142,7 +142,7 @@ class VideoFile:
         """Remove what was written and tell why."""
         self._writer.release()
         self._temporary.unlink(missing_ok=True)
-        with writing(self._path, "the video of it is lost"):
+        with writing(self._path, "its video is lost"):
             raise OSError(errno.ENOSPC, "the video is incomplete")
 
 
@@ -234,14 +234,16 @@ def read_ids(annotations: Path, classes: tuple[str, ...]) -> tuple[Mapping[str, 
     ]
     if strange:
         raise UserError(
-            f"The id of '{strange[0]}' is no id.", where=str(annotations), expected="an integer or a text for every id"
+            f"The id of '{strange[0]}' is not valid.",
+            where=str(annotations),
+            expected="an integer or text for every id",
         )
     missing = [name for name in classes if name not in category_ids]
     if missing:
         raise UserError(
             f"The annotation file has no category for the model's class '{missing[0]}'.",
             where=str(annotations),
-            expected="every class of the model",
+            expected="all classes of the model",
         )
     return image_ids, [category_ids[name] for name in classes]
 

@@ -22,7 +22,7 @@ State = Literal["loading", "ready", "draining", "unloaded", "failed"]
 
 @dataclass(frozen=True)
 class Options:
-    """What a client may ask of a detection; None takes the model's own.
+    """The options of a detection request; None takes the model's own.
 
     Attributes:
         confidence, iou, suppression: thresholds, as in `eyas.types.Thresholds`.
@@ -108,7 +108,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found.
+    """The detections of a request.
 
     Attributes:
         id: the request's id.
@@ -127,7 +127,7 @@ class Answer:
     refused: Mapping[int, Refused] = field(default_factory=dict)
 
     def images(self) -> Iterator[Detections | Refused]:
-        """Yield what became of each image of the request, in order."""
+        """Yield the result of each image of the request, in order."""
         found = iter(self.detections)
         for number in range(len(self.detections) + len(self.refused)):
             yield self.refused[number] if number in self.refused else next(found)
@@ -190,7 +190,7 @@ class Engine(Versions, Protocol):
     """Serves requests; all methods are called from the event loop that it was started in."""
 
     async def detect(self, request: Request) -> Answer:
-        """Return what was found. Cancelling the awaiting task frees the request's place in the queue.
+        """Return the detections. Cancelling the awaiting task frees the request's place in the queue.
 
         Raises:
             ServeError: the request was refused, dropped or failed.
@@ -210,5 +210,5 @@ class Engine(Versions, Protocol):
         ...
 
     async def close(self) -> None:
-        """Stop the workers; what was not answered fails."""
+        """Stop the workers; unanswered requests fail."""
         ...

@@ -40,7 +40,7 @@ class Budget:
             whose = None if self.used + count > self.most else held.client
             if not self._make_room(held, whose):
                 raise ServeError(
-                    "unavailable", "The server holds as many bytes of requests as it may at once.", retry_after=1.0
+                    "unavailable", "The server already holds the maximum number of request bytes.", retry_after=1.0
                 )
         self.used += count
         self._clients[held.client] += count

@@ -1,4 +1,4 @@
-"""What a request may be refused with. One table says how each protocol tells it."""
+"""The reasons for rejecting a request. One table maps them to each protocol."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class ServeError(Exception):
 
 def crashed() -> ServeError:
     """Return what a client is told of a fault of ours: nothing of the inside."""
-    return ServeError("internal", "The server failed on this request; its log tells more.")
+    return ServeError("internal", "The server failed on this request; see its log.")
 
 
 def all_refused(refused: Mapping[int, Refused]) -> ServeError:
@@ -104,7 +104,7 @@ def all_refused(refused: Mapping[int, Refused]) -> ServeError:
     ours = [kind for kind in kinds if WIRES[kind].http >= 500]
     kind: Kind = ours[0] if ours else next(iter(kinds)) if len(kinds) == 1 else "unprocessable"
     first = refused[min(refused)].message
-    words = f"None of the {len(refused)} images was answered. The first: {first}" if len(refused) > 1 else first
+    words = f"None of the {len(refused)} images could be answered. The first: {first}" if len(refused) > 1 else first
     return ServeError(kind, words)
 
 

@@ -39,7 +39,7 @@ def parse(body: bytes | memoryview, kind: type[T], *, most: int) -> T:
             Infinity, or a number too large.
     """
     if len(body) > most:
-        raise ServeError("too_large", f"The JSON is larger than {most} bytes; raw or multipart bodies may be.")
+        raise ServeError("too_large", f"The JSON is larger than {most} bytes; raw and multipart bodies may be larger.")
     data = bytes(body)
     _check_keys(data)
     try:
@@ -47,11 +47,11 @@ def parse(body: bytes | memoryview, kind: type[T], *, most: int) -> T:
     except UnicodeDecodeError:
         raise ServeError("invalid", "The body is not UTF-8.") from None
     except RecursionError:
-        raise ServeError("invalid", "The JSON is nested too deep.") from None
+        raise ServeError("invalid", "The JSON is nested too deeply.") from None
     except msgspec.ValidationError as error:
-        raise ServeError("invalid", f"The JSON has something else than what belongs there: {_shown(error)}.") from None
+        raise ServeError("invalid", f"The JSON has a value of the wrong type: {_shown(error)}.") from None
     except (msgspec.DecodeError, ValueError) as error:
-        raise ServeError("invalid", f"The body is no JSON: {_shown(error)}.") from None
+        raise ServeError("invalid", f"The body is not valid JSON: {_shown(error)}.") from None
 
 
 def _shown(error: Exception) -> str:
@@ -74,7 +74,7 @@ def _check_keys(data: bytes) -> None:
     if b"\\" in data:  # no quote that is left is a part of a text, and every letter is at its place
         plain = data.replace(b"\\\\", b"\\.").replace(b'\\"', b"\\.")
     if plain.count(b'"') > 2 * MOST_TEXTS:
-        raise ServeError("invalid", f"The JSON has more than {MOST_TEXTS} texts.")
+        raise ServeError("invalid", f"The JSON has more than {MOST_TEXTS} strings.")
     parts = plain.split(b'"')
     opened: list[set[bytes]] = []
     at = 0
@@ -88,7 +88,7 @@ def _check_keys(data: bytes) -> None:
         elif opened and number + 1 < len(parts) and parts[number + 1][:32].lstrip()[:1] == b":":
             key = _key(data[at : at + len(part)])
             if key in opened[-1]:
-                raise ServeError("invalid", "The JSON has an object with the same key twice.")
+                raise ServeError("invalid", "The JSON has an object with a duplicate key.")
             opened[-1].add(key)
         at += len(part) + 1
 
@@ -128,4 +128,4 @@ def from_base64(text: str, where: str = "The image") -> bytes:
         slices = range(0, len(letters), _SLICE)
         return b"".join([binascii.a2b_base64(letters[at : at + _SLICE], strict_mode=True) for at in slices])
     except (binascii.Error, ValueError):
-        raise ServeError("invalid", f"{where} is no base64.") from None
+        raise ServeError("invalid", f"{where} is not valid base64.") from None

@@ -107,7 +107,7 @@ def named(bundles: Sequence[str], *, more: bool = False) -> list[Serving]:
     if not bundles and not more:
         raise UserError(
             "There is nothing to serve.",
-            fix="eyas serve FOLDER-OF-A-BUNDLE, or eyas serve --model NAME-IN-THE-REGISTRY",
+            fix="eyas serve BUNDLE, or eyas serve --model NAME for a model of the registry",
         )
     found: list[Serving] = []
     for text in bundles:
@@ -160,7 +160,7 @@ async def _serve(
         raise UserError(error.message) from error
     finally:
         await asyncio.gather(*following, return_exceptions=True)
-    say("Ended: everything that was accepted has been answered.")
+    say("Stopped: all accepted requests have been answered.")
 
 
 async def follower_of(versions: Versions, registered: Registered, bundles: Sequence[Serving]) -> Follower:
@@ -182,7 +182,7 @@ async def follower_of(versions: Versions, registered: Registered, bundles: Seque
     for each in bundles:
         if each.key.name in names:
             raise UserError(
-                f"The registry has a model '{each.key.name}' too.", fix=f"give the bundle a name: NAME={each.bundle}"
+                f"The registry also has a model '{each.key.name}'.", fix=f"give the bundle a name: NAME={each.bundle}"
             )
     return Follower(registry, versions, wanted)
 
@@ -213,7 +213,7 @@ def greeting(settings: ServerSettings, addresses: Addresses, served: Sequence[st
         lines += [f"From other machines:  {scheme}://{other}:{port}"]
     known = settings.keys.hashes or (settings.tls is not None and settings.tls.client_authority is not None)
     if not settings.loopback and not known:
-        lines += ["warning: everybody who reaches this machine may use the server; --keys FILE asks for a key"]
+        lines += ["warning: anyone who can reach this machine may use the server; --keys FILE requires a key"]
     return lines
 
 

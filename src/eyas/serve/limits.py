@@ -71,7 +71,7 @@ def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
     check_id(request.id)
     check_model(request.model, request.version)
     if not request.images:
-        raise ServeError("invalid", "There is no image in the request.")
+        raise ServeError("invalid", "The request has no images.")
     check_count(len(request.images), limits)
     check_options(request.options, limits)
     if request.timeout is not None and not 0 < request.timeout <= limits.timeout:
@@ -109,9 +109,9 @@ def check_id(text: str) -> None:
 def check_model(name: str, version: str) -> None:
     """Refuse a model's name or version that can be none; both may be empty."""
     if len(name) > 200 or not name.isprintable() or "/" in name or "\\" in name or ".." in name:
-        raise ServeError("not_found", "There is no model of that name.")
+        raise ServeError("not_found", "There is no model with that name.")
     if version and not _VERSION.fullmatch(version):
-        raise ServeError("not_found", "There is no such version: a number, or an alias as @champion.")
+        raise ServeError("not_found", "There is no such version; give a number, or an alias such as @champion.")
 
 
 def check_options(options: Options, limits: Limits) -> None:
@@ -123,7 +123,7 @@ def check_options(options: Options, limits: Limits) -> None:
     if most is not None and not 1 <= most <= limits.detections:
         raise ServeError("invalid", f"max_detections must be from 1 to {limits.detections}.")
     if options.classes is not None and not 1 <= len(options.classes) <= 10_000:
-        raise ServeError("invalid", "The list of classes is empty, or too long.")
+        raise ServeError("invalid", "The list of classes is empty or too long.")
 
 
 def check_file(data: bytes, limits: Limits, where: str) -> None:
@@ -134,18 +134,23 @@ def check_file(data: bytes, limits: Limits, where: str) -> None:
         header = read_header(data)
     except BadHeader as error:
         reason = f": {error}." if str(error) else "."
-        raise ServeError("unprocessable", f"{where} is no JPEG, PNG or WebP file, or is damaged{reason}") from None
+        raise ServeError(
+            "unprocessable", f"{where} is not a JPEG, PNG or WebP file, or it is damaged{reason}"
+        ) from None
     if header.kind not in KINDS:
-        raise ServeError("unsupported", f"{where} is a {header.kind.upper()} file; JPEG, PNG and WebP are served.")
+        raise ServeError(
+            "unsupported", f"{where} is a {header.kind.upper()} file; only JPEG, PNG and WebP are supported."
+        )
     check_size(header.height, header.width, limits, where)
 
 
 def check_size(height: int, width: int, limits: Limits, where: str) -> None:
     """Refuse an image without pixels, or with too many."""
     if height < 1 or width < 1:
-        raise ServeError("unprocessable", f"{where} is {width}x{height} pixels: it has none.")
+        raise ServeError("unprocessable", f"{where} is {width}x{height} pixels, so it is empty.")
     if height * width > limits.pixels or max(height, width) > limits.side:
         raise ServeError(
             "too_large",
-            f"{where} is {width}x{height} pixels; at most {limits.pixels} pixels and {limits.side} a side are allowed.",
+            f"{where} is {width}x{height} pixels; at most {limits.pixels} pixels and {limits.side} per side are "
+            "allowed.",
         )

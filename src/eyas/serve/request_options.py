@@ -87,7 +87,7 @@ def _text(fields: Mapping[str, Any], name: str) -> str | None:
     value = fields.get(name)
     if value is None or isinstance(value, str):
         return value
-    raise ServeError("invalid", f"'{name}' must be a text.")
+    raise ServeError("invalid", f"'{name}' must be text.")
 
 
 def _number(fields: Mapping[str, Any], name: str) -> float | None:
@@ -115,7 +115,7 @@ def _classes(value: Any) -> tuple[str, ...] | None:
         return class_names(value or "")
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return tuple(value) or None
-    raise ServeError("invalid", "'classes' must be a list of names, or names with commas between them.")
+    raise ServeError("invalid", "'classes' must be a list of names, or comma-separated names.")
 
 
 def class_names(text: str) -> tuple[str, ...] | None:

@@ -78,15 +78,15 @@ def read_keys(path: Path) -> Keys:
         match = re.fullmatch(r"([\w.@-]+):([0-9a-f]{64})", text)
         if text and match is None:
             raise UserError(
-                "A line of the file of keys is none.",
+                "A line of the key file is malformed.",
                 where=f"{path}, line {number}",
                 expected="NAME:SHA256 of the key",
-                fix="eyas serve --new-key NAME makes a key and its line",
+                fix="create a key and its line with: eyas serve --new-key NAME",
             )
         if match:
             found[match[2]] = match[1]
     if not found:
-        raise UserError("The file of keys holds no key: nobody could come in.", where=str(path))
+        raise UserError("The key file is empty: no request could be authorized.", where=str(path))
     return Keys(found)
 
 
@@ -101,7 +101,7 @@ def _key_of(headers: Mapping[str, str]) -> str:
 def check_token(token: str, headers: Mapping[str, str]) -> str:
     """Return the admin's name for the logs; refuse who has not the token."""
     if not hmac.compare_digest(hash_key(_key_of(headers)), hash_key(token)):
-        raise ServeError("unauthenticated", "The admin's token is needed: 'Authorization: Bearer TOKEN'.")
+        raise ServeError("unauthenticated", "The admin token is needed: 'Authorization: Bearer TOKEN'.")
     return "admin"
 
 
@@ -114,7 +114,7 @@ def check_host(header: str | None, allowed: frozenset[str]) -> None:
     if host is None:
         raise ServeError("invalid", "The Host header is malformed.")
     if allowed and host[1].strip("[]").lower() not in allowed:
-        raise ServeError("forbidden", "This server does not answer for that host name.")
+        raise ServeError("forbidden", "This server does not answer to that host name.")
 
 
 def check_origin(method: str, path: str, headers: Mapping[str, str], allowed: frozenset[str]) -> None:
@@ -145,7 +145,7 @@ def check_origin(method: str, path: str, headers: Mapping[str, str], allowed: fr
             return
     elif site in (None, "none") and _host_of(origin) in _own_hosts(origin, headers):
         return
-    raise ServeError("forbidden", "Pages of other sites may not use this server; --allow-origin names those that may.")
+    raise ServeError("forbidden", "Pages of other origins may not use this server; see --allow-origin.")
 
 
 def _host_of(origin: str) -> str:
@@ -173,6 +173,6 @@ def checked_origin(text: str) -> str:
         r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", text.lower()
     ):
         raise UserError(
-            f"'{text}' is no origin.", expected="scheme and host, as https://example.org, null, or * for all"
+            f"'{text}' is not an origin.", expected="scheme and host, such as https://example.org, null, or * for all"
         )
     return text.lower()

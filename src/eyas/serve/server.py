@@ -247,7 +247,7 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         raise UserError(
-            f"REST can't listen at {host}:{port}: {error.strerror}.", fix="choose another --host or --port"
+            f"REST can't listen on {host}:{port}: {error.strerror}.", fix="choose another --host or --port"
         ) from None
     listener.setblocking(False)
     return listener

@@ -73,13 +73,13 @@ class ServerSettings:
     def __post_init__(self) -> None:
         """Refuse what would be a mistake, or a hole."""
         if (self.admin_port is not None or self.admin_grpc_port is not None) and len(self.admin_token) < 16:
-            raise UserError("The admin's port needs a token.", where="admin_token", expected="16 characters or more")
+            raise UserError("The admin port needs a token.", where="admin_token", expected="at least 16 characters")
         given = [self.port, self.grpc_port, self.admin_port, self.admin_grpc_port]
         ports = [port for port in given if port]
         if len(set(ports)) != len(ports) or not all(0 < port < 65_536 for port in ports):
             raise UserError("The ports must be different numbers from 1 to 65535.", where=str(ports))
         if self.grace < 0 or self.pre_stop < 0:
-            raise UserError("grace and pre_stop count seconds from 0.", where=f"{self.grace}, {self.pre_stop}")
+            raise UserError("grace and pre_stop must be at least 0 seconds.", where=f"{self.grace}, {self.pre_stop}")
 
     @property
     def loopback(self) -> bool:
@@ -112,7 +112,7 @@ def ssl_context(tls: Tls) -> ssl.SSLContext:
         raise UserError(
             f"TLS can't be set up: {error}.",
             where=f"{tls.certificate}, {tls.key}",
-            expected="PEM files of a certificate and its key",
+            expected="PEM files of a certificate and its private key",
         ) from None
     return context
 

@@ -160,7 +160,7 @@ class Service:
         except (TimeoutError, ServeError) as error:
             if isinstance(error, ServeError):
                 raise
-            raise ServeError("deadline", "There was no answer in time.") from error
+            raise ServeError("deadline", "The request was not answered in time.") from error
         except Exception as error:
             _LOG.exception("request %s failed", request.id)
             raise crashed() from error
@@ -178,7 +178,7 @@ class Service:
         kept = tuple(map(_finite, answer.detections))
         lost = sum(map(len, answer.detections)) - sum(map(len, kept))
         self.metrics.dropped(answer.model, lost)
-        _LOG.warning("%s %s gave %d detections that are no numbers", answer.model.name, answer.model.version, lost)
+        _LOG.warning("%s %s returned %d detections that are not finite", answer.model.name, answer.model.version, lost)
         return dataclasses.replace(answer, detections=kept)
 
     def _refused(self, request: Request, protocol: str, trace: Trace, outcome: str) -> None:

@@ -53,7 +53,7 @@ def _named(model: ModelRecipe) -> str | YoloNasSpec:
     if model.spec is not None:
         fields = read_json(Path(model.spec))
         if not isinstance(fields, dict):
-            raise UserError(f"{model.spec} holds no model spec.", where="model.spec", expected="a JSON object")
+            raise UserError(f"{model.spec} contains no model spec.", where="model.spec", expected="a JSON object")
         return YoloNasSpec.from_dict(fields.get("spec", fields))
     if model.name != "auto":
         zoo.resolve(model.name)
@@ -95,10 +95,9 @@ def backbone_start(model: ModelRecipe) -> BackboneWeights | None:
     if model.weights is not None:
         if model.backbone_weights != PRETRAINED:
             raise UserError(
-                f"The backbone would start from {model.backbone_weights} and, with the whole network, from "
-                f"{model.weights}.",
+                f"Both --model.backbone_weights ({model.backbone_weights}) and --weights ({model.weights}) are given.",
                 where="model.backbone_weights",
-                fix="give one of both: --weights or --model.backbone_weights",
+                fix="give only one: --weights or --model.backbone_weights",
             )
         return None
     spec = resolve_spec(model)
@@ -106,9 +105,9 @@ def backbone_start(model: ModelRecipe) -> BackboneWeights | None:
         return backbone_weights(spec.backbone, model.backbone_weights)
     if model.backbone_weights != PRETRAINED:
         raise UserError(
-            f"The backbone is to start from {model.backbone_weights}, which is for backbones of timm.",
+            f"The backbone weights {model.backbone_weights} apply only to a timm backbone.",
             where="model.backbone_weights",
-            fix=f"name a backbone of timm, --model.backbone {PREFIX}NAME, or start from a whole network: --weights RUN",
+            fix=f"name a timm backbone, --model.backbone {PREFIX}NAME, or start from a whole network: --weights RUN",
         )
     return None
 
@@ -179,7 +178,7 @@ def _fed_as_here(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], tuple[st
     try:
         return contract_of(processing, str(checkpoint.path)).folded(checkpoint.state), ()
     except UserError as error:
-        return checkpoint.state, (f"note: {error.problem} The weights are taken for RGB, divided by 255.",)
+        return checkpoint.state, (f"note: {error.problem} The weights are assumed to expect RGB, divided by 255.",)
 
 
 def _licence_of(run: Path) -> tuple[str, ...]:
@@ -191,8 +190,8 @@ def _licence_of(run: Path) -> tuple[str, ...]:
 def _new_head_line(source: Weights, head: str) -> str:
     """Return one line that says that the head's weights were not taken over."""
     return (
-        f"starting from {source.path}: backbone and neck are taken over; its head is '{source.head}', so the head "
-        f"'{head}' starts anew"
+        f"starting from {source.path}: backbone and neck are kept; its head is '{source.head}', so the head '{head}' "
+        "starts from random weights"
     )
 
 
@@ -200,8 +199,8 @@ def _kept_line(path: Path, names: tuple[str, ...] | None, kept: tuple[str, ...],
     """Return one line that says which classes of the head were kept."""
     if names is None:
         return (
-            f"starting from {path}, which does not name its classes: the class predictions start anew; "
-            "where you know the names, give --weights-classes FILE"
+            f"starting from {path}, which does not name its classes: the class predictions start from random weights; "
+            "if you know the names, give --weights-classes FILE"
         )
     first = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
     return f"starting from {path}; {len(kept)} of {len(classes)} classes keep their head{': ' + first if kept else ''}"

@@ -35,7 +35,7 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
             near = f" (did you mean '{by_leaf[0]}'?)" if by_leaf else suggest(name, fields)
             raise UserError(
                 f"The recipe has no field '{name}'{near}.",
-                expected="a field that 'eyas train --help' lists",
+                expected="a field listed by 'eyas train --help'",
                 where=name,
             )
     if not changes:
@@ -52,7 +52,7 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
             raise error.__cause__ from None
         text = str(error) or messages.getvalue()
         raise UserError(
-            f"A recipe value has the wrong type: {text}", expected="the types of 'eyas train --help'"
+            f"A recipe value has the wrong type: {text}", expected="the types shown by 'eyas train --help'"
         ) from None
 
 
@@ -67,9 +67,9 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = load_yaml(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no valid YAML: {error}", where="--config") from None
+        raise UserError(f"{path} is not valid YAML: {error}", where="--config") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no mapping.", expected="nested fields, as in recipe.json", where="--config")
+        raise UserError(f"{path} is not a mapping.", expected="nested fields, as in recipe.json", where="--config")
     return flatten(content)
 
 

@@ -227,7 +227,7 @@ class DetectionData(L.LightningDataModule):
             except UserError:
                 self.trial_skipped.note([number])
         if not self._trial:
-            raise UserError("No image that has boxes can be read.", where=str(self.train_index.root))
+            raise UserError("No image with boxes can be read.", where=str(self.train_index.root))
         return self._trial[:count]
 
 

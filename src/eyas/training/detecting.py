@@ -30,7 +30,7 @@ class Collector:
     Args:
         classes: class names, in label order.
         thresholds: what passes.
-        keep: the detections of the first so many images of the data set are kept in `detections`.
+        keep: the detections of the first so many images of the dataset are kept in `detections`.
 
     Attributes:
         detections: image index -> detections of those images, as far as they are known.

@@ -174,7 +174,7 @@ def build(
         recipe: the whole run.
         folder: the run's folder.
         console: where progress goes; standard error if None.
-        data: the recipe's data set, if it was read already.
+        data: the recipe's dataset, if it was read already.
         saved: the state of the run in `folder` that is gone on with.
         check: check labels, loss balance, augmentation, learning and memory, if the recipe wants that.
         started: `time.monotonic()` at the start of the command, of a run that was given a time; now if None.
@@ -196,7 +196,7 @@ def build(
         criterion, told = taught(criterion, net, teacher, recipe, data.classes)
         notes += told
     if data.dropped:
-        notes.append(f"{data.dropped} training images without a box are left out (data.drop_empty)")
+        notes.append(f"{data.dropped} training images without boxes are left out (data.drop_empty)")
     if first_process():
         for note in notes:
             tell(console, note)
@@ -223,7 +223,7 @@ def build(
 
 
 def make_data(recipe: Recipe) -> DetectionData:
-    """Return the two splits of the recipe's data set, fed as it says."""
+    """Return the two splits of the recipe's dataset, fed as it says."""
     return DetectionData(
         recipe.data,
         recipe.augment,

@@ -90,8 +90,8 @@ def resume(
     """
     if epochs is not None:
         raise UserError(
-            "A resumed run keeps its length: the learning rate was planned for it.",
-            where="--epochs", fix=f"for more training start from its weights: --weights {folder} --epochs {epochs}",
+            "A resumed run keeps its length: the learning rate schedule depends on it.",
+            where="--epochs", fix=f"to train longer, start from its weights: --weights {folder} --epochs {epochs}",
         )  # fmt: skip
     console = console or open_console(stderr=True)
     with contextlib.nullcontext(signals) if signals is not None else StopSignals() as signals:
@@ -161,7 +161,7 @@ def _average(experiment: Experiment, trainer: L.Trainer, console: Console) -> No
     best = experiment.best_epochs
     if best is None or experiment.stopper.reason:
         return
-    trainer.strategy.barrier("the best epochs are written")
+    trainer.strategy.barrier("writing the best epochs")
     with _quiet_lightning():
         again = make_trainer(experiment.recipe, experiment.folder, [experiment.callbacks["evaluation"]])
         line = best.finish(again, experiment.module, experiment.data, experiment.saver)
@@ -190,7 +190,7 @@ def read_recipe(folder: Path) -> Recipe:
     path = folder / layout.RECIPE
     fields = read_json(path, max_bytes=layout.MAX_BYTES, strict=True)
     if not isinstance(fields, dict):
-        raise UserError(f"{path.name} is no recipe.", where=str(path), fix="put back the one that the run wrote")
+        raise UserError(f"{path.name} is not a recipe.", where=str(path), fix="restore the file that the run wrote")
     return override(Recipe(), flatten(fields))
 
 
@@ -199,8 +199,8 @@ def _told(number: int, stopper: Stopper, console: Console) -> None:
     stopper.ask()
     if number not in (signal.SIGINT, signal.SIGTERM) and console.is_terminal:
         console.quiet = True
-    again = "press Ctrl-C again" if number == signal.SIGINT else "once more"
-    console.print(f"{name(number)}: stopping after this step and saving; {again} to stop at once", style="yellow")
+    again = "press Ctrl-C again" if number == signal.SIGINT else "again"
+    console.print(f"{name(number)}: stopping after this step and saving; {again} to stop immediately", style="yellow")
 
 
 @contextlib.contextmanager
@@ -225,10 +225,12 @@ def _say_end(console: Console, experiment: Experiment) -> None:
     if data.loader is not None and data.loader.skipped.known:
         tell(console, data.loader.skipped.summary(), style="yellow")
     if reason == "interrupted":
-        tell(console, f"interrupted; go on with:  eyas train --resume {folder}")
+        tell(console, f"interrupted; resume with:  eyas train --resume {folder}")
         return
     if saver.best_epoch == 0:
-        tell(console, f"ended before an evaluation; measure it with:  eyas evaluate {folder} --data {data.recipe.root}")
+        tell(
+            console, f"ended before an evaluation; evaluate it with:  eyas evaluate {folder} --data {data.recipe.root}"
+        )
         return
     why = f" (stopped early: {reason})" if reason else ""
     tell(console, f"best AP {saver.best:.4f} at epoch {saver.best_epoch}{why}; curves: {folder / layout.CURVES}")

@@ -89,7 +89,7 @@ class CudaGraphs:
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
         """Return a graph of the function, whose work is not done by that, or None if it can't be captured."""
         if self.captured >= MOST:
-            self._give_up(f"there are {MOST} of them, one for each size of image and number of boxes")
+            self._give_up(f"there are {MOST} of them, one for each image size and number of boxes")
             return None
         graph = torch.cuda.CUDAGraph()
         current = torch.cuda.current_stream(self.device)
@@ -98,7 +98,7 @@ class CudaGraphs:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 function()
         except torch.cuda.OutOfMemoryError:
-            self._give_up("the GPU has no memory left for one")
+            self._give_up("the GPU has no memory left for another one")
         except Exception as error:  # PyTorch, a library, the network or the loss: each refuses in its own way
             self._give_up(_cause(error))
         else:
@@ -107,7 +107,7 @@ class CudaGraphs:
         return None
 
     def _give_up(self, why: str) -> None:
-        self.why = f"no further CUDA graph of the training step, which goes on without: {why}"
+        self.why = f"no more CUDA graphs of the training step, which continues without: {why}"
         self._tell(self.why)
 
 

@@ -35,8 +35,8 @@ def advice(recipe: Recipe, fits: int) -> str:
     batch = next(num for num in range(min(fits, images), 0, -1) if images % num == 0)
     options = f"--batch {batch} --optim.accumulate {images // batch}"
     return (
-        f"at most {fits} {'image fits' if fits == 1 else 'images fit'}: use {options}, "
-        f"which keeps the {images} images of an optimizer step"
+        f"at most {fits} {'image fits' if fits == 1 else 'images fit'}: use {options} to keep {images} images per "
+        "optimizer step"
     )
 
 
@@ -62,11 +62,11 @@ def explained_memory(recipe: Recipe, step: Step) -> Iterator[None]:
     if fits < batch:
         fix = advice(recipe, fits)
     else:
-        fix = f"{batch} images fit by themselves: see what else uses the GPU (nvidia-smi), or use a smaller --batch"
+        fix = f"{batch} images alone would fit: check what else uses the GPU (nvidia-smi), or use a smaller --batch"
     raise UserError(
-        f"The GPU's memory ran out in training with batches of {batch} images ({words}).",
+        f"The GPU ran out of memory training with batches of {batch} images ({words}).",
         where="data.batch_size",
-        expected=f"batches that fit, tried with whole steps at {recipe.data.size} pixels",
+        expected=f"batches that fit; memory is tested with whole steps at {recipe.data.size} pixels",
         fix=fix,
     )
 

@@ -191,7 +191,7 @@ class DetectionModule(L.LightningModule):
         """
         if not self._deployed:
             raise UserError(
-                "The Trainer evaluates without the callback Evaluation.",
+                "The Trainer needs the callback Evaluation to validate.",
                 fix="L.Trainer(callbacks=eyas.training.callbacks.essential(), ...)",
             )
         boxes, scores = self._deployed[0](batch.images)
@@ -208,7 +208,7 @@ class DetectionModule(L.LightningModule):
         data = self._data()
         if data is None:
             raise UserError(
-                "The module does not know the truth of the validation images.",
+                "The module has no ground truth for the validation images.",
                 fix="give it truth=load_dataset(root, 'val'), or train with a DetectionData",
             )
         return data.val_index

@@ -23,7 +23,7 @@ from eyas.training.teacher import ROLE, teacher_file
 def write_origin(
     folder: Path, recipe: Recipe, train: DatasetIndex, val: DatasetIndex, parents: list[dict[str, str]]
 ) -> None:
-    """Write what a new run begins with: `origin.json` (recipe, parents) and `images.csv` (the data set)."""
+    """Write what a new run begins with: `origin.json` (recipe, parents) and `images.csv` (the dataset)."""
     run = RunFolder(folder)
     DatasetRecord.write(run.images, rows_of({"train": train, "val": val}))
     write_json(run.origin, {"recipe": recipe.to_dict(), "parents": parents})
@@ -42,7 +42,7 @@ def check_recipe(folder: Path, recipe: Recipe) -> None:
     if run.config.input != recipe.data.input_spec():
         raise UserError(
             f"{run.settings.name} and {run.recipe.name} disagree about the input.", where=str(folder),
-            expected="the files as the run wrote them", fix="put them back",
+            expected="the files as the run wrote them", fix="restore them",
         )  # fmt: skip
     if not run.origin.is_file():
         return  # begun by an older Eyas
@@ -52,10 +52,10 @@ def check_recipe(folder: Path, recipe: Recipe) -> None:
     changed = [f"{name} was {began[name]}, now {now[name]}" for name in began if began[name] != now.get(name)]
     if changed:
         raise UserError(
-            f"{run.recipe.name} was changed since the run began: {shorten(changed)}.",
-            expected="the settings that the run was begun with: a resumed run goes on as if it had never stopped",
+            f"{run.recipe.name} was changed after the run began: {shorten(changed)}.",
+            expected="the original settings: a resumed run continues as if it had never stopped",
             where=str(run.recipe),
-            fix=f"put them back, or begin a run with them: eyas train --config {path}",
+            fix=f"restore them, or start a run with them: eyas train --config {path}",
         )
 
 
@@ -72,10 +72,10 @@ def check_data(folder: Path, recipe: Recipe, train: DatasetIndex, val: DatasetIn
         what = "The images or their labels"
     if changed:
         raise UserError(
-            f"{what} of the data set were changed since the run began: {'; '.join(changed)}.",
-            expected="the same data: a resumed run goes on as if it had never stopped",
+            f"{what} of the dataset were changed after the run began: {'; '.join(changed)}.",
+            expected="the same data: a resumed run continues as if it had never stopped",
             where=str(recipe.data.root),
-            fix="put the data back as it was, or " + anew(folder, recipe.data.root),
+            fix="restore the data, or " + anew(folder, recipe.data.root),
         )
 
 
@@ -86,16 +86,16 @@ def check_teacher(folder: Path, recipe: Recipe) -> None:
     path = Path(recipe.distill.teacher)
     known = [parent["sha256"] for parent in read_parents(folder) or () if parent.get("role") == ROLE]
     if not teacher_file(path).is_file():
-        problem = f"The run's teacher is gone: there are no weights at {path}."
+        problem = f"The run's teacher is missing: there are no weights at {path}."
     elif known and hash_file(teacher_file(path)) not in known:
-        problem = f"The weights of the run's teacher, {path}, were changed since the run began."
+        problem = f"The weights of the run's teacher, {path}, were changed after the run began."
     else:
         return
     raise UserError(
         problem,
-        expected="the same teacher: a resumed run goes on as if it had never stopped",
+        expected="the same teacher: a resumed run continues as if it had never stopped",
         where="distill.teacher",
-        fix="put it back as it was, or " + anew(folder, recipe.data.root),
+        fix="restore it, or " + anew(folder, recipe.data.root),
     )
 
 
@@ -104,5 +104,5 @@ def _origin(folder: Path) -> dict[str, Any]:
     path = RunFolder(folder).origin
     fields = read_json(path)
     if not (isinstance(fields, dict) and isinstance(fields.get("recipe"), dict) and "parents" in fields):
-        raise UserError(f"{path.name} does not say what the run began with.", where=str(folder))
+        raise UserError(f"{path.name} does not record what the run began with.", where=str(folder))
     return fields

@@ -121,16 +121,16 @@ def check_time(minutes: float, left: float, pace: Pace, aims: Aims) -> str:
         steps = max(LEAST, aims.steps_an_epoch)
         needed = 60 * minutes - left + steps * pace.step + pace.evaluation + pace.finish
         raise UserError(
-            f"{minutes:g} minutes are too short: they hold about {planned.total} steps here ({pace.step:.2g} s each), "
-            f"and one pass over the images takes {aims.steps_an_epoch}.",
+            f"{minutes:g} minutes are too short: they allow about {planned.total} steps here ({pace.step:.2g} s "
+            f"each), and one epoch takes {aims.steps_an_epoch}.",
             where="--minutes",
-            expected="time for one pass over the images, an evaluation, and what comes before and after",
+            expected="time for one epoch, an evaluation, and the work before and after",
             fix=f"--minutes {_rounded_up(1.2 * needed / 60):g} or more; a smaller --size or --model is faster; "
-            "--trainer.preflight false tries it nevertheless",
+            "--trainer.preflight false tries anyway",
         )
     return (
         f"{minutes:g} minutes: about {planned.total} steps or {epochs:.1f} epochs, evaluated every "
-        f"{'epoch' if planned.every == 1 else f'{planned.every} epochs'}; planned again as the speed is learned"
+        f"{'epoch' if planned.every == 1 else f'{planned.every} epochs'}; updated as the speed is measured"
     )
 
 

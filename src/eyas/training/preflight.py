@@ -59,7 +59,7 @@ def preflight(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Cr
     if bad:
         raise UserError(
             "The check before training failed.\n" + "\n".join(f"  {f.check}: {f.text}" for f in bad),
-            fix="mend the above, or skip the check with --trainer.preflight false",
+            fix="correct the above, or skip the check with --trainer.preflight false",
         )
     return findings
 
@@ -102,8 +102,8 @@ def check_augmentation(data: DetectionData) -> Finding:
         return Finding("augmentation", True, "off")
     tries = [data.trial_batch(1, epoch=epoch).images for epoch in (2, 3)]
     if all(torch.equal(first, other) for other in (later, *tries)):
-        return Finding("augmentation", False, "four epochs gave the same image: the random stream does not move")
-    return Finding("augmentation", True, "streams differ between epochs and images, and repeat when asked again")
+        return Finding("augmentation", False, "four epochs gave the same image: the random stream does not advance")
+    return Finding("augmentation", True, "streams differ between epochs and images, and repeat on request")
 
 
 def check_memory(recipe: Recipe, net: nn.Module, batch: Batch, beside: Sequence[nn.Module] = ()) -> Finding:

@@ -1,4 +1,4 @@
-"""A training run as a tree of frozen dataclasses: what `recipe.json` holds and what the command line overrides."""
+"""A training run as a tree of frozen dataclasses: the content of `recipe.json`, with command line overrides."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ MAX_MINUTES = 1e6  # some two years
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """Which network.
+    """The network.
 
     Attributes:
-        name: a row of the model zoo: p, n, s, m or l; "auto" takes the weights' own model, or n without weights.
-        spec: a JSON file with a model spec (a search writes such files); overrides `name`.
-        weights: a run's folder, a .safetensors file or a YOLO-NAS checkpoint to start from. The head's rows of classes
-            that both sides name are kept, the others start anew.
-        weights_classes: a text file with the class names of the weights, one a line, where they don't have them.
-        head: a row of `eyas.models.heads.HEADS`, such as "dual", which needs no NMS; "" takes the model's own. With
-            weights of another head, backbone and neck are taken over.
-        layers: what its layers are while it is trained, a row of `eyas.models.factories.FACTORIES`.
-        backbone: "timm:NAME" puts a model of timm in the place of the network's own backbone.
-        backbone_weights: what that one starts from: pretrained (timm's own weights, fetched), random, or a file of
-            them. Weights of a whole network (`weights`) have their backbone with them.
+        name: a row of the model zoo: p, n, s, m or l; "auto" takes the model of the weights, or n without weights.
+        spec: a JSON file with a model spec, such as a search writes; overrides `name`.
+        weights: a run's folder, a .safetensors file or a YOLO-NAS checkpoint to start from. The head keeps its rows for
+            classes known to both sides; the others start from random weights.
+        weights_classes: a text file with the class names of the weights, one per line, if the weights do not include
+            them.
+        head: a row of `eyas.models.heads.HEADS`, such as "dual", which needs no NMS; "" takes the model's own. If the
+            weights have another head, only backbone and neck are used.
+        layers: implementation of the layers during training, a row of `eyas.models.factories.FACTORIES`.
+        backbone: "timm:NAME" replaces the network's own backbone with a timm model.
+        backbone_weights: initial weights of that backbone: pretrained (timm's own, downloaded), random, or a file.
+            Weights of a whole network (`weights`) include the backbone.
     """
 
     name: str = "auto"
@@ -49,20 +50,20 @@ class ModelRecipe:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Which images, and how they are fed.
+    """The images, and how they are loaded.
 
     Attributes:
-        root: the dataset's folder (COCO, YOLO or Pascal VOC), or its .json or .yaml file.
+        root: the dataset: a folder (COCO, YOLO or Pascal VOC), or a .json or .yaml file.
         train, val: names of the splits.
-        rows: what long rows of YOLO label files hold, where they alone do not say: polygon, keypoints or oriented.
+        rows: meaning of long rows in YOLO label files, if it can't be detected: polygon, keypoints or oriented.
         size: the network's input side in pixels, a multiple of 32.
-        margin: pixels left free on the limiting side; YOLO-NAS resizes to 636 in 640.
-        batch_size: images a step and process.
+        margin: pixels left free along the longest side; YOLO-NAS resizes to 636 in 640.
+        batch_size: images per step and process.
         workers: loader processes; -1 chooses by the number of cores.
-        worker_seconds: a loader process that gives no batch for so long ends the run.
-        drop_empty: leave training images without a box out.
-        cache: what is kept in memory: "jpeg" the files' bytes, "decoded" the pixels (small sets only), "none" nothing;
-            "gpu" the pixels in the GPU's memory, where batches are then augmented; "auto" chooses by size.
+        worker_seconds: the run ends if a loader process produces no batch for this long.
+        drop_empty: leave out training images without boxes.
+        cache: what is kept in memory: "jpeg" the encoded files, "decoded" the pixels (small sets only), "none" nothing;
+            "gpu" the pixels in GPU memory, where batches are then augmented; "auto" chooses by size.
     """
 
     root: str = ""
@@ -84,22 +85,22 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class OptimRecipe:
-    """The optimizer and its schedule: linear warm-up, the full rate for a while if wanted, then half a cosine.
+    """The optimizer and its schedule: linear warm-up, an optional flat phase, then cosine decay.
 
     Attributes:
-        optimizer: adamw; or muon, whose updates of kernels are orthogonal and of AdamW's size.
+        optimizer: adamw, or muon, whose kernel updates are orthogonal and scaled to AdamW's size.
         lr: peak learning rate.
-        backbone_factor: the backbone's rate is so many times the others'; below 1 for one that is trained already.
-        weight_decay: on kernels only.
-        beta1, beta2: AdamW's averages.
-        clip_norm: the gradient's norm is cut to this; 0 leaves it.
-        accumulate: batches whose gradients are added before a step.
+        backbone_factor: factor on the learning rate of the backbone; below 1 for a pretrained one.
+        weight_decay: weight decay of the kernels; other parameters have none.
+        beta1, beta2: AdamW's decay rates of the running averages.
+        clip_norm: maximum gradient norm; 0 disables clipping.
+        accumulate: batches whose gradients are accumulated per step.
         warmup_steps: optimizer steps of the warm-up.
-        warmup_epochs: the warm-up takes at most so many epochs; 0 sets no limit.
+        warmup_epochs: upper limit of the warm-up in epochs; 0 sets no limit.
         warmup_factor: factor on lr at the first step.
-        flat: share of the run after the warm-up at the full rate, before the cosine begins.
+        flat: fraction of the run at the full rate between warm-up and cosine decay.
         final_factor: factor on lr at the end.
-        ema: ceiling of the weight average's decay.
+        ema: maximum decay of the exponential moving average of the weights.
     """
 
     optimizer: str = "adamw"
@@ -120,35 +121,36 @@ class OptimRecipe:
 
 @dataclass(frozen=True)
 class TrainerRecipe:
-    """How long, on what, and how the run is watched.
+    """Duration, hardware and monitoring of the run.
 
     Attributes:
         epochs: passes over the training images.
-        max_steps: stop after this many optimizer steps, whatever the epochs; 0 for no limit. The schedule spans
-            whichever ends first.
-        minutes: from the command's start to its exit; 0 sets no limit. Schedule, warm-up, evaluations and the end of
-            the augmentation are planned for it instead of for `epochs`, of which `close_epochs` stay the same share.
-        close_epochs: the last epochs see single images, without mosaic and mixup.
-        seed: fixes the initial weights, the order of images and every augmentation.
+        max_steps: stop after this many optimizer steps, whatever the epochs; 0 for no limit. The schedule ends with
+            whichever limit is reached first.
+        minutes: time limit from the command's start to its exit; 0 sets no limit. Schedule, warm-up, evaluations and
+            the end of the augmentation are planned for it instead of for `epochs`; `close_epochs` keeps its fraction of
+            them.
+        close_epochs: last epochs, trained on single images without mosaic and mixup.
+        seed: seed of the initial weights, the order of images and every augmentation.
         accelerator: auto, cuda, mps or cpu.
-        devices: processes on this machine, one a GPU.
+        devices: processes on this machine, one per GPU.
         num_nodes: machines that train together.
-        strategy: how processes train together: ddp, each with the whole network and a part of every batch; auto takes
-            it where there are several.
+        strategy: distributed strategy: ddp, each process with the whole network and part of every batch; auto uses it
+            for several processes.
         precision: auto, 32-true, bf16-mixed or 16-mixed.
-        channels_last: the memory layout of convolutions; faster on GPUs with tensor cores and on most CPUs.
+        channels_last: store convolutions channels-last; faster on GPUs with tensor cores and on most CPUs.
         compile: run the network through torch.compile.
-        step: how a step is done: eager, by Lightning part after part; padded, as one unit of static shapes; graphed,
-            that one as a CUDA graph, one for each size of image and number of boxes; auto takes graphs on a GPU where
-            they can be had, else eager.
+        step: execution of a step: eager, operation by operation; padded, as one unit of static shapes; graphed, the
+            same as a CUDA graph for each image size and number of boxes; auto uses graphs on a GPU if possible, else
+            eager.
         val_every: epochs between evaluations; the last epoch is always evaluated.
-        patience: stop when AP has not risen for this many evaluations; 0 never stops early.
-        average_best: try the mean of the weights of so many best epochs at the end, and keep it if its AP is higher
-            than that of any epoch; 0 does not.
-        sheets: images on the contact sheet of predictions against truth made at each evaluation; 0 for none.
-        save_minutes: minutes between saved states within an epoch (one is saved at each epoch's end anyway).
+        patience: stop when AP has not improved for this many evaluations; 0 never stops early.
+        average_best: at the end, average the weights of this many best epochs, and keep the average if its AP is higher
+            than that of any epoch; 0 disables it.
+        sheets: images on the contact sheet of predictions and ground truth drawn at each evaluation; 0 for none.
+        save_minutes: minutes between saved states within an epoch (one is also saved at the end of each epoch).
         preflight: check labels, loss balance, augmentation, learning and memory before the first step.
-        logger: trackers that the run is sent to beside its CSV files: mlflow, tensorboard, wandb.
+        logger: trackers to send the run to, besides its CSV files: mlflow, tensorboard, wandb.
     """
 
     epochs: int = 100
@@ -175,10 +177,10 @@ class TrainerRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run, whole.
+    """A complete training run.
 
     Attributes:
-        name: the named recipe that it began as.
+        name: the named recipe that it is based on.
         model, data, augment, optim, loss, trainer: its parts.
     """
 
@@ -217,7 +219,7 @@ class Recipe:
             raise UserError(f"{name} is {self.optim.warmup_epochs}.", expected="at least 0", where=name)
         if not 0 <= self.optim.flat < 1:
             name = "optim.flat"
-            raise UserError(f"{name} is {self.optim.flat}.", expected="a share from 0 to below 1", where=name)
+            raise UserError(f"{name} is {self.optim.flat}.", expected="a fraction from 0 to below 1", where=name)
         if not 0 <= self.trainer.minutes <= MAX_MINUTES:
             name = "trainer.minutes"
             raise UserError(f"{name} is {self.trainer.minutes:g}.", expected="minutes above 0", where=name)

@@ -1,4 +1,4 @@
-"""What a run's folder has for a tracker: rows, contact sheets, files, and what the run is."""
+"""The contents of a run's folder for a tracker: rows, contact sheets, files, and metadata."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def free_folder(recipe: Recipe, out: Path | None) -> Path:
     if out is not None:
         if out.is_dir() and any(out.iterdir()):
             begun = (out / layout.RECIPE).is_file()
-            go_on = f", or go on with that run: eyas train --resume {shlex.quote(str(out))}" if begun else ""
+            go_on = f", or resume that run: eyas train --resume {shlex.quote(str(out))}" if begun else ""
             raise UserError(f"The folder {out} is not empty.", fix=f"choose another --out{go_on}")
         return out
     stem = Path("runs") / f"{Path(recipe.data.root).stem or 'run'}-{recipe.name}"
@@ -48,7 +48,7 @@ def free_folder(recipe: Recipe, out: Path | None) -> Path:
         folder = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
         if not folder.exists():
             return folder
-    raise UserError("There are ten thousand runs of this name.", where=str(stem), fix="give --out")
+    raise UserError("There are ten thousand runs with this name.", where=str(stem), fix="give --out")
 
 
 def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: str, *, resumed: bool) -> None:

@@ -80,7 +80,7 @@ def lost_weights(folder: Path) -> str:
     if known is None:
         return ""  # saved by an older Eyas
     try:
-        return "" if hash_file(path) in known else "is not as it was saved (its SHA-256 is another one)"
+        return "" if hash_file(path) in known else "differs from what was saved (its SHA-256 does not match)"
     except OSError as error:
         return f"can't be read: {error.strerror}"
 
@@ -104,12 +104,12 @@ def find_state(folder: Path) -> SavedState | None:
         if isinstance(state, str):
             problems.append(f"{path.name} {state}")
             continue
-        told = [f"{problem}; going on from the state saved before it, {path.name}" for problem in problems]
+        told = [f"{problem}; resuming from the state saved before it, {path.name}" for problem in problems]
         return SavedState(path, state, (*told, *notes))
     raise UserError(
         "The run can't be resumed: " + ", and ".join(problems) + ".",
         where=str(paths[0].parent),
-        fix="put back a copy of one of both files, or " + anew(folder),
+        fix="restore one of these files, or " + anew(folder),
     )
 
 
@@ -139,10 +139,10 @@ def check_fits(found: SavedState, weights: dict[str, torch.Tensor], folder: Path
     if shapes == {name: tuple(value.shape) for name, value in weights.items()}:
         return
     raise UserError(
-        f"{found.path.name} is the state of another network than {layout.CONFIG} describes.",
+        f"{found.path.name} is the state of a different network than {layout.CONFIG} describes.",
         where=str(found.path),
-        expected="the state that this very run saved",
-        fix="put the run's own files back, or " + anew(folder),
+        expected="the state saved by this run",
+        fix="restore the run's own files, or " + anew(folder),
     )
 
 
@@ -150,8 +150,8 @@ def anew(folder: Path, data: str = "") -> str:
     """Return how to train again from what there is of a run, as an instruction with a command that works."""
     root = shlex.quote(data) if data else "ROOT"
     if RunFolder(folder).weights.is_file():
-        return f"train anew from its best weights: eyas train --data {root} --weights {shlex.quote(str(folder))}"
-    return f"train anew: eyas train --data {root}"
+        return f"start a new run from its best weights: eyas train --data {root} --weights {shlex.quote(str(folder))}"
+    return f"start a new run: eyas train --data {root}"
 
 
 def _read(path: Path, known: list[str] | None) -> dict[str, Any] | str:
@@ -161,10 +161,10 @@ def _read(path: Path, known: list[str] | None) -> dict[str, Any] | str:
         UserError: the file can't be read at all, so that none could be saved in its place either.
     """
     if not path.is_file():
-        raise UserError(f"{path.name} is no file.", where=str(path), fix="move it away")
+        raise UserError(f"{path.name} is not a file.", where=str(path), fix="move it away")
     try:
         if known is not None and hash_file(path) not in known:
-            return "is not as it was saved (its SHA-256 is another one)"
+            return "differs from what was saved (its SHA-256 does not match)"
         if known is None and _damaged_archive(path):
             return "is damaged"
     except PermissionError as error:
@@ -174,9 +174,9 @@ def _read(path: Path, known: list[str] | None) -> dict[str, Any] | str:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # torch raises nearly anything for a damaged file, with advice to load it unsafely
-        return "is no state of a run"
+        return "is not the state of a run"
     if not isinstance(state, dict) or any(part not in state for part in PARTS):
-        return "is no state of a run"
+        return "is not the state of a run"
     upgrade(state)
     return state
 
@@ -194,14 +194,14 @@ def _hashes(folder: Path, whose: str = STATES) -> tuple[list[str] | None, tuple[
     """Return the hashes of what was saved, None if they are not known, and what there is to say of that."""
     path = RunFolder(folder).checkpoint_hashes
     if not path.exists():
-        note = f"the run has no {path.name} (it was made by an older Eyas): its state is checked less closely"
+        note = f"the run has no {path.name} (an older Eyas made it): its state can't be fully verified"
         return None, (note,)
     try:
         hashes = read_json(path, max_bytes=1 << 16)[whose]
         assert isinstance(hashes, list)
         return [str(one) for one in hashes], ()
     except (UserError, KeyError, TypeError, AssertionError):
-        return None, (f"{path.name} is damaged: the state is checked less closely",)
+        return None, (f"{path.name} is damaged: the state can't be fully verified",)
 
 
 def _remember(folder: Path, whose: str, sha256: str) -> None:

@@ -40,21 +40,21 @@ def load_train_and_val(
         raise UserError(
             f"There is nothing to train on: the split '{recipe.train}' has {len(train)} images and "
             f"{len(train.boxes)} boxes{why}.",
-            expected="at least one image with a box that is neither of a crowd nor too small",
+            expected="at least one image with a box that is neither a crowd nor too small",
             where=recipe.root,
-            fix="look at the labels with 'eyas data check' and 'eyas data show'; train at a larger --size if objects "
+            fix="check the labels with 'eyas data check' and 'eyas data show'; train at a larger --size if objects "
             "are too small",
         )
     if usable.left_out:
         warnings.warn(
-            f"Of the {len(train.boxes):,} boxes of '{recipe.train}' {int(usable.kept.sum()):,} are trained on; "
+            f"{int(usable.kept.sum()):,} of the {len(train.boxes):,} boxes of '{recipe.train}' are used for training; "
             f"left out: {usable.told()}.",
             stacklevel=2,
         )
     check_truth(val)
     if len(train) < recipe.batch_size:
         raise UserError(
-            f"The batch has {recipe.batch_size} images, the training split only {len(train)}.",
+            f"The batch has {recipe.batch_size} images, but the training split only {len(train)}.",
             where="data.batch_size",
             fix=f"--batch {max(1, len(train) // 2)}",
         )
@@ -76,7 +76,7 @@ def without_empty(index: DatasetIndex, recipe: DataRecipe) -> tuple[DatasetIndex
     kept = np.unique(image[~index.crowd])
     if len(kept) < recipe.batch_size:
         raise UserError(
-            f"The batch has {recipe.batch_size} images, and only {len(kept)} training images have a box.",
+            f"The batch has {recipe.batch_size} images, but only {len(kept)} training images have boxes.",
             where="data.batch_size",
             fix="--data.drop_empty false, or a smaller --batch",
         )

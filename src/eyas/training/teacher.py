@@ -52,9 +52,9 @@ def open_teacher(settings: DistillSettings, folder: Path) -> Weights | None:
         )
     if not any(getattr(settings, name) for name in KNOWLEDGE):
         raise UserError(
-            "There is a teacher, and nothing is to be learned from it.",
+            "There is a teacher, but all distillation factors are 0.",
             where=WHERE,
-            expected="a factor above 0 of one of " + ", ".join(f"distill.{name}" for name in KNOWLEDGE),
+            expected="a factor above 0 for one of " + ", ".join(f"distill.{name}" for name in KNOWLEDGE),
             fix="leave --teacher out, or give --distill.responses 1",
         )
     weights = open_weights(path, WHERE)
@@ -103,16 +103,16 @@ def taught(
         raise UserError(
             f"Nothing can be learned from {weights.path}: {'; '.join(obstacles.values())}.",
             where=WHERE,
-            expected="a teacher whose head is of the student's kind",
-            fix="leave --teacher out, or give --distill.features 1, which fits all heads",
+            expected="a teacher with the same type of head as the student",
+            fix="leave --teacher out, or give --distill.features 1, which works with any head",
         )
     columns = _columns(weights, classes) if any(KNOWLEDGE[name].dense for name in kinds) else None
     own_input, its_input = recipe.data.input_spec(), weights.input or InputSpec()
     widths = [(own.shape[1], other.shape[1]) for own, other in zip(student.features, teacher.features, strict=True)]
     notes = [f"learning from {weights.path}: {', '.join(kinds)}"]
     if weights.input is not None and its_input.height != own_input.height:
-        notes.append(f"note: the teacher was trained at {its_input.height} pixels, here it sees {own_input.height}")
-    notes += [f"note: distill.{name} is left out: {why}" for name, why in obstacles.items()]
+        notes.append(f"note: the teacher was trained at {its_input.height} pixels and now sees {own_input.height}")
+    notes += [f"note: distill.{name} is skipped: {why}" for name, why in obstacles.items()]
     asked = Teacher(its, columns, its_input.scale / own_input.scale)
     return Distillation(criterion, asked, settings, widths), [*notes, *weights.notes]
 
@@ -124,12 +124,12 @@ def _obstacle(name: str, student: Said, teacher: Said) -> str:
         return ""
     for whose, said in (("student's", student), ("teacher's", teacher)):
         if not isinstance(said.output, HeadOutput):
-            return f"the {whose} head does not say classes and distances at anchor points"
+            return f"the {whose} head does not provide classes and distances at anchor points"
     assert isinstance(student.output, HeadOutput) and isinstance(teacher.output, HeadOutput)
     if not torch.equal(student.output.strides, teacher.output.strides):
         return "the teacher has other anchor points"
     own, its = (output.box_logits.shape[-1] // 4 for output in (student.output, teacher.output))
-    return f"the teacher has {its} bins a side, the student {own}" if row.bins and own != its else ""
+    return f"the teacher has {its} bins per side, the student {own}" if row.bins and own != its else ""
 
 
 def _columns(weights: Weights, classes: Sequence[str]) -> list[int] | None:
@@ -138,7 +138,7 @@ def _columns(weights: Weights, classes: Sequence[str]) -> list[int] | None:
         raise UserError(
             f"The teacher {weights.path} does not name its classes.",
             where=WHERE,
-            expected="class names in its own order, one a line",
+            expected="class names in its own order, one per line",
             fix="--distill.teacher_classes FILE",
         )
     rows = matching_rows(weights.classes, classes)
@@ -147,8 +147,9 @@ def _columns(weights: Weights, classes: Sequence[str]) -> list[int] | None:
         raise UserError(
             f"The teacher does not know {len(missing)} of the {len(classes)} classes: {shorten(missing)}.",
             where=WHERE,
-            expected="a teacher that knows every class of the data set; it knows " + shorten(weights.classes, 20),
-            fix="--distill.responses 0 --distill.localisation 0 learns from its features alone, whatever the classes",
+            expected="a teacher that knows every class of the dataset; it knows " + shorten(weights.classes, 20),
+            fix="use --distill.responses 0 --distill.localisation 0 to learn only from its features, which need no "
+            "common classes",
         )
     columns = [rows[row] for row in range(len(classes))]
     return None if columns == list(range(len(weights.classes))) else columns
@@ -164,12 +165,12 @@ def num_classes(weights: Weights) -> int:
     marks = HEADS[spec.head].class_rows
     count = next((len(rows) for name, rows in weights.state.items() if any(mark in name for mark in marks)), 0)
     if not count:
-        raise UserError(f"{weights.path} holds no weights of a detector's classes.", where=WHERE)
+        raise UserError(f"{weights.path} contains no weights for a detector's classes.", where=WHERE)
     if weights.classes is not None and len(weights.classes) != count:
         raise UserError(
-            f"{len(weights.classes)} class names were given for the teacher, which tells {count} classes apart.",
+            f"{len(weights.classes)} class names are given for the teacher, which has {count} classes.",
             where="distill.teacher_classes",
-            expected=f"{count} names, one a line, in its own order",
+            expected=f"{count} names, one per line, in its own order",
         )
     return count
 

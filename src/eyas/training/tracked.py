@@ -57,8 +57,8 @@ def read_progress(path: Path) -> Progress | None:
         return Progress(**fields)
     except TypeError:
         raise UserError(
-            f"{path.name} does not say how far the tracker is.", where=str(path),
-            fix="move it away: the run is sent anew",
+            f"{path.name} does not record what the tracker has.", where=str(path),
+            fix="move it away: the run is sent from the start",
         ) from None  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def loggers_of(folder: Path) -> tuple[str, ...]:
     names = tuple(dict.fromkeys([*wanted, *trackers_of(folder)]))
     if not names:
         raise UserError(
-            f"{folder} was sent to no tracker.", fix=f"eyas track {shlex.quote(str(folder))} --logger tensorboard"
+            f"{folder} was never sent to a tracker.", fix=f"eyas track {shlex.quote(str(folder))} --logger tensorboard"
         )
     return names
 

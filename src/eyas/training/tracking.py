@@ -257,6 +257,8 @@ def _locked(path: Path, folder: Path) -> IO[str]:
     except BlockingIOError:
         file.close()
         raise UserError(
-            f"Another process is sending {folder} there.", where=str(path), fix="wait until it ends: it sends all"
+            f"Another process is sending {folder} there.",
+            where=str(path),
+            fix="wait until it ends; it sends everything",
         ) from None
     return file

@@ -79,7 +79,7 @@ def test_wrong_size_and_exif_turned(tmp_path: Path) -> None:
     edit(root, lambda d: d["images"][0].update(width=30, height=40))
     edit(root, lambda d: d["images"][1].update(width=50))
     told = found(root, "wrong image size")[0].examples
-    assert told[0] == "train/a.jpg is 40x30, annotated as 30x40 (turned: the labels ignore its EXIF orientation)"
+    assert told[0] == "train/a.jpg is 40x30, annotated as 30x40 (rotated: the labels ignore its EXIF orientation)"
     assert told[1] == "train/b.jpg is 40x30, annotated as 50x30"
 
 
@@ -114,7 +114,7 @@ def test_twins(tmp_path: Path) -> None:
         images=[0, 0, 0, 1, 0, 0], boxes=boxes, labels=[0, 0, 0, 0, 0, 1],
     )  # fmt: skip
     findings = check_boxes(index, index.sizes)
-    assert [(each.kind, each.count) for each in findings] == [("box twice", 1), ("box of two classes", 1)]
+    assert [(each.kind, each.count) for each in findings] == [("duplicate box", 1), ("same box, two classes", 1)]
     assert findings[0].examples == ("x.jpg: 'a' at 1.4, 1, 10, 10.6",)
     assert findings[1].examples == ("x.jpg: 'b' at 20, 1, 30, 10, also 'a'",)
 
@@ -134,7 +134,7 @@ def test_twins_agree_with_comparing_all_pairs(tmp_path: Path) -> None:
     close &= np.triu(np.ones((count, count), bool), 1)
     same = index.labels[:, None] == index.labels[None]
     counts = {each.kind: each.count for each in check_boxes(index, index.sizes)}
-    assert counts == {"box twice": int((close & same).sum()), "box of two classes": int((close & ~same).sum())}
+    assert counts == {"duplicate box": int((close & same).sum()), "same box, two classes": int((close & ~same).sum())}
 
 
 def test_leaks_across_splits_and_copies_within(clean: Path, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_leaks_across_splits_and_copies_within(clean: Path, tmp_path: Path) -> N
     leak = found(root, "leak")
     assert [(each.level, each.split, each.count) for each in leak] == [("error", "train and val", 1)]
     assert leak[0].examples == ("train/000003.jpg and val/000007.jpg",)
-    twice = found(root, "image twice")
+    twice = found(root, "duplicate image")
     assert [(each.level, each.split, each.examples) for each in twice] == [
         ("warning", "val", ("val/000001.jpg and val/000002.jpg",))
     ]
@@ -270,7 +270,7 @@ def test_lists_that_share_a_folder_of_labels_have_no_strays(tmp_path: Path) -> N
     (root / "data.yaml").write_text("train: t.txt\nval: v.txt\nnames: [cat, dog, traffic light]\n")
     strays = {each.split: each.examples for each in found(root, "stray label file")}
     assert strays == {"train": ("labels/train/alone.txt",), "val": ("labels/train/alone.txt",)}
-    with pytest.warns(UserWarning, match="1 label files of 'train' belong to no image and are not used: alone.txt"):
+    with pytest.warns(UserWarning, match="1 label files of 'train' have no image and are not used: alone.txt"):
         load_dataset(root, "train")
 
 
@@ -278,7 +278,7 @@ def test_mostly_unlabelled_images_are_told(tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     for number in range(3):
         write_jpeg(root / "images" / "train" / f"x{number}.jpg", seed=10 + number)
-    told = [text for each in found(root, "on reading") for text in each.examples]
+    told = [text for each in found(root, "reading") for text in each.examples]
     assert told == ["Only 1 of 4 images of 'train' have a label file; the others count as background."]
 
 
@@ -287,15 +287,15 @@ def test_boxes_too_small_to_be_trained_on_are_counted(tmp_path: Path) -> None:
     edit(root, lambda d: d["annotations"][0].update(bbox=[5, 5, 0.05, 9]))
     small = found(root, "box too small")
     assert [(each.level, each.split) for each in small] == [("warning", "train")]
-    assert small[0].examples[0].startswith("1 boxes too small (below 2 pixels a side")
+    assert small[0].examples[0].startswith("1 boxes too small (side below 2 pixels")
     printed = io.StringIO()
     print_report(check_dataset(root), Console(width=200, file=printed))
-    assert "Training on 'train' at 640 px sees 1 of 2 boxes; left out: 1 too small" in printed.getvalue()
+    assert "At 640 px, training on 'train' uses 1 of 2 boxes; left out: 1 too small" in printed.getvalue()
 
 
 def test_classes_in_another_order_are_no_reason_to_refuse_the_check(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
     edit(root, lambda d: d["categories"].reverse(), "val")  # the ids decide: nothing has changed
-    assert not found(root, "on reading")
+    assert not found(root, "reading")
     edit(root, lambda d: [c.update(id=4 - c["id"]) for c in d["categories"]], "val")
-    assert "lists its classes in another order" in found(root, "on reading")[0].examples[0]
+    assert "lists its classes in a different order" in found(root, "reading")[0].examples[0]

@@ -1,4 +1,4 @@
-"""Images of another size than their annotations say: boxes are scaled along, or the data set is refused."""
+"""Images of differ in size than their annotations say: boxes are scaled along, or the dataset is refused."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ USES: dict[str, Callable[[Path], DatasetIndex]] = {
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.filterwarnings("ignore:Of the")
 def test_boxes_of_shrunk_images_are_scaled_and_told_once(use: str, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="2 of 2 images of 'train' have another size") as told:
+    with pytest.warns(UserWarning, match="2 of 2 images of 'train' differ in size") as told:
         index = USES[use](shrunk(tmp_path / "in"))
-    assert sum("another size" in str(each.message) for each in told) == 1
+    assert sum("differ in size" in str(each.message) for each in told) == 1
     assert index.boxes[0].tolist() == pytest.approx([1, 1.5, 6, 7.5], abs=0.51 if use == "voc" else 1e-4)
     assert index.sizes.tolist() == [[15, 20], [15, 20]]
     if use == "load":
@@ -108,7 +108,7 @@ def test_turned_images_are_refused_in_clear_words(use: str, tmp_path: Path) -> N
     Image.new("RGB", (40, 30)).save(data, "JPEG", exif=exif)
     (root / "train" / "a.jpg").write_bytes(data.getvalue())
     with pytest.raises(
-        UserError, match=r"1 of 2 images of 'train' are turned.*EXIF.*a\.jpg is 30x40, annotated as 40x"
+        UserError, match=r"1 of 2 images of 'train' are rotated.*EXIF.*a\.jpg is 30x40, annotated as 40x"
     ):
         USES[use](root)
 
@@ -117,18 +117,20 @@ def test_turned_images_are_refused_in_clear_words(use: str, tmp_path: Path) -> N
 def test_images_of_another_shape_are_refused(use: str, tmp_path: Path) -> None:
     root = coco_root(tmp_path / "in")
     write_jpeg(root / "train" / "b.jpg", 20, 40)
-    with pytest.raises(UserError, match=r"1 of 2 images .* another shape .*train/b\.jpg is 40x20, annotated as 40x30"):
+    with pytest.raises(
+        UserError, match=r"1 of 2 images .* differ in aspect ratio .*train/b\.jpg is 40x20, annotated as 40x30"
+    ):
         USES[use](root)
 
 
 def test_voc_sizes_follow_the_same_rule(tmp_path: Path) -> None:
     root = voc_root(tmp_path)
     write_jpeg(root / "JPEGImages" / "a.jpg", 60, 80)
-    with pytest.warns(UserWarning, match="1 of 1 images of 'train' have another size"):
+    with pytest.warns(UserWarning, match="1 of 1 images of 'train' differ in size"):
         index = load_dataset(root, "train")
     assert index.boxes.tolist() == [[0, 0, 80, 60], [4, 6, 24, 40]]
     write_jpeg(root / "JPEGImages" / "a.jpg", 60, 60)
-    with pytest.raises(UserError, match="another shape"):
+    with pytest.raises(UserError, match="aspect ratio"):
         load_dataset(root, "train")
 
 
@@ -138,7 +140,7 @@ def test_the_check_tells_all_and_judges_the_scaled_boxes(tmp_path: Path) -> None
     findings = {(each.kind, each.level, each.split): each for each in check_dataset(root).findings}
     assert findings["scaled image", "warning", "train"].count == 2
     wrong = findings["wrong image size", "error", "val"].examples
-    assert wrong == ("val/a.jpg is 30x40, annotated as 40x30 (turned: the labels ignore its EXIF orientation)",)
+    assert wrong == ("val/a.jpg is 30x40, annotated as 40x30 (rotated: the labels ignore its EXIF orientation)",)
     assert not any(kind in ("box outside", "box sticks out") and split == "train" for kind, _, split in findings)
 
 

@@ -35,7 +35,7 @@ def test_each_box_counts_for_its_first_reason(tmp_path: Path) -> None:
     index.crowd[1] = True
     usable = trained_boxes(index, (40, 40), STILL)
     assert usable.kept.tolist() == [True, False, False, False, False, False]
-    small = "too small (below 1 pixels a side or 1 square pixels at 40)"
+    small = "too small (side below 1 pixels or area below 1 square pixels at 40)"
     assert dict(usable.left_out) == {CROWD: 1, NOT_FINITE: 1, NO_AREA: 2, small: 1}
     assert usable.told() == f"1 {CROWD}, 1 {NOT_FINITE}, 2 {NO_AREA}, 1 {small}"
     assert measured_boxes(index).kept.tolist() == [True, False, False, False, False, True]
@@ -93,11 +93,11 @@ def test_training_on_nothing_stops_and_the_check_says_the_same(case: str, tmp_pa
 @pytest.mark.parametrize("case", [name for name in NOTHING if name != "too small"])
 def test_validation_on_nothing_stops(case: str, tmp_path: Path) -> None:
     root = spoil(coco_root(tmp_path), NOTHING[case][0], "val")
-    with pytest.raises(UserError, match="truth box that can be found: 1 boxes, of which 1"):
+    with pytest.raises(UserError, match="usable ground-truth box: 1 boxes, of which 1"):
         load_train_and_val(DataRecipe(root=str(root), batch_size=1, size=64))
-    with pytest.raises(UserError, match="truth box that can be found"):
+    with pytest.raises(UserError, match="usable ground-truth box"):
         check_truth(load_dataset(root, "val"))
-    assert ("nothing to measure", "error", "val") in {
+    assert ("nothing to evaluate", "error", "val") in {
         (each.kind, each.level, each.split) for each in check_dataset(root).findings
     }
 
@@ -122,7 +122,7 @@ def test_difficult_that_says_neither_is_refused(tmp_path: Path) -> None:
     root = voc_root(tmp_path)
     path = root / "Annotations" / "a.xml"
     path.write_text(path.read_text().replace("<difficult>0<", "<difficult>perhaps<"))
-    with pytest.raises(UserError, match="<difficult> of 'dog' is 'perhaps', neither 0 nor 1"):
+    with pytest.raises(UserError, match="<difficult> of 'dog' is 'perhaps', not 0 or 1"):
         load_dataset(root, "train")
 
 
@@ -132,7 +132,7 @@ def test_some_boxes_left_out_are_told_and_not_counted(tmp_path: Path) -> None:
 
     root = spoil(coco_root(tmp_path), change)
     recipe = DataRecipe(root=str(root), batch_size=1, size=64, workers=0)
-    with pytest.warns(UserWarning, match=f"Of the 2 boxes of 'train' 1 are trained on; left out: 1 {CROWD}"):
+    with pytest.warns(UserWarning, match=f"1 of the 2 boxes of 'train' are used for training; left out: 1 {CROWD}"):
         data = DetectionData(recipe)
     assert data.trial_batch(4, epoch=0).indices.tolist() == [0]
     usable = trained_boxes(data.train_index, (64, 64), data.augment)

@@ -229,7 +229,7 @@ def test_all_samples_are_drawn_at_once_and_nothing_is_waited_for(
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Iterator[DatasetIndex]:
-    """Return a data set of which one file is missing."""
+    """Return a dataset of which one file is missing."""
     made = dataset(tmp_path, 120)
     made.path(17).unlink()
     yield made
@@ -264,7 +264,7 @@ def test_a_file_that_changed_its_size_meanwhile_is_refused(tmp_path: Path) -> No
     made = dataset(tmp_path, 8)
     loader = drawn_by_device(made, AugmentPolicy())
     dataset(tmp_path, 1, sizes=((200, 300),))
-    with pytest.raises(UserError, match="300 x 200 pixels; the data set was read with 80 x 60"):
+    with pytest.raises(UserError, match="300 x 200 pixels, but had 80 x 60 when the dataset was read"):
         loader.prepare()
 
 

@@ -55,7 +55,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_decoded(
     set_memory(monkeypatch, device=needed(index, 4))
     for path in index.files:
         path.unlink()  # nobody needs them
-    with pytest.raises(UserError, match="do not fit into the GPU's memory") as error:
+    with pytest.raises(UserError, match="do not fit into GPU memory") as error:
         train_loader(index, SPEC, AugmentPolicy(), batch_size=4, cache="gpu", device=CPU)
     assert gib(needed(index, 4)) in error.value.problem and "free" in error.value.problem
     assert error.value.where == "data.cache"
@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_decoded(
 
 
 def test_without_a_gpu_there_is_none_to_keep_images_on(index: DatasetIndex) -> None:
-    with pytest.raises(UserError, match="there is none that training uses") as error:
+    with pytest.raises(UserError, match="training uses no GPU") as error:
         train_loader(index, SPEC, AugmentPolicy(), batch_size=4, cache="gpu")
     assert error.value.where == "data.cache" and "--data.cache auto" in error.value.fix
     assert train_loader(index, SPEC, AugmentPolicy(), batch_size=4, cache="auto").chosen.kind == "decoded"
@@ -81,7 +81,7 @@ def file_bytes(index: DatasetIndex) -> int:
     return sum(path.stat().st_size for path in index.files)
 
 
-AUTO = {  # the device's free memory in stores, the machine's in decoded data sets, and in data sets as files
+AUTO = {  # the device's free memory in stores, the machine's in decoded datasets, and in datasets as files
     "the GPU has ample room": (2.6, 10.0, 0.0, "gpu"),
     "the GPU has room, but no ample one": (2.4, 2.6, 0.0, "decoded"),
     "neither has ample room for pixels": (2.4, 0.0, 2.6, "jpeg"),

@@ -83,7 +83,7 @@ def test_a_pipe_gives_batches_on_a_cuda_device_and_goes_on_anew(cuda: FakeCuda) 
         assert [int(next(first).labels[0]) for _ in range(3)] == [0, 1, 2]
         second = piped.run([(1, (number,), False) for number in range(6)])  # while a batch of the first is on its way
         assert [batch.labels[:2].tolist() for batch in second] == [[number, 1] for number in range(6)]
-        with pytest.raises(RuntimeError, match="iterated anew"):
+        with pytest.raises(RuntimeError, match="iterated again"):
             next(first)
         piped.close()
 

@@ -201,7 +201,7 @@ def test_two_iterations_at_a_time_are_refused(index: DatasetIndex) -> None:
     first = iter(loader)
     next(first)
     next(iter(loader))
-    with pytest.raises(RuntimeError, match="iterated anew"):
+    with pytest.raises(RuntimeError, match="iterated again"):
         next(first)
 
 
@@ -389,8 +389,8 @@ def test_more_than_one_percent_broken_stops_with_the_list(tmp_path: Path, worker
 def test_nothing_but_broken_images_is_a_plain_error(tmp_path: Path, workers: int) -> None:
     index = broken_dataset(tmp_path, 4, [0, 1, 2, 3])
     loader = loader_of(index, workers=workers)
-    with pytest.raises(UserError, match="4 images one after another can't be read") as error:
+    with pytest.raises(UserError, match="4 consecutive images can't be read") as error:
         list(loader)
     loader.close()
     assert "Traceback" not in str(error.value)
-    assert error.value.fix == "check the data set: eyas data check"
+    assert error.value.fix == "check the dataset: eyas data check"

@@ -84,7 +84,7 @@ def test_what_a_broken_off_iteration_left_is_dropped(piped: Callable[..., Pipe])
     first = many.run(TASKS)
     assert labels(next(first))[0] == 0
     assert [labels(batch)[0] for batch in many.run(TASKS[1:])] == [2, 3, 4, 5, 6]
-    with pytest.raises(RuntimeError, match="iterated anew"):
+    with pytest.raises(RuntimeError, match="iterated again"):
         next(first)
     again = many.run(TASKS)
     next(again)
@@ -150,7 +150,7 @@ def test_a_worker_that_gives_nothing_is_named_with_what_it_does_and_ends_the_run
     monkeypatch.setattr(crew, "STACK_SECONDS", LONG)
     for member in many._crew.members:  # type: ignore[union-attr]
         member.patience = 1.0
-    with pytest.warns(UserWarning, match=r"worker 2 .* has given nothing") as told, pytest.raises(UserError) as error:
+    with pytest.warns(UserWarning, match=r"worker 2 .* has sent nothing") as told, pytest.raises(UserError) as error:
         next(batches)
     assert "batch 2 of epoch 3" in str(told[0].message) and "the run ends after 1 s" in str(told[0].message)
     assert "a_known_place" in str(told[0].message) and "a_known_place" in error.value.problem
@@ -171,18 +171,18 @@ def test_of_a_worker_that_can_not_answer_the_system_is_asked(
     wait_for(lambda: "State:\tT" in Path(f"/proc/{member.pid}/status").read_text(encoding="ascii"))
     member.patience = 0.2
     monkeypatch.setattr(crew, "STACK_SECONDS", 0.3)
-    with pytest.warns(UserWarning), pytest.raises(UserError, match="given nothing") as error:
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="sent nothing") as error:
         next(batches)
-    assert "the system says: it was stopped" in error.value.problem
+    assert "process state: stopped" in error.value.problem
 
 
 @pytest.mark.parametrize(
     ("how", "problem", "fix"),
     [
-        ("kill", r"worker 1 \(process \d+\) was killed \(SIGKILL\)\.", "no memory left: use fewer workers"),
+        ("kill", r"worker 1 \(process \d+\) was killed \(SIGKILL\)\.", "out of memory: use fewer workers"),
         ("segfault", r"was killed \(SIGSEGV\)\. It was here:\n(.|\n)*string_at(.|\n)*_fail", "data.workers=0"),
-        ("exit", r"ended by itself \(exit code 7\)", "data.workers=0"),
-        ("memory", "no memory left", "use fewer workers"),
+        ("exit", r"exited on its own \(exit code 7\)", "data.workers=0"),
+        ("memory", "out of memory", "use fewer workers"),
         ("mendable", "A thing is missing.", "put it there"),
     ],
 )
@@ -208,7 +208,7 @@ def test_what_can_not_be_sent_is_refused_with_a_way_out(piped: Callable[..., Pip
     for maker in (local, lambda *task: local(*task)):
         with pytest.raises(UserError, match="can't be sent to a loader worker") as error:
             next(piped(maker).run(TASKS))
-        assert "module that can be imported" in error.value.fix
+        assert "importable module" in error.value.fix
 
 
 def test_interruptions_are_the_trainers_affair(piped: Callable[..., Pipe], capfd: pytest.CaptureFixture[str]) -> None:
@@ -330,8 +330,8 @@ def test_a_script_needs_no_guard(tmp_path: Path, way: str) -> None:
 def test_what_only_the_script_has_is_refused_with_a_way_out() -> None:
     done = run_script([sys.executable, "-c", SCRIPT.format(policy=OWN)])
     assert done.returncode == 1
-    assert "can't be given what makes the batches" in done.stderr and "'Own'" in done.stderr
-    assert "module that can be imported" in done.stderr
+    assert "can't be unpickled in a loader worker" in done.stderr and "'Own'" in done.stderr
+    assert "importable module" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------- tasks without end

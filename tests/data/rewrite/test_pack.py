@@ -82,7 +82,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert done.resumed == 1
     assert (tmp_path / "out" / "train" / "0.jpg").stat().st_mtime_ns == first.st_mtime_ns
     assert len(load_dataset(tmp_path / "out", "train")) == 3
-    with pytest.raises(UserError, match="packed otherwise"):
+    with pytest.raises(UserError, match="packed with other settings"):
         pack_dataset(root, tmp_path / "out", size=120)
 
 

@@ -99,7 +99,7 @@ def test_half_precision_halves_the_engine(built: dict[str, tuple[Path, BuiltFile
 
 
 def test_a_graph_of_another_type_is_refused_and_leaves_nothing(graphs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"fp16 was asked for, and the convolutions of the network are \{'FLOAT': 7"):
+    with pytest.raises(UserError, match=r"fp16 was requested, but the network's convolutions are \{'FLOAT': 7"):
         make(graphs["fp32"], tmp_path, "fp16")
 
 
@@ -137,7 +137,7 @@ def test_weights_can_be_streamed_and_refitting_needs_a_gpu(graphs: dict[str, Pat
     make(graphs["fp16"], tmp_path, "fp16", weight_streaming=True)
     if not cuda.why_not(RTX_CAPABILITIES):
         pytest.skip("a GPU is here")
-    with pytest.raises(UserError, match="exchanged need a GPU while the engine is built"):
+    with pytest.raises(UserError, match="Refittable weights need a GPU while the engine is built"):
         make(graphs["fp16"], tmp_path, "fp16", refit=True)
 
 
@@ -173,7 +173,7 @@ def test_profiles_cover_what_was_promised() -> None:
     [({"FLOAT": 9}, "int8"), ({"HALF": 8, "FLOAT": 1}, "fp16"), ({}, "fp32"), ({"FLOAT": 9}, "bf16")],
 )
 def test_a_silent_change_of_precision_is_refused(found: dict[str, int], precision: str) -> None:
-    with pytest.raises(UserError, match=f"{precision} was asked for"):
+    with pytest.raises(UserError, match=f"{precision} was requested"):
         check_precision(found, precision)
     check_precision({"INT8": 8, "FLOAT": 1}, "int8")
 
@@ -182,7 +182,7 @@ def test_a_network_with_fewer_int8_convolutions_than_the_graph_is_refused(graphs
     model = onnx.load(graphs["int8"])
     wanted = len(quantized_convolutions(model))
     check_quantized({"convolutions": {"INT8": wanted - 2}, "deconvolutions": {"INT8": 2}}, model)
-    with pytest.raises(UserError, match=f"{wanted} convolutions of the graph are quantized, and .* has {wanted - 1}"):
+    with pytest.raises(UserError, match=f"has {wanted} quantized convolutions, but .* has {wanted - 1}"):
         check_quantized({"convolutions": {"INT8": wanted - 1}, "deconvolutions": {"HALF": 2}}, model)
 
 
@@ -243,7 +243,7 @@ def test_options_reach_the_librarys_configuration() -> None:
     assert config.builder_optimization_level == 2 and missing == []
     assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 64 << 20
     assert config.get_flag(trt.BuilderFlag.REFIT) and config.get_flag(trt.BuilderFlag.WEIGHT_STREAMING)
-    with pytest.raises(BuildError, match="does not build for further GPUs"):
+    with pytest.raises(BuildError, match="can't build for further GPUs"):
         configure(trt, config, options | {"compatibility": "ampere_plus"}, missing)
     configure(trt, config, options | {"compute_capabilities": ["8.6", "12.0"]}, missing)
     assert config.num_compute_capabilities == 2

@@ -108,10 +108,10 @@ def run(model: onnx.ModelProto, images: UInt8Array) -> list[np.ndarray]:
 
 def test_a_dialect_that_the_engine_does_not_execute_in_int8_is_found(graph: Graph) -> None:
     foreign = quantize(graph[0], quantization_of(*graph), "openvino")
-    with pytest.raises(UserError, match="did not come out as INT8"):
+    with pytest.raises(UserError, match="do not run in INT8"):
         check_int8(foreign, "onnxruntime")
     plain = Quantized(graph[0], foreign.convolutions, ())
-    with pytest.raises(UserError, match="did not come out as INT8"):
+    with pytest.raises(UserError, match="do not run in INT8"):
         check_int8(plain, "openvino")
 
 

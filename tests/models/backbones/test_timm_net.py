@@ -117,7 +117,7 @@ def test_operations_and_parameters_are_counted_linear_layers_too() -> None:
         ("resnet81", "no model 'resnet81' (did you mean 'resnet18'?)", "timm: and one of the"),
         ("resnet18.a1in1k", "no weights 'resnet18.a1in1k' (did you mean 'resnet18.a1_in1k'?)", "resnet18.a2_in1k"),
         ("vit_tiny_patch16_224", "no features of stride 4 and 8 and 32", "such as resnet18"),
-        ("levit_128", "no features of stride 4 and 8; it has those of 16, 32, 64", "such as resnet18"),
+        ("levit_128", "no features of stride 4 and 8; it has strides 16, 32, 64", "such as resnet18"),
         ("swin_tiny_patch4_window7_224", "images of one size only", "images of any size"),
         ("hf-hub:timm/resnet18.a1_in1k", "no model 'hf-hub:timm/resnet18'", "timm.list_models()"),
         ("../resnet18", "no model", "timm.list_models()"),

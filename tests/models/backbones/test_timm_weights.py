@@ -73,9 +73,9 @@ def test_a_local_file_of_the_whole_model_is_what_the_features_start_from(name: s
 @pytest.mark.parametrize(
     ("model", "of", "problem"),
     [
-        ("resnet18", "mobilenetv3_small_100", "0 of 100 tensors fit; conv1.weight is missing"),
-        ("resnet50", "resnet18", "tensors fit; layer1.0.conv1.weight is [64, 64, 3, 3], not [64, 64, 1, 1]"),
-        ("resnet18", "resnet34", "its 100 tensors fit, but the file has further layers: layer1.2.bn1.bias, "),
+        ("resnet18", "mobilenetv3_small_100", "0 of 100 tensors match; conv1.weight is missing"),
+        ("resnet50", "resnet18", "tensors match; layer1.0.conv1.weight is [64, 64, 3, 3], not [64, 64, 1, 1]"),
+        ("resnet18", "resnet34", "its 100 tensors match, but the file has further layers: layer1.2.bn1.bias, "),
     ],
 )
 def test_weights_of_another_model_are_refused_with_how_many_fit(
@@ -120,10 +120,10 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pyte
         ("resnet18.fb_swsl_ig1b_ft_in1k", "cc-by-nc-4.0", "MAY NOT BE SOLD"),
         ("convnext_tiny.eupe_lvd1689m", "fair-noncommercial-research-license", "MAY NOT BE SOLD"),
         ("fastvit_mci0.apple_mclip", "apple-amlr", "MAY NOT BE SOLD"),
-        ("convnext_tiny.dinov3_lvd1689m", "dinov3-license", "terms of their own"),
-        ("mobileone_s0", "mobileone-license", "terms of their own"),
-        ("resnet50.bamboo", "unknown", "nothing says under which licence"),
-        ("res2net50_14w_8s", "unknown", "nothing says under which licence"),
+        ("convnext_tiny.dinov3_lvd1689m", "dinov3-license", "have their own terms"),
+        ("mobileone_s0", "mobileone-license", "have their own terms"),
+        ("resnet50.bamboo", "unknown", "is unknown"),
+        ("res2net50_14w_8s", "unknown", "is unknown"),
     ],
 )
 def test_the_licence_that_timm_names_is_told_as_loudly_as_it_needs(name: str, licence: str, words: str) -> None:
@@ -140,9 +140,9 @@ def test_the_licence_that_timm_names_is_told_as_loudly_as_it_needs(name: str, li
         ({"license": "apache-2.0", "notes": ("for research only",)}, "MAY NOT BE SOLD"),
         ({"license": "CC-BY-NC-SA-4.0"}, "MAY NOT BE SOLD"),
         ({"license": "mit", "description": "Non-commercial use."}, "MAY NOT BE SOLD"),
-        ({"license": "other"}, "nothing says"),
-        ({"license": None}, "nothing says"),
-        ({"license": "gemma"}, "terms of their own"),
+        ({"license": "other"}, "is unknown"),
+        ({"license": None}, "is unknown"),
+        ({"license": "gemma"}, "have their own terms"),
         ({"license": "Apache-2.0"}, ""),
     ],
 )
@@ -161,7 +161,7 @@ def test_the_licence_of_a_file_is_that_of_the_tag_that_its_user_names(tmp_path: 
     written(path, "resnet18")
     unnamed, named = (backbone_weights(f"timm:{name}", str(path)) for name in ("resnet18", "resnet18.a1_in1k"))
     assert unnamed is not None and named is not None
-    assert "nothing says under which licence" in unnamed.warning() and unnamed.licence_line().startswith("unknown (")
+    assert "is unknown" in unnamed.warning() and unnamed.licence_line().startswith("unknown (")
     assert not named.warning() and named.licence_line().startswith("apache-2.0 (timm's resnet18.a1_in1k from ")
     assert named.as_parent()["sha256"] == hash_file(path) and named.as_parent()["path"] == str(path)
 
@@ -170,7 +170,7 @@ def test_the_licence_of_a_file_is_that_of_the_tag_that_its_user_names(tmp_path: 
     ("name", "weights", "problem", "fix"),
     [
         ("resnet18", "gone.pth", "There are no weights at gone.pth", ""),
-        ("regnetz_005", "pretrained", "timm has no weights of regnetz_005", "--model.backbone_weights random"),
+        ("regnetz_005", "pretrained", "timm has no weights for regnetz_005", "--model.backbone_weights random"),
         ("resnet18", "pretraind", "There are no weights at pretraind", ""),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_hub_that_can_not_be_reached_is_told_with_what_helps(monkeypatch: pyte
     assert weights is not None
     net = net_of("mobilenetv3_small_100")
     seed = torch.get_rng_state()
-    with pytest.raises(UserError, match="can't be fetched") as caught:
+    with pytest.raises(UserError, match="can't be downloaded") as caught:
         load_backbone(net, weights)
     assert caught.value.where == "hf-hub:timm/mobilenetv3_small_100.lamb_in1k"
     assert "--model.backbone_weights model.safetensors" in caught.value.fix

@@ -83,7 +83,7 @@ def test_a_header_and_a_version_overrule_the_weights_and_shadows_see_copies() ->
         ("shapes", "@best", "The model 'shapes' has no alias 'best'."),
         ("shape", "", "There is no model 'shape' (did you mean 'shapes'?)."),
         ("shape", "7", "There is no model 'shape' (did you mean 'shapes'?)."),
-        ("", "", "No model was named."),
+        ("", "", "No model is named."),
         ("other", "", "There is no model 'other'."),
         ("shapes", "", "The model 'shapes' has no version that could be loaded."),
     ],

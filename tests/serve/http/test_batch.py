@@ -76,7 +76,7 @@ def test_a_broken_image_has_its_reason_and_the_others_their_detections(client: T
     images = answer.json()["images"]
     assert answer.json()["pictures"] == images  # as it was called a release ago
     assert [images[at]["detections"][0]["box"][0] for at in (0, 2)] == [0, 20]
-    assert images[4]["error"] == "The image is 400x400 pixels; at most 100000 pixels and 16384 a side are allowed."
+    assert images[4]["error"] == "The image is 400x400 pixels; at most 100000 pixels and 16384 per side are allowed."
     assert set(images[1]) == {"error", "kind"}
     form = client.post("/v1/detect/batch", files=[("files", each) for each in files])
     assert kinds(form) == kinds(answer)

@@ -145,5 +145,5 @@ def test_an_origin_can_be_named(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a.example", "https://", "https://a.example/", "https://a b", "", "https://*"])
 def test_what_is_no_origin_is_told(text: str) -> None:
-    with pytest.raises(UserError, match="no origin"):
+    with pytest.raises(UserError, match="not an origin"):
         checked_origin(text)

@@ -96,7 +96,7 @@ def test_what_is_no_image_is_said_and_leaves_no_boxes(tab: Tab, folder: Path) ->
     tab.wait("document.querySelector('#status.bad') !== null")
     assert tab.run(ROWS) == [] and tab.run("getComputedStyle(canvas).display") == "none"
     tab.drop("#drop", folder / "notes.txt")
-    tab.wait(f"{STATUS} === 'notes.txt is no JPEG, PNG or WebP image.'")
+    tab.wait(f"{STATUS} === 'notes.txt is not a JPEG, PNG or WebP image.'")
 
 
 def test_thresholds_are_the_models_own_until_they_are_moved(tab: Tab, folder: Path) -> None:

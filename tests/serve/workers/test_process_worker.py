@@ -160,7 +160,9 @@ def test_a_bundle_that_cannot_be_opened_is_told_in_words(tmp_path: Path, damage:
             fields["files"]["model.onnx"] = wrong
             (folder / "manifest.json").write_text(json.dumps(fields), "utf-8")
         watched = Watched(WorkerSpec(folder, threads=1))
-        with pytest.raises(WorkerFailed, match={"missing": "is no bundle", "changed": "changed"}.get(damage, "open")):
+        with pytest.raises(
+            WorkerFailed, match={"missing": "is not a bundle", "changed": "changed"}.get(damage, "open")
+        ):
             await watched.start()
         await watched.worker.stop(0.0)
         assert not alive(watched.worker.pid)

@@ -198,7 +198,7 @@ def test_a_worker_on_a_thread_runs_batches_and_tells_why_it_does_not_start(tmp_p
         ran = await outcome
         assert isinstance(ran, Ran) and isinstance(ran.results[0], Found)
         await worker.stop(1.0)
-        with pytest.raises(WorkerFailed, match="is no bundle"):
+        with pytest.raises(WorkerFailed, match="is not a bundle"):
             await ThreadWorker("x", WorkerSpec(tmp_path / "nothing")).start(lambda reason: None)
 
     run(check())

@@ -45,7 +45,7 @@ def test_it_is_away_lost_and_found(server: Server, tmp_path: Path, capfd: pytest
     sync.close()  # as the process's end does
     runs.end(folder)
     assert main(["track", str(folder), "--logger", "mlflow"]) == 1
-    assert "mlflow has not got everything" in capfd.readouterr().err
+    assert "mlflow is missing data" in capfd.readouterr().err
     server.start()
     assert main(["track", str(folder)]) == 0
     found = read_mlflow(folder, place_of("mlflow", folder))

@@ -26,9 +26,13 @@ def arrivals(kind: Kind, rate: float, seconds: float, seed: int = 0) -> list[flo
         UserError: the kind is not known, or a number is not positive.
     """
     if kind not in get_args(Kind):
-        raise UserError(f"There are no arrivals '{kind}'.", expected=" or ".join(get_args(Kind)), where="arrivals")
+        raise UserError(
+            f"There is no arrival process '{kind}'.", expected=" or ".join(get_args(Kind)), where="arrivals"
+        )
     if not (0 < rate < 1e6 and 0 < seconds < 1e6):
-        raise UserError(f"{rate} requests a second for {seconds} s is no load.", expected="two numbers above 0")
+        raise UserError(
+            f"{rate} requests per second for {seconds} s is not a valid load.", expected="two numbers above 0"
+        )
     random = Random(seed)
     return list(_poisson(random, rate, 0.0, seconds) if kind == "poisson" else _bursts(random, rate, seconds))
 

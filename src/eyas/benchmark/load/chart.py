@@ -89,14 +89,14 @@ def draw_load(reports: Sequence[LoadReport]) -> UInt8Array:
     rate = 1.1 * max(step.good for step in steps) or 1.0
     left = Panel(canvas, LEFT, middle - GAP // 2, most, 0.0, rate)
     unit = tick_step(rate)
-    below = "requests offered a second"
+    below = "offered load, requests per second"
     ticks = [unit * number for number in range(int(rate / unit) + 1)]
-    left.axes(ticks, f"answers a second within {first.goal:g} ms", below)
+    left.axes(ticks, f"answers per second within {first.goal:g} ms", below)
     left.line([(0, 0), (min(most, rate), min(most, rate))], GREY, thick=1, dots=False)
     top = 2 * max([step.p999 for step in steps if not math.isnan(step.p999)] + [2 * first.goal])
     low = min([step.p50 for step in steps if step.p50 > 0] + [first.goal]) / 2
     right = Panel(canvas, middle + GAP // 2, WIDTH - FINE * 24, most, low, top, log=True)
-    right.axes(decades(low, top), "milliseconds: 99 % (thick), 50 %, 99.9 % (thin) of the answers", below)
+    right.axes(decades(low, top), "milliseconds: p99 (thick), p50 and p99.9 (thin)", below)
     right.line([(0, first.goal), (most, first.goal)], RED, thick=1, dots=False)
     for report, colour in zip(reports, COLOURS, strict=False):
         left.line([(step.offered, step.good) for step in report.steps], colour)
@@ -123,7 +123,7 @@ def _header(canvas: UInt8Array, reports: Sequence[LoadReport]) -> None:
         cv2.rectangle(canvas, (x, FINE * 41), (x + FINE * 12, FINE * 53), colour, -1)
         put_text(canvas, name, x + FINE * 18, FINE * 52, SMALL, DARK)
         x += FINE * 42 + text_width(name, SMALL)
-    put_text(canvas, "grey: all in time; red: the goal", x, FINE * 52, SMALL, GREY)
+    put_text(canvas, "grey: all on time; red: the goal", x, FINE * 52, SMALL, GREY)
 
 
 def _p50(step: Step) -> float:

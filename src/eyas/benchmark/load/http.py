@@ -38,9 +38,9 @@ class Target:
         """Refuse what can't be sent."""
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"'{self.url}' is no address of a server.", expected="http://host:port/path")
+            raise UserError(f"'{self.url}' is not a server address.", expected="http://host:port/path")
         if not self.bodies:
-            raise UserError("There is nothing to send.", where="bodies")
+            raise UserError("There are no requests to send.", where="bodies")
         for name, value in self.headers.items():
             if not (name + value).isprintable() or not name or set(name) & set(" :"):
                 raise UserError(f"The header {name!a} can't be sent.", expected="NAME: VALUE, printable")

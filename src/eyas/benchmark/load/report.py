@@ -93,11 +93,11 @@ class LoadReport:
         found = []
         if limited:
             found.append(
-                f"the generator was the bottleneck at {', '.join(limited)}: those rows say little of the server"
+                f"the load generator was the bottleneck at {', '.join(limited)}: those rows say little about the server"
             )
         broken = sum(step.codes.get("broken", 0) for step in self.steps)
         if broken:
-            found.append(f"{broken} connections broke: the server closed them, or could take no more")
+            found.append(f"{broken} connections broke: the server closed them or could not accept more")
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:

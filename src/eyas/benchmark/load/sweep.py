@@ -56,7 +56,9 @@ class Plan:
             if value is not None and not 0 < value < 1e6:
                 raise UserError(f"{name} is {value}.", expected="a number above 0", where=name)
         if not self.loads or not all(0 < load <= 100 for load in self.loads):
-            raise UserError("The loads are shares of the capacity.", expected="numbers above 0, as 0.5", where="loads")
+            raise UserError(
+                "The loads must be fractions of the capacity.", expected="numbers above 0, such as 0.5", where="loads"
+            )
 
 
 async def bench_serve(
@@ -84,7 +86,7 @@ async def bench_serve(
         if capacity is None:
             capacity, clients = await find_capacity(client.ask, max(plan.seconds / 4, 0.05), plan.patience)
             if not capacity:
-                raise UserError("The server answered no request.", where=target.url, fix="see what it logs")
+                raise UserError("The server answered no request.", where=target.url, fix="check the server's log")
         steps = []
         for number, load in enumerate(plan.loads):
             progress(number + 1, total, f"{load:.0%}")
@@ -116,10 +118,14 @@ async def reach(client: Client, url: str, patience: float) -> None:
     except TimeoutError:
         raise UserError("The server does not answer.", where=url) from None
     if not status:
-        raise UserError("There is no server.", where=url, fix="start it with 'eyas serve', or give a bundle")
+        raise UserError(
+            "There is no server at this address.", where=url, fix="start one with 'eyas serve', or give a bundle"
+        )
     if status >= 300 and status != 429:
-        told = {401: "it wants a key: --header 'X-API-Key: KEY'", 404: "is this the right path?"}
-        raise UserError(f"The server answers {status}.", where=url, fix=told.get(status, "see what it logs"))
+        told = {401: "it needs a key: --header 'X-API-Key: KEY'", 404: "check the path"}
+        raise UserError(
+            f"The server answered with status {status}.", where=url, fix=told.get(status, "check the server's log")
+        )
 
 
 async def find_capacity(ask: Ask, seconds: float, patience: float) -> tuple[float, int]:

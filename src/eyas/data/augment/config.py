@@ -14,33 +14,33 @@ from eyas.types import checked_fields
 
 @dataclass(frozen=True)
 class AugmentPolicy:
-    """The chances and ranges of the augmentations.
+    """Probabilities and ranges of the augmentations.
 
     Attributes:
-        mosaic: chance that an image is shown with three partners, a quadrant each (YOLOv4, arXiv 2004.10934).
-        mixup: chance that a partner shines through (arXiv 1710.09412, as YOLOX has it, arXiv 2107.08430).
-        flip: chance of a left-right flip.
-        scale: least and greatest size of an image, as a factor on the size that fits it into the frame.
-        translate: how far an image without mosaic is moved from the middle, as a part of the frame's size.
-        degrees: greatest rotation to either side, in degrees.
-        shear: greatest slant to either side, in degrees.
-        gain: greatest change of contrast, as a part: values are multiplied by 1 - gain .. 1 + gain.
-        offset: greatest change of brightness, as a part of full scale.
-        saturation: greatest change of saturation, as a part.
-        hue: greatest rotation of hue, in degrees.
-        tint: greatest change of each colour channel for itself, as a part (white balance).
-        gamma: greatest exponent change: values v become v ** g with g from 1 / (1 + gamma) to 1 + gamma.
-        swap: chance that red and blue change places.
-        hsv: greatest shifts of hue (of 180), saturation and value (of 255), each drawn in one image of two only.
-        hsv_chance: chance that they are shifted at all.
-        within: in what an image is moved: in the network's "frame", or in the "image"'s own rectangle, which lies in
-            the frame's upper left corner, as SuperGradients does it. Then mixup's partner is otherwise unchanged (but
-            for its size, and the flip) and shines through by half, and sizes of boxes count in the image's pixels.
-        min_size: a box less wide or high than this after all, in network pixels, is dropped.
-        min_area: a box with less area than this after all, in square network pixels, is dropped.
-        min_visible: a box of which less than this part is still in sight is dropped.
-        min_ratio: within the "image", a box whose area is at most this part of what it was is dropped.
-        max_aspect: within the "image", a box so many times as long as wide is dropped; 0 keeps any.
+        mosaic: probability of combining an image with three others, one per quadrant (YOLOv4, arXiv 2004.10934).
+        mixup: probability of blending in another image (arXiv 1710.09412, as in YOLOX, arXiv 2107.08430).
+        flip: probability of a horizontal flip.
+        scale: minimum and maximum size of an image, relative to the size that fits the frame.
+        translate: maximum shift of an image without mosaic from the centre, as a fraction of the frame's size.
+        degrees: maximum rotation in either direction, in degrees.
+        shear: maximum shear in either direction, in degrees.
+        gain: maximum change of contrast: values are multiplied by 1 - gain .. 1 + gain.
+        offset: maximum change of brightness, as a fraction of full scale.
+        saturation: maximum change of saturation, as a fraction.
+        hue: maximum rotation of hue, in degrees.
+        tint: maximum change of each colour channel separately, as a fraction (white balance).
+        gamma: maximum change of the exponent: values v become v ** g with g from 1 / (1 + gamma) to 1 + gamma.
+        swap: probability of swapping red and blue.
+        hsv: maximum shifts of hue (of 180), saturation and value (of 255), each applied with probability 0.5.
+        hsv_chance: probability of shifting them at all.
+        within: where an image is transformed: in the network's "frame", or in the "image"'s own rectangle in the upper
+            left corner of the frame, as in SuperGradients. In the latter case mixup's partner is only resized and
+            flipped and blended by half, and box sizes count in the image's pixels.
+        min_size: drop boxes narrower or lower than this after augmentation, in network pixels.
+        min_area: drop boxes with less area than this after augmentation, in square network pixels.
+        min_visible: drop boxes of which less than this fraction is still visible.
+        min_ratio: within the "image", drop boxes whose area is at most this fraction of the original.
+        max_aspect: within the "image", drop boxes with a higher ratio of length to width; 0 keeps all.
     """
 
     mosaic: float = 1.0
@@ -74,21 +74,23 @@ class AugmentPolicy:
         for name in ("mosaic", "mixup", "flip", "swap", "hsv_chance", "min_visible", "min_ratio"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(
-                    f"{name} is {getattr(self, name)}.", expected="a chance or part from 0 to 1", where=name
+                    f"{name} is {getattr(self, name)}.", expected="a probability or fraction from 0 to 1", where=name
                 )
         for name in ("gain", "offset", "saturation", "tint"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise UserError(f"{name} is {getattr(self, name)}.", expected="a part from 0 to below 1", where=name)
+                raise UserError(
+                    f"{name} is {getattr(self, name)}.", expected="a fraction from 0 to below 1", where=name
+                )
         for name in ("translate", "degrees", "shear", "hue", "gamma", "min_size", "min_area", "max_aspect"):
             if getattr(self, name) < 0.0:
-                raise UserError(f"{name} is {getattr(self, name)}.", expected="a number from 0 on", where=name)
+                raise UserError(f"{name} is {getattr(self, name)}.", expected="a number, at least 0", where=name)
         if len(self.scale) != 2 or not 0.05 <= self.scale[0] <= self.scale[1] <= 8.0:
-            raise UserError(f"scale is {self.scale}.", expected="(least, greatest) within 0.05 to 8", where="scale")
+            raise UserError(f"scale is {self.scale}.", expected="(min, max) within 0.05 to 8", where="scale")
         if len(self.hsv) != 3 or not all(0.0 <= shift <= 255.0 for shift in self.hsv):
             raise UserError(f"hsv is {self.hsv}.", expected="three numbers from 0 to 255", where="hsv")
         if self.within == "image" and self.mosaic:
             raise UserError(
-                "A mosaic of four images is not within the image.", where="within", fix="set augment.mosaic to 0"
+                'A mosaic of four images does not work within "image".', where="within", fix="set augment.mosaic to 0"
             )
         object.__setattr__(self, "hsv", tuple(float(shift) for shift in self.hsv))
         object.__setattr__(self, "scale", (float(self.scale[0]), float(self.scale[1])))

@@ -1,6 +1,6 @@
 """Plans the samples of an epoch: which image, what stands in for a broken one, and what is done to it.
 
-A plan is a function of the data set, the seed, the epoch, its place in the epoch's order, the global batch size and
+A plan is a function of the dataset, the seed, the epoch, its place in the epoch's order, the global batch size and
 the policy, and of nothing else: not of workers, ranks, caches, devices, or where training was resumed.
 """
 
@@ -101,10 +101,10 @@ class Planner(Generic[Image]):
                     last = error
             skipped.add(index)
         raise UserError(
-            f"{len(skipped)} images one after another can't be read"
-            + (f"; of the last one: {last.problem}" if last is not None else "."),
+            f"{len(skipped)} consecutive images can't be read"
+            + (f"; the last one: {last.problem}" if last is not None else "."),
             where=str(self._path(index)),
-            fix="check the data set: eyas data check",
+            fix="check the dataset: eyas data check",
         )
 
 

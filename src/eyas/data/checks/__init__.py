@@ -1,1 +1,1 @@
-"""What ruins training or flatters evaluation, found before either has cost anything."""
+"""Faults that ruin training or flatter evaluation, found before they cost anything."""

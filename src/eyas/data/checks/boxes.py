@@ -31,12 +31,12 @@ def check_boxes(index: DatasetIndex, sizes: SizeArray) -> list[Finding]:
     inside = area(_clipped(index.boxes, frame))
     lost: BoolArray = sticks_out & (inside < 0.5 * area(index.boxes))
     return [
-        *finding("error", "empty box", split, "No area: it can't be learned or found.", _tell(index, empty)),
+        *finding("error", "empty box", split, "It has no area and can't be learned.", _tell(index, empty)),
         *finding(
-            "error", "box outside", split, "More than half of it lies outside the image.", _tell(index, lost)
+            "error", "box outside", split, "More than half of it is outside the image.", _tell(index, lost)
         ),
         *finding(
-            "warning", "box sticks out", split, "Part of it lies outside the image; training cuts it off.",
+            "warning", "box sticks out", split, "Part of it is outside the image; training clips it.",
             _tell(index, sticks_out & ~lost),
         ),
         *_check_twins(index, ~empty),
@@ -59,11 +59,11 @@ def _check_twins(index: DatasetIndex, usable: BoolArray) -> list[Finding]:
     names = index.classes
     return [
         *finding(
-            "warning", "box twice", split, "The same object is labelled twice; one of them can never be found.",
+            "warning", "duplicate box", split, "The same object is labelled twice; one box can't be matched.",
             _tell_rows(index, [second for _, second in same]),
         ),
         *finding(
-            "warning", "box of two classes", split, "Two classes have the same box; only one can be right, usually.",
+            "warning", "same box, two classes", split, "Two classes have the same box; usually only one is right.",
             [
                 f"{text}, also '{names[index.labels[first]]}'"
                 for (first, _), text in zip(other, _tell_rows(index, [second for _, second in other]), strict=True)

@@ -60,7 +60,7 @@ def _draw_classes(axes: Axes, splits: Mapping[str, DatasetIndex]) -> None:
     )
     axes.invert_yaxis()
     rest = len(first.classes) - len(order)
-    axes.set_title("Boxes of each class" + (f" ({rest} rarer classes left out)" if rest else ""))
+    axes.set_title("Boxes per class" + (f" ({rest} rarer classes left out)" if rest else ""))
     axes.set_xlabel("% of the split's boxes")
 
 
@@ -83,7 +83,7 @@ def _draw_sizes(axes: Axes, splits: Mapping[str, DatasetIndex], train_size: int)
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(lambda *_: "")
     axes.set_title(f"Box sizes at {train_size} px")
-    axes.set_xlabel("root of the box area, pixels")
+    axes.set_xlabel("square root of the box area, pixels")
     axes.set_ylabel("% of the split's boxes")
 
 
@@ -97,9 +97,9 @@ def _draw_places(axes: Axes, splits: Mapping[str, DatasetIndex]) -> None:
         table += np.histogram2d(centre[:, 1], centre[:, 0], bins=_CELLS, range=[[0, 1], [0, 1]])[0]
     shown = axes.imshow(table, extent=(0, 1, 1, 0), cmap="viridis", interpolation="nearest")
     axes.figure.colorbar(shown, ax=axes, label="boxes")
-    axes.set_title("Where the centres of boxes lie")
-    axes.set_xlabel("across the image")
-    axes.set_ylabel("down the image")
+    axes.set_title("Positions of box centres")
+    axes.set_xlabel("horizontal position")
+    axes.set_ylabel("vertical position")
 
 
 def _draw_counts(axes: Axes, splits: Mapping[str, DatasetIndex]) -> None:
@@ -108,7 +108,7 @@ def _draw_counts(axes: Axes, splits: Mapping[str, DatasetIndex]) -> None:
     edges = np.arange(-0.5, most + 1.5) if most <= 50 else np.linspace(-0.5, most + 0.5, 50)
     for number, (name, index) in enumerate(splits.items()):
         _step(axes, np.diff(index.offsets), edges, name, number)
-    axes.set_title("Boxes in an image")
+    axes.set_title("Boxes per image")
     axes.set_xlabel("boxes")
     axes.set_ylabel("% of the split's images")
 

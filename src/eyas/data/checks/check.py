@@ -69,7 +69,7 @@ def check_dataset(
     lines = dict.fromkeys(
         str(each.message) for each in told if not issubclass(each.category, BrokenImages | StrayLabels)
     )
-    findings += finding("warning", "on reading", "all", "What was said when the labels were read.", list(lines))
+    findings += finding("warning", "reading", "all", "Warnings while reading the labels.", list(lines))
     findings.sort(key=lambda each: each.level != "error")
     classes = next(iter(splits.values())).classes
     return Report(Path(root), dataset_format.name, classes, train_size, statistics, tuple(findings))
@@ -107,7 +107,7 @@ def _check_files(index: DatasetIndex, scan: Scan) -> list[Finding]:
     missing = [name for name, fault in zip(names, scan.faults, strict=True) if fault == MISSING]
     broken = [f"{name}: {fault}" for name, fault in zip(names, scan.faults, strict=True) if fault not in ("", MISSING)]
     return [
-        *finding("error", "missing image", index.split, "The annotations name it, but there is no file.", missing),
+        *finding("error", "missing image", index.split, "It is annotated, but there is no file.", missing),
         *finding("error", "unreadable image", index.split, "It can't be decoded.", broken),
     ]
 
@@ -117,12 +117,18 @@ def _check_sizes(index: DatasetIndex, check: SizeCheck) -> list[Finding]:
     scaled = [describe(index, check, int(i)) for i in check.which(SizeState.SCALED)]
     turned = set(check.which(SizeState.TURNED).tolist())
     wrong = [
-        describe(index, check, int(i)) + (" (turned: the labels ignore its EXIF orientation)" if i in turned else "")
+        describe(index, check, int(i)) + (" (rotated: the labels ignore its EXIF orientation)" if i in turned else "")
         for i in check.which(SizeState.TURNED, SizeState.OTHER).tolist()
     ]
-    meaning = "Another size than annotated, of the same shape: its boxes are scaled along."
+    meaning = "Its size differs from the annotation, its aspect ratio does not: the boxes are scaled."
     return [
-        *finding("error", "wrong image size", index.split, "Its boxes belong to an image of another shape.", wrong),
+        *finding(
+            "error",
+            "wrong image size",
+            index.split,
+            "Its aspect ratio differs from the annotation, so its boxes don't fit it.",
+            wrong,
+        ),
         *finding("warning", "scaled image", index.split, meaning, scaled),
     ]
 
@@ -133,14 +139,18 @@ def _check_use(name: str, numbers: SplitStatistics, has_train: bool) -> list[Fin
     reasons = ", ".join(f"{n:,} {why}" for why, n in numbers.left_out.items())
     text = f"{numbers.boxes:,} boxes" + (f", of which {reasons}" if reasons else "")
     if is_trained and not numbers.trained:
-        return finding("error", "nothing to train on", name, "No box in it can be trained on.", [text])
+        return finding("error", "nothing to train on", name, "None of its boxes can be trained on.", [text])
     if not is_trained and not numbers.measured:
         level: Level = "error" if name == "val" else "warning"
         return finding(
-            level, "nothing to measure", name, "No box in it can be found, so a model gets no numbers.", [text]
+            level,
+            "nothing to evaluate",
+            name,
+            "None of its boxes can be detected, so there is nothing to measure.",
+            [text],
         )
     small = {why: count for why, count in numbers.left_out.items() if is_trained and why.startswith(TOO_SMALL)}
-    meaning = "Training never sees such a box, the largest that its image is shown included."
+    meaning = "At its largest training scale, such a box is still too small to be trained on."
     return finding("warning", "box too small", name, meaning, [f"{n:,} boxes {why}" for why, n in small.items()])
 
 
@@ -160,9 +170,9 @@ def _check_copies(splits: Mapping[str, DatasetIndex], scans: Mapping[str, Scan])
     for (one, other), texts in found.items():
         if one == other:
             meaning = "Two images of one split are nearly the same."
-            findings += finding("warning", "image twice", one, meaning, texts)
+            findings += finding("warning", "duplicate image", one, meaning, texts)
         else:
-            meaning = "An image stands in both splits, nearly the same: the second measures memory."
+            meaning = "Nearly the same image is in both splits, so the evaluation rewards memorizing it."
             findings += finding("error", "leak", f"{one} and {other}", meaning, texts)
     return findings
 
@@ -173,7 +183,7 @@ def _check_strays(dataset_format: Format, found: tuple[Found, ...]) -> list[Find
     for each in found:
         strays = [path.relative_to(each.root).as_posix() if path.is_relative_to(each.root) else str(path)
                   for path in dataset_format.strays(each)]  # fmt: skip
-        meaning = "A label file without its image is never used."
+        meaning = "A label file without an image is never used."
         findings += finding("warning", "stray label file", each.split, meaning, strays)
     return findings
 
@@ -186,7 +196,7 @@ def _check_unlisted(splits: Mapping[str, DatasetIndex]) -> list[Finding]:
         if folder.is_dir():
             unlisted += [path for path in sorted(folder.iterdir()) if is_image(path) and path not in paths]
     names = [path.name for path in unlisted if not path.name.startswith(".") and path.is_file()]
-    meaning = "It lies beside the images of a split, but belongs to none: it is never used."
+    meaning = "It is in an image folder of a split, but not in the split: it is never used."
     return finding("warning", "image not listed", " and ".join(splits), meaning, names)
 
 
@@ -196,10 +206,10 @@ def _check_balance(statistics: Mapping[str, SplitStatistics]) -> list[Finding]:
     for name, numbers in statistics.items():
         none = [each for each, count in numbers.class_boxes.items() if count == 0]
         few = [f"{each}: {count}" for each, count in numbers.class_boxes.items() if 0 < count < _FEW_BOXES]
-        level_meaning = "No box of the class is in the split."
+        level_meaning = "The split has no box of the class."
         findings += finding("warning", "class without boxes", name, level_meaning, none)
         findings += finding("warning", "rare class", name, f"Fewer than {_FEW_BOXES} boxes of the class.", few)
         if numbers.background > numbers.images / 2:
             text = f"{numbers.background} of {numbers.images} images"
-            findings += finding("warning", "mostly background", name, "Most images have no box.", [text])
+            findings += finding("warning", "mostly background", name, "Most images have no boxes.", [text])
     return findings

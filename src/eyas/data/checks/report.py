@@ -23,7 +23,7 @@ def print_numbers(report: Report, console: Console) -> None:
         if numbers.left_out and (name == "train" or "train" not in report.splits):
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in numbers.left_out.items())
             console.print(
-                f"Training on '{escape(name)}' at {report.train_size} px sees {numbers.trained:,} of "
+                f"At {report.train_size} px, training on '{escape(name)}' uses {numbers.trained:,} of "
                 f"{numbers.boxes:,} boxes; left out: {escape(reasons)}."
             )
     console.print(_class_table(report))
@@ -75,7 +75,7 @@ def _split_table(report: Report) -> Table:
 
 def _class_table(report: Report) -> Table:
     """Return boxes and images of each class in each split, most frequent first."""
-    table = _table("Classes: boxes / images that have one", "class", *map(escape, report.splits))
+    table = _table("Classes: boxes / images with at least one", "class", *map(escape, report.splits))
     table.add_column("", no_wrap=True)  # the bar: what is cut first where the terminal is narrow
     first = next(iter(report.splits.values()))
     order = sorted(report.classes, key=lambda name: -first.class_boxes[name])
@@ -95,11 +95,11 @@ def _class_table(report: Report) -> Table:
 
 def _size_table(report: Report) -> Table:
     """Return how many boxes are small, medium and large, as they are and at the training size."""
-    title = f"Box sizes (COCO's limits: 32 and 96 px; at {report.train_size} px after resizing)"
+    title = f"Box sizes (COCO limits: 32 and 96 px; at {report.train_size} px after resizing)"
     table = _table(title, "split", "scale", "small", "medium", "large", "side 5%", "half", "95%", "< 4 px")
     for name, numbers in report.splits.items():
         total = max(numbers.boxes, 1)
-        table.add_row(escape(name), "as is", *(f"{count / total:.0%}" for count in numbers.sizes))
+        table.add_row(escape(name), "original", *(f"{count / total:.0%}" for count in numbers.sizes))
         low, _, middle, _, high = numbers.side_percentiles
         shares = (f"{count / total:.0%}" for count in numbers.train_sizes)
         sides = (f"{value:.0f} px" for value in (low, middle, high))

@@ -103,14 +103,14 @@ def fit_to_images(index: DatasetIndex) -> DatasetIndex:
         rest = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
         warnings.warn(
             f"{len(unread)} of {len(index)} images of '{index.split}' are missing or can't be read: "
-            f"{', '.join(names)}{rest}. 'eyas data check' tells more.",
+            f"{', '.join(names)}{rest}. 'eyas data check' shows details.",
             stacklevel=2,
         )
     scaled = check.which(SizeState.SCALED)
     if len(scaled):
         warnings.warn(
-            f"{len(scaled)} of {len(index)} images of '{index.split}' have another size than their annotations say, "
-            f"of the same shape; their boxes are scaled along: {_first(index, check, scaled)}.",
+            f"{len(scaled)} of {len(index)} images of '{index.split}' differ in size, but not in aspect ratio, from "
+            f"their annotations; their boxes are scaled: {_first(index, check, scaled)}.",
             stacklevel=2,
         )
     return apply(index, check)
@@ -124,20 +124,19 @@ def refuse(index: DatasetIndex, check: SizeCheck) -> None:
     problems = []
     if len(other):
         problems.append(
-            f"{len(other)} of {len(index)} images of '{index.split}' have another shape than their annotations say, "
-            f"so their boxes lie in wrong places: {_first(index, check, other)}."
+            f"{len(other)} of {len(index)} images of '{index.split}' differ in aspect ratio from their annotations, "
+            f"so their boxes are misplaced: {_first(index, check, other)}."
         )
     if len(turned):
         problems.append(
-            f"{len(turned)} of {len(index)} images of '{index.split}' are turned: width and height have changed "
-            "places against their annotations, which were made without heed to the images' (EXIF) orientation: "
-            f"{_first(index, check, turned)}."
+            f"{len(turned)} of {len(index)} images of '{index.split}' are rotated: width and height are swapped with "
+            f"respect to their annotations, which ignore the images' EXIF orientation: {_first(index, check, turned)}."
         )
     raise UserError(
         " ".join(problems),
         where=str(index.root),
-        expected="images as they were labelled, or smaller or larger ones of the same shape",
-        fix="restore the images that were labelled, or export the labels anew; 'eyas data check' lists all of them",
+        expected="images as they were labelled, or smaller or larger ones of the same aspect ratio",
+        fix="restore the images that were labelled, or export the labels again; 'eyas data check' lists all of them",
     )
 
 

@@ -71,7 +71,8 @@ def trained_boxes(
     # A hair of tolerance: the true sizes are worked out in float32.
     small = (sides < policy.min_size - 1e-3).any(axis=1) | (sides.prod(axis=1) < policy.min_area - 1e-2)
     reason = (
-        f"{TOO_SMALL} (below {policy.min_size:g} pixels a side or {policy.min_area:g} square pixels at {max(size)})"
+        f"{TOO_SMALL} (side below {policy.min_size:g} pixels or area below {policy.min_area:g} square pixels at "
+        f"{max(size)})"
     )
     return _sort_out({**_plain_faults(index, inside), reason: small})
 

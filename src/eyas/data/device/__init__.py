@@ -1,4 +1,4 @@
-"""A data set that stays decoded in a GPU's memory, and whole batches augmented there.
+"""A dataset that stays decoded in a GPU's memory, and whole batches augmented there.
 
 Worker processes decode the images once (`filling`) and then only plan samples (`plans`, `rows`): without pixels, that
 is some thousand samples a second each. The images lie in one block of the device (`layout`, `store`), and a batch is

@@ -36,7 +36,7 @@ class DeviceBatches:
     """Makes augmented batches on a device: processes plan them, the device draws them.
 
     Args:
-        index: the data set.
+        index: the dataset.
         layout: what is kept of each image.
         place: where.
         order: the epochs' order.
@@ -79,11 +79,11 @@ class DeviceBatches:
 
     @property
     def tasks_ahead(self) -> int:
-        """How many tasks the workers may have; the data set is decoded first."""
+        """How many tasks the workers may have; the dataset is decoded first."""
         return self.prepare()[1].tasks_ahead
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Batch]:
-        """Yield the batches of the tasks; decode the data set before the first ones.
+        """Yield the batches of the tasks; decode the dataset before the first ones.
 
         Raises:
             UserError: more than 1 % of the images can't be read; a worker ended, or gave nothing for too long.

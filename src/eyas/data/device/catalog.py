@@ -22,7 +22,7 @@ class Stored(NamedTuple):
     """An image in the store.
 
     Attributes:
-        number: its index in the data set.
+        number: its index in the dataset.
         height, width: of its decoded pixels.
         size: (height, width) of the image file.
     """
@@ -35,10 +35,10 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Catalog:
-    """The N images of a data set in the store.
+    """The N images of a dataset in the store.
 
     Attributes:
-        index: the data set.
+        index: the dataset.
         sizes: int64 [N, 2], (height, width) of the image files; zeros for those that can't be read.
         shapes: int64 [N, 2], (height, width) of the decoded pixels.
         starts: int64 [N, COLUMNS], the pixel of the store at which each part begins, -1 where there is none.
@@ -60,7 +60,7 @@ class Catalog:
         """Return the catalog of images that are packed as `layout` says.
 
         Args:
-            index: the data set.
+            index: the dataset.
             layout: what is kept of each.
             sizes: int64 [N, 2], (height, width) of the files, zeros for those that can't be read.
             firsts: int64 [N], the pixel of the store at which each image begins.

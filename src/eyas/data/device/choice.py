@@ -1,4 +1,4 @@
-"""Where a data set is kept while it is trained on: checked against the memory there is, before anything is decoded."""
+"""Where a dataset is kept while it is trained on: checked against the memory there is, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def choose(
     if device is None:
         if cache == "gpu":
             raise UserError(
-                "Images are to be kept in the memory of a GPU, and there is none that training uses.",
-                expected="an NVIDIA GPU that PyTorch finds, and trainer.accelerator auto or cuda",
+                "The images can't be kept in GPU memory: training uses no GPU.",
+                expected="an NVIDIA GPU that PyTorch detects, and trainer.accelerator auto or cuda",
                 where="data.cache",
-                fix="--data.cache auto, which keeps them where there is room, or --data.cache none",
+                fix="--data.cache auto, which caches images where there is room, or --data.cache none",
             )
         return _in_memory(index, layout, processes, "there is no GPU to keep images on")
     sizes = file_sizes(index)
@@ -82,11 +82,11 @@ def choose(
         return Choice("none", text, Place(device, sizes))
     if cache == "gpu":
         raise UserError(
-            f"The images do not fit into the GPU's memory: {text}, of which {GPU_PART:.0%} may be taken.",
+            f"The images do not fit into GPU memory: {text}, of which at most {GPU_PART:.0%} may be used.",
             where="data.cache",
             fix=_smaller(index, layout, sizes, batch_size, free, processes),
         )
-    return _in_memory(index, layout, processes, f"{text}, of which {AUTO_PART:.0%} may be taken unasked")
+    return _in_memory(index, layout, processes, f"{text}, of which auto uses at most {AUTO_PART:.0%}")
 
 
 def _in_memory(index: DatasetIndex, layout: Layout, processes: int, reason: str) -> Choice:
@@ -99,8 +99,12 @@ def _in_memory(index: DatasetIndex, layout: Layout, processes: int, reason: str)
     for kind, what, measure in kinds:
         needed = measure()
         if needed <= room:
-            return Choice(kind, f"{reason}; {what} they need {gib(needed)} of memory, {gib(int(room))} may be taken")
-    return Choice("none", f"{reason}; even as files they need more than {gib(int(room))} of memory")
+            return Choice(
+                kind, f"{reason}; {what} they need {gib(needed)} of memory, of {gib(int(room))} that may be used"
+            )
+    return Choice(
+        "none", f"{reason}; even as files they need more than the {gib(int(room))} of memory that may be used"
+    )
 
 
 def _smaller(index: DatasetIndex, layout: Layout, sizes: IntArray, batch_size: int, free: int, processes: int) -> str:

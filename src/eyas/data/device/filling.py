@@ -28,7 +28,7 @@ class Filling:
         self.layout = layout
 
     def tasks(self) -> list[Task]:
-        """Return the tasks that together are the whole data set, in its order."""
+        """Return the tasks that together are the whole dataset, in its order."""
         return [(0, (number,), False) for number in range(-(-len(self.images.index) // CHUNK))]
 
     def batches(
@@ -54,7 +54,7 @@ class Filling:
             except UserError:
                 broken.append(index)
                 continue
-            assert image.shape[:2] == self.layout.decoded(*sizes[row].tolist()), "an image is not decoded as planned"
+            assert image.shape[:2] == self.layout.decoded(*sizes[row].tolist()), "an image was not decoded as planned"
             packed.append(self.layout.pack(Source(image, *nothing, (0, 0))))
         pixels = np.concatenate(packed) if packed else np.zeros((0, 3), np.uint8)
         images = room((1, max(1, pixels.size)))

@@ -14,7 +14,7 @@ BYTES_A_PIXEL = 200  # at most so much lies between for each of them
 
 
 class Place(NamedTuple):
-    """A device's memory for a data set.
+    """A device's memory for a dataset.
 
     Attributes:
         device: the device.

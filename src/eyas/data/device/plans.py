@@ -25,7 +25,7 @@ class PlanBatches:
         order: the epochs' order.
         spec: the network's input.
         policies: the run's policies.
-        extras: the data set, and what makes the batches' extra columns from it; they have none if None.
+        extras: the dataset, and what makes the batches' extra columns from it; they have none if None.
     """
 
     def __init__(

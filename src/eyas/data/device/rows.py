@@ -73,7 +73,7 @@ def _pieces(pieces: Sequence[Piece[Stored]], catalog: Catalog, turned: bool) -> 
     rows[:, STRIDE : INVERSE.start] = [_place(piece) for piece in pieces]
     columns = [column_of(piece.cut.level, piece.mirrored) for piece in pieces]
     rows[:, START] = catalog.starts[[piece.source.number for piece in pieces], columns]
-    assert (rows[:, START] >= 0).all(), "a size was asked for that the store does not keep"
+    assert (rows[:, START] >= 0).all(), "a size was requested that the store does not hold"
     if turned:
         rows[:, INVERSE] = _inverses(pieces)
     return rows

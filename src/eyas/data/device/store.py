@@ -1,4 +1,4 @@
-"""The pixels of a data set in a device's memory: one block, filled once by worker processes."""
+"""The pixels of a dataset in a device's memory: one block, filled once by worker processes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def margin(layout: Layout, sizes: IntArray) -> int:
 
 
 def store_bytes(layout: Layout, sizes: IntArray) -> int:
-    """Return how much memory a data set takes, with files of the given sizes, int64 [N, 2]."""
+    """Return how much memory a dataset takes, with files of the given sizes, int64 [N, 2]."""
     return layout.nbytes(sizes) + 2 * 3 * margin(layout, sizes)
 
 
@@ -72,7 +72,7 @@ def fill(filling: Filling, place: Place, workers: int, patience: float) -> tuple
     try:
         pixels = torch.zeros((total, 3), dtype=torch.uint8, device=device)
     except torch.OutOfMemoryError:
-        raise UserError(f"{device} has no {3 * total / 2**30:.1f} GiB of memory left.", where="data.cache",
+        raise UserError(f"{device} does not have {3 * total / 2**30:.1f} GiB of free memory.", where="data.cache",
                         fix="--data.cache jpeg") from None  # fmt: skip
     found, firsts, end = np.zeros((len(index), 2), np.int64), np.zeros(len(index), np.int64), edge
     tasks = filling.tasks()
@@ -102,9 +102,9 @@ def _chunk_bytes(layout: Layout, sizes: IntArray) -> int:
 
 
 def _changed(index: DatasetIndex, number: int, known: list[int], size: list[int]) -> UserError:
-    """Return the error for an image that has another size than the data set's index says."""
+    """Return the error for an image that has another size than the dataset's index says."""
     return UserError(
-        f"The image has {size[1]} x {size[0]} pixels; the data set was read with {known[1]} x {known[0]}.",
+        f"The image has {size[1]} x {size[0]} pixels, but had {known[1]} x {known[0]} when the dataset was read.",
         where=str(index.path(number)),
-        fix="let the files be while a run starts, and start it again; 'eyas data check' compares sizes",
+        fix="leave the files unchanged while a run starts, and start it again; 'eyas data check' compares sizes",
     )

@@ -39,7 +39,7 @@ def find_format(
     """
     path = Path(root)
     if not path.exists():
-        raise UserError(f"There is no {path}.", expected="a dataset's folder, a COCO .json file or a data.yaml")
+        raise UserError(f"There is no {path}.", expected="a dataset folder, a COCO .json file or a data.yaml")
     if format is not None and format not in FORMATS:
         raise UserError(
             f"Unknown format '{format}'{suggest(format, FORMATS)}.", expected="one of " + ", ".join(FORMATS)
@@ -51,9 +51,9 @@ def find_format(
     if fitting:
         lines = [f"{f.name}: {', '.join(sorted({_relative(s.source, path) for s in found}))}" for f, found in fitting]
         raise UserError(
-            "The folder could be a dataset of more than one format. Found " + "; ".join(lines) + ".",
+            "The folder matches more than one dataset format. Found " + "; ".join(lines) + ".",
             where=str(path),
-            fix=f"say which with the format option ({' or '.join(f.name for f, _ in fitting)}), or move one away",
+            fix=f"choose one with the format option ({' or '.join(f.name for f, _ in fitting)}), or move one away",
         )
     told = hint(path, tuple(FORMATS.values()))
     raise UserError(
@@ -74,7 +74,7 @@ def _with_rows(found_format: Format, found: tuple[Found, ...], rows: str | None)
         return found_format, found
     if found_format is not YOLO or rows not in KINDS:
         raise UserError(
-            f"--rows {rows} can't be used with a dataset of the format {found_format.name}.",
+            f"--rows {rows} does not apply to the format {found_format.name}.",
             where=str(found[0].root),
             expected=f"for YOLO one of {', '.join(KINDS)}, for other formats nothing",
         )
@@ -143,7 +143,7 @@ def _read(found_format: Format, found: Found) -> DatasetIndex:
         strays = found_format.strays(found)
     if strays:
         warnings.warn(
-            f"{len(strays)} label files of '{found.split}' belong to no image and are not used: "
+            f"{len(strays)} label files of '{found.split}' have no image and are not used: "
             f"{shorten([path.name for path in strays], 3)}.",
             StrayLabels,
             stacklevel=3,
@@ -167,4 +167,4 @@ def _listing(path: Path) -> str:
         return f"{path.name} is neither a COCO .json file nor a data.yaml."
     names = sorted(p.name + ("/" if p.is_dir() else "") for p in path.iterdir())
     rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"The folder holds {', '.join(names[:8])}{rest}." if names else "The folder is empty."
+    return f"The folder contains {', '.join(names[:8])}{rest}." if names else "The folder is empty."

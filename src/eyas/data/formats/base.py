@@ -1,4 +1,4 @@
-"""What a format finds in a dataset's root, and the names of splits."""
+"""The splits that a format finds in a dataset's root, and the names of splits."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def list_images(folder: Path) -> list[Path]:
     """Return the images below the folder in order of name; what else may have been meant is counted and told."""
     listing = search_folder(folder)
     if listing.left_out:
-        warnings.warn(f"Left out of {folder}: {listing.told()}.", stacklevel=2)
+        warnings.warn(f"Skipped in {folder}: {listing.told()}.", stacklevel=2)
     return listing.files
 
 
@@ -156,8 +156,8 @@ def read_sizes(paths: Sequence[Path]) -> SizeArray:
             broken.append(path)
     if broken:
         warnings.warn(
-            f"{len(broken)} of {len(paths)} images can't be read; their boxes are left out: "
-            f"{shorten(broken, 3)}. 'eyas data check' tells more.",
+            f"{len(broken)} of {len(paths)} images can't be read, so their boxes are left out: {shorten(broken, 3)}. "
+            "'eyas data check' shows details.",
             BrokenImages,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Class names as a data set has them, made names that everything later can keep, draw and write."""
+"""Class names as a dataset has them, made names that everything later can keep, draw and write."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def class_names(names: Sequence[str], where: str) -> list[str]:
     ]
     if changed:
         warnings.warn(
-            f"Class names hold halves of characters or control characters, which are read as "
-            f"'{_STAND_IN}': {shorten(changed)} (in {where}).",
+            f"Class names contain unpaired surrogates or control characters, which are read as '{_STAND_IN}': "
+            f"{shorten(changed)} (in {where}).",
             stacklevel=2,
         )
     check_class_names(readable, where)
@@ -42,12 +42,12 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         UserError: there is no such file, it is no text, or has no name.
     """
     if not path.is_file():
-        raise UserError(f"There is no file {path}.", expected="a text file of class names, one a line")
+        raise UserError(f"There is no file {path}.", expected="a text file of class names, one per line")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path.name} is no text in UTF-8.", where=str(path)) from None
+        raise UserError(f"{path.name} is not UTF-8 text.", where=str(path)) from None
     names = tuple(line.strip() for line in text.rstrip().splitlines())
     if not names or not all(names):
-        raise UserError(f"A line of {path.name} has no name.", where=str(path), expected="one class name a line")
+        raise UserError(f"A line of {path.name} has no name.", where=str(path), expected="one class name per line")
     return names

@@ -71,7 +71,7 @@ def read(found: Found) -> DatasetIndex:
     images = _lookup(columns.image_ids, columns.box_images, "image", columns, problems)
     labels = _lookup(category_ids, columns.box_categories, "category", columns, problems)
     _check_ids(columns, problems)
-    problems.raise_any("ids that stand once, and annotations of images and categories that the file lists")
+    problems.raise_any("unique ids, and annotations whose image and category are listed")
     boxes = np.frombuffer(columns.boxes, np.float64).reshape(-1, 4).copy()
     boxes[:, 2:] += boxes[:, :2]
     folder, names = _images(found, columns.names)
@@ -101,7 +101,7 @@ def _categories(columns: Columns, source: Path) -> tuple[Ids, list[str]]:
         if number is None or not isinstance(entry.get("name"), str):
             problems.add(f"the category {entry!r:.80} lacks an 'id' (an integer or text) or a 'name'")
         elif number in rows:
-            problems.add(f"the category id {number!r} stands twice ('{rows[number]}', '{entry['name']}')")
+            problems.add(f"the category id {number!r} occurs twice ('{rows[number]}', '{entry['name']}')")
         else:
             rows[number] = entry["name"]
     problems.raise_any('categories such as {"id": 1, "name": "cat"}')
@@ -122,13 +122,13 @@ def _lookup(known: Ids, given: Ids, what: str, columns: Columns, problems: Probl
         raise UserError(f"The file lists no {what}.", where=str(problems.where))
     found, differ = places(known, given)
     for row in np.flatnonzero(found < 0).tolist():
-        problems.add(f"annotation {columns.annotation_ids[row]!r} is of {what} {given[row]!r}, which is not listed")
+        problems.add(f"annotation {columns.annotation_ids[row]!r} refers to {what} {given[row]!r}, which is not listed")
     for number in known.alike():
-        problems.add(f'the {what} ids {number} and "{number}" differ only in their type')
+        problems.add(f'the {what} ids {number} and "{number}" differ only in type')
     if differ:
         warnings.warn(
-            f"{problems.where.name}: {differ} of {len(given)} annotations give the id of their {what} as text where "
-            "the list has a number, or the other way round; they were taken for the same.",
+            f"{problems.where.name}: {differ} of {len(given)} annotations give their {what} id as text and the list "
+            "as a number, or vice versa; they are treated as equal.",
             stacklevel=2,
         )
     return found
@@ -139,7 +139,7 @@ def _check_ids(columns: Columns, problems: Problems) -> None:
     for what, column in (("image", columns.image_ids), ("annotation", columns.annotation_ids)):
         for value, count in column.twice():
             if what == "image" or not isinstance(value, int) or value >= 0:
-                problems.add(f"the {what} id {value!r} stands {count} times")
+                problems.add(f"the {what} id {value!r} occurs {count} times")
 
 
 def _images(found: Found, names: list[str]) -> tuple[Path, list[str]]:
@@ -175,7 +175,7 @@ def _image_folder(found: Found, names: Sequence[str]) -> Path:
     if not names:
         return candidates[0] if candidates else root
     raise UserError(
-        f"None of the {len(names)} images that {found.source.name} names is there, for example {names[0]}.",
+        f"None of the {len(names)} images listed in {found.source.name} exists, for example {names[0]}.",
         where=str(found.source),
         expected="the images in one of " + ", ".join(str(folder) for folder in candidates or [root / found.split]),
     )

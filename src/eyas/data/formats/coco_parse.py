@@ -89,12 +89,12 @@ def parse(path: Path) -> Columns:
     for key in _LISTS:
         count = sum(name == key for name, _ in keys)
         if count > 1:
-            rows.problems.add(f"the list '{key}' stands {count} times")
+            rows.problems.add(f"the list '{key}' occurs {count} times")
     boxes = np.frombuffer(columns.boxes, np.float64).reshape(-1, 4)
     for row in np.flatnonzero(~np.isfinite(boxes).all(axis=1)).tolist():
         rows.problems.add(f"annotation {columns.annotation_ids[row]}: the bbox {boxes[row].tolist()} is not finite")
     rows.problems.raise_any(
-        "bbox: four finite numbers, left, top, width, height in pixels; ids: integers or texts; iscrowd: 0 or 1"
+        "bbox: four finite numbers (left, top, width, height in pixels); ids: integers or text; iscrowd: 0 or 1"
     )
     return columns
 
@@ -108,13 +108,13 @@ def _read(path: Path) -> str:
 
 def _held(key: str, kind: type) -> str:
     """Return the key, with what it holds where it should hold a list."""
-    return f"{key} (no list: {_KINDS.get(kind, kind.__name__)})" if key in _LISTS and kind is not list else key
+    return f"{key} (not a list: {_KINDS.get(kind, kind.__name__)})" if key in _LISTS and kind is not list else key
 
 
 def _no_coco(path: Path, has: list[str]) -> UserError:
     """Return the error for a JSON file of another kind, with what it holds instead."""
     return UserError(
-        f"{path.name} is not a COCO file: it holds {', '.join(has[:6]) or 'nothing'}.",
+        f"{path.name} is not a COCO file: it contains {', '.join(has[:6]) or 'nothing'}.",
         where=str(path),
         expected="an object with the lists 'images', 'annotations' and 'categories'",
     )
@@ -150,9 +150,9 @@ class _Rows:
         if not isinstance(name, str) or not name or image_id is None:
             self.problems.add(f"image {entry['id']!r:.40}: 'file_name' must be text and 'id' an integer or text")
         elif not all(isinstance(n, int | float) and 0 <= n < 2**31 for n in size):
-            self.problems.add(f"image {image_id!r:.40}: the size (height, width) {size!r:.60} is none")
+            self.problems.add(f"image {image_id!r:.40}: invalid size (height, width) {size!r:.60}")
         elif isinstance(entry, Twice):
-            self.problems.add(f"image {image_id!r:.40}: a key stands twice in it")
+            self.problems.add(f"image {image_id!r:.40}: it has a duplicate key")
         else:
             self.columns.names.append(name)
             self.columns.image_ids.append(image_id)
@@ -205,10 +205,10 @@ def _annotation_fault(entry: dict[str, Any]) -> str:
     if _numbers(entry.get("bbox"), 4) is None:
         return f"{name}: the bbox is {entry.get('bbox')!r:.60}"
     if isinstance(entry, Twice):
-        return f"{name}: a key stands twice in it"
+        return f"{name}: it has a duplicate key"
     if read_flag(entry.get("iscrowd")) is None:
-        return f"{name}: 'iscrowd' is {entry['iscrowd']!r:.40}, neither 0 nor 1"
+        return f"{name}: 'iscrowd' is {entry['iscrowd']!r:.40}, not 0 or 1"
     if _numbers([entry.get("area") or 0], 1) is None:
-        return f"{name}: the area {entry['area']!r:.40} is no number"
+        return f"{name}: the area {entry['area']!r:.40} is not a number"
     ids = f"image_id {entry['image_id']!r:.40} and category_id {entry.get('category_id')!r:.40}"
-    return f"{name}: id, {ids} must be integers or texts"
+    return f"{name}: id, {ids} must be integers or text"

@@ -38,7 +38,7 @@ def hint(path: Path, formats: Sequence[Format]) -> Hint:
     """Return what `path`, which no format reads, looks like, and what helps."""
     own = _fitting(path, formats)
     if own:
-        return Hint(f"It is a dataset in the format {own.name}.", f"say so (--format {own.name}), or say no format")
+        return Hint(f"It is a dataset in the format {own.name}.", f"give that format (--format {own.name}), or none")
     if path.is_file():
         return _archive(path) or _above(path, formats) or Hint()
     return (
@@ -70,8 +70,8 @@ def _below(root: Path, formats: Sequence[Format]) -> Hint | None:
         return None
     names = [str(folder) for folder, _ in found]
     if len(found) == 1:
-        return Hint(f"A dataset in the format {found[0][1].name} lies inside.", f"give the folder inside: {names[0]}")
-    return Hint(f"{len(found)} datasets lie inside.", f"give one of the folders inside: {shorten(names, 4)}")
+        return Hint(f"A dataset in the format {found[0][1].name} is inside.", f"give the folder inside: {names[0]}")
+    return Hint(f"There are {len(found)} datasets inside.", f"give one of the folders inside: {shorten(names, 4)}")
 
 
 def _above(path: Path, formats: Sequence[Format]) -> Hint | None:
@@ -80,7 +80,7 @@ def _above(path: Path, formats: Sequence[Format]) -> Hint | None:
         part = path.absolute().relative_to(folder).parts[0].lower()
         fitting = _fitting(folder, formats) if part in _PARTS or canonical(part) in _SPLITS else None
         if fitting:
-            return Hint(f"It is a part of the dataset {folder} (format {fitting.name}).", f"give that folder: {folder}")
+            return Hint(f"It is part of the dataset {folder} (format {fitting.name}).", f"give that folder: {folder}")
     return None
 
 
@@ -138,8 +138,8 @@ def _labels_without_yaml(root: Path) -> Hint | None:
     command = "printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + f" > {shlex.quote(str(root / 'data.yaml'))}"
     names = "" if listed else " (with your classes in the order of their numbers)"
     return Hint(
-        f"It looks like {who} without a data.yaml, which names the splits and the classes.",
-        f"YOLO labels need a data.yaml; write it{names}: {command}",
+        f"It looks like {who} without a data.yaml, which lists the splits and the classes.",
+        f"YOLO labels need a data.yaml; write one{names}: {command}",
     )
 
 
@@ -181,7 +181,7 @@ def _json(root: Path) -> Hint | None:
     kinds = {each: _json_kind(each) for each in files}
     coco = [each for each, kind in kinds.items() if kind == "coco"]
     if coco:
-        return Hint("It holds COCO files under other names.", f"give the COCO file itself, for example {coco[0]}")
+        return Hint("It contains COCO files with other names.", f"give the COCO file itself, for example {coco[0]}")
     for kind, (looks, fix) in _OTHERS.items():
         if kind in kinds.values():
             return Hint(looks, fix.format(shlex.quote(str(root))))
@@ -191,15 +191,15 @@ def _json(root: Path) -> Hint | None:
 # Other tools' JSON -> what it looks like, what helps.
 _OTHERS = {
     "labelme": (
-        "It looks like labelme's files, one JSON an image, which Eyas does not read.",
-        "make COCO of them, for example: pip install labelme2coco && labelme2coco {0}",
+        "It looks like labelme files, one JSON per image, which Eyas does not read.",
+        "convert them to COCO, for example: pip install labelme2coco && labelme2coco {0}",
     ),
     "labelstudio": (
         "It looks like Label Studio's own JSON, which Eyas does not read.",
         "export the project again, as COCO, YOLO with images or Pascal VOC",
     ),
     "via": (
-        "It looks like a project of VGG Image Annotator, which Eyas does not read.",
+        "It looks like a VGG Image Annotator project, which Eyas does not read.",
         "export it there as COCO (Annotation, Export Annotations)",
     ),
     "createml": (
@@ -243,7 +243,7 @@ def _exports(root: Path) -> Hint | None:
 def _images(root: Path) -> Hint | None:
     """Look for images without labels."""
     if any(is_image(each) for folder in (root, *_folders(root)) for each in _some(folder, "*")):
-        return Hint("There are images, but no labels in a form that Eyas knows.")
+        return Hint("It contains images, but no labels in a supported format.")
     return None
 
 

@@ -45,17 +45,17 @@ def read_list(path: Path, bases: Sequence[Path]) -> list[Path]:
         told = [(lines[number], found[number]) for number in lost if found[number]]
         if told:
             warnings.warn(
-                f"{path.name}: {len(told)} of its images are listed by paths that are not here; each was found by "
+                f"{path.name}: {len(told)} of its images are listed with paths that do not exist; each was matched by "
                 f"the end of its path, for example {strip_blanks(told[0][0])} as {told[0][1]}.",
                 stacklevel=2,
             )
     if lines and not any(found):
         raise UserError(
-            f"None of the {len(lines)} images that {path.name} lists is there, for example {lines[0].strip()}.",
+            f"None of the {len(lines)} images listed in {path.name} exists, for example {lines[0].strip()}.",
             where=str(path),
             expected="paths from " + " or ".join(str(base) for base in bases),
-            fix="correct the paths in the list, or put the images where it says"
-            + ("" if "".join(lines).isascii() else "; if it is not in UTF-8 or UTF-16, save it so"),
+            fix="correct the paths in the list, or move the images there"
+            + ("" if "".join(lines).isascii() else "; if it is not in UTF-8 or UTF-16, save it in one of them"),
         )
     return [
         image or bases[-1] / strip_blanks(line).replace("\\", "/") for image, line in zip(found, lines, strict=True)
@@ -81,7 +81,7 @@ def _by_ends(lines: Sequence[str], path: Path, bases: Sequence[Path]) -> list[Pa
         fitting = ends.find(strip_blanks(line))
         if len(fitting) > 1:
             raise UserError(
-                f"{path.name} lists {strip_blanks(line)}, which is not there as it stands and could be "
+                f"{path.name} lists {strip_blanks(line)}, which does not exist and could be "
                 f"{shorten([known[number] for number in fitting], 3)}.",
                 where=str(path),
                 expected="paths from " + " or ".join(str(base) for base in bases),
@@ -120,8 +120,8 @@ def _refuse_twice(found: dict[int, Path | None], lines: Sequence[str], lost: Seq
         first = owner.setdefault(image, number)
         if strip_blanks(lines[first]) != strip_blanks(lines[number]) and moved & {first, number}:
             raise UserError(
-                f"{path.name} lists {strip_blanks(lines[first])} and {strip_blanks(lines[number])}, and of both only "
-                f"{image} could be meant.",
+                f"{path.name} lists {strip_blanks(lines[first])} and {strip_blanks(lines[number])}, and both match "
+                f"only {image}.",
                 where=str(path),
-                fix="correct the paths in the list, or put the images where it says",
+                fix="correct the paths in the list, or move the images there",
             )

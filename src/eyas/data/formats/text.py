@@ -67,9 +67,9 @@ def read_text(path: Path) -> str:
     if not is_decoded(text):
         number = next(i for i, line in enumerate(split_lines(text), 1) if not is_decoded(line))
         raise UserError(
-            f"{path.name} is not UTF-8: line {number} has bytes that it does not allow.",
+            f"{path.name} is not UTF-8: line {number} contains invalid bytes.",
             where=f"{path}:{number}",
-            fix=f"save it as UTF-8, for example (if it is Chinese): iconv -f GB18030 -t UTF-8 {path.name}",
+            fix=f"convert it to UTF-8, for example (if it is Chinese): iconv -f GB18030 -t UTF-8 {path.name}",
         )
     return text
 

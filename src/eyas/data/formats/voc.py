@@ -188,7 +188,8 @@ def refuse(splits: Sequence[DatasetIndex]) -> None:
     odd = [name for name in splits[0].classes if name != strip_blanks(name)]
     if odd:
         raise UserError(
-            f"Pascal VOC can't hold class names with blanks at their ends: {shorten([repr(name) for name in odd])}.",
+            "Pascal VOC can't store class names with leading or trailing blanks: "
+            f"{shorten([repr(name) for name in odd])}.",
             where=str(splits[0].root),
             fix="rename them in the source, or convert to coco or yolo",
         )
@@ -236,7 +237,7 @@ def _xml(index: DatasetIndex, number: int, path: Path) -> str:
 
 VOC = Format(
     name="voc",
-    title="Pascal VOC (Annotations/*.xml with JPEGImages, or XML files beside the images)",
+    title="Pascal VOC (Annotations/*.xml with JPEGImages, or XML files next to the images)",
     sniff=sniff,
     read=read,
     write=write,

@@ -47,7 +47,7 @@ def list_xml(folder: Path, *, below: bool = True) -> list[Path]:
     if not below:
         return list(label_files(folder, ".xml").values())
     listing = search_folder(folder, frozenset({".xml"}))
-    files = sorted([*listing.files, *listing.left_out.get("dead links", [])], key=str)
+    files = sorted([*listing.files, *listing.left_out.get("broken links", [])], key=str)
     return list({stem_of(path, folder): path for path in files}.values())
 
 
@@ -77,11 +77,11 @@ def pair(xmls: Sequence[Path], xml_root: Path, image_root: Path) -> Pairs:
             owners.setdefault(chosen[0], []).append(xml)
         elif chosen or fitting:
             several = shorten([names[number] for number in chosen or fitting], 3)
-            problems.add(f"{xml}: could be of {several}, and its <filename> does not say which")
+            problems.add(f"{xml}: matches {several}, and its <filename> does not decide")
     for number, xml_files in owners.items():
         if len(xml_files) > 1:
             problems.add(f"{shorten(xml_files, 3)} all belong to {names[number]}")
-    problems.raise_any("one image for each XML file: of the same name and sub-folder, or named in <filename>")
+    problems.raise_any("one image per XML file: with the same name and subfolder, or named in <filename>")
     images = {xml_files[0]: known[number] for number, xml_files in owners.items()}
     alone = [image for number, image in enumerate(known) if number not in owners]
     missing = {xml: image_root / f"{stem_of(xml, xml_root)}.jpg" for xml in xmls if xml not in images}
@@ -134,8 +134,8 @@ def _without_twins(alone: Sequence[Path], images: Iterable[Path]) -> list[Path]:
     twins = [image for image in alone if image.with_suffix("") in taken]
     if twins:
         warnings.warn(
-            f"{len(twins)} images without an annotation of their own have the name of an annotated one but for the "
-            f"suffix and are left out: {shorten(twins, 3)}.",
+            f"{len(twins)} images without an annotation share the name of an annotated one except for the suffix and "
+            f"are left out: {shorten(twins, 3)}.",
             stacklevel=2,
         )
     return [image for image in alone if image.with_suffix("") not in taken]
@@ -194,7 +194,7 @@ def image_sets(root: Path, annotations: Annotations) -> list[Path]:
     lists = {path.stem: path for path in files if annotations.is_split(path)}
     empty = [path.name for path in files if canonical(path.stem) in _SPLITS and not annotations.lines(path)]
     if lists and empty:
-        warnings.warn(f"Lists without a line are no splits: {shorten(empty)} (in {folder}).", stacklevel=3)
+        warnings.warn(f"Empty lists are not splits: {shorten(empty)} (in {folder}).", stacklevel=3)
     if {"trainval", "train", "val"} <= lists.keys():
         whole, *parts = ({strip_blanks(s) for s in annotations.lines(lists[n])} for n in ("trainval", "train", "val"))
         if whole <= parts[0] | parts[1]:
@@ -220,7 +220,7 @@ def listed(path: Path, annotations: Annotations, pairs: Pairs) -> list[Path]:
             raise UserError(
                 f"{path.name} lists {strip_blanks(line)}, which could be {shorten(found, 3)}.",
                 where=str(path),
-                expected="names with their sub-folder, such as cam1/0001",
+                expected="names with their subfolder, such as cam1/0001",
             )
         missing += [] if found else [strip_blanks(line)]
         chosen += found
@@ -228,7 +228,7 @@ def listed(path: Path, annotations: Annotations, pairs: Pairs) -> list[Path]:
         raise UserError(
             f"{path.name} lists {len(missing)} images without an XML file: {shorten(missing)}.",
             where=str(path),
-            expected=f"a file such as {missing[0]}.xml in the folder of the annotations for each",
-            fix="" if "".join(missing).isascii() else "if the list is not in UTF-8 or UTF-16, save it so",
+            expected=f"a file such as {missing[0]}.xml in the annotation folder for each",
+            fix="" if "".join(missing).isascii() else "if the list is not in UTF-8 or UTF-16, save it in one of them",
         )
     return chosen

@@ -57,7 +57,7 @@ def parse_xml(path: Path, problems: Problems) -> Annotation:
     try:
         text = _decoded(read_regular(path))
     except OSError as error:
-        problems.add(f"{path}: {'is a dead link' if path.is_symlink() and not path.exists() else error.strerror}")
+        problems.add(f"{path}: {'is a broken link' if path.is_symlink() and not path.exists() else error.strerror}")
         return empty
     if "<!ENTITY" in text:  # entities can blow up to gigabytes, and no annotation needs them
         problems.add(f"{path}: declares XML entities")
@@ -101,7 +101,7 @@ def _object(element: ElementTree.Element) -> VocObject | str:
         return "has no name"
     if not is_decoded(name):
         written = name.encode(errors="surrogateescape")
-        return f"its name {written!r:.60} is neither UTF-8 nor in the encoding that the file's first line names"
+        return f"its name {written!r:.60} is neither UTF-8 nor in the encoding declared in the first line"
     texts = [element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
     try:
         x0, y0, x1, y1 = (float(without_widthless(text or "")) for text in texts)
@@ -111,7 +111,7 @@ def _object(element: ElementTree.Element) -> VocObject | str:
         return f"the bndbox of '{name}' is {texts}"
     difficult = read_flag(element.findtext("difficult"))
     if difficult is None:
-        return f"<difficult> of '{name}' is '{element.findtext('difficult')}', neither 0 nor 1"
+        return f"<difficult> of '{name}' is '{element.findtext('difficult')}', not 0 or 1"
     return VocObject(name, (x0, y0, x1, y1), difficult)
 
 

@@ -51,7 +51,7 @@ def sniff(root: Path) -> tuple[Found, ...]:
     found = []
     for split, entries in data.splits.items():
         if canonical(split) == "test" and not any(data.resolve(entry) for entry in entries):
-            warnings.warn(f"{path.name} names a test split that is not there: {', '.join(entries)}.", stacklevel=2)
+            warnings.warn(f"{path.name} lists a test split that does not exist: {', '.join(entries)}.", stacklevel=2)
             continue
         found.append(Found(split, path, path.parent))
     return tuple(found)
@@ -80,7 +80,7 @@ def read(found: Found) -> DatasetIndex:
             text = read_regular(path)
         except OSError as error:
             if path.is_symlink() or not isinstance(error, FileNotFoundError):
-                problems.add(f"{path}: {'is a dead link' if not path.exists() else error.strerror}")
+                problems.add(f"{path}: {'is a broken link' if not path.exists() else error.strerror}")
             continue
         seen += 1
         rows = parse_rows(text, path, len(names), layout, problems)
@@ -91,7 +91,7 @@ def read(found: Found) -> DatasetIndex:
     problems.raise_any('rows "class centre_x centre_y width height", the last four from 0 to 1')
     if not seen:
         raise UserError(
-            f"No label file was found for any of the {len(paths)} images of the split '{found.split}'.",
+            f"None of the {len(paths)} images of the split '{found.split}' has a label file.",
             where=str(paths[0].parent),
             expected=f"for {paths[0].name} the file {labels[0]}",
         )
@@ -158,10 +158,10 @@ def _images(found: Found, data: DataYaml) -> list[Path]:
             paths.append(target)
         if entry in data.moved:
             warnings.warn(
-                f"{data.path.name} says {found.split}: {entry}, which is not here; {target} was taken.", stacklevel=3
+                f"{data.path.name} says {found.split}: {entry}, which does not exist; {target} is used.", stacklevel=3
             )
     if not paths:
-        raise UserError(f"The split '{found.split}' has no image.", where=", ".join(data.splits[found.split]))
+        raise UserError(f"The split '{found.split}' has no images.", where=", ".join(data.splits[found.split]))
     return paths
 
 
@@ -176,7 +176,7 @@ def label_paths(paths: Sequence[Path]) -> list[Path]:
         twice += found[:1] if len(found) > 1 else []
     if twice:
         warnings.warn(
-            f"{len(twice)} images have a label file beside them, too, which is not read; these are: "
+            f"{len(twice)} images also have a label file next to them, which is not read; the files used are: "
             f"{shorten(twice, 3)}.",
             stacklevel=2,
         )
@@ -190,8 +190,8 @@ def _tell_shared(paths: Sequence[Path], labels: Sequence[Path]) -> None:
     shared = [p for p, label in zip(paths, labels, strict=True) if owners.setdefault(label, p) != p and label.exists()]
     if shared:
         warnings.warn(
-            f"{len(shared)} images have the label file of another one, whose name differs in the suffix alone; its "
-            f"rows count for both: {shorten(shared, 3)}.",
+            f"{len(shared)} images share a label file with an image whose name differs only in the suffix; its rows "
+            f"apply to both: {shorten(shared, 3)}.",
             stacklevel=3,
         )
 
@@ -281,7 +281,7 @@ def _rows_text(index: DatasetIndex, number: int) -> str:
 
 YOLO = Format(
     name="yolo",
-    title="YOLO txt (a data.yaml beside images and labels)",
+    title="YOLO txt (a data.yaml with folders of images and labels)",
     sniff=sniff,
     read=read,
     write=write,

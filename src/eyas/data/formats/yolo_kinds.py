@@ -74,20 +74,20 @@ def find_layout(labels: Sequence[Path], source: Path) -> Layout:
     if len(possible) == 1:
         if possible[0] == "keypoints":
             warnings.warn(
-                f"{source.name} has no kpt_shape, but the label rows are boxes with keypoints: the boxes are used, the "
-                "keypoints left out.",
+                f"{source.name} has no kpt_shape, but the label rows are boxes with keypoints: the boxes are used, "
+                "the keypoints ignored.",
                 stacklevel=2,
             )
         return Layout(possible[0])
     length, count = evidence.lengths.most_common(1)[0]
     raise UserError(
-        f"The label rows of {length} numbers can be {' or '.join(_WORDS[kind] for kind in possible)} ({count} rows "
-        "were looked at), which give different boxes." if "keypoints" in possible else
-        f"The label rows of {length} numbers can be {' or '.join(_WORDS[kind] for kind in possible)} ({count} rows "
-        "were looked at); of oriented boxes only the upright box around each would be learned.",
+        f"Label rows of {length} numbers can be {' or '.join(_WORDS[kind] for kind in possible)} ({count} rows "
+        "checked), which give different boxes." if "keypoints" in possible else
+        f"Label rows of {length} numbers can be {' or '.join(_WORDS[kind] for kind in possible)} ({count} rows "
+        "checked); for oriented boxes only the enclosing upright box would be learned.",
         where=str(source),
-        fix="say which with " + " or ".join(f"--rows {kind}" for kind in possible)
-        + (f"; or for keypoints, with a line such as kpt_shape: [{(length - 5) // 2}, 2] in {source.name}"
+        fix="choose with " + " or ".join(f"--rows {kind}" for kind in possible)
+        + (f"; or for keypoints, add a line such as kpt_shape: [{(length - 5) // 2}, 2] to {source.name}"
            if "keypoints" in possible else ""),
     )  # fmt: skip
 

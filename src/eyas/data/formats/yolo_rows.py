@@ -78,7 +78,7 @@ def _count_fault(count: int, layout: Layout) -> str:
     if count == 5:
         return ""
     if count == 6:
-        return "six numbers, a detector's output with scores rather than a label"
+        return "six numbers: a detector's output with scores, not a label"
     if layout.kind == "polygon":
         return "" if count > 6 and count % 2 else f"{count} numbers instead of 5, or of a class and a polygon"
     if layout.kind == "oriented":
@@ -93,12 +93,12 @@ def _count_fault(count: int, layout: Layout) -> str:
 def _value_fault(values: list[float], num_classes: int, layout: Layout) -> str:
     """Return what is wrong with the numbers of a row, "" if nothing."""
     if values[0] != values[0] or not 0 <= values[0] < num_classes or values[0] != int(values[0]):
-        return f"the class {values[0]:g} is none of 0..{num_classes - 1}"
+        return f"the class {values[0]:g} is not in 0..{num_classes - 1}"
     checked = values[1:5] if layout.kind == "keypoints" else values[1:]
     if not all(math.isfinite(value) for value in checked):
         return "a coordinate is not finite"
     if min(checked) < -_TOLERANCE or max(checked) > 1 + _TOLERANCE:
-        return "a coordinate is not a fraction from 0 to 1 of the image's size"
+        return "a coordinate is not a fraction of the image size, from 0 to 1"
     return ""
 
 

@@ -89,7 +89,7 @@ def read_yaml(path: Path) -> DataYaml:
     """
     fields = _load(path)
     if not isinstance(fields, dict) or "names" not in fields:
-        raise UserError(f"{path.name} names no classes.", where=str(path), expected="a line such as: names: [cat, dog]")
+        raise UserError(f"{path.name} lists no classes.", where=str(path), expected="a line such as: names: [cat, dog]")
     classes = _classes(fields["names"], path)
     count = fields.get("nc", "")
     if not _says_nothing(count) and _whole(count) != len(classes):
@@ -108,7 +108,7 @@ def read_yaml(path: Path) -> DataYaml:
         if usual or all(data.resolve(entry) is not None for entry in entries):
             splits[key] = entries
     if not splits:
-        raise UserError(f"{path.name} names no split.", where=str(path), expected="lines such as: train: images/train")
+        raise UserError(f"{path.name} lists no split.", where=str(path), expected="lines such as: train: images/train")
     return dataclasses.replace(data, splits=splits, moved=_moved(dataclasses.replace(data, splits=splits)))
 
 
@@ -191,7 +191,7 @@ def _classes(names: Any, path: Path) -> tuple[str, ...]:
     raise UserError(
         f"The names in {path.name} can't be read.",
         where=str(path),
-        expected="a list of class names, or a mapping of the numbers 0, 1, 2, ... to names",
+        expected="a list of class names, or a mapping from the numbers 0, 1, 2, ... to names",
     )
 
 
@@ -205,5 +205,5 @@ def _kpt_shape(value: Any, path: Path) -> tuple[int, int] | None:
     raise UserError(
         f"{path.name} says kpt_shape: {value!s:.40}.",
         where=str(path),
-        expected="the number of keypoints and 2 or 3 numbers each, such as kpt_shape: [17, 3]",
+        expected="the number of keypoints and 2 or 3 values each, such as kpt_shape: [17, 3]",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 
-LIMIT = 0.01  # part of the data set that may be broken
+LIMIT = 0.01  # part of the dataset that may be broken
 _LISTED = 20
 
 
@@ -17,7 +17,7 @@ class SkippedImages:
     """Remembers which images of an index could not be read.
 
     Args:
-        index: the data set.
+        index: the dataset.
     """
 
     def __init__(self, index: DatasetIndex) -> None:
@@ -28,13 +28,13 @@ class SkippedImages:
         """Warn of each image that has not been met before.
 
         Raises:
-            UserError: more than 1 % of the data set is broken; the images are listed.
+            UserError: more than 1 % of the dataset is broken; the images are listed.
         """
         fresh = [index for index in indices if index not in self.known]
         for index in fresh:
             self.known.add(index)
             warnings.warn(
-                f"{self.index.path(index)} can't be read and is skipped (another image takes its place).",
+                f"{self.index.path(index)} can't be read and is skipped (replaced by another image).",
                 stacklevel=3,
             )
         if fresh and len(self.known) > LIMIT * len(self.index):
@@ -43,9 +43,9 @@ class SkippedImages:
             raise UserError(
                 f"{len(paths)} of {len(self.index)} images can't be read, more than {LIMIT:.0%}:\n    "
                 + "\n    ".join(paths[:_LISTED] + more),
-                expected="a data set of which nearly every image can be read",
+                expected="a dataset in which nearly every image can be read",
                 where=str(self.index.root),
-                fix="mend or delete these files and their labels; 'eyas data check' finds all of them",
+                fix="repair or delete these files and their labels; 'eyas data check' finds all of them",
             )
 
     def paths(self) -> tuple[Path, ...]:

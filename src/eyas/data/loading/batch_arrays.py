@@ -13,7 +13,7 @@ from eyas.letterbox import Placement
 from eyas.types import FloatArray, InputSpec, IntArray, UInt8Array
 
 Extras = Mapping[str, tuple[Any, ...]]  # columns that are no tensors: name -> a value for each image of a batch
-# Gives the extra columns of a batch, from the data set and, for each image, which of its images are to be seen in it:
+# Gives the extra columns of a batch, from the dataset and, for each image, which of its images are to be seen in it:
 # first the one that it was made for, then those of its mosaic and mixup. It goes to other processes: a function of a
 # module, or an object that can be pickled; and it must give the same for the same every time, or no run can resume.
 MakeExtras = Callable[[DatasetIndex, Sequence[tuple[int, ...]]], Mapping[str, Sequence[Any]]]

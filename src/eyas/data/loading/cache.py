@@ -1,4 +1,4 @@
-"""Keeping a data set in memory that the loader's workers share: its files, or its decoded images."""
+"""Keeping a dataset in memory that the loader's workers share: its files, or its decoded images."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Decoded(NamedTuple):
 
 
 class ImageCache:
-    """The files or the pixels of a data set in shared memory, filled once by `fill` before workers are started.
+    """The files or the pixels of a dataset in shared memory, filled once by `fill` before workers are started.
 
     Args:
-        index: the data set.
+        index: the dataset.
         kind: "none" reads each file whenever it is wanted; "jpeg" keeps the files' bytes, for storage that is slow or
             far away; "decoded" keeps the pixels (shrunk to what training needs), for small sets: it saves decoding.
 
@@ -128,8 +128,8 @@ class ImageCache:
         free = available_memory()
         if needed > 0.8 * free:
             raise UserError(
-                f"The data set does not fit into memory: about {(held + needed) / 2**30:.1f} GiB would be kept, "
-                f"{(held + free) / 2**30:.1f} GiB are free.",
+                f"The dataset does not fit into memory: it needs about {(held + needed) / 2**30:.1f} GiB, of which "
+                f"{(held + free) / 2**30:.1f} GiB are available.",
                 where=f"cache={self.kind}",
                 fix="use cache=jpeg or cache=none" if self.kind == "decoded" else "use cache=none",
             )

@@ -1,4 +1,4 @@
-"""Makes evaluation batches: images letterboxed exactly as in deployment, in the order of the data set."""
+"""Makes evaluation batches: images letterboxed exactly as in deployment, in the order of the dataset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from eyas.types import InputSpec, UInt8Array
 
 
 class EvaluationBatches:
-    """The batches of a data set in order, cut among ranks: rank r has batches r, r + world_size, ...
+    """The batches of a dataset in order, cut among ranks: rank r has batches r, r + world_size, ...
 
     Args:
         index: the images.

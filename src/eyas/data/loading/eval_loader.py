@@ -1,4 +1,4 @@
-"""The loader of evaluation images: letterboxed, in the order of the data set, whatever the number of workers."""
+"""The loader of evaluation images: letterboxed, in the order of the dataset, whatever the number of workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eyas.types import InputSpec
 
 
 class EvalLoader:
-    """Letterboxed images in the order of the data set; made by `eval_loader`.
+    """Letterboxed images in the order of the dataset; made by `eval_loader`.
 
     Attributes:
         skipped: the images that could not be read so far.

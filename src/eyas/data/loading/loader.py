@@ -102,7 +102,7 @@ class TrainLoader:
         self._iteration = this = object()
         for left in range(len(order) - order.consumed, 0, -1):
             if self._iteration is not this:
-                raise RuntimeError("The loader was closed or iterated anew before this iteration had ended.")
+                raise RuntimeError("The loader was closed, or iterated again before this iteration ended.")
             if left == self._lead() and self._before_end is not None:
                 self._before_end()
             batch = self._next()
@@ -147,7 +147,7 @@ class TrainLoader:
         """Go on after the batch at which `state_dict` was called.
 
         Raises:
-            UserError: the data set, the seed or the global batch size is another one.
+            UserError: the dataset, the seed or the global batch size is another one.
         """
         self.order.load_state_dict(state)
         self.skipped.known.update(state["skipped"])

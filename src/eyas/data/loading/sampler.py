@@ -24,12 +24,12 @@ class EpochBatches:
     Iterating gives the image indices (int64 [batch_size]) of the batches of the current epoch that are still to come.
 
     Args:
-        num_samples: images in the data set.
+        num_samples: images in the dataset.
         batch_size: images in a batch of one rank.
         seed: any number from 0 on; equal seeds give equal orders.
         drop_last: drop an incomplete last batch (never the only one).
         rank, world_size: this process among those that train together.
-        shuffle: False keeps the data set's order in every epoch.
+        shuffle: False keeps the dataset's order in every epoch.
 
     Attributes:
         epoch: the current epoch, from 0.
@@ -57,7 +57,7 @@ class EpochBatches:
         if batch_size < 1:
             raise UserError(f"The batch size is {batch_size}.", expected="at least 1", where="batch_size")
         if seed < 0:
-            raise UserError(f"The seed is {seed}.", expected="a whole number from 0 on", where="seed")
+            raise UserError(f"The seed is {seed}.", expected="a whole number, at least 0", where="seed")
         if not 0 <= rank < world_size:
             raise UserError(f"The rank is {rank} of {world_size}.", expected="a rank from 0 to world_size - 1")
         self.num_samples = num_samples
@@ -147,16 +147,16 @@ class EpochBatches:
         """Go to the batch after the last one consumed when the state was saved.
 
         Raises:
-            UserError: the data set, the global batch size or the seed is another one, so the order can't be continued.
+            UserError: the dataset, the global batch size or the seed is another one, so the order can't be continued.
         """
         mine = self.state_dict()
-        for name, what in (("num_samples", "images"), ("global_batch", "images a step"), ("seed", "as the seed")):
+        for name, what in (("num_samples", "images"), ("global_batch", "images per step"), ("seed", "as the seed")):
             if state[name] != mine[name] and state["consumed"]:
                 raise UserError(
                     f"The run was stopped in the middle of an epoch with {state[name]} {what}; now it is {mine[name]}.",
                     expected="the same data, seed and global batch size as before",
                     where=name,
-                    fix="resume with what the run was begun with, or start a new run from its weights",
+                    fix="resume with the original settings, or start a new run from its weights",
                 )
         self.epoch, self.consumed = int(state["epoch"]), int(state["consumed"])
         if self.consumed >= len(self):

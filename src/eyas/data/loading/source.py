@@ -77,7 +77,7 @@ class Images:
     What is remembered changes how fast an image comes, never its pixels.
 
     Args:
-        index: the data set.
+        index: the dataset.
         spec: the frame that images are made for.
         max_scale: the greatest factor on the size that fits the frame which will be asked for; a JPEG that is larger
             than that takes is decoded at 1/2, 1/4 or 1/8. None: always the very pixels.

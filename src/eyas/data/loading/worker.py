@@ -24,7 +24,7 @@ from eyas.data.loading.shared import mapped, new_memory, open_parcel, send_memor
 from eyas.errors import UserError
 from eyas.types import UInt8Array
 
-MEMORY_FIX = "use fewer workers (data.workers), smaller batches (data.batch_size), or keep less in memory (data.cache)"
+MEMORY_FIX = "use fewer workers (data.workers), smaller batches (data.batch_size), or cache less in memory (data.cache)"
 ASK_SIGNAL = signal.SIGUSR1  # asks a worker to write down where it is
 
 
@@ -126,7 +126,7 @@ def _do(connection: Connection[Any, Any], make: Maker, turn: int, task: Task, mu
     except UserError as error:
         connection.send(Failed(turn, error))
     except MemoryError:
-        connection.send(Failed(turn, UserError("A loader worker has no memory left.", fix=MEMORY_FIX)))
+        connection.send(Failed(turn, UserError("A loader worker ran out of memory.", fix=MEMORY_FIX)))
     except Exception:
         connection.send(Failed(turn, traceback.format_exc()))
     finally:

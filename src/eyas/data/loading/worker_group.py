@@ -87,8 +87,8 @@ class Member:
                 raise self._death() from None
             except OSError as error:
                 raise UserError(
-                    f"A batch can't be taken over from loader worker {self.number}: {error.strerror}.",
-                    fix="let go of batches that are done with, or allow more open files (ulimit -n 4096)",
+                    f"A batch can't be received from loader worker {self.number}: {error.strerror}.",
+                    fix="release batches that are no longer needed, or allow more open files (ulimit -n 4096)",
                 ) from None
             if isinstance(message, Failed):
                 self._failed(message, turn)
@@ -121,8 +121,8 @@ class Member:
         self._doing.pop(message.turn, None)
         if message.turn == -1:
             raise UserError(
-                f"A loader worker can't be given what makes the batches: {message.error}",
-                fix="put classes and functions of your own into a module that can be imported, or use data.workers=0",
+                f"The batch maker can't be unpickled in a loader worker: {message.error}",
+                fix="define your own classes and functions in an importable module, or use data.workers=0",
             )
         if message.turn == turn:
             if isinstance(message.error, UserError):
@@ -151,12 +151,12 @@ class Member:
         """Return what is to be said of a worker that gives nothing."""
         epoch, numbers, _ = self._doing.get(turn, (0, (), False))
         asked = f"asked for batch {', '.join(map(str, numbers))} of epoch {epoch}"
-        text = f"Loader worker {self.number} (process {self.pid}) has given nothing for {seconds:.0f} s, {asked}."
+        text = f"Loader worker {self.number} (process {self.pid}) has sent nothing for {seconds:.0f} s, {asked}."
         if ends is not None:
-            text += f" If that goes on, the run ends after {ends:.0f} s."
+            text += f" If this continues, the run ends after {ends:.0f} s."
         return UserError(
-            f"{text} What it does:\n{self.stack()}",
-            fix="see whether the place of the images answers (network, disk); data.worker_seconds gives more time",
+            f"{text} Its stack:\n{self.stack()}",
+            fix="check that the storage of the images responds (network, disk); data.worker_seconds allows more time",
         )
 
     def stack(self) -> str:
@@ -171,7 +171,7 @@ class Member:
             time.sleep(0.1)
             self._trace.seek(start)
             text = self._trace.read().decode(errors="replace")
-        return _indented(text) or f"    nothing that it could write down; the system says: {_state(self.pid)}"
+        return _indented(text) or f"    no stack could be captured; process state: {_state(self.pid)}"
 
     def _death(self) -> UserError:
         """Return what is to be said of a worker that ended by itself."""
@@ -179,13 +179,13 @@ class Member:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
             return UserError(f"Loader worker {self.number} (process {self.pid}) closed its connection.")
-        how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended by itself (exit code {code})"
+        how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"exited on its own (exit code {code})"
         self._trace.seek(0)
         crash = _indented("".join(self._trace.read().decode(errors="replace").partition("Fatal Python error")[1:]))
         if code == -signal.SIGKILL:
-            fix = f"most often the system has no memory left: {MEMORY_FIX}"
+            fix = f"usually the system is out of memory: {MEMORY_FIX}"
         else:
-            fix = "see what it printed; data.workers=0 makes the batches in this process"
+            fix = "check its output; data.workers=0 makes the batches in this process"
         return UserError(
             f"Loader worker {self.number} (process {self.pid}) {how}." + (f" It was here:\n{crash}" if crash else ""),
             fix=fix,
@@ -210,9 +210,9 @@ class Crew:
             parcel = Parcel(make)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UserError(
-                f"What makes the batches can't be sent to a loader worker: {error}",
-                expected="functions and classes of modules",
-                fix="put classes and functions of your own into a module that can be imported, or use data.workers=0",
+                f"The batch maker can't be sent to a loader worker: {error}",
+                expected="importable functions and classes",
+                fix="define your own classes and functions in an importable module, or use data.workers=0",
             ) from None
         self.members: list[Member] = []
         self._finalizer = weakref.finalize(self, _end, self.members)
@@ -262,7 +262,7 @@ def _indented(text: str) -> str:
 
 def _state(pid: int) -> str:
     """Return what the system says about a process."""
-    words = {"D": "it waits for a device or a file system", "T": "it was stopped", "Z": "it has ended"}
+    words = {"D": "waiting for a device or file system", "T": "stopped", "Z": "ended"}
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:  # noqa: PTH123
             letter = file.read().rpartition(")")[2].split()[0]

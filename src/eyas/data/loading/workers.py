@@ -52,7 +52,9 @@ class Pipe:
         box_multiple: int = 1,
     ) -> None:
         if workers and sys.platform == "win32":
-            warnings.warn("Windows has no loader workers: batches are made in this process.", stacklevel=2)
+            warnings.warn(
+                "Loader workers are not available on Windows: batches are made in this process.", stacklevel=2
+            )
             workers = 0
         self.make = make
         self.workers = workers
@@ -93,7 +95,7 @@ class Pipe:
         for batch in made:
             yield batch
             if self._run is not this:
-                raise RuntimeError("The loader was closed or iterated anew before this iteration had ended.")
+                raise RuntimeError("The loader was closed, or iterated again before this iteration ended.")
 
     def _here(self, tasks: Iterable[Task]) -> Iterator[Batch]:
         """Make the batches in this process."""
@@ -164,8 +166,8 @@ def tasks_ahead(workers: int, task_bytes: int, free: int) -> int:
     room = free // 3
     if workers * task_bytes > room:
         raise UserError(
-            f"{workers} workers need {workers * task_bytes / 2**20:.0f} MiB of memory for batches on their way.",
-            expected=f"at most {room / 2**20:.0f} MiB, a third of what is free",
+            f"{workers} workers need {workers * task_bytes / 2**20:.0f} MiB of memory for batches in transit.",
+            expected=f"at most {room / 2**20:.0f} MiB, a third of the free memory",
             fix="use fewer workers (data.workers) or smaller batches (data.batch_size)",
         )
     return 2 if 2 * workers * task_bytes <= room else 1

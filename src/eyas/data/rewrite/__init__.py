@@ -1,1 +1,1 @@
-"""Datasets written anew: converted, packed, split."""
+"""Rewriting datasets: converting, packing, splitting."""

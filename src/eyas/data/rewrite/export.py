@@ -48,7 +48,9 @@ class Losses:
 def require_new_folder(out: Path) -> None:
     """Raise a UserError if `out` exists and is not an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already.", expected="a new or an empty folder", fix="remove it or name another")
+        raise UserError(
+            f"{out} exists already.", expected="a new or an empty folder", fix="remove it or choose another"
+        )
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         UserError: `out` exists and is not an empty folder, or the disk is full.
     """
     require_new_folder(out)
-    with writing(out, "nothing was left there"):
+    with writing(out, "no output was left"):
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:

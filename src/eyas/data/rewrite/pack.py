@@ -107,7 +107,7 @@ def pack_dataset(
         raise UserError(
             f"{len(faults)} images can't be packed: {shorten(faults, 3)}",
             where=str(root),
-            fix="run 'eyas data check', mend or remove them, and pack again: finished images are kept",
+            fix="run 'eyas data check', repair or remove them, and pack again: finished images are kept",
         )
     start = 0
     packed = []
@@ -132,9 +132,9 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
         before = read_json(state)
         if before != settings:
             raise UserError(
-                f"{folder} holds a dataset packed otherwise: {before}.",
+                f"{folder} contains a dataset packed with other settings: {before}.",
                 expected=f"{settings}, or an empty folder",
-                fix="remove it or name another",
+                fix="remove it or choose another",
             )
         return
     require_new_folder(folder)

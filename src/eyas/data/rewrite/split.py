@@ -47,7 +47,7 @@ class SplitSettings:
         """Refuse shares that leave nothing for training."""
         if not (0 <= self.val < 1 and 0 <= self.test < 1 and 0 < self.val + self.test < 1):
             raise UserError(
-                f"The shares val {self.val:g} and test {self.test:g} can't be used.",
+                f"The fractions val {self.val:g} and test {self.test:g} can't be used.",
                 expected="numbers from 0 to 1 that leave something for training, such as --val 0.2",
             )
 
@@ -94,7 +94,7 @@ def split_dataset(
         raise UserError(
             f"{len(whole)} images in {len(members)} groups are too few: nothing is left for {shorten(empty)}.",
             where=str(root),
-            fix="use a larger share, or --no-group if images that look alike are really different",
+            fix="use a larger fraction, or --no-group if similar images are really different",
         )
     indexes = [dataclasses.replace(whole.subset(indices), split=name) for name, indices in parts.items()]
     place, text = (link, "linking images") if settings.link else (copy, "copying images")

@@ -81,7 +81,7 @@ def input_of(spec: InputSpec, size: int | Sides | Range | None) -> tuple[InputSp
         return _sized(spec, size), None
     least, greatest = (_sized(spec, Sides(side, side)) for side in size)
     if least.height > greatest.height:
-        raise UserError(f"The sizes {least.height} to {greatest.height} are no range.", where="size")
+        raise UserError(f"The sizes {least.height} to {greatest.height} are not a range.", where="size")
     inside = least.height <= min(spec.height, spec.width) and max(spec.height, spec.width) <= greatest.height
     chosen = spec if inside else greatest
     return chosen, None if least.height == greatest.height else (least.height, greatest.height)

@@ -69,7 +69,7 @@ def build(
     executed = layer_precisions(compiled)
     if precision == "int8" and not executed.get("int8"):
         raise UserError(
-            f"INT8 was asked for, and OpenVINO runs no convolution in it: {executed}.",
+            f"INT8 was requested, but OpenVINO runs no convolution in it: {executed}.",
             where=str(onnx_path),
             expected="symmetric Q/DQ around convolutions",
         )

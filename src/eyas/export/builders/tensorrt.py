@@ -113,7 +113,7 @@ def build(
     blocked = why_not(capabilities)
     if blocked and chosen.refit:
         raise UserError(
-            f"Weights that can be exchanged need a GPU while the engine is built. {blocked}.",
+            f"Refittable weights need a GPU while the engine is built. {blocked}.",
             where="refit",
             fix="leave the option out, or compile on a machine with such a GPU",
         )
@@ -194,7 +194,7 @@ def check_precision(convolutions: Mapping[str, int], precision: str) -> None:
     others = {kind: num for kind, num in convolutions.items() if kind != wanted}
     if not convolutions.get(wanted) or (others and precision != "int8"):
         raise UserError(
-            f"{precision} was asked for, and the convolutions of the network are {dict(convolutions)}.",
+            f"{precision} was requested, but the network's convolutions are {dict(convolutions)}.",
             expected=f"{wanted} (types and Q/DQ are in the graph: there is no flag for them)",
             fix="export the graph in that precision",
         )
@@ -210,8 +210,8 @@ def check_quantized(report: Mapping[str, Any], graph: onnx.ModelProto) -> None:
     found = sum(report[kind].get("INT8", 0) for kind in ("convolutions", "deconvolutions"))
     if found != wanted:
         raise UserError(
-            f"{wanted} convolutions of the graph are quantized, and the network has {found} in INT8.",
-            expected="as many",
+            f"The graph has {wanted} quantized convolutions, but the network has {found} in INT8.",
+            expected="the same number",
             fix="choose another precision; no bundle was written",
         )
 

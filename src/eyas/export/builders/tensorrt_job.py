@@ -59,7 +59,7 @@ def build(job: dict[str, Any], log: list[str]) -> dict[str, Any]:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(job["onnx"]):
         errors = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
-        raise BuildError(f"it does not take the graph: {errors}")
+        raise BuildError(f"it rejects the graph: {errors}")
     config = builder.create_builder_config()
     configure(trt, config, job["options"], missing)
     cache = Path(job["timing_cache"]) if job["timing_cache"] else None
@@ -68,11 +68,11 @@ def build(job: dict[str, Any], log: list[str]) -> dict[str, Any]:
         profile = builder.create_optimization_profile()
         profile.set_shape(network.get_input(0).name, *(tuple(shapes[key]) for key in ("least", "best", "greatest")))
         if config.add_optimization_profile(profile) < 0:
-            raise BuildError(f"it does not take the profile {shapes}")
+            raise BuildError(f"it rejects the profile {shapes}")
     started = time.perf_counter()
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BuildError("no engine came out")
+        raise BuildError("no engine was produced")
     engine = Path(job["engine"])
     engine.write_bytes(bytes(plan))
     if cache is not None:
@@ -133,7 +133,7 @@ def configure(trt: Bindings, config: Any, options: dict[str, Any], missing: list
         levels = trt.HardwareCompatibilityLevel.__members__
         asked(lambda: setattr(config, "hardware_compatibility_level", levels[wider]), "compatibility")
         if config.hardware_compatibility_level != levels[wider]:  # TensorRT-RTX takes it and does nothing
-            raise BuildError("it does not build for further GPUs with the option 'compatibility'")
+            raise BuildError("it can't build for further GPUs with the option 'compatibility'")
     set_compute_capabilities(trt, config, options.get("compute_capabilities", []))
 
 
@@ -151,7 +151,7 @@ def set_compute_capabilities(trt: Bindings, config: Any, capabilities: list[str]
         name = "SM" + each.replace(".", "")
         if name not in known or not config.set_compute_capability(known[name], index):
             names = ", ".join(f"{key[2:-1]}.{key[-1]}" for key in known if key.startswith("SM"))
-            raise BuildError(f"it does not build for compute capability {each}, only for {names}")
+            raise BuildError(f"it can't build for compute capability {each}, only for {names}")
 
 
 def set_timing_cache(config: Any, path: Path) -> bool:

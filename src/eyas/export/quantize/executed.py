@@ -56,7 +56,7 @@ def check_int8(quantized: Quantized, target: str) -> dict[str, int]:
         rest = sum(node.op_type in CONVOLUTIONS for node in quantized.model.graph.node) - integer
     if integer < wanted:
         raise UserError(
-            f"{wanted - integer} of {wanted} convolutions did not come out as INT8.",
+            f"{wanted - integer} of {wanted} convolutions do not run in INT8.",
             expected="all but the predictions",
             fix="choose another precision; no bundle was written",
         )

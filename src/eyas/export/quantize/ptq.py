@@ -40,13 +40,13 @@ def calibrate(
 
     Args:
         run: the run's folder.
-        data: the data set, whose training split is used; None for the run's own.
+        data: the dataset, whose training split is used; None for the run's own.
         images: how many.
         clipping: see `quantization_of`.
         keep: modules whose convolutions stay in float, besides the predictions.
 
     Raises:
-        UserError: the run can't be used, its data set is not here, or `keep` names no convolution of it.
+        UserError: the run can't be used, its dataset is not here, or `keep` names no convolution of it.
     """
     run = Path(run)
     spec = Run.read(run).config.input
@@ -92,14 +92,14 @@ def quantization_of(
         if node.op_type in CONVOLUTIONS
     }
     if not convolutions:
-        raise UserError("There is no convolution to quantize in the graph.")
+        raise UserError("The graph has no convolution to quantize.")
     taken = {node.input[0] for node in chosen if node.op_type in CONVOLUTIONS}
     producer = {name: node for node in body for name in node.output}
     return Quantization(
         convolutions,
         {place_of(producer[name].name): ranges[name] for name in tensors if name not in taken and name in producer},
         tuple(kept),
-        {"method": "calibration after training", "clipping": clipping, "images": seen},
+        {"method": "post-training calibration", "clipping": clipping, "images": seen},
     )
 
 

@@ -100,8 +100,8 @@ def quantize(model: onnx.ModelProto, quantization: Quantization, target: str) ->
     ]
     if missing:
         raise UserError(
-            f"The quantization lacks {len(missing)} of {len(paths)} convolutions, {missing[0]} among them.",
-            expected="each one among `convolutions` or `kept`",
+            f"The quantization lacks {len(missing)} of {len(paths)} convolutions, such as {missing[0]}.",
+            expected="each one in `convolutions` or `kept`",
         )
     kept = [name for name, path in paths.items() if path in quantization.kept]
     chosen = [node for node in body if node.op_type in dialect.operators and node.name not in kept]
@@ -139,8 +139,8 @@ def _ranges(
         found = quantization.convolutions[path].input
         if ranges.setdefault(node.input[0], found) != found:
             raise UserError(
-                f"{first[node.input[0]]} and {path} take the same tensor, and their ranges differ.",
-                fix="give both the same: one pair of Q/DQ serves all who take a tensor",
+                f"{first[node.input[0]]} and {path} read the same tensor but have different ranges.",
+                fix="give both the same range: one Q/DQ pair serves all consumers of a tensor",
                 where="quantization",
             )
         first.setdefault(node.input[0], path)
@@ -149,8 +149,8 @@ def _ranges(
             place = place_of(producer[name].name)
             if place not in quantization.activations:
                 raise UserError(
-                    f"The quantization lacks the range of what {place} gives.",
-                    expected="a range for each sum, product and join between the convolutions",
+                    f"The quantization lacks the output range of {place}.",
+                    expected="a range for each Add, Mul and Concat between the convolutions",
                     fix="start from what `eyas.export.quantize.ptq.calibrate` returns",
                 )
             ranges[name] = quantization.activations[place]

@@ -72,7 +72,7 @@ def weights_config(name: str) -> Any:
         raise UserError(
             f"timm has no model '{model}'{suggest(name, known) or suggest(model, known)}.",
             where=WHERE,
-            expected=f"timm: and one of the {len(timm.list_models())} names that timm.list_models() gives",
+            expected=f"timm: and one of the {len(timm.list_models())} names listed by timm.list_models()",
         )
     known = [each for each in timm.models.get_arch_pretrained_cfgs(model) if each != model]
     if tag and name not in known:
@@ -96,9 +96,9 @@ def features_model(model: str, indices: tuple[int, ...] | None = None, **options
         return import_timm().create_model(model, features_only=True, **chosen, **options)
     except (RuntimeError, AssertionError, AttributeError, TypeError, NotImplementedError) as error:
         raise UserError(
-            f"timm can't give the features of '{model}': {_line(error)}.",
+            f"timm can't extract the features of '{model}': {_line(error)}.",
             where=WHERE,
-            expected="a model that timm.create_model(..., features_only=True) takes",
+            expected="a model supported by timm.create_model(..., features_only=True)",
         ) from None
 
 
@@ -119,7 +119,7 @@ def pyramid_of(name: str) -> Pyramid:
         strides = features_model(model).feature_info.reduction()
         if missing := [stride for stride in STRIDES if stride not in strides]:
             raise UserError(
-                f"timm's {model} has no features of stride {' and '.join(map(str, missing))}; it has those of "
+                f"timm's {model} has no features of stride {' and '.join(map(str, missing))}; it has strides "
                 f"{', '.join(map(str, dict.fromkeys(strides)))}.",
                 where=WHERE,
                 expected=f"a model with features of strides {', '.join(map(str, STRIDES))}, such as resnet18",
@@ -132,9 +132,7 @@ def pyramid_of(name: str) -> Pyramid:
     columns = [(width, *size) for width, size in zip(channels, sizes, strict=True)]
     rows = [(*size, width) for width, size in zip(channels, sizes, strict=True)]
     if shapes not in (columns, rows):
-        raise UserError(
-            f"The features of timm's {model} are of the sizes {shapes}.", where=WHERE, expected=f"{columns}"
-        )
+        raise UserError(f"The features of timm's {model} have the sizes {shapes}.", where=WHERE, expected=f"{columns}")
     return Pyramid(model, indices, channels, shapes != columns, tuple(config.mean), tuple(config.std))
 
 
@@ -147,7 +145,7 @@ def _tried(net: Any, model: str, fixed: bool) -> list[tuple[int, ...]]:
         raise UserError(
             f"timm's {model} takes images of one size only." if fixed else f"timm's {model} fails: {_line(error)}.",
             where=WHERE,
-            expected="a model for images of any size whose sides are multiples of 32, such as resnet18",
+            expected="a model for images of any size in multiples of 32, such as resnet18",
         ) from None
 
 

@@ -73,19 +73,19 @@ class BackboneWeights:
         whose = f"the weights of timm's {self.name} ({self.origin})"
         if self.forbidden:
             return (
-                f"LICENCE: {whose} are under '{self.licence}': WHAT IS TRAINED FROM THEM MAY NOT BE SOLD or used in a "
-                "business. The training goes on. For a product start from weights with a free licence: "
-                "docs/pretrained.md names some."
+                f"LICENCE: {whose} are under '{self.licence}': MODELS TRAINED FROM THEM MAY NOT BE SOLD or used "
+                "commercially. Training continues. For a product, start from weights with a free licence; "
+                "docs/pretrained.md lists some."
             )
         if self.licence in UNKNOWN:
             return (
-                f"LICENCE: nothing says under which licence {whose} are. The training goes on. Find it out before what "
-                "is trained from them is sold."
+                f"LICENCE: the licence of {whose} is unknown. Training continues. Find it out before you sell a model "
+                "trained from them."
             )
         if not FREE.fullmatch(self.licence):
             return (
-                f"LICENCE: {whose} have terms of their own: '{self.licence}'. The training goes on. Read them before "
-                "what is trained from them is sold."
+                f"LICENCE: {whose} have their own terms: '{self.licence}'. Training continues. Read them before you "
+                "sell a model trained from them."
             )
         return ""
 
@@ -113,16 +113,16 @@ def backbone_weights(backbone: str, weights: str) -> BackboneWeights | None:
             raise UserError(
                 f"There are no weights at {weights}.",
                 where=WHERE,
-                expected=f"{PRETRAINED}, {RANDOM}, or a file of the weights of timm's {name.partition('.')[0]}",
+                expected=f"{PRETRAINED}, {RANDOM}, or a file with the weights of timm's {name.partition('.')[0]}",
             )
         # Which of timm's weights a file holds, if any, only who names the tag knows.
         return BackboneWeights(name, weights, *(said if "." in name else ("", "", "")), Path(weights))
     if not config.has_weights:
         raise UserError(
-            f"timm has no weights of {name}.",
+            f"timm has no weights for {name}.",
             where=WHERE,
-            expected="a model that timm.list_models(pretrained=True) has",
-            fix=f"give a file of your own with --{WHERE} FILE, or start from random weights: --{WHERE} {RANDOM}",
+            expected="a model listed by timm.list_models(pretrained=True)",
+            fix=f"give your own file with --{WHERE} FILE, or start from random weights: --{WHERE} {RANDOM}",
         )
     url = config.url[0] if isinstance(config.url, tuple | list) else config.url
     return BackboneWeights(full, f"hf-hub:{config.hf_hub_id}" if config.hf_hub_id else url, *said, None)
@@ -154,10 +154,10 @@ def _fetched(name: str, weights: BackboneWeights) -> Mapping[str, Tensor]:
     except Exception as error:  # of the hub's client, the network, the disk and the file's reader
         text = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
-            f"The weights of timm's {weights.name} can't be fetched: {type(error).__name__}: {text}",
+            f"The weights of timm's {weights.name} can't be downloaded: {type(error).__name__}: {text}",
             where=weights.origin,
-            expected="the Hugging Face Hub, or the cache of its client with these weights",
-            fix=f"fetch the file model.safetensors of {weights.origin} where there is a network, and give it: "
+            expected="access to the Hugging Face Hub, or these weights in its cache",
+            fix=f"download model.safetensors of {weights.origin} on a machine with network access, and give it: "
             f"--{WHERE} model.safetensors (or start from random weights: --{WHERE} {RANDOM})",
         ) from None
     state: Mapping[str, Tensor] = net.state_dict()
@@ -176,9 +176,11 @@ def _read(path: Path, net: nn.Module, name: str) -> dict[str, Tensor]:
     if absent := [key for key in wanted if key not in fitting]:
         first = absent[0]
         why = f"is {list(found[first].shape)}, not {list(wanted[first].shape)}" if first in found else "is missing"
-        raise _other(path, name, f"{len(fitting)} of {len(wanted)} tensors fit; {first} {why}")
+        raise _other(path, name, f"{len(fitting)} of {len(wanted)} tensors match; {first} {why}")
     if more := _further_layers(given, name):
-        raise _other(path, name, f"its {len(wanted)} tensors fit, but the file has further layers: {shorten(more, 2)}")
+        raise _other(
+            path, name, f"its {len(wanted)} tensors match, but the file has further layers: {shorten(more, 2)}"
+        )
     return counts | fitting
 
 
@@ -195,10 +197,11 @@ def _further_layers(given: Iterable[str], name: str) -> list[str]:
 def _other(path: Path, name: str, why: str) -> UserError:
     """Return the error for a file of another model."""
     return UserError(
-        f"The weights are not those of timm's {name}: {why}.",
+        f"The weights do not belong to timm's {name}: {why}.",
         where=str(path),
-        expected=f"the tensors of timm's {name}, under the names that timm has for them",
-        fix=f"name the model that the file is of (--model.backbone {PREFIX}NAME), or take timm's own file of {name}",
+        expected=f"the tensors of timm's {name}, under timm's names",
+        fix=f"name the model that the file belongs to (--model.backbone {PREFIX}NAME), or use timm's own file of "
+        f"{name}",
     )
 
 

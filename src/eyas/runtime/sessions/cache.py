@@ -34,7 +34,7 @@ def cache_folder(*parts: str) -> Path | None:
             folder /= part
             folder.mkdir(mode=0o700, exist_ok=True)
             if not _is_own(folder):
-                warnings.warn(f"{folder} can be written by other users: nothing is kept there or read.", stacklevel=2)
+                warnings.warn(f"{folder} is writable by other users, so the cache is not used.", stacklevel=2)
                 return None
     except OSError:
         return None

@@ -37,10 +37,10 @@ def check_graph(inputs: Tensors, outputs: Tensors, manifest: Manifest, path: Pat
         raise _differs(f"takes {batch} images at once", "{} to {}".format(*manifest.batch), path)
     for side in inputs[INPUT][1][1:3]:
         if manifest.sizes is not None and side is not None:
-            raise _differs(f"takes images of {side} pixels alone", "{} to {}".format(*manifest.sizes), path)
+            raise _differs(f"takes only images of {side} pixels", "{} to {}".format(*manifest.sizes), path)
     known = [each for each in rows if each is not None]
     if len(set(known)) > 1 or any(each > manifest.candidates for each in known):
-        raise _differs(f"gives {' and '.join(map(str, known))} candidates", f"at most {manifest.candidates}", path)
+        raise _differs(f"returns {' and '.join(map(str, known))} candidates", f"at most {manifest.candidates}", path)
 
 
 def _compare(verb: str, found: Tensors, wanted: Mapping[str, tuple[tuple[str, ...], Shape]], path: Path) -> None:
@@ -58,7 +58,7 @@ def _compare(verb: str, found: Tensors, wanted: Mapping[str, tuple[tuple[str, ..
 
 def _named(found: Tensors) -> str:
     """Return the tensors' names, the first few."""
-    names = ", ".join(ascii(name[:40])[1:-1] for name in list(found)[:8]) or "of no name"
+    names = ", ".join(ascii(name[:40])[1:-1] for name in list(found)[:8]) or "without a name"
     return names + (", ..." if len(found) > 8 else "")
 
 
@@ -70,7 +70,7 @@ def _told(shape: Shape) -> str:
 def _differs(problem: str, expected: str, path: Path) -> UserError:
     """Return the error for a file that is not what its manifest says."""
     return UserError(
-        f"{path.name} {problem}, which is not what the bundle's manifest says.",
+        f"{path.name} {problem}, which does not match the bundle's manifest.",
         expected=expected,
         where=str(path),
         fix="compile the run again",
@@ -86,7 +86,7 @@ def check_results(boxes: FloatArray, scores: FloatArray, num: int, classes: int)
     rows = boxes.shape[1] if boxes.ndim == 3 else None
     if boxes.shape != (num, rows, 4) or scores.shape != (num, rows, classes):
         raise UserError(
-            f"The network gave boxes {list(boxes.shape)} and scores {list(scores.shape)} for {num} image(s).",
+            f"The network returned boxes {list(boxes.shape)} and scores {list(scores.shape)} for {num} image(s).",
             expected=f"[{num}, K, 4] and [{num}, K, {classes}]: a score for each of the {classes} classes",
             fix="compile the run again",
         )

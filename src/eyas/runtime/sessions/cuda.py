@@ -47,7 +47,7 @@ def runtime(listed: Sequence[str] = (), where: str = "") -> Bindings:
     if not here:
         raise _no_gpu(f"{NO_GPU} that can be used ({words})")
     raise UserError(
-        f"The {here[0].name} here can't be used: {words}.",
+        f"The {here[0].name} in this machine can't be used: {words}.",
         where=f"driver {here[0].driver}",
         fix="install a newer driver, or an older cuda-bindings",
     )
@@ -56,7 +56,7 @@ def runtime(listed: Sequence[str] = (), where: str = "") -> Bindings:
 def _no_gpu(problem: str) -> UserError:
     """Return the error of a machine without a GPU."""
     return UserError(
-        f"{problem[0].upper()}{problem[1:]}, and an engine of TensorRT runs on nothing else.",
+        f"{problem[0].upper()}{problem[1:]}, and a TensorRT engine needs one.",
         where="device",
         fix="run it on a machine with a GPU and its driver, or compile the run for --target onnx or openvino",
     )
@@ -77,7 +77,7 @@ def why_not(listed: Sequence[str]) -> str:
     found = capability(cuda)
     if runs_on(found, listed):
         return ""
-    return f"The GPU here has compute capability {found}, and the engine is for {' or '.join(listed)}"
+    return f"The GPU has compute capability {found}, but the engine is for {' or '.join(listed)}"
 
 
 def device_number(cuda: Bindings, device: str) -> int:
@@ -129,7 +129,7 @@ def check_capability(found: Sequence[str], listed: Sequence[str], where: str) ->
     """
     if not any(runs_on(one, listed) for one in found):
         raise UserError(
-            f"The engine was built for GPUs of compute capability {' or '.join(listed)}; here it is "
+            f"The engine was built for GPUs of compute capability {' or '.join(listed)}; this one has "
             f"{' and '.join(dict.fromkeys(found))}.",
             where=where,
             fix="compile the run again for this GPU: --target tensorrt here, or --target tensorrt-rtx "

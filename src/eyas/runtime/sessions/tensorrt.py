@@ -133,7 +133,7 @@ class TensorRtSession:
         config = self._new_config()
         context = self._engine.create_execution_context(**({} if config is None else {"runtime_config": config}))
         if context is None:
-            raise RuntimeError("TensorRT gave no execution context; the GPU's memory may be full")
+            raise RuntimeError("TensorRT created no execution context; the GPU's memory may be full")
         return Slot(self._cuda, context, shape, self._profile_of(shape), captures=self._config is None)
 
     def _give(self, slot: Slot) -> None:
@@ -236,7 +236,7 @@ def open_engine(trt: Bindings, path: Path, target: str) -> tuple[Any, Any]:
         raise UserError(
             f"The engine {path.name} can't be opened by {MODULES[target]} {trt.__version__} on this GPU"
             + (f": {why}." if why else "."),
-            expected="the version, and for TensorRT the kind of GPU, that it was built with",
+            expected="the TensorRT version, and for TensorRT the GPU type, that it was built with",
             where=str(path),
             fix=f"compile the run again on this machine: eyas compile RUN --target {target}",
         )

@@ -52,7 +52,7 @@ class Slot:
         context = self._context
         done = context.set_optimization_profile_async(profile, int(self._stream))
         if not (done and context.set_input_shape(INPUT, self.shape)):
-            raise RuntimeError(f"TensorRT takes no images of shape {self.shape}; its log says why")
+            raise RuntimeError(f"TensorRT rejects images of shape {self.shape}; see its log")
         missing = context.infer_shapes()
         if missing:
             raise RuntimeError(f"TensorRT does not know the shape of {', '.join(missing)}")
@@ -63,7 +63,7 @@ class Slot:
             self._pinned[name], self._host[name] = self._cuda.pinned(shape, dtype)
             self._device[name] = self._cuda.allocate(math.prod(shape) * np.dtype(dtype).itemsize)
             if not context.set_tensor_address(name, self._device[name]):
-                raise RuntimeError(f"TensorRT takes no address for '{name}'")
+                raise RuntimeError(f"TensorRT rejects the address for '{name}'")
 
     def start(self, images: UInt8Array) -> None:
         """Take a copy of the images and start the inference: plainly at first, then as a captured graph."""
@@ -82,14 +82,14 @@ class Slot:
             if name == INPUT:
                 self._cuda.to_device(self._device[name], self._pinned[name], self._host[name].nbytes, self._stream)
                 if not self._context.execute_async_v3(int(self._stream)):
-                    raise RuntimeError("TensorRT did not enqueue the network; its log says why")
+                    raise RuntimeError("TensorRT did not enqueue the network; see its log")
             else:
                 self._cuda.to_host(self._pinned[name], self._device[name], self._host[name].nbytes, self._stream)
 
     def finish(self) -> tuple[FloatArray, FloatArray]:
         """Wait for the inference and return copies of (boxes, scores)."""
         if not self._host:
-            raise RuntimeError("the session was closed before its answer was taken")
+            raise RuntimeError("the session was closed before its result was read")
         self._cuda.wait(self._stream)
         return self._host[OUTPUTS[0]].copy(), self._host[OUTPUTS[1]].copy()
 
@@ -124,7 +124,7 @@ class Pending:
         """
         slot, self._slot = self._slot, None
         if slot is None:
-            raise RuntimeError("the result was taken before")
+            raise RuntimeError("the result was already read")
         found = slot.finish()
         self._give(slot)
         return found

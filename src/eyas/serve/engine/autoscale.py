@@ -37,10 +37,10 @@ class ScaleConfig:
         """Refuse bounds that contradict each other."""
         if not 1 <= self.minimum <= self.maximum:
             raise UserError(
-                f"{self.minimum} to {self.maximum} workers is no range.", expected="1 <= minimum <= maximum"
+                f"{self.minimum} to {self.maximum} workers is not a range.", expected="1 <= minimum <= maximum"
             )
         if not (self.queue_delay > 0 and self.up_after >= 0 and self.down_after >= 0):
-            raise UserError(f"{self} has a time that is no time.", expected="queue_delay > 0, the others >= 0")
+            raise UserError(f"{self} has an invalid time.", expected="queue_delay > 0, the others >= 0")
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class LocalEngine:
         if not self._accepting:
             raise ServeError("unavailable", "The server is shutting down.", retry_after=1.0)
         if not request.images:
-            raise ServeError("invalid", "The request has no image.")
+            raise ServeError("invalid", "The request has no images.")
         request = self._without_killers(request)
         route = self.router.route(request, self._table.statuses())
         for shadow in route.shadows:
@@ -123,8 +123,8 @@ class LocalEngine:
             if number not in refused and (why := self.quarantine.holds(now, image)):
                 if not request.partial:
                     where = f"Image {number + 1} of {len(request.images)}: " if len(request.images) > 1 else ""
-                    raise ServeError("unprocessable", f"{where}{why} It is not run again.")
-                refused[number] = Refused("unprocessable", f"{why} It is not run again.")
+                    raise ServeError("unprocessable", f"{where}{why} It is not retried.")
+                refused[number] = Refused("unprocessable", f"{why} It is not retried.")
         if len(refused) == len(request.images):
             raise all_refused(refused)
         return request if len(refused) == len(request.refused) else replace(request, refused=refused)
@@ -138,7 +138,7 @@ class LocalEngine:
 
         if len(self._shadows) >= SHADOWS:
             if self._shadow_seen is not None:
-                self._shadow_seen(copy, key, ServeError("overloaded", "Too many shadow copies are under way."))
+                self._shadow_seen(copy, key, ServeError("overloaded", "Too many shadow copies are in flight."))
             return
 
         async def run() -> None:

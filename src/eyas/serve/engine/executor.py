@@ -21,18 +21,18 @@ from eyas.serve.workers import base
 TICK = 0.001  # seconds by which an alarm of uvloop may be early: then nothing would be due yet
 # Why a request was refused or ended without an answer -> how the client is told.
 TOLD: dict[Reason, tuple[Kind, str]] = {
-    Reason.OVERLOAD: ("overloaded", "The server is busy: the answer would come too late."),
-    Reason.QUEUE_FULL: ("overloaded", "The server is busy: too many images wait."),
+    Reason.OVERLOAD: ("overloaded", "The server is busy: the answer would be late."),
+    Reason.QUEUE_FULL: ("overloaded", "The server is busy: too many images are queued."),
     Reason.UNKNOWN_MODEL: ("unavailable", "The model is being unloaded."),
-    Reason.NO_WORKER: ("unavailable", "The model's workers are being started again."),
-    Reason.DEADLINE: ("deadline", "The time for the request was over before it could be answered."),
-    Reason.SUPERSEDED: ("cancelled", "A newer frame of the stream took this one's place."),
+    Reason.NO_WORKER: ("unavailable", "The model's workers are restarting."),
+    Reason.DEADLINE: ("deadline", "The request timed out before it could be answered."),
+    Reason.SUPERSEDED: ("cancelled", "A newer frame of the stream replaced this one."),
     Reason.CLIENT: ("cancelled", "The request was cancelled."),
     Reason.WORKER_LOST: (
         "unavailable",
-        "A worker died under the request, twice; it was stopped, or killed for want of memory.",
+        "A worker died on the request twice; it was stopped, or killed for lack of memory.",
     ),
-    Reason.ERROR: ("internal", "The network failed on the request, twice."),
+    Reason.ERROR: ("internal", "The network failed on the request twice."),
 }
 
 

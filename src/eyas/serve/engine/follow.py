@@ -86,10 +86,10 @@ class Follower(Collector):
             self._watcher.end()
             raise
         for (name, alias), key in sorted(self._watcher.serving.items()):
-            lines.append(f"Serving {name}@{alias}, version {key.version} now ({self._registry.location})")
+            lines.append(f"Serving {name}@{alias}, now version {key.version} ({self._registry.location})")
         if not lines:
             reasons = [each.message for each in self._watcher.behind] or [self._watcher.unreadable]
-            raise UserError("Nothing of the registry can be served.", where="\n".join(filter(None, reasons)))
+            raise UserError("Nothing in the registry can be served.", where="\n".join(filter(None, reasons)))
         return lines + [_warning(each) for each in self._watcher.behind]
 
     async def run(self) -> None:
@@ -119,12 +119,12 @@ class Follower(Collector):
         yield readable
         late = GaugeMetricFamily(
             "eyas_registry_behind",
-            "Whether an alias of the registry points to what can't be served",
+            "Whether an alias of the registry points to a version that can't be served",
             labels=("model", "alias"),
         )
         fallen = GaugeMetricFamily(
             "eyas_registry_fallback",
-            "Whether an alias answers with an earlier version than it points to, because nothing else could be served",
+            "Whether an alias answers with an earlier version because its own can't be served",
             labels=("model", "alias"),
         )
         behind = {(each.wanted.name, each.alias): each for each in self._watcher.behind}
@@ -133,7 +133,9 @@ class Follower(Collector):
             fallen.add_metric(at, float(at in behind and behind[at].fallback))
         yield late
         yield fallen
-        changes = CounterMetricFamily("eyas_registry_changes", "What following the registry did", labels=("kind",))
+        changes = CounterMetricFamily(
+            "eyas_registry_changes", "Changes made while following the registry", labels=("kind",)
+        )
         for kind, count in sorted(self._changes.items()):
             changes.add_metric((kind,), count)
         yield changes
@@ -158,7 +160,7 @@ class Follower(Collector):
                 )
         if follow is None and not any(model.aliases for model in models.values()):
             raise UserError(
-                "No model of the registry has an alias, so there is nothing to serve.",
+                "No model in the registry has an alias, so there is nothing to serve.",
                 where=self._registry.location,
                 fix="eyas registry promote NAME VERSION",
             )
@@ -172,11 +174,11 @@ class Follower(Collector):
         self._changes[change.kind] += 1
         what = "" if change.key is None else f"{change.key.name}/{change.key.version}"
         if change.kind == "failed":
-            _LOG.error("%s of the registry can't be served; what serves goes on: %s", what, change.message)
+            _LOG.error("%s of the registry can't be served; the current versions stay: %s", what, change.message)
         elif change.kind == "fallback":
-            _LOG.error("@%s answers with %s, an earlier version, since its own can't be served", change.alias, what)
+            _LOG.error("@%s answers with %s, an earlier version, because its own can't be served", change.alias, what)
         elif change.kind == "unreadable":
-            _LOG.error("the registry can't be read; what serves still does: %s", change.message)
+            _LOG.error("the registry can't be read; the current versions stay: %s", change.message)
         elif change.kind == "flipped":
             _LOG.info("@%s points to %s", change.alias, what)
         else:
@@ -187,5 +189,5 @@ def _warning(behind: Behind) -> str:
     at, reason = f"{behind.wanted.name}@{behind.alias}", behind.message.splitlines()[0]
     if behind.serving is None:
         return f"warning: {at} is not served: {reason}"
-    served = f"version {behind.serving.version}, an earlier one, is served in its place"
+    served = f"version {behind.serving.version}, an earlier one, is served instead"
     return f"warning: {at} is version {behind.wanted.version}, which can't be served, and {served}: {reason}"

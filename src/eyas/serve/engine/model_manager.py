@@ -63,7 +63,7 @@ class ModelManager:
             ServeError: there is no such version, the name is taken by another bundle, or it can't be loaded.
         """
         if not name or len(name) > 200 or "/" in name or not name.isprintable():
-            raise ServeError("invalid", "A model's name is 1 to 200 printable characters without a slash.")
+            raise ServeError("invalid", "A model name has 1 to 200 printable characters and no slash.")
         if bundle is None:
             found = self._table[find(name, version, self._table.statuses()).key]
         else:
@@ -79,7 +79,7 @@ class ModelManager:
         if found is not None and found.state in ("loading", "ready", "draining"):
             if found.bundle.resolve() == bundle.resolve():
                 return found
-            raise ServeError("invalid", f"Version {key.version} of '{name}' is another bundle; use a new version.")
+            raise ServeError("invalid", f"Version {key.version} of '{name}' is a different bundle; use a new version.")
         return self._table.add(key, bundle)
 
     async def wake(self, version: ServedVersion, timeout: float | None) -> None:
@@ -198,8 +198,8 @@ class ModelManager:
         async with version.lock:
             if version.open or version.state != "ready":
                 return
-            version.set("unloaded", "unloaded for want of memory", on_demand=True)
-            LOG.info("%s is unloaded for want of memory", version.id)
+            version.set("unloaded", "unloaded to free memory", on_demand=True)
+            LOG.info("%s is unloaded to free memory", version.id)
             await self._stop(version, STOP_SECONDS)
 
     async def _stop(self, version: ServedVersion, grace: float) -> None:
@@ -250,5 +250,5 @@ def _scale(name: str, scaler: Autoscaler, workers: WorkerGroup, stats: ModelStat
     starting = max(workers.wanted - workers.running, 0)
     wanted = scaler.decide(monotonic(), Signal(workers.wanted, starting, stats.demand, stats.queue_delay))
     if wanted != workers.wanted:
-        LOG.info("%s: %d worker(s) in place of %d", name, wanted, workers.wanted)
+        LOG.info("%s: now %d worker(s), was %d", name, wanted, workers.wanted)
         workers.resize(wanted)

@@ -128,7 +128,7 @@ def read_routes(path: Path) -> dict[str, Split]:
         document = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(
-            f"The file of routes can't be read: {error}.", where=str(path), expected='{"MODEL": {...}}'
+            f"The routes file can't be read: {error}.", where=str(path), expected='{"MODEL": {...}}'
         ) from None
     return {name: _split(fields, f"{path}: {name}") for name, fields in document.items()}
 
@@ -271,7 +271,7 @@ def unknown(name: str, version: str, known: Iterable[ModelKey]) -> ServeError:
     """
     names = dict.fromkeys(key.name for key in known)
     if not name:
-        return ServeError("not_found", "No model was named.")
+        return ServeError("not_found", "No model is named.")
     if name not in names:
         return ServeError("not_found", f"There is no model '{name[:100]}'{suggest(name[:100], names)}.")
     what = f"alias '{version[1:100]}'" if version.startswith("@") else f"version '{version[:100]}'" * bool(version)

@@ -119,7 +119,7 @@ class ModelTable:
         if found is None:
             raise unknown(name, version, self._versions)
         if found.state != "ready" and not found.on_demand:
-            raise ServeError("unavailable", f"Version {version} of '{name}' is {found.state}; the alias stays.")
+            raise ServeError("unavailable", f"Version {version} of '{name}' is {found.state}; the alias is unchanged.")
         self._aliases.setdefault(name, {})[alias] = version
         self._changed()
 

@@ -159,7 +159,7 @@ class RegistryWatcher:
             self._reading = asyncio.create_task(aside(self._registry.list, self._follow_only))
         reading = self._reading
         if not (await asyncio.wait([reading], timeout=PATIENCE))[0]:
-            raise UserError(f"The registry has not answered for {PATIENCE:g} s.", where=self._registry.location)
+            raise UserError(f"The registry has not responded for {PATIENCE:g} s.", where=self._registry.location)
         self._reading = None
         return reading.result()
 

@@ -108,7 +108,7 @@ class Room:
         return await self._silent.hear(message, self._full())
 
     def _full(self) -> ServeError:
-        words = f"{self._most} {self._what} are under way: as many as there may be."
+        words = f"{self._most} {self._what} are in flight, the maximum."
         return ServeError("overloaded", words, retry_after=1.0)
 
     def _give_back(self, _context: Any) -> None:
@@ -144,13 +144,13 @@ class Arrivals:
             ServeError: there is none, it is too slow, or too many calls began in this moment.
         """
         if len(self._waiting) >= self._most and not self._waiting.end_oldest(PATIENCE):
-            raise ServeError("overloaded", f"{self._most} calls began in this moment.", retry_after=1.0)
+            raise ServeError("overloaded", f"{self._most} calls started at the same moment.", retry_after=1.0)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
         slow = ServeError("timeout", "The message took too long to arrive.")
         data = await self._waiting.hear(self._message(context), slow)
         if data is grpc.aio.EOF:
-            raise ServeError("invalid", "The call has no message, or not all of it.")
+            raise ServeError("invalid", "The call has no message, or an incomplete one.")
         return bytes(data)
 
     async def _message(self, context: Context) -> Any:

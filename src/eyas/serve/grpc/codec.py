@@ -50,7 +50,7 @@ def parse_request(message: pb.ModelInferRequest, limits: Limits) -> InferRequest
 def _images(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, limits: Limits) -> Images:
     shape = checked_shape(entry.datatype, entry.shape[: MAX_RANK + 1], limits)
     if any(key.startswith("shared_memory") for key in entry.parameters):
-        raise ServeError("invalid", "Shared memory is not served.")
+        raise ServeError("invalid", "Shared memory is not supported.")
     typed = {field.name: values for field, values in entry.contents.ListFields()}
     if raw is not None:
         if typed:

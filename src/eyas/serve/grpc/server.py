@@ -98,5 +98,5 @@ def make_server(
     else:
         cause = ""
     if not port:
-        raise UserError(f"gRPC can't listen at {address}. {cause}".strip(), fix="choose another --grpc-port")
+        raise UserError(f"gRPC can't listen on {address}. {cause}".strip(), fix="choose another --grpc-port")
     return server, port

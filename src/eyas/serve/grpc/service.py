@@ -125,7 +125,7 @@ class Inference:
                     return
                 waiting.put_nowait(asyncio.ensure_future(self._streamed(message, context, stream, held)))
         except TimeoutError:
-            raise ServeError("deadline", "No request came on the stream for too long.") from None
+            raise ServeError("deadline", "No request arrived on the stream for too long.") from None
         finally:
             waiting.put_nowait(None)
 

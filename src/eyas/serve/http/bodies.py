@@ -78,7 +78,9 @@ async def json_body(http: Http, limits: Limits) -> bytes:
     async for part in http.stream():
         size += len(part)
         if size > limits.json:
-            raise ServeError("too_large", f"JSON may have {limits.json} bytes; raw and multipart bodies may have more.")
+            raise ServeError(
+                "too_large", f"JSON bodies may have {limits.json} bytes; raw and multipart bodies may be larger."
+            )
         parts.append(part)
     return b"".join(parts)
 
@@ -87,7 +89,7 @@ def _merged(query: Mapping[str, Any], fields: Mapping[str, Any], annotate: bool)
     """Return what query and body ask together; a field in both is refused."""
     twice = sorted(set(query) & set(fields))
     if twice:
-        raise ServeError("invalid", f"'{twice[0]}' is given in the query and in the body.")
+        raise ServeError("invalid", f"'{twice[0]}' is given in both the query and the body.")
     return asked({**query, **fields}, annotate)
 
 
@@ -131,7 +133,7 @@ async def _fetched(
         except ServeError as error:
             body.refuse(error, many)
         if sum(map(len, body.images)) > limits.body:
-            raise ServeError("too_large", f"The URLs' images have more than {limits.body} bytes together.")
+            raise ServeError("too_large", f"The images at the URLs have more than {limits.body} bytes together.")
     return body
 
 
@@ -148,7 +150,7 @@ def _from_form(
         raise ServeError("invalid", f"A field of the multipart body has more than {FORM_FIELD} bytes.")
     fields = once((name, content.decode("utf-8", "replace")) for name, content in pairs)
     if not images:
-        raise ServeError("invalid", "There is no file among the parts of the multipart body.")
+        raise ServeError("invalid", "The multipart body has no file part.")
     return Body(images, _merged(query, fields, annotate))
 
 
@@ -173,7 +175,7 @@ def split(body: bytes, content_type: str, most: int) -> list[Part]:
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not 0 < len(boundary) <= 200:
-        raise ServeError("invalid", "The multipart body has no boundary, or too long a one.")
+        raise ServeError("invalid", "The multipart body has no boundary, or one that is too long.")
     mark = b"\r\n--" + boundary
     malformed = ServeError("invalid", "The multipart body is malformed.")
     at = -2 if body.startswith(mark[2:]) else _find(body, mark, 0)  # what comes before the first one is nobody's
@@ -206,7 +208,7 @@ def _part(body: bytes, start: int, end: int) -> Part:
     """Return the part between the ends of its boundaries' lines: headers, an empty line, content."""
     blank = body.find(b"\r\n\r\n", start, min(end, start + PART_HEADER))
     if blank < 0:
-        raise ServeError("invalid", "The headers of a part of the multipart body do not end, or are too long.")
+        raise ServeError("invalid", "The headers of a part of the multipart body are incomplete or too long.")
     for line in body[start + 2 : blank].split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"content-disposition":

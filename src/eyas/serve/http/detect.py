@@ -86,7 +86,7 @@ class Detect:
         body = await bodies.json_body(http, self.service.limits)
         request_id, content = await self.service.desk.read(len(body), read_feedback, body)
         if self.service.events is None:
-            raise ServeError("not_found", "This server keeps no event log that feedback could go to.")
+            raise ServeError("not_found", "This server has no event log to store feedback in.")
         known = self.service.events.feedback(request_id, content)
         return reply({"id": request_id, "known": known}, 202)
 
@@ -101,7 +101,7 @@ async def _whole(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ServeError("cancelled", "The client went away.")
+            raise ServeError("cancelled", "The client disconnected.")
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -152,7 +152,7 @@ async def while_connected(receive: Receive, work: Coroutine[None, None, T]) -> T
         if not gone:
             raise
         task.uncancel()
-        raise ServeError("cancelled", "The client went away.") from None
+        raise ServeError("cancelled", "The client disconnected.") from None
     finally:
         timer.cancel()
         for each in watches:

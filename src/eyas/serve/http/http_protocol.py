@@ -129,7 +129,9 @@ class Guarded(HttpToolsProtocol):
         match = _ABSOLUTE.match(self.url)
         hosts = {value.strip().lower() for name, value in self.headers if name == b"host"}
         if match is None or hosts != {match[1].lower()}:
-            self._refuse(ServeError("invalid", "The request is for another server, or for no path of this one."))
+            self._refuse(
+                ServeError("invalid", "The request is for another server, or for a path that this one does not have.")
+            )
         else:
             rest = self.url[match.end() :].partition(b"#")[0]
             self.url = rest if rest.startswith(b"/") else b"/" + rest

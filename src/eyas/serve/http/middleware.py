@@ -215,7 +215,7 @@ class BodyLimit:
 
     def _make_way(self) -> None:
         if self._end is not None:
-            words = "The server needed the room of a body that did not go on arriving."
+            words = "The server needed the memory of a body that stopped arriving."
             self._end(ServeError("unavailable", words, retry_after=1.0))
 
     def _too_slow(self) -> ServeError:

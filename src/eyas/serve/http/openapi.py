@@ -31,17 +31,17 @@ def document(limits: Limits) -> Schema:
         "info": {
             "title": "Eyas",
             "version": version("eyas"),
-            "description": "Object detection. The addresses below /v2 are the Open Inference Protocol's.",
+            "description": "Object detection. The paths below /v2 follow the Open Inference Protocol.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
             **_detect_paths(limits),
             **_inference_paths(),
-            "/livez": _get("livez", "Whether the server answers", "Live"),
-            "/v2/health/live": _get("server_live", "Whether the server answers", "Live"),
-            "/readyz": _get("readyz", "Whether requests are welcome", "Ready", busy=True),
-            "/v2/health/ready": _get("server_ready", "Whether requests are welcome", "Ready", busy=True),
-            "/v1/models": _get("models", "List the versions that are served", "Models"),
+            "/livez": _get("livez", "Whether the server is alive", "Live"),
+            "/v2/health/live": _get("server_live", "Whether the server is alive", "Live"),
+            "/readyz": _get("readyz", "Whether the server accepts requests", "Ready", busy=True),
+            "/v2/health/ready": _get("server_ready", "Whether the server accepts requests", "Ready", busy=True),
+            "/v1/models": _get("models", "List the served versions", "Models"),
             "/openapi.json": _get("openapi", "This document", ""),
             "/": _get("page", "A page to try an image", "", _HTML),
             "/metrics": _get("metrics", "Prometheus metrics", "", _PLAIN),
@@ -87,15 +87,15 @@ def _ref(name: str) -> Schema:
 def _detect_paths(limits: Limits) -> Schema:
     files = {f"image/{kind}": {"schema": _BINARY} for kind in KINDS}
     image = {**_json("Image"), "image/jpeg": {"schema": _BINARY}}
-    one = _operation("detect", "Detect on one image", _ALL, _200=image)
+    one = _operation("detect", "Detect objects in an image", _ALL, _200=image)
     one["requestBody"] = _body({**files, **_json("ImageBody"), **_json("ImageForm", _FORM)})
-    many = _operation("detect_batch", "Detect on several images", _ALL, _200=_json("Images"))
+    many = _operation("detect_batch", "Detect objects in several images", _ALL, _200=_json("Images"))
     many["requestBody"] = _body({**_json("ImagesBody"), **_json("ImagesForm", _FORM)})
     fields = _asked(limits)
-    fields["classes"] = {**_TEXT, "description": "names of the only classes wanted, commas between them"}
+    fields["classes"] = {**_TEXT, "description": "names of the classes to report, comma-separated (default: all)"}
     for operation in (one, many):
         operation["parameters"] = [{"name": name, "in": "query", "schema": schema} for name, schema in fields.items()]
-    words = "Say what was right or wrong about an answer"
+    words = "Report whether an answer was right or wrong"
     feedback = _operation("feedback", words, _ALL, _202=_json("FeedbackAnswer"))
     feedback["requestBody"] = _body(_json("Feedback"))
     return {"/v1/detect": {"post": one}, "/v1/detect/batch": {"post": many}, "/v1/feedback": {"post": feedback}}
@@ -106,15 +106,15 @@ def _body(content: Schema) -> Schema:
 
 
 def _inference_paths() -> Schema:
-    paths: Schema = {"/v2": _get("server_metadata", "The server", "Server")}
+    paths: Schema = {"/v2": _get("server_metadata", "Server metadata", "Server")}
     versions = "/v2/models/{model}/versions/{version}"
     for path, end, names in (("/v2/models/{model}", "", ["model"]), (versions, "_version", ["model", "version"])):
         answer = {**_json("InferAnswer"), "application/octet-stream": {"schema": _TEXT}}
-        infer = _operation("infer" + end, "Detect on a tensor of images", _ALL, _200=answer)
+        infer = _operation("infer" + end, "Detect objects in a tensor of images", _ALL, _200=answer)
         found = {
-            "": _get("model_metadata" + end, "A model's tensors", "Model", refusals=_SOME),
+            "": _get("model_metadata" + end, "Model metadata: its tensors", "Model", refusals=_SOME),
             "/ready": _get(
-                "model_ready" + end, "Whether a model takes requests", "ModelReady", refusals=_SOME, busy=True
+                "model_ready" + end, "Whether the model accepts requests", "ModelReady", refusals=_SOME, busy=True
             ),
             "/infer": {"post": infer},
         }
@@ -132,10 +132,10 @@ def _asked(limits: Limits) -> Schema:
     """Return the fields that query, JSON and form share."""
     share = {"type": "number", "minimum": 0, "maximum": 1}
     return {
-        "model": {**_TEXT, "description": "the model's name; the default one without it"},
-        "version": {**_TEXT, "description": "a version, or an alias as @champion"},
-        "conf": {**share, "description": "least score"},
-        "iou": {**share, "description": "overlap above which the weaker box of a class is dropped"},
+        "model": {**_TEXT, "description": "the model name (default: the default model)"},
+        "version": {**_TEXT, "description": "a version, or an alias such as @champion"},
+        "conf": {**share, "description": "minimum score"},
+        "iou": {**share, "description": "IoU above which the lower-scoring box of a class is dropped"},
         "suppression": {**_TEXT, "enum": list(get_args(Suppression))},
         "classes": _list(_TEXT),
         "max_detections": {"type": "integer", "minimum": 1, "maximum": limits.detections},
@@ -167,7 +167,7 @@ def _detect_schemas(limits: Limits) -> Schema:
     found = {"height": _WHOLE, "width": _WHOLE, "detections": _list(_ref("Detection"))}
     images = {
         "type": "array",
-        "description": "one for each image, in order: its detections, or why it has none",
+        "description": "one entry per image, in order: its detections, or an error",
         "items": {"anyOf": [_object(**found), _ref("Refusal")]},
     }
     return {

@@ -79,11 +79,11 @@ async def on_error(_request: Http, error: Exception) -> Response:
     if isinstance(error, ServeError):
         return refusal(error)
     if isinstance(error, ClientDisconnect):  # nobody reads it, and it is no fault of ours
-        return refusal(ServeError("cancelled", "The client went away."))
+        return refusal(ServeError("cancelled", "The client disconnected."))
     if not isinstance(error, HTTPException):
         return refusal(crashed())
     kind = _KINDS.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
-    words = {"not_found": "There is nothing at this address.", "method": "This address has no such method."}
+    words = {"not_found": "There is nothing at this address.", "method": "This address does not support the method."}
     return refusal(ServeError(kind, words.get(kind, str(error.detail))), error.headers)
 
 

@@ -74,19 +74,19 @@ class Stream:
         number = 0
         while not sender.done():
             if phase.draining:
-                return AWAY, "The server is going away."
+                return AWAY, "The server is shutting down."
             try:
                 async with asyncio.timeout(limits.idle_seconds):
                     message = await phase.unless_draining(self._socket.receive())
             except TimeoutError:
-                return POLICY, "No frame came for too long."
+                return POLICY, "No frame arrived for too long."
             if message is None:
                 continue
             if message["type"] == "websocket.disconnect":
                 return None
             frame = message.get("bytes")
             if not frame:
-                return BAD_DATA, "A frame is a binary message: a JPEG, PNG or WebP file."
+                return BAD_DATA, "A frame must be a binary message: a JPEG, PNG or WebP file."
             if len(frame) > limits.body:
                 return TOO_BIG, "The frame is too large."
             try:

@@ -53,7 +53,7 @@ async def fetch(url: str, most: int) -> bytes:
     except TimeoutError:
         raise ServeError("invalid", "The URL did not answer in time.") from None
     except (OSError, EOFError, ValueError) as error:
-        raise ServeError("invalid", "Nothing could be fetched from the URL.") from error
+        raise ServeError("invalid", "The URL could not be fetched.") from error
     if status != 200:
         raise ServeError("invalid", f"The URL answered with status {status}.")
     return body
@@ -71,9 +71,9 @@ def checked(url: str) -> SplitResult:
         raise ServeError("forbidden", "Only https URLs are fetched.")
     last = host.rstrip(".").rpartition(".")[2]
     if ":" not in host and re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last) and not _DOTTED.fullmatch(host):
-        raise ServeError("forbidden", "An address is written as four decimal numbers with dots between them.")
+        raise ServeError("forbidden", "An IP address must be four decimal numbers separated by dots.")
     if parts.username is not None or parts.password is not None or port not in PORTS:
-        raise ServeError("forbidden", "A URL with a name, a password or another port is not fetched.")
+        raise ServeError("forbidden", "URLs with a user name, a password or another port are not fetched.")
     return parts
 
 
@@ -83,7 +83,7 @@ async def _get(parts: SplitResult, most: int) -> tuple[int, str, bytes]:
     try:
         addresses = await resolve(host, port)
     except OSError:
-        raise ServeError("invalid", "The URL's host is not known.") from None
+        raise ServeError("invalid", "The URL's host is unknown.") from None
     if not addresses or not all(map(is_public, addresses)):
         raise ServeError("forbidden", "The URL leads to an address that is not public.")
     headers = [("Host", f"[{host}]" if ":" in host else host), ("Accept", "image/*"), ("User-Agent", "eyas")]
@@ -108,7 +108,7 @@ async def _answer(reader: asyncio.StreamReader, http: h11.Connection, most: int)
             event = http.next_event()
         except h11.RemoteProtocolError as error:
             words = "something else than HTTP" if error.error_status_hint != 431 else "too many headers"
-            told = "The URL's image ended too early." if status else f"The URL answered with {words}."
+            told = "The download from the URL ended early." if status else f"The URL answered with {words}."
             raise ServeError("invalid", told) from None
         if event is h11.NEED_DATA:
             data = await reader.read(64 * 1024)
@@ -120,7 +120,7 @@ async def _answer(reader: asyncio.StreamReader, http: h11.Connection, most: int)
             if status in _REDIRECTS:
                 return status, headers.get(b"location", ""), b""
             if headers.get(b"content-encoding", "identity") != "identity":
-                raise ServeError("invalid", "The URL answered in an encoding that was not asked for.")
+                raise ServeError("invalid", "The URL answered in an encoding that was not requested.")
             if int(headers.get(b"content-length", "0")) > most:
                 raise large
         elif isinstance(event, h11.Data):

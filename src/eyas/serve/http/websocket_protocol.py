@@ -55,7 +55,7 @@ class GuardedStream(WebSocketsSansIOProtocol):
         """Count what is there of a message; refuse a request for a stream that is none."""
         super().data_received(data)
         if not self.handshake_initiated:  # it comes whole; of one with a body, say, uvicorn would never tell
-            self.transport.write(closing(ServeError("invalid", "This is no request for a WebSocket.")))
+            self.transport.write(closing(ServeError("invalid", "This is not a WebSocket request.")))
             self.transport.close()
         elif not self.transport.is_closing():
             self._count()
@@ -127,7 +127,7 @@ class GuardedStream(WebSocketsSansIOProtocol):
 
     def end(self) -> None:
         """Close it: another needs its place, or the room of its half-sent message."""
-        self._fail(LATER, "Others need the place of this stream, which is idle.")
+        self._fail(LATER, "The stream was idle, and its place is needed for others.")
 
     def _count(self) -> None:
         """Hold as many bytes as are there, and watch over a message that is half there."""
@@ -139,7 +139,7 @@ class GuardedStream(WebSocketsSansIOProtocol):
             else:
                 self._held.give(-more)
         except ServeError:
-            self._fail(LATER, "The server holds as many bytes as it may at once.")
+            self._fail(LATER, "The server already holds the maximum number of bytes.")
             return
         if half and self._start is None:
             self._start = self.loop.time()

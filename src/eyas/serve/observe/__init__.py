@@ -1,1 +1,1 @@
-"""What the server tells of itself: metrics, the access log, traces, and the event log that monitoring reads."""
+"""Observability of the server: metrics, the access log, traces, and the event log for monitoring."""

@@ -42,16 +42,16 @@ def read_feedback(body: bytes) -> tuple[str, dict[str, Any]]:
         raise ServeError("invalid", "'id' must be the id of a request.")
     check_id(request_id)
     if not isinstance(image, int) or not 0 <= image < 100_000:
-        raise ServeError("invalid", "'image' must be the number of an image of the request, from 0.")
+        raise ServeError("invalid", "'image' must be the index of an image of the request, from 0.")
     if verdict is not None and verdict not in VERDICTS:
-        raise ServeError("invalid", "'verdict' is one of " + ", ".join(VERDICTS) + ".")
+        raise ServeError("invalid", "'verdict' must be one of " + ", ".join(VERDICTS) + ".")
     if not isinstance(note, str) or len(note) > 1000:
-        raise ServeError("invalid", "'note' must be a text of at most 1000 characters.")
+        raise ServeError("invalid", "'note' must be text of at most 1000 characters.")
     if objects is not None and (not isinstance(objects, list) or len(objects) > 1000):
         words = "'objects' must be a list of at most 1000 {'box': [x0, y0, x1, y1], 'class': name}."
         raise ServeError("invalid", words)
     if isinstance(objects, list) and any(len(each.name) > 256 or max(map(abs, each.box)) > 1e6 for each in objects):
-        raise ServeError("invalid", "A box must lie within a million pixels, and a class have at most 256 letters.")
+        raise ServeError("invalid", "A box must be within a million pixels, and a class name at most 256 characters.")
     if verdict is None and objects is None and not note:
         raise ServeError("invalid", "Feedback needs a verdict, objects or a note.")
     told = {"image": image, "verdict": verdict, "objects": msgspec.to_builtins(objects), "note": note}

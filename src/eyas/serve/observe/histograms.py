@@ -101,11 +101,11 @@ class Tally(Collector):
     def collect(self) -> Iterator[Metric]:
         """Count what waits and yield all."""
         self._count()
-        total = HistogramMetricFamily("eyas_request_seconds", "From arrival to the answer", labels=NAMES)
+        total = HistogramMetricFamily("eyas_request_seconds", "Time from arrival to answer", labels=NAMES)
         stage = HistogramMetricFamily("eyas_stage_seconds", "Time in each stage of a request", labels=(*NAMES, "stage"))
-        batch = HistogramMetricFamily("eyas_batch_images", "Images that shared a batch", labels=NAMES)
+        batch = HistogramMetricFamily("eyas_batch_images", "Images per batch", labels=NAMES)
         scores = HistogramMetricFamily("eyas_confidence", "Scores of detections", labels=NAMES)
-        images = CounterMetricFamily("eyas_images", "Images that were answered", labels=NAMES)
+        images = CounterMetricFamily("eyas_images", "Images answered", labels=NAMES)
         busy = CounterMetricFamily("eyas_busy_seconds", "Worker time; its rate is the utilisation", labels=NAMES)
         found = CounterMetricFamily("eyas_detections", "Detections by class", labels=(*NAMES, "class"))
         for key, version in self._versions.items():

@@ -38,13 +38,16 @@ class Metrics(Collector):
         self.ready: Callable[[], bool] = engine.ready
         self._outcomes: Count[tuple[str, str, str]] = Count()
         self._refused = Counter(
-            "eyas_images_refused", "Images refused alone, in an answer for others", (*NAMES, "kind"), registry=r
+            "eyas_images_refused",
+            "Images rejected individually in otherwise answered requests",
+            (*NAMES, "kind"),
+            registry=r,
         )
         self._odd = Counter(
             "eyas_nonfinite_detections", "Detections dropped for NaN or infinite values", NAMES, registry=r
         )
         self._shadows = Counter(
-            "eyas_shadow_requests", "Copies of requests by version and outcome", (*NAMES, "outcome"), registry=r
+            "eyas_shadow_requests", "Shadow copies of requests by version and outcome", (*NAMES, "outcome"), registry=r
         )
         self.events_dropped = Counter("eyas_events_dropped", "Events that could not be written", registry=r)
         self._tally = Tally()
@@ -83,16 +86,16 @@ class Metrics(Collector):
         """Yield how requests ended and how many are under way, and the state and memory of each version."""
         requests = CounterMetricFamily(
             "eyas_requests",
-            "Requests by protocol and outcome: ok, partial (some images were refused), or why not",
+            "Requests by protocol and outcome: ok, partial (some images were rejected), or the reason",
             labels=("protocol", "model", "outcome"),
         )
         for labels, count in self._outcomes.items():
             requests.add_metric(labels, count)
         yield requests
-        yield GaugeMetricFamily("eyas_requests_in_flight", "Requests that wait for their answer", self.in_flight)
-        yield GaugeMetricFamily("eyas_ready", "Whether new requests are welcome", float(self.ready()))
+        yield GaugeMetricFamily("eyas_requests_in_flight", "Requests waiting for an answer", self.in_flight)
+        yield GaugeMetricFamily("eyas_ready", "Whether new requests are accepted", float(self.ready()))
         state = GaugeMetricFamily("eyas_model_ready", "Whether the version is ready", labels=NAMES)
-        memory = GaugeMetricFamily("eyas_model_memory_bytes", "What its workers hold", labels=NAMES)
+        memory = GaugeMetricFamily("eyas_model_memory_bytes", "Memory held by its workers", labels=NAMES)
         for each in self._engine.models()[:MAX_MODELS]:
             state.add_metric((each.key.name, each.key.version), float(each.state == "ready"))
             memory.add_metric((each.key.name, each.key.version), float(each.memory))

@@ -72,7 +72,7 @@ class InferRequest:
 def check_output(name: str, classification: bool) -> None:
     """Refuse an output that a detector does not have; `classification` is whether its classes are to be ranked."""
     if classification:
-        raise ServeError("invalid", "The classification extension makes no sense for a detector.")
+        raise ServeError("invalid", "The classification extension does not apply to a detector.")
     if name not in OUTPUTS:
         raise ServeError("invalid", f"There is no output {quoted(name)}; the outputs are {', '.join(OUTPUTS)}.")
 
@@ -96,7 +96,7 @@ def to_request(
     sequence, timeout = str(given.get("sequence_id") or ""), given.get("timeout")
     priority, most = int(given.get("priority", 0)), given.get("max_detections")
     if priority not in LANES:
-        raise ServeError("invalid", "The priority is 0 or 1 (interactive), 2 (stream) or 3 (batch).")
+        raise ServeError("invalid", "The priority must be 0 or 1 (interactive), 2 (stream) or 3 (batch).")
     options = Options(
         confidence=_float(given.get("confidence")),
         iou=_float(given.get("iou")),
@@ -128,7 +128,7 @@ def parameters(given: Mapping[str, Parameter]) -> dict[str, Parameter]:
         if isinstance(value, bool) or not isinstance(value, PARAMETERS[name]):
             raise ServeError("invalid", f"The parameter '{name}' has the wrong type.")
         if name == "timeout" and not 0 <= float(value) <= 1e15:
-            raise ServeError("invalid", "The timeout is out of range: it counts microseconds.")
+            raise ServeError("invalid", "The timeout is out of range; it is in microseconds.")
         found[name] = value
     return found
 

@@ -60,11 +60,11 @@ def checked_shape(datatype: str, shape: Sequence[Any], limits: Limits) -> Shape:
         raise ServeError("invalid", f"The shape of '{IMAGES}' asks for more than a request can hold.")
     if datatype == BYTES:
         if len(shape) not in (1, 2) or list(shape[1:]) not in ([], [1]):
-            raise ServeError("invalid", f"'{IMAGES}' of BYTES has the shape [N], a file each.")
+            raise ServeError("invalid", f"'{IMAGES}' of type BYTES must have the shape [N], one file each.")
     elif datatype != "UINT8":
         raise ServeError("invalid", f"'{IMAGES}' is UINT8 or BYTES, not {datatype}.")
     elif len(shape) != _RANK or shape[3] != 3 or 0 in shape:
-        raise ServeError("invalid", f"'{IMAGES}' of UINT8 has the shape [N, height, width, 3].")
+        raise ServeError("invalid", f"'{IMAGES}' of type UINT8 must have the shape [N, height, width, 3].")
     check_count(shape[0], limits)
     return tuple(shape)
 

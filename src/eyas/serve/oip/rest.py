@@ -133,7 +133,7 @@ class Repository:
         try:
             check_alias(alias)
         except UserError as error:
-            words = f"{quoted(alias)} can't be an alias; expected: {error.expected}."
+            words = f"{quoted(alias)} is not a valid alias; expected: {error.expected}."
             raise ServeError("invalid", words) from None
         self.service.engine.alias(model, alias, version)
         return reply({"name": model, "alias": alias, "version": version})
@@ -149,7 +149,7 @@ class Repository:
             raise ServeError("invalid", "'parameters' must be an object.")
         model, version = http.path_params["model"], given.get("version", "")
         if not isinstance(version, str):
-            raise ServeError("invalid", "'version' must be a text.")
+            raise ServeError("invalid", "'version' must be text.")
         check_load(model, version, given)
         return model, version
 

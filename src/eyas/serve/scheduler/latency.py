@@ -36,7 +36,7 @@ class Profile:
         """Refuse what can't be a latency."""
         values = (self.base, self.per_item, self.deviation)
         if not all(math.isfinite(value) and value >= 0 for value in values) or self.base + self.per_item <= 0:
-            raise UserError(f"{self} is no latency profile.", expected="seconds >= 0, not both of them 0")
+            raise UserError(f"{self} is not a latency profile.", expected="seconds >= 0, not both 0")
 
     @classmethod
     def measured(cls, pairs: Iterable[tuple[int, float]]) -> Profile:

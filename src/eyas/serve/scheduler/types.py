@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Lane(IntEnum):
-    """What kind of asking it is. Lanes share a worker by weight, so none starves."""
+    """The kind of a request. Lanes share a worker by weight, so none starves."""
 
     INTERACTIVE = 0  # somebody waits for the answer
     STREAM = 1  # a frame of a video: of frames that wait, only the newest of a stream is worth anything
@@ -42,7 +42,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image that wants detections.
+    """One image to be processed.
 
     Attributes:
         id: unique among the items that have not ended.
@@ -79,7 +79,7 @@ Decision = Admitted | Rejected
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What one worker runs at once.
+    """The batch that one worker runs.
 
     Attributes:
         worker: who runs it.

@@ -123,7 +123,7 @@ def too_slow(seconds: float) -> Lost:
 
 def too_much_memory(limit: int) -> Refused:
     """Return the refusal of an image for which a worker's memory is too little; 0 for no limit but the machine's."""
-    most = f"the {limit / 1e6:.0f} MB that the server gives to one" if limit else "the server has"
+    most = f"the {limit / 1e6:.0f} MB allowed for one image" if limit else "the server has"
     return Refused("too_large", f"The image needs more memory than {most}.")
 
 

@@ -30,7 +30,7 @@ from eyas.serve.workers.protocol import (
 from eyas.serve.workers.shared_memory import SHARED_BYTES, SharedMemory
 
 REAP_SECONDS = 0.005
-_CRASHED = Refused("unprocessable", "The process that decodes and detects crashed on the image, twice.")
+_CRASHED = Refused("unprocessable", "The process that decodes and detects crashed on the image twice.")
 EXIT_SECONDS = 0.25  # after it closed its connection, a worker that still lives is killed
 
 
@@ -130,7 +130,7 @@ class ProcessWorker(asyncio.Protocol):
             for message in self._reader.feed(data):
                 self._take(message)
         except BadMessage as error:
-            self._kill(Lost(f"It sent nonsense: {error}.", _CRASHED))
+            self._kill(Lost(f"It sent an invalid message: {error}.", _CRASHED))
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         """The process is ending, or has closed its connection for no reason."""
@@ -152,7 +152,7 @@ class ProcessWorker(asyncio.Protocol):
             self._settle()
             done(outcome)
         else:
-            raise BadMessage("nobody asked for this message")
+            raise BadMessage("unexpected message")
 
     def _settle(self) -> None:
         self._running = None

@@ -131,7 +131,7 @@ class Reader(Generic[T]):
         while len(self._held) >= HEAD.size:
             mark, length = HEAD.unpack_from(self._held)
             if mark != MARK or length > MAX_BYTES:
-                raise BadMessage("the head of a message is wrong")
+                raise BadMessage("the header of a message is invalid")
             end = HEAD.size + length
             if len(self._held) < end:
                 return
@@ -181,7 +181,7 @@ def _found(sent: SentFound, classes: tuple[str, ...]) -> Found:
     if not len(boxes) == len(scores) == len(labels):
         raise ValueError("numbers of boxes, scores and labels that differ")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-        raise ValueError("a label out of range")
+        raise ValueError("a label is out of range")
     found = Detections(boxes, scores, labels, classes, sent.height, sent.width)
     return Found(found, sent.annotated, sent.decode, sent.preprocess, sent.postprocess)
 

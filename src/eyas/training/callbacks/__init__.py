@@ -1,4 +1,4 @@
-"""What watches a run: averages, checks, evaluation, tables, images, saved states, reasons to stop."""
+"""Callbacks of a run: averages, checks, evaluation, tables, images, saved states, early stopping."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class BestEpochs(L.Callback):
             not self.path(epoch).exists() for _, epoch in self.kept
         ):  # resumed after that, or while they were removed
             self._remove_all(trainer)
-            return f"the best epochs' weights were removed, as after their mean was tried: {layout.WEIGHTS} stays"
+            return f"the best epochs' weights were removed after an earlier averaging: {layout.WEIGHTS} stays"
         try:
             module.ema_net.load_state_dict(self.mean())
         except UserError as error:
@@ -103,8 +103,8 @@ class BestEpochs(L.Callback):
         if ap > saver.best:
             saver.save_weights(trainer, module, layout.WEIGHTS)
         self._remove_all(trainer)
-        told = f"the mean of the {len(self.kept)} best epochs has AP {ap:.4f}, the best of them {saver.best:.4f}"
-        return f"{told}: {'the mean' if ap > saver.best else 'that one'} is the run's model"
+        told = f"the average of the {len(self.kept)} best epochs has AP {ap:.4f}, the best of them {saver.best:.4f}"
+        return f"{told}: {'the average' if ap > saver.best else 'that epoch'} is the run's model"
 
     def _remove_all(self, trainer: L.Trainer) -> None:
         """Remove the weights of all epochs that were kept."""

@@ -198,7 +198,9 @@ def read_plannings(path: Path) -> list[Planning]:
         ]
         steps = [one.step for one in plannings]
         if steps != sorted(set(steps)) or steps[:1] not in ([], [0]):
-            raise ValueError("the steps do not rise from 0")
+            raise ValueError("the steps do not increase from 0")
     except (KeyError, ValueError, TypeError):
-        raise UserError(f"{path.name} is not as the run wrote it.", where=str(path), fix="put it back") from None
+        raise UserError(
+            f"{path.name} differs from what the run wrote.", where=str(path), fix="restore the original file"
+        ) from None
     return plannings

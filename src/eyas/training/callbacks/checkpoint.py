@@ -50,8 +50,8 @@ class Saver(L.Callback):
             return ""
         self._lost = True
         return (
-            f"{layout.WEIGHTS} {problem}: the weights of the best epoch, {epoch}, are lost; "
-            "the best of the epochs from here on is the run's model"
+            f"{layout.WEIGHTS} {problem}: the weights of the best epoch, {epoch}, are lost; the best epoch from here "
+            "on is the run's model"
         )
 
     @property
@@ -170,7 +170,7 @@ class Stopper(L.Callback):
     def _end_if_patience_is_over(self, trainer: L.Trainer) -> None:
         """Let the epoch that was just done be the last one when AP no longer rises."""
         if self.patience and self._since_best >= self.patience:
-            self.reason = f"no better AP for {self.patience} evaluations"
+            self.reason = f"AP has not improved for {self.patience} evaluations"
             trainer.should_stop = True
 
     def _stop_before_evaluation(self, trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -88,7 +88,7 @@ class FiniteCheck(L.Callback):
             if not bad:
                 continue
             raise DivergedError(
-                f"The loss is no longer a number: term {', '.join(bad)} at step {seen.step}.",
+                f"The loss is not finite: term {', '.join(bad)} at step {seen.step}.",
                 where="images " + ", ".join(module.names_of(seen.indices.tolist())),
-                fix="look at these images and their labels; lower --optim.lr or lengthen --optim.warmup_steps",
+                fix="check these images and their labels; lower --optim.lr or raise --optim.warmup_steps",
             )

@@ -61,7 +61,7 @@ def draw_sheet(index: DatasetIndex, found: dict[int, Detections]) -> UInt8Array:
         boxes, labels, _ = index.truth(number)
         colours = [class_colour(int(label)) for label in labels]
         tiles.append(draw_boxes(image, boxes * scale, [index.classes[int(i)] for i in labels], colours=colours))
-        captions.append(f"truth: {index.path(number).name}")
+        captions.append(f"ground truth: {index.path(number).name}")
         shown = detections[detections.scores >= SHOWN]
         shown = shown if len(shown) else detections[:3]
         colours = [class_colour(int(label)) for label in shown.labels]

@@ -79,7 +79,7 @@ class Track(L.Callback):
         self._ending = time.monotonic()
         deadline = self._ending + seconds
         if silent := [thread.sync.name for thread in self._threads if not thread.tried.is_set()]:
-            self.tell(f"waiting for {', '.join(silent)} to take the run, at most {seconds:.0f} s")
+            self.tell(f"waiting for {', '.join(silent)} to accept the run, at most {seconds:.0f} s")
         for thread in self._threads:
             thread.tried.wait(max(0.0, deadline - time.monotonic()))
         return trackers_of(self.folder)
@@ -102,12 +102,12 @@ class Track(L.Callback):
             if time.monotonic() - told > AT_END / 6:
                 told = time.monotonic()
                 names = ", ".join(f"{thread.sync.name} ({thread.sync.sent} sent)" for thread in left)
-                self.tell(f"sending what is left to {names}; Ctrl-C ends the waiting")
+                self.tell(f"sending the rest to {names}; Ctrl-C stops waiting")
         for thread in threads:
             if why := thread.give_up():
                 self.tell(
-                    f"{thread.sync.name} has not got everything ({why}); nothing is lost, send it with:  "
-                    f"eyas track {shlex.quote(str(self.folder))}"
+                    f"{thread.sync.name} is missing data ({why}); nothing is lost, send it with:  eyas track "
+                    f"{shlex.quote(str(self.folder))}"
                 )
 
 
@@ -150,7 +150,7 @@ class _TrackerThread:
     def give_up(self) -> str:
         """Say no more, and return why the tracker has not got everything, "" if it has."""
         self._tell = lambda _: None
-        return self._failure or ("it does not answer" if self._thread.is_alive() else "")
+        return self._failure or ("it does not respond" if self._thread.is_alive() else "")
 
     def _work(self) -> None:
         wait = 0.0
@@ -178,12 +178,13 @@ class _TrackerThread:
         self.sync.send(status)
         if self._failure:
             self._failure = ""
-            self._tell(f"{self.sync.name} answers again, and has everything")
+            self._tell(f"{self.sync.name} responds again and is up to date")
 
     def _fail(self, why: str) -> None:
         """Say once that the tracker is gone."""
         known, self._failure = self._failure, why
         if not known and self._status is None:
             self._tell(
-                f"{self.sync.name} does not take the run ({why}); training goes on, what it misses is sent later"
+                f"{self.sync.name} does not accept the run ({why}); training continues, and the missing data is sent "
+                "later"
             )

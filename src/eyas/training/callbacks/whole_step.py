@@ -73,16 +73,14 @@ def obstacle(trainer: L.Trainer, module: DetectionModule, *, graphed: bool) -> s
     """Return why the step can't be one unit, or not a CUDA graph, in half a line; "" if it can."""
     device = trainer.strategy.root_device.type
     found = {
-        f"CUDA graphs need a GPU, this run is on {device}": graphed and device != "cuda",
+        f"CUDA graphs need a GPU; this run is on {device}": graphed and device != "cuda",
         f"several processes share the work ({type(trainer.strategy).__name__})": not isinstance(
             trainer.strategy, SingleDeviceStrategy
         ),
-        f"the gradients of {trainer.accumulate_grad_batches} batches are added (optim.accumulate)": (
+        f"the gradients of {trainer.accumulate_grad_batches} batches are accumulated (optim.accumulate)": (
             trainer.accumulate_grad_batches > 1
         ),
-        f"{trainer.precision} scales the loss and leaves steps out (trainer.precision)": (
-            trainer.precision not in AUTOCAST
-        ),
-        f"{type(module.criterion).__name__} does not say that its shapes are static": not module.criterion.static,
+        f"{trainer.precision} scales the loss and skips steps (trainer.precision)": (trainer.precision not in AUTOCAST),
+        f"{type(module.criterion).__name__} does not declare static shapes": not module.criterion.static,
     }
     return next((why for why, true in found.items() if true), "")

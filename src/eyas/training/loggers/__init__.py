@@ -50,7 +50,7 @@ def check_loggers(names: Iterable[str]) -> None:
         if name not in LOGGERS:
             raise UserError(
                 f"There is no logger '{name}'{suggest(name, LOGGERS)}.",
-                expected="of " + ", ".join(LOGGERS) + "; metrics.csv and steps.csv are written anyway",
+                expected="of " + ", ".join(LOGGERS) + "; metrics.csv and steps.csv are always written",
                 where="--logger",
             )
         for package in LOGGERS[name].packages:

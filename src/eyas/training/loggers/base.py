@@ -19,7 +19,7 @@ class RunInfo:
         started: when it was begun, Unix seconds.
         recipe: its settings: dotted name -> value, ready for JSON.
         facts: environment and origin: "env.versions.torch", "data.train.sha256", ... -> text.
-        parents: what it was made from, as in its card: {"kind", "path", "sha256"}, data sets also "split".
+        parents: what it was made from, as in its card: {"kind", "path", "sha256"}, datasets also "split".
     """
 
     folder: Path

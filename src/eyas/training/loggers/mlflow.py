@@ -47,7 +47,7 @@ class MlflowLogger:
         return Place(self._id, uri.partition("?")[0]), anew
 
     def describe(self, run: RunInfo) -> None:
-        """Write the recipe as parameters, the data sets as inputs, the facts as tags; what is there already stays."""
+        """Write the recipe as parameters, the datasets as inputs, the facts as tags; what is there already stays."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         for part in _parts((Param(name, str(value)[:_LONGEST]) for name, value in run.recipe.items()), _ENTRIES):
