@@ -54,7 +54,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make_images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two white images."""
     folder = tmp_path_factory.mktemp("images")
     return [write_jpeg(folder / f"{i}.jpg", np.full((64, 96, 3), 255, np.uint8)) for i in range(2)]

@@ -26,7 +26,7 @@ def scene(seed: int) -> bytes:
 
 
 @pytest.fixture
-def make_images(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     """A folder with an image of each name."""
     folder = tmp_path / "images"
     folder.mkdir()

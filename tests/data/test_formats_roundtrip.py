@@ -52,7 +52,7 @@ def indexes(draw: st.DrawFn) -> DatasetIndex:
 
 
 @pytest.fixture(scope="module")
-def make_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images of SIZES."""
     folder = tmp_path_factory.mktemp("images")
     for number, (height, width) in enumerate(SIZES):
