@@ -20,7 +20,6 @@ from tests.serve.simulator import Policy, Result, Simulator, bursts, items, line
 
 from eyas.serve.scheduler.latency import Profile
 from eyas.serve.scheduler.scheduler import Scheduler
-from eyas.serve.scheduler.settings import SchedulerConfig
 from eyas.serve.scheduler.types import Admitted, Batch, Decision, Event, Item, Lane, Outcome, Reason
 
 SLO, MOST = 0.05, 32
@@ -61,11 +60,11 @@ class Simple:
         dropped = before - len(self._times)
         for index in range(dropped):
             item = self._queue.popleft()
-            self._events.append(Event(item, Outcome.DROPPED, Reason.DEADLINE, arrived[index], None, now, False))
+            self._events.append(Event(item, Outcome.DROPPED, Reason.DEADLINE, arrived[index], now, False))
         if not size:
             return None
         self._running = tuple(self._times.popleft() for _ in range(size))
-        return Batch(worker, "m", None, tuple(self._queue.popleft() for _ in range(size)), now, now)
+        return Batch(worker, "m", tuple(self._queue.popleft() for _ in range(size)), now, now)
 
     def finished(self, now: float, worker: str, batch: Batch, ok: bool = True) -> bool:
         """Answer."""
@@ -73,7 +72,7 @@ class Simple:
         self._learn(len(self._running), now - batch.started)
         for item, arrived in zip(batch.items, self._running, strict=True):
             late = now > arrived + SLO
-            self._events.append(Event(item, Outcome.SERVED, Reason.NONE, arrived, batch.started, now, late))
+            self._events.append(Event(item, Outcome.SERVED, Reason.NONE, arrived, now, late))
         self._running = None
         return True
 
@@ -130,8 +129,8 @@ def earliest_deadline() -> Policy:
 
 def ours(wrong: float = 1.0) -> Policy:
     """Return our scheduler, with a profile that is wrong by a factor."""
-    made = Scheduler(SchedulerConfig(slo=SLO, max_batch=MOST))
-    made.register("m", ["w"], Profile(BASE * wrong, PER_ITEM * wrong))
+    made = Scheduler()
+    made.register("m", "w", Profile(BASE * wrong, PER_ITEM * wrong), slo=SLO, max_batch=MOST)
     return made
 
 
@@ -154,8 +153,8 @@ def play(policy: Policy, load: float, seconds: float) -> Result:
 
 def cost(waiting: int = 100, rounds: int = 200) -> float:
     """Return microseconds of processor time a request, from submission to event, with so many waiting."""
-    made = Scheduler(SchedulerConfig(slo=1.0, max_batch=20))
-    made.register("m", ["w"], Profile(BASE, PER_ITEM))
+    made = Scheduler()
+    made.register("m", "w", Profile(BASE, PER_ITEM), slo=1.0, max_batch=20)
     now, number = 0.0, 0
     taken = 0.0
     for step in range(rounds):

@@ -37,8 +37,7 @@ from eyas.benchmark.load.sweep import allow_connections
 from eyas.runtime.machine import processor
 from eyas.serve.scheduler.latency import Profile
 from eyas.serve.scheduler.scheduler import Scheduler
-from eyas.serve.scheduler.settings import SchedulerConfig
-from eyas.serve.workers.base import ImageLimits, Task
+from eyas.serve.workers.base import Task
 from eyas.serve.workers.pipeline import Pipeline
 
 LOADS = (0.1, 0.5, 0.75, 0.9, 1.15, 1.5, 2.0)
@@ -52,7 +51,7 @@ def pipeline(bundle: Path) -> Pipeline:
     from eyas.runtime.loading import load
 
     cv2.setNumThreads(1)
-    return Pipeline(load(bundle, threads=1, spin=False), ImageLimits())
+    return Pipeline(load(bundle, threads=1, spin=False))
 
 
 def bare(found: Pipeline, tasks: Sequence[Task], seconds: float) -> tuple[float, float]:
@@ -198,11 +197,11 @@ def shape(bundle: Path) -> Profile:
 
 def simulated(times: Sequence[float], seconds: float, profile: Profile, rate: float, share: float) -> Step:
     """Return what the simulator makes of the same arrivals, with a worker as fast as the server was."""
-    policy = Scheduler(SchedulerConfig(slo=GOAL, max_batch=8))
+    policy = Scheduler()
     size = 8 if profile.base > 0 else 1
     scale = (size / rate) / (profile.base + profile.per_item * size)
     known = Profile(profile.base * scale, profile.per_item * scale, profile.deviation)
-    policy.register("m", ["w"], known)
+    policy.register("m", "w", known, slo=GOAL, max_batch=8)
     result = Simulator(policy, linear(known.base, known.per_item)).run(items(times))
     latencies = sorted(event.ended - event.arrived for event in result.events if event.outcome.name == "SERVED")
     good = sum(latency <= GOAL for latency in latencies)

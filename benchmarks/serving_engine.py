@@ -30,7 +30,7 @@ from eyas.runtime.machine import processor
 from eyas.serve.api import Request
 from eyas.serve.engine.engine import LocalEngine
 from eyas.serve.engine.settings import EngineSettings
-from eyas.serve.workers.base import ImageLimits, Task, WorkerSpec
+from eyas.serve.workers.base import Task, WorkerSpec
 from eyas.serve.workers.pipeline import Pipeline
 from eyas.serve.workers.process_worker import ProcessWorker
 
@@ -116,7 +116,7 @@ async def round_trips(bundle: Path, classes: tuple[str, ...], num: int) -> dict[
 async def measure(bundle: Path, num: int) -> dict[str, Any]:
     """Return all numbers of one bundle."""
     data, manifest = make_image(), Manifest.read(bundle)
-    pipeline = Pipeline(load(bundle, threads=1, spin=False), ImageLimits())
+    pipeline = Pipeline(load(bundle, threads=1, spin=False))
     pipeline.warm_up(1)
     start = time.perf_counter()
     async with LocalEngine(EngineSettings(workers=1, threads=1, goal=30.0)) as engine:

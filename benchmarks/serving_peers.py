@@ -174,12 +174,12 @@ def bridge(bundle: str, port: int) -> None:
 
 def bridge_worker(bundle: str, descriptor: int) -> None:
     """Read a length and an image, do what Eyas' worker does with it, answer; so on until the front is gone."""
-    from eyas.serve.workers.base import ImageLimits, Task
+    from eyas.serve.workers.base import Task
     from eyas.serve.workers.pipeline import Pipeline
 
     back = socket.socket(fileno=descriptor)
     found = detector(bundle)
-    pipeline = Pipeline(found, ImageLimits())
+    pipeline = Pipeline(found)
     while head := back.recv(8, socket.MSG_WAITALL):
         image = back.recv(int.from_bytes(head, "little"), socket.MSG_WAITALL)
         (result,) = pipeline.run([Task(image, found.thresholds)]).results

@@ -54,7 +54,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make_images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two white images."""
     folder = tmp_path_factory.mktemp("images")
     return [write_jpeg(folder / f"{i}.jpg", np.full((64, 96, 3), 255, np.uint8)) for i in range(2)]
@@ -114,7 +114,7 @@ def test_the_command_measures_batches_and_streams(
     for row in report["rows"]:
         assert list(row["stages"]) == list(STAGES) and row["stream_per_second"] > 0 and row["stream_gain"] > 0
         assert row["found"] == 2
-    assert "small takes at most 2 at once" in told and "stream/s" in told and "p99" in told
+    assert "small takes at most 2 images at once" in told and "stream/s" in told and "p99" in told
     assert cv2.imread(str(chart)).shape[1] == 1100
 
 

@@ -104,9 +104,10 @@ def test_a_replica_counts_as_one_however_many_workers_it_has() -> None:
     demands: list[float] = []
     for workers in (1, 4):
         scheduler = Scheduler()
-        scheduler.register("m", [f"w{number}" for number in range(workers)], Profile(0.0, 0.1), slo=100.0, max_batch=1)
+        for number in range(workers):
+            scheduler.register("m", f"w{number}", Profile(0.0, 0.1), slo=100.0, max_batch=1)
         for number in range(10 * workers):
-            scheduler.submit(0.0, Item(number, "m", None))
+            scheduler.submit(0.0, Item(number, "m"))
         now = 0.0
         for _ in range(10):
             batches = {name: scheduler.next_batch(now, name) for name in scheduler.ready()}

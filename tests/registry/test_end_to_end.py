@@ -11,9 +11,16 @@ from eyas.errors import UserError
 from eyas.registry import Registry
 from eyas.registry.store import BundleRegistry
 from eyas.serve.api import Request
+from eyas.serve.engine import watch
 from eyas.serve.engine.engine import LocalEngine
 from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.engine.watch import Change, RegistryWatcher
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks often."""
+    monkeypatch.setattr(watch, "INTERVAL", 0.02)
 
 
 def test_swaps_under_load_lose_nothing(cars: Registry) -> None:
@@ -29,7 +36,7 @@ def test_swaps_under_load_lose_nothing(cars: Registry) -> None:
                 answers.append((answer.model.version, float(answer.detections[0].scores[0])))
 
         async with LocalEngine(EngineSettings(in_process=True, workers=1, threads=1, goal=60.0)) as engine:
-            watcher = RegistryWatcher(cars, engine, interval=0.05, on_change=changes.append)
+            watcher = RegistryWatcher(cars, engine, on_change=changes.append)
             cars.promote("cars", "1")
             await watcher.look()
             following = asyncio.create_task(watcher.run())

@@ -16,8 +16,15 @@ from eyas.artifacts.model_key import ModelKey
 from eyas.mlflow_store import DATABASE
 from eyas.registry import Registry
 from eyas.serve.api import Answer, ModelStatus, Request
+from eyas.serve.engine import watch
 from eyas.serve.engine.watch import Change, RegistryWatcher
 from eyas.serve.errors import ServeError
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks often."""
+    monkeypatch.setattr(watch, "INTERVAL", 0.02)
 
 
 class FakeEngine:
@@ -195,7 +202,7 @@ def test_a_version_called_back_while_it_drains(cars: Registry) -> None:
 
 def test_a_load_that_hangs_does_not_hold_up_the_way_back(cars: Registry) -> None:
     async def work() -> None:
-        watched = Watched(cars, interval=0.01)
+        watched = Watched(cars)
         cars.promote("cars", "1")
         await watched.look()
         watched.engine.hung.add("2")
@@ -229,7 +236,7 @@ def test_a_registry_that_cannot_be_read_changes_nothing(cars: Registry, place: P
 
 def test_it_goes_on_until_it_is_cancelled(cars: Registry) -> None:
     async def work() -> None:
-        watched = Watched(cars, interval=0.01)
+        watched = Watched(cars)
         task = asyncio.create_task(watched.watcher.run())
         for version in ("1", "2"):
             cars.promote("cars", version)

@@ -16,7 +16,7 @@ from pathlib import Path
 _GATE = """
 import time
 from pathlib import Path
-import eyas.serve.workers.load as opening
+import eyas.serve.workers.pipeline as opening
 
 whole = opening.open_pipeline
 gate = Path({folder!r})

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyas.artifacts.model_key import ModelKey
-from eyas.serve.api import Request, timing_of
+from eyas.serve.api import Request, Timing
 
 
 def test_versions_are_ordered_as_numbers() -> None:
@@ -21,10 +21,7 @@ def test_a_request_needs_little() -> None:
 @given(st.lists(st.floats(0, 10), min_size=6, max_size=6))
 def test_the_stages_add_up_to_no_more_than_the_total(times: list[float]) -> None:
     queue, decode, preprocess, inference, postprocess, total = times
-    found = timing_of(
-        queue=queue, decode=decode, preprocess=preprocess, inference=inference, postprocess=postprocess, total=total,
-        batch=2,
-    )  # fmt: skip
+    found = Timing(queue, decode, preprocess, inference, postprocess, total, 2).within_total()
     parts = (found.queue, found.decode, found.preprocess, found.inference, found.postprocess)
     assert sum(parts) <= total + 1e-9 and min(parts) >= 0 and found.total == total
     if sum(times[:5]) <= total:

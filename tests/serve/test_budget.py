@@ -15,7 +15,7 @@ from eyas.serve.errors import ServeError
 
 def test_bytes_are_given_back_at_the_end() -> None:
     budget = Budget(100)
-    with budget.hold("a") as held:
+    with contextlib.closing(budget.hold("a")) as held:
         held.take(30)
         held.give(10)
         assert (budget.used, held.size) == (20, 20)

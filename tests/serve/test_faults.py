@@ -70,7 +70,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 async def until_running(engine: LocalEngine, num: int) -> None:
     """Wait until so many workers are warm."""
-    while sum(engine.running(status.key) for status in engine.models()) < num:
+    while sum(each.workers for each in engine.stats().values()) < num:
         await asyncio.sleep(0.01)
 
 

@@ -24,8 +24,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from eyas.serve import budget
-from eyas.serve.grpc import rooms
-from eyas.serve.http import places
+from eyas.serve.grpc import admission
+from eyas.serve.http import connections
 from eyas.serve.limits import Limits
 
 FILE = encoded()
@@ -44,7 +44,7 @@ def server() -> Iterator[Running]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is idle gives way at once."""
-    for module, name in ((budget, "PATIENCE"), (places, "PATIENCE"), (rooms, "SILENCE")):
+    for module, name in ((budget, "PATIENCE"), (connections, "PATIENCE"), (admission, "SILENCE")):
         monkeypatch.setattr(module, name, 0.0)
 
 
@@ -115,6 +115,14 @@ def test_half_sent_frames_are_held_in_the_same_budget(server: Running, monkeypat
     assert emptied(server)
 
 
+def test_frames_that_were_answered_are_held_no_longer(server: Running) -> None:
+    with connect(f"ws://{server.addresses.rest}/v1/stream") as stream:
+        for number in range(6):  # together more than a client may have
+            stream.send(FILE + bytes(BODY - 1000))
+            assert "detections" in json.loads(stream.recv(20)), number
+    assert emptied(server)
+
+
 @pytest.fixture
 def held(server: Running) -> Iterator[asyncio.Event]:
     """What the engine waits for before it answers."""
@@ -169,7 +177,7 @@ def test_a_whole_body_that_comes_in_pieces_is_answered() -> None:
 def test_probes_are_answered_when_all_places_are_taken(
     server: Running, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "PATIENCE", 60.0)
+    monkeypatch.setattr(connections, "PATIENCE", 60.0)
     url = f"ws://{server.addresses.rest}/v1/stream"
     with ExitStack() as stack:
         for _ in range(MOST):

@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from eyas.errors import UserError
+from eyas.serve.errors import ServeError
 from eyas.serve.launch import named
 from eyas.serve.limits import Limits
 from eyas.serve.observe.events import EventSettings
@@ -328,8 +329,9 @@ def test_tls_and_client_certificates(tmp_path: Path, mutual: bool) -> None:
             assert httpx.get(url, verify=plain).status_code == 200
 
 
-def test_events_and_access_log_are_written(tmp_path: Path) -> None:
-    events = EventSettings(tmp_path / "events", statistics=1.0)
+def test_events_and_access_log_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eyas.serve.observe.events.STATISTICS", 1.0)
+    events = EventSettings(tmp_path / "events")
     log = tmp_path / "access.jsonl"
     with running(FakeEngine, grpc_port=None, events=events, access_log=str(log)) as server:
         httpx.post(f"{server.url}/v1/detect", content=FILE, headers={"content-type": "image/png", "x-request-id": "a1"})
@@ -361,8 +363,10 @@ def test_keys_are_kept_as_hashes(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"# people\n{line}\n\n")
     keys = read_keys(path)
-    assert keys.client(key) == "ann" and key not in path.read_text()
+    assert keys.client({"x-api-key": key}) == "ann" and key not in path.read_text()
     assert keys == Keys({hash_key(key): "ann"})
+    with pytest.raises(ServeError):
+        Keys({hash_key(""): "nobody"}).client({})
     for wrong in ("ann:abc\n", "# none\n", key):
         path.write_text(wrong)
         with pytest.raises(UserError):

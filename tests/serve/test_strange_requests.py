@@ -105,7 +105,24 @@ def test_a_refused_stream_says_why(
     found, body = answer(server, UPGRADE.format(target, host, more))
     assert found == status
     assert words in json.loads(body)["error"]
-    assert "Traceback" not in caplog.text
+    assert not caplog.records, "no line of the log for each"
+
+
+@pytest.mark.parametrize(
+    ("more", "body", "status"),
+    [
+        ("Content-Length: 5\n", "hello", 400),
+        ("Content-Length: 0\n", "", 101),
+        ("Transfer-Encoding: chunked\n", "0\n\n", 400),
+        ("X: y\n" * 200, "", 400),
+        (f"X: {'y' * 9000}\n", "", 400),
+    ],
+)
+def test_a_wish_for_a_stream_that_is_none_is_answered_quietly(
+    server: Running, more: str, body: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert answer(server, UPGRADE.format("/v1/stream", "HOST", more) + body)[0] == status
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_a_clients_library_shows_the_words(server: Running) -> None:

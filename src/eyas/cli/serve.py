@@ -185,8 +185,7 @@ def _cluster(args: argparse.Namespace) -> ClusterSettings:
 
 
 def _router(args: argparse.Namespace) -> Router | None:
-    from eyas.serve.engine.routing import SplitRouter
-    from eyas.serve.engine.routing_settings import read_routes, splits_of
+    from eyas.serve.engine.routing import Router, read_routes, splits_of
 
     splits = splits_of(args.weights, args.shadow, args.sticky, args.version_header)
     if args.routes and splits:
@@ -196,7 +195,7 @@ def _router(args: argparse.Namespace) -> Router | None:
         )
     if args.routes:
         splits = read_routes(Path(args.routes))
-    return SplitRouter(splits) if splits else None
+    return Router(splits) if splits else None
 
 
 def _settings(args: argparse.Namespace) -> ServerSettings:

@@ -13,7 +13,7 @@ from eyas.cluster.control import Control
 from eyas.cluster.routing_table import NAMESPACE, Entry, Table
 from eyas.cluster.settings import ClusterSettings
 from eyas.errors import UserError
-from eyas.serve.engine.model_manager import GOAL_SECONDS
+from eyas.serve.engine.model_manager import GOAL_SECONDS, STOP_SECONDS
 from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.server import Addresses
 from eyas.serve.server_settings import ServerSettings
@@ -127,7 +127,7 @@ def _application(shelf: str, settings: ServerSettings, engine: EngineSettings, c
         # One line only, where the scheduler can see it: it refuses what would be too late, Ray Serve would let it wait.
         max_ongoing_requests=engine.max_waiting,
         autoscaling_config=_autoscaling(engine, cluster),
-        graceful_shutdown_timeout_s=engine.batch_seconds + engine.stop_seconds,
+        graceful_shutdown_timeout_s=engine.batch_seconds + STOP_SECONDS,
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
         max_constructor_retry_count=CONSTRUCTIONS,

@@ -16,9 +16,9 @@ from eyas.cluster.routing_table import Table, model_id
 from eyas.cluster.settings import ClusterSettings
 from eyas.cluster.stream_order import Turns
 from eyas.serve.api import Answer, ModelStatus, Request
-from eyas.serve.engine.routing import AliasRouter, Router
+from eyas.serve.engine.routing import resolve
 from eyas.serve.errors import Kind, ServeError
-from eyas.serve.scheduler.settings import SchedulerConfig
+from eyas.serve.scheduler.scheduler import BATCH_DEADLINE
 
 LOG = logging.getLogger("eyas.serve")
 BUSY_SECONDS = 1.0  # after a refusal for load the server is not ready for so long
@@ -74,12 +74,10 @@ class ClusterEngine:
         ask: gives a request to some replica and returns what it answers.
         table: the versions that the replicas can hold.
         settings: how often, and for how long, replicas are asked.
-        router: which version answers which request.
     """
 
-    def __init__(self, ask: Ask, table: Table, settings: ClusterSettings, router: Router | None = None) -> None:
+    def __init__(self, ask: Ask, table: Table, settings: ClusterSettings) -> None:
         self.settings = settings
-        self.router: Router = router or AliasRouter()
         self.retried = 0  # how often a request was given to another replica
         self.passed_over = 0  # how often a request was taken back, because no replica had taken it
         self._ask = ask
@@ -96,7 +94,7 @@ class ClusterEngine:
         """Return what was found; see `Engine.detect`."""
         if not self._accepting:
             raise ServeError("unavailable", "The server is shutting down.", retry_after=1.0)
-        key = self.router.route(request, self._statuses).key
+        key = resolve(request.model, request.version, self._statuses)
         request = replace(request, model=key.name, version=key.version)
         self._empty.clear()
         model = model_id(key)
@@ -173,7 +171,7 @@ class ClusterEngine:
 
     def _patience(self, request: Request) -> float:
         """Return after how long a replica that has not answered counts as lost."""
-        in_line = SchedulerConfig().batch_deadline if request.lane == "batch" else 0.0
+        in_line = BATCH_DEADLINE if request.lane == "batch" else 0.0
         return self.settings.patience + max(in_line, request.timeout or 0.0)
 
     async def show(self, table: Table) -> None:

@@ -10,7 +10,7 @@ from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.model_key import ModelKey
 from eyas.artifacts.packing import digest, pack
 from eyas.serve.api import ModelStatus
-from eyas.serve.engine.routing import CHAMPION
+from eyas.serve.engine.routing import with_aliases
 
 NAMESPACE = "eyas"  # of the cluster's actors
 
@@ -66,29 +66,13 @@ class Table:
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def statuses(self) -> tuple[ModelStatus, ...]:
-        """Return the versions as a server tells them, sorted.
-
-        The champion of a model is its default, and where there is none its newest version.
-        """
-        default = {entry.key.name: entry.key for entry in sorted(self.entries, key=lambda entry: entry.key)}
-        default |= {name: ModelKey(name, each[CHAMPION]) for name, each in self.aliases.items() if CHAMPION in each}
-        found = [
-            ModelStatus(
-                entry.key,
-                "ready",
-                manifest=entry.manifest,
-                aliases=self._aliases_of(entry.key),
-                default=default[entry.key.name] == entry.key,
-            )
-            for entry in self.entries
-        ]
-        return tuple(sorted(found, key=lambda status: status.key))
+        """Return the versions as a server tells them, sorted."""
+        return with_aliases(
+            (ModelStatus(each.key, "ready", manifest=each.manifest) for each in self.entries), self.aliases
+        )
 
     def first(self, number: int) -> list[Entry]:
         """Return what a replica with room for so many versions holds first: what aliases point to, then the newest."""
         newest = sorted(self.entries, key=lambda entry: entry.key, reverse=True)
-        return sorted(newest, key=lambda entry: not self._aliases_of(entry.key))[:number]
-
-    def _aliases_of(self, key: ModelKey) -> tuple[str, ...]:
-        pointing = self.aliases.get(key.name, {})
-        return tuple(sorted(alias for alias, version in pointing.items() if version == key.version))
+        pointed = {ModelKey(name, version) for name, each in self.aliases.items() for version in each.values()}
+        return sorted(newest, key=lambda entry: entry.key not in pointed)[:number]

@@ -6,8 +6,8 @@ import time
 from collections.abc import Hashable, Mapping
 from typing import Any, Protocol
 
-from eyas.serve.engine.autoscale import Autoscaler, ScaleConfig, Signal, signal
-from eyas.serve.scheduler.statistics import Stats
+from eyas.serve.engine.autoscale import Autoscaler, ScaleConfig, Signal
+from eyas.serve.scheduler.model import ModelStats
 
 DEMAND, QUEUE_DELAY = "eyas_demand", "eyas_queue_delay"
 
@@ -23,14 +23,16 @@ class Context(Protocol):
         """Metric -> replica -> its mean of the last seconds."""
 
 
-def replica_metrics(stats: Stats) -> dict[str, float]:
+def replica_metrics(stats: Mapping[str, ModelStats]) -> dict[str, float]:
     """Return what a replica tells the controller.
 
     Args:
-        stats: of its engine's scheduler.
+        stats: of its engine's versions.
     """
-    found = signal(stats)
-    return {DEMAND: found.demand / max(1, found.workers), QUEUE_DELAY: found.queue_delay}
+    workers = sum(each.workers for each in stats.values())
+    demand = sum(each.demand for each in stats.values())
+    delay = max((each.queue_delay for each in stats.values()), default=0.0)
+    return {DEMAND: demand / max(1, workers), QUEUE_DELAY: delay}
 
 
 def cluster_signal(context: Context) -> Signal:

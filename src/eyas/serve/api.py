@@ -91,22 +91,19 @@ class Timing:
     total: float = 0.0
     batch: int = 1
 
-
-def timing_of(
-    *, queue: float, decode: float, preprocess: float, inference: float, postprocess: float, total: float, batch: int
-) -> Timing:
-    """Return the times of a request whose batches may have run at once, on several workers: parts of its total."""
-    work = decode + preprocess + inference + postprocess
-    share = min(1.0, total / work) if work > 0.0 else 1.0
-    return Timing(
-        queue=min(queue, max(0.0, total - work)),
-        decode=decode * share,
-        preprocess=preprocess * share,
-        inference=inference * share,
-        postprocess=postprocess * share,
-        total=total,
-        batch=batch,
-    )
+    def within_total(self) -> Timing:
+        """Return it for batches that may have run at once, on several workers: the stages as parts of the total."""
+        work = self.decode + self.preprocess + self.inference + self.postprocess
+        share = min(1.0, self.total / work) if work > 0.0 else 1.0
+        return Timing(
+            queue=min(self.queue, max(0.0, self.total - work)),
+            decode=self.decode * share,
+            preprocess=self.preprocess * share,
+            inference=self.inference * share,
+            postprocess=self.postprocess * share,
+            total=self.total,
+            batch=self.batch,
+        )
 
 
 @dataclass(frozen=True)

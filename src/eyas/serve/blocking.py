@@ -1,4 +1,4 @@
-"""Calls that may take minutes, as to a server that does not answer, beside the event loop and beside its end."""
+"""Work beside the event loop: calls that may take minutes, and bodies that take longer to read than may be waited."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from eyas.serve.errors import ServeError
+
 P = ParamSpec("P")
 T = TypeVar("T")
+# Bytes that are read at once: at most some 10 ms, and for honest ones much less than a thread takes.
+AT_ONCE = 64 * 2**10
+WAITING = 64  # large bodies that may wait for the thread
 
 
 async def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -35,3 +41,28 @@ async def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
     threading.Thread(target=call, name="aside", daemon=True).start()
     return await answer
+
+
+class Desk:
+    """One thread that reads large bodies one after the other; a queue that grows too long is refused."""
+
+    def __init__(self) -> None:
+        self._waiting = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="desk")
+
+    async def read(self, size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what the function returns, called beside the event loop where `size` bytes are too many for it.
+
+        Raises:
+            ServeError: too many wait already.
+        """
+        if size <= AT_ONCE:
+            return function(*args, **kwargs)
+        if self._waiting >= WAITING:
+            raise ServeError("overloaded", f"{WAITING} large requests wait to be read.", retry_after=1.0)
+        self._waiting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
+        finally:
+            self._waiting -= 1

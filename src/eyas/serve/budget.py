@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
-from types import TracebackType
 
 from eyas.serve.errors import ServeError
 
@@ -32,9 +31,7 @@ class Budget:
     def hold(self, client: str, end: Callable[[], None] | None = None) -> Held:
         """Return what will hold bytes of a client.
 
-        Args:
-            client: its address.
-            end: ends what is still arriving, so that its bytes are given back soon; None where that can't be.
+        `end` ends what is still arriving, so that its bytes are given back soon; None where that can't be.
         """
         return Held(self, client, end)
 
@@ -67,12 +64,7 @@ class Budget:
 
 
 class Held:
-    """The bytes of one request, held until it is closed.
-
-    Args:
-        budget: what they count in.
-        client: whose they are.
-        end: ends what is still arriving.
+    """The bytes of one request, held until it is closed (`contextlib.closing`).
 
     Attributes:
         size: how many they are.
@@ -85,20 +77,8 @@ class Held:
         self._budget, self.client, self.end = budget, client, end
         self.size, self.last = 0, 0.0
 
-    def __enter__(self) -> Held:
-        """Return itself, to be closed at the end of a block."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Give back all bytes."""
-        self.close()
-
     def take(self, count: int, *, more: bool = False) -> None:
-        """Hold so many bytes more.
-
-        Args:
-            count: how many.
-            more: whether others of the same body are still to come.
+        """Hold so many bytes more; `more` says whether others of the same body are still to come.
 
         Raises:
             ServeError: they can't be had.

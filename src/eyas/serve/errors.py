@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+import msgspec
+
 Kind = Literal[
     "invalid",
     "unauthenticated",
@@ -60,8 +62,7 @@ WIRES: Mapping[Kind, Wire] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, tag="refused", array_like=True):
     """Why one image of a request has no detections, for the client."""
 
     kind: Kind
@@ -105,3 +106,8 @@ def all_refused(refused: Mapping[int, Refused]) -> ServeError:
     first = refused[min(refused)].message
     words = f"None of the {len(refused)} images could be answered. The first: {first}" if len(refused) > 1 else first
     return ServeError(kind, words)
+
+
+def quoted(name: str) -> str:
+    """Return the client's word for an error message: short, and without what a terminal or a log would obey."""
+    return ascii(name[:64])

@@ -47,12 +47,10 @@ class Registered:
     Attributes:
         registry: a folder or an MLflow server's address; None for the usual place.
         models: what of the registry is served, as NAME, NAME@ALIAS or NAME:VERSION; none for all that has an alias.
-        interval: seconds between two looks at the registry.
     """
 
     registry: str | None = None
     models: tuple[str, ...] = ()
-    interval: float = 1.0
 
 
 def _print(line: str) -> None:
@@ -85,20 +83,10 @@ def serve(
     """
     wanted = named(bundles, more=registered is not None)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(_Plan(wanted, registered, router), settings, engine, say, seconds))
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is served, checked as far as that goes without an engine."""
-
-    bundles: list[Serving]
-    registered: Registered | None
-    router: Router | None
+        runner.run(_serve(wanted, registered, router, settings, engine, say, seconds))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes uvloop's event loop, None where it is not installed."""
     try:
         import uvloop
     except ImportError:
@@ -133,7 +121,9 @@ def named(bundles: Sequence[str], *, more: bool = False) -> list[Serving]:
 
 
 async def _serve(
-    plan: _Plan,
+    bundles: list[Serving],
+    registered: Registered | None,
+    router: Router | None,
     settings: ServerSettings,
     engine_settings: EngineSettings,
     say: Callable[[str], None],
@@ -142,7 +132,7 @@ async def _serve(
     def shadowed(request: Request, key: ModelKey, result: Answer | ServeError) -> None:
         server.service.shadowed(request, key, result)
 
-    engine = LocalEngine(engine_settings, plan.router, shadowed)
+    engine = LocalEngine(engine_settings, router, shadowed)
     server = Server(engine, settings)
     await server.start()
     phase = server.service.phase
@@ -150,10 +140,10 @@ async def _serve(
     following: list[asyncio.Future[None]] = []
 
     async def warm_up() -> None:
-        await _load(engine, plan.bundles)
-        lines = [each.line for each in plan.bundles]
-        if plan.registered is not None:
-            follower = await follower_of(engine, plan.registered, plan.bundles)
+        await _load(engine, bundles)
+        lines = [each.line for each in bundles]
+        if registered is not None:
+            follower = await follower_of(engine, registered, bundles)
             server.service.metrics.registry.register(follower)
             server.service.details["registry"] = follower.document
             lines += await follower.start()
@@ -194,7 +184,7 @@ async def follower_of(versions: Versions, registered: Registered, bundles: Seque
             raise UserError(
                 f"The registry also has a model '{each.key.name}'.", fix=f"give the bundle a name: NAME={each.bundle}"
             )
-    return Follower(registry, versions, wanted, interval=registered.interval)
+    return Follower(registry, versions, wanted)
 
 
 async def _load(engine: Engine, wanted: Sequence[Serving]) -> None:

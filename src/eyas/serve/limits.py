@@ -7,14 +7,12 @@ import re
 from dataclasses import dataclass
 
 from eyas.image_header import BadHeader, read_header
-from eyas.serve.api import Lane, Options, Request
+from eyas.serve.api import Options, Request
 from eyas.serve.errors import Refused, ServeError
-from eyas.types import UInt8Array
 
 KINDS = ("jpeg", "png", "webp")
-_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # of a request: safe in logs and headers
 _VERSION = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-LANES: dict[int, Lane] = {0: "interactive", 1: "interactive", 2: "stream", 3: "batch"}  # OIP's priorities
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,10 @@ class Limits:
     detections: int = 10_000
     timeout: float = 300.0
 
+    def seconds(self, size: int) -> float:
+        """Return within how many seconds from its start more of a body must come that has brought so many bytes."""
+        return min(self.body_seconds, self.body_patience + size / self.body_rate)
+
 
 def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
     """Refuse what no engine should see.
@@ -70,10 +72,7 @@ def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
     check_model(request.model, request.version)
     if not request.images:
         raise ServeError("invalid", "The request has no images.")
-    if len(request.images) > limits.images:
-        raise ServeError(
-            "too_large", f"{len(request.images)} images in a request; at most {limits.images} are allowed."
-        )
+    check_count(len(request.images), limits)
     check_options(request.options, limits)
     if request.timeout is not None and not 0 < request.timeout <= limits.timeout:
         raise ServeError("invalid", f"The timeout must be above 0 and at most {limits.timeout:g} seconds.")
@@ -87,7 +86,7 @@ def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
             if isinstance(image, bytes):
                 check_file(image, limits, where)
             else:
-                check_array(image, limits, where)
+                check_size(image.shape[0], image.shape[1], limits, where)
         except ServeError as error:
             if not request.partial:
                 raise
@@ -95,9 +94,15 @@ def check_request(request: Request, limits: Limits) -> dict[int, Refused]:
     return refused
 
 
+def check_count(count: int, limits: Limits) -> None:
+    """Refuse more images than a request may have."""
+    if count > limits.images:
+        raise ServeError("too_large", f"{count} images in a request; at most {limits.images} are allowed.")
+
+
 def check_id(text: str) -> None:
-    """Refuse a request id that would not be safe in logs and headers."""
-    if not _ID.fullmatch(text):
+    """Refuse what is no request id."""
+    if not ID.fullmatch(text):
         raise ServeError("invalid", "A request id has 1 to 128 letters, digits or ._:/+=@- .")
 
 
@@ -121,7 +126,7 @@ def check_options(options: Options, limits: Limits) -> None:
         raise ServeError("invalid", "The list of classes is empty or too long.")
 
 
-def check_file(data: bytes, limits: Limits, where: str = "The image") -> None:
+def check_file(data: bytes, limits: Limits, where: str) -> None:
     """Refuse a file by its first bytes, before anything is decoded."""
     if not data:
         raise ServeError("unprocessable", f"{where} is empty.")
@@ -139,13 +144,6 @@ def check_file(data: bytes, limits: Limits, where: str = "The image") -> None:
     check_size(header.height, header.width, limits, where)
 
 
-def check_array(image: UInt8Array, limits: Limits, where: str = "The image") -> None:
-    """Refuse an array that is no image."""
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ServeError("invalid", f"{where} must have the shape [height, width, 3].")
-    check_size(image.shape[0], image.shape[1], limits, where)
-
-
 def check_size(height: int, width: int, limits: Limits, where: str) -> None:
     """Refuse an image without pixels, or with too many."""
     if height < 1 or width < 1:
@@ -156,10 +154,3 @@ def check_size(height: int, width: int, limits: Limits, where: str) -> None:
             f"{where} is {width}x{height} pixels; at most {limits.pixels} pixels and {limits.side} per side are "
             "allowed.",
         )
-
-
-def lane_of(priority: int) -> Lane:
-    """Return the lane of OIP's priority: 0 (default) and 1 interactive, 2 stream, 3 batch."""
-    if priority not in LANES:
-        raise ServeError("invalid", "The priority must be 0 or 1 (interactive), 2 (stream) or 3 (batch).")
-    return LANES[priority]

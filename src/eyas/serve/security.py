@@ -29,24 +29,26 @@ class Keys:
 
     hashes: Mapping[str, str] = field(default_factory=dict)
 
-    def client(self, key: str | None) -> str:
-        """Return the name of the client with this key.
+    def client(self, headers: Mapping[str, str]) -> str:
+        """Return the name of the client with these headers or metadata, "" where everybody is let in.
 
         Raises:
-            ServeError: there are keys, and this is none of them.
+            ServeError: there are keys, and theirs is none of them.
         """
         if not self.hashes:
             return ""
-        given = hash_key(key or "")
-        found = ""
+        key = _key_of(headers)
+        given, found = hash_key(key), ""
         for known, name in self.hashes.items():  # all of them: the time tells nothing
             if hmac.compare_digest(known, given):
                 found = name
         if not found or not key:
-            raise ServeError(
-                "unauthenticated", "An API key is needed: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
-            )
+            words = "An API key is needed: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+            raise ServeError("unauthenticated", words)
         return found
+
+
+EVERYBODY = Keys()
 
 
 def hash_key(key: str) -> str:
@@ -88,27 +90,25 @@ def read_keys(path: Path) -> Keys:
     return Keys(found)
 
 
-def key_of(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a client's headers or metadata carry (lower-case names), None for none."""
+def _key_of(headers: Mapping[str, str]) -> str:
+    """Return the key in headers or metadata (lower-case names), "" for none."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()
-    return headers.get("x-api-key") or None
+    return headers.get("x-api-key", "")
 
 
-def check_token(token: str, headers: Mapping[str, str]) -> None:
-    """Refuse who has not the admin's token."""
-    given = key_of(headers) or ""
-    if not hmac.compare_digest(hash_key(given), hash_key(token)):
+def check_token(token: str, headers: Mapping[str, str]) -> str:
+    """Return the admin's name for the logs; refuse who has not the token."""
+    if not hmac.compare_digest(hash_key(_key_of(headers)), hash_key(token)):
         raise ServeError("unauthenticated", "The admin token is needed: 'Authorization: Bearer TOKEN'.")
+    return "admin"
 
 
 def check_host(header: str | None, allowed: frozenset[str]) -> None:
     """Refuse a Host header that is not ours: a name that a stranger's DNS points to this machine, for example.
 
-    Args:
-        header: the Host header.
-        allowed: host names in lower case, without ports; empty allows all.
+    The names that are allowed are in lower case, without ports; if there are none, all are.
     """
     host = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::\d{1,5})?", header or "")
     if host is None:
@@ -125,9 +125,9 @@ def check_origin(method: str, path: str, headers: Mapping[str, str], allowed: fr
     where the origin's host is the one that was asked, here or at the proxy before us.
 
     Args:
-        method: of the request; OPTIONS changes nothing and tells nothing.
-        path: of the request; a link may lead to the page.
-        headers: of the request, lower-case names.
+        method: OPTIONS changes nothing and tells nothing.
+        path: a link may lead to the page.
+        headers: lower-case names.
         allowed: origins whose pages may send requests; "*" for all.
 
     Raises:

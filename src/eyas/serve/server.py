@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,16 +26,15 @@ from eyas.serve.grpc.server import make_server
 from eyas.serve.grpc.service import admin_services, public_services
 from eyas.serve.http import urls
 from eyas.serve.http.app import admin_app, public_app
-from eyas.serve.http.guarded_stream import GuardedStream
+from eyas.serve.http.connections import InTurns, Places, Turns
 from eyas.serve.http.http_protocol import Guarded
 from eyas.serve.http.middleware import Log
-from eyas.serve.http.places import Places
-from eyas.serve.http.turns import InTurns, Turns
+from eyas.serve.http.websocket_protocol import GuardedStream
 from eyas.serve.observe.events import EventLog
 from eyas.serve.observe.jsonl_log import Journal
 from eyas.serve.observe.metrics import Metrics
 from eyas.serve.observe.tracing import no_span, open_telemetry
-from eyas.serve.security import check_token, key_of
+from eyas.serve.security import check_token
 from eyas.serve.server_settings import ServerSettings, Tls, read_pem, ssl_context
 from eyas.serve.service import Service
 
@@ -97,9 +96,8 @@ class Server:
     async def _listen(self) -> None:
         settings, service, log = self.settings, self.service, self._access_log()
         hosts = settings.allowed_hosts
-        fetch = _fetcher(settings.limits.body) if settings.urls else None
-        keys = settings.keys if settings.keys.hashes else None
-        public = public_app(service, keys=keys, hosts=hosts, origins=settings.origins, fetch=fetch, log=log)
+        fetch = partial(urls.fetch, most=settings.limits.body) if settings.urls else None
+        public = public_app(service, keys=settings.keys, hosts=hosts, origins=settings.origins, fetch=fetch, log=log)
         rest = await self._serve_http(public, settings.port)
         admin = ""
         if settings.admin_port is not None:
@@ -108,16 +106,12 @@ class Server:
             )
         plain, guarded_admin = "", ""
         if settings.grpc_port is not None:
-            services = public_services(service, lambda metadata: settings.keys.client(key_of(metadata)))
+            services = public_services(service, settings.keys.client)
             plain = await self._serve_grpc(services, settings.grpc_port)
         if settings.admin_grpc_port is not None:
-            services = admin_services(service, self._admin_guard)
+            services = admin_services(service, partial(check_token, settings.admin_token))
             guarded_admin = await self._serve_grpc(services, settings.admin_grpc_port)
         self.addresses = Addresses(rest, plain, admin, guarded_admin)
-
-    def _admin_guard(self, metadata: Mapping[str, str]) -> str:
-        check_token(self.settings.admin_token, metadata)
-        return "admin"
 
     async def _serve_http(self, app: Any, port: int) -> str:
         settings = self.settings
@@ -164,7 +158,7 @@ class Server:
             return None
         if target == "-":
             return lambda line: print(json.dumps(line, separators=(",", ":")), file=sys.stderr, flush=True)
-        journal = Journal(Path(target), on_drop=self.service.metrics.events_dropped.inc)
+        journal = Journal(Path(target), self.service.metrics.events_dropped.inc)
         self._journals.append(journal.close)
         return journal.write
 
@@ -234,7 +228,6 @@ class _Http(uvicorn.Server):
 
 @contextlib.contextmanager
 def _signals(told: Callable[[], None]) -> Iterator[None]:
-    """Have SIGTERM and SIGINT call the function."""
     loop = asyncio.get_running_loop()
     for each in SIGNALS:
         loop.add_signal_handler(each, told)
@@ -268,11 +261,6 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
     authority = None if tls.client_authority is None else read_pem(tls.client_authority)
     pair = (read_pem(tls.key), read_pem(tls.certificate))
     return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
-
-
-def _fetcher(size: int) -> urls.Fetcher:
-    settings = urls.UrlSettings(size=size)
-    return lambda url: urls.fetch(url, settings)
 
 
 @contextlib.asynccontextmanager

@@ -17,8 +17,8 @@ import numpy as np
 from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError
 from eyas.serve.api import Answer, Engine, Request
+from eyas.serve.blocking import Desk
 from eyas.serve.budget import Budget
-from eyas.serve.desk import Desk
 from eyas.serve.errors import ServeError, all_refused, crashed
 from eyas.serve.limits import Limits, check_request
 from eyas.serve.observe.events import EventLog

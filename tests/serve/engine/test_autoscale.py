@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from tests.serve.simulator import Simulator, items, linear, poisson
 
 from eyas.errors import UserError
-from eyas.serve.engine.autoscale import Autoscaler, ScaleConfig, Signal, signal
+from eyas.serve.engine.autoscale import HIGH, Autoscaler, ScaleConfig, Signal
 from eyas.serve.scheduler.latency import Profile
 from eyas.serve.scheduler.scheduler import Scheduler
-from eyas.serve.scheduler.settings import SchedulerConfig
 from eyas.serve.scheduler.types import Outcome
 
 CALM = Signal(workers=2, starting=0, demand=1.2, queue_delay=0.0)
@@ -26,31 +25,33 @@ def last(scaler: Autoscaler, signals: list[Signal], step: float = 0.5) -> int:
 
 
 def test_between_the_thresholds_nothing_changes() -> None:
-    assert last(Autoscaler(), [CALM] * 200) == 2
+    assert last(Autoscaler(ScaleConfig()), [CALM] * 200) == 2
 
 
 def test_demand_brings_as_many_workers_as_it_needs() -> None:
-    assert last(Autoscaler(), [replace(CALM, demand=4.0)] * 3) == 6  # 4 / 0.7
+    assert last(Autoscaler(ScaleConfig()), [replace(CALM, demand=4.0)] * 3) == 6  # 4 / 0.7
 
 
 def test_a_short_peak_changes_nothing() -> None:
     peak = [CALM, replace(CALM, demand=4.0), CALM, replace(CALM, demand=4.0), CALM]
-    assert {Autoscaler().decide(0.9 * index, each) for index, each in enumerate(peak)} == {2}
-    scaler = Autoscaler()
+    assert {Autoscaler(ScaleConfig()).decide(0.9 * index, each) for index, each in enumerate(peak)} == {2}
+    scaler = Autoscaler(ScaleConfig())
     assert [scaler.decide(0.9 * index, each) for index, each in enumerate(peak * 5)] == [2] * 25
 
 
 def test_queue_delay_alone_adds_one_worker_and_waits_for_it_to_start() -> None:
     slow = replace(CALM, queue_delay=0.08)
-    assert last(Autoscaler(), [slow] * 3) == 3
-    assert last(Autoscaler(), [replace(slow, workers=3, starting=1)] * 30) == 3
+    assert last(Autoscaler(ScaleConfig()), [slow] * 3) == 3
+    assert last(Autoscaler(ScaleConfig()), [replace(slow, workers=3, starting=1)] * 30) == 3
 
 
 def test_workers_go_only_after_a_long_calm() -> None:
     idle = replace(CALM, workers=4, demand=0.3)
-    assert last(Autoscaler(), [idle] * 60) == 4  # 29.5 s
-    assert last(Autoscaler(), [idle] * 61) == 1
-    assert last(Autoscaler(), [idle] * 30 + [replace(idle, demand=1.4)] + [idle] * 30) == 3  # the most that was needed
+    assert last(Autoscaler(ScaleConfig()), [idle] * 60) == 4  # 29.5 s
+    assert last(Autoscaler(ScaleConfig()), [idle] * 61) == 1
+    assert (
+        last(Autoscaler(ScaleConfig()), [idle] * 30 + [replace(idle, demand=1.4)] + [idle] * 30) == 3
+    )  # the most that was needed
 
 
 def test_bounds_hold() -> None:
@@ -63,17 +64,17 @@ def test_bounds_hold() -> None:
 
 @given(demand=st.floats(0.0, 7.0), workers=st.integers(1, 8))
 def test_constant_demand_comes_to_rest(demand: float, workers: int) -> None:
-    scaler = Autoscaler()
+    scaler = Autoscaler(ScaleConfig())
     changes = 0
     for step in range(400):
         wanted = scaler.decide(float(step), Signal(workers, 0, demand, 0.0))
         changes += wanted != workers
         workers = wanted
     assert changes <= 2
-    assert demand <= scaler.config.high * workers or workers == scaler.config.maximum
+    assert demand <= HIGH * workers or workers == scaler.config.maximum
 
 
-@pytest.mark.parametrize("wrong", [{"minimum": 0}, {"minimum": 9}, {"low": 0.8}, {"high": 1.5}, {"queue_delay": 0.0}])
+@pytest.mark.parametrize("wrong", [{"minimum": 0}, {"minimum": 9}, {"queue_delay": 0.0}])
 def test_senseless_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError):
         ScaleConfig(**wrong)  # type: ignore[arg-type]
@@ -81,20 +82,25 @@ def test_senseless_settings_are_refused(wrong: dict[str, float]) -> None:
 
 def test_closed_loop_follows_a_day() -> None:
     """500/s, then 3500/s, then 500/s: one worker does 1487/s in batches of 29; starting one takes a second."""
-    scheduler = Scheduler(SchedulerConfig(slo=0.05))
-    scheduler.register("m", ["w0"], Profile(0.005, 0.0005))
+    scheduler = Scheduler()
+
+    def register(name: str) -> None:
+        scheduler.register("m", name, Profile(0.005, 0.0005), slo=0.05, max_batch=32)
+
+    register("w0")
     scaler = Autoscaler(ScaleConfig(queue_delay=0.025, down_after=6.0))
     names, starting = ["w0"], []
     history: list[tuple[float, int]] = []
 
     def scale(now: float) -> None:
         ready = [name for name, at in starting if at <= now]
-        if ready:
-            scheduler.register("m", ready, Profile(0.005, 0.0005))
-            starting[:] = [each for each in starting if each[1] > now]
-            names.extend(ready)
+        for name in ready:
+            register(name)
+        starting[:] = [each for each in starting if each[1] > now]
+        names.extend(ready)
         present = len(names) + len(starting)
-        wanted = scaler.decide(now, signal(scheduler.stats(now), len(starting)))
+        stats = scheduler.stats(now)["m"]
+        wanted = scaler.decide(now, Signal(present, len(starting), stats.demand, stats.queue_delay))
         starting.extend((f"w{now}-{index}", now + 1.0) for index in range(wanted - present))
         for name in [names.pop() for _ in range(present - wanted)]:
             scheduler.retire_worker(name)

@@ -1,4 +1,4 @@
-"""The flow between the scheduler and the workers: batches, retries after a death, places freed."""
+"""The executor between the scheduler and the workers: batches, retries after a death, places freed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eyas.serve.engine.executor import Flow, Ticket
+from eyas.serve.engine.executor import Executor, Ticket
 from eyas.serve.errors import Refused, ServeError
-from eyas.serve.scheduler.completion_time import finish_after
 from eyas.serve.scheduler.latency import Profile
-from eyas.serve.scheduler.scheduler import Scheduler
-from eyas.serve.scheduler.settings import SchedulerConfig
 from eyas.serve.scheduler.types import Lane
 from eyas.serve.workers.base import Broken, Done, Found, Lost, Ran, Ready, Task
 from eyas.types import DETECT, Detections
@@ -51,19 +48,19 @@ class FakeWorker:
         done(Ran(tuple(Found(NOTHING) for _ in tasks), 0.01))
 
 
-def flow_with(*workers: FakeWorker, max_batch: int = 4) -> tuple[Flow, list[bytes]]:
-    """Return a flow that feeds the workers, and the list of the images of dead batches."""
+def executor_with(*workers: FakeWorker, max_batch: int = 4) -> tuple[Executor, list[bytes]]:
+    """Return a executor that feeds the workers, and the list of the images of dead batches."""
     dead: list[Any] = []
-    flow = Flow(SchedulerConfig(max_batch=max_batch), lambda tasks, _: dead.extend(task.image for task in tasks))
+    executor = Executor(lambda tasks, _: dead.extend(task.image for task in tasks))
     for worker in workers:
-        flow.add("m", worker, Profile(0.01, 0.0001), 30.0, max_batch)
-    return flow, dead
+        executor.add("m", worker, Profile(0.01, 0.0001), 30.0, max_batch)
+    return executor, dead
 
 
-def submit(flow: Flow, *images: bytes) -> Ticket:
+def submit(executor: Executor, *images: bytes) -> Ticket:
     """Submit a request for images."""
     ticket = Ticket([Task(each, DETECT) for each in images], asyncio.get_running_loop().create_future())
-    flow.submit("m", ticket, Lane.INTERACTIVE, "", None)
+    executor.submit("m", ticket, Lane.INTERACTIVE, "", None)
     return ticket
 
 
@@ -80,8 +77,8 @@ def sizes(worker: FakeWorker) -> list[int]:
 def test_what_waits_goes_out_together_when_the_worker_is_free() -> None:
     async def check() -> None:
         worker = FakeWorker("w")
-        flow, _ = flow_with(worker)
-        tickets = [submit(flow, b"a"), submit(flow, b"b", b"c"), submit(flow, b"d")]
+        executor, _ = executor_with(worker)
+        tickets = [submit(executor, b"a"), submit(executor, b"b", b"c"), submit(executor, b"d")]
         assert sizes(worker) == [1]
         worker.finish()
         assert sizes(worker) == [1, 3] and tickets[0].done.done() and not tickets[1].done.done()
@@ -94,20 +91,20 @@ def test_what_waits_goes_out_together_when_the_worker_is_free() -> None:
 def test_a_death_costs_the_running_batch_one_retry_alone_and_nobody_else_anything() -> None:
     async def check() -> None:
         worker = FakeWorker("w")
-        flow, dead = flow_with(worker)
-        first, waiting = submit(flow, b"a"), submit(flow, b"c")
+        executor, dead = executor_with(worker)
+        first, waiting = submit(executor, b"a"), submit(executor, b"c")
         assert sizes(worker) == [1]
-        flow.lose("w", Lost("dead"))
+        executor.lose("w", Lost("dead"))
         assert dead == [b"a"] and not first.done.done()
         second = FakeWorker("w2")
-        flow.add("m", second, Profile(0.01, 0.0001), 30.0, 4)
+        executor.add("m", second, Profile(0.01, 0.0001), 30.0, 4)
         assert [task.image for task in second.batches[0][0]] == [b"a"], "run again, alone"
-        flow.lose("w2", Lost("dead"))
+        executor.lose("w2", Lost("dead"))
         with pytest.raises(ServeError, match="died") as error:
             await first.done
         assert error.value.kind == "unavailable" and dead == [b"a", b"a"]
         third = FakeWorker("w3")
-        flow.add("m", third, Profile(0.01, 0.0001), 30.0, 4)
+        executor.add("m", third, Profile(0.01, 0.0001), 30.0, 4)
         third.finish()
         await waiting.done
 
@@ -117,9 +114,9 @@ def test_a_death_costs_the_running_batch_one_retry_alone_and_nobody_else_anythin
 def test_a_broken_batch_is_run_again_one_by_one() -> None:
     async def check() -> None:
         worker = FakeWorker("w")
-        flow, dead = flow_with(worker)
-        block = submit(flow, b"x")
-        good, bad = submit(flow, b"a"), submit(flow, b"b")
+        executor, dead = executor_with(worker)
+        block = submit(executor, b"x")
+        good, bad = submit(executor, b"a"), submit(executor, b"b")
         worker.finish()
         await block.done
         worker.batches[-1][1](Broken("no"))
@@ -137,8 +134,8 @@ def test_a_broken_batch_is_run_again_one_by_one() -> None:
 def test_one_refused_image_ends_its_request_and_frees_the_places_of_the_others() -> None:
     async def check() -> None:
         worker = FakeWorker("w")
-        flow, _ = flow_with(worker, max_batch=1)
-        ticket, other = submit(flow, b"a", b"b", b"c"), submit(flow, b"d")
+        executor, _ = executor_with(worker, max_batch=1)
+        ticket, other = submit(executor, b"a", b"b", b"c"), submit(executor, b"d")
         worker.batches[-1][1](Ran((Refused("unprocessable", "no image"),), 0.0))
         with pytest.raises(ServeError, match="Image 1 of 3: no image"):
             await ticket.done
@@ -152,20 +149,20 @@ def test_one_refused_image_ends_its_request_and_frees_the_places_of_the_others()
 def test_of_a_partial_request_the_poisonous_image_alone_fails() -> None:
     async def check() -> None:
         worker = FakeWorker("w")
-        flow, dead = flow_with(worker)
-        block = submit(flow, b"x")
+        executor, dead = executor_with(worker)
+        block = submit(executor, b"x")
         tasks = [Task(each, DETECT) for each in (b"a", b"b", b"c", b"d")]
         refused = {1: Refused("invalid", "known before")}
         ticket = Ticket(tasks, asyncio.get_running_loop().create_future(), True, refused)
-        flow.submit("m", ticket, Lane.INTERACTIVE, "", None)
+        executor.submit("m", ticket, Lane.INTERACTIVE, "", None)
         worker.finish()
         await block.done
         assert [task.image for task in worker.batches[-1][0]] == [b"a", b"c", b"d"]
-        flow.lose("w", Lost("dead"))
+        executor.lose("w", Lost("dead"))
         for number in range(2):  # run again, each alone; the first kills a second worker
-            flow.add("m", following := FakeWorker(f"w{number}"), Profile(0.01, 0.0001), 30.0, 4)
+            executor.add("m", following := FakeWorker(f"w{number}"), Profile(0.01, 0.0001), 30.0, 4)
             if not number:
-                flow.lose(following.name, Lost("dead"))
+                executor.lose(following.name, Lost("dead"))
         following.finish()
         assert not ticket.done.done()
         following.batches[-1][1](Ran((Refused("unprocessable", "no image"),), 0.0))
@@ -179,13 +176,13 @@ def test_of_a_partial_request_the_poisonous_image_alone_fails() -> None:
 
 def test_a_request_is_admitted_whole_or_not_at_all() -> None:
     async def check() -> None:
-        flow = Flow(SchedulerConfig(max_waiting=3), lambda tasks: None)
+        executor = Executor(lambda tasks, _: None, max_waiting=3)
         worker = FakeWorker("w")
-        flow.add("m", worker, Profile(0.01, 0.0), 30.0, 1)
-        running = submit(flow, b"x")
+        executor.add("m", worker, Profile(0.01, 0.0), 30.0, 1)
+        running = submit(executor, b"x")
         with pytest.raises(ServeError) as error:
-            submit(flow, b"a", b"b", b"c", b"d")
-        assert error.value.kind == "overloaded" and waiting(flow.scheduler) == 0
+            submit(executor, b"a", b"b", b"c", b"d")
+        assert error.value.kind == "overloaded" and open_items(executor) == 1
         worker.finish()
         await running.done
         assert sizes(worker) == [1]
@@ -193,35 +190,21 @@ def test_a_request_is_admitted_whole_or_not_at_all() -> None:
     run(check())
 
 
-def waiting(scheduler: Scheduler) -> int:
-    """Return how many wait in the interactive lane."""
-    return scheduler.stats(asyncio.get_running_loop().time()).models["m"].waiting[Lane.INTERACTIVE]
-
-
-def test_the_flow_promises_what_the_scheduler_predicts() -> None:
-    async def check() -> None:
-        worker = FakeWorker("w")
-        flow, _ = flow_with(worker, max_batch=1)
-        submit(flow, b"a")
-        worker.finish()
-        stats = flow.scheduler.stats(asyncio.get_running_loop().time())
-        learned = stats.workers["w"].latencies["m", None]
-        seconds = (learned.base + learned.per_item) * (1 + 2 * learned.deviation)
-        assert stats.models["m"].answer_in == pytest.approx(finish_after(1, [(0.0, 1, seconds)]))
-
-    run(check())
+def open_items(executor: Executor) -> int:
+    """Return how many items wait or run."""
+    return executor.scheduler.stats(asyncio.get_running_loop().time())["m"].open
 
 
 def test_releasing_waits_for_the_batch_and_gives_no_other() -> None:
     async def check() -> None:
         worker, other = FakeWorker("w"), FakeWorker("v")
-        flow, _ = flow_with(worker)
-        running = submit(flow, b"a")
-        released = asyncio.create_task(flow.release("w"))
+        executor, _ = executor_with(worker)
+        running = submit(executor, b"a")
+        released = asyncio.create_task(executor.release("w"))
         await asyncio.sleep(0)
         assert not released.done()
-        flow.add("m", other, Profile(0.01, 0.0001), 30.0, 4)
-        waits = submit(flow, b"b")
+        executor.add("m", other, Profile(0.01, 0.0001), 30.0, 4)
+        waits = submit(executor, b"b")
         assert sizes(worker) == [1] and sizes(other) == [1]
         worker.finish()
         other.finish()
@@ -236,9 +219,9 @@ def test_batches_are_timed_more_finely_than_the_loop_counts() -> None:
 
     async def check() -> None:
         worker = FakeWorker("w")
-        flow, _ = flow_with(worker, max_batch=1)
+        executor, _ = executor_with(worker, max_batch=1)
         for _ in range(20):
-            ticket = submit(flow, b"a")
+            ticket = submit(executor, b"a")
             time.sleep(0.0004)  # less than the millisecond in which uvloop counts
             worker.finish()
             assert ticket.ended - ticket.dispatched >= 0.0004
@@ -250,11 +233,11 @@ def test_batches_are_timed_more_finely_than_the_loop_counts() -> None:
 def test_what_a_image_alone_did_to_its_worker_is_told_to_its_client() -> None:
     async def check() -> None:
         told = Refused("unprocessable", "The image took longer than 30 s, twice.")
-        flow, _ = flow_with(FakeWorker("w"))
-        ticket = submit(flow, b"a")
-        flow.lose("w", Lost("dead", told))
-        flow.add("m", FakeWorker("w2"), Profile(0.01, 0.0001), 30.0, 4)
-        flow.lose("w2", Lost("dead", told))
+        executor, _ = executor_with(FakeWorker("w"))
+        ticket = submit(executor, b"a")
+        executor.lose("w", Lost("dead", told))
+        executor.add("m", FakeWorker("w2"), Profile(0.01, 0.0001), 30.0, 4)
+        executor.lose("w2", Lost("dead", told))
         with pytest.raises(ServeError, match="longer than 30 s") as error:
             await ticket.done
         assert error.value.kind == "unprocessable" and ticket.blamed

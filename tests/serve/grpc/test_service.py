@@ -92,6 +92,12 @@ def spoiled(change: Any) -> pb.ModelInferRequest:
     return message
 
 
+def typed(*values: int) -> pb.ModelInferRequest:
+    message = pb.ModelInferRequest(model_name="shapes")
+    message.inputs.add(name="images", datatype="UINT8", shape=[1, 1, 1, 3]).contents.uint_contents.extend(values)
+    return message
+
+
 def both(message: pb.ModelInferRequest) -> None:
     message.inputs[0].contents.uint_contents.append(1)
 
@@ -111,6 +117,8 @@ BAD = {
     "more raw": spoiled(lambda message: message.raw_input_contents.append(b"")),
     "raw and typed": spoiled(both),
     "another field": spoiled(wrong_field),
+    "a value beyond its type": typed(0, 256, 0),
+    "too few values": typed(0, 0),
     "twice": spoiled(lambda message: message.inputs.append(message.inputs[0])),
     "no input": pb.ModelInferRequest(model_name="shapes"),
     "datatype": spoiled(lambda message: setattr(message.inputs[0], "datatype", "STRING")),

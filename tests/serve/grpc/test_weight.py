@@ -9,12 +9,13 @@ import pytest
 from tests.serve.grpc.test_service import FILE, files
 from tests.serve.ticking import longest_hold
 
-from eyas.serve.desk import AT_ONCE, Desk
+from eyas.serve.blocking import AT_ONCE, Desk
 from eyas.serve.errors import ServeError
 from eyas.serve.grpc.codec import parse_request
 from eyas.serve.grpc.parsing import FEW, TooMany, count_fields, parsed
 from eyas.serve.grpc.protocol import inference_pb2 as pb
-from eyas.serve.oip.tensors import InferRequest
+from eyas.serve.limits import Limits
+from eyas.serve.oip.detection import InferRequest
 
 MIB = 2**20
 HOLD = 0.25
@@ -57,7 +58,7 @@ async def read(data: bytes) -> InferRequest:
     desk = Desk()
     message = await parsed(pb.ModelInferRequest, data, desk)
     assert isinstance(message, pb.ModelInferRequest)
-    return await desk.read(AT_ONCE + 1, parse_request, message, 64)
+    return await desk.read(AT_ONCE + 1, parse_request, message, Limits())
 
 
 @pytest.mark.parametrize("name", HEAVY)
@@ -71,7 +72,7 @@ def test_an_honest_message_is_counted_and_read() -> None:
     data = files(FILE, FILE).SerializeToString()
     fields, packed = count_fields(KIND, data, FEW)
     assert 5 < fields < 20 and packed <= 2
-    assert asyncio.run(read(data)).inputs[0].items == (FILE, FILE)
+    assert asyncio.run(read(data)).images == (FILE, FILE)
 
 
 def test_numbers_one_by_one_are_read_beside_the_loop() -> None:
@@ -79,8 +80,8 @@ def test_numbers_one_by_one_are_read_beside_the_loop() -> None:
     message = pb.ModelInferRequest()
     entry = message.inputs.add(name="images", datatype="UINT8", shape=[1, 300, 400, 3])
     entry.contents.uint_contents.extend(image.tolist())
-    found = asyncio.run(read(message.SerializeToString())).inputs[0].array
-    assert found is not None and np.array_equal(found.ravel(), image)
+    found = asyncio.run(read(message.SerializeToString())).images
+    assert np.array_equal(np.ravel(found), image)
 
 
 def test_counting_ends_soon() -> None:

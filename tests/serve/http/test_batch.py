@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 from tests.serve.fake import FakeEngine, encoded, make_image
 
+from eyas.renamed import METRICS
 from eyas.serve.errors import ServeError
 from eyas.serve.http.app import public_app
 from eyas.serve.limits import Limits
@@ -32,7 +33,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def events(tmp_path: Path) -> Iterator[EventLog]:
-    log = EventLog(EventSettings(tmp_path, statistics=1.0, images=1.0))
+    log = EventLog(EventSettings(tmp_path, images=1.0))
     yield log
     log.close()
 
@@ -73,6 +74,7 @@ def test_a_broken_image_has_its_reason_and_the_others_their_detections(client: T
     assert answer.status_code == 200
     assert kinds(answer) == ["ok", "unprocessable", "ok", "unprocessable", "too_large", "unprocessable"]
     images = answer.json()["images"]
+    assert answer.json()["pictures"] == images  # as it was called a release ago
     assert [images[at]["detections"][0]["box"][0] for at in (0, 2)] == [0, 20]
     assert images[4]["error"] == "The image is 400x400 pixels; at most 100000 pixels and 16384 per side are allowed."
     assert set(images[1]) == {"error", "kind"}
@@ -120,7 +122,8 @@ def test_metrics_and_events_tell_a_partial_answer(client: TestClient, events: Ev
     assert 'eyas_requests_total{model="shapes",outcome="ok",protocol="rest"} 1.0' in text
     head = 'eyas_images_refused_total{kind="%s",model="shapes",version="2"} %s'
     assert head % ("unprocessable", "2.0") in text and head % ("too_large", "1.0") in text
-    assert 'eyas_images_total{model="shapes",version="2"} 3.0' in text
+    for name in ("eyas_images", METRICS["eyas_images"]):  # by today's name and by that of a release ago
+        assert f'{name}_total{{model="shapes",version="2"}} 3.0' in text
     events.flush()
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     partial, whole = lines

@@ -354,13 +354,13 @@ def test_feedback_is_tied_to_its_request(engine: FakeEngine, tmp_path: Path) -> 
         request_id = post(client, JPEG).json()["id"]
         body = {"id": request_id, "verdict": "missed", "objects": [{"box": [1, 2, 3, 4.5], "class": "dark"}]}
         assert client.post("/v1/feedback", json=body).json() == {"id": request_id, "known": True}
-        assert client.post("/v1/feedback", json={"id": "other", "note": "?"}).json()["known"] is False
+        assert client.post("/v1/feedback", json={"id": "other", "picture": 2, "note": "?"}).json()["known"] is False
         for wrong in ({}, {"id": request_id}, {**body, "verdict": "x"}, {**body, "objects": [{"box": [1]}]},
                       {**body, "more": 1}, {**body, "image": -1}, {**body, "id": "a b"}):  # fmt: skip
             assert client.post("/v1/feedback", json=wrong).status_code == 400, wrong
     events.close()
     text = (tmp_path / "events.jsonl").read_text()
-    assert text.count('"event":"feedback"') == 2 and '"class":"dark"' in text
+    assert text.count('"event":"feedback"') == 2 and '"class":"dark"' in text and '"image":2' in text
 
 
 def test_feedback_needs_an_event_log(client: TestClient) -> None:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyas.serve.errors import ServeError
-from eyas.serve.http import multipart
-from eyas.serve.http.multipart import Part, split
+from eyas.serve.http import bodies
+from eyas.serve.http.bodies import Part, split
 
 TYPE = "multipart/form-data; boundary=x"
 
@@ -58,7 +58,7 @@ def test_what_is_malformed_is_the_senders_fault(made: bytes, kind: str) -> None:
 @given(st.binary(max_size=60), st.integers(1, 9))
 def test_content_comes_back_wherever_a_step_ends(content: bytes, step: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multipart, "_STEP", step)
+        patch.setattr(bodies, "_STEP", step)
         assert (
             split(body(("name=f", content)), TYPE, 1)[0].content == content.partition(b"\r\n--x")[0]
             or b"--x" in content

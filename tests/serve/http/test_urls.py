@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.serve.certificates import make_certificates
 
 from eyas.serve.errors import ServeError
-from eyas.serve.http.urls import UrlSettings, checked, fetch
+from eyas.serve.http import urls
+from eyas.serve.http.urls import checked, fetch
 
 
 @pytest.mark.parametrize(
@@ -26,36 +25,51 @@ from eyas.serve.http.urls import UrlSettings, checked, fetch
 )  # fmt: skip
 def test_only_plain_https_urls_are_fetched(url: str) -> None:
     with pytest.raises(ServeError):
-        checked(url, UrlSettings())
+        checked(url)
 
 
-def settings_of(*addresses: str, **more: Any) -> UrlSettings:
-    async def resolve(_host: str, _port: int) -> list[str]:
-        return list(addresses)
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have every name resolve to these addresses, one list each time, the last one for good."""
 
-    return UrlSettings(resolve=resolve, seconds=5.0, **more)
+    def set_addresses(*answers: list[str]) -> None:
+        left = list(answers)
+
+        async def resolve(_host: str, _port: int) -> list[str]:
+            return left.pop(0) if len(left) > 1 else left[0]
+
+        monkeypatch.setattr(urls, "resolve", resolve)
+
+    return set_addresses
 
 
 @pytest.mark.parametrize("addresses", [["169.254.169.254"], ["8.8.8.8", "127.0.0.1"], []])
-def test_a_name_that_leads_inside_is_refused_before_a_connection(addresses: list[str]) -> None:
+def test_a_name_that_leads_inside_is_refused_before_a_connection(
+    addresses: list[str], resolved: Callable[..., None]
+) -> None:
+    resolved(addresses)
     with pytest.raises(ServeError, match="not public"):
-        asyncio.run(fetch("https://metadata.example/", settings_of(*addresses)))
+        asyncio.run(fetch("https://metadata.example/", 1000))
 
 
-def test_the_numbers_of_an_inner_host_are_refused() -> None:
-    for host in ("127.0.0.1", "[::1]", "169.254.169.254", "0x7f000001", "2130706433", "localhost"):
-        with pytest.raises(ServeError):
-            asyncio.run(fetch(f"https://{host}/", UrlSettings(seconds=5.0)))
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "0x7f000001", "2130706433", "localhost"])
+def test_the_numbers_of_an_inner_host_are_refused(host: str) -> None:
+    with pytest.raises(ServeError):
+        asyncio.run(fetch(f"https://{host}/", 1000))
 
 
 Answer = Callable[[str], bytes]
 
 
-def fetched(folder: Path, answer: Answer, *, url: str = "/a.jpg", **more: Any) -> bytes:
-    """Return what is fetched from a TLS server here, which answers each path; loopback counts as public for it."""
-    made = make_certificates(folder)
+@pytest.fixture
+def fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolved: Callable[..., None]
+) -> Callable[[Answer], bytes]:
+    """What is fetched from a TLS server here, which answers each path; loopback counts as public for it."""
+    made = make_certificates(tmp_path)
+    resolved(["127.0.0.1"])
 
-    async def run() -> bytes:
+    async def run(answer: Answer) -> bytes:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(made.certificate, made.key)
 
@@ -67,21 +81,27 @@ def fetched(folder: Path, answer: Answer, *, url: str = "/a.jpg", **more: Any) -
 
         server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
         port = server.sockets[0].getsockname()[1]
-        base = settings_of("127.0.0.1", context=ssl.create_default_context(cafile=str(made.authority)), size=1000)
-        settings = replace(base, public=lambda address: address == "127.0.0.1", ports=frozenset({port, 443}), **more)
+        monkeypatch.setattr(urls, "tls", lambda: ssl.create_default_context(cafile=str(made.authority)))
+        monkeypatch.setattr(urls, "is_public", lambda address: address == "127.0.0.1")
+        monkeypatch.setattr(urls, "PORTS", {port, 443})
         async with server:
-            return await fetch(f"https://127.0.0.1:{port}{url}", settings)
+            return await fetch(f"https://127.0.0.1:{port}/a.jpg", 1000)
 
-    return asyncio.run(run())
+    return lambda answer: asyncio.run(run(answer))
 
 
-def test_a_image_is_fetched_also_behind_a_redirect(tmp_path: Path) -> None:
+def test_a_image_is_fetched_also_behind_a_redirect(fetched: Callable[[Answer], bytes]) -> None:
     def answer(path: str) -> bytes:
         if path == "/a.jpg":
             return b"HTTP/1.1 302 Found\r\nLocation: /b.jpg?x=1\r\n\r\n"
         return b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n" + path.encode()[:3]
 
-    assert fetched(tmp_path, answer) == b"/b."
+    assert fetched(answer) == b"/b."
+
+
+def test_a_image_may_come_in_chunks(fetched: Callable[[Answer], bytes]) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert fetched(lambda _path: head + b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n") == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +115,9 @@ def test_a_image_is_fetched_also_behind_a_redirect(tmp_path: Path) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", "more than 1000"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2000, "more than 1000"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nabc", "ended early"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "encoding"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "ended early"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n" + b"x" * 2000, "more than 1000"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx", "something other"),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nx", "encoding"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000, "too many headers"),
         (b"SSH-2.0\r\n\r\n", "something other"),
@@ -103,26 +125,26 @@ def test_a_image_is_fetched_also_behind_a_redirect(tmp_path: Path) -> None:
         (b"", "could not be fetched"),
     ],
 )
-def test_an_answer_that_is_none_is_refused(tmp_path: Path, head: bytes, message: str) -> None:
+def test_an_answer_that_is_none_is_refused(fetched: Callable[[Answer], bytes], head: bytes, message: str) -> None:
     with pytest.raises(ServeError, match=message):
-        fetched(tmp_path, lambda _path: head)
+        fetched(lambda _path: head)
 
 
-def test_a_redirect_that_leads_inside_is_refused(tmp_path: Path) -> None:
+def test_a_redirect_that_leads_inside_is_refused(
+    fetched: Callable[[Answer], bytes], resolved: Callable[..., None]
+) -> None:
     """The name resolves to a public address first, and to this machine when the redirect is followed."""
-    answers = [["127.0.0.1"], ["169.254.169.254"]]
-
-    async def resolve(_host: str, _port: int) -> list[str]:
-        return answers.pop(0)
-
+    resolved(["127.0.0.1"], ["169.254.169.254"])
     with pytest.raises(ServeError, match="not public"):
-        fetched(tmp_path, lambda _path: b"HTTP/1.1 302 Found\r\nLocation: /b\r\n\r\n", resolve=resolve)
+        fetched(lambda _path: b"HTTP/1.1 302 Found\r\nLocation: /b\r\n\r\n")
 
 
-def test_a_slow_server_is_given_up(tmp_path: Path) -> None:
+def test_a_slow_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async def resolve(_host: str, _port: int) -> list[str]:
         await asyncio.sleep(5)
         return []
 
+    monkeypatch.setattr(urls, "resolve", resolve)
+    monkeypatch.setattr(urls, "SECONDS", 0.1)
     with pytest.raises(ServeError, match="in time"):
-        asyncio.run(fetch("https://slow.example/", UrlSettings(resolve=resolve, seconds=0.1)))
+        asyncio.run(fetch("https://slow.example/", 1000))

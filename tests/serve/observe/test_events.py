@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from tests.serve.fake import CLASSES, FakeEngine, encoded, make_image
 
 from eyas.artifacts.model_key import ModelKey
 from eyas.serve.api import Answer, Request
-from eyas.serve.observe.events import EventLog, EventSettings, image_statistics, summary
+from eyas.serve.observe import events, jsonl_log
+from eyas.serve.observe.events import EventLog, EventSettings, Recent, image_statistics, summary
 from eyas.serve.observe.histograms import MAX_CLASSES, MAX_MODELS
 from eyas.serve.observe.jsonl_log import Journal
 from eyas.serve.observe.metrics import Metrics
@@ -40,8 +42,9 @@ def lines(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
-def test_an_event_tells_what_was_found(tmp_path: Path) -> None:
-    log = EventLog(EventSettings(tmp_path, statistics=1.0))
+def test_an_event_tells_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "STATISTICS", 1.0)
+    log = EventLog(EventSettings(tmp_path))
     log.detected(REQUEST, ANSWER, protocol="rest", trace="t")
     log.refused("c", "m", protocol="grpc", trace="t", outcome="overloaded")
     log.close()
@@ -50,6 +53,7 @@ def test_an_event_tells_what_was_found(tmp_path: Path) -> None:
     assert isinstance(first["images"], list)
     one, two = first["images"]
     assert one["classes"] == {"bright": 1, "dark": 1} and one["scores"] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 1]
+    assert one["brightness"] == pytest.approx(32 * 20 / (48 * 64), abs=0.05)
     assert one["area"] == pytest.approx((0.25 + 1.0) / 2) and two["detections"] == 0
     assert not (tmp_path / "images").exists()  # none unless asked for
 
@@ -93,29 +97,27 @@ def test_a_clock_that_was_set_back_keeps_no_image_for_longer(tmp_path: Path) -> 
     assert first and left and not first & left
 
 
-def test_a_journal_rotates_and_loses_nothing(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "log", size=200, keep=50)
+@pytest.mark.parametrize(("size", "keep", "kept"), [(200, 50, 100), (20, 2, 3)])
+def test_a_journal_rotates_and_loses_only_what_is_too_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, keep: int, kept: int
+) -> None:
+    monkeypatch.setattr(jsonl_log, "SIZE", size)
+    monkeypatch.setattr(jsonl_log, "KEEP", keep)
+    lost: list[int] = []
+    journal = Journal(tmp_path / "log", lost.append)
     for number in range(100):
-        journal.write({"n": number})
-    journal.close()
-    files = list(tmp_path.iterdir())
-    assert len(files) > 3 and max(path.stat().st_size for path in files) <= 200
-    found = [json.loads(line)["n"] for path in files for line in path.read_text().splitlines()]
-    assert sorted(found) == list(range(100))
-
-
-def test_old_files_go(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "log", size=20, keep=2)
-    for number in range(30):
         journal.write({"number": number})
     journal.close()
-    assert {path.name for path in tmp_path.iterdir()} == {"log", "log.1", "log.2"}
+    files = sorted(tmp_path.iterdir(), key=lambda path: len(path.name) * 100 + int("0" + path.suffix[1:]), reverse=True)
+    assert len(files) <= keep + 1 and max(path.stat().st_size for path in files) <= size
+    found = [json.loads(line)["number"] for path in files for line in path.read_text().splitlines()]
+    assert found == list(range(100 - kept, 100)) and not lost
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
 def test_a_full_disk_loses_lines_and_nothing_else() -> None:
     lost: list[int] = []
-    journal = Journal(Path("/dev/full"), on_drop=lost.append)
+    journal = Journal(Path("/dev/full"), lost.append)
     journal.write({"a": 1})
     journal.write({"a": 2})
     journal.close()
@@ -168,3 +170,25 @@ def test_spans_are_children_of_the_clients() -> None:
     assert span.parent is not None and span.attributes is not None
     assert format(span.context.trace_id, "032x") == trace.trace and format(span.parent.span_id, "016x") == trace.parent
     assert span.attributes["eyas.model"] == "m"
+
+
+def test_the_last_are_known_and_older_ones_forgotten() -> None:
+    recent = Recent(3)
+    for name in "abcd":
+        recent.add(name)
+    assert [name in recent for name in "abcde"] == [False, True, True, True, False]
+    assert "" not in Recent(3)
+
+
+def test_many_requests_take_no_more_memory_than_one() -> None:
+    recent = Recent(10_000)
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            recent.add(f"request {number}")
+        # Only what this module took: other tests of the same process may have left threads that allocate.
+        taken = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, events.__file__)])
+    finally:
+        tracemalloc.stop()
+    assert sum(each.size for each in taken.traces) < 5_000
+    assert "request 99999" in recent and "request 5" not in recent

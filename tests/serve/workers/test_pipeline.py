@@ -6,7 +6,6 @@ import io
 import struct
 import time
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,18 +17,19 @@ from tests.serve.bundles import CLASSES, SIZE, jpeg, make_image, write_bundle
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.serve.errors import Refused
-from eyas.serve.workers.base import Found, ImageLimits, Task
+from eyas.serve.limits import Limits
+from eyas.serve.workers.base import Found, Task
 from eyas.serve.workers.pipeline import BatchFailed, Pipeline
 from eyas.types import FloatArray, InputSpec, Thresholds, UInt8Array
 
 LOW = Thresholds(confidence=0.05)
-LIMITS = ImageLimits(max_pixels=1_000_000, max_side=4000)
+LIMITS = Limits(pixels=1_000_000, side=4000)
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """A pipeline on the bundle of means."""
-    return Pipeline(load(write_bundle(tmp_path_factory.mktemp("pipeline") / "b"), threads=1, spin=False), LIMITS)
+    return Pipeline(load(write_bundle(tmp_path_factory.mktemp("pipeline") / "b"), threads=1, spin=False), limits=LIMITS)
 
 
 def png(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
@@ -145,14 +145,6 @@ def test_arrays_have_the_same_limits(pipeline: Pipeline) -> None:
     assert isinstance(results[0], Refused) and results[0].kind == "too_large" and isinstance(results[1], Found)
 
 
-def test_images_are_decoded_side_by_side_in_their_order(tmp_path: Path) -> None:
-    many = Pipeline(load(write_bundle(tmp_path / "b"), threads=1), LIMITS, decoders=3)
-    results = many.run([Task(jpeg(red), LOW) for red in range(40, 240, 20)]).results
-    found = [round(float(each.detections.scores[0]) * 255) for each in results if isinstance(each, Found)]
-    np.testing.assert_allclose(found, range(40, 240, 20), atol=2)
-    many.close()
-
-
 def test_warming_up_measures_each_size(pipeline: Pipeline) -> None:
     latencies = pipeline.warm_up(6)
     assert [size for size, _ in latencies] == [1, 2, 4, 6] and all(seconds > 0 for _, seconds in latencies)
@@ -178,24 +170,21 @@ class DeadSession(ColourSession):
 
 def test_a_batch_that_does_not_fit_is_run_in_halves() -> None:
     session = SmallSession()
-    small = Pipeline(Detector(session, CLASSES, InputSpec(SIZE, SIZE, margin=0)), LIMITS)
+    small = Pipeline(Detector(session, CLASSES, InputSpec(SIZE, SIZE, margin=0)))
     ran = small.run([Task(make_image(), LOW)] * 5)
     assert session.batches == [2, 1, 2] and all(isinstance(each, Found) for each in ran.results)
 
 
 def test_a_network_that_does_not_run_is_told() -> None:
-    dead = Pipeline(Detector(DeadSession(), CLASSES, InputSpec(SIZE, SIZE)), LIMITS)
+    dead = Pipeline(Detector(DeadSession(), CLASSES, InputSpec(SIZE, SIZE)))
     with pytest.raises(BatchFailed, match="the device is gone"):
         dead.run([Task(make_image(), LOW)])
 
 
-@pytest.mark.parametrize("decoders", [1, 4])
-def test_the_times_of_a_batch_add_up_to_no_more_than_it_took(tmp_path: Path, decoders: int) -> None:
-    many = Pipeline(load(write_bundle(tmp_path / "b"), threads=1), LIMITS, decoders=decoders)
+def test_the_times_of_a_batch_add_up_to_no_more_than_it_took(pipeline: Pipeline) -> None:
     start = time.perf_counter()
-    ran = many.run([Task(jpeg(200, 30, 900, 900), LOW)] * 8)
+    ran = pipeline.run([Task(jpeg(200, 30, 900, 900), LOW)] * 8)
     took = time.perf_counter() - start
     parts = [(one.decode, one.preprocess, one.postprocess) for one in ran.results if isinstance(one, Found)]
     assert len(parts) == 8 and min(decode for decode, _, _ in parts) > 0
     assert sum(map(sum, parts)) + ran.inference <= took
-    many.close()

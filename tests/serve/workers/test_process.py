@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
-from eyas.serve.workers.base import Broken
+from eyas.serve.workers.base import WorkerSpec
 from eyas.serve.workers.process import messages
-from eyas.serve.workers.protocol import Type, pack_broken, read_broken
+from eyas.serve.workers.protocol import StartWorker, StopWorker, pack
 
 
 @pytest.mark.parametrize("piece", [1, 7, 10_000])
 def test_messages_are_whole_however_they_are_cut(piece: int) -> None:
-    texts = ["first", "second " * 50, ""]
-    data = b"".join(pack_broken(Broken(text)) for text in texts)
+    sent = [StartWorker(WorkerSpec(Path("b" * 500))), StopWorker(), StartWorker(WorkerSpec(Path("c")))]
+    data = b"".join(map(pack, sent))
     front, worker = socket.socketpair()
 
     def send() -> None:
@@ -26,7 +27,5 @@ def test_messages_are_whole_however_they_are_cut(piece: int) -> None:
     thread = threading.Thread(target=send)
     thread.start()
     with worker:
-        found = list(messages(worker))
+        assert list(messages(worker)) == sent
     thread.join()
-    assert [one.type for one in found] == [Type.BROKEN] * len(texts)
-    assert [read_broken(one).reason for one in found] == texts

@@ -18,8 +18,9 @@ from tests.serve.bundles import CLASSES, jpeg, make_image, write_bundle
 
 from eyas.child_process import pages
 from eyas.serve.errors import Refused
-from eyas.serve.workers.base import Broken, Found, Lost, Outcome, Ran, Task, WorkerFailed, WorkerSpec
+from eyas.serve.workers.base import Broken, Found, Lost, Outcome, Ran, Task, WorkerFailed, WorkerSpec, too_much_memory
 from eyas.serve.workers.process_worker import ProcessWorker
+from eyas.serve.workers.protocol import FromWorker, Reader, pack
 from eyas.types import Thresholds
 
 LOW = Thresholds(confidence=0.05)
@@ -76,14 +77,14 @@ def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-@pytest.mark.parametrize("slab", [1 << 20, 0])
-def test_answers_and_stops_and_leaves_nothing(spec: WorkerSpec, slab: int) -> None:
+@pytest.mark.parametrize("shared", [1 << 20, 0])
+def test_answers_and_stops_and_leaves_nothing(spec: WorkerSpec, shared: int) -> None:
     async def check() -> None:
         before = open_files()
-        watched = await Watched(spec, slab_bytes=slab).start()
+        watched = await Watched(spec, shared_bytes=shared).start()
         pid = watched.worker.pid
         assert await watched.scores(jpeg(204), make_image(102)) == [0.8, 0.4]
-        large = np.full((1200, 1200, 3), 51, np.uint8)  # 4 MB, more than the slab
+        large = np.full((1200, 1200, 3), 51, np.uint8)  # 4 MB, more than the shared memory
         assert await watched.scores(large, jpeg(204)) == [0.2, 0.8]
         ran = await watched.submit(jpeg(), b"nonsense", annotate=True)
         assert isinstance(ran, Ran) and isinstance(ran.results[1], Refused)
@@ -278,9 +279,5 @@ def test_what_a_image_did_to_the_process_is_told_unless_it_was_killed(spec: Work
 
 
 def test_a_batch_for_which_there_is_no_memory_says_so() -> None:
-    from eyas.serve.workers.base import too_much_memory
-    from eyas.serve.workers.protocol import Reader, pack_broken, read_broken
-
-    (message,) = Reader().feed(pack_broken(Broken("MemoryError: ", too_much_memory(2 << 30))))
-    told = read_broken(message).told
-    assert told is not None and told.kind == "too_large" and "more memory than the 2147 MB" in told.message
+    (broken,) = Reader(FromWorker).feed(pack(Broken("MemoryError: ", too_much_memory(2 << 30))))
+    assert broken.told.kind == "too_large" and "more memory than the 2147 MB" in broken.told.message

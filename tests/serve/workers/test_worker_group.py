@@ -1,4 +1,4 @@
-"""The crew: as many workers as wanted, the dead replaced, the superfluous stopped when they are free."""
+"""The group: as many workers as wanted, the dead replaced, the superfluous stopped when they are free."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 from tests.serve.bundles import jpeg, write_bundle
 
+from eyas.serve.workers import worker_group
 from eyas.serve.workers.base import Done, Found, Lost, Ran, Ready, Task, Worker, WorkerFailed, WorkerSpec
 from eyas.serve.workers.inprocess import ThreadWorker
-from eyas.serve.workers.worker_group import Backoff, Crew
+from eyas.serve.workers.worker_group import WorkerGroup
 from eyas.types import DETECT
 
 READY = Ready("engine", ((1, 0.01),), 0)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dead are replaced at once."""
+    monkeypatch.setattr(worker_group, "FIRST_WAIT", 0.001)
 
 
 class Dummy:
@@ -62,13 +69,13 @@ class Slow:
 
 
 class Yard:
-    """A crew of dummies, and what happened to them in order."""
+    """A group of dummies, and what happened to them in order."""
 
     def __init__(self, broken: Callable[[int], bool] = lambda number: False) -> None:
         self.log: list[str] = []
         self.made: list[Dummy] = []
         self.broken = broken
-        self.crew = Crew("m", self.make, self.joined, self.lost, self.release, Backoff(first=0.001, most=0.004))
+        self.group = WorkerGroup("m", self.make, self.joined, self.lost, self.release)
 
     def make(self, name: str) -> Worker:
         """Return a dummy."""
@@ -101,19 +108,18 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 def test_the_dead_are_replaced_and_the_superfluous_finish_first() -> None:
     async def check() -> None:
         yard = Yard()
-        await yard.crew.start(2)
+        await yard.group.start(2)
         await yard.until("join m#2")
-        assert (yard.crew.running, yard.crew.wanted, yard.crew.memory()) == (2, 2, 14)
+        assert (yard.group.running, yard.group.wanted, yard.group.memory()) == (2, 2, 14)
         yard.made[0].die(Lost("killed"))
         assert yard.log[-1] == "lose m#1", "it gets no further batch from this moment on"
         await yard.until("join m#3")
-        assert (yard.crew.deaths, yard.crew.problem) == (1, "killed")
-        yard.crew.resize(1)
+        yard.group.resize(1)
         await yard.until("stop m#2")
         assert yard.log.index("release m#2") < yard.log.index("stop m#2")
-        assert (yard.crew.running, yard.crew.wanted) == (1, 1)
-        await yard.crew.stop(1.0)
-        assert yard.log[-1] == "stop m#3" and yard.crew.running == 0
+        assert (yard.group.running, yard.group.wanted) == (1, 1)
+        await yard.group.stop(1.0)
+        assert yard.log[-1] == "stop m#3" and yard.group.running == 0
 
     run(check())
 
@@ -122,8 +128,8 @@ def test_a_first_worker_that_does_not_start_is_told_and_leaves_nothing() -> None
     async def check() -> None:
         yard = Yard(broken=lambda number: True)
         with pytest.raises(WorkerFailed, match="no engine"):
-            await yard.crew.start(1)
-        assert yard.crew.wanted == 0 and yard.log == ["stop m#1"]
+            await yard.group.start(1)
+        assert yard.group.wanted == 0 and yard.log == ["stop m#1"]
 
     run(check())
 
@@ -138,12 +144,12 @@ def test_the_first_that_is_warm_is_enough_whoever_it_is() -> None:
                 await stopped.wait()
             return await start(worker, lost)
 
-        yard.crew = Crew("m", lambda name: Slow(yard.make(name), slow), yard.joined, yard.lost, yard.release)
-        await yard.crew.start(2)
-        assert yard.crew.names == ("m#2",)
+        yard.group = WorkerGroup("m", lambda name: Slow(yard.make(name), slow), yard.joined, yard.lost, yard.release)
+        await yard.group.start(2)
+        assert yard.log == ["join m#2"]
         stopped.set()
         await yard.until("join m#1")
-        await yard.crew.stop(0.0)
+        await yard.group.stop(0.0)
 
     run(check())
 
@@ -151,16 +157,34 @@ def test_the_first_that_is_warm_is_enough_whoever_it_is() -> None:
 def test_a_later_one_that_does_not_start_is_tried_again() -> None:
     async def check() -> None:
         yard = Yard(broken=lambda number: number in (2, 3))
-        await yard.crew.start(1)
+        await yard.group.start(1)
         yard.made[0].die(Lost("killed"))
         await yard.until("join m#4")
-        await yard.crew.stop(0.0)
+        await yard.group.stop(0.0)
 
     run(check())
 
 
-def test_the_wait_doubles_up_to_a_limit() -> None:
-    assert [Backoff(0.1, 1.0).wait(deaths) for deaths in (1, 2, 3, 4, 5, 1000)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+def test_the_wait_doubles_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    async def check() -> None:
+        yard = Yard(broken=lambda number: number > 1)
+        await yard.group.start(1)
+        monkeypatch.setattr(worker_group.asyncio, "sleep", noted)
+        yard.made[0].die(Lost("killed"))
+        while len([each for each in waits if each]) < 12:
+            await sleep(0)
+        await yard.group.stop(0.0)
+
+    monkeypatch.setattr(worker_group, "FIRST_WAIT", 0.1)
+    run(check())
+    assert [each for each in waits if each][:12] == [0.1 * 2**n for n in range(7)] + [10.0] * 5
 
 
 def test_a_worker_on_a_thread_runs_batches_and_tells_why_it_does_not_start(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 
 from eyas.errors import UserError
-from eyas.serve.scheduler.statistics import Stats
+
+# Demand a worker: above the first workers are added, so many that it comes to the second; they are taken away as far
+# as it stays below the third.
+HIGH, TARGET, LOW = 0.85, 0.7, 0.5
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,6 @@ class ScaleConfig:
 
     Attributes:
         minimum, maximum: bounds of the number of workers.
-        high: demand a worker above which workers are added.
-        target: demand a worker that is aimed at then.
-        low: demand a worker that is aimed at when workers are taken away: the distance to `high` is the hysteresis.
         queue_delay: seconds in the queue above which a worker is added, whatever the demand; about half the latency
             goal.
         up_after, down_after: seconds for which there must have been a reason. Down is slow: a worker that is missing
@@ -29,9 +29,6 @@ class ScaleConfig:
 
     minimum: int = 1
     maximum: int = 8
-    high: float = 0.85
-    target: float = 0.7
-    low: float = 0.5
     queue_delay: float = 0.05
     up_after: float = 1.0
     down_after: float = 30.0
@@ -42,8 +39,6 @@ class ScaleConfig:
             raise UserError(
                 f"{self.minimum} to {self.maximum} workers is not a range.", expected="1 <= minimum <= maximum"
             )
-        if not 0 < self.low < self.target < self.high <= 1:
-            raise UserError(f"{self} has no hysteresis.", expected="0 < low < target < high <= 1")
         if not (self.queue_delay > 0 and self.up_after >= 0 and self.down_after >= 0):
             raise UserError(f"{self} has an invalid time.", expected="queue_delay > 0, the others >= 0")
 
@@ -55,8 +50,7 @@ class Signal:
     Attributes:
         workers: how many there are, those that are starting included.
         starting: how many of them do not serve yet.
-        demand: how many workers would be busy without a pause with what is asked, refusals included, in full batches.
-            Plain utilisation would not do: a greedy worker is nearly always busy, with small batches.
+        demand: how many workers would be busy without a pause; see `ModelStats`.
         queue_delay: seconds from admission to dispatch.
     """
 
@@ -66,22 +60,6 @@ class Signal:
     queue_delay: float
 
 
-def signal(stats: Stats, starting: int = 0) -> Signal:
-    """Return the signal of a scheduler all of whose workers are alike.
-
-    Args:
-        stats: its numbers.
-        starting: workers that have been started and are not registered yet.
-    """
-    workers = len(stats.workers)
-    demand = 0.0
-    for model in stats.models.values():
-        if model.capacity > 0:
-            demand += (model.dispatch_rate + model.refusal_rate) / model.capacity * model.workers
-    delays = [model.queue_delay for model in stats.models.values()]
-    return Signal(workers + starting, starting, demand, max(delays, default=0.0))
-
-
 class Autoscaler:
     """Turns signals into a number of workers.
 
@@ -89,8 +67,8 @@ class Autoscaler:
         config: bounds, thresholds, times.
     """
 
-    def __init__(self, config: ScaleConfig | None = None) -> None:
-        self.config = config or ScaleConfig()
+    def __init__(self, config: ScaleConfig) -> None:
+        self.config = config
         self._since = 0.0
         self._wanted = 0  # upwards the latest wish, downwards the highest since then
         self._direction = 0
@@ -118,13 +96,12 @@ class Autoscaler:
         return workers
 
     def _wish(self, signal: Signal) -> int:
-        """Return how many workers the signal alone asks for."""
         config, workers = self.config, signal.workers
-        if signal.demand > config.high * workers:
-            return math.ceil(signal.demand / config.target)
+        if signal.demand > HIGH * workers:
+            return math.ceil(signal.demand / TARGET)
         if signal.queue_delay > config.queue_delay:
             return workers if signal.starting else workers + 1
-        return min(math.ceil(signal.demand / config.low), workers)
+        return min(math.ceil(signal.demand / LOW), workers)
 
     def _settle(self, workers: int) -> int:
         """Forget the reasons so far and return the number."""

@@ -10,22 +10,22 @@ from pathlib import Path
 from time import monotonic
 
 from eyas.artifacts.model_key import ModelKey
-from eyas.serve.api import Answer, ModelStatus, Request, timing_of
-from eyas.serve.engine.executor import Flow, Ticket
-from eyas.serve.engine.model_manager import Keeper
-from eyas.serve.engine.model_table import ModelTable, Version
+from eyas.serve.api import Answer, ModelStatus, Request, Timing
+from eyas.serve.engine.executor import Executor, Ticket
+from eyas.serve.engine.model_manager import ModelManager
 from eyas.serve.engine.quarantine import KILLER, Quarantine
-from eyas.serve.engine.routing import AliasRouter, Route, Router
+from eyas.serve.engine.routing import Router
 from eyas.serve.engine.settings import EngineSettings
+from eyas.serve.engine.versions import ModelTable, ServedVersion
 from eyas.serve.errors import WIRES, Refused, ServeError, all_refused
 from eyas.serve.request_options import labels_of, thresholds_of
-from eyas.serve.scheduler.settings import SchedulerConfig
-from eyas.serve.scheduler.statistics import Stats
+from eyas.serve.scheduler.model import ModelStats
 from eyas.serve.scheduler.types import Lane
 from eyas.serve.workers.base import Found, Task
 
 LOG = logging.getLogger("eyas.serve")
 LANES: Mapping[str, Lane] = {"interactive": Lane.INTERACTIVE, "stream": Lane.STREAM, "batch": Lane.BATCH}
+SHADOWS = 16  # copies of requests that may be under way at once; what comes beyond is not copied
 BUSY_SECONDS = 1.0  # after a refusal for load the server is not ready for so long
 
 ShadowSeen = Callable[[Request, ModelKey, Answer | ServeError], None]
@@ -49,13 +49,12 @@ class LocalEngine:
         shadow_seen: ShadowSeen | None = None,
     ) -> None:
         self.settings = settings or EngineSettings()
-        self.router: Router = router or AliasRouter()
+        self.router = router or Router()
         self.quarantine = Quarantine()
-        config = SchedulerConfig(max_batch=self.settings.max_batch, max_waiting=self.settings.max_waiting)
         self._loop = asyncio.get_running_loop()
-        self._flow = Flow(config, self._died)
+        self._executor = Executor(self._died, self.settings.max_waiting)
         self._table = ModelTable()
-        self._keeper = Keeper(self.settings, self._table, self._flow)
+        self._manager = ModelManager(self.settings, self._table, self._executor)
         self._shadow_seen = shadow_seen
         self._shadows: set[asyncio.Task[None]] = set()
         self._tickets: set[Ticket] = set()
@@ -73,18 +72,14 @@ class LocalEngine:
         route = self.router.route(request, self._table.statuses())
         for shadow in route.shadows:
             self._shadow(request, shadow)
-        return await self._detect(request, route)
+        return await self._detect(request, route.key)
 
-    async def _detect(self, request: Request, route: Route) -> Answer:
-        """Run a request on the version that it was given."""
-        version, start = self._table[route.key], monotonic()
-        version.used = start
-        version.open += 1
-        version.empty.clear()
-        try:
+    async def _detect(self, request: Request, key: ModelKey) -> Answer:
+        version, start = self._table[key], monotonic()
+        with version.in_use():
             timeout = request.timeout
             if version.state != "ready":
-                await self._keeper.wake(version, timeout)
+                await self._manager.wake(version, timeout)
                 timeout = None if timeout is None else timeout - (monotonic() - start)
             tasks = self._tasks(request, version)
             ticket = Ticket(tasks, self._loop.create_future(), request.partial, request.refused)
@@ -92,25 +87,21 @@ class LocalEngine:
             stream = request.stream if lane is Lane.STREAM and len(request.images) == 1 else ""
             if lane is Lane.STREAM and not stream:
                 lane = Lane.INTERACTIVE
-            self._flow.submit(version.id, ticket, lane, stream, timeout)
+            self._executor.submit(version.id, ticket, lane, stream, timeout)
             self._tickets.add(ticket)
             try:
                 await ticket.done
             except asyncio.CancelledError:
-                self._flow.cancel(ticket)
+                self._executor.cancel(ticket)
                 raise
             finally:
                 self._tickets.discard(ticket)
             for number, image in enumerate(request.images):
-                if _was_run(ticket, number, request):
+                if _was_run(ticket, number):
                     self.quarantine.survived(image)
-            return _answer(request, route.key, ticket, monotonic() - start)
-        finally:
-            version.open -= 1
-            if not version.open:
-                version.empty.set()
+            return _answer(request, key, ticket, monotonic() - start)
 
-    def _tasks(self, request: Request, version: Version) -> list[Task]:
+    def _tasks(self, request: Request, version: ServedVersion) -> list[Task]:
         """Return the images as the workers want them.
 
         Raises:
@@ -139,14 +130,13 @@ class LocalEngine:
         return request if len(refused) == len(request.refused) else replace(request, refused=refused)
 
     def _died(self, tasks: Sequence[Task], why: str) -> None:
-        """Remember the images of a batch whose worker died."""
         self.quarantine.died(monotonic(), [task.image for task in tasks], why or KILLER)
 
     def _shadow(self, request: Request, key: ModelKey) -> None:
         """Let another version see a copy of the request, in the gaps that real requests leave."""
         copy = replace(request, id=f"{request.id}~{key.version}", lane="batch", stream="", timeout=None)
 
-        if len(self._shadows) >= self.settings.shadows:
+        if len(self._shadows) >= SHADOWS:
             if self._shadow_seen is not None:
                 self._shadow_seen(copy, key, ServeError("overloaded", "Too many shadow copies are in flight."))
             return
@@ -154,7 +144,7 @@ class LocalEngine:
         async def run() -> None:
             result: Answer | ServeError
             try:
-                result = await self._detect(copy, Route(key))
+                result = await self._detect(copy, key)
             except ServeError as error:
                 result = error
             if self._shadow_seen is not None:
@@ -170,39 +160,30 @@ class LocalEngine:
         """Return every version; see `Engine.models`."""
         return tuple(replace(each, memory=self._table[each.key].memory()) for each in self._table.statuses())
 
-    def workers(self, key: ModelKey) -> tuple[str, ...]:
-        """Return the names of a version's warm workers."""
-        version = self._table.get(key)
-        return version.crew.names if version is not None and version.crew is not None else ()
-
-    def running(self, key: ModelKey) -> int:
-        """Return how many warm workers a version has."""
-        return len(self.workers(key))
-
     async def load(self, name: str, version: str = "", bundle: Path | None = None) -> ModelKey:
         """Load a version; see `Engine.load`."""
         if not self._accepting:
             raise ServeError("unavailable", "The server is shutting down.")
-        return await self._keeper.load(name, version, bundle)
+        return await self._manager.load(name, version, bundle)
 
     async def unload(self, name: str, version: str = "") -> None:
         """Unload a version, or all of a model; see `Engine.unload`."""
-        await self._keeper.unload(name, version)
+        await self._manager.unload(name, version)
 
     def alias(self, name: str, alias: str, version: str) -> None:
         """Let an alias point to a loaded version; see `Engine.alias`."""
         self._table.alias(name, alias, version)
 
-    def stats(self) -> Stats:
-        """Return the scheduler's numbers now; its models are called "name/version"."""
-        return self._flow.scheduler.stats(monotonic())
+    def stats(self) -> Mapping[str, ModelStats]:
+        """Return the load of each version, "name/version", now."""
+        return self._executor.scheduler.stats(monotonic())
 
     # ---------------------------------------------------------------------------------------------------- state
 
     def ready(self) -> bool:
         """Return whether new requests are welcome; see `Engine.ready`."""
-        busy = monotonic() - self._flow.refused < BUSY_SECONDS
-        return self._accepting and not busy and self._keeper.serving()
+        busy = monotonic() - self._executor.refused < BUSY_SECONDS
+        return self._accepting and not busy and self._manager.serving()
 
     async def drain(self) -> None:
         """Refuse new requests and return when all accepted ones are answered; see `Engine.drain`."""
@@ -218,8 +199,8 @@ class LocalEngine:
             ticket.fail(ServeError("unavailable", "The server has shut down."))
         for task in self._shadows:
             task.cancel()
-        await self._keeper.close()
-        self._flow.close()
+        await self._manager.close()
+        self._executor.close()
 
     async def __aenter__(self) -> LocalEngine:
         """Return the engine itself."""
@@ -230,17 +211,16 @@ class LocalEngine:
         await self.close()
 
 
-def _was_run(ticket: Ticket, number: int, request: Request) -> bool:
+def _was_run(ticket: Ticket, number: int) -> bool:
     """Return whether a worker was done with the image and still there."""
     result = ticket.results[number]
-    unrun = number in request.refused or number in ticket.blamed
+    unrun = number in ticket.refused or number in ticket.blamed
     return isinstance(result, Found) or (isinstance(result, Refused) and not unrun and WIRES[result.kind].http < 500)
 
 
 def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> Answer:
-    """Return the answer of a request all of whose images were run."""
     found = [result for result in ticket.results if isinstance(result, Found)]
-    timing = timing_of(
+    timing = Timing(
         queue=ticket.dispatched - ticket.arrived,
         decode=sum(result.decode for result in found),
         preprocess=sum(result.preprocess for result in found),
@@ -251,4 +231,6 @@ def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> An
     )
     annotated = tuple(result.annotated for result in found) if request.options.annotate else ()
     refused = {number: result for number, result in enumerate(ticket.results) if isinstance(result, Refused)}
-    return Answer(request.id, key, tuple(result.detections for result in found), annotated, timing, refused)
+    return Answer(
+        request.id, key, tuple(result.detections for result in found), annotated, timing.within_total(), refused
+    )

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import monotonic
-from types import MappingProxyType
 
 from eyas.serve.errors import Kind, Refused, ServeError
 from eyas.serve.scheduler.latency import Profile
-from eyas.serve.scheduler.scheduler import Scheduler
-from eyas.serve.scheduler.settings import SchedulerConfig
+from eyas.serve.scheduler.scheduler import MAX_WAITING, Scheduler
 from eyas.serve.scheduler.types import Batch, Event, Item, Lane, Outcome, Reason, Rejected
 from eyas.serve.workers import base
 
@@ -35,19 +34,17 @@ TOLD: dict[Reason, tuple[Kind, str]] = {
     ),
     Reason.ERROR: ("internal", "The network failed on the request twice."),
 }
-NONE: Mapping[int, Refused] = MappingProxyType({})
 
 
+@dataclass(eq=False, slots=True)
 class Ticket:
     """One request under way: its images are admitted, run and answered one by one.
 
-    Args:
+    Attributes:
         tasks: its images, at least one.
-        done: gets the results when all are there, or the error that ended the request.
+        done: ends when all results are there, or with the error that ended the request.
         partial: whether a refused image is a result as well, in place of the end of the request.
         refused: number of an image -> why it is not run.
-
-    Attributes:
         results: one for each image that was run, or refused alone.
         arrived, dispatched, ended: by the monotonic clock; `dispatched` is of its last batch.
         inference: seconds of the networks of its batches together.
@@ -55,40 +52,24 @@ class Ticket:
         blamed: number of an image -> what it did, alone, to the worker that was lost or failed under it.
     """
 
-    __slots__ = (
-        "arrived",
-        "batch",
-        "blamed",
-        "dispatched",
-        "done",
-        "ended",
-        "ids",
-        "inference",
-        "left",
-        "partial",
-        "results",
-        "tasks",
-    )
+    tasks: Sequence[base.Task]
+    done: asyncio.Future[None]
+    partial: bool = False
+    refused: Mapping[int, Refused] = field(default_factory=dict)
+    ids: range = range(0)
+    left: int = 0
+    results: list[base.Found | Refused | None] = field(default_factory=list)
+    arrived: float = 0.0
+    dispatched: float = 0.0
+    ended: float = 0.0
+    inference: float = 0.0
+    batch: int = 0
+    blamed: dict[int, Refused] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        tasks: Sequence[base.Task],
-        done: asyncio.Future[None],
-        partial: bool = False,
-        refused: Mapping[int, Refused] = NONE,
-    ) -> None:
-        self.tasks = tasks
-        self.done = done
-        self.partial = partial
-        self.ids: range = range(0)
-        self.left = len(tasks) - len(refused)
-        self.results: list[base.Found | Refused | None] = [None] * len(tasks)
-        for index, each in refused.items():
-            self.results[index] = each
-        self.arrived = self.dispatched = self.ended = 0.0
-        self.inference = 0.0
-        self.batch = 0
-        self.blamed: dict[int, Refused] = {}
+    def __post_init__(self) -> None:
+        """Count what is left to be done."""
+        self.left = len(self.tasks) - len(self.refused)
+        self.results = [self.refused.get(index) for index in range(len(self.tasks))]
 
     def fail(self, error: ServeError) -> None:
         """End the request with an error; the first one counts."""
@@ -107,16 +88,16 @@ class Ticket:
             self.done.set_result(None)
 
 
-class Flow:
+class Executor:
     """Workers, the scheduler that feeds them, and the clock that both go by. Lives in one event loop.
 
     Args:
-        config: the scheduler's settings.
         died: called with the images of a batch whose worker died, and what the client of one alone is told.
+        max_waiting: see `Scheduler`.
     """
 
-    def __init__(self, config: SchedulerConfig, died: Callable[[Sequence[base.Task], str], None]) -> None:
-        self.scheduler = Scheduler(config)
+    def __init__(self, died: Callable[[Sequence[base.Task], str], None], max_waiting: int = MAX_WAITING) -> None:
+        self.scheduler = Scheduler(max_waiting)
         self.refused = -math.inf  # when a request was last refused for load, on the monotonic clock
         self._died = died
         self._loop = asyncio.get_running_loop()
@@ -129,7 +110,7 @@ class Flow:
     def add(self, model: str, worker: base.Worker, profile: Profile, goal: float, max_batch: int) -> None:
         """Let a warm worker serve a model."""
         self._workers[worker.name] = worker
-        self.scheduler.register(model, [worker.name], profile, slo=goal, max_batch=max_batch)
+        self.scheduler.register(model, worker.name, profile, slo=goal, max_batch=max_batch)
         self._settle()
 
     def lose(self, name: str, why: base.Lost) -> None:
@@ -138,17 +119,15 @@ class Flow:
         self._workers.pop(name, None)
         if batch is not None:
             _blame(batch, why.told)
-            self._died(
-                [_ticket(item)[0].tasks[_ticket(item)[1]] for item in batch.items], why.told.message if why.told else ""
-            )
+            tasks = [ticket.tasks[index] for ticket, index in map(_ticket, batch.items)]
+            self._died(tasks, why.told.message if why.told else "")
         self.scheduler.worker_lost(monotonic(), name)
         self._let_go(name)
         self._settle()
 
     async def release(self, name: str) -> None:
         """Give a worker no more batches, and return when it runs none."""
-        if self.scheduler.is_worker(name):
-            self.scheduler.retire_worker(name)
+        self.scheduler.retire_worker(name)
         if name in self._running:
             await self._released.setdefault(name, self._loop.create_future())
         self._workers.pop(name, None)
@@ -164,22 +143,18 @@ class Flow:
         ticket.ids = range(self._number, self._number + len(ticket.tasks))
         self._number = ticket.ids.stop
         for index, number in enumerate(ticket.ids):
-            if ticket.results[index] is not None:
-                continue  # it is refused already
-            item = Item(number, model, None, lane, deadline, stream or None, (ticket, index))
+            if index in ticket.refused:
+                continue
+            item = Item(number, model, lane, deadline, stream or None, (ticket, index))
             decision = self.scheduler.submit(now, item)
             if isinstance(decision, Rejected):
                 ticket.done.cancel()
                 self.cancel(ticket)
-                raise self._refusal(now, decision)
+                kind, message = TOLD[decision.reason]
+                if kind == "overloaded":
+                    self.refused = now
+                raise ServeError(kind, message, retry_after=max(decision.retry_after, 0.05))
         self._settle()
-
-    def _refusal(self, now: float, decision: Rejected) -> ServeError:
-        """Return the error for a refused request."""
-        kind, message = TOLD[decision.reason]
-        if kind == "overloaded":
-            self.refused = now
-        return ServeError(kind, message, retry_after=max(decision.retry_after, 0.05))
 
     def cancel(self, ticket: Ticket) -> None:
         """Free the places of a request's images that still wait; what runs is finished and thrown away."""
@@ -194,7 +169,6 @@ class Flow:
             self._timer.cancel()
 
     def _start(self, batch: Batch) -> None:
-        """Hand a batch to its worker."""
         now, tasks = monotonic(), []
         for item in batch.items:
             ticket, index = _ticket(item)
@@ -209,9 +183,8 @@ class Flow:
         if self._running.get(batch.worker) is not batch:
             return
         del self._running[batch.worker]
-        ran = isinstance(outcome, base.Ran)
         _blame(batch, outcome.told if isinstance(outcome, base.Broken) else None)
-        self.scheduler.finished(now, batch.worker, batch, ok=ran)
+        self.scheduler.finished(now, batch.worker, batch, ok=isinstance(outcome, base.Ran))
         if isinstance(outcome, base.Ran):
             for item, result in zip(batch.items, outcome.results, strict=True):
                 ticket, index = _ticket(item)
@@ -225,7 +198,6 @@ class Flow:
         self._settle()
 
     def _let_go(self, name: str) -> None:
-        """Tell who waits for a worker's batch to end."""
         waiting = self._released.pop(name, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
@@ -245,20 +217,17 @@ class Flow:
             self._timer = self._loop.call_at(wake + TICK, self._ring)
 
     def _ring(self) -> None:
-        """Drop what has waited too long."""
         self._timer = None
         self.scheduler.expire(monotonic())
         self._settle()
 
     def _answer(self) -> None:
-        """Tell the tickets whose images ended without having run."""
         for event in self.scheduler.take_events():
             if event.outcome is not Outcome.SERVED:
                 _fail(event)
 
 
 def _fail(event: Event) -> None:
-    """End the ticket of an image that ended without an answer."""
     kind, message = TOLD[event.reason]
     ticket, index = _ticket(event.item)
     if event.outcome is Outcome.FAILED:  # it may be this image's fault, and then is not the others'

@@ -64,15 +64,12 @@ class Follower(Collector):
         registry: where the models are.
         engine: what serves them.
         wanted: which of them.
-        interval: seconds between two looks.
     """
 
-    def __init__(self, registry: Registry, engine: Versions, wanted: Wanted, *, interval: float = INTERVAL) -> None:
+    def __init__(self, registry: Registry, engine: Versions, wanted: Wanted) -> None:
         self._registry, self._engine, self._wanted = registry, engine, wanted
         self._changes: Counter[str] = Counter()
-        self._watcher = RegistryWatcher(
-            registry, engine, follow=wanted.follow, interval=interval, on_change=self._changed
-        )
+        self._watcher = RegistryWatcher(registry, engine, follow=wanted.follow, on_change=self._changed)
 
     async def start(self) -> list[str]:
         """Load what is wanted and return a line of words for each model that is served, or why one is not.
@@ -144,7 +141,6 @@ class Follower(Collector):
         yield changes
 
     def _check(self, models: Mapping[str, Model]) -> None:
-        """Refuse names and aliases that are not there: a mistake, at the start."""
         follow = self._wanted.follow
         for name in [*(follow or ()), *(key.name for key in self._wanted.fixed)]:
             if name not in models:
@@ -170,13 +166,11 @@ class Follower(Collector):
             )
 
     async def _pin(self, key: ModelKey) -> str:
-        """Load a version that stays as it is."""
         found = await aside(self._registry.resolve, key.name, key.version)
         await self._engine.load(key.name, key.version, found.bundle)
         return f"Serving {key.name}, version {key.version} ({self._registry.location})"
 
     def _changed(self, change: Change) -> None:
-        """Count and log what the watcher tells."""
         self._changes[change.kind] += 1
         what = "" if change.key is None else f"{change.key.name}/{change.key.version}"
         if change.kind == "failed":
@@ -192,7 +186,6 @@ class Follower(Collector):
 
 
 def _warning(behind: Behind) -> str:
-    """Return a line of words for an alias that points to what can't be served."""
     at, reason = f"{behind.wanted.name}@{behind.alias}", behind.message.splitlines()[0]
     if behind.serving is None:
         return f"warning: {at} is not served: {reason}"

@@ -12,44 +12,49 @@ from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError
 from eyas.runtime.machine import usable_cores
 from eyas.serve.engine.autoscale import Autoscaler, ScaleConfig, Signal
-from eyas.serve.engine.executor import Flow
-from eyas.serve.engine.model_table import ModelTable, Version
-from eyas.serve.engine.routing import unknown
+from eyas.serve.engine.executor import Executor
+from eyas.serve.engine.routing import find, unknown
 from eyas.serve.engine.settings import EngineSettings
+from eyas.serve.engine.versions import ModelTable, ServedVersion
 from eyas.serve.engine.worker_planning import Choice, plan
 from eyas.serve.errors import ServeError
 from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.model import ModelStats
 from eyas.serve.workers.base import Ready, Worker, WorkerFailed, WorkerSpec
 from eyas.serve.workers.inprocess import ThreadWorker
 from eyas.serve.workers.process_worker import ProcessWorker
-from eyas.serve.workers.worker_group import Crew
+from eyas.serve.workers.worker_group import WorkerGroup
 
 LOG = logging.getLogger("eyas.serve")
 GOAL_BATCHES = 8  # the latency goal, where none was set, in batches of one
 GOAL_SECONDS = 0.25  # and its least value
 UPKEEP_SECONDS = 1.0
 SWOLLEN = 0.8  # of the memory that a worker may take: it is replaced before its allocations fail
+# The share of the goal that is kept for what the scheduler does not see, the connection and the protocol, and for a
+# batch that takes longer than any before: requests are admitted for the rest of it.
+RESERVE = 0.15
+STOP_SECONDS = 10.0  # how long a worker that stops may finish its batch before it is killed
 WAKE_SECONDS = 30.0  # how long a request without a timeout waits for its version to be loaded
 
 
-class Keeper:
+class ModelManager:
     """Brings versions into service and takes them out again.
 
     Args:
         settings: the engine's.
         table: the versions.
-        flow: where warm workers get their batches from.
+        executor: where warm workers get their batches from.
     """
 
-    def __init__(self, settings: EngineSettings, table: ModelTable, flow: Flow) -> None:
+    def __init__(self, settings: EngineSettings, table: ModelTable, executor: Executor) -> None:
         self._settings = settings
         self._table = table
-        self._flow = flow
+        self._executor = executor
         self._upkeep: asyncio.Task[None] | None = None
 
     def serving(self) -> bool:
         """Return whether at least one version has a warm worker."""
-        return any(each.state == "ready" and each.crew is not None and each.crew.running for each in self._table.all())
+        return any(each.state == "ready" and each.workers and each.workers.running for each in self._table.all())
 
     async def load(self, name: str, version: str, bundle: Path | None) -> ModelKey:
         """Load a version and return when it is ready; see `Engine.load`.
@@ -59,22 +64,15 @@ class Keeper:
         """
         if not name or len(name) > 200 or "/" in name or not name.isprintable():
             raise ServeError("invalid", "A model name has 1 to 200 printable characters and no slash.")
-        found = self._known(name, version) if bundle is None else self._new(name, version, bundle)
+        if bundle is None:
+            found = self._table[find(name, version, self._table.statuses()).key]
+        else:
+            found = self._new(name, version, bundle)
         if found.state != "ready":
             await self._begin(found)
         return found.key
 
-    def _known(self, name: str, version: str) -> Version:
-        """Return the version that is to be loaded again; "" means the default, else the newest."""
-        if version:
-            found = self._table.get(ModelKey(name, version))
-        else:
-            found = self._table.default(name) or next(reversed(self._table.of(name)), None)
-        if found is None:
-            raise unknown(name, version, (each.key for each in self._table.all()))
-        return found
-
-    def _new(self, name: str, version: str, bundle: Path) -> Version:
+    def _new(self, name: str, version: str, bundle: Path) -> ServedVersion:
         """Return a version that is new, or known and of the same bundle."""
         key = ModelKey(name, version or self._table.next_version(name))
         found = self._table.get(key)
@@ -82,11 +80,9 @@ class Keeper:
             if found.bundle.resolve() == bundle.resolve():
                 return found
             raise ServeError("invalid", f"Version {key.version} of '{name}' is a different bundle; use a new version.")
-        found = Version(key, bundle)
-        self._table.add(found)
-        return found
+        return self._table.add(key, bundle)
 
-    async def wake(self, version: Version, timeout: float | None) -> None:
+    async def wake(self, version: ServedVersion, timeout: float | None) -> None:
         """Load a version that was unloaded for want of memory, because a request wants it.
 
         Raises:
@@ -97,7 +93,7 @@ class Keeper:
         except TimeoutError:
             raise ServeError("unavailable", "The model is being loaded.", retry_after=1.0) from None
 
-    async def _begin(self, version: Version) -> None:
+    async def _begin(self, version: ServedVersion) -> None:
         """Load a version, once however many ask for it; giving up waiting does not end the load."""
         if version.state == "draining":
             raise ServeError("unavailable", "The version is being unloaded.", retry_after=1.0)
@@ -105,30 +101,30 @@ class Keeper:
             version.loading = asyncio.create_task(self._load(version))
         await asyncio.shield(version.loading)
 
-    async def _load(self, version: Version) -> None:
+    async def _load(self, version: ServedVersion) -> None:
         """Read, start and register a version.
 
         Raises:
             ServeError: it can't be loaded.
         """
-        self._table.set(version, "loading", on_demand=version.on_demand)
+        version.set("loading", on_demand=version.on_demand)
         try:
             async with version.lock:
                 manifest = await asyncio.to_thread(Manifest.read, version.bundle)
                 choice = await self._choose(version.bundle, manifest)
                 version.manifest = manifest
-                version.crew = self._crew(version, self._spec(version.bundle, manifest, choice), manifest.classes)
+                version.workers = self._workers(version, self._spec(version.bundle, manifest, choice), manifest.classes)
                 version.scaler = self._scaler(choice)
-                await version.crew.start(choice.workers)
+                await version.workers.start(choice.workers)
         except (UserError, WorkerFailed, OSError) as error:
-            version.crew = None
-            self._table.set(version, "failed", str(error))
+            version.workers = None
+            version.set("failed", str(error))
             LOG.error("%s can't be loaded: %s", version.id, error)
             raise ServeError("unprocessable", f"The bundle can't be loaded: {error}") from error
         finally:
             version.loading = None
         version.used = monotonic()
-        self._table.set(version, "ready")
+        version.set("ready")
         LOG.info("%s is ready: %d worker(s), threads: %s", version.id, choice.workers, choice.threads)
         if self._upkeep is None:
             self._upkeep = asyncio.create_task(self._look_after())
@@ -144,39 +140,33 @@ class Keeper:
         return Choice(workers, settings.threads or max(1, cores // workers))
 
     def _scaler(self, choice: Choice) -> Autoscaler | None:
-        """Return what decides how many of the workers run."""
         if self._settings.workers is not None or choice.workers <= self._settings.min_workers:
             return None
         delay = (self._settings.goal or GOAL_SECONDS) / 2
         return Autoscaler(ScaleConfig(self._settings.min_workers, choice.workers, queue_delay=delay))
 
     def _spec(self, bundle: Path, manifest: Manifest, choice: Choice) -> WorkerSpec:
-        """Return what a version's workers are."""
         settings = self._settings
         return WorkerSpec(
             bundle=bundle,
             device=settings.device,
             threads=choice.threads,
-            decoders=settings.decoders,
             max_batch=min(settings.max_batch, manifest.batch[1]),
-            limits=settings.limits,
             memory=settings.worker_memory,
             start_seconds=settings.start_seconds,
             batch_seconds=settings.batch_seconds,
         )
 
-    def _crew(self, version: Version, spec: WorkerSpec, classes: tuple[str, ...]) -> Crew:
-        """Return a crew whose warm workers serve the version."""
-
+    def _workers(self, version: ServedVersion, spec: WorkerSpec, classes: tuple[str, ...]) -> WorkerGroup:
         def joined(worker: Worker, ready: Ready) -> None:
             profile = Profile.measured(ready.latencies)
             goal = self._settings.goal or max(GOAL_SECONDS, GOAL_BATCHES * (profile.base + profile.per_item))
-            self._flow.add(version.id, worker, profile, goal * (1 - self._settings.reserve), spec.max_batch)
+            self._executor.add(version.id, worker, profile, goal * (1 - RESERVE), spec.max_batch)
 
         def make(name: str) -> Worker:
             return ThreadWorker(name, spec) if self._settings.in_process else ProcessWorker(name, spec, classes)
 
-        return Crew(version.id, make, joined, self._flow.lose, self._flow.release)
+        return WorkerGroup(version.id, make, joined, self._executor.lose, self._executor.release)
 
     async def unload(self, name: str, version: str) -> None:
         """Answer what a version has accepted, then free it; "" means all versions; see `Engine.unload`.
@@ -184,72 +174,54 @@ class Keeper:
         Raises:
             ServeError: there is no such model or version.
         """
-        found = [each for each in self._table.of(name) if version in ("", each.key.version)]
+        found = [each for each in self._table.all(name) if version in ("", each.key.version)]
         if not found:
             raise unknown(name, version, (each.key for each in self._table.all()))
         await asyncio.gather(*(self._retire(each, "unloaded on request") for each in found))
 
-    async def _retire(self, version: Version, reason: str) -> None:
+    async def _retire(self, version: ServedVersion, reason: str) -> None:
         """Take no new requests for a version, answer what it has accepted, and end its workers."""
         if version.loading is not None:
             await asyncio.wait([version.loading])
         if version.state == "unloaded":
-            self._table.set(version, "unloaded", reason)  # and no request loads it again
+            version.set("unloaded", reason)  # and no request loads it again
         if version.state != "ready":
             return
-        self._table.set(version, "draining", reason)
+        version.set("draining", reason)
         await version.empty.wait()
         async with version.lock:
-            await self._stop(version, self._settings.stop_seconds)
-        self._table.set(version, "unloaded", reason)
+            await self._stop(version, STOP_SECONDS)
+        version.set("unloaded", reason)
 
-    async def _evict(self, version: Version) -> None:
+    async def _evict(self, version: ServedVersion) -> None:
         """End the workers of a version that nobody uses; the next request that wants it loads it again."""
         async with version.lock:
             if version.open or version.state != "ready":
                 return
-            self._table.set(version, "unloaded", "unloaded to free memory", on_demand=True)
+            version.set("unloaded", "unloaded to free memory", on_demand=True)
             LOG.info("%s is unloaded to free memory", version.id)
-            await self._stop(version, self._settings.stop_seconds)
+            await self._stop(version, STOP_SECONDS)
 
-    async def _stop(self, version: Version, grace: float) -> None:
-        """End the workers of a version."""
-        crew, version.crew = version.crew, None
-        if crew is not None:
-            await crew.stop(grace)
-        if self._flow.scheduler.is_registered(version.id):
-            self._flow.scheduler.retire(version.id)
-
-    # -------------------------------------------------------------------------------------------------- upkeep
+    async def _stop(self, version: ServedVersion, grace: float) -> None:
+        workers, version.workers = version.workers, None
+        if workers is not None:
+            await workers.stop(grace)
+        self._executor.scheduler.retire(version.id)
 
     async def _look_after(self) -> None:
         """Every second: as many workers as the load wants, fresh ones for the swollen, memory within its limit."""
         while True:
             await asyncio.sleep(UPKEEP_SECONDS)
+            stats = self._executor.scheduler.stats(monotonic())
             for version in self._table.all():
-                if version.state == "ready" and version.crew is not None:
-                    self._scale(version, version.crew)
+                if version.state == "ready" and version.workers is not None:
+                    if version.scaler is not None and version.id in stats:
+                        _scale(version.id, version.scaler, version.workers, stats[version.id])
                     if self._settings.worker_memory:
-                        version.crew.renew(int(SWOLLEN * self._settings.worker_memory))
+                        version.workers.renew(int(SWOLLEN * self._settings.worker_memory))
             await self._make_room()
 
-    def _scale(self, version: Version, crew: Crew) -> None:
-        """Give a version as many workers as its load wants."""
-        now = monotonic()
-        stats = self._flow.scheduler.stats(now).models.get(version.id)
-        if version.scaler is None or stats is None:
-            return
-        demand = 0.0
-        if stats.capacity > 0:
-            demand = (stats.dispatch_rate + stats.refusal_rate) / stats.capacity * stats.workers
-        wanted = version.scaler.decide(
-            now, Signal(crew.wanted, max(crew.wanted - crew.running, 0), demand, stats.queue_delay)
-        )
-        if wanted != crew.wanted:
-            LOG.info("%s: now %d worker(s), was %d", version.id, wanted, crew.wanted)
-            crew.resize(wanted)
-
-    async def _make_room(self, kept: Version | None = None) -> None:
+    async def _make_room(self, kept: ServedVersion | None = None) -> None:
         """Unload what was not used for the longest time until the memory is within its limit.
 
         Args:
@@ -272,3 +244,11 @@ class Keeper:
             load.cancel()
         await asyncio.gather(*loads, return_exceptions=True)
         await asyncio.gather(*(self._stop(version, 0.0) for version in self._table.all()))
+
+
+def _scale(name: str, scaler: Autoscaler, workers: WorkerGroup, stats: ModelStats) -> None:
+    starting = max(workers.wanted - workers.running, 0)
+    wanted = scaler.decide(monotonic(), Signal(workers.wanted, starting, stats.demand, stats.queue_delay))
+    if wanted != workers.wanted:
+        LOG.info("%s: now %d worker(s), was %d", name, wanted, workers.wanted)
+        workers.resize(wanted)

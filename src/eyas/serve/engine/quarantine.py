@@ -54,12 +54,10 @@ class Quarantine:
         return why if deaths >= DEATHS else ""
 
     def _forget(self, key: bytes) -> None:
-        """Let an image be run again."""
         del self._deaths[key], self._lengths[key]
 
 
 def _length(image: bytes | UInt8Array) -> int:
-    """Return the image's number of bytes."""
     return len(image) if isinstance(image, bytes) else image.nbytes
 
 

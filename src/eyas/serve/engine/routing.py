@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
 
 from eyas.artifacts.model_key import ModelKey
-from eyas.errors import suggest
+from eyas.errors import UserError, suggest
 from eyas.serve.api import ModelStatus, Request
 from eyas.serve.errors import ServeError
 
 CHAMPION = "champion"
+Reference = Annotated[str, msgspec.Meta(pattern=r"^(?:@[a-z][A-Za-z0-9_-]{0,63}|[0-9]{1,18})\Z")]
+Header = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{0,100}\Z")]
 
 
 @dataclass(frozen=True)
@@ -28,52 +34,34 @@ class Route:
     shadows: tuple[ModelKey, ...] = ()
 
 
-class Router(Protocol):
-    """Decides for each request, at its arrival; what it decided holds for the request's life."""
-
-    def route(self, request: Request, statuses: Sequence[ModelStatus]) -> Route:
-        """Return where the request goes.
-
-        Args:
-            request: what has arrived.
-            statuses: all versions that the server knows of, sorted. The same object comes again until one changes.
-
-        Raises:
-            ServeError: no version of them may answer it.
-        """
-        ...
-
-
-class AliasRouter:
-    """Takes the request at its word: a version, an "@alias", or the model's default, which is its champion."""
-
-    def route(self, request: Request, statuses: Sequence[ModelStatus]) -> Route:
-        """Return where the request goes; see `Router.route`."""
-        return Route(resolve(request.model, request.version, statuses))
-
-
-@dataclass(frozen=True)
-class Split:
+class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the requests of one model that name no version are shared out.
 
     Attributes:
         weights: version or "@alias" -> share; numbers from 0, not all 0. None: the default answers. The default also
             stands in for a version that can't answer at the moment.
-        sticky: the header by whose value requests are shared out, so that one client sees one version; the stream,
-            and where there is none the request's id, stand in for a header that is missing.
-        header: a header that names the version or "@alias" for its request; "" for none.
+        sticky: the header, in lower case, by whose value requests are shared out, so that one client sees one version;
+            the stream, and where there is none the request's id, stand in for a header that is missing.
+        header: a header, in lower case, that names the version or "@alias" for its request; "" for none.
         shadows: versions or "@aliases" that see copies; one that can't answer at the moment sees none.
     """
 
-    weights: Mapping[str, float] = field(default_factory=dict)
-    sticky: str = ""
-    header: str = ""
-    shadows: tuple[str, ...] = ()
+    weights: dict[Reference, Annotated[float, msgspec.Meta(ge=0.0)]] = {}
+    sticky: Header = ""
+    header: Header = ""
+    shadows: tuple[Reference, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse weights that can't be shared out by."""
+        if self.weights and not 0.0 < sum(self.weights.values()) < math.inf:
+            raise ValueError("the weights are numbers from 0, and not all 0")
 
 
 @dataclass(frozen=True)
-class SplitRouter:
-    """Shares requests out by weight, header and stream; models without a split go by their aliases.
+class Router:
+    """Decides for each request, at its arrival, by weight, header and stream; what it decided holds for its life.
+
+    A request that names a version, an "@alias", or a model without a split is taken at its word.
 
     Attributes:
         splits: model -> how it is shared out; "" for every model that is not named.
@@ -82,39 +70,137 @@ class SplitRouter:
     splits: Mapping[str, Split] = field(default_factory=dict)
 
     def route(self, request: Request, statuses: Sequence[ModelStatus]) -> Route:
-        """Return where the request goes; see `Router.route`."""
+        """Return where the request goes.
+
+        Args:
+            request: what has arrived.
+            statuses: all versions that the server knows of, sorted.
+
+        Raises:
+            ServeError: no version of them may answer it.
+        """
+        if request.version or not self.splits:
+            return Route(resolve(request.model, request.version, statuses))
         name = model_name(request.model, statuses)
         split = self.splits.get(name) or self.splits.get("")
-        if split is None or request.version:
-            return Route(resolve(name, request.version, statuses))
+        if split is None:
+            return Route(resolve(name, "", statuses))
         version = request.headers.get(split.header, "") if split.header else ""
         if version:
             key = resolve(name, version, statuses)  # the client's own word: what is not there is told
         else:
-            key = _able(name, self._draw(name, request, split), statuses) or resolve(name, "", statuses)
+            key = _able(name, _draw(name, request, split), statuses) or resolve(name, "", statuses)
         shadows = dict.fromkeys(_able(name, shadow, statuses) for shadow in split.shadows)
         return Route(key, tuple(shadow for shadow in shadows if shadow is not None and shadow != key))
 
-    def _draw(self, name: str, request: Request, split: Split) -> str:
-        """Return the version for a request: the same one for the same client, in proportion to the weights."""
-        if not split.weights:
-            return ""
-        unit = request.headers.get(split.sticky) or request.stream or request.id
-        digest = hashlib.blake2b(f"{name}\0{unit}".encode(errors="replace"), digest_size=8).digest()
-        left = int.from_bytes(digest, "big") / 2**64 * sum(split.weights.values())
-        for version, weight in split.weights.items():
-            left -= weight
-            if left < 0:
-                return version
-        return list(split.weights)[-1]
+
+def _draw(name: str, request: Request, split: Split) -> str:
+    """Return the version for a request: the same one for the same client, in proportion to the weights."""
+    if not split.weights:
+        return ""
+    unit = request.headers.get(split.sticky) or request.stream or request.id
+    digest = hashlib.blake2b(f"{name}\0{unit}".encode(errors="replace"), digest_size=8).digest()
+    left = int.from_bytes(digest, "big") / 2**64 * sum(split.weights.values())
+    for version, weight in split.weights.items():
+        left -= weight
+        if left < 0:
+            return version
+    return list(split.weights)[-1]
 
 
 def _able(name: str, version: str, statuses: Sequence[ModelStatus]) -> ModelKey | None:
-    """Return what `resolve` does, None where it raises."""
     try:
         return resolve(name, version, statuses)
     except ServeError:
         return None
+
+
+# ----------------------------------------------------------------------------------------- how splits are written
+
+
+def read_routes(path: Path) -> dict[str, Split]:
+    """Return the splits of a file: {"MODEL": {"weights": {"@champion": 9, ...}, "sticky", "header", "shadows"}}.
+
+    Raises:
+        UserError: the file can't be read, or says something that makes no sense.
+    """
+    try:
+        document = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"The routes file can't be read: {error}.", where=str(path), expected='{"MODEL": {...}}'
+        ) from None
+    return {name: _split(fields, f"{path}: {name}") for name, fields in document.items()}
+
+
+def splits_of(weights: Sequence[str], shadows: Sequence[str], sticky: str, header: str) -> dict[str, Split]:
+    """Return the splits that the command line asks for; "" stands for every model.
+
+    Args:
+        weights: each "[MODEL:]@champion=9,@challenger=1".
+        shadows: each "[MODEL:]@challenger".
+        sticky: the header that one client always sends alike, "" for none.
+        header: the header that chooses a version, "" for none.
+
+    Raises:
+        UserError: one of them makes no sense.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in weights:
+        model, _, rest = text.rpartition(":")
+        shares = dict(part.strip().partition("=")[::2] for part in rest.split(","))
+        try:
+            found.setdefault(model, {})["weights"] = {name: float(share) for name, share in shares.items()}
+        except ValueError:
+            raise UserError(f"'{rest}' are no shares.", expected="@champion=9,@challenger=1", where=text) from None
+    for text in shadows:
+        model, _, rest = text.rpartition(":")
+        found.setdefault(model, {}).setdefault("shadows", []).append(rest)
+    if (sticky or header) and not found:
+        found[""] = {}
+    where = " ".join([*weights, *shadows, sticky, header])
+    return {model: _split({**fields, "sticky": sticky, "header": header}, where) for model, fields in found.items()}
+
+
+def _split(fields: Mapping[str, Any], where: str) -> Split:
+    try:
+        split = msgspec.convert(fields, Split)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"This is no way to share out requests: {error}.",
+            where=where,
+            expected=f"{', '.join(Split.__struct_fields__)}; a version is @alias or a number",
+        ) from None
+    return msgspec.structs.replace(split, sticky=split.sticky.lower(), header=split.header.lower())
+
+
+# ---------------------------------------------------------------------------------------------- what a version means
+
+
+def with_aliases(statuses: Iterable[ModelStatus], aliases: Mapping[str, Mapping[str, str]]) -> tuple[ModelStatus, ...]:
+    """Return the versions, sorted, each with the aliases that point to it and whether it is its model's default.
+
+    The default of a model is its champion, and where no alias says so the newest version that can answer.
+
+    Args:
+        statuses: the versions, without aliases.
+        aliases: model -> alias -> version.
+    """
+    ordered = sorted(statuses, key=lambda each: each.key)
+    defaults: dict[str, ModelKey] = {}
+    for each in ordered:  # a version that is no number is the newest only where there is none with a number
+        known = defaults.get(each.key.name)
+        if _can_answer(each) and (known is None or each.key.version.isdecimal() or not known.version.isdecimal()):
+            defaults[each.key.name] = each.key
+    for name, pointing in aliases.items():
+        if CHAMPION in pointing:
+            defaults[name] = ModelKey(name, pointing[CHAMPION])
+    found = []
+    for each in ordered:
+        pointing = aliases.get(each.key.name, {})
+        names = tuple(sorted(alias for alias, version in pointing.items() if version == each.key.version))
+        found.append(replace(each, aliases=names, default=defaults.get(each.key.name) == each.key))
+    return tuple(found)
 
 
 def model_name(name: str, statuses: Sequence[ModelStatus]) -> str:
@@ -135,6 +221,46 @@ def model_name(name: str, statuses: Sequence[ModelStatus]) -> str:
     raise unknown(name, "", (status.key for status in statuses))
 
 
+def find(name: str, version: str, statuses: Sequence[ModelStatus]) -> ModelStatus:
+    """Return the version that a model's name and a version, an "@alias" or "" mean, whatever it is doing.
+
+    "" means the default, and where there is none the newest version.
+
+    Raises:
+        ServeError: there is no such model, version or alias.
+    """
+    known = [each for each in statuses if each.key.name == name]
+    if version.startswith("@"):
+        known = [each for each in known if version[1:] in each.aliases]
+    elif version:
+        known = [each for each in known if each.key.version == version]
+    if not known:
+        raise unknown(name, version, (each.key for each in statuses))
+    return max(known, key=lambda each: (each.default, each.state == "ready", each.key))
+
+
+def resolve(name: str, version: str, statuses: Sequence[ModelStatus]) -> ModelKey:
+    """Return what `find` does for a request that is to be answered: the version must be able to, at once or soon.
+
+    Raises:
+        ServeError: there is no such model, version or alias, or it can't answer at the moment.
+    """
+    name = model_name(name, statuses)
+    found = find(name, version, statuses)
+    if not version and not found.default:
+        raise ServeError("unavailable", f"No version of '{name}' is ready.", retry_after=1.0)
+    if _can_answer(found):
+        return found.key
+    what = f"Version {found.key.version} of '{name}'"
+    if found.state == "unloaded":
+        raise ServeError("not_found", f"{what} is not loaded.")
+    raise ServeError("unavailable", f"{what} is {found.state}.", retry_after=1.0)
+
+
+def _can_answer(status: ModelStatus) -> bool:
+    return status.state == "ready" or status.on_demand
+
+
 def unknown(name: str, version: str, known: Iterable[ModelKey]) -> ServeError:
     """Return what is told of a model, a version or an "@alias" that is not among those that are known.
 
@@ -150,33 +276,3 @@ def unknown(name: str, version: str, known: Iterable[ModelKey]) -> ServeError:
         return ServeError("not_found", f"There is no model '{name[:100]}'{suggest(name[:100], names)}.")
     what = f"alias '{version[1:100]}'" if version.startswith("@") else f"version '{version[:100]}'" * bool(version)
     return ServeError("not_found", f"The model '{name}' has no {what or 'version that could be loaded'}.")
-
-
-def resolve(name: str, version: str, statuses: Sequence[ModelStatus]) -> ModelKey:
-    """Return the version that a model's name and a version, an "@alias" or "" mean.
-
-    Raises:
-        ServeError: there is no such model, version or alias, or the version can't answer at the moment.
-    """
-    name = model_name(name, statuses)
-    versions = [status for status in statuses if status.key.name == name]
-    if not version:
-        found = next((status for status in versions if status.default), None)
-        if found is None:
-            raise ServeError("unavailable", f"No version of '{name}' is ready.", retry_after=1.0)
-        return _usable(found).key
-    alias = version[1:] if version.startswith("@") else ""
-    for status in versions:
-        if (alias in status.aliases) if alias else status.key.version == version:
-            return _usable(status).key
-    raise unknown(name, version, (status.key for status in statuses))
-
-
-def _usable(status: ModelStatus) -> ModelStatus:
-    """Return the status if requests may go there, also to a version that is loaded when it is asked for."""
-    if status.state == "ready" or status.on_demand:
-        return status
-    what = f"Version {status.key.version} of '{status.key.name}'"
-    if status.state == "unloaded":
-        raise ServeError("not_found", f"{what} is not loaded.")
-    raise ServeError("unavailable", f"{what} is {status.state}.", retry_after=1.0)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from eyas.errors import UserError
-from eyas.serve.workers.base import ImageLimits
+from eyas.serve.scheduler.scheduler import MAX_WAITING
 
 MIB = 1 << 20
 
@@ -21,22 +21,16 @@ class EngineSettings:
             load how many of them run.
         min_workers: with `workers` None, how many run at least.
         threads: CPU threads a worker; None lets the measured profile choose.
-        decoders: images of a batch that a worker decodes side by side.
         device: the engines' device; see `eyas.load`.
         goal: latency goal, from a request's arrival to its answer, and its default deadline; None for eight times what
             one image takes, and 0.25 s at least.
-        reserve: share of the goal kept for what the scheduler does not see, the connection and the protocol, and
-            for a batch that takes longer than any before: requests are admitted for the rest of it.
         max_batch: the largest batch.
         max_waiting: images that may wait in all.
-        limits: which images are decoded.
         worker_memory: what a worker may take beyond what it holds once it is warm; 0 for no limit.
         memory_limit: what the workers of all models may hold together: above it the model that was not used for the
             longest time is unloaded until a request wants it; 0 for no limit.
         start_seconds: how long a worker may take until it is warm.
         batch_seconds: how long a batch may take before its worker is killed.
-        stop_seconds: how long a worker that stops may finish its batch before it is killed.
-        shadows: shadow copies of requests that may be under way at once; what comes beyond is not copied.
 
     Raises:
         UserError: a value is out of range.
@@ -46,30 +40,23 @@ class EngineSettings:
     workers: int | None = None
     min_workers: int = 1
     threads: int | None = None
-    decoders: int = 1
     device: str = "auto"
     goal: float | None = None
-    reserve: float = 0.15
     max_batch: int = 8
-    max_waiting: int = 4096
-    limits: ImageLimits = field(default_factory=ImageLimits)
+    max_waiting: int = MAX_WAITING
     worker_memory: int = 2048 * MIB
     memory_limit: int = 0
     start_seconds: float = 120.0
     batch_seconds: float = 30.0
-    stop_seconds: float = 10.0
-    shadows: int = 16
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
         least: dict[str, float] = {
-            "min_workers": 1, "decoders": 1, "max_batch": 1, "max_waiting": 1, "worker_memory": 0, "memory_limit": 0,
-            "shadows": 0, "reserve": 0, "start_seconds": 0.01, "batch_seconds": 0.01, "stop_seconds": 0,
+            "min_workers": 1, "max_batch": 1, "max_waiting": 1, "worker_memory": 0, "memory_limit": 0,
+            "start_seconds": 0.01, "batch_seconds": 0.01,
         }  # fmt: skip
         optional: dict[str, float] = {"workers": 1, "threads": 1, "goal": 0.001}
         least |= {name: bound for name, bound in optional.items() if vars(self)[name] is not None}
         for name, bound in least.items():
             if not bound <= vars(self)[name] < math.inf:
                 raise UserError(f"{name} is {vars(self)[name]}.", expected=f"at least {bound:g}", where=name)
-        if self.reserve > 0.9:
-            raise UserError(f"reserve is {self.reserve}.", expected="a fraction of the goal, 0 to 0.9", where="reserve")

@@ -15,7 +15,7 @@ from eyas.serve.api import Versions
 from eyas.serve.blocking import aside
 from eyas.serve.errors import ServeError
 
-INTERVAL = 1.0
+INTERVAL = 1.0  # seconds between two looks
 PATIENCE = 10.0  # seconds after which a registry that has not answered yet is told to be unreadable
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0  # seconds until a version that failed is tried again; doubled each time
 
@@ -79,9 +79,12 @@ class RegistryWatcher:
         engine: what serves; it is only called from the loop that `run` runs in.
         follow: names to serve -> the aliases of each to follow, none for all that it has; None serves every model
             that has an alias.
-        interval: seconds between two looks.
         on_change: told each change.
         clock: seconds, for waiting after a failure.
+
+    Attributes:
+        serving: (name, alias) -> the version that answers.
+        unreadable: why the registry can't be read, "" when it can.
     """
 
     def __init__(
@@ -90,17 +93,15 @@ class RegistryWatcher:
         engine: Versions,
         *,
         follow: Mapping[str, Collection[str]] | None = None,
-        interval: float = INTERVAL,
         on_change: Callable[[Change], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._engine = engine
         self._follow_only = follow
-        self._interval = interval
         self._tell = on_change or (lambda _: None)
         self._clock = clock
-        self._serving: dict[tuple[str, str], ModelKey] = {}  # (name, alias) -> what it points to in the engine
+        self.serving: dict[tuple[str, str], ModelKey] = {}
         self._loaded: set[ModelKey] = set()
         self._failures: dict[ModelKey, _Failure] = {}
         self._loading: dict[ModelKey, asyncio.Task[bool]] = {}
@@ -108,29 +109,19 @@ class RegistryWatcher:
         self._reading: asyncio.Task[tuple[Model, ...]] | None = None
         self._behind: dict[tuple[str, str], Behind] = {}
         self._fallen: set[tuple[str, str]] = set()  # those that answer with what they fell back to
-        self._unreadable = ""
-
-    @property
-    def serving(self) -> Mapping[tuple[str, str], ModelKey]:
-        """What each (name, alias) answers with."""
-        return self._serving
+        self.unreadable = ""
 
     @property
     def behind(self) -> tuple[Behind, ...]:
         """The aliases that point, in the registry, to what can't be served."""
         return tuple(self._behind.values())
 
-    @property
-    def unreadable(self) -> str:
-        """Why the registry can't be read, "" when it can."""
-        return self._unreadable
-
     async def run(self) -> None:
         """Look again and again until the task is cancelled; then wait for nothing."""
         try:
             while True:
                 await self.look()
-                await asyncio.sleep(self._interval)
+                await asyncio.sleep(INTERVAL)
         finally:
             self.end()
 
@@ -148,10 +139,12 @@ class RegistryWatcher:
         try:
             models = await self._read()
         except UserError as error:
-            self._report_unreadable(str(error))
+            if str(error) != self.unreadable:
+                self.unreadable = str(error)
+                self._tell(Change("unreadable", message=self.unreadable))
             return
-        if self._unreadable:
-            self._unreadable = ""
+        if self.unreadable:
+            self.unreadable = ""
             self._tell(Change("readable"))
         # One model's slow load does not hold up another's rollback.
         await asyncio.gather(*(self._follow(model) for model in models))
@@ -170,14 +163,7 @@ class RegistryWatcher:
         self._reading = None
         return reading.result()
 
-    def _report_unreadable(self, message: str) -> None:
-        """Tell that the registry can't be read, once."""
-        if message != self._unreadable:
-            self._unreadable = message
-            self._tell(Change("unreadable", message=message))
-
     async def _follow(self, model: Model) -> None:
-        """Bring one model in step."""
         only = self._follow_only[model.name] if self._follow_only is not None else ()
         wanted = {alias: version for alias, version in sorted(model.aliases.items()) if not only or alias in only}
         for name, alias in tuple(self._behind):
@@ -185,16 +171,16 @@ class RegistryWatcher:
                 del self._behind[name, alias]
         for alias, version in wanted.items():
             key, at = ModelKey(model.name, version), (model.name, alias)
-            if self._serving.get(at) == key or (await self._load(key, alias) and self._flip(key, alias)):
+            if self.serving.get(at) == key or (await self._load(key, alias) and self._flip(key, alias)):
                 self._behind.pop(at, None)
                 self._fallen.discard(at)
             elif key in self._failures:
-                if at not in self._serving:
+                if at not in self.serving:
                     await self._fall_back(model, alias)
                 failure = self._failures[key]
-                self._behind[at] = Behind(alias, key, self._serving.get(at), failure.message, at in self._fallen)
+                self._behind[at] = Behind(alias, key, self.serving.get(at), failure.message, at in self._fallen)
         for key in sorted(self._loaded):
-            used = key in self._serving.values() or key.version in wanted.values()
+            used = key in self.serving.values() or key.version in wanted.values()
             if key.name == model.name and not used:
                 self._unload(key)
 
@@ -224,7 +210,7 @@ class RegistryWatcher:
         if task is None:
             self._loading[key] = task = asyncio.create_task(self._bring(key, alias))
             task.add_done_callback(lambda _: self._loading.pop(key, None))
-        while not (await asyncio.wait([task], timeout=self._interval))[0]:
+        while not (await asyncio.wait([task], timeout=INTERVAL))[0]:
             # A load that takes long, or hangs, does not hold up the way back.
             if not await aside(self._points, key.name, alias, wanted or key.version):
                 return False
@@ -259,7 +245,7 @@ class RegistryWatcher:
             self._loaded.discard(key)
             self._fail(key, alias, str(error))
             return False
-        self._serving[key.name, alias] = key
+        self.serving[key.name, alias] = key
         self._tell(Change(kind, key, alias))
         return True
 

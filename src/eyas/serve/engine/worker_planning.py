@@ -22,6 +22,7 @@ from math import inf
 from pathlib import Path
 from statistics import median
 
+import msgspec
 import numpy as np
 
 from eyas.artifacts.manifest import Manifest
@@ -153,7 +154,6 @@ async def _measured_apart(bundle: Path, device: str, cores: int) -> list[Choice]
 
 
 def _kept(place: Path | None, key: str, cores: int) -> list[Choice]:
-    """Return what was measured under the key, [] where nothing was."""
     if place is None:
         return []
     try:
@@ -168,13 +168,15 @@ def _choices(rows: object, cores: int) -> list[Choice]:
     Raises:
         ValueError: they make no sense.
     """
-    if not isinstance(rows, list):
-        raise ValueError("not a list")
-    found = [Choice(row["workers"], row["threads"], float(row["rate"]), float(row["seconds"])) for row in rows]
+    try:
+        found = msgspec.convert(rows, list[Choice])
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
     ways = candidates(cores)
-    for each in found:
-        if (each.workers, each.threads) not in ways or not (0 < each.rate < inf and 0 < each.seconds < inf):
-            raise ValueError("numbers out of range")
+    if not all(
+        (each.workers, each.threads) in ways and 0 < each.rate < inf and 0 < each.seconds < inf for each in found
+    ):
+        raise ValueError("numbers out of range")
     return found
 
 

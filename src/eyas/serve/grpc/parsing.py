@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from eyas.serve.desk import AT_ONCE, Desk
+from eyas.serve.blocking import AT_ONCE, Desk
 from eyas.serve.errors import ServeError
 
 LIGHT = 16 * 2**10  # bytes of a message that is parsed at once, whatever they are
@@ -79,23 +79,23 @@ async def parsed(kind: type[Message], data: bytes, desk: Desk) -> Message:
     Raises:
         ServeError: there is no such message in them, or it has too many parts.
     """
-    if len(data) > LIGHT:
-        try:
-            if count_fields(kind.DESCRIPTOR, data, FEW)[1] <= MANY:
-                return _parse(kind, data)
-        except TooMany:
-            pass
-        return await desk.read(len(data) + AT_ONCE, _weighed, kind, data)
-    return _parse(kind, data)
+    if len(data) <= LIGHT or _is_light(kind, data, FEW, MANY):
+        return _parse(kind, data)
+    return await desk.read(len(data) + AT_ONCE, _weighed, kind, data)
 
 
 def _weighed(kind: type[Message], data: bytes) -> Message:
+    if not _is_light(kind, data, MOST_FIELDS, MOST_PACKED):
+        words = f"The message has more than {MOST_FIELDS} fields, or {MOST_PACKED} numbers."
+        raise ServeError("too_large", words)
+    return _parse(kind, data)
+
+
+def _is_light(kind: type[Message], data: bytes, fields: int, packed: int) -> bool:
     try:
-        if count_fields(kind.DESCRIPTOR, data, MOST_FIELDS)[1] <= MOST_PACKED:
-            return _parse(kind, data)
+        return count_fields(kind.DESCRIPTOR, data, fields)[1] <= packed
     except TooMany:
-        pass
-    raise ServeError("too_large", f"The message has more than {MOST_FIELDS} fields, or {MOST_PACKED} numbers.")
+        return False
 
 
 def _parse(kind: type[Message], data: bytes) -> Message:

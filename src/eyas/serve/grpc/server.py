@@ -63,13 +63,7 @@ def make_server(
     limits: Limits,
     credentials: grpc.ServerCredentials | None = None,
 ) -> tuple[grpc.aio.Server, int]:
-    """Return a server that is bound, not started, and its port.
-
-    Args:
-        services: what they answer.
-        address: host and port; port 0 takes a free one.
-        limits: sizes and numbers.
-        credentials: for TLS; None for none.
+    """Return a server that is bound, not started, and its port; port 0 of the address takes a free one.
 
     Raises:
         UserError: the address can't be bound.

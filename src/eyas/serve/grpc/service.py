@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from eyas.serve.api import Request
+from eyas.serve.blocking import AT_ONCE
 from eyas.serve.budget import Held
-from eyas.serve.desk import AT_ONCE
 from eyas.serve.errors import ServeError
-from eyas.serve.grpc.admission import CLIENT, Context, Guard, make_door, metadata_of
-from eyas.serve.grpc.calls import Methods, Streaming, Unary, handlers, request_id, time_left
+from eyas.serve.grpc.admission import CLIENT, Context, Guard, make_admission, metadata_of
+from eyas.serve.grpc.calls import Methods, Streaming, Unary, handlers
 from eyas.serve.grpc.codec import has_numbers, parse_request, to_message
 from eyas.serve.grpc.protocol import health_pb2 as health
 from eyas.serve.grpc.protocol import inference_pb2 as pb
-from eyas.serve.limits import check_model
-from eyas.serve.oip.detection import find_model, model_metadata, repository_index, server_metadata, to_request
+from eyas.serve.limits import check_id
+from eyas.serve.oip.detection import (
+    check_load,
+    find_model,
+    model_metadata,
+    repository_index,
+    server_metadata,
+    to_request,
+)
 from eyas.serve.service import Service, new_id, passed_on
 
 INFERENCE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
@@ -61,17 +68,15 @@ class Inference:
     async def answer(self, message: pb.ModelInferRequest, context: Context, stream: str) -> pb.ModelInferResponse:
         """Answer a message that came alone, or in the stream of that id."""
         metadata = metadata_of(context)
-        limits = self.service.limits
         size = AT_ONCE * has_numbers(message)  # as objects of Python's they are much larger than in the message
-        infer = await self.service.desk.read(2 * size, parse_request, message, limits.images)
+        infer = await self.service.desk.read(2 * size, parse_request, message, self.service.limits)
         request = to_request(
             infer,
             model=message.model_name,
             version=message.model_version,
-            request_id=new_id() if stream else request_id(metadata),
+            request_id=new_id() if stream else _request_id(metadata),
             headers=passed_on(metadata),
             stream=stream,
-            most=limits.images,
         )
         answer = await self.service.detect(_within_deadline(request, context), protocol="grpc")
         return to_message(answer, infer)
@@ -147,9 +152,20 @@ def _failed(message: pb.ModelInferRequest, error: ServeError) -> pb.ModelStreamI
     return pb.ModelStreamInferResponse(error_message=f"{error.kind}: {error.message}", infer_response=failed)
 
 
+def _request_id(metadata: Mapping[str, str]) -> str:
+    """Return the client's request id, or a new one."""
+    given = metadata.get("x-request-id")
+    if given is None:
+        return new_id()
+    check_id(given)
+    return given
+
+
 def _within_deadline(request: Request, context: Context) -> Request:
     """Return the request with the sooner of its own timeout and the call's deadline."""
-    left = time_left(context)
+    left: float | None = context.time_remaining()
+    if left is not None and left <= 0:
+        raise ServeError("deadline", "The deadline has passed.")
     if left is None or (request.timeout is not None and request.timeout <= left):
         return request
     return replace(request, timeout=left if request.timeout is not None or left < 300.0 else None)
@@ -168,26 +184,23 @@ class Repository:
 
     async def load(self, message: pb.RepositoryModelLoadRequest, _context: Context) -> pb.RepositoryModelLoadResponse:
         """Load a model that the registry knows."""
-        version = _version(message.parameters)
-        check_model(message.model_name, version)
-        await self.service.engine.load(message.model_name, version)
+        await self.service.engine.load(*_named(message))
         return pb.RepositoryModelLoadResponse()
 
     async def unload(
         self, message: pb.RepositoryModelUnloadRequest, _context: Context
     ) -> pb.RepositoryModelUnloadResponse:
         """Let a model answer what it has accepted, and free it."""
-        version = _version(message.parameters)
-        check_model(message.model_name, version)
-        await self.service.engine.unload(message.model_name, version)
+        await self.service.engine.unload(*_named(message))
         return pb.RepositoryModelUnloadResponse()
 
 
-def _version(parameters: Any) -> str:
-    unknown = sorted(set(parameters) - {"version", "unload_dependents"})
-    if unknown:
-        raise ServeError("invalid", f"The parameter {unknown[0][:64]!a} is not supported: give only a version.")
-    return str(parameters["version"].string_param) if "version" in parameters else ""
+def _named(message: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> tuple[str, str]:
+    """Return the name and the version to load or unload."""
+    given = message.parameters
+    version = given["version"].string_param if "version" in given else ""
+    check_load(message.model_name, version, given)
+    return message.model_name, version
 
 
 @dataclass(frozen=True)
@@ -230,7 +243,6 @@ class Health:
 def public_services(service: Service, guard: Guard) -> list[Methods]:
     """Return what the public port serves; health needs no key."""
     mine, probe = Inference(service), Health(service)
-    open_methods: dict[str, Unary] = {"ServerLive": mine.live, "ServerReady": mine.ready}
     unary: dict[str, Unary] = {
         "ModelReady": mine.model_ready,
         "ServerMetadata": mine.server,
@@ -239,14 +251,12 @@ def public_services(service: Service, guard: Guard) -> list[Methods]:
     }
     streaming: dict[str, Streaming] = {"ModelStreamInfer": mine.infer_stream}
     watch: Any = probe.watch
-    limits = service.limits
-    calls = limits.connections
-    desk, budget = service.desk, service.budget
-    work = make_door(guard, limits, calls, calls // 2, desk, budget)
+    calls = service.limits.connections
+    work = make_admission(service, guard, calls // 2)
     # Without a key, so not too many may watch.
-    probes = make_door(_everybody, limits, calls, calls // 8, desk, budget, "watchers")
+    probes = make_admission(service, lambda _metadata: "", calls // 8, "watchers")
     return [
-        handlers(pb.DESCRIPTOR, INFERENCE, open_methods, {}, probes),
+        handlers(pb.DESCRIPTOR, INFERENCE, {"ServerLive": mine.live, "ServerReady": mine.ready}, {}, probes),
         handlers(pb.DESCRIPTOR, INFERENCE, unary, streaming, work),
         handlers(health.DESCRIPTOR, HEALTH, {"Check": probe.check}, {"Watch": watch}, probes),
     ]
@@ -262,9 +272,4 @@ def admin_services(service: Service, guard: Guard) -> list[Methods]:
         "RepositoryModelLoad": repository.load,
         "RepositoryModelUnload": repository.unload,
     }
-    door = make_door(guard, service.limits, service.limits.connections, 1, service.desk, service.budget)
-    return [handlers(pb.DESCRIPTOR, INFERENCE, unary, {}, door)]
-
-
-def _everybody(_metadata: object) -> str:
-    return ""
+    return [handlers(pb.DESCRIPTOR, INFERENCE, unary, {}, make_admission(service, guard, 1))]

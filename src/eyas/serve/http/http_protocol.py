@@ -10,33 +10,24 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from eyas.serve.http.places import PATIENCE, PROBES, Places
+from eyas.serve.errors import ServeError
+from eyas.serve.http.connections import PATIENCE, PROBES, Places, Turns
 from eyas.serve.http.responses import closing
-from eyas.serve.http.turns import Turns
 from eyas.serve.limits import Limits
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
-_FULL = ("503 Service Unavailable", "unavailable", "There are too many connections.", "1")
-_STATUS = {"bad": "400 Bad Request", "slow": "408 Request Timeout", "large": "431 Request Header Fields Too Large"}
 
 # uvicorn's warnings of what strangers send tell an operator nothing, and would let them fill the log.
 _LOG = logging.getLogger("eyas.serve.http")
 _LOG.setLevel(logging.ERROR)
 
 
-class _Refused(Exception):
-    """Ends the parsing of a request that is refused before the application sees it."""
+def _full() -> ServeError:
+    return ServeError("unavailable", "There are too many connections.", retry_after=1.0)
 
 
 class Guarded(HttpToolsProtocol):
-    """Ends connections that send no request, endless headers or read no answer; uvicorn makes one for each connection.
-
-    Args:
-        limits: the limits.
-        places: the port's.
-        turns: the port's.
-        kwargs: uvicorn's own.
-    """
+    """Ends connections that send no request, endless headers or read no answer; uvicorn makes one for each."""
 
     def __init__(self, *, limits: Limits, places: Places, turns: Turns, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -47,7 +38,7 @@ class Guarded(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None  # of headers
         self._unread: asyncio.TimerHandle | None = None  # of an answer that its client does not read
         self._since = 0.0
-        self._refusal: tuple[str, str, str, str] | None = None
+        self._refusal: ServeError | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin the time of the first request's headers."""
@@ -56,7 +47,7 @@ class Guarded(HttpToolsProtocol):
         if self._places.enter(self, self.client[0] if self.client else ""):
             self._watch()
         else:
-            self._end(*_FULL)
+            self._end(_full())
 
     def data_received(self, data: bytes) -> None:
         """Count the bytes and the seconds of headers that do not come at once."""
@@ -68,7 +59,7 @@ class Guarded(HttpToolsProtocol):
             if before:
                 self._head += len(data)
                 if self._head > self._limits.headers:
-                    self._end(_STATUS["large"], "invalid", "The headers are too large.")
+                    self._end(ServeError("invalid", "The headers are too large."), 431)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks, and give back the place."""
@@ -88,7 +79,7 @@ class Guarded(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._to_path()
         if self._places.spare(self) and self.url.partition(b"?")[0] not in PROBES:
-            self._refuse(*_FULL)
+            self._refuse(_full())
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
@@ -110,7 +101,7 @@ class Guarded(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that the parser gave up: what is no HTTP, or what was refused."""
-        self._end(*(self._refusal or (_STATUS["bad"], "invalid", msg, "")))
+        self._end(self._refusal or ServeError("invalid", msg))
 
     def pause_writing(self) -> None:
         """Begin the time in which the client must read its answer."""
@@ -139,17 +130,16 @@ class Guarded(HttpToolsProtocol):
         hosts = {value.strip().lower() for name, value in self.headers if name == b"host"}
         if match is None or hosts != {match[1].lower()}:
             self._refuse(
-                _STATUS["bad"],
-                "invalid",
-                "The request is for another server, or for a path that this one does not have.",
+                ServeError("invalid", "The request is for another server, or for a path that this one does not have.")
             )
         else:
             rest = self.url[match.end() :].partition(b"#")[0]
             self.url = rest if rest.startswith(b"/") else b"/" + rest
 
-    def _refuse(self, status: str, kind: str, message: str, retry: str = "") -> None:
-        self._refusal = (status, kind, message, retry)
-        raise _Refused(message)
+    def _refuse(self, error: ServeError) -> None:
+        """End the parsing, after which uvicorn has the refusal sent."""
+        self._refusal = error
+        raise error
 
     def _watch(self) -> None:
         """Begin the time of headers."""
@@ -157,7 +147,7 @@ class Guarded(HttpToolsProtocol):
         self._timer = loop.call_later(self._limits.header_seconds, self._slow)
         if self._places.spare(self):
             self._timer.cancel()
-            self._timer = loop.call_later(min(PATIENCE, self._limits.header_seconds), self._end, *_FULL)
+            self._timer = loop.call_later(min(PATIENCE, self._limits.header_seconds), self._end, _full())
 
     def _stop(self) -> None:
         if self._timer is not None:
@@ -166,10 +156,10 @@ class Guarded(HttpToolsProtocol):
 
     def _slow(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
-            self._end(_STATUS["slow"], "timeout", "The headers took too long to arrive.")
+            self._end(ServeError("timeout", "The headers took too long to arrive."))
 
-    def _end(self, status: str, kind: str, message: str, retry: str = "") -> None:
+    def _end(self, error: ServeError, status: int | None = None) -> None:
         """Answer without the application, and close the connection."""
         self._stop()
-        self.transport.write(closing(status, kind, message, retry))
+        self.transport.write(closing(error, status))
         self.transport.close()

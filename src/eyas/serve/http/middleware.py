@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from eyas.serve.budget import Held
 from eyas.serve.errors import ServeError, crashed
 from eyas.serve.http.responses import refuse
-from eyas.serve.limits import Limits, check_id
+from eyas.serve.limits import ID, Limits, check_id
 from eyas.serve.observe.tracing import Trace, trace_of
 from eyas.serve.service import Service, new_id
 
@@ -56,20 +56,12 @@ class Context:
 
 def context_of(scope: MutableMapping[str, Any]) -> Context:
     """Return the context that `Surround` left in the scope."""
-    found = scope["state"]["context"]
-    assert isinstance(found, Context)
+    found: Context = scope["state"]["context"]
     return found
 
 
 class Surround:
-    """The outermost layer: request id, trace, host and key, limits, access log.
-
-    Args:
-        app: the application inside.
-        service: its limits, and the budget that bodies are held in.
-        guard: lets a client in or raises.
-        log: takes a line of the access log; None for no log.
-    """
+    """The outermost layer: request id, trace, host and key, limits, access log."""
 
     def __init__(self, app: ASGIApp, service: Service, guard: Guard, log: Log | None = None) -> None:
         self._app, self._limits, self._guard, self._log = app, service.limits, guard, log
@@ -82,7 +74,8 @@ class Surround:
             return
         start = time.perf_counter()
         headers, error = _headers(scope, self._limits)
-        request_id, error = _request_id(headers, error)
+        given = headers.get(REQUEST_ID)
+        request_id = given if given is not None and ID.fullmatch(given) else new_id()
         trace = trace_of(headers.get("traceparent"))
         headers["traceparent"] = trace.header
         held = self._budget.hold((scope.get("client") or ("",))[0])
@@ -109,6 +102,8 @@ class Surround:
         try:
             if error is not None:
                 raise error
+            if given is not None:
+                check_id(given)
             client = self._guard(scope.get("method", ""), scope["path"], headers)
             await self._app(scope, body if scope["type"] == "http" else receive, answer)
         except ServeError as refused:
@@ -153,27 +148,8 @@ def _headers(scope: Scope, limits: Limits) -> tuple[dict[str, str], ServeError |
     return found, None
 
 
-def _request_id(headers: Mapping[str, str], error: ServeError | None) -> tuple[str, ServeError | None]:
-    """Return the client's id if it is one, else a new one."""
-    given = headers.get(REQUEST_ID)
-    if given is None:
-        return new_id(), error
-    try:
-        check_id(given)
-    except ServeError as refused:
-        return new_id(), error or refused
-    return given, error
-
-
 class BodyLimit:
-    """Receives a body, and raises when it is too large or takes too long, however it is sent.
-
-    Args:
-        receive: the server's.
-        limits: the limits.
-        headers: the request's.
-        held: holds its bytes.
-    """
+    """Receives a body, and raises when it is too large or takes too long, however it is sent."""
 
     def __init__(self, receive: Receive, limits: Limits, headers: Mapping[str, str], held: Held) -> None:
         self._receive, self._limits, self._held = receive, limits, held
@@ -215,11 +191,7 @@ class BodyLimit:
         return message
 
     async def _in_time(self) -> Message:
-        """Return the next message; what `asyncio.timeout` does, without its price for each request.
-
-        Raises:
-            ServeError: the body's time is over.
-        """
+        """Return the next message; what `asyncio.timeout` does, without its price for each request."""
         loop, task, why = asyncio.get_running_loop(), asyncio.current_task(), list[ServeError]()
         assert task is not None
 
@@ -228,7 +200,7 @@ class BodyLimit:
             task.cancel()
 
         self._start = self._start or loop.time()
-        timer = loop.call_at(self._start + self._seconds(), lambda: end(self._too_slow()))
+        timer = loop.call_at(self._start + self._limits.seconds(self._size), lambda: end(self._too_slow()))
         self._end = end
         try:
             return await self._receive()
@@ -241,20 +213,16 @@ class BodyLimit:
             self._end = None
             timer.cancel()
 
-    def _seconds(self) -> float:
-        """Return within how many seconds from the start the next bytes must come."""
-        return min(self._limits.body_seconds, self._limits.body_patience + self._size / self._limits.body_rate)
-
     def _make_way(self) -> None:
         if self._end is not None:
             words = "The server needed the memory of a body that stopped arriving."
             self._end(ServeError("unavailable", words, retry_after=1.0))
 
     def _too_slow(self) -> ServeError:
-        if self._seconds() >= self._limits.body_seconds:
-            words = f"The body took longer than {self._limits.body_seconds:g} seconds to arrive."
-        else:
-            words = f"The body arrived too slowly: {self._size} bytes in {self._seconds():.0f} seconds."
+        seconds = self._limits.seconds(self._size)
+        words = f"The body arrived too slowly: {self._size} bytes in {seconds:.0f} seconds."
+        if seconds >= self._limits.body_seconds:
+            words = f"The body took longer than {seconds:g} seconds to arrive."
         return ServeError("timeout", words)
 
     def _too_large(self) -> ServeError:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Http
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from eyas.renamed import KEYS
 from eyas.serve import jsons
-from eyas.serve.api import Answer, Timing
+from eyas.serve.api import Answer
 from eyas.serve.errors import Kind, Refused, ServeError, crashed
 from eyas.types import Detections
 
@@ -58,19 +61,12 @@ async def refuse(error: ServeError, scope: Scope, receive: Receive, send: Send) 
     await response(scope, receive, send)
 
 
-def closing(status: str, kind: str, message: str, retry: str = "") -> bytes:
-    """Return the whole answer of a refusal without the application, after which the connection is closed.
-
-    Args:
-        status: its number and name.
-        kind: a key of `WIRES`.
-        message: what was wrong.
-        retry: seconds, for the header; "" for none.
-    """
-    body = jsons.dump({"error": message, "kind": kind})
-    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    head += (f"retry-after: {retry}\r\n" if retry else "") + "connection: close\r\n\r\n"
-    return head.encode("ascii") + body
+def closing(error: ServeError, status: int | None = None) -> bytes:
+    """Return the bytes of a refusal without the application, after which the connection is closed."""
+    response, found = refusal(error), HTTPStatus(status or error.wire.http)
+    head = [(b"connection", b"close"), *response.raw_headers]
+    lines = [f"HTTP/1.1 {found:d} {found.phrase}".encode(), *(b"%b: %b" % pair for pair in head)]
+    return b"\r\n".join([*lines, b"", bytes(response.body)])
 
 
 def refusal_document(error: ServeError | Refused) -> dict[str, Any]:
@@ -78,28 +74,17 @@ def refusal_document(error: ServeError | Refused) -> dict[str, Any]:
     return {"error": error.message, "kind": error.kind}
 
 
-async def on_serve_error(_request: Http, error: Exception) -> Response:
-    """Answer a ServeError."""
-    assert isinstance(error, ServeError)
-    return refusal(error)
-
-
-async def on_http_error(_request: Http, error: Exception) -> Response:
-    """Answer what Starlette refuses: unknown paths, wrong methods, broken multipart bodies."""
-    assert isinstance(error, HTTPException)
+async def on_error(_request: Http, error: Exception) -> Response:
+    """Answer what ended a request: a refusal, ours or Starlette's, or a fault, whose traceback goes to the log."""
+    if isinstance(error, ServeError):
+        return refusal(error)
+    if isinstance(error, ClientDisconnect):  # nobody reads it, and it is no fault of ours
+        return refusal(ServeError("cancelled", "The client disconnected."))
+    if not isinstance(error, HTTPException):
+        return refusal(crashed())
     kind = _KINDS.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
     words = {"not_found": "There is nothing at this address.", "method": "This address does not support the method."}
     return refusal(ServeError(kind, words.get(kind, str(error.detail))), error.headers)
-
-
-async def on_disconnect(_request: Http, _error: Exception) -> Response:
-    """Answer a client that went away while it sent its request; nobody reads it, and it is no fault of ours."""
-    return refusal(ServeError("cancelled", "The client disconnected."))
-
-
-async def on_crash(_request: Http, _error: Exception) -> Response:
-    """Answer a fault of ours without telling of the inside; the traceback goes to the server's log."""
-    return refusal(crashed())
 
 
 def image_document(found: Detections) -> dict[str, Any]:
@@ -114,27 +99,29 @@ def image_document(found: Detections) -> dict[str, Any]:
     return {"height": found.height, "width": found.width, "detections": rows}
 
 
-def result_document(result: Detections | Refused) -> dict[str, Any]:
-    """Return what became of one image of several: its detections, or why it has none."""
-    return refusal_document(result) if isinstance(result, Refused) else image_document(result)
+def answer_document(answer: Answer) -> dict[str, Any]:
+    """Return an answer about one image."""
+    return _head(answer) | image_document(answer.detections[0])
 
 
-def head_document(answer: Answer) -> dict[str, Any]:
+def batch_document(answer: Answer) -> dict[str, Any]:
+    """Return an answer about several images: of each its detections, or why it has none."""
+    images = [refusal_document(each) if isinstance(each, Refused) else image_document(each) for each in answer.images()]
+    return _head(answer) | {"images": images, KEYS["images"]: images}
+
+
+def _head(answer: Answer) -> dict[str, Any]:
     """Return what an answer says beside its images: id, model, and milliseconds of each stage."""
+    timing = answer.timing
     return {
         "id": answer.id,
         "model": {"name": answer.model.name, "version": answer.model.version},
-        "milliseconds": milliseconds(answer.timing),
-    }
-
-
-def milliseconds(timing: Timing) -> dict[str, float]:
-    """Return the stages' times."""
-    return {
-        "queue": round(timing.queue * 1e3, 3),
-        "decode": round(timing.decode * 1e3, 3),
-        "preprocess": round(timing.preprocess * 1e3, 3),
-        "inference": round(timing.inference * 1e3, 3),
-        "postprocess": round(timing.postprocess * 1e3, 3),
-        "total": round(timing.total * 1e3, 3),
+        "milliseconds": {
+            "queue": round(timing.queue * 1e3, 3),
+            "decode": round(timing.decode * 1e3, 3),
+            "preprocess": round(timing.preprocess * 1e3, 3),
+            "inference": round(timing.inference * 1e3, 3),
+            "postprocess": round(timing.postprocess * 1e3, 3),
+            "total": round(timing.total * 1e3, 3),
+        },
     }

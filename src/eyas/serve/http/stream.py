@@ -8,32 +8,34 @@ has overtaken, or {"frame": 4, "error": ..., "kind": ...}.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from eyas.serve import jsons
-from eyas.serve.api import Answer, Request
-from eyas.serve.budget import Held
+from eyas.serve.api import Request
 from eyas.serve.errors import ServeError
 from eyas.serve.http.middleware import context_of
-from eyas.serve.http.options import from_query
-from eyas.serve.http.responses import head_document, image_document, refuse
+from eyas.serve.http.responses import answer_document, refuse
+from eyas.serve.request_options import from_query
 from eyas.serve.service import Service, passed_on
 
 IN_FLIGHT = 8  # frames of a stream that may wait for answers; a client that sends more loses them at once
 BAD_DATA, POLICY, TOO_BIG, AWAY, LATER = 1003, 1008, 1009, 1001, 1013
 
 
-@dataclass(frozen=True)
 class Stream:
-    """The handler."""
+    """One stream: its frames are handed on as they come, and what becomes of each is sent in their order."""
 
-    service: Service
+    def __init__(self, service: Service, socket: WebSocket, base: Request) -> None:
+        self._service, self._socket, self._base = service, socket, base
+        self._held = context_of(socket.scope).held
+        self._answers: asyncio.Queue[asyncio.Task[dict[str, Any]]] = asyncio.Queue()
 
-    async def handle(self, socket: WebSocket) -> None:
-        """Serve one stream until the client ends it, is silent for too long, or the server drains."""
+    @classmethod
+    async def handle(cls, service: Service, socket: WebSocket) -> None:
+        """Serve a stream until the client ends it, is silent for too long, or the server drains."""
         try:
             asked = from_query(socket.query_params.multi_items())
         except ServeError as error:  # before it is accepted, so that the words can be read
@@ -52,89 +54,71 @@ class Stream:
             headers=passed_on(context.headers),
         )
         await socket.accept()
-        answers: asyncio.Queue[asyncio.Task[dict[str, Any]] | None] = asyncio.Queue()
-        sender = asyncio.ensure_future(_send(socket, answers))
-        try:
-            await self._receive(socket, base, answers, sender, context.held)
-        finally:
-            answers.put_nowait(None)
-            await _finish(sender, answers)
+        await cls(service, socket, base)._run()
 
-    async def _receive(
-        self,
-        socket: WebSocket,
-        base: Request,
-        answers: asyncio.Queue[asyncio.Task[dict[str, Any]] | None],
-        sender: asyncio.Future[None],
-        held: Held,
-    ) -> None:
-        """Hand each frame to the engine as it comes."""
+    async def _run(self) -> None:
+        sender = asyncio.ensure_future(self._send())
+        try:
+            closing = await self._receive(sender)
+            if closing is not None:
+                await self._socket.close(*closing)
+        finally:  # what nobody will read any more is not worked on
+            left = [sender, *(self._answers.get_nowait() for _ in range(self._answers.qsize()))]
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left)
+
+    async def _receive(self, sender: asyncio.Future[None]) -> tuple[int, str] | None:
+        """Hand each frame to the engine as it comes; return what to close with, None where the client has gone."""
+        limits, phase = self._service.limits, self._service.phase
         number = 0
         while not sender.done():
-            if self.service.phase.draining:
-                await socket.close(AWAY, "The server is shutting down.")
-                return
+            if phase.draining:
+                return AWAY, "The server is shutting down."
             try:
-                async with asyncio.timeout(self.service.limits.idle_seconds):
-                    message = await self.service.phase.unless_draining(socket.receive())
+                async with asyncio.timeout(limits.idle_seconds):
+                    message = await phase.unless_draining(self._socket.receive())
             except TimeoutError:
-                await socket.close(POLICY, "No frame arrived for too long.")
-                return
+                return POLICY, "No frame arrived for too long."
             if message is None:
                 continue
             if message["type"] == "websocket.disconnect":
-                return
+                return None
             frame = message.get("bytes")
             if not frame:
-                await socket.close(BAD_DATA, "A frame must be a binary message: a JPEG, PNG or WebP file.")
-                return
-            if len(frame) > self.service.limits.body:
-                await socket.close(TOO_BIG, "The frame is too large.")
-                return
-            request = replace(base, id=f"{base.id[:100]}.{number}", images=(frame,))
-            full = answers.qsize() >= IN_FLIGHT
+                return BAD_DATA, "A frame must be a binary message: a JPEG, PNG or WebP file."
+            if len(frame) > limits.body:
+                return TOO_BIG, "The frame is too large."
             try:
-                held.take(len(frame))
+                self._held.take(len(frame))
             except ServeError as error:
-                await socket.close(LATER, error.message[:100])
-                return
-            answers.put_nowait(asyncio.ensure_future(self._frame(number, request, full, held)))
+                return LATER, error.message[:100]
+            full = self._answers.qsize() >= IN_FLIGHT
+            self._answers.put_nowait(asyncio.ensure_future(self._frame(number, frame, full)))
             number += 1
+        return None
 
-    async def _frame(self, number: int, request: Request, full: bool, held: Held) -> dict[str, Any]:
+    async def _frame(self, number: int, frame: bytes, full: bool) -> dict[str, Any]:
         """Return the message about a frame, and hold its bytes until then."""
+        request = replace(self._base, id=f"{self._base.id[:100]}.{number}", images=(frame,))
         try:
             if full:
                 return {"frame": number, "dropped": True}
-            answer: Answer = await self.service.detect(request, protocol="websocket")
+            answer = await self._service.detect(request, protocol="websocket")
         except ServeError as error:
             if error.kind == "cancelled":
                 return {"frame": number, "dropped": True}
             return {"frame": number, "error": error.message, "kind": error.kind}
         finally:
-            held.give(sum(map(len, request.images)))
-        return {"frame": number} | head_document(answer) | image_document(answer.detections[0])
+            self._held.give(len(frame))
+        return {"frame": number} | answer_document(answer)
 
-
-async def _send(socket: WebSocket, answers: asyncio.Queue[asyncio.Task[dict[str, Any]] | None]) -> None:
-    """Send the messages in the frames' order."""
-    while (task := await answers.get()) is not None:
-        text = jsons.dump(await task).decode()
-        if socket.application_state is not WebSocketState.CONNECTED:
-            return
-        try:
-            await socket.send_text(text)
-        except (WebSocketDisconnect, RuntimeError):  # the client went away meanwhile
-            return
-
-
-async def _finish(sender: asyncio.Future[None], answers: asyncio.Queue[asyncio.Task[dict[str, Any]] | None]) -> None:
-    """Cancel what nobody will read any more."""
-    sender.cancel()
-    waiting = [sender]
-    while not answers.empty():
-        task = answers.get_nowait()
-        if task is not None:
-            task.cancel()
-            waiting.append(task)  # type: ignore[arg-type]
-    await asyncio.gather(*waiting, return_exceptions=True)
+    async def _send(self) -> None:
+        while True:
+            text = jsons.dump(await (await self._answers.get())).decode()
+            if self._socket.application_state is not WebSocketState.CONNECTED:
+                return
+            try:
+                await self._socket.send_text(text)
+            except (WebSocketDisconnect, RuntimeError):  # the client went away meanwhile
+                return

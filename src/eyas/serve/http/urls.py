@@ -11,58 +11,40 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from functools import cache
 from urllib.parse import SplitResult, urljoin, urlsplit
+
+import h11
 
 from eyas.addresses import is_public
 from eyas.serve.errors import ServeError
 
+SECONDS = 10.0  # within which an image must have arrived, redirects included
+REDIRECTS = 3
+PORTS = frozenset({443})
+HEADERS = 16 * 1024  # most bytes of an answer's headers
+tls = cache(ssl.create_default_context)  # the authorities are read when the first URL comes
 Fetcher = Callable[[str], Awaitable[bytes]]
-Resolve = Callable[[str, int], Awaitable[list[str]]]
 _DOTTED = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 async def resolve(host: str, port: int) -> list[str]:
     """Return the addresses of a host name."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 
-@dataclass(frozen=True)
-class UrlSettings:
-    """Limits of fetching.
-
-    Attributes:
-        size: most bytes of an image.
-        seconds: within which it must have arrived, redirects included.
-        redirects: how many are followed.
-        resolve: gives a host's addresses.
-        context: of TLS.
-        ports: that may be named.
-        public: says whether an address may be connected to.
-    """
-
-    size: int = 32 * 2**20
-    seconds: float = 10.0
-    redirects: int = 3
-    resolve: Resolve = resolve
-    context: ssl.SSLContext = field(default_factory=ssl.create_default_context)
-    ports: frozenset[int] = frozenset({443})
-    public: Callable[[str], bool] = is_public
-
-
-async def fetch(url: str, settings: UrlSettings) -> bytes:
-    """Return what lies at the URL.
+async def fetch(url: str, most: int) -> bytes:
+    """Return what lies at the URL, at most so many bytes.
 
     Raises:
         ServeError: the URL is not allowed, or nothing usable came from it.
     """
     try:
-        async with asyncio.timeout(settings.seconds):
-            for _ in range(settings.redirects + 1):
-                status, location, body = await _get(url, settings)
+        async with asyncio.timeout(SECONDS):
+            for _ in range(REDIRECTS + 1):
+                status, location, body = await _get(checked(url), most)
                 if status not in _REDIRECTS:
                     break
                 url = urljoin(url, location)
@@ -77,7 +59,7 @@ async def fetch(url: str, settings: UrlSettings) -> bytes:
     return body
 
 
-def checked(url: str, settings: UrlSettings) -> SplitResult:
+def checked(url: str) -> SplitResult:
     """Return the parts of the URL if it may be fetched, its addresses apart."""
     try:
         parts = urlsplit(url)
@@ -90,67 +72,61 @@ def checked(url: str, settings: UrlSettings) -> SplitResult:
     last = host.rstrip(".").rpartition(".")[2]
     if ":" not in host and re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last) and not _DOTTED.fullmatch(host):
         raise ServeError("forbidden", "An IP address must be four decimal numbers separated by dots.")
-    if parts.username is not None or parts.password is not None or port not in settings.ports:
+    if parts.username is not None or parts.password is not None or port not in PORTS:
         raise ServeError("forbidden", "URLs with a user name, a password or another port are not fetched.")
     return parts
 
 
-async def _get(url: str, settings: UrlSettings) -> tuple[int, str, bytes]:
+async def _get(parts: SplitResult, most: int) -> tuple[int, str, bytes]:
     """Ask the URL's own address once, and return status, the redirect's target, and the body."""
-    parts = checked(url, settings)
     host, port = parts.hostname or "", parts.port or 443
     try:
-        addresses = await settings.resolve(host, port)
+        addresses = await resolve(host, port)
     except OSError:
         raise ServeError("invalid", "The URL's host is unknown.") from None
-    if not addresses or not all(map(settings.public, addresses)):
+    if not addresses or not all(map(is_public, addresses)):
         raise ServeError("forbidden", "The URL leads to an address that is not public.")
-    reader, writer = await asyncio.open_connection(
-        addresses[0], port, ssl=settings.context, server_hostname=host, limit=16 * 1024
-    )
+    headers = [("Host", f"[{host}]" if ":" in host else host), ("Accept", "image/*"), ("User-Agent", "eyas")]
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADERS)
+    asked = http.send(h11.Request(method="GET", target=path, headers=[*headers, ("Connection", "close")]))
+    reader, writer = await asyncio.open_connection(addresses[0], port, ssl=tls(), server_hostname=host)
     try:
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        name = f"[{host}]" if ":" in host else host
-        ask = f"GET {path} HTTP/1.0\r\nHost: {name}\r\nAccept: image/*\r\nUser-Agent: eyas\r\nConnection: close\r\n\r\n"
-        writer.write(ask.encode("ascii"))
+        writer.write((asked or b"") + (http.send(h11.EndOfMessage()) or b""))
         await writer.drain()
-        status, headers = await _head(reader)
-        if status in _REDIRECTS:
-            return status, headers.get("location", ""), b""
-        return status, "", await _body(reader, headers, settings)
+        return await _answer(reader, http, most)
     finally:
         writer.close()
 
 
-async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
-    """Return the status and the headers of an answer."""
-    try:
-        lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    except asyncio.LimitOverrunError:
-        raise ServeError("invalid", "The URL answered with too many headers.") from None
-    headers = {}
-    for line in lines[1:]:
-        name, _, value = line.partition(":")
-        headers[name.strip().lower()] = value.strip()
-    words = lines[0].split(" ")
-    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
-        raise ServeError("invalid", "The URL answered with something other than HTTP.")
-    return int(words[1]), headers
-
-
-async def _body(reader: asyncio.StreamReader, headers: dict[str, str], settings: UrlSettings) -> bytes:
-    """Return the body up to the end of the connection; too much of it is refused as soon as that is known."""
-    if "transfer-encoding" in headers or headers.get("content-encoding", "identity") != "identity":
-        raise ServeError("invalid", "The URL answered in an encoding that was not requested.")
-    announced = headers.get("content-length", "")
-    if announced and (not announced.isdecimal() or int(announced[:18]) > settings.size):
-        raise ServeError("too_large", f"The URL's image has more than {settings.size} bytes.")
-    parts, size = [], 0
-    while part := await reader.read(64 * 1024):
-        size += len(part)
-        if size > settings.size:
-            raise ServeError("too_large", f"The URL's image has more than {settings.size} bytes.")
-        parts.append(part)
-    if announced and size != int(announced[:18]):
-        raise ServeError("invalid", "The download from the URL ended early.")
-    return b"".join(parts)
+async def _answer(reader: asyncio.StreamReader, http: h11.Connection, most: int) -> tuple[int, str, bytes]:
+    """Return status, the redirect's target, and the body; too much of it is refused as soon as that is known."""
+    large = ServeError("too_large", f"The URL's image has more than {most} bytes.")
+    status, parts, size = 0, [], 0
+    while True:
+        try:
+            event = http.next_event()
+        except h11.RemoteProtocolError as error:
+            words = "something else than HTTP" if error.error_status_hint != 431 else "too many headers"
+            told = "The download from the URL ended early." if status else f"The URL answered with {words}."
+            raise ServeError("invalid", told) from None
+        if event is h11.NEED_DATA:
+            data = await reader.read(64 * 1024)
+            if not data and not status:
+                raise EOFError
+            http.receive_data(data)
+        elif isinstance(event, h11.Response):
+            status, headers = event.status_code, {name: value.decode("latin-1") for name, value in event.headers}
+            if status in _REDIRECTS:
+                return status, headers.get(b"location", ""), b""
+            if headers.get(b"content-encoding", "identity") != "identity":
+                raise ServeError("invalid", "The URL answered in an encoding that was not requested.")
+            if int(headers.get(b"content-length", "0")) > most:
+                raise large
+        elif isinstance(event, h11.Data):
+            size += len(event.data)
+            if size > most:
+                raise large
+            parts.append(bytes(event.data))
+        elif isinstance(event, h11.EndOfMessage):
+            return status, "", b"".join(parts)

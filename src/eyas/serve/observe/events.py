@@ -25,14 +25,16 @@ from eyas.decode import decode
 from eyas.draw import write_png
 from eyas.errors import UserError
 from eyas.image_header import parse_header
+from eyas.renamed import KEYS
 from eyas.serve.api import Answer, Request
 from eyas.serve.errors import Refused, ServeError
 from eyas.serve.observe.jsonl_log import Journal
-from eyas.serve.observe.recent_ids import Recent
 from eyas.types import Detections, UInt8Array
 
 NAME = "events.jsonl"
 IMAGES = "images"
+STATISTICS = 0.1  # share of the requests whose images' statistics are taken
+RECENT = 100_000  # request ids that are remembered, to tell whether feedback belongs to one
 _BINS = np.linspace(0.0, 1.0, 11)
 _SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 
@@ -43,21 +45,13 @@ class EventSettings:
 
     Attributes:
         folder: where it lies.
-        statistics: share of requests whose images' statistics are taken, 0 to 1.
         images: share of requests whose images are kept, 0 to 1; none unless asked for, since images show people.
         keep_seconds: after which a kept image is deleted.
-        size: bytes after which a new file begins.
-        files: how many old files stay.
-        recent: how many request ids are remembered, to tell whether feedback belongs to one.
     """
 
     folder: Path
-    statistics: float = 0.1
     images: float = 0.0
     keep_seconds: float = 7 * 86_400.0
-    size: int = 64 * 2**20
-    files: int = 8
-    recent: int = 100_000
 
 
 class EventLog:
@@ -66,41 +60,25 @@ class EventLog:
     Args:
         settings: what is written, and where.
         on_drop: called with the number of events that were lost.
-        chance: gives numbers from 0 to 1, for what is done to a share of the requests.
     """
 
-    def __init__(
-        self,
-        settings: EventSettings,
-        *,
-        on_drop: Callable[[int], None] = lambda _count: None,
-        chance: Callable[[], float] = random.random,
-    ) -> None:
-        self._settings, self._chance = settings, chance
-        self._journal = Journal(settings.folder / NAME, size=settings.size, keep=settings.files, on_drop=on_drop)
-        self._recent = Recent(settings.recent)
+    def __init__(self, settings: EventSettings, on_drop: Callable[[int], None] = lambda _count: None) -> None:
+        self._settings = settings
+        self._journal = Journal(settings.folder / NAME, on_drop)
+        self._recent = Recent(RECENT)
         self._swept = 0.0
 
     def detected(self, request: Request, answer: Answer, *, protocol: str, trace: str) -> None:
         """Log an answer."""
-        statistics, keep = self._chance() < self._settings.statistics, self._chance() < self._settings.images
+        statistics, keep = random.random() < STATISTICS, random.random() < self._settings.images
         now = time.time()
         self._recent.add(answer.id)
         self._journal.submit(lambda: self._line(request, answer, protocol, trace, now, statistics, keep))
 
     def refused(self, request_id: str, model: str, *, protocol: str, trace: str, outcome: str) -> None:
         """Log a request that was not answered."""
-        self._journal.write(
-            {
-                "event": "detect",
-                "time": time.time(),
-                "id": request_id,
-                "trace": trace,
-                "protocol": protocol,
-                "model": model,
-                "outcome": outcome,
-            }
-        )
+        head = {"event": "detect", "time": time.time(), "id": request_id, "trace": trace}
+        self._journal.write({**head, "protocol": protocol, "model": model, "outcome": outcome})
 
     def shadowed(self, request: Request, key: ModelKey, result: Answer | ServeError, *, trace: str) -> None:
         """Log what a version made of a copy of a request."""
@@ -146,7 +124,7 @@ class EventLog:
                 entry["kept"] = self._keep(f"{now:.3f}-{_safe(answer.id)}-{index}", image)
             images.append(entry)
         self._sweep(now)
-        return {
+        event: dict[str, Any] = {
             "event": "detect",
             "time": now,
             "id": answer.id,
@@ -161,6 +139,7 @@ class EventLog:
             "batch": timing.batch,
             "images": images,
         }
+        return event | {KEYS["images"]: images}
 
     def _keep(self, name: str, image: bytes | UInt8Array) -> str:
         """Write the image beside the log and return its file's name."""
@@ -185,6 +164,29 @@ class EventLog:
         for path in folder.iterdir():
             if abs(now - path.stat().st_mtime) > self._settings.keep_seconds:  # one from the future is of another clock
                 path.unlink(missing_ok=True)
+
+
+class Recent:
+    """Remembers the last ids by their hashes, eight bytes each, all of it taken at the start.
+
+    Two of 100,000 ids share a hash once in billions of questions; feedback that is then called known is logged anyway.
+
+    Args:
+        size: how many ids, 1 or more.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._hashes = np.full(size, hash(""), np.int64)  # written, so that the memory is really there
+        self._next = 0
+
+    def add(self, request_id: str) -> None:
+        """Remember an id, and forget the oldest."""
+        self._hashes[self._next] = hash(request_id)
+        self._next = (self._next + 1) % len(self._hashes)
+
+    def __contains__(self, request_id: str) -> bool:
+        """Return whether the id is one of the last; nobody's is empty."""
+        return bool(request_id) and bool((self._hashes == hash(request_id)).any())
 
 
 def summary(found: Detections) -> dict[str, Any]:

@@ -24,7 +24,8 @@ ENOUGH = 256  # images that wait to be counted, at most: about half a millisecon
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _SCORES = tuple(round(0.1 * step, 1) for step in range(1, 11))
-_NAMES = ("model", "version")
+NAMES = ("model", "version")
+_Told = tuple[Timing, tuple[Detections, ...]]  # of an answer; its annotated images are not kept
 
 
 class Buckets:
@@ -66,19 +67,33 @@ class _Version:
         self.busy = 0.0
         self.classes: dict[str, int] = {}
 
+    def count_times(self, answers: Sequence[_Told]) -> None:
+        """Count the stages' times."""
+        times = np.array(
+            [
+                (t.queue, t.decode, t.preprocess, t.inference, t.postprocess, t.total, t.batch, len(detections))
+                for t, detections in answers
+            ]
+        )
+        for column, buckets in enumerate((*self.stages, self.total, self.batch)):
+            buckets.add(times[:, column])
+        _, decode, preprocess, inference, postprocess, _, batch, images = times.T
+        share = inference * images / np.maximum(batch, 1.0)  # the rest of a batch was for others
+        self.busy += float((decode + preprocess + share + postprocess).sum())
+
 
 class Tally(Collector):
     """Latencies by stage, batches, images, busy time, scores and classes of the answers of each version."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[ModelKey, Timing, tuple[Detections, ...]]] = []
+        self._waiting: list[tuple[ModelKey, _Told]] = []
         self._images = 0
         self._versions: dict[ModelKey, _Version] = {}
         self._classes = 0
 
     def add(self, answer: Answer) -> None:
         """Take an answer, to be counted soon."""
-        self._waiting.append((answer.model, answer.timing, answer.detections))
+        self._waiting.append((answer.model, (answer.timing, answer.detections)))
         self._images += len(answer.detections)
         if self._images >= ENOUGH:
             self._count()
@@ -86,15 +101,13 @@ class Tally(Collector):
     def collect(self) -> Iterator[Metric]:
         """Count what waits and yield all."""
         self._count()
-        total = HistogramMetricFamily("eyas_request_seconds", "Time from arrival to answer", labels=_NAMES)
-        stage = HistogramMetricFamily(
-            "eyas_stage_seconds", "Time in each stage of a request", labels=(*_NAMES, "stage")
-        )
-        batch = HistogramMetricFamily("eyas_batch_images", "Images per batch", labels=_NAMES)
-        scores = HistogramMetricFamily("eyas_confidence", "Scores of detections", labels=_NAMES)
-        images = CounterMetricFamily("eyas_images", "Images answered", labels=_NAMES)
-        busy = CounterMetricFamily("eyas_busy_seconds", "Worker time; its rate is the utilisation", labels=_NAMES)
-        found = CounterMetricFamily("eyas_detections", "Detections by class", labels=(*_NAMES, "class"))
+        total = HistogramMetricFamily("eyas_request_seconds", "Time from arrival to answer", labels=NAMES)
+        stage = HistogramMetricFamily("eyas_stage_seconds", "Time in each stage of a request", labels=(*NAMES, "stage"))
+        batch = HistogramMetricFamily("eyas_batch_images", "Images per batch", labels=NAMES)
+        scores = HistogramMetricFamily("eyas_confidence", "Scores of detections", labels=NAMES)
+        images = CounterMetricFamily("eyas_images", "Images answered", labels=NAMES)
+        busy = CounterMetricFamily("eyas_busy_seconds", "Worker time; its rate is the utilisation", labels=NAMES)
+        found = CounterMetricFamily("eyas_detections", "Detections by class", labels=(*NAMES, "class"))
         for key, version in self._versions.items():
             names = (key.name, key.version)
             version.total.tell(total, names)
@@ -115,48 +128,29 @@ class Tally(Collector):
     def _count(self) -> None:
         """Count what waits, version by version."""
         waiting, self._waiting, self._images = self._waiting, [], 0
-        by_key: dict[ModelKey, list[tuple[Timing, tuple[Detections, ...]]]] = {}
-        for key, timing, detections in waiting:
-            by_key.setdefault(key, []).append((timing, detections))
+        by_key: dict[ModelKey, list[_Told]] = {}
+        for key, told in waiting:
+            by_key.setdefault(key, []).append(told)
         for key, answers in by_key.items():
-            bounded = self.bounded(key)
-            version = self._versions.setdefault(bounded, _Version())
-            self._count_times(version, answers)
-            images = [found for _, detections in answers for found in detections]
-            version.images += len(images)
-            if images:
-                version.scores.add(np.concatenate([found.scores for found in images]))
-                self._count_classes(version, images)
-
-    def _count_times(self, version: _Version, answers: list[tuple[Timing, tuple[Detections, ...]]]) -> None:
-        """Count the stages' times of answers of one version."""
-        times = np.array(
-            [
-                (t.queue, t.decode, t.preprocess, t.inference, t.postprocess, t.total, t.batch, len(detections))
-                for t, detections in answers
-            ]
-        )
-        for column, buckets in enumerate((*version.stages, version.total, version.batch)):
-            buckets.add(times[:, column])
-        _, decode, preprocess, inference, postprocess, _, batch, images = times.T
-        share = inference * images / np.maximum(batch, 1.0)  # the rest of a batch was for others
-        version.busy += float((decode + preprocess + share + postprocess).sum())
+            version = self._versions.setdefault(self.bounded(key), _Version())
+            version.count_times(answers)
+            found = [each for _, detections in answers for each in detections]
+            version.images += len(found)
+            if found:
+                version.scores.add(np.concatenate([each.scores for each in found]))
+                self._count_classes(version, found)
 
     def _count_classes(self, version: _Version, images: list[Detections]) -> None:
-        """Count the classes that were found in images of one version."""
         by_classes: dict[tuple[str, ...], list[npt.NDArray[np.int64]]] = {}
         for found in images:
             by_classes.setdefault(found.classes, []).append(found.labels)
         for classes, labels in by_classes.items():
             numbers = np.bincount(np.concatenate(labels), minlength=0)
             for label in np.flatnonzero(numbers).tolist():
-                name = self._class(version, classes[label])
+                name = classes[label]
+                if name not in version.classes:
+                    if self._classes < MAX_CLASSES:
+                        self._classes += 1
+                    else:
+                        name = OTHER
                 version.classes[name] = version.classes.get(name, 0) + int(numbers[label])
-
-    def _class(self, version: _Version, name: str) -> str:
-        """Return the label that a class is counted under."""
-        if name not in version.classes:
-            if self._classes >= MAX_CLASSES:
-                return OTHER
-            self._classes += 1
-        return name

@@ -9,33 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+SIZE, KEEP = 64 * 2**20, 8  # bytes after which a new file begins, and how many old ones stay
+CAPACITY = 10_000  # lines that may wait; what comes then is dropped and counted
+
 Line = dict[str, Any]
 Job = Callable[[], Line | None]  # makes the line in the thread; None writes none
 
 
 class Journal:
-    """JSON lines in `path`, `path.1` (older), ... up to `keep` of them.
+    """JSON lines in `path`, `path.1` (older), ... up to `KEEP` of them.
 
     Args:
         path: the file; its folder is made.
-        size: bytes after which a new file begins.
-        keep: how many old files stay.
-        capacity: lines that may wait; what comes then is dropped and counted.
         on_drop: called (from any thread) with the number of lines that were lost.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        size: int = 64 * 2**20,
-        keep: int = 8,
-        capacity: int = 10_000,
-        on_drop: Callable[[int], None] = lambda _count: None,
-    ) -> None:
+    def __init__(self, path: Path, on_drop: Callable[[int], None]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._size, self._keep, self._on_drop = path, size, keep, on_drop
-        self._queue: queue.Queue[Job | None] = queue.Queue(capacity)
+        self._path, self._on_drop = path, on_drop
+        self._queue: queue.Queue[Job | None] = queue.Queue(CAPACITY)
         self._thread = threading.Thread(target=self._run, name=f"journal {path.name}", daemon=True)
         self._thread.start()
 
@@ -75,8 +67,8 @@ class Journal:
 
     def _append(self, line: bytes) -> None:
         """Append the line, beginning a new file when this one is full."""
-        if self._path.exists() and self._path.stat().st_size + len(line) > self._size:
-            for number in range(self._keep, 0, -1):
+        if self._path.exists() and self._path.stat().st_size + len(line) > SIZE:
+            for number in range(KEEP, 0, -1):
                 older = self._path.with_name(f"{self._path.name}.{number}")
                 newer = self._path if number == 1 else self._path.with_name(f"{self._path.name}.{number - 1}")
                 if newer.exists():

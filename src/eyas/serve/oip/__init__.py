@@ -1,1 +1,1 @@
-"""The Open Inference Protocol (KServe v2) apart from its transports: tensors in, detections, tensors out."""
+"""The Open Inference Protocol (KServe v2): images in, tensors out, whatever transport, and its way over HTTP."""

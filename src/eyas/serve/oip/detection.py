@@ -1,26 +1,26 @@
 """What a detector is in the Open Inference Protocol: its tensors, its parameters, and its metadata.
 
-Input "images": UINT8 [N, H, W, 3] (images of any one size) or BYTES [N] (JPEG, PNG, WebP files). Outputs, padded to
-the largest number found D: "boxes" FP32 [N, D, 4] (xyxy pixels of the image), "scores" FP32 [N, D], "labels" INT64
-[N, D] (-1 where padded), "num_detections" INT64 [N].
+Its input is told in `eyas.serve.oip.images`. Its outputs, padded to the largest number found D: "boxes" FP32 [N, D, 4]
+(xyxy pixels of the image), "scores" FP32 [N, D], "labels" INT64 [N, D] (-1 where padded), "num_detections" INT64 [N].
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from eyas.errors import suggest
-from eyas.serve.api import Answer, Engine, ModelStatus, Options, Request
-from eyas.serve.engine.routing import unknown
-from eyas.serve.errors import ServeError
-from eyas.serve.limits import check_model, lane_of
-from eyas.serve.oip.tensors import BYTES, MAX_ITEMS, Array, InferRequest, Parameter, Tensor, quoted
-from eyas.types import Suppression, UInt8Array
+from eyas.serve.api import Answer, Engine, Lane, ModelStatus, Options, Request
+from eyas.serve.engine.routing import find
+from eyas.serve.errors import ServeError, quoted
+from eyas.serve.limits import check_model
+from eyas.serve.oip.images import BYTES, IMAGES, Images
+from eyas.serve.request_options import class_names, suppression
 
-IMAGES = "images"
 OUTPUTS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "boxes": ("FP32", (-1, -1, 4)),
     "scores": ("FP32", (-1, -1)),
@@ -32,22 +32,53 @@ INPUTS: tuple[dict[str, Any], ...] = (
     {"name": IMAGES, "datatype": BYTES, "shape": [-1]},
     {"name": IMAGES, "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
 )
-PARAMETERS = ("confidence", "iou", "suppression", "classes", "max_detections", "timeout", "priority", "sequence_id")
+Parameter = bool | int | float | str
+PARAMETERS: Mapping[str, tuple[type, ...]] = {
+    "confidence": (int, float),
+    "iou": (int, float),
+    "suppression": (str,),
+    "classes": (str,),
+    "max_detections": (int,),
+    "timeout": (int,),  # microseconds; 0 is Triton's "none"
+    "priority": (int,),
+    "sequence_id": (int, str),
+}
+LANES: Mapping[int, Lane] = {0: "interactive", 1: "interactive", 2: "stream", 3: "batch"}  # by priority, 0 the default
 # What clients of Triton add on their own; nothing here depends on it.
 _IGNORED = frozenset(
     {"sequence_start", "sequence_end", "triton_enable_empty_final_response", "binary_data_output", "headers"}
 )
 
 
+@dataclass(frozen=True)
+class InferRequest:
+    """An inference request, whatever transport brought it.
+
+    Attributes:
+        id: the client's id, "" for none.
+        images: of its input.
+        outputs: name of each that is wanted -> whether it is sent as raw bytes; empty for all.
+        parameters: of the request.
+        binary: whether outputs that are not named come as raw bytes.
+    """
+
+    id: str
+    images: Images
+    outputs: Mapping[str, bool] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    binary: bool = False
+
+
+def check_output(name: str, classification: bool) -> None:
+    """Refuse an output that a detector does not have; `classification` is whether its classes are to be ranked."""
+    if classification:
+        raise ServeError("invalid", "The classification extension does not apply to a detector.")
+    if name not in OUTPUTS:
+        raise ServeError("invalid", f"There is no output {quoted(name)}; the outputs are {', '.join(OUTPUTS)}.")
+
+
 def to_request(
-    infer: InferRequest,
-    *,
-    model: str,
-    version: str,
-    request_id: str,
-    headers: Mapping[str, str],
-    stream: str = "",
-    most: int = MAX_ITEMS,
+    infer: InferRequest, *, model: str, version: str, request_id: str, headers: Mapping[str, str], stream: str = ""
 ) -> Request:
     """Return the engine's request.
 
@@ -57,26 +88,30 @@ def to_request(
         request_id: the id to use where the client gave none.
         headers: the client's headers, lower-case names.
         stream: id of the connection, which a sequence_id belongs to.
-        most: most images.
 
     Raises:
-        ServeError: inputs, outputs or parameters are not a detector's.
+        ServeError: a parameter is none of a detector's.
     """
-    found = parameters(infer.parameters)
-    for output in infer.outputs:
-        if output.name not in OUTPUTS:
-            known = ", ".join(OUTPUTS)
-            raise ServeError("invalid", f"There is no output {quoted(output.name)}; the outputs are {known}.")
-    sequence = str(found.get("sequence_id") or "")
-    timeout = found.get("timeout") or None  # microseconds; 0 is Triton's "none"
+    given = parameters(infer.parameters)
+    sequence, timeout = str(given.get("sequence_id") or ""), given.get("timeout")
+    priority, most = int(given.get("priority", 0)), given.get("max_detections")
+    if priority not in LANES:
+        raise ServeError("invalid", "The priority must be 0 or 1 (interactive), 2 (stream) or 3 (batch).")
+    options = Options(
+        confidence=_float(given.get("confidence")),
+        iou=_float(given.get("iou")),
+        suppression=suppression(str(given["suppression"])) if "suppression" in given else None,
+        classes=class_names(str(given.get("classes", ""))),
+        max_detections=None if most is None else int(most),
+    )
     return Request(
         id=infer.id or request_id,
         model=model,
         version=version,
-        images=images(infer.inputs, most),
-        options=_options(found),
-        timeout=None if timeout is None else float(timeout) / 1e6,
-        lane=lane_of(int(found.get("priority", 0))),
+        images=infer.images,
+        options=options,
+        timeout=float(timeout) / 1e6 if timeout else None,
+        lane=LANES[priority],
         stream=f"{stream}/{sequence}" if sequence and sequence != "0" else "",
         headers=headers,
     )
@@ -90,9 +125,7 @@ def parameters(given: Mapping[str, Parameter]) -> dict[str, Parameter]:
             continue
         if name not in PARAMETERS:
             raise ServeError("invalid", f"Unknown parameter {quoted(name)}{suggest(name[:64], PARAMETERS)}.")
-        kinds = {"confidence": (int, float), "iou": (int, float), "suppression": (str,), "classes": (str,)}
-        allowed: tuple[type, ...] = kinds.get(name, (int, str) if name == "sequence_id" else (int,))
-        if isinstance(value, bool) or not isinstance(value, allowed):
+        if isinstance(value, bool) or not isinstance(value, PARAMETERS[name]):
             raise ServeError("invalid", f"The parameter '{name}' has the wrong type.")
         if name == "timeout" and not 0 <= float(value) <= 1e15:
             raise ServeError("invalid", "The timeout is out of range; it is in microseconds.")
@@ -100,73 +133,27 @@ def parameters(given: Mapping[str, Parameter]) -> dict[str, Parameter]:
     return found
 
 
-def _options(found: Mapping[str, Parameter]) -> Options:
-    confidence, iou, most = found.get("confidence"), found.get("iou"), found.get("max_detections")
-    return Options(
-        confidence=None if confidence is None else _float(confidence),
-        iou=None if iou is None else _float(iou),
-        suppression=suppression(str(found["suppression"])) if "suppression" in found else None,
-        classes=class_names(str(found["classes"])) if "classes" in found else None,
-        max_detections=None if most is None else int(most),
-    )
-
-
-def _float(value: Parameter) -> float:
+def _float(value: Parameter | None) -> float | None:
     try:
-        return float(value)
+        return None if value is None else float(value)
     except OverflowError:
         return float("inf")  # refused with the other values out of range
 
 
-def suppression(text: str) -> Suppression:
-    """Return the named suppression."""
-    for known in get_args(Suppression):
-        if text == known:
-            return known  # type: ignore[no-any-return]
-    raise ServeError("invalid", "suppression must be one of " + ", ".join(get_args(Suppression)) + ".")
-
-
-def class_names(text: str) -> tuple[str, ...] | None:
-    """Return the names in a comma-separated list; None for an empty one, which means all classes."""
-    return tuple(name.strip() for name in text.split(",") if name.strip()) or None
-
-
-def images(inputs: tuple[Tensor, ...], most: int) -> tuple[bytes | UInt8Array, ...]:
-    """Return the images of the one input; more than so many are refused."""
-    names = [tensor.name for tensor in inputs]
-    if names != [IMAGES]:
-        raise ServeError("invalid", f"A detector has one input, '{IMAGES}'; given: {quoted(', '.join(names)[:60])}.")
-    tensor = inputs[0]
-    if tensor.datatype == BYTES:
-        if len(tensor.shape) not in (1, 2) or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
-            raise ServeError("invalid", f"'{IMAGES}' of type BYTES must have the shape [N], one file each.")
-        return tensor.items
-    if tensor.datatype != "UINT8" or tensor.array is None:
-        raise ServeError("invalid", f"'{IMAGES}' must be UINT8 or BYTES, not {tensor.datatype}.")
-    if len(tensor.shape) != 4 or tensor.shape[3] != 3 or 0 in tensor.shape:
-        raise ServeError("invalid", f"'{IMAGES}' of type UINT8 must have the shape [N, height, width, 3].")
-    if tensor.shape[0] > most:
-        raise ServeError("too_large", f"{tensor.shape[0]} images in a request; at most {most} are allowed.")
-    return tuple(tensor.array)
-
-
-def to_tensors(answer: Answer, infer: InferRequest) -> tuple[Tensor, ...]:
-    """Return the output tensors that were asked for, in that order."""
-    found, size = answer.detections, max((len(each) for each in answer.detections), default=0)
-    count = len(found)
-    boxes = np.zeros((count, size, 4), np.float32)
-    scores = np.zeros((count, size), np.float32)
-    labels = np.full((count, size), -1, np.int64)
+def to_tensors(answer: Answer, wanted: Collection[str]) -> Iterator[tuple[str, str, npt.NDArray[Any]]]:
+    """Yield name, datatype and little-endian array of the outputs that are wanted, in that order; all if none is."""
+    found, size = answer.detections, max(map(len, answer.detections), default=0)
+    boxes = np.zeros((len(found), size, 4), "<f4")
+    scores = np.zeros((len(found), size), "<f4")
+    labels = np.full((len(found), size), -1, "<i8")
     for row, each in enumerate(found):
-        boxes[row, : len(each)], scores[row, : len(each)], labels[row, : len(each)] = (
-            each.boxes,
-            each.scores,
-            each.labels,
-        )
-    numbers = np.array([len(each) for each in found], np.int64)
-    arrays: dict[str, Array] = {"boxes": boxes, "scores": scores, "labels": labels, "num_detections": numbers}
-    names = dict.fromkeys(output.name for output in infer.outputs) or OUTPUTS
-    return tuple(Tensor(name, OUTPUTS[name][0], arrays[name].shape, arrays[name]) for name in names)
+        boxes[row, : len(each)] = each.boxes
+        scores[row, : len(each)] = each.scores
+        labels[row, : len(each)] = each.labels
+    numbers = np.array([len(each) for each in found], "<i8")
+    arrays = {"boxes": boxes, "scores": scores, "labels": labels, "num_detections": numbers}
+    for name in wanted or OUTPUTS:
+        yield name, OUTPUTS[name][0], arrays[name]
 
 
 def find_model(engine: Engine, name: str, version: str = "") -> ModelStatus:
@@ -176,33 +163,25 @@ def find_model(engine: Engine, name: str, version: str = "") -> ModelStatus:
         ServeError: there is none.
     """
     check_model(name, version)
-    known = [each for each in engine.models() if each.key.name == name]
-    if version.startswith("@"):
-        known = [each for each in known if version[1:] in each.aliases]
-    elif version:
-        known = [each for each in known if each.key.version == version]
-    if not name or not known:
-        raise unknown(name, version, (each.key for each in engine.models()))
-    return max(known, key=lambda each: (each.default, each.state == "ready", each.key))
+    return find(name, version, engine.models())
 
 
 def model_metadata(engine: Engine, name: str, version: str = "") -> dict[str, Any]:
     """Return the metadata document of a model."""
     status = find_model(engine, name, version)
-    versions = [each.key.version for each in engine.models() if each.key.name == name and each.state == "ready"]
-    document: dict[str, Any] = {
+    told: dict[str, Any] = {"accepts": list(INPUTS)}
+    if status.manifest is not None:
+        told |= {"classes": list(status.manifest.classes), "version": status.key.version}
+    return {
         "name": name,
-        "versions": versions,
+        "versions": [each.key.version for each in engine.models() if each.key.name == name and each.state == "ready"],
         "platform": "eyas" if status.manifest is None else f"eyas_{status.manifest.target}",
         "inputs": [INPUTS[0]],  # one entry an input, or clients would send two
         "outputs": [
             {"name": output, "datatype": kind, "shape": list(shape)} for output, (kind, shape) in OUTPUTS.items()
         ],
+        "parameters": told,
     }
-    document["parameters"] = {"accepts": list(INPUTS)}
-    if status.manifest is not None:
-        document["parameters"] |= {"classes": list(status.manifest.classes), "version": status.key.version}
-    return document
 
 
 def server_metadata() -> dict[str, Any]:
@@ -225,3 +204,11 @@ def repository_index(engine: Engine, *, ready: bool = False) -> list[dict[str, s
         for each in engine.models()
         if each.state == "ready" or not ready
     ]
+
+
+def check_load(model: str, version: str, parameters: Collection[str]) -> None:
+    """Refuse to load or unload by anything else than a version: an artefact in the request itself is never loaded."""
+    unknown = sorted(set(parameters) - {"version", "unload_dependents"})
+    if unknown:
+        raise ServeError("invalid", f"The parameter {quoted(unknown[0])} is not served: name a version only.")
+    check_model(model, version)

@@ -1,4 +1,4 @@
-"""How long a batch takes: two parameters for each worker and input shape, learned while serving."""
+"""How long a batch takes: two parameters for each worker, learned while serving."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from eyas.errors import UserError
 EFFICIENT = 0.97  # of the best throughput: a larger batch than this needs only makes everybody wait
 CLIP = 4.0  # one observation counts as no more than this many times too slow or too fast
 ANCHOR = 0.02  # weight of the profile's shape, in observations: matters only where a single batch size is ever seen
+KEEP = 1 - 1 / 40  # of what was seen, at each batch: after about 40 an observation is forgotten
 FLOOR = 1e-7  # seconds; a batch takes some time, whatever a clock says
 
 
@@ -66,14 +67,12 @@ class LatencyModel:
 
     Args:
         profile: what to believe at first.
-        memory: after about this many batches an observation is forgotten.
     """
 
-    __slots__ = ("_keep", "_profile", "_sums", "_variance", "base", "observed", "per_item", "safety")
+    __slots__ = ("_profile", "_sums", "_variance", "base", "per_item", "safety")
 
-    def __init__(self, profile: Profile, memory: float = 40.0) -> None:
+    def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self._keep = 1 - 1 / memory
         self._variance = profile.deviation**2
         self._sums = [0.0] * 5  # of w, w n, w n², w y, w n y, with w = 1 / expected²
         for size in (1, 8, 32):
@@ -81,12 +80,6 @@ class LatencyModel:
             _add(self._sums, size, seconds, 1 / seconds**2)
         self.base, self.per_item = profile.base, profile.per_item
         self.safety = 1 + 2 * profile.deviation
-        self.observed = 0
-
-    @property
-    def deviation(self) -> float:
-        """The relative deviation of recent batches from what was predicted (root mean square)."""
-        return math.sqrt(self._variance)
 
     def mean(self, size: int) -> float:
         """Return the expected seconds of a batch of `size`."""
@@ -100,13 +93,11 @@ class LatencyModel:
         """Learn that a batch of `size` took `seconds`. A hiccup is clipped: it may not poison the model."""
         expected = self.mean(size)
         seconds = min(max(seconds, expected / CLIP, FLOOR), expected * CLIP)
-        keep = self._keep
-        self._sums = [value * keep for value in self._sums]
+        self._sums = [value * KEEP for value in self._sums]
         _add(self._sums, size, seconds, 1 / expected**2)
         error = seconds / expected - 1
-        self._variance = keep * self._variance + (1 - keep) * error * error
+        self._variance = KEEP * self._variance + (1 - KEEP) * error * error
         self._fit()
-        self.observed += 1
 
     def _fit(self) -> None:
         """Solve for a and b, the profile's shape standing in with a small weight for sizes that were not seen."""

@@ -3,26 +3,27 @@
 It has no clock, no thread and no randomness: every call is told the time. The same class runs under a virtual clock in
 tests and under the real one in the server. It is not thread-safe: one thread, or an event loop, calls it.
 
-The policy: a queue for each model version and input shape; an idle worker pulls at once what waits (greedy, so nothing
-idles while something waits); the batch is capped by the latency goal; and who can't be answered in time is refused on
-arrival, so in overload the workers are busy with items that will be answered in time, not with stale ones.
+The policy: an idle worker pulls at once what waits for its model (greedy, so nothing idles while something waits); the
+batch is capped by the latency goal; and who can't be answered in time is refused on arrival, so in overload the workers
+are busy with items that will be answered in time, not with stale ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Mapping
 
-from eyas.serve.scheduler.batching import fill, in_order, release_time
+from eyas.errors import UserError
+from eyas.serve.scheduler.batching import fill
+from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.lifecycle import Lifecycle
+from eyas.serve.scheduler.model import ModelStats, ServedModel, WorkerState
 from eyas.serve.scheduler.queues import Entry, Line
-from eyas.serve.scheduler.request_lifecycle import Lobby
-from eyas.serve.scheduler.settings import SchedulerConfig
-from eyas.serve.scheduler.statistics import Stats, collect
 from eyas.serve.scheduler.types import Admitted, Batch, Decision, Event, Item, Lane, Outcome, Reason, Rejected
-from eyas.serve.scheduler.worker_state import Pool, Prior, ServedModel, Worker
 
 NO_WORKER_RETRY = 1.0  # seconds: about what a supervisor needs to start a worker again
+BATCH_DEADLINE = 60.0  # seconds: the default deadline of the batch lane
+MAX_WAITING = 4096
 
 
 class Scheduler:
@@ -32,74 +33,77 @@ class Scheduler:
     `ready()`; and call `expire` at the time that `wake_at` names.
 
     Args:
-        config: settings; the defaults by default.
+        max_waiting: items of one lane that may wait; more are refused, whatever their deadlines.
     """
 
-    def __init__(self, config: SchedulerConfig | None = None) -> None:
-        self.config = config or SchedulerConfig()
-        self._pool = Pool(self.config)
-        self._lobby = Lobby(self._pool, self.config)
-        self._unknown: Counter[Reason] = Counter()
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
+        self._max_waiting = max_waiting
+        self._models: dict[str, ServedModel] = {}
+        self._workers: dict[str, WorkerState] = {}
+        self._items = Lifecycle(self._models)
 
-    def register(
-        self,
-        model: str,
-        workers: Iterable[str],
-        prior: Prior,
-        *,
-        slo: float | None = None,
-        max_batch: int | None = None,
-        weight: float = 1.0,
-    ) -> None:
-        """Let workers serve a model version. Call it again to add workers, or others with another profile.
+    def register(self, model: str, worker: str, profile: Profile, *, slo: float, max_batch: int) -> None:
+        """Let a new worker serve a model version, which may be new as well.
 
         Args:
             model: name and version, as items will name it.
-            workers: their names; one worker may serve many models and runs one batch at a time. An accelerator that
-                overlaps two batches is two workers.
-            prior: what a batch is believed to take: one profile, or one for each bucket that there may be.
-            slo: the model's latency goal in seconds; the config's by default.
-            max_batch: the largest batch that the model can run; the config's by default.
-            weight: its share of common workers while several models wait.
+            worker: its name; it runs one batch at a time.
+            profile: what a batch is believed to take.
+            slo: the latency goal of a new model in seconds: its default deadline, from arrival to answer. It also
+                limits the batch: one may take half of it.
+            max_batch: the largest batch of a new model.
 
         Raises:
-            UserError: a number is out of range, or the model or a worker is on its way out.
+            UserError: a number is out of range, or the model is on its way out.
+            ValueError: there is a worker of that name.
         """
-        goal = self.config.slo if slo is None else slo
-        self._pool.register(model, workers, prior, goal, max_batch or self.config.max_batch, weight)
+        if worker in self._workers:
+            raise ValueError(f"worker {worker!r} is registered already")
+        if not (0 < slo < math.inf and max_batch >= 1):
+            raise UserError(f"'{model}' can't be served with slo={slo}, max_batch={max_batch}.")
+        served = self._models.get(model) or ServedModel(model, slo, max_batch)
+        if served.retired:
+            raise UserError(f"'{model}' is on its way out.")
+        self._models[model] = served
+        front = max((each.virtual for each in self._workers.values()), default=0.0)
+        self._workers[worker] = known = WorkerState(worker, served, profile, front)
+        served.workers.append(known)
 
     def retire(self, model: str) -> None:
         """Refuse the model's new items from now on; those that were admitted are served, then it is forgotten."""
-        served = self._pool.models[model]
-        served.retired = True
-        self._lobby.forget_retired(served)
-
-    def is_registered(self, model: str) -> bool:
-        """Return whether the model is known: a retired one is until its last item has ended."""
-        return model in self._pool.models
+        served = self._models.get(model)
+        if served is not None:
+            served.retired = True
+            self._items.forget_retired(served)
 
     def retire_worker(self, worker: str) -> None:
-        """Give the worker no more batches; it is forgotten when the one that it runs has ended."""
-        known = self._pool.workers[worker]
-        known.leaving = True
-        self._pool.remove_worker(known, keep=known.running is not None)
-
-    def is_worker(self, worker: str) -> bool:
-        """Return whether the worker is known: a retired one is until its batch has ended."""
-        return worker in self._pool.workers
+        """Give the worker, if it is known, no more batches; it is forgotten when the one that it runs has ended."""
+        known = self._workers.get(worker)
+        if known is not None:
+            known.leaving = True
+            self._remove(known, keep=known.running is not None)
 
     def worker_lost(self, now: float, worker: str) -> None:
         """Take note that a worker died: its batch's items are run again or fail, and it is forgotten.
 
         Only the running batch is touched. A worker that was started again is registered again.
         """
-        known = self._pool.workers.get(worker)
-        if known is None:
-            return
-        self._pool.remove_worker(known)
-        if known.running is not None:
-            entries = self._release(now, known)
-            self._lobby.failed(now, entries, Reason.WORKER_LOST)
+        known = self._workers.get(worker)
+        if known is not None:
+            self._remove(known)
+            self._items.failed(now, _release(known), Reason.WORKER_LOST)
+
+    def _remove(self, worker: WorkerState, *, keep: bool = False) -> None:
+        """Take a worker from its model; the items that waited for it go on waiting for others.
+
+        Args:
+            worker: whom.
+            keep: it still runs a batch, so it is not forgotten yet.
+        """
+        if not keep:
+            self._workers.pop(worker.name, None)
+        if worker in worker.model.workers:
+            worker.model.workers.remove(worker)
 
     def submit(self, now: float, item: Item) -> Decision:
         """Admit an item, or refuse it at once because its answer would come too late.
@@ -115,47 +119,44 @@ class Scheduler:
 
         Raises:
             ValueError: the id is in use, or lane and stream do not fit.
-            UserError: the model has profiles by bucket, and none for the item's.
         """
-        if item.id in self._lobby.ledger:
+        if self._items.get(item.id) is not None:
             raise ValueError(f"item {item.id!r} has not ended yet")
         if (item.lane is Lane.STREAM) != (item.stream is not None):
             raise ValueError("a stream's frames, and only they, are in the lane STREAM")
         self.expire(now)
-        model = self._pool.models.get(item.model)
+        model = self._models.get(item.model)
         if model is None or model.retired:
-            return self._reject(now, model, Reason.UNKNOWN_MODEL, math.inf)
+            return Rejected(Reason.UNKNOWN_MODEL, math.inf)
         if not model.workers:
-            return self._reject(now, model, Reason.NO_WORKER, NO_WORKER_RETRY)
+            return Rejected(Reason.NO_WORKER, NO_WORKER_RETRY)
         deadline = item.deadline
         if deadline is None:
-            deadline = now + (self.config.batch_deadline if item.lane is Lane.BATCH else model.slo)
+            deadline = now + (BATCH_DEADLINE if item.lane is Lane.BATCH else model.slo)
         if deadline <= now:
-            return self._reject(now, model, Reason.DEADLINE, 0.0)
-        line = self._pool.queue(model, item.bucket).lines[item.lane]
-        stale = self._lobby.streams.waiting(item.stream)
+            return Rejected(Reason.DEADLINE, 0.0)
+        line = model.lines[item.lane]
+        stale = self._items.waiting_frame(item.stream)
         if stale is not None and stale.line is line:
-            return self._lobby.replace(now, model, stale, item, deadline)
-        decision = self._admission(now, model, line, deadline)
+            return self._items.replace(now, stale, item, deadline)
+        decision = self._admission(now, line, deadline)
         if isinstance(decision, Admitted):
             if stale is not None:
-                self._lobby.withdraw(now, stale, Outcome.DROPPED, Reason.SUPERSEDED)
-            self._lobby.admit(now, model, line, item, deadline, decision.expected)
+                self._items.withdraw(now, stale, Outcome.DROPPED, Reason.SUPERSEDED)
+            self._items.admit(now, line, item, deadline, decision.expected)
+        else:
+            model.refused.add(now, 1.0)
         return decision
 
-    def _admission(self, now: float, model: ServedModel, line: Line, deadline: float) -> Decision:
+    def _admission(self, now: float, line: Line, deadline: float) -> Decision:
         """Decide by the predicted answer. Who finds an idle worker is admitted: a model too dark must recover."""
-        answer = self._pool.answer_in(now, model, line)
-        if now + answer > deadline and not self._finds_idle_worker(model):
-            return self._reject(now, model, Reason.OVERLOAD, now + answer - deadline)
-        if self._lobby.lanes[line.lane] >= self.config.max_waiting:
-            return self._reject(now, model, Reason.QUEUE_FULL, answer)
+        model = line.model
+        answer = model.answer_in(now, line)
+        if now + answer > deadline and model.idle() <= model.waiting:
+            return Rejected(Reason.OVERLOAD, now + answer - deadline)
+        if self._items.lanes[line.lane] >= self._max_waiting:
+            return Rejected(Reason.QUEUE_FULL, answer)
         return Admitted(now + answer)
-
-    def _finds_idle_worker(self, model: ServedModel) -> bool:
-        """Return whether a worker of the model is idle that nobody who waits will take."""
-        idle = model.idle()
-        return idle > 0 and idle > sum(queue.size for queue in model.neighbours())
 
     def next_batch(self, now: float, worker: str) -> Batch | None:
         """Return what an idle worker shall run now; None when nothing is there for it, or it is busy or unknown.
@@ -163,36 +164,26 @@ class Scheduler:
         The least served line for its weight comes first. Items that can't be answered in time any more are dropped.
         """
         self.expire(now)
-        known = self._pool.workers.get(worker)
-        if known is None or known.running is not None or known.leaving or not self._lobby.waiting:
+        known = self._workers.get(worker)
+        if known is None or known.running is not None or known.leaving or not known.model.waiting:
             return None
-        for queue in in_order(now, known, self._pool.models):
-            model = self._pool.models[queue.model]
-            entries, hopeless = fill(now, known, model, queue, self.config.max_delay)
-            for entry in hopeless:
-                self._lobby.give_up(now, entry)
-            if entries:
-                return self._dispatch(now, known, model, entries)
-        return None
+        entries, hopeless = fill(now, known)
+        for entry in hopeless:
+            self._items.give_up(now, entry)
+        return self._dispatch(now, known, entries) if entries else None
 
-    def _dispatch(self, now: float, worker: Worker, model: ServedModel, entries: list[Entry]) -> Batch:
+    def _dispatch(self, now: float, worker: WorkerState, entries: list[Entry]) -> Batch:
         """Hand the entries, which are out of their lines already, to the worker."""
-        queue = entries[0].line.queue
-        service = worker.services[queue]
-        seconds, size = service.latency.mean(len(entries)), len(entries)
-        retry = entries[0].attempts > 0
+        model, latency, size = worker.model, worker.latency, len(entries)
+        seconds = latency.mean(size)
         for entry in entries:
-            entry.dispatched = now
             entry.attempts += 1
             model.waits.add(now, now - entry.arrived)
             entry.line.load.add(now, seconds / size)
-            self._lobby.depart(entry)
+            self._items.depart(entry)
         model.dispatches.add(now, size)
-        model.batches += 1
-        model.batched += size
         items = tuple([entry.item for entry in entries])
-        expected = now + service.latency.upper(size)
-        worker.running = Batch(worker.name, queue.model, queue.bucket, items, now, expected, retry)
+        worker.running = Batch(worker.name, model.name, items, now, now + latency.upper(size))
         worker.entries = tuple(entries)
         worker.passed = 0
         return worker.running
@@ -210,22 +201,19 @@ class Scheduler:
             False when this is not what the worker runs, as when it was declared lost before: then nothing has happened,
             and the answers are to be thrown away.
         """
-        known = self._pool.workers.get(worker)
+        known = self._workers.get(worker)
         if known is None or known.running is not batch:
             return False
-        entries = self._release(now, known)
+        entries = _release(known)
         if ok:
-            service = known.services[entries[0].line.queue]
-            service.latency.observe(len(entries), now - batch.started)
-            model = self._pool.models[batch.model]
-            service.renew(model.cycle(now) if len(known.services) > 1 else 1.0)
+            known.latency.observe(len(entries), now - batch.started)
+            known.renew()
             for entry in entries:
-                self._lobby.landed(entry)
-                self._lobby.end(now, entry, Outcome.SERVED, Reason.NONE)
+                self._items.served(now, entry)
         else:
-            self._lobby.failed(now, entries, Reason.ERROR)
+            self._items.failed(now, entries, Reason.ERROR)
         if known.leaving:
-            self._pool.remove_worker(known)
+            self._remove(known)
         return True
 
     def cancel(self, now: float, item_id: Hashable) -> bool:
@@ -234,62 +222,42 @@ class Scheduler:
         Returns:
             False when it is running, has ended, or was never admitted; what runs is finished and has its own event.
         """
-        entry = self._lobby.ledger.get(item_id)
+        entry = self._items.get(item_id)
         if entry is None or not entry.waiting:
             return False
-        self._lobby.withdraw(now, entry, Outcome.CANCELLED, Reason.CLIENT)
+        self._items.withdraw(now, entry, Outcome.CANCELLED, Reason.CLIENT)
         return True
 
     def expire(self, now: float) -> None:
         """Drop the waiting items whose deadline has come."""
-        for entry in self._lobby.ledger.expired(now):
-            self._lobby.withdraw(now, entry, Outcome.DROPPED, Reason.DEADLINE)
+        for entry in self._items.expired(now):
+            self._items.withdraw(now, entry, Outcome.DROPPED, Reason.DEADLINE)
 
     def take_events(self) -> list[Event]:
         """Return what has ended since the last call, in order."""
-        return self._lobby.ledger.take_events()
+        return self._items.take_events()
 
     def ready(self) -> list[str]:
         """Return the idle workers for which something waits, the fastest first: ask `next_batch` for each of them."""
-        if not self._lobby.waiting:
+        if not self._items.waiting:
             return []
-        found = []
-        for worker in self._pool.workers.values():
-            if worker.running is None and not worker.leaving:
-                times = [service.seconds / service.cap for queue, service in worker.services.items() if queue.size]
-                if times:
-                    found.append((min(times), worker.name))
+        found = [
+            (worker.seconds / worker.cap, worker.name)
+            for worker in self._workers.values()
+            if worker.running is None and not worker.leaving and worker.model.waiting
+        ]
         return [name for _, name in sorted(found)]
 
     def wake_at(self) -> float | None:
-        """Return when `expire`, and `next_batch` for `ready()`, are due if nothing happens before; None for never."""
-        deadline = self._lobby.ledger.next_deadline()
-        times = [deadline] if deadline is not None else []
-        if self.config.max_delay > 0 and self._lobby.waiting:
-            for worker in self._pool.workers.values():
-                if worker.running is None and not worker.leaving:
-                    delay = self.config.max_delay
-                    times += [release_time(queue, each, delay) for queue, each in worker.services.items() if queue.size]
-        return min(times, default=None)
+        """Return when `expire` is due if nothing happens before; None for never."""
+        return self._items.next_deadline()
 
-    def stats(self, now: float) -> Stats:
-        """Return depths, delays, utilisation and counts: what metrics and scaling need."""
-        return collect(now, self._pool, self._unknown, self._lobby.streams.parked())
+    def stats(self, now: float) -> Mapping[str, ModelStats]:
+        """Return what scaling needs to know of each model."""
+        return {name: model.stats(now) for name, model in self._models.items()}
 
-    def _release(self, now: float, worker: Worker) -> tuple[Entry, ...]:
-        """Make a worker idle and return what it ran."""
-        entries, batch = worker.entries, worker.running
-        assert batch is not None
-        worker.busy.add_span(batch.started, now)
-        worker.running, worker.entries = None, ()
-        return entries
 
-    def _reject(self, now: float, model: ServedModel | None, reason: Reason, retry_after: float) -> Rejected:
-        """Count a refusal and return it."""
-        if model is None:
-            self._unknown[reason] += 1
-        else:
-            model.refusals[reason] += 1
-            if reason in (Reason.OVERLOAD, Reason.QUEUE_FULL):
-                model.refused.add(now, 1.0)
-        return Rejected(reason, retry_after)
+def _release(worker: WorkerState) -> tuple[Entry, ...]:
+    entries = worker.entries
+    worker.running, worker.entries = None, ()
+    return entries

@@ -47,7 +47,6 @@ class Item:
     Attributes:
         id: unique among the items that have not ended.
         model: which model version, as it was registered.
-        bucket: input shape; only items of the same bucket share a batch.
         lane: what kind of asking it is; STREAM exactly when `stream` is given.
         deadline: clock time in seconds after which the answer is worthless; None for the lane's default.
         stream: which stream a frame belongs to, unique in the server.
@@ -56,7 +55,6 @@ class Item:
 
     id: Hashable
     model: str
-    bucket: Hashable = None
     lane: Lane = Lane.INTERACTIVE
     deadline: float | None = None
     stream: Hashable | None = None
@@ -86,20 +84,16 @@ class Batch:
     Attributes:
         worker: who runs it.
         model: the model version.
-        bucket: the input shape that the items share.
         items: 1 to the batch cap of them, in the order of their answers.
         started: clock time of the dispatch.
         expected: clock time at which it should be done at the latest.
-        retry: True when it is an item that was in a failed batch, run again by itself.
     """
 
     worker: str
     model: str
-    bucket: Hashable
     items: tuple[Item, ...]
     started: float
     expected: float
-    retry: bool = False
 
 
 class Event(NamedTuple):
@@ -109,6 +103,5 @@ class Event(NamedTuple):
     outcome: Outcome
     reason: Reason
     arrived: float  # clock time of its admission
-    dispatched: float | None  # clock time of its last dispatch; None when it never ran
     ended: float  # clock time of its end
     late: bool  # served after its deadline

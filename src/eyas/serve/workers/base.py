@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from eyas.image_header import ImageKind
+import msgspec
+
 from eyas.serve.errors import Refused
 from eyas.types import Detections, Thresholds, UInt8Array
 
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """Which images are decoded at all; checked on the header, before a pixel is.
-
-    Attributes:
-        max_pixels: most pixels.
-        max_side: greatest height and width.
-        formats: the kinds of image files that are taken.
-    """
-
-    max_pixels: int = 50_000_000
-    max_side: int = 16_384
-    formats: tuple[ImageKind, ...] = ("jpeg", "png", "webp")
+MAX_WORDS = 2000  # of what a worker says to the operator or a client
 
 
 @dataclass(frozen=True)
@@ -35,9 +23,7 @@ class WorkerSpec:
         bundle: the bundle's folder.
         device: the engine's device; see `eyas.load`.
         threads: CPU threads of the engine; None lets the engine choose.
-        decoders: how many images of a batch are decoded side by side.
         max_batch: the largest batch that it will get.
-        limits: which images it decodes.
         memory: bytes that it may take beyond what it holds once it is warm; 0 for no limit.
         start_seconds: how long it may take until it is warm.
         batch_seconds: how long a batch may take before the worker counts as hung.
@@ -46,9 +32,7 @@ class WorkerSpec:
     bundle: Path
     device: str = "auto"
     threads: int | None = None
-    decoders: int = 1
     max_batch: int = 8
-    limits: ImageLimits = field(default_factory=ImageLimits)
     memory: int = 2 << 30
     start_seconds: float = 120.0
     batch_seconds: float = 30.0
@@ -71,6 +55,9 @@ class Task:
     annotate: bool = False
 
 
+Words = Annotated[str, msgspec.Meta(max_length=MAX_WORDS)]
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What was found in one image; the times are in seconds."""
@@ -90,8 +77,7 @@ class Ran:
     inference: float
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True, tag="broken"):
     """A batch that failed as a whole, in a worker that goes on.
 
     Attributes:
@@ -99,7 +85,7 @@ class Broken:
         told: for the client whose image was alone in it; None where the image is not to blame.
     """
 
-    reason: str
+    reason: Words
     told: Refused | None = None
 
 
@@ -115,8 +101,7 @@ Outcome = Ran | Broken
 Done = Callable[[Outcome], None]
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """What a worker tells when it is warm.
 
     Attributes:
@@ -125,7 +110,7 @@ class Ready:
         memory: bytes that it holds.
     """
 
-    description: str
+    description: Words
     latencies: tuple[tuple[int, float], ...]
     memory: int
 
@@ -149,10 +134,7 @@ class WorkerFailed(Exception):
 class Worker(Protocol):
     """Runs one batch at a time for one version of one model. Its methods are called from the event loop."""
 
-    @property
-    def name(self) -> str:
-        """Return its name, unique in the server."""
-        ...
+    name: str  # unique in the server
 
     async def start(self, lost: Callable[[Lost], None]) -> Ready:
         """Get warm and return what is known then.

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 from eyas.serve.workers.base import Broken, Done, Lost, Outcome, Ready, Task, WorkerFailed, WorkerSpec, too_slow
-from eyas.serve.workers.load import open_pipeline
-from eyas.serve.workers.pipeline import BatchFailed
+from eyas.serve.workers.pipeline import BatchFailed, open_pipeline
 
 Job = tuple[Sequence[Task], Done]
 
@@ -24,7 +23,7 @@ class ThreadWorker:
     """
 
     def __init__(self, name: str, spec: WorkerSpec) -> None:
-        self._name = name
+        self.name = name
         self._spec = spec
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -34,11 +33,6 @@ class ThreadWorker:
         self._limit: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-
-    @property
-    def name(self) -> str:
-        """Return its name."""
-        return self._name
 
     async def start(self, lost: Callable[[Lost], None]) -> Ready:
         """Open the bundle on the thread and warm up; see `Worker.start`."""
@@ -79,21 +73,28 @@ class ThreadWorker:
         self._jobs.put(None)
 
     def _finish(self, done: Done, outcome: Outcome) -> None:
-        """Hand over an outcome, in the loop."""
         if self._limit is not None:
             self._limit.cancel()
         self._idle.set()
         if self._lost is not None:  # else it was given up, or stopped
             done(outcome)
 
+    def _started(self, result: Ready | WorkerFailed) -> None:
+        if self._ready.done():
+            return
+        if isinstance(result, Ready):
+            self._ready.set_result(result)
+        else:
+            self._ready.set_exception(result)
+
     def _work(self) -> None:
         """Open, then run what comes, until None comes; on the thread."""
         try:
             pipeline, engine, latencies = open_pipeline(self._spec)
         except WorkerFailed as error:
-            self._call(self._failed, error)
+            self._call(self._started, error)
             return
-        self._call(self._succeeded, Ready(engine, tuple(latencies), 0))
+        self._call(self._started, Ready(engine, tuple(latencies), 0))
         while (job := self._jobs.get()) is not None:
             tasks, done = job
             outcome: Outcome
@@ -108,13 +109,3 @@ class ThreadWorker:
         """Call a function in the loop, if there still is one."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
-
-    def _failed(self, error: WorkerFailed) -> None:
-        """Tell `start` that it did not work."""
-        if not self._ready.done():
-            self._ready.set_exception(error)
-
-    def _succeeded(self, ready: Ready) -> None:
-        """Tell `start` that the worker is warm."""
-        if not self._ready.done():
-            self._ready.set_result(ready)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
 
+from eyas.artifacts.manifest import Manifest
 from eyas.decode import TooMuchMemory, decode
 from eyas.errors import UserError
-from eyas.image_header import parse_header
 from eyas.letterbox import Placement, letterbox
 from eyas.runtime.annotate import annotate
 from eyas.runtime.detector import Detector
+from eyas.runtime.loading import load
 from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import checked_image
-from eyas.serve.errors import Refused
-from eyas.serve.workers.base import Found, ImageLimits, Ran, Task, too_much_memory
+from eyas.serve.errors import Refused, ServeError
+from eyas.serve.limits import Limits, check_file, check_size
+from eyas.serve.workers.base import MAX_WORDS, Found, Ran, Task, WorkerFailed, WorkerSpec, too_much_memory
 from eyas.types import FloatArray, UInt8Array
 
+DEFAULT_LIMITS = Limits()
 JPEG_QUALITY = 90
 WARM_SECONDS = 2.0  # larger batches are no longer tried after this
 
@@ -48,20 +50,17 @@ class Pipeline:
 
     Args:
         detector: the opened bundle.
-        limits: which images are decoded.
-        decoders: how many images of a batch are decoded side by side.
         memory: bytes that the process may take for it, which is told to those who want more; 0 for no limit.
+        limits: which images are decoded.
     """
 
-    def __init__(self, detector: Detector, limits: ImageLimits, decoders: int = 1, memory: int = 0) -> None:
+    def __init__(self, detector: Detector, memory: int = 0, limits: Limits = DEFAULT_LIMITS) -> None:
         self._memory = memory
         self._detector = detector
         self._limits = limits
         self._frames: UInt8Array = self._room(1)
-        self._threads = ThreadPoolExecutor(decoders, "decode") if decoders > 1 else None
 
     def _room(self, num: int) -> UInt8Array:
-        """Return an array for a batch of `num` images."""
         return np.empty((num, self._detector.input.height, self._detector.input.width, 3), np.uint8)
 
     def warm_up(self, max_batch: int) -> list[tuple[int, float]]:
@@ -91,12 +90,7 @@ class Pipeline:
         if len(self._frames) < len(tasks):
             self._frames = self._room(len(tasks))
         slots = self._frames[: len(tasks)]
-        if self._threads is not None and len(tasks) > 1:
-            start = time.perf_counter()
-            at_once = list(self._threads.map(self._read, tasks, slots))
-            images = _shares_of(time.perf_counter() - start, at_once)
-        else:
-            images = list(map(self._read, tasks, slots))
+        images = list(map(self._read, tasks, slots))
         good = [i for i, image in enumerate(images) if isinstance(image, _Image)]
         if not good:
             return Ran(tuple(image for image in images if isinstance(image, Refused)), 0.0)
@@ -112,19 +106,18 @@ class Pipeline:
         return Ran(tuple(results), seconds)
 
     def _read(self, task: Task, slot: UInt8Array) -> _Image | Refused:
-        """Decode an image into its slot of the batch."""
         start = time.perf_counter()
         try:
             image = self._decode(task.image)
-            if isinstance(image, Refused):
-                return image
             middle = time.perf_counter()
             placement = letterbox(image, self._detector.input, slot)[1]
         except TooMuchMemory:
             return too_much_memory(self._memory)
+        except ServeError as error:
+            return Refused(error.kind, error.message[:MAX_WORDS])
         except UserError as error:
             wanted = f" Expected: {error.expected}." if error.expected else ""
-            return Refused("unprocessable", error.problem + wanted)
+            return Refused("unprocessable", (error.problem + wanted)[:MAX_WORDS])
         except MemoryError:
             return too_much_memory(self._memory)
         except Exception:  # whatever a decoder's library raises is about this image alone
@@ -133,28 +126,14 @@ class Pipeline:
         kept = image if task.annotate else None
         return _Image(task, placement, image.shape[0], image.shape[1], kept, middle - start, end - middle)
 
-    def _decode(self, image: bytes | UInt8Array) -> UInt8Array | Refused:
+    def _decode(self, image: bytes | UInt8Array) -> UInt8Array:
         """Return the pixels of an image, if its header promises no harm."""
-        limits = self._limits
-        if not isinstance(image, bytes):
-            pixels = checked_image(image)
-            return self._too_large(pixels.shape[0], pixels.shape[1]) or pixels
-        header = parse_header(image)
-        if header is None:
-            return Refused("unprocessable", "These bytes are not an image, or its header is incomplete.")
-        if header.kind not in limits.formats:
-            return Refused("unsupported", f"{header.kind} images are not supported; send {_listed(limits.formats)}.")
-        if refused := self._too_large(header.height, header.width):
-            return refused
-        return decode(image, max_pixels=limits.max_pixels)
-
-    def _too_large(self, height: int, width: int) -> Refused | None:
-        """Return the refusal of an image of that size, None for one that is fine."""
-        limits = self._limits
-        if height * width <= limits.max_pixels and max(height, width) <= limits.max_side:
-            return None
-        most = f"at most {limits.max_pixels / 1e6:g} million pixels and {limits.max_side} per side are allowed"
-        return Refused("too_large", f"The image has {width} x {height} pixels; {most}.")
+        if isinstance(image, bytes):
+            check_file(image, self._limits, "The image")
+            return decode(image, max_pixels=self._limits.pixels)
+        pixels = checked_image(image)
+        check_size(pixels.shape[0], pixels.shape[1], self._limits, "The image")
+        return pixels
 
     def _infer(self, batch: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Run the network; a batch that does not fit into memory is run in halves."""
@@ -168,7 +147,6 @@ class Pipeline:
         return np.concatenate([boxes for boxes, _ in parts]), np.concatenate([scores for _, scores in parts])
 
     def _finish(self, image: _Image, boxes: FloatArray, scores: FloatArray) -> Found | Refused:
-        """Return the detections of one image."""
         start = time.perf_counter()
         task = image.task
         only = None if task.only is None else np.array(task.only, np.int64)
@@ -184,30 +162,27 @@ class Pipeline:
 
     def close(self) -> None:
         """Free the engine."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
         self._detector.close()
 
 
-def _shares_of(wall: float, read: Sequence[_Image | Refused]) -> list[_Image | Refused]:
-    """Return what was read with its times as shares of the seconds that reading took, since several were read at once.
-
-    So the times of a batch add up to what its request waited for.
-    """
-    spent = sum(one.decode + one.preprocess for one in read if isinstance(one, _Image))
-    share = min(1.0, wall / spent) if spent else 1.0
-    return [
-        replace(one, decode=one.decode * share, preprocess=one.preprocess * share) if isinstance(one, _Image) else one
-        for one in read
-    ]
-
-
 def _no_memory(error: Exception) -> bool:
-    """Return whether an engine ran out of memory, on a GPU or on the host."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "failed to allocate" in text
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return the names in a sentence."""
-    return ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1]
+def open_pipeline(spec: WorkerSpec) -> tuple[Pipeline, str, list[tuple[int, float]]]:
+    """Return the warm pipeline of a bundle, its engine's description, and the warm-up's (batch size, seconds).
+
+    Raises:
+        WorkerFailed: the bundle can't be opened or run.
+    """
+    try:
+        Manifest.read(spec.bundle, verify=False)  # a folder without a manifest is a run, which needs torch
+        most = DEFAULT_LIMITS.pixels
+        detector = load(spec.bundle, device=spec.device, threads=spec.threads, max_pixels=most, spin=False)
+        pipeline = Pipeline(detector, spec.memory)
+        return pipeline, detector.engine, pipeline.warm_up(spec.max_batch)
+    except UserError as error:
+        raise WorkerFailed(str(error)) from error
+    except BatchFailed as error:
+        raise WorkerFailed(f"The network does not run: {error}") from error

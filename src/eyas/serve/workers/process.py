@@ -1,4 +1,4 @@
-"""A worker process: `python -m eyas.serve.workers.process SOCKET SLAB PARENT`. It ends when its parent does.
+"""A worker process: `python -m eyas.serve.workers.process SOCKET MEMORY PARENT`. It ends when its parent does.
 
 It opens one bundle, runs the batches that come through the socket, and holds on to nothing else.
 """
@@ -17,64 +17,65 @@ from pathlib import Path
 
 from eyas.child_process import die_with, limit_memory, private_memory
 from eyas.opencv_limits import VARIABLE
-from eyas.serve.workers.base import Broken, Ready, WorkerFailed, too_much_memory
+from eyas.serve.limits import Limits
+from eyas.serve.workers.base import MAX_WORDS, Broken, Ready, WorkerFailed, too_much_memory
 from eyas.serve.workers.protocol import (
-    Message,
+    NotStarted,
     Reader,
-    Type,
+    RunBatch,
+    SentRan,
+    StartWorker,
+    ToWorker,
     pack,
-    pack_broken,
-    pack_ran,
-    pack_ready,
-    read_batch,
-    read_spec,
+    sent_ran,
+    tasks_of,
 )
-from eyas.serve.workers.shared_memory import Slab
+from eyas.serve.workers.shared_memory import SharedMemory
 
 OOM_SCORE = "500"  # when the machine runs out of memory, a worker is a better victim than the front
 
 
-def messages(connection: socket.socket) -> Iterator[Message]:
+def messages(connection: socket.socket) -> Iterator[ToWorker]:
     """Yield what the front sends, until it closes the connection."""
-    reader = Reader()
+    reader: Reader[ToWorker] = Reader(ToWorker)
     while data := connection.recv(1 << 18):
         yield from reader.feed(data)
 
 
-def serve(connection: socket.socket, slab: Slab | None) -> None:
+def serve(connection: socket.socket, memory: SharedMemory | None) -> None:
     """Open the bundle that the first message names, then run batch after batch."""
     incoming = messages(connection)
     first = next(incoming, None)
-    if first is None or first.type is not Type.SPEC:
+    if not isinstance(first, StartWorker):
         return
-    spec = read_spec(first)
-    os.environ[VARIABLE] = str(spec.limits.max_pixels)  # read when OpenCV is loaded
+    spec = first.spec
+    os.environ[VARIABLE] = str(Limits.pixels)  # read when OpenCV is loaded
     # Heavy imports come here, so that a mistake in them is told to the front.
     import cv2
 
-    from eyas.serve.workers.load import open_pipeline
-    from eyas.serve.workers.pipeline import BatchFailed
+    from eyas.serve.workers.pipeline import BatchFailed, open_pipeline
 
     cv2.setNumThreads(1)
     try:
         pipeline, engine, latencies = open_pipeline(spec)
     except WorkerFailed as error:
-        connection.sendall(pack(Type.FAILED, str(error)))
+        connection.sendall(pack(NotStarted(str(error)[:MAX_WORDS])))
         return
     gc.collect()
     gc.freeze()
     limit_memory(spec.memory)
-    connection.sendall(pack_ready(Ready(engine, tuple(latencies), private_memory())))
+    connection.sendall(pack(Ready(engine[:MAX_WORDS], tuple(latencies), private_memory())))
     for message in incoming:
-        if message.type is not Type.BATCH:
+        if not isinstance(message, RunBatch):
             return
+        answer: SentRan | Broken
         try:
-            answer = pack_ran(pipeline.run(read_batch(message, slab)))
+            answer = sent_ran(pipeline.run(tasks_of(message, memory)))
         except MemoryError as error:
-            answer = pack_broken(Broken(f"MemoryError: {error}", too_much_memory(spec.memory)))
+            answer = Broken(f"MemoryError: {error}"[:MAX_WORDS], too_much_memory(spec.memory))
         except BatchFailed as error:
-            answer = pack_broken(Broken(f"BatchFailed: {error}"))
-        connection.sendall(answer)
+            answer = Broken(f"BatchFailed: {error}"[:MAX_WORDS])
+        connection.sendall(pack(answer))
 
 
 def main() -> None:
@@ -87,7 +88,7 @@ def main() -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(ConnectionError):
-        serve(connection, Slab.attach(memory) if memory >= 0 else None)
+        serve(connection, SharedMemory.attach(memory) if memory >= 0 else None)
     os._exit(0)  # engines' threads and their destructors have nothing left to say
 
 

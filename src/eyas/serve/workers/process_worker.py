@@ -14,29 +14,20 @@ from typing import cast
 
 from eyas.child_process import private_memory
 from eyas.serve.errors import Refused
-from eyas.serve.workers.base import (
-    Done,
-    Lost,
-    Outcome,
-    Ready,
-    Task,
-    WorkerFailed,
-    WorkerSpec,
-    too_slow,
-)
+from eyas.serve.workers.base import Broken, Done, Lost, Ready, Task, WorkerFailed, WorkerSpec, too_slow
 from eyas.serve.workers.protocol import (
     BadMessage,
-    Message,
+    FromWorker,
+    NotStarted,
     Reader,
-    Type,
+    SentRan,
+    StartWorker,
+    StopWorker,
+    batch_of,
     pack,
-    pack_batch,
-    pack_spec,
-    read_broken,
-    read_ran,
-    read_ready,
+    ran_of,
 )
-from eyas.serve.workers.shared_memory import SLAB_BYTES, Slab
+from eyas.serve.workers.shared_memory import SHARED_BYTES, SharedMemory
 
 REAP_SECONDS = 0.005
 _CRASHED = Refused("unprocessable", "The process that decodes and detects crashed on the image twice.")
@@ -50,30 +41,25 @@ class ProcessWorker(asyncio.Protocol):
         name: its name.
         spec: what it serves.
         classes: the model's class names.
-        slab_bytes: size of the memory shared with it; 0 sends everything through the socket.
+        shared_bytes: size of the memory shared with it; 0 sends everything through the socket.
     """
 
-    def __init__(self, name: str, spec: WorkerSpec, classes: tuple[str, ...], slab_bytes: int = SLAB_BYTES) -> None:
-        self._name = name
+    def __init__(self, name: str, spec: WorkerSpec, classes: tuple[str, ...], shared_bytes: int = SHARED_BYTES) -> None:
+        self.name = name
         self._spec = spec
-        self._classes = classes
-        self._slab_bytes = slab_bytes
+        self._shared_bytes = shared_bytes
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
         self._reaped = asyncio.Event()
-        self._reader = Reader()
-        self._slab: Slab | None = None
+        self._classes = classes
+        self._reader: Reader[FromWorker] = Reader(FromWorker)
+        self._shared: SharedMemory | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._transport: asyncio.Transport | None = None
         self._lost: Callable[[Lost], None] | None = None
         self._running: tuple[int, Done] | None = None  # images of the batch, and whom to tell
         self._limit: asyncio.TimerHandle | None = None
         self._verdict: Lost | None = None  # why it was killed
-
-    @property
-    def name(self) -> str:
-        """Return its name."""
-        return self._name
 
     @property
     def pid(self) -> int:
@@ -85,8 +71,8 @@ class ProcessWorker(asyncio.Protocol):
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                self._slab = Slab.create(self._slab_bytes)
-                memory = self._slab.descriptor if self._slab is not None else -1
+                self._shared = SharedMemory.create(self._shared_bytes)
+                memory = self._shared.descriptor if self._shared is not None else -1
                 passed = [descriptor for descriptor in (theirs.fileno(), memory) if descriptor >= 0]
                 command = [sys.executable, "-m", "eyas.serve.workers.process", str(theirs.fileno()), str(memory)]
                 self._process = subprocess.Popen(
@@ -98,7 +84,7 @@ class ProcessWorker(asyncio.Protocol):
             self._end(Lost(f"The process can't be started: {error}"))
             raise WorkerFailed(f"The process can't be started: {error}") from None
         assert self._transport is not None
-        self._transport.write(pack_spec(self._spec))
+        self._transport.write(pack(StartWorker(self._spec)))
         try:
             ready = await asyncio.wait_for(asyncio.shield(self._ready), self._spec.start_seconds)
         except TimeoutError:
@@ -114,7 +100,7 @@ class ProcessWorker(asyncio.Protocol):
         seconds = self._spec.batch_seconds
         self._limit = self._loop.call_later(seconds, self._kill, too_slow(seconds))
         if not self._transport.is_closing():  # else it is dead and not yet buried: `lost` will give the batch back
-            self._transport.write(pack_batch(tasks, self._slab))
+            self._transport.write(pack(batch_of(tasks, self._shared)))
 
     def memory(self) -> int:
         """Return the bytes that the process holds for itself."""
@@ -126,7 +112,7 @@ class ProcessWorker(asyncio.Protocol):
         if self._process is None:
             return
         if grace > 0 and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(pack(Type.STOP, None))
+            self._transport.write(pack(StopWorker()))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._reaped.wait(), grace)
         self._kill(Lost(""))
@@ -150,35 +136,30 @@ class ProcessWorker(asyncio.Protocol):
         """The process is ending, or has closed its connection for no reason."""
         self._reap(self._loop.time() + EXIT_SECONDS)
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: FromWorker) -> None:
         """Act on a message.
 
         Raises:
             BadMessage: it is not one that is awaited.
         """
-        if message.type is Type.READY and not self._ready.done():
-            self._ready.set_result(read_ready(message))
-        elif message.type is Type.FAILED and not self._ready.done():
-            self._ready.set_exception(WorkerFailed(str(message.fields)[:2000]))
-        elif message.type in (Type.RAN, Type.BROKEN) and self._running is not None:
+        if isinstance(message, Ready) and not self._ready.done():
+            self._ready.set_result(message)
+        elif isinstance(message, NotStarted) and not self._ready.done():
+            self._ready.set_exception(WorkerFailed(message.reason))
+        elif isinstance(message, SentRan | Broken) and self._running is not None:
             num, done = self._running
-            outcome: Outcome
-            if message.type is Type.RAN:
-                outcome = read_ran(message, num, self._classes)
-            else:
-                outcome = read_broken(message)
+            outcome = message if isinstance(message, Broken) else ran_of(message, num, self._classes)
             self._settle()
             done(outcome)
         else:
             raise BadMessage("unexpected message")
 
     def _settle(self) -> None:
-        """The batch is over."""
         self._running = None
         if self._limit is not None:
             self._limit.cancel()
-        if self._slab is not None:
-            self._slab.clear()
+        if self._shared is not None:
+            self._shared.clear()
 
     # ------------------------------------------------------------------------------------------------- its end
 
@@ -204,11 +185,10 @@ class ProcessWorker(asyncio.Protocol):
         self._end(self._verdict or Lost(f"The process ended with {_told(code)}{torn}.", told))
 
     def _end(self, reason: Lost) -> None:
-        """Free everything and tell who waits."""
         self._settle()
-        if self._slab is not None:
-            self._slab.close()
-            self._slab = None
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
         self._reaped.set()
         if not self._ready.done():
             self._ready.set_exception(WorkerFailed(reason.reason))
@@ -219,7 +199,6 @@ class ProcessWorker(asyncio.Protocol):
 
 
 def _told(code: int) -> str:
-    """Return an exit code in words."""
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -1,7 +1,7 @@
-"""The messages between the front and a worker: a fixed head, JSON, and raw bytes. Pickle has no place here.
+"""The messages between the front and a worker: a length, then MessagePack. Pickle has no place here.
 
-    front -> worker   SPEC, then BATCH by BATCH, perhaps STOP
-    worker -> front   READY or FAILED, then RAN or BROKEN for each batch
+    front -> worker   StartWorker, then RunBatch by RunBatch, perhaps StopWorker
+    worker -> front   Ready or NotStarted, then SentRan or Broken for each batch
 
 Whatever arrives is checked before it is believed: a worker decodes hostile images and may be anybody's.
 """
@@ -10,62 +10,110 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from enum import IntEnum
-from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
 
-from eyas.serve.errors import Kind, Refused
-from eyas.serve.workers.base import Broken, Found, ImageLimits, Ran, Ready, Task, WorkerSpec
-from eyas.serve.workers.shared_memory import Slab
+from eyas.serve.errors import Refused
+from eyas.serve.workers.base import Broken, Found, Ran, Ready, Task, Words, WorkerSpec
+from eyas.serve.workers.shared_memory import SharedMemory
 from eyas.types import Detections, Thresholds, UInt8Array
 
-HEAD = struct.Struct("<4sB3xII")  # mark, type, bytes of JSON, bytes behind it
+HEAD = struct.Struct("<4sI")  # mark, bytes behind it
 MARK = b"EYAS"
-MAX_JSON = 16 << 20
 MAX_BYTES = 2 << 30
-_JSON = msgspec.json.Encoder()
-BOX_BYTES = 16 + 4 + 8  # box float32 [4], score float32, label int64
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+T = TypeVar("T")
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=str)  # of paths
 
 
-class Type(IntEnum):
-    """What a message is."""
+class StartWorker(msgspec.Struct, frozen=True, tag="start"):
+    """Tells a worker what it serves."""
 
-    SPEC = 1
-    READY = 2
-    FAILED = 3
-    BATCH = 4
-    RAN = 5
-    BROKEN = 6
-    STOP = 7
+    spec: WorkerSpec
+
+
+class NotStarted(msgspec.Struct, frozen=True, tag="failed"):
+    """The worker can't serve that; the reason is for the operator."""
+
+    reason: Words
+
+
+class StopWorker(msgspec.Struct, frozen=True, tag="stop"):
+    """Tells a worker to end."""
+
+
+class SentImage(msgspec.Struct, frozen=True, array_like=True):
+    """A `Task` on its way.
+
+    Attributes:
+        data: its bytes; empty when they lie in the shared memory.
+        start, length: where they lie there.
+        shape: height and width of an array, None for a file.
+    """
+
+    data: bytes
+    start: int
+    length: int
+    shape: tuple[int, int] | None
+    thresholds: Thresholds
+    only: tuple[int, ...] | None
+    annotate: bool
+
+
+class RunBatch(msgspec.Struct, frozen=True, tag="batch"):
+    """Images to be run."""
+
+    images: tuple[SentImage, ...]
+
+
+class SentFound(msgspec.Struct, frozen=True, tag="found", array_like=True):
+    """A `Found` on its way: the arrays of its detections as bytes, without the classes' names."""
+
+    height: Positive
+    width: Positive
+    boxes: bytes
+    scores: bytes
+    labels: bytes
+    annotated: bytes
+    decode: float
+    preprocess: float
+    postprocess: float
+
+
+class SentRan(msgspec.Struct, frozen=True, tag="ran"):
+    """A `Ran` on its way."""
+
+    results: tuple[SentFound | Refused, ...]
+    inference: float
+
+
+ToWorker = StartWorker | RunBatch | StopWorker
+FromWorker = Ready | NotStarted | SentRan | Broken
 
 
 class BadMessage(Exception):
     """What arrived is not a message, or makes no sense."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message that has arrived whole: its type, its JSON and the bytes behind it."""
-
-    type: Type
-    fields: Any
-    data: memoryview
-
-
-def pack(kind: Type, fields: object, *parts: bytes | memoryview) -> bytes:
+def pack(message: ToWorker | FromWorker) -> bytearray:
     """Return a message, ready to be sent."""
-    text = _JSON.encode(fields)
-    return b"".join((HEAD.pack(MARK, kind, len(text), sum(len(part) for part in parts)), text, *parts))
+    packed = bytearray(HEAD.size)
+    _ENCODER.encode_into(message, packed, HEAD.size)
+    HEAD.pack_into(packed, 0, MARK, len(packed) - HEAD.size)
+    return packed
 
 
-class Reader:
-    """Puts messages together from what a socket gives, in whatever pieces."""
+class Reader(Generic[T]):
+    """Puts messages together from what a socket gives, in whatever pieces.
 
-    def __init__(self) -> None:
+    Args:
+        kinds: `FromWorker` or `ToWorker`.
+    """
+
+    def __init__(self, kinds: Any) -> None:
+        self._decoder = msgspec.msgpack.Decoder(kinds, dec_hook=lambda kind, value: kind(value))
         self._held = bytearray()
 
     @property
@@ -73,145 +121,42 @@ class Reader:
         """Whether a message has begun and not ended."""
         return bool(self._held)
 
-    def feed(self, data: bytes) -> Iterator[Message]:
+    def feed(self, data: bytes) -> Iterator[T]:
         """Yield the messages that are complete now.
 
         Raises:
-            BadMessage: the bytes are no message; nothing that comes after makes sense.
+            BadMessage: the bytes are no message that this side awaits; nothing that comes after makes sense.
         """
         self._held += data
         while len(self._held) >= HEAD.size:
-            mark, number, text, behind = HEAD.unpack_from(self._held)
-            if mark != MARK or number not in Type._value2member_map_ or text > MAX_JSON or behind > MAX_BYTES:
+            mark, length = HEAD.unpack_from(self._held)
+            if mark != MARK or length > MAX_BYTES:
                 raise BadMessage("the header of a message is invalid")
-            end = HEAD.size + text + behind
+            end = HEAD.size + length
             if len(self._held) < end:
                 return
-            whole = bytes(self._held[:end])
+            content = bytes(memoryview(self._held)[HEAD.size : end])
             del self._held[:end]
             try:
-                fields = msgspec.json.decode(whole[HEAD.size : HEAD.size + text])
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                raise BadMessage("the JSON of a message is invalid") from None
-            yield Message(Type(number), fields, memoryview(whole)[HEAD.size + text :])
+                yield self._decoder.decode(content)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise BadMessage(f"a message is wrong: {error}") from None
 
 
-# ------------------------------------------------------------------------------------------------ what is in them
-
-
-def pack_spec(spec: WorkerSpec) -> bytes:
-    """Return the message that tells a worker what it serves."""
-    return pack(Type.SPEC, {**asdict(spec), "bundle": str(spec.bundle)})
-
-
-def read_spec(message: Message) -> WorkerSpec:
-    """Return what `pack_spec` wrote."""
-    fields = dict(message.fields)
-    limits = {**fields["limits"], "formats": tuple(fields["limits"]["formats"])}
-    return WorkerSpec(**{**fields, "bundle": Path(fields["bundle"]), "limits": ImageLimits(**limits)})
-
-
-def pack_ready(ready: Ready) -> bytes:
-    """Return the message of a warm worker."""
-    return pack(Type.READY, asdict(ready))
-
-
-def read_ready(message: Message) -> Ready:
-    """Return what `pack_ready` wrote.
-
-    Raises:
-        BadMessage: it makes no sense.
-    """
-    try:
-        fields = message.fields
-        latencies = tuple((int(size), float(seconds)) for size, seconds in fields["latencies"])
-        return Ready(str(fields["description"]), latencies, int(fields["memory"]))
-    except (TypeError, ValueError, KeyError) as error:
-        raise BadMessage(f"the message of a warm worker is invalid: {error!r}") from None
-
-
-def pack_batch(tasks: Sequence[Task], slab: Slab | None) -> bytes:
-    """Return the message of a batch. Its images go into the slab; those that do not fit, behind the JSON."""
-    rows, parts, behind = [], [], 0
-    for task in tasks:
-        image = task.image
-        data = memoryview(image) if isinstance(image, bytes) else _bytes_of(image)
-        place = slab.put(data) if slab is not None else None
-        if place is None:
-            parts.append(data)
-        start = behind if place is None else place
-        behind += len(data) if place is None else 0
-        shape = None if isinstance(image, bytes) else image.shape[:2]
-        rows.append((place is not None, start, len(data), shape, _limits(task.thresholds), task.only, task.annotate))
-    return pack(Type.BATCH, rows, *parts)
-
-
-def _bytes_of(image: UInt8Array) -> memoryview:
-    """Return an array's bytes, row by row."""
-    return np.ascontiguousarray(image).data.cast("B")
-
-
-def _limits(limits: Thresholds) -> tuple[float | int | str, ...]:
-    """Return the thresholds' values in the order of their fields."""
-    first = (limits.confidence, limits.iou, limits.candidates, limits.max_detections)
-    return (*first, limits.suppression, limits.soft_sigma)
-
-
-def read_batch(message: Message, slab: Slab | None) -> list[Task]:
-    """Return what `pack_batch` wrote; arrays are views of the slab, files copies of it."""
-    tasks = []
-    for shared, start, length, shape, limits, only, annotate in message.fields:
-        source = slab.view if shared and slab is not None else message.data
-        data = source[start : start + length]
-        image: bytes | UInt8Array
-        image = bytes(data) if shape is None else np.frombuffer(data, np.uint8).reshape(*shape, 3)
-        tasks.append(Task(image, Thresholds(*limits), None if only is None else tuple(only), annotate))
-    return tasks
-
-
-def pack_ran(ran: Ran) -> bytes:
+def sent_ran(ran: Ran) -> SentRan:
     """Return the message of a batch's results."""
-    rows: list[tuple[object, ...]] = []
-    parts: list[bytes] = []
-    for result in ran.results:
-        if isinstance(result, Refused):
-            rows.append((result.kind, result.message))
-            continue
-        found = result.detections
-        times = (result.decode, result.preprocess, result.postprocess)
-        rows.append((len(found), found.height, found.width, len(result.annotated), *times))
-        parts += [found.boxes.tobytes(), found.scores.tobytes(), found.labels.tobytes(), result.annotated]
-    return pack(Type.RAN, [ran.inference, rows], *parts)
+    return SentRan(tuple(each if isinstance(each, Refused) else _sent(each) for each in ran.results), ran.inference)
 
 
-def pack_broken(broken: Broken) -> bytes:
-    """Return the message of a batch that failed as a whole."""
-    told = broken.told
-    return pack(Type.BROKEN, (broken.reason[:2000], None if told is None else (told.kind, told.message[:2000])))
+def _sent(result: Found) -> SentFound:
+    found = result.detections
+    arrays = found.boxes.tobytes(), found.scores.tobytes(), found.labels.tobytes()
+    times = result.decode, result.preprocess, result.postprocess
+    return SentFound(found.height, found.width, *arrays, result.annotated, *times)
 
 
-def read_broken(message: Message) -> Broken:
-    """Return what `pack_broken` wrote.
-
-    Raises:
-        BadMessage: it makes no sense.
-    """
-    try:
-        reason, told = message.fields
-        return Broken(str(reason)[:2000], None if told is None else _read_refused(told))
-    except (TypeError, ValueError, IndexError) as error:
-        raise BadMessage(f"the message of a failed batch is invalid: {error!r}") from None
-
-
-def _read_refused(row: Any) -> Refused:
-    """Return a refusal from its kind and its words."""
-    if row[0] not in get_args(Kind):
-        raise ValueError("an unknown kind of error")
-    return Refused(cast(Kind, row[0]), str(row[1])[:2000])
-
-
-def read_ran(message: Message, num: int, classes: tuple[str, ...]) -> Ran:
-    """Return what `pack_ran` wrote.
+def ran_of(message: SentRan, num: int, classes: tuple[str, ...]) -> Ran:
+    """Return the results that a message brings.
 
     Args:
         message: what arrived.
@@ -221,36 +166,47 @@ def read_ran(message: Message, num: int, classes: tuple[str, ...]) -> Ran:
     Raises:
         BadMessage: it makes no sense.
     """
+    if len(message.results) != num:
+        raise BadMessage("another number of results than of images")
     try:
-        inference, rows = message.fields
-        if len(rows) != num:
-            raise ValueError("the wrong number of results")
-        results: list[Found | Refused] = []
-        place = 0
-        for row in rows:
-            if isinstance(row[0], str):
-                results.append(_read_refused(row))
-                continue
-            found, place = _read_found(row, message.data, place, classes)
-            results.append(found)
-        if place != len(message.data):
-            raise ValueError("trailing bytes")
-        return Ran(tuple(results), float(inference))
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
-        raise BadMessage(f"the results of a batch are invalid: {error!r}") from None
+        found = [each if isinstance(each, Refused) else _found(each, classes) for each in message.results]
+    except ValueError as error:
+        raise BadMessage(f"the results of a batch are wrong: {error}") from None
+    return Ran(tuple(found), message.inference)
 
 
-def _read_found(row: Any, data: memoryview, place: int, classes: tuple[str, ...]) -> tuple[Found, int]:
-    """Return the detections of one image from its row and its bytes from `place` on, and where they end."""
-    num, height, width, drawn, decode, preprocess, postprocess = row
-    end = place + num * BOX_BYTES
-    if num < 0 or drawn < 0 or height < 1 or width < 1 or end + drawn > len(data):
-        raise ValueError("numbers out of range")
-    boxes = np.frombuffer(data, np.float32, num * 4, place).reshape(num, 4).copy()
-    scores = np.frombuffer(data, np.float32, num, place + num * 16).copy()
-    labels = np.frombuffer(data, np.int64, num, place + num * 20).copy()
-    if num and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+def _found(sent: SentFound, classes: tuple[str, ...]) -> Found:
+    boxes = np.frombuffer(sent.boxes, np.float32).reshape(-1, 4).copy()
+    scores, labels = np.frombuffer(sent.scores, np.float32).copy(), np.frombuffer(sent.labels, np.int64).copy()
+    if not len(boxes) == len(scores) == len(labels):
+        raise ValueError("numbers of boxes, scores and labels that differ")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
         raise ValueError("a label is out of range")
-    found = Detections(boxes, scores, labels, classes, height, width)
-    image = bytes(data[end : end + drawn])
-    return Found(found, image, float(decode), float(preprocess), float(postprocess)), end + drawn
+    found = Detections(boxes, scores, labels, classes, sent.height, sent.width)
+    return Found(found, sent.annotated, sent.decode, sent.preprocess, sent.postprocess)
+
+
+def batch_of(tasks: Sequence[Task], memory: SharedMemory | None) -> RunBatch:
+    """Return the message of a batch. Its images go into the shared memory, or into it where they do not fit."""
+    images = []
+    for task in tasks:
+        image = task.image
+        data = memoryview(image) if isinstance(image, bytes) else np.ascontiguousarray(image).data.cast("B")
+        start = memory.put(data) if memory is not None else None
+        shape = None if isinstance(image, bytes) else (image.shape[0], image.shape[1])
+        inside = data.tobytes() if start is None else b""
+        images.append(SentImage(inside, start or 0, len(data), shape, task.thresholds, task.only, task.annotate))
+    return RunBatch(tuple(images))
+
+
+def tasks_of(batch: RunBatch, memory: SharedMemory | None) -> list[Task]:
+    """Return the tasks of a batch; arrays are views of the shared memory, files copies of it."""
+    tasks = []
+    for each in batch.images:
+        data: bytes | memoryview = each.data
+        if memory is not None and not each.data:
+            data = memory.view[each.start : each.start + each.length]
+        image: bytes | UInt8Array
+        image = bytes(data) if each.shape is None else np.frombuffer(data, np.uint8).reshape(*each.shape, 3)
+        tasks.append(Task(image, each.thresholds, each.only, each.annotate))
+    return tasks

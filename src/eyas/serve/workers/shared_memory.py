@@ -9,18 +9,18 @@ import mmap
 import os
 import sys
 
-SLAB_BYTES = 256 << 20  # of address space; memory is taken by what is really written
+SHARED_BYTES = 256 << 20  # of address space; memory is taken by what is really written
 KEPT_BYTES = 16 << 20  # beyond this, memory is given back after the batch that needed it
 ALIGNMENT = 64
 _SEALS = 0x0001 | 0x0002 | 0x0004  # no more seals, no shrinking (a fault in the other process), no growing
 _ADD_SEALS = 1033
 
 
-class Slab:
+class SharedMemory:
     """A piece of shared memory, written by one side while the other does not read.
 
     Args:
-        descriptor: the open file of the memory; the slab owns it.
+        descriptor: the open file of the memory; this owns it.
         size: its length in bytes.
 
     Attributes:
@@ -35,7 +35,7 @@ class Slab:
         self._used = 0
 
     @classmethod
-    def create(cls, size: int = SLAB_BYTES) -> Slab | None:
+    def create(cls, size: int = SHARED_BYTES) -> SharedMemory | None:
         """Return new shared memory, None where the system has none without a name."""
         if sys.platform != "linux" or not size:
             return None
@@ -47,7 +47,7 @@ class Slab:
         return cls(descriptor, size)
 
     @classmethod
-    def attach(cls, descriptor: int) -> Slab:
+    def attach(cls, descriptor: int) -> SharedMemory:
         """Return the memory behind a descriptor that the other side passed."""
         return cls(descriptor, os.fstat(descriptor).st_size)
 

@@ -7,33 +7,17 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from eyas.serve.workers.base import Lost, Ready, Worker, WorkerFailed
 
 LOG = logging.getLogger("eyas.serve")
 
 
-@dataclass(frozen=True)
-class Backoff:
-    """How long to wait before a worker is started again, in seconds.
-
-    Attributes:
-        first: after the first death; every further one doubles it.
-        most: the longest wait.
-        calm: a worker that lived this long died for the first time.
-    """
-
-    first: float = 0.1
-    most: float = 10.0
-    calm: float = 30.0
-
-    def wait(self, deaths: int) -> float:
-        """Return the seconds to wait after so many deaths in a row, 1 or more."""
-        return float(min(self.first * 2.0 ** min(deaths - 1, 30), self.most))
+FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0  # seconds until a dead worker's successor starts; doubled with each death
+CALM_SECONDS = 30.0  # a worker that lived this long died for the first time
 
 
-class Crew:
+class WorkerGroup:
     """Keeps as many workers as wanted running. Lives in one event loop.
 
     Args:
@@ -42,7 +26,6 @@ class Crew:
         joined: called with each worker that is warm.
         lost: called with the name of each worker that is gone, and why, after which its batch will not be answered.
         release: waits until a worker that is to stop has nothing to do.
-        backoff: how fast the dead are replaced.
     """
 
     def __init__(
@@ -52,23 +35,18 @@ class Crew:
         joined: Callable[[Worker, Ready], None],
         lost: Callable[[str, Lost], None],
         release: Callable[[str], Awaitable[None]],
-        backoff: Backoff | None = None,
     ) -> None:
         self._name = name
         self._make = make
         self._joined = joined
         self._lost = lost
         self._release = release
-        self._backoff = backoff or Backoff()
         self._numbers = itertools.count(1)
         self._seats: list[asyncio.Task[None]] = []
         self._leaving: set[asyncio.Task[None]] = set()
-        self._workers: dict[str, Worker] = {}
-        self._born: dict[str, tuple[asyncio.Task[None], int]] = {}  # worker -> its seat, and what it held when warm
+        self._warm: dict[str, tuple[Worker, asyncio.Task[None], int]] = {}  # each, its seat, what it held when warm
         self._first: asyncio.Future[None] | None = None  # told when any worker is warm, or the first seat's failed
         self._grace: float | None = None  # set when everything stops
-        self.deaths = 0  # of workers that were warm, since the start
-        self.problem = ""  # why the last one died or did not start
 
     @property
     def wanted(self) -> int:
@@ -78,34 +56,22 @@ class Crew:
     @property
     def running(self) -> int:
         """How many workers are warm."""
-        return len(self._workers)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The warm workers' names."""
-        return tuple(self._workers)
+        return len(self._warm)
 
     def memory(self) -> int:
         """Return the bytes that the workers hold together."""
-        return sum(worker.memory() for worker in self._workers.values())
+        return sum(worker.memory() for worker, _, _ in self._warm.values())
 
-    def renew(self, more: int) -> list[str]:
-        """Replace the workers that hold `more` bytes beyond what they held when they were warm; return their names.
+    def renew(self, more: int) -> None:
+        """Replace the workers that hold `more` bytes beyond what they held when they were warm.
 
         Each finishes its batch first, and its successor starts meanwhile: nothing is lost.
         """
-        swollen = [
-            name
-            for name, worker in self._workers.items()
-            if name in self._born and worker.memory() > self._born[name][1] + more
-        ]
-        for name in swollen:
-            seat = self._born[name][0]
-            if seat in self._seats:
+        for worker, seat, least in self._warm.values():
+            if seat in self._seats and worker.memory() > least + more:
                 self._seats.remove(seat)
                 self._leave(seat)
                 self._seats.append(asyncio.create_task(self._keep()))
-        return swollen
 
     async def start(self, num: int) -> None:
         """Start `num` workers, and return when one of them is warm.
@@ -130,7 +96,6 @@ class Crew:
             self._leave(self._seats.pop())
 
     def _leave(self, seat: asyncio.Task[None]) -> None:
-        """Let a seat's worker finish and end."""
         seat.cancel()
         self._leaving.add(seat)
         seat.add_done_callback(self._leaving.discard)
@@ -156,12 +121,12 @@ class Crew:
             try:
                 reason = await self._live(worker)
             except WorkerFailed as error:
-                self.problem = reason = str(error)
+                reason = str(error)
                 if first is not None and not first.done():
                     first.set_exception(error)
                     return
-            deaths = 1 if loop.time() - began > self._backoff.calm else deaths + 1
-            wait = self._backoff.wait(deaths)
+            deaths = 1 if loop.time() - began > CALM_SECONDS else deaths + 1
+            wait = min(FIRST_WAIT * 2.0 ** min(deaths - 1, 30), LONGEST_WAIT)
             LOG.warning("worker %s is gone, the next one starts in %.1f s: %s", worker.name, wait, reason)
             await asyncio.sleep(wait)
 
@@ -170,19 +135,16 @@ class Crew:
         gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def lost(why: Lost) -> None:
-            self._workers.pop(worker.name, None)
-            self.deaths += 1
-            self.problem = why.reason
+            self._warm.pop(worker.name, None)
             self._lost(worker.name, why)
             if not gone.done():  # it is cancelled when the worker died while it was being stopped
                 gone.set_result(why.reason)
 
         try:
             ready = await worker.start(lost)
-            self._workers[worker.name] = worker
             seat = asyncio.current_task()
             assert seat is not None
-            self._born[worker.name] = seat, ready.memory
+            self._warm[worker.name] = worker, seat, ready.memory
             self._joined(worker, ready)
             if self._first is not None and not self._first.done():
                 self._first.set_result(None)
@@ -192,10 +154,9 @@ class Crew:
 
     async def _dismiss(self, worker: Worker) -> None:
         """Let a worker finish its batch, if it still lives, and stop it. Cancelled again, it waits for nothing."""
-        self._born.pop(worker.name, None)
-        if self._workers.get(worker.name) is worker:
+        if worker.name in self._warm:
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(self._release(worker.name), self._grace)
-        if self._workers.pop(worker.name, None) is not None:
+        if self._warm.pop(worker.name, None) is not None:
             self._lost(worker.name, Lost("It was stopped."))
         await worker.stop(self._grace or 0.0)

@@ -1,4 +1,4 @@
-"""What somebody says about an answer: `POST /v1/feedback`."""
+"""What somebody says about an answer: the body of `POST /v1/feedback`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
+from eyas.renamed import OLD_KEYS
 from eyas.serve import jsons
-from eyas.serve.errors import ServeError
+from eyas.serve.errors import ServeError, quoted
 from eyas.serve.limits import check_id
 
 VERDICTS = ("correct", "wrong", "missed", "unsure")
@@ -29,36 +30,29 @@ def read_feedback(body: bytes) -> tuple[str, dict[str, Any]]:
         ServeError: it is too large, or a field is missing, unknown or malformed.
     """
     fields = jsons.parse(body, dict[str, str | int | list[TrueObject] | None], most=MOST)
+    fields = {OLD_KEYS.get(name, name): value for name, value in fields.items()}
     unknown = [name for name in fields if name not in FIELDS]
     if unknown:
-        raise ServeError("invalid", f"Unknown field {unknown[0][:64]!a}; the fields are {', '.join(FIELDS)}.")
+        raise ServeError("invalid", f"Unknown field {quoted(unknown[0])}; the fields are {', '.join(FIELDS)}.")
     if None in fields.values():
         raise ServeError("invalid", "A field is null; leave it out instead.")
-    request_id = fields.get("id")
+    request_id, image = fields.get("id"), fields.get("image", 0)
+    verdict, note, objects = fields.get("verdict"), fields.get("note", ""), fields.get("objects")
     if not isinstance(request_id, str):
         raise ServeError("invalid", "'id' must be the id of a request.")
     check_id(request_id)
-    image, verdict, note = fields.get("image", 0), fields.get("verdict"), fields.get("note", "")
     if not isinstance(image, int) or not 0 <= image < 100_000:
         raise ServeError("invalid", "'image' must be the index of an image of the request, from 0.")
     if verdict is not None and verdict not in VERDICTS:
         raise ServeError("invalid", "'verdict' must be one of " + ", ".join(VERDICTS) + ".")
     if not isinstance(note, str) or len(note) > 1000:
         raise ServeError("invalid", "'note' must be text of at most 1000 characters.")
-    objects = _objects(fields.get("objects"))
+    if objects is not None and (not isinstance(objects, list) or len(objects) > 1000):
+        words = "'objects' must be a list of at most 1000 {'box': [x0, y0, x1, y1], 'class': name}."
+        raise ServeError("invalid", words)
+    if isinstance(objects, list) and any(len(each.name) > 256 or max(map(abs, each.box)) > 1e6 for each in objects):
+        raise ServeError("invalid", "A box must be within a million pixels, and a class name at most 256 characters.")
     if verdict is None and objects is None and not note:
         raise ServeError("invalid", "Feedback needs a verdict, objects or a note.")
-    return request_id, {"image": image, "verdict": verdict, "objects": objects, "note": note}
-
-
-def _objects(value: str | int | list[TrueObject] | None) -> list[dict[str, Any]] | None:
-    """Return the true objects that the feedback names, as the event log keeps them."""
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) > 1000:
-        raise ServeError(
-            "invalid", "'objects' must be a list of at most 1000 {'box': [x0, y0, x1, y1], 'class': name}."
-        )
-    if any(len(each.name) > 256 or max(map(abs, each.box)) > 1e6 for each in value):
-        raise ServeError("invalid", "A box must be within a million pixels, and a class name at most 256 characters.")
-    return [{"box": list(each.box), "class": each.name} for each in value]
+    told = {"image": image, "verdict": verdict, "objects": msgspec.to_builtins(objects), "note": note}
+    return request_id, told

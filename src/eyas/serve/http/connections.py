@@ -1,17 +1,25 @@
-"""The connections of a port: how many, whose, and which of them ends when another needs its place."""
+"""The connections of a port: how many, whose, which of them ends when another needs its place, and who begins when.
+
+Requests begin in turns, so that a burst of them leaves gaps in which a probe is read and answered.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 PATIENCE = 1.0  # seconds without a request or a frame, after which a connection gives its place to another
 LOOKS = 20  # within that time for those who are idle: a burst of connections is not to look through all for each
 PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
 RESERVE = 16  # one more for so many: places that only probes are answered on
+AT_ONCE = 8  # of those that begin between two looks at the sockets; each costs up to a millisecond
 
 
 class Connection(Protocol):
@@ -51,12 +59,7 @@ class Places:
     _idle: list[tuple[bool, float, Connection]] = field(default_factory=list, init=False)  # as they were then
 
     def enter(self, connection: Connection, client: str) -> bool:
-        """Take a place, and return whether there was one; one for probes may be what is left.
-
-        Args:
-            connection: the new one.
-            client: its client's address.
-        """
+        """Take a place for a client's address, and return whether there was one; one for probes may be what is left."""
         spare = not self._room(client) and not self._end_idle(client if self._greedy(client) else None)
         if spare and self._spares >= max(2, self.most // RESERVE) and not self._end_idle(None, spare=True):
             return False
@@ -126,3 +129,59 @@ class Places:
             if (since := connection.idle()) is not None and since <= late
         ]
         return sorted(found, key=lambda each: each[:2])
+
+
+class Turns:
+    """Lets `AT_ONCE` requests begin each time before the event loop looks at its sockets again; the rest wait in order.
+
+    To be used in one running event loop.
+    """
+
+    def __init__(self) -> None:
+        self._left = AT_ONCE
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._due = False
+
+    def free(self) -> bool:
+        """Take a turn if there is one at once, and return whether there was."""
+        taken = bool(self._left)
+        self._left -= taken
+        self._go_on()
+        return taken
+
+    def take(self, begin: Callable[[], None]) -> None:
+        """Call the function, now or in its turn."""
+        if self.free():
+            begin()
+        else:
+            self._waiting.append(begin)
+
+    def _go_on(self) -> None:
+        """Have the next ones begin when the loop has looked at its sockets."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        """Begin the next ones."""
+        self._due, self._left = False, AT_ONCE
+        if self._waiting:
+            self._go_on()
+        while self._left and self._waiting:
+            self._left -= 1
+            self._waiting.popleft()()
+
+
+class InTurns:
+    """An application whose requests begin in turns; probes go before them, streams had theirs as they were opened."""
+
+    def __init__(self, app: ASGIApp, turns: Turns) -> None:
+        self._app, self._turns = app, turns
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"].encode() not in PROBES and not self._turns.free():
+            turn = asyncio.Event()
+            self._turns.take(turn.set)
+            await turn.wait()
+        await self._app(scope, receive, send)

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.model_key import ModelKey
 from eyas.serve.api import ModelStatus, State
 from eyas.serve.engine.autoscale import Autoscaler
-from eyas.serve.engine.routing import CHAMPION, unknown
+from eyas.serve.engine.routing import unknown, with_aliases
 from eyas.serve.errors import ServeError
-from eyas.serve.workers.worker_group import Crew
+from eyas.serve.workers.worker_group import WorkerGroup
 
 
 @dataclass(eq=False)
-class Version:
-    """One version of a model, as the engine has it. `ModelTable.set` alone changes its state.
+class ServedVersion:
+    """One version of a model, as the engine has it.
 
     Attributes:
         key, bundle: what it is and where it lies.
-        state, reason, on_demand: see `ModelStatus`.
+        changed: called when what it is doing changes.
+        state, reason, on_demand: see `ModelStatus`; `set` changes them.
         manifest: of its bundle, once it was read.
-        crew: its workers, while it is loaded.
+        workers: its workers, while it is loaded.
         loading: ends when the load that is under way does; None when none is.
         used: when it last got a request, on the monotonic clock.
         open: requests that were accepted and not answered.
@@ -34,11 +38,12 @@ class Version:
 
     key: ModelKey
     bundle: Path
+    changed: Callable[[], None]
     state: State = "loading"
     reason: str = ""
     on_demand: bool = False
     manifest: Manifest | None = None
-    crew: Crew | None = None
+    workers: WorkerGroup | None = None
     loading: asyncio.Task[None] | None = None
     used: float = 0.0
     open: int = 0
@@ -46,50 +51,63 @@ class Version:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     scaler: Autoscaler | None = None
 
+    def __post_init__(self) -> None:
+        """Begin with no request."""
+        self.empty.set()
+
     @property
     def id(self) -> str:
         """Return its name for the scheduler and the logs."""
         return f"{self.key.name}/{self.key.version}"
 
+    def set(self, state: State, reason: str = "", *, on_demand: bool = False) -> None:
+        """Change what it is doing."""
+        self.state, self.reason, self.on_demand = state, reason, on_demand
+        self.changed()
+
     def memory(self) -> int:
         """Return the bytes that its workers hold."""
-        return self.crew.memory() if self.crew is not None else 0
+        return self.workers.memory() if self.workers is not None else 0
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Count a request within the block as accepted and not answered."""
+        self.used = monotonic()
+        self.open += 1
+        self.empty.clear()
+        try:
+            yield
+        finally:
+            self.open -= 1
+            if not self.open:
+                self.empty.set()
 
 
 class ModelTable:
     """Versions by their keys, and aliases. A change is seen by the next request."""
 
     def __init__(self) -> None:
-        self._versions: dict[ModelKey, Version] = {}
+        self._versions: dict[ModelKey, ServedVersion] = {}
         self._aliases: dict[str, dict[str, str]] = {}  # model -> alias -> version
         self._statuses: tuple[ModelStatus, ...] | None = ()
 
-    def __getitem__(self, key: ModelKey) -> Version:
+    def __getitem__(self, key: ModelKey) -> ServedVersion:
         """Return a version that is known."""
         return self._versions[key]
 
-    def get(self, key: ModelKey) -> Version | None:
+    def get(self, key: ModelKey) -> ServedVersion | None:
         """Return a version, None if it is not known."""
         return self._versions.get(key)
 
-    def of(self, name: str) -> list[Version]:
-        """Return the versions of a model, in order."""
-        return sorted((each for each in self._versions.values() if each.key.name == name), key=lambda each: each.key)
+    def all(self, name: str = "") -> list[ServedVersion]:
+        """Return all versions, or those of a model, in order."""
+        return [self._versions[each.key] for each in self.statuses() if name in ("", each.key.name)]
 
-    def all(self) -> list[Version]:
-        """Return all versions, in order."""
-        return sorted(self._versions.values(), key=lambda each: each.key)
-
-    def add(self, version: Version) -> None:
-        """Know a version from now on; one that had its key before is forgotten."""
-        self._versions[version.key] = version
-        version.empty.set()
-        self._statuses = None
-
-    def set(self, version: Version, state: State, reason: str = "", *, on_demand: bool = False) -> None:
-        """Change what a version is doing."""
-        version.state, version.reason, version.on_demand = state, reason, on_demand
-        self._statuses = None
+    def add(self, key: ModelKey, bundle: Path) -> ServedVersion:
+        """Return a new version; one that had its key before is forgotten."""
+        self._versions[key] = version = ServedVersion(key, bundle, self._changed)
+        self._changed()
+        return version
 
     def alias(self, name: str, alias: str, version: str) -> None:
         """Let an alias point to a ready version from now on.
@@ -103,38 +121,22 @@ class ModelTable:
         if found.state != "ready" and not found.on_demand:
             raise ServeError("unavailable", f"Version {version} of '{name}' is {found.state}; the alias is unchanged.")
         self._aliases.setdefault(name, {})[alias] = version
-        self._statuses = None
+        self._changed()
 
     def next_version(self, name: str) -> str:
         """Return the number after the greatest version of a model, "1" for the first."""
-        numbers = [int(each.key.version) for each in self.of(name) if each.key.version.isdecimal()]
+        numbers = [int(each.key.version) for each in self.all(name) if each.key.version.isdecimal()]
         return str(max(numbers, default=0) + 1)
-
-    def default(self, name: str) -> Version | None:
-        """Return the version for requests that name none: the champion, else the newest one that is ready."""
-        champion = self._aliases.get(name, {}).get(CHAMPION)
-        if champion is not None:
-            return self._versions.get(ModelKey(name, champion))
-        ready = [each for each in self.of(name) if each.state == "ready" or each.on_demand]
-        numbered = [each for each in ready if each.key.version.isdecimal()]
-        return next(reversed(numbered or ready), None)
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Return the status of every version, sorted; the same object until something changes. Without memory."""
         if self._statuses is None:
-            defaults = {self.default(each.key.name) for each in self._versions.values()}
-            self._statuses = tuple(self._status(each, each in defaults) for each in self.all())
+            found = [
+                ModelStatus(each.key, each.state, each.reason, each.manifest, on_demand=each.on_demand)
+                for each in self._versions.values()
+            ]
+            self._statuses = with_aliases(found, self._aliases)
         return self._statuses
 
-    def _status(self, version: Version, default: bool) -> ModelStatus:
-        """Return the status of one version."""
-        pointing = self._aliases.get(version.key.name, {})
-        return ModelStatus(
-            key=version.key,
-            state=version.state,
-            reason=version.reason,
-            manifest=version.manifest,
-            aliases=tuple(sorted(alias for alias, target in pointing.items() if target == version.key.version)),
-            default=default,
-            on_demand=version.on_demand,
-        )
+    def _changed(self) -> None:
+        self._statuses = None

@@ -12,7 +12,7 @@ from websockets.frames import Frame
 
 from eyas.serve.budget import Budget
 from eyas.serve.errors import ServeError
-from eyas.serve.http.places import Places
+from eyas.serve.http.connections import Places
 from eyas.serve.http.responses import closing
 from eyas.serve.limits import Limits
 
@@ -23,11 +23,7 @@ NO_TEXT, POLICY, TOO_BIG, LATER = 1007, 1008, 1009, 1013
 class GuardedStream(WebSocketsSansIOProtocol):
     """A WebSocket; uvicorn makes one for each.
 
-    Args:
-        limits: the limits.
-        places: the port's.
-        budget: what half-sent frames, and those that the application has not taken, are held in.
-        kwargs: uvicorn's own.
+    Half-sent frames, and those that the application has not taken, are held in the budget.
     """
 
     def __init__(self, *, limits: Limits, places: Places, budget: Budget, **kwargs: Any) -> None:
@@ -59,7 +55,7 @@ class GuardedStream(WebSocketsSansIOProtocol):
         """Count what is there of a message; refuse a request for a stream that is none."""
         super().data_received(data)
         if not self.handshake_initiated:  # it comes whole; of one with a body, say, uvicorn would never tell
-            self.transport.write(closing("400 Bad Request", "invalid", "This is not a WebSocket request."))
+            self.transport.write(closing(ServeError("invalid", "This is not a WebSocket request.")))
             self.transport.close()
         elif not self.transport.is_closing():
             self._count()
@@ -135,7 +131,7 @@ class GuardedStream(WebSocketsSansIOProtocol):
 
     def _count(self) -> None:
         """Hold as many bytes as are there, and watch over a message that is half there."""
-        half = len(self.conn.reader.buffer) + self._pieces
+        half = self._half()
         more = half + self._queued - self._held.size
         try:
             if more > 0:
@@ -147,20 +143,19 @@ class GuardedStream(WebSocketsSansIOProtocol):
             return
         if half and self._start is None:
             self._start = self.loop.time()
-            self._late = self.loop.call_later(self._seconds(), self._look)
+            self._late = self.loop.call_later(self._limits.seconds(half), self._look)
         elif not half and self._late is not None:
             self._held.arrived()
             self._late.cancel()
             self._start = self._late = None
 
-    def _seconds(self) -> float:
-        """Return within how many seconds from its start more of the message must have come."""
-        limits, half = self._limits, len(self.conn.reader.buffer) + self._pieces
-        return min(limits.body_seconds, limits.body_patience + half / limits.body_rate)
+    def _half(self) -> int:
+        """Return how many bytes are there of a message that is not whole."""
+        return len(self.conn.reader.buffer) + self._pieces
 
     def _look(self) -> None:
         assert self._start is not None
-        left = self._start + self._seconds() - self.loop.time()
+        left = self._start + self._limits.seconds(self._half()) - self.loop.time()
         if left <= 0.0:
             self._fail(POLICY, "The message arrived too slowly.")
         else:
