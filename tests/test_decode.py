@@ -25,7 +25,6 @@ def texture(height: int = 60, width: int = 80) -> UInt8Array:
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    """Return the image as Pillow writes it."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

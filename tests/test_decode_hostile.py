@@ -84,7 +84,6 @@ def test_a_sweep_of_hostile_headers(random_seed: int) -> None:
 
 
 def saved(kind: str, image: Image.Image, **options: object) -> bytes:
-    """Return the image as Pillow writes it."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -131,23 +130,19 @@ def tiff(*tags: tuple[int, int, int]) -> bytes:
 
 
 def webp(*chunks: tuple[bytes, bytes]) -> bytes:
-    """Return a WebP file of these chunks."""
     body = b"".join(name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for name, data in chunks)
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
 def stream(width: int, height: int) -> bytes:
-    """Return the beginning of a lossless WebP stream."""
     return b"\x2f" + struct.pack("<I", width - 1 | height - 1 << 14) + bytes(40)
 
 
 def extended(width: int, height: int, flags: int = 0) -> tuple[bytes, bytes]:
-    """Return the extended header of a WebP file."""
     return b"VP8X", bytes([flags, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
 
 
 def segment(marker: int, body: bytes) -> bytes:
-    """Return a segment of a JPEG."""
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
@@ -210,7 +205,6 @@ def test_a_size_where_no_reader_looks_changes_nothing(name: str) -> None:
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
-    """Return a chunk of a PNG."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 

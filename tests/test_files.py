@@ -17,7 +17,6 @@ from eyas.files import atomic_path, read_json, remove_unfinished, write_bytes, w
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names in the folder."""
     return sorted(path.name for path in folder.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Names that strangers chose, made fit for the terminal, JSON and CSV files."""
+"""Words for people: errors, text of any letters, ends of paths, terminals."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.table import Table
+from rich.text import Text
 
-from eyas.text import csv_cell, json_text, printable, readable_name, to_utf8
+from eyas.errors import UserError, missing_extra, suggest
+from eyas.path_ends import PathEnds, path_parts
+from eyas.terminal import open_console
+from eyas.text import csv_cell, json_text, printable, readable_name, say, to_utf8
 
 ANY = st.text(st.characters(codec=None, categories=None))  # half characters included
 
@@ -80,3 +85,106 @@ def test_numbers_and_plain_names_stay_in_a_csv_file(value: object, text: str) ->
 )
 def test_class_names_are_made_readable(name: str, expected: str) -> None:
     assert readable_name(name) == expected
+
+
+def test_all_parts_in_order() -> None:
+    error = UserError("It is 3.", expected="1 or 2", where="x.yaml", fix="write 2")
+    assert str(error) == "It is 3.\n  where:    x.yaml\n  expected: 1 or 2\n  fix:      write 2"
+    assert (error.problem, error.expected, error.where, error.fix) == ("It is 3.", "1 or 2", "x.yaml", "write 2")
+
+
+def test_parts_that_are_not_given_take_no_line() -> None:
+    assert str(UserError("It is 3.")) == "It is 3."
+    assert str(UserError("It is 3.", fix="write 2")) == "It is 3.\n  fix:      write 2"
+
+
+def test_it_is_raised_like_any_error() -> None:
+    with pytest.raises(UserError, match="It is 3") as caught:
+        raise UserError("It is 3.")
+    assert caught.value.args == ("It is 3.",)
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [("trian", " (did you mean 'train'?)"), ("evalute", " (did you mean 'evaluate'?)"), ("xyz", ""), ("", "")],
+)
+def test_suggestions(given: str, hint: str) -> None:
+    assert suggest(given, ["train", "evaluate", "detect"]) == hint
+    assert suggest(given, []) == ""
+    assert suggest(given, iter(["train", "evaluate", "detect"])) == hint
+
+
+def test_a_missing_extra_names_the_command() -> None:
+    assert str(missing_extra("torch", "train")).endswith('pip install "eyas[train]"')
+    assert "'torch'" in str(missing_extra("torch", "train"))
+
+
+EVIL = "x\x1b[31mred\x1b]0;title\x07\rover caf\udce9"
+SHOWN = r"x\x1b[31mred\x1b]0;title\x07\x0dover caf\udce9"
+
+
+def test_say_prints_what_is_given_without_obeying_it(capsys: pytest.CaptureFixture[str]) -> None:
+    say("name:", EVIL)
+    say(EVIL, stderr=True)
+    out, err = capsys.readouterr()
+    assert out == f"name: {SHOWN}\n" and err == f"{SHOWN}\n"
+
+
+def test_a_console_shows_names_in_lines_and_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    where = open_console(width=200)
+    where.print(EVIL, markup=False)
+    table = Table("name", "number")
+    table.add_row(EVIL.replace("[", r"\["), "12345")
+    where.print(table)
+    out = capsys.readouterr().out
+    assert out.count(SHOWN) == 2 and "12345" in out
+    assert not {"\x1b", "\x07", "\r"} & set(out)
+
+
+def test_text_made_elsewhere_is_not_obeyed_either(capsys: pytest.CaptureFixture[str]) -> None:
+    open_console().print(Text(EVIL))
+    out = capsys.readouterr().out
+    assert r"x\x1b[31mred" in out and not {"\x1b", "\x07", "\r"} & set(out)
+
+
+def test_its_own_styles_reach_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    open_console().print(f"[bold]{EVIL.replace('[', chr(92) + '[')}[/]")
+    out = capsys.readouterr().out
+    assert out.startswith("\x1b[1m") and SHOWN in out
+
+
+KNOWN = ["/d/cam1/0001.jpg", "/d/cam2/0001.jpg", "/d/b.jpg", "/d/x/b.jpg", "/d/odd\\name.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/elsewhere/cam1/0001.jpg", [0]),
+        ("C:\\data\\cam2\\0001.jpg", [1]),
+        ("\\\\server\\share\\cam2\\0001.jpg", [1]),
+        ("../cam1/./0001.jpg", [0]),
+        ("0001.jpg", [0, 1]),
+        ("cam3/0001.jpg", [0, 1]),
+        ("x/b.jpg", [3]),
+        ("d/b.jpg", [2]),
+        ("odd\\name.jpg", [4]),
+        ("name.jpg", []),
+        ("001.jpg", []),
+        ("", []),
+    ],
+)
+def test_the_longest_end_wins(path: str, found: list[int]) -> None:
+    assert PathEnds(KNOWN).find(path) == found
+
+
+def test_a_known_path_that_fits_as_a_whole_wins() -> None:
+    ends = PathEnds(["0001.jpg", "cam1/0001.jpg"])
+    assert ends.find("/images/0001.jpg") == [0]
+    assert ends.find("/images/cam1/0001.jpg") == [1]
+
+
+def test_parts_of_a_path_of_any_system() -> None:
+    assert path_parts("C:\\x\\a.jpg") == ("C:", "x", "a.jpg")
+    assert path_parts("/content/drive/../x//a.jpg") == ("content", "drive", "x", "a.jpg")

@@ -26,7 +26,6 @@ from eyas.types import (
 
 @pytest.fixture
 def found() -> Detections:
-    """Three detections."""
     boxes = np.arange(12, dtype=np.float32).reshape(3, 4)
     scores = np.array([0.9, 0.5, 0.3], np.float32)
     return Detections(boxes, scores, np.array([1, 0, 1]), ("cat", "dog"), 48, 64)

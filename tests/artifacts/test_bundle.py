@@ -15,7 +15,6 @@ from eyas.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The folder of a bundle with its card."""
     return write_bundle(tmp_path / "bundle")
 
 

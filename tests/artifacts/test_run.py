@@ -42,7 +42,6 @@ def save_run(folder: Path) -> None:
 
 @pytest.fixture
 def run(made: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
     return shutil.copytree(made, tmp_path / "run")
 
 

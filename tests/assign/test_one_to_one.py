@@ -97,9 +97,3 @@ def test_padding_takes_nothing_and_equal_objects_have_one_each(padding: int) -> 
     alone = one_to_one(scores, boxes, centres, truth, labels, counts, SETTINGS).compact()
     assert all(torch.equal(one, other) for one, other in zip(found, alone, strict=True))
     assert {0, 1} <= set(found.object_index.tolist())
-
-
-def test_no_objects() -> None:
-    scores, boxes, centres, truth, labels, counts = scene(0, crowded=False)
-    found = one_to_one(scores, boxes, centres, truth[:0], labels[:0], counts * 0, SETTINGS)
-    assert len(found.positive) == 0

@@ -114,7 +114,7 @@ def test_the_command_measures_batches_and_streams(
     for row in report["rows"]:
         assert list(row["stages"]) == list(STAGES) and row["stream_per_second"] > 0 and row["stream_gain"] > 0
         assert row["found"] == 2
-    assert "small takes at most 2 at once" in told and "stream/s" in told and "p99" in told
+    assert "small takes at most 2 images at once" in told and "stream/s" in told and "p99" in told
     assert cv2.imread(str(chart)).shape[1] == 1100
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.data.cases import coco_root, yolo_root
+from tests.data.cases import coco_root, edit_coco, yolo_root
 
 from eyas.cli.data import COMMANDS, EXAMPLES
 from eyas.cli.main import main
@@ -35,28 +35,9 @@ def test_check_exits_2_when_it_cannot_be_read(tmp_path: Path, capsys: pytest.Cap
     assert "a.txt:1: a coordinate is not a fraction" in capsys.readouterr().err
 
 
-def test_info_as_json_is_json_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "info", str(coco_root(tmp_path)), "--json"]) == 0
-    numbers = json.loads(capsys.readouterr().out)
-    assert numbers["splits"]["train"]["images"] == 2
-    assert numbers["format"] == "coco"
-
-
-def test_show_writes_the_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = coco_root(tmp_path / "in")
-    out = tmp_path / "new" / "sheet.png"
-    assert main(["data", "show", str(root), "--split", "train", "--out", str(out), "--count", "9"]) == 0
-    assert read_image(out).shape[0] > 100
-    assert "2 of 2 images of 'train'" in capsys.readouterr().out
-
-
 def test_convert_tells_what_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = coco_root(tmp_path / "in")
-    path = root / "annotations" / "instances_train.json"
-    document = json.loads(path.read_text())
-    document["annotations"][0]["iscrowd"] = 1
-    document["annotations"][1]["bbox"] = [35, 5, 20, 20]
-    path.write_text(json.dumps(document))
+    root = edit_coco(coco_root(tmp_path / "in"), lambda d: d["annotations"][0].update(iscrowd=1))
+    edit_coco(root, lambda d: d["annotations"][1].update(bbox=[35, 5, 20, 20]))
     assert main(["data", "convert", str(root), str(tmp_path / "out"), "--to", "yolo"]) == 0
     out = capsys.readouterr().out
     assert "1 crowd boxes left out" in out

@@ -22,13 +22,11 @@ from eyas.runtime.outputs import Result
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody changes."""
     return write_run(tmp_path_factory.mktemp("runs") / "tiny")
 
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a run in it."""
     shutil.copytree(made, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -111,7 +109,6 @@ def test_what_can_not_be_used_is_refused(
 
 
 def exif(orientation: int) -> bytes:
-    """Return an EXIF block with the orientation."""
     block = Image.Exif()
     block[0x0112] = orientation
     return block.tobytes()
@@ -169,7 +166,6 @@ def test_a_turned_image_gives_upright_boxes(folder: Path) -> None:
 
 
 def truncated(path: Path) -> None:
-    """Write half a JPEG."""
     data = write_jpeg(path, make_image(300, 400)).read_bytes()
     path.write_bytes(data[: len(data) // 2])
 

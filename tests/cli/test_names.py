@@ -1,33 +1,37 @@
-"""Names that are no UTF-8 or control a terminal: every command shows, draws and writes them, and loses no result."""
+"""On any terminal: names that are no UTF-8 or control it, tables of 80 columns; no result, column or word is lost."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import simplejpeg
+from tests.benchmark.test_models import a_row
 from tests.data.cases import coco_root
 
+from eyas.benchmark.report import BenchReport
+from eyas.cli import bench as bench_verb
 from eyas.cli.main import main
+from eyas.data.shapes import make_shapes
 from eyas.decode import read_image
+from eyas.runtime.machine import processor
 
 # What a zip made on a Chinese Windows unpacks to, a Latin-1 name, a title for the terminal, a name of two lines.
 NAMES = (b"\xd5\xd5\xc6\xac.jpg", b"caf\xe9.jpg", b"a\x1b]0;title\x07\x1b[2J.jpg", b"two\nlines.jpg")
 
 
 def scene(seed: int) -> bytes:
-    """Return a JPEG unlike all others."""
     noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(np.kron(noise, np.ones((8, 8, 1), np.uint8)))))
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder with an image of each name."""
     folder = tmp_path / "images"
     folder.mkdir()
     for number, name in enumerate(NAMES):
@@ -37,7 +41,6 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dataset(images: Path, tmp_path: Path) -> Path:
-    """A COCO dataset of them."""
     root = tmp_path / "set"
     names = [os.fsdecode(name) for name in NAMES]
     for split in ("train", "val"):
@@ -121,3 +124,48 @@ def test_a_terminal_of_few_letters_gets_escapes(
     assert main(["data", "info", str(root)]) == 0
     sys.stdout.flush()
     assert b"\\xfc\\u732b" in raw.getvalue().replace(b"\n", b"")
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def joined(text: str) -> str:
+    """Return the text without blanks, so that what goes on in the next line of a narrow column is found."""
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    return re.sub(r"\s", "", text)
+
+
+def test_bench_with_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"stream_per_second": 123.4, "stream_gain": 1.23, "threads": 16, "batch": 32, "memory": 2**31}
+    rows = tuple(a_row(name, 1234.5, **changes) for name in ("yolo-nas-small-openvino-int8", "n"))
+    bench_verb.show(BenchReport(rows, processor(), "2 images", 5, "2026", "1"))
+    lines = capsys.readouterr().out.split("\n", 1)[1].split("ONNX")[0]
+    text = joined(lines)
+    for word in ("p50ms", "p90", "p99", "images/s", "ratio", "CPUms", "MiB", "decode", "preprocess", "inference",
+                 "postprocess", "stream/s", "gain", "123.4", "1.23", "1234.50", "2048", "90%"):  # fmt: skip
+        assert word in text, word
+
+
+def test_the_check_of_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_shapes(tmp_path / "set", train=6, val=3, size=128)
+    annotations = tmp_path / "set" / "annotations"
+    for path in annotations.iterdir():
+        text = path.read_text().replace('"circle"', '"a_class_whose_name_is_much_longer_than_any_column_may_be_here"')
+        path.write_text(text)
+    assert main(["data", "info", str(tmp_path / "set")]) == 0
+    out = capsys.readouterr().out
+    text = joined(out.split("\n", 1)[1])
+    for word in ("images", "noboxes", "boxes", "mean", "most", "crowds", "longestside", "train", "val", "medium",
+                 "side5%", "<4px", "a_class_whose_name_is_much_longer"):  # fmt: skip
+        assert word in text, word
+
+
+def test_a_model_of_the_registry(example_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = str(example_folder / "registry")
+    assert main(["registry", "show", "shapes", "--registry", registry]) == 0
+    out = capsys.readouterr().out
+    text = joined(out)
+    for word in ("version", "added", "bundle", "target", "precision", "mAP", "aliases", "champion", "challenger"):
+        assert word in text, word

@@ -1,4 +1,4 @@
-"""`eyas train` from the command line: recipes, overrides, resume, and what it refuses."""
+"""`eyas train` and the quickstart from the command line: recipes, overrides, resume, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import yaml
 
 from eyas.cli.main import main
 from eyas.data.shapes import make_shapes
+from eyas.decode import read_image
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +85,19 @@ def test_wrong_input_is_explained(
     error = capsys.readouterr().err
     assert words in error and "Traceback" not in error and len(error) > 20
     assert not (tmp_path / "runs").exists()  # nothing is left behind by a run that never began
+
+
+def test_quickstart_makes_every_image_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "quickstart"
+    arguments = ["quickstart", "--out", str(out), "--epochs", "1", "--train", "32", "--val", "8"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "AP50" in text and str(out / "detections") in text and "eyas train --data path/to/dataset" in text
+    metrics = json.loads((out / "report" / "metrics.json").read_text())["metrics"]
+    assert f"AP {metrics['AP']:.3f}, AP50 {metrics['AP50']:.3f} on 8 images" in text
+    for image in ("run/results.png", "run/images/epoch_001.jpg", "report/precision_recall.png"):
+        assert read_image(out / image).size > 0
+    drawn = list((out / "detections").rglob("*.jpg"))
+    assert len(drawn) == 8
+    assert main(arguments) == 2  # never overwrites
+    assert "exists already" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,15 @@ def write_json(path: Path, value: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")
     return path
+
+
+def edit_coco(root: Path, change: Callable[[dict[str, Any]], object], split: str = "train") -> Path:
+    """Change the annotation file of a split of a COCO dataset and return the root."""
+    path = root / "annotations" / f"instances_{split}.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    change(document)
+    write_json(path, document)
+    return root
 
 
 def coco_root(root: Path, splits: Mapping[str, Sequence[tuple[int, int, Box]]] | None = None) -> Path:

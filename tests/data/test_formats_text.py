@@ -1,11 +1,15 @@
-"""The text of annotation files in any encoding: marks, zero bytes and named encodings are followed, without guesses."""
+"""The text of annotation files in any encoding, without guesses; what is no file is refused at once."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.data.cases import coco_root, voc_root, yolo_root
 
+from eyas.data.formats import load_dataset
 from eyas.data.formats.text import (
     decode,
     is_decoded,
@@ -84,3 +88,27 @@ def test_only_line_feeds_and_carriage_returns_end_lines() -> None:
 def test_blanks_of_unicode() -> None:
     assert strip_blanks("\u00a0\u200b a\u00a0b \ufeff\u3000") == "a\u00a0b"
     assert without_widthless("\u200b0\u2060 0.5") == "0 0.5"
+
+
+SETS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "coco": (coco_root, "annotations/*.json"),
+    "voc": (voc_root, "Annotations/*.xml"),
+    "voc's list": (voc_root, "ImageSets/Main/*.txt"),
+    "yolo": (yolo_root, "labels/train/*.txt"),
+    "yolo's settings": (yolo_root, "data.yaml"),
+}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("which", SETS)
+def test_what_is_no_file_is_refused(tmp_path: Path, which: str, kind: str) -> None:
+    make, pattern = SETS[which]
+    root = make(tmp_path)
+    for path in sorted(root.glob(pattern)):
+        path.unlink()
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero")
+    with pytest.raises(UserError):
+        load_dataset(root, "train")

@@ -9,7 +9,6 @@ import pytest
 from tests.data.cases import voc_xml, write_jpeg
 
 from eyas.data.formats import load_dataset, load_splits
-from eyas.data.formats.voc_layout import Annotations, list_xml, stem_of
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 
@@ -156,24 +155,6 @@ def test_trainval_that_has_more_than_train_and_val(tmp_path: Path) -> None:
     assert set(load_splits(root)) == {"train", "val"}
     (root / "ImageSets" / "Main" / "trainval.txt").write_text("a\nb\nc\n")
     assert set(load_splits(root)) == {"train", "val", "trainval"}
-
-
-def test_sub_folders_of_a_split_beside_its_xml(tmp_path: Path) -> None:
-    for name in ("2", "x/1"):
-        write_jpeg(tmp_path / "train" / f"{name}.jpg")
-        (tmp_path / "train" / f"{name}.xml").write_text(voc_xml("", [("c", (1, 1, 5, 5))]))
-    assert widths(load_dataset(tmp_path)) == {"train/2.jpg": 5, "train/x/1.jpg": 5}
-
-
-def test_lines_and_files_of_annotations(tmp_path: Path) -> None:
-    root = dataset(tmp_path, [], {"a.b.XML": "", "x/c.xml": "", ".d.xml": "", ".x/e.xml": ""}) / "Annotations"
-    files = list_xml(root)
-    assert [stem_of(path, root) for path in files] == ["a.b", "x/c"]
-    assert list_xml(root, below=False) == files[:1]
-    found = Annotations(files, root)
-    assert found.find("a.b") == found.find("a.b.xml") == found.find("images/a.b.jpg") == files[:1]
-    assert found.find("c") == found.find_flagged("x\\c -1") == files[1:]
-    assert found.find("c 1") == found.find_flagged("c") == []
 
 
 def test_a_split_of_sub_folders_alone_beside_others(tmp_path: Path) -> None:

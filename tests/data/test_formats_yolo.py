@@ -1,16 +1,21 @@
-"""YOLO txt: the oddities of data.yaml, polygons, background images, and rubbish refused with file and line."""
+"""YOLO txt: names and splits of data.yaml, polygons, background images, and rubbish refused with file and line."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from tests.data.cases import write_jpeg, yolo_root
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.data.cases import coco_root, write_jpeg, yolo_root
 
 from eyas.data.formats import find_splits, load_dataset
 from eyas.data.formats.base import Problems
+from eyas.data.formats.yolo import _quoted
 from eyas.data.formats.yolo_rows import Layout, parse_rows
 from eyas.data.formats.yolo_yaml import find_yaml, read_yaml
+from eyas.data.rewrite.convert import convert
 from eyas.errors import UserError
 
 
@@ -26,15 +31,18 @@ def test_boxes_are_pixels(tmp_path: Path) -> None:
     assert index.classes == ("cat", "dog", "traffic light")
 
 
-def test_polygon_becomes_its_box(tmp_path: Path) -> None:
-    index = load_dataset(yolo_root(tmp_path, "1 0.1 0.2 0.5 0.1 0.3 0.9\n"), "train")
-    assert index.boxes[0].tolist() == pytest.approx([4, 3, 20, 27])
-
-
-def test_keypoints_after_the_box_are_left_out(tmp_path: Path) -> None:
-    root = yolo_root(tmp_path, "1 0.5 0.5 0.5 0.5 " + "0.9 0.9 2 " * 4 + "\n")
-    write_yaml(root, "train: images/train\nkpt_shape: [4, 3]\nnames: [a, b]\n")
-    assert load_dataset(root).boxes.tolist() == [[10, 7.5, 30, 22.5]]
+@pytest.mark.parametrize(
+    ("rows", "extra", "box"),
+    [
+        ("1 0.1 0.2 0.5 0.1 0.3 0.9\n", "", [4, 3, 20, 27]),  # a polygon
+        ("1 0.5 0.5 0.5 0.5 " + "0.9 0.9 2 " * 4, "kpt_shape: [4, 3]\n", [10, 7.5, 30, 22.5]),  # a box with keypoints
+        ("0 0.5 0.5 1.000001 1.000001\n", "", [0, 0, 40, 30]),  # a hair outside: rounding
+    ],
+)
+def test_what_else_a_row_may_hold(rows: str, extra: str, box: list[float], tmp_path: Path) -> None:
+    root = yolo_root(tmp_path, rows)
+    write_yaml(root, f"train: images/train\n{extra}names: [a, b]\n")
+    assert load_dataset(root).boxes[0].tolist() == pytest.approx(box, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +56,7 @@ def test_names_as_list_or_mapping(names: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry",
-    ["images/train", "./images/train", "../images/train", "/somewhere/else/../images/train/", "[images/train]"],
+    "entry", ["images/train", "./images/train", "../images/train", "/somewhere/else/../images/train/", "[images/train]"]
 )
 def test_where_a_split_may_be(entry: str, tmp_path: Path) -> None:
     root = yolo_root(tmp_path / "set")
@@ -121,14 +128,6 @@ def test_image_without_label_file_is_background(tmp_path: Path) -> None:
     assert index.offsets.tolist() == [0, 1, 1, 1]
 
 
-def test_no_label_file_at_all_is_refused(tmp_path: Path) -> None:
-    root = yolo_root(tmp_path)
-    (root / "labels" / "train" / "a.txt").unlink()
-    with pytest.raises(UserError, match="has a label file") as caught:
-        load_dataset(root, "train")
-    assert "labels/train/a.txt" in caught.value.expected
-
-
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
@@ -154,18 +153,6 @@ def test_rubbish_is_refused_with_file_and_line(row: str, fault: str, tmp_path: P
         load_dataset(root, "train")
     assert fault in str(caught.value)
     assert f"{root / 'labels' / 'train' / 'a.txt'}:3:" in str(caught.value)
-
-
-def test_a_hair_outside_is_rounding(tmp_path: Path) -> None:
-    index = load_dataset(yolo_root(tmp_path, "0 0.5 0.5 1.000001 1.000001\n"), "train")
-    assert index.boxes[0].tolist() == pytest.approx([0, 0, 40, 30], abs=1e-3)
-
-
-def test_binary_label_file_is_refused(tmp_path: Path) -> None:
-    root = yolo_root(tmp_path)
-    (root / "labels" / "train" / "a.txt").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xd8")
-    with pytest.raises(UserError, match="is not text"):
-        load_dataset(root, "train")
 
 
 @pytest.mark.parametrize(
@@ -199,13 +186,6 @@ def test_a_broken_image_loses_its_boxes_with_a_warning(tmp_path: Path) -> None:
         index = load_dataset(root, "train")
     assert index.sizes.tolist() == [[30, 40], [0, 0]]
     assert index.offsets.tolist() == [0, 1, 1]
-
-
-def test_an_empty_split_is_refused(tmp_path: Path) -> None:
-    root = yolo_root(tmp_path)
-    (root / "images" / "train" / "a.jpg").unlink()
-    with pytest.raises(UserError, match="has no image"):
-        load_dataset(root, "train")
 
 
 def test_parse_rows_goes_on_after_a_fault(tmp_path: Path) -> None:
@@ -242,3 +222,135 @@ def test_a_image_listed_twice_shares_its_own_label_file(tmp_path: Path, recwarn:
     write_yaml(root, "train: train.txt\nnames: [a, b, c]\n")
     assert len(load_dataset(root, "train")) == 2
     assert not [each for each in recwarn if "share a label file" in str(each.message)]
+
+
+SCALARS = [
+    "yes", "no", "on", "off", "y", "n", "true", "False", "NULL", "null", "~", "010", "0o10", "1.50", "1_000", "0x10",
+    "1e3", "2024-01-01", "2024-13-45", "12:30:00", "1:60", ".inf", "-.INF", ".nan", "=", "<<", "0b11", "+1", "1.",
+    "00", "-x",
+]  # fmt: skip
+
+
+def read(root: Path, names: str, extra: str = "") -> tuple[str, ...]:
+    """Return the class names of a data.yaml with this value of "names"."""
+    path = root / "data.yaml"
+    path.write_text(f"train: images/train\nnames: {names}\n{extra}\n", encoding="utf-8")
+    return read_yaml(path).classes
+
+
+def test_names_are_the_text_that_stands_there(tmp_path: Path) -> None:
+    assert read(tmp_path, f"[{', '.join(SCALARS)}]") == tuple(SCALARS)
+    assert read(tmp_path, "\n" + "".join(f"  - {each}\n" for each in SCALARS)) == tuple(SCALARS)
+    assert read(tmp_path, "\n" + "".join(f"  {i}: {each}\n" for i, each in enumerate(SCALARS))) == tuple(SCALARS)
+    assert read(tmp_path, "{'0': yes, 1: no, \"2\": 010}", "nc: 3") == ("yes", "no", "010")
+    assert read(tmp_path, "{01: b, 00: a, 2: c}", "nc: '3'") == ("a", "b", "c")
+
+
+def test_quotes_keep_what_is_in_them(tmp_path: Path) -> None:
+    names = "[' cat ', \"yes\", '010', \"a\\tb\", 'it''s', plain\u00a0, \u200bzero]"
+    assert read(tmp_path, names) == (" cat ", "yes", "010", "a\tb", "it's", "plain", "zero")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("{0: a, 0: b, 1: c}", "the key '0' occurs twice"),
+        ("{0: a, 00: b, 1: c}", "can't be read"),
+        ("{0: a, 0x1: b}", "can't be read"),
+        ("{0: a, -1: b}", "can't be read"),
+        ("{yes: a}", "can't be read"),
+        ("[[cat, dog]]", "can't be read"),
+        ("{0: {name: cat}}", "can't be read"),
+        ("cat", "can't be read"),
+        ("&a [*a]", "contains itself"),
+        ("&a {0: *a}", "contains itself"),
+        ("[cat]\nother: &b {c: [*b]}", "contains itself"),
+        ("[" * 2000, "not valid YAML"),
+        ("!!python/object/apply:os.getcwd []", "There are no classes"),
+    ],
+)
+def test_what_is_no_list_of_names_is_refused(names: str, message: str, tmp_path: Path) -> None:
+    yolo_root(tmp_path)
+    (tmp_path / "data.yaml").write_text(f"train: images/train\nnames: {names}\n")
+    with pytest.raises(UserError, match=message) as caught:
+        load_dataset(tmp_path, "train")
+    assert len(str(caught.value)) < 2000
+
+
+def test_aliases_of_aliases_do_not_grow(tmp_path: Path) -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
+    write_yaml(tmp_path, "\n".join([*lines, "train: images", "names: *j"]))
+    with pytest.raises(UserError, match="expands to more than"):
+        read_yaml(tmp_path / "data.yaml")
+
+
+def test_other_fields_mean_what_they_meant(tmp_path: Path) -> None:
+    yolo_root(tmp_path)
+    (tmp_path / "2017").mkdir()
+    text = (
+        "path: ~\ntrain: images/train\nval: null\ntest: ''\nval_share: 0.2\ntest_it: false\ntrain_2017: '2017'\n"
+        "nc: 1\nnames: [a]\nversion: 2\nkpt_shape: null\n"
+    )
+    (tmp_path / "data.yaml").write_text(text)
+    data = read_yaml(tmp_path / "data.yaml")
+    assert data.splits == {"train": ("images/train",), "train_2017": ("2017",)}
+    assert data.base == tmp_path
+    assert data.kpt_shape is None
+
+
+@pytest.mark.parametrize("shape", ["17", "[17]", "[0, 3]", "[17, 4]", "[a, b]", "{0: 1}"])
+def test_a_shape_of_keypoints_that_is_none(shape: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="says kpt_shape"):
+        read(tmp_path, "[a]", f"kpt_shape: {shape}")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_encodings(encoding: str, tmp_path: Path) -> None:
+    yolo_root(tmp_path)
+    text = "train: images/train\r\nnames: [猫, yes]\r\n"
+    (tmp_path / "data.yaml").write_bytes(text.encode(encoding))
+    label = tmp_path / "labels" / "train" / "a.txt"
+    label.write_bytes("0\u00a00.5 0.5\u200b 0.25\u30000.5\r\n".encode(encoding))
+    index = load_dataset(tmp_path, "train")
+    assert index.classes == ("猫", "yes")
+    assert index.boxes.tolist() == [[15, 7.5, 25, 22.5]]
+
+
+@given(
+    st.one_of(
+        st.sampled_from([*SCALARS, " a ", "a: b", "#", "'", '"', "\u00a0", "\x7f", "\u2028", "\ufeff", "😀"]), st.text()
+    )
+)
+def test_written_names_are_text_to_other_readers(name: str) -> None:
+    quoted = _quoted(name)
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        return
+    assert yaml.safe_load(f"names:\n  0: {quoted}\n") == {"names": {0: name}}
+
+
+def test_a_dataset_with_such_names_survives_conversion(tmp_path: Path) -> None:
+    root = coco_root(tmp_path / "in")
+    for path in (root / "annotations").iterdir():
+        path.write_text(path.read_text().replace('"cat"', '"no"').replace('"dog"', '"010"'))
+    for name in ("yolo", "voc", "coco"):
+        convert(root, tmp_path / name, name)
+        assert load_dataset(tmp_path / name, "train").classes[:2] == ("no", "010")
+    fields = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())
+    assert fields["names"][0] == "no"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("labels/train/a.txt", None, "No label file was found.*labels/train/a.txt"),
+        ("labels/train/a.txt", b"\x89PNG\r\n\x1a\n\xff\xd8", "is not text"),
+        ("images/train/a.jpg", None, "has no image"),
+        ("data.yaml", "train: images\nnames: [汽车]\n".encode("gbk"), r"data\.yaml is not UTF-8: line 2"),
+    ],
+)
+def test_files_that_lack_or_are_no_text_are_refused(name: str, data: bytes | None, told: str, tmp_path: Path) -> None:
+    path = yolo_root(tmp_path) / name
+    path.unlink() if data is None else path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"(?s){told}"):
+        load_dataset(tmp_path, "train")

@@ -11,7 +11,7 @@ import pytest
 from tests.data.cases import coco_root, yolo_root
 
 from eyas.data.formats import load_dataset, load_splits
-from eyas.data.formats.yolo_kinds import KINDS, Evidence, possible_kinds
+from eyas.data.formats.yolo_kinds import KINDS
 from eyas.data.rewrite.convert import convert
 from eyas.errors import UserError
 
@@ -57,7 +57,6 @@ def boxes(count: int) -> list[str]:
 
 
 def dataset(root: Path, train: list[str], val: list[str] | None = None, extra: str = "") -> Path:
-    """Write a YOLO dataset with these label rows."""
     yolo_root(root)
     for split, rows in (("train", train), ("val", train if val is None else val)):
         (root / "labels" / split / "a.txt").write_text("\n".join(rows) + "\n")
@@ -72,7 +71,6 @@ def around(row: str) -> list[float]:
 
 
 def of_box(row: str) -> list[float]:
-    """Return the box that a row begins with."""
     x, y, w, h = (float(v) for v in row.split()[1:5])
     return [(x - w / 2) * 40, (y - h / 2) * 30, (x + w / 2) * 40, (y + h / 2) * 30]
 
@@ -159,15 +157,6 @@ def test_one_kind_for_all_splits(tmp_path: Path) -> None:
     assert len(splits["val"].boxes) == 5
 
 
-def test_even_rows_that_are_nothing_are_refused_as_before(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="8 numbers instead of 5"):
-        load_dataset(dataset(tmp_path, ["0 0.1 0.1 0.5 0.5 0.9 0.9 0.9"]), "train")
-
-
 def test_rows_are_yolos(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not apply to the format coco"):
         load_dataset(coco_root(tmp_path), "train", rows="polygon")
-
-
-def test_no_long_rows_are_polygons() -> None:
-    assert possible_kinds(Evidence(boxes=5)) == ("polygon",)

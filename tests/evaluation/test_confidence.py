@@ -1,15 +1,20 @@
-"""Precision, recall and F1 by confidence threshold, on cases worked out by hand."""
+"""Precision, recall and F1 by confidence threshold, by hand; charts of few and many classes."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from tests.evaluation.cases import found_of, random_case, truth_of
 
+from eyas.evaluation.charts import plot_f1, plot_per_class, plot_precision_recall, plot_sizes
+from eyas.evaluation.coco import evaluate_predictions
 from eyas.evaluation.confidence import THRESHOLDS, ConfidenceCurves, best_threshold, confidence_curves
-from eyas.evaluation.matching import match_predictions
+from eyas.evaluation.confusion_chart import MAX_CLASSES, plot_confusion, shown_rows
+from eyas.evaluation.matching import confusion_matrix, match_predictions
 from eyas.evaluation.predictions import Predictions
 
 A = (0.0, 0.0, 100.0, 100.0)
@@ -24,8 +29,7 @@ def curves_of(truth: list, found: list, classes: tuple[str, ...] = ("cat", "dog"
 
 def test_curve_by_hand() -> None:
     curves = curves_of(
-        [(0, 0, A), (0, 0, B), (1, 0, A)],
-        [(0, 0, A, 0.9), (0, 0, C, 0.7), (0, 0, B, 0.5), (1, 0, B, 0.2)],
+        [(0, 0, A), (0, 0, B), (1, 0, A)], [(0, 0, A, 0.9), (0, 0, C, 0.7), (0, 0, B, 0.5), (1, 0, B, 0.2)]
     )
     at = {round(t, 3): i for i, t in enumerate(THRESHOLDS.tolist())}
     # threshold: true positives, predictions that pass; 3 objects
@@ -86,3 +90,46 @@ def test_no_predictions() -> None:
     curves = confidence_curves(index, Predictions.empty(), match_predictions(index, Predictions.empty()))
     assert curves.mean_f1.max() == 0.0 and curves.at(0.25)[1:] == (0.0, 0.0) and math.isnan(curves.at(0.25)[0])
     assert math.isnan(curves.best) and all(map(math.isnan, curves.at(curves.best)))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    image = cv2.imread(str(path))
+    assert image.std() > 5
+    return image.shape[0], image.shape[1]
+
+
+@pytest.mark.parametrize("classes", [3, 90])
+def test_charts_of_few_and_many_classes(classes: int, tmp_path: Path) -> None:
+    index, found = random_case(0, images=60 if classes == 3 else 300, classes=classes)
+    result, matches = evaluate_predictions(index, found), match_predictions(index, found)
+    curves = confidence_curves(index, found, matches)
+    plot_precision_recall(result, tmp_path / "pr.png")
+    plot_f1(result, curves, tmp_path / "f1.png")
+    plot_per_class(result, tmp_path / "classes.png")
+    plot_sizes(result, tmp_path / "sizes.png")
+    plot_confusion(confusion_matrix(index, found, matches), index.classes, 0.25, tmp_path / "confusion.png")
+    for name in ("pr", "f1", "sizes"):
+        assert max(size_of(tmp_path / f"{name}.png")) < 1000
+    height, width = size_of(tmp_path / "classes.png")
+    assert width < 1000 and height < 2400
+    height, width = size_of(tmp_path / "confusion.png")
+    # A cell of at least 20 pixels can be read; more than 2,500 pixels can't be looked at.
+    assert 20 * min(classes, MAX_CLASSES) < width < 2500 and height < 2500
+
+
+def test_same_results_give_the_same_bytes(tmp_path: Path) -> None:
+    result = evaluate_predictions(*random_case(0))
+    for name in ("first", "second"):
+        plot_sizes(result, tmp_path / f"{name}.png")
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_of_too_many_classes_those_with_the_most_errors_are_shown() -> None:
+    matrix = np.diag(np.full(101, 50))
+    matrix[7, 100] = 5  # missed
+    matrix[100, 99] = 5  # false
+    matrix[40, 41] = 5  # taken for its neighbour
+    rows = shown_rows(matrix)
+    assert len(rows) == MAX_CLASSES + 1 and rows[-1] == 100 and (np.diff(rows) > 0).all()
+    assert {7, 40, 41, 99} <= set(rows.tolist())
+    assert shown_rows(matrix[:4, :4]).tolist() == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""Matching, the confusion matrix and the errors of an image, on cases worked out by hand."""
+"""Matching, the confusion matrix, the errors of an image and the worst ones, on cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from tests.evaluation.cases import found_of, random_case, truth_of
 
 from eyas.evaluation.coco import RECALL_POINTS, evaluate_predictions
+from eyas.evaluation.hardest import WorstImage, worst_images
 from eyas.evaluation.matching import confusion_matrix, errors_per_image, greedy_match, match_predictions
 from eyas.evaluation.predictions import Predictions
 
@@ -129,3 +130,17 @@ def test_no_predictions_means_everything_is_missed() -> None:
     assert confusion_matrix(index, Predictions.empty(), matches).tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
     missed, false = errors_per_image(index, Predictions.empty(), matches)
     assert missed.tolist() == [1, 1, 0] and false.tolist() == [0, 0, 0]
+
+
+def test_order_limit_and_threshold() -> None:
+    index = truth_of([(0, 0, A), (1, 0, A), (1, 0, B), (2, 0, A), (3, 1, A)], 5)
+    found = found_of([(0, 0, A, 0.9), (2, 0, B, 0.9), (2, 1, B, 0.9), (3, 0, A, 0.9), (4, 0, A, 0.1)])
+    matches = match_predictions(index, found)
+    expected = (
+        WorstImage(2, missed=1, false=2),
+        WorstImage(1, missed=2, false=0),
+        WorstImage(3, missed=1, false=1),  # as many errors as image 1, which comes first
+    )
+    assert worst_images(index, found, matches, 0.25) == expected
+    assert worst_images(index, found, matches, 0.25, limit=1) == expected[:1]
+    assert worst_images(index, found, matches, 0.05)[-1] == WorstImage(4, missed=0, false=1)

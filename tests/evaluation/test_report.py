@@ -173,13 +173,6 @@ def test_page_stands_alone(evaluation: Evaluation) -> None:
     assert cell(evaluation.result.ap) in text and all(name in text for name in METRICS)
 
 
-def test_perfect_detector_has_a_report_too(tmp_path: Path) -> None:
-    index = load_dataset(write_dataset(tmp_path / "data"), "val")
-    evaluation = evaluate_detector(colour_detector(), index, tmp_path / "report")
-    assert evaluation.result.ap == pytest.approx(1.0)
-    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["worst_images"] == []
-
-
 def test_detector_that_finds_nothing_has_a_report_too(tmp_path: Path) -> None:
     index = load_dataset(write_dataset(tmp_path / "data"), "val")
     evaluation = evaluate_detector(colour_detector(blind=["red", "green", "blue"]), index, tmp_path / "report")

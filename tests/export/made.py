@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from tests.models.nets import with_random_statistics
 from torch import nn
@@ -46,6 +48,11 @@ def write_run(folder: Path, data: Path, size: int = 96, spec: YoloNasSpec = TINY
     write_json(folder / RECIPE, {"data": {"root": str(data), "train": "train", "val": "val"}})
     Card.write(folder, "run", [CONFIG, RECIPE, WEIGHTS], version="0", created="2026-01-01T00:00:00+00:00")
     return folder
+
+
+def spare_export(patch: pytest.MonkeyPatch, graph: Path) -> None:
+    """Have a graph that was exported once copied wherever one would be exported."""
+    patch.setattr("eyas.export.bundle.export", lambda _, path, **__: shutil.copy(graph, path))
 
 
 def write_data(folder: Path) -> Path:

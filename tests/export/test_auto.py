@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
+from tests.export.made import spare_export
 
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import Card
@@ -59,7 +59,7 @@ def test_a_choice_is_built_and_timed(
     bundle: Bundle, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     graph = bundle.folder / "model.onnx"  # exported once already
-    monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(graph, path))
+    spare_export(monkeypatch, graph)
     pairs = [("onnx", "fp32"), ("onnx", "int8")]
     monkeypatch.chdir(tmp_path)
     settings = Settings(batch=(1, 4), calibrated=3, compared=2, budget=-2)

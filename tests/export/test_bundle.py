@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from tests.export.made import spare_export
 from tests.runtime.fakes import make_image
 
 import eyas
@@ -101,7 +102,7 @@ def test_a_size_it_was_not_compiled_for(bundle: Bundle) -> None:
 
 @pytest.mark.usefixtures("bundle")
 def test_a_failed_gate_leaves_nothing(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(exported(place), path))
+    spare_export(monkeypatch, exported(place))
     monkeypatch.setattr("eyas.export.validate.BOUNDS", {**verify.BOUNDS, "fp32": Bound(0.5, 1e-12)})
     out = tmp_path / "bundles" / "out"
     with pytest.raises(UserError, match=r"does not reproduce the network's outputs.*scores by up to"):
@@ -113,7 +114,7 @@ def test_a_failed_gate_leaves_nothing(place: Path, tmp_path: Path, monkeypatch: 
 def test_lost_accuracy_fails_the_gate_whatever_the_outputs(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(exported(place), path))
+    spare_export(monkeypatch, exported(place))
     worse = Accuracy(map=0.40, map_fp32=0.402, data="shapes", split="val", images=4)
     monkeypatch.setattr("eyas.export.validate.measure_accuracy", lambda *_: worse)
     out = tmp_path / "bundles" / "out"

@@ -32,7 +32,6 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def detector(folder: Path) -> Iterator[Detector]:
-    """The opened bundle, on one thread a call."""
     with load(folder, threads=1) as opened:
         yield opened
 

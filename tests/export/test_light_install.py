@@ -106,13 +106,11 @@ def call(command: Sequence[str], folder: Path | None = None) -> str:
 
 @pytest.fixture(scope="session")
 def street(place: Path) -> Path:
-    """A JPEG with a few objects."""
     return sorted((place / "shapes" / "val").glob("*.jpg"))[0]
 
 
 @pytest.fixture(scope="session")
 def expected(place: Path, street: Path) -> Detections:
-    """What the trained network itself finds, in PyTorch."""
     with eyas.load(place / "tiny") as detector:
         found: Detections = detector(street)
     assert len(found) > 3

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from tests.export.made import spare_export
 from torch import nn
 
 from eyas.artifacts.bundle import Bundle
@@ -32,13 +33,11 @@ from eyas.runtime.machine import Processor
 
 @pytest.fixture(scope="module")
 def model(bundle: Bundle) -> onnx.ModelProto:
-    """The exported float32 graph."""
     return onnx.load(bundle.folder / "model.onnx")
 
 
 @pytest.fixture(scope="module")
 def quantization(bundle: Bundle, model: onnx.ModelProto, place: Path) -> Quantization:
-    """Of the training split's images."""
     images = sample_images(find_images(place / "tiny").calibrate, 3)
     return quantization_of(model, [letterboxed([one], bundle.manifest.input, 1) for one in images])
 
@@ -73,7 +72,7 @@ def test_a_run_that_carries_one_is_compiled_with_it(
     bundle: Bundle, quantization: Quantization, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = bundle.folder / "model.onnx"  # exported once already
-    monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(graph, path))
+    spare_export(monkeypatch, graph)
     run = Path(shutil.copytree(place / "tiny", tmp_path / "tiny"))
     settings = Settings(precision="int8", calibrated=3)
     images, spec = find_images(run), bundle.manifest.input

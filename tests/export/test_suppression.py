@@ -161,8 +161,3 @@ def test_the_graph_is_the_same_and_says_that_nothing_is_to_be_dropped(
     told = [{one.key: one.value for one in model.metadata_props} for model in written]
     assert [one.pop("nms") for one in told] == ["none", "host"] and told[0] == told[1]
     assert [type(one) for one in graphs] == [Deployed, Deployed] and str(graphs[0]) == str(graphs[1])
-
-
-def test_an_unknown_place() -> None:
-    with pytest.raises(UserError, match="nms is 'device'"):
-        Settings(nms="device")  # type: ignore[arg-type]

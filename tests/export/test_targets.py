@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from tests.export.made import spare_export
 from tests.runtime.fakes import make_image
 
 from eyas.artifacts.bundle import Bundle
@@ -80,7 +80,7 @@ def test_int8_is_compiled_calibrated_and_runs(
     bundle: Bundle, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = bundle.folder / "model.onnx"  # exported once already
-    monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(graph, path))
+    spare_export(monkeypatch, graph)
     settings = Settings(precision="int8", batch=(1, 4), calibrated=4)
     bundle = compile_run(place / "tiny", tmp_path / "int8", settings)
     manifest = bundle.manifest

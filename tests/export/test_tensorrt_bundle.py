@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from tests.export.graphs import write_graph
+from tests.export.made import spare_export
 from tests.runtime.fake_cuda import FakeCuda
 
 from eyas.artifacts.bundle import Bundle
@@ -31,7 +31,7 @@ from eyas.runtime.sessions import cuda
 
 pytest.importorskip("tensorrt_rtx")
 
-KINDS = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "INT8"}
+KINDS = {"fp32": "FLOAT", "bf16": "BF16", "int8": "INT8"}  # an fp16 engine is built in builders/test_tensorrt.py
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +57,7 @@ def test_a_bundle_is_built_and_its_graph_judged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if precision in ("fp32", "int8"):
-        monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(graph, path))
-    if precision == "fp16":  # the quick old exporter does
-        monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: write_graph(path, "fp16", run=run))
+        spare_export(monkeypatch, graph)
     # One flipped maximum moves a random network's boxes further than the gate of a trained one allows.
     halves = dict.fromkeys(("fp16", "bf16"), BOUNDS["int8"])
     monkeypatch.setattr(judging, "BOUNDS", {**BOUNDS, **halves})
@@ -103,7 +101,7 @@ def test_on_a_gpu_the_file_itself_is_judged(
         opened.append((folder / "model.engine").name)
         return StandInSession(graph, (1, 3))
 
-    monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(graph, path))
+    spare_export(monkeypatch, graph)
     monkeypatch.setattr(tensorrt, "why_not", lambda _: "")
     monkeypatch.setattr(judging, "open_bundle", stand_in)
     monkeypatch.setattr(judging, "time_bundle", lambda _, manifest, threads: latency([2.0], manifest, threads))
@@ -133,7 +131,7 @@ def test_a_wrong_option_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("eyas.export.bundle.export", lambda run, path, **_: shutil.copy(graph, path))
+    spare_export(monkeypatch, graph)
     command = ["compile", str(place / "tiny"), "--target", "tensorrt-rtx", "--out", str(tmp_path / "bundle")]
     assert main([*command, "--option", option]) == 2
     assert words in capsys.readouterr().err and list(tmp_path.iterdir()) == []

@@ -176,8 +176,7 @@ def plain_loss(class_logits, box_logits, points, strides, truth, labels, counts,
 
 @pytest.mark.parametrize("conflicts", ["takers", "all"])
 @pytest.mark.parametrize(
-    "kind",
-    ["no objects", "the first without", "the last with", "more than anchors", "usual", "duplicates", "outside"],
+    "kind", ["no objects", "the first without", "the last with", "more than anchors", "usual", "duplicates", "outside"]
 )
 def test_packed_and_padded_truth_give_the_plain_loss_and_its_gradients(kind: str, conflicts: Conflicts) -> None:
     settings = LossSettings(assigner=TaskAlignedSettings(conflicts=conflicts))

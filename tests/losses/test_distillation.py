@@ -55,7 +55,6 @@ def terms(net: nn.Module, criterion: Distillation) -> Tensor:
 
 
 def learned(net: nn.Module, criterion: Distillation) -> Tensor:
-    """Return the terms beside the inner criterion's."""
     return terms(net, criterion).detach()[3:]
 
 
@@ -141,7 +140,7 @@ def test_a_teacher_that_takes_other_numbers_gets_them() -> None:
     torch.testing.assert_close(terms(network("p"), other), terms(network("p"), plain), rtol=1e-3, atol=1e-4)
 
 
-def trained(kind: str, monkeypatch: pytest.MonkeyPatch, autocast: torch.dtype | None = None) -> Tensor:
+def trained(kind: str, patch: pytest.MonkeyPatch | None = None, autocast: torch.dtype | None = None) -> Tensor:
     """Return the terms of six steps: eager, padded, graphed or compiled."""
     net, criterion = network("p").to(memory_format=torch.channels_last), teaching()
     if kind == "compiled":
@@ -151,7 +150,8 @@ def trained(kind: str, monkeypatch: pytest.MonkeyPatch, autocast: torch.dtype | 
     if kind in ("padded", "graphed"):
         graphs = None
         if kind == "graphed":
-            emulate(monkeypatch)
+            assert patch is not None
+            emulate(patch)
             said: list[str] = []
             graphs = CudaGraphs(torch.device("cpu"), said.append)
         step = TrainingStep(net, criterion, optimizer, None, StepSettings(1 / 255, 0.0, autocast), graphs)
@@ -168,17 +168,21 @@ def trained(kind: str, monkeypatch: pytest.MonkeyPatch, autocast: torch.dtype | 
     return torch.stack(losses)
 
 
+@pytest.fixture(scope="module")
+def eager() -> Tensor:
+    return trained("eager")
+
+
 @pytest.mark.parametrize("kind", ["padded", "graphed", "compiled"])
-def test_every_kind_of_step_gives_the_eager_terms(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    eager = trained("eager", monkeypatch)
+def test_every_kind_of_step_gives_the_eager_terms(kind: str, eager: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(eager[-1].sum()) < float(eager[0].sum())
     torch.testing.assert_close(trained(kind, monkeypatch), eager, rtol=5e-3, atol=1e-3)
 
 
-def test_in_bf16_they_are_to_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    eager, half = (trained("padded", monkeypatch, precision)[0] for precision in (None, torch.bfloat16))
-    torch.testing.assert_close(half, eager, rtol=5e-2, atol=2e-2)
-    assert not torch.equal(half, eager)
+def test_in_bf16_they_are_to_its_precision(eager: Tensor) -> None:
+    half = trained("padded", autocast=torch.bfloat16)[0]
+    torch.testing.assert_close(half, eager[0], rtol=5e-2, atol=2e-2)
+    assert not torch.equal(half, eager[0])
 
 
 def test_a_step_needs_no_value_of_a_tensor() -> None:

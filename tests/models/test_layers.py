@@ -1,8 +1,11 @@
+"""Every layer is its formula, comes from the factory and learns."""
+
 from __future__ import annotations
 
 import dataclasses
 import subprocess
 import sys
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -10,8 +13,10 @@ from tests.models.nets import IRREGULAR, meta_net, with_random_statistics
 from torch import nn
 from torch.nn import functional
 
-from eyas.models import zoo
+from eyas.errors import UserError
+from eyas.models import factories, zoo
 from eyas.models.csp import Bottleneck, CspLayer, Spp
+from eyas.models.factories import FACTORIES, factory_of
 from eyas.models.first_weights import initialize
 from eyas.models.layers import (
     BLOCKS,
@@ -26,6 +31,9 @@ from eyas.models.layers import (
     make_block,
 )
 from eyas.models.spec import YoloNasSpec
+from eyas.training.build_model import make_network
+from eyas.training.config_overrides import override
+from eyas.training.recipe import Recipe
 
 # Several steps of training in float32 and channels_last; the heap, if it was damaged, is then used a lot.
 TRAIN = """
@@ -59,24 +67,19 @@ def test_no_layer_is_of_the_kind_that_corrupts_the_heap(name: str) -> None:
     assert not [module for module in convolutions if module.kernel_size == (1, 1) and module.stride != (1, 1)]
 
 
-@pytest.mark.parametrize(("stride", "residual"), [(1, True), (1, False), (2, False)])
+@pytest.mark.parametrize(("stride", "residual", "kernel"), [(1, True, 3), (1, False, 3), (2, False, 3), (1, True, 5)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_block_is_its_formula(stride: int, residual: bool, layout: torch.memory_format) -> None:
-    block = with_random_statistics(QARepVGG(6, 6, stride, residual=residual)).to(memory_format=layout)
+def test_block_is_its_formula(stride: int, residual: bool, kernel: int, layout: torch.memory_format) -> None:
+    block = QARepVGG(6, 6, stride, residual=residual, kernel=kernel)
+    block = with_random_statistics(block).to(memory_format=layout)
     x = torch.randn(2, 6, 9, 10).contiguous(memory_format=layout)
     kept = x.clone()
     pointwise = functional.conv2d(x, block.branch_1x1.weight, block.branch_1x1.bias, stride=stride)
-    threefold = block.branch_3x3.bn(functional.conv2d(x, block.branch_3x3.conv.weight, stride=stride, padding=1))
-    expected = block.post_bn(threefold + pointwise + (x if residual else 0)).relu()
+    weight = block.branch_3x3.conv.weight
+    wide = block.branch_3x3.bn(functional.conv2d(x, weight, stride=stride, padding=kernel // 2))
+    expected = block.post_bn(wide + pointwise + (x if residual else 0)).relu()
     torch.testing.assert_close(block(x), expected)
     assert torch.equal(x, kept), "the block changed its input"
-
-
-def test_block_with_a_kernel_of_5_is_its_formula() -> None:
-    block = with_random_statistics(QARepVGG(6, 6, kernel=5))
-    x = torch.randn(2, 6, 9, 10)
-    fivefold = block.branch_3x3.bn(functional.conv2d(x, block.branch_3x3.conv.weight, padding=2))
-    torch.testing.assert_close(block(x), block.post_bn(fivefold + block.branch_1x1(x) + x).relu())
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -200,3 +203,30 @@ def test_activations_are_their_functions() -> None:
     x = torch.randn(50)
     for kind, function in (("relu", functional.relu), ("silu", functional.silu), ("hardswish", functional.hardswish)):
         assert torch.equal(make_activation(kind)(x.clone()), function(x))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_every_factorys_network_learns_and_has_the_plain_ones_tensors(name: str) -> None:
+    net = zoo.build("p", 3, FACTORIES[name]).train()
+    output = net(torch.rand(2, 3, 64, 64))
+    (output.class_logits.sigmoid().mean() + output.box_logits.square().mean()).backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
+    zoo.build("p", 3).load_state_dict(net.state_dict())
+
+
+def test_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Norm(nn.BatchNorm2d):
+        pass
+
+    own = Layers(LAYERS.conv, Norm, LAYERS.block, LAYERS.upsample)
+    monkeypatch.setattr(factories, "FACTORIES", MappingProxyType({**FACTORIES, "own": own}))
+    recipe = override(Recipe(), {"model.name": "p", "model.layers": "own"})
+    net, _ = make_network(recipe.model, ("a", "b"))
+    assert {type(each) for each in net.modules() if isinstance(each, nn.BatchNorm2d)} == {Norm}
+    plain, _ = make_network(Recipe().model, ("a", "b"))
+    assert {type(each) for each in plain.modules() if isinstance(each, nn.BatchNorm2d)} == {nn.BatchNorm2d}
+
+
+def test_one_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no layers 'plane' \(did you mean 'plain'"):
+        factory_of("plane")

@@ -17,7 +17,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 from tests.predict.test_run import NUM, rows_of, run, write_images, write_video
-from tests.serve.bundles import jpeg, write_bundle
+from tests.serve.bundles import jpeg
 
 from eyas.cli.main import main
 from eyas.errors import UserError
@@ -25,15 +25,8 @@ from eyas.predict.job import Job
 from eyas.predict.parts import plan
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that finds something else in every image."""
-    return write_bundle(tmp_path_factory.mktemp("hostile") / "bundle")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with images that differ."""
     write_images(tmp_path / "source", NUM)
     return tmp_path / "source"
 
@@ -89,7 +82,6 @@ def stopped_before_the_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def first_part(job: Path) -> Path:
-    """Return the file of the first part."""
     return min((job / "parts").iterdir())
 
 
@@ -179,12 +171,10 @@ def test_settings_that_are_damaged(
 
 
 def link(target: str) -> Callable[[Path], None]:
-    """Return what makes a link."""
     return lambda path: path.symlink_to(target)
 
 
 def listen(path: Path) -> None:
-    """Make a socket."""
     with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as one:
         one.bind(path.name)
 

@@ -44,14 +44,6 @@ def test_parts_in_any_order(tmp_path: Path, kind: str) -> None:
         assert brightness(reader, parts[index]) == fresh[index]
 
 
-def test_images_that_ended_a_worker_are_not_decoded(tmp_path: Path) -> None:
-    write_images(tmp_path / "p", 4)
-    part = next(plan([str(tmp_path / "p")], 9))
-    found = list(Reader().read(part, {2: "It crashed."}))
-    assert [isinstance(one.image, UserError) for one in found] == [False, False, True, False]
-    assert isinstance(found[2].image, UserError) and found[2].image.problem == "It crashed."
-
-
 def test_a_worker_does_what_it_is_sent_and_ends_with_the_connection(tmp_path: Path) -> None:
     write_images(tmp_path / "p", 4)
     (tmp_path / "out.job" / "parts").mkdir(parents=True)

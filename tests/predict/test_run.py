@@ -20,21 +20,14 @@ import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
-from tests.serve.bundles import jpeg, make_image, write_bundle
+from tests.serve.bundles import jpeg, make_image
 
 from eyas.errors import UserError
-from eyas.predict.parts import from_line, plan, to_line
 from eyas.predict.run import Progress, Report, predict
 from eyas.runtime.convert import to_dict
 from eyas.runtime.loading import load
 
 NUM = 10
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that finds something else in every image."""
-    return write_bundle(tmp_path_factory.mktemp("predict") / "bundle")
 
 
 @pytest.fixture
@@ -48,7 +41,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_images(folder: Path, num: int) -> None:
-    """Write images whose red tells which they are."""
     (folder / "deep").mkdir(parents=True)
     for i in range(num):
         (folder / ("deep" if i % 3 == 0 else ".") / f"{i:04d}.jpg").write_bytes(jpeg(40 + i % 200, 250 - i % 200))
@@ -90,7 +82,6 @@ predict(sys.argv[1], sys.argv[2], sys.argv[3], workers=int(sys.argv[4]), part=2)
 
 
 def saved_in(parts: Path) -> int:
-    """Return how many parts are saved."""
     return len(list(parts.glob("[0-9]*.jsonl")))
 
 
@@ -289,12 +280,6 @@ def test_progress_counts_every_image(bundle: Path, folder: Path, tmp_path: Path)
     run(folder, bundle, tmp_path / "out.jsonl", workers=1, on_progress=steps.append)
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert (steps[-1].done, steps[-1].total) == (NUM, NUM)
-
-
-def test_parts_are_lines(folder: Path) -> None:
-    parts = list(plan([str(folder)], 3))
-    assert [from_line(to_line(part)) for part in parts] == parts
-    assert [part.index for part in parts] == list(range(len(parts))) and sum(part.count for part in parts) == NUM
 
 
 @pytest.mark.parametrize(

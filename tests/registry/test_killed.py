@@ -95,8 +95,7 @@ def test_killed_while_it_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "work",
-    ["registry.add(Path({bundle!r}), 'cars')", "registry.promote('other', '2')", "registry.rollback('other')"],
+    "work", ["registry.add(Path({bundle!r}), 'cars')", "registry.promote('other', '2')", "registry.rollback('other')"]
 )
 def test_killed_in_a_later_call(made: Path, tmp_path: Path, work: str) -> None:
     start = shutil.copytree(made, tmp_path / "start")

@@ -37,7 +37,6 @@ class Server:
         self.url = f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Start it, and return when it answers."""
         words = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1", "--serve-artifacts"]
         stores = ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "./files"]
         python = str(python_with("mlflow", PACKAGES))
@@ -59,7 +58,6 @@ class Server:
         return False
 
     def kill(self) -> None:
-        """End it, and its own workers, at once."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -78,7 +76,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def versions(tmp_path: Path) -> list[str]:
-    """Two bundles that differ."""
     folders = [detecting.write_bundle(tmp_path / f"v{number}", scale=1.0 / number) for number in (1, 2)]
     for folder in folders:
         Card.write(folder, "bundle", [MANIFEST, "model.onnx"], version="0", created="2026-01-01T00:00:00+00:00")

@@ -33,7 +33,6 @@ from eyas.registry.writers import SqliteWriter
 
 
 def hurried(place: Path) -> BundleRegistry:
-    """Return the registry there, without patience for locks."""
     artifacts = Artifacts(place / ARTIFACTS)
     database = place / DATABASE
     return BundleRegistry(

@@ -16,7 +16,6 @@ from tests.runtime.test_bad_bundles import make, own_cache, rehash  # noqa: F401
 
 from eyas.artifacts.card import Card
 from eyas.artifacts.layout import MANIFEST
-from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.runtime.loading import load
 from eyas.types import UInt8Array
@@ -38,7 +37,6 @@ def rename(old: str, new: str) -> Callable[[onnx.ModelProto], None]:
 
 
 def shape(name: str, *sides: int | str) -> Callable[[onnx.ModelProto], None]:
-    """Return what makes the graph declare another shape."""
 
     def apply(model: onnx.ModelProto) -> None:
         for each in (model.graph.input, model.graph.output):
@@ -51,35 +49,30 @@ def shape(name: str, *sides: int | str) -> Callable[[onnx.ModelProto], None]:
 
 
 def one_more_output(model: onnx.ModelProto) -> None:
-    """Let the graph give a third tensor."""
     model.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, None))
 
 
 def no_scores(model: onnx.ModelProto) -> None:
-    """Let the graph give boxes alone."""
     del model.graph.output[1]
 
 
 def no_input(model: onnx.ModelProto) -> None:
-    """Make the graph's input a constant."""
     del model.graph.input[0]
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((1, 64, 96, 3), np.uint8), "images"))
 
 
 def float_input(model: onnx.ModelProto) -> None:
-    """Let the graph take floats."""
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
 
 
 def half_the_boxes(model: onnx.ModelProto) -> None:
-    """Let the graph give boxes of another type."""
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
     model.graph.node[4].output[0] = "single"
     model.graph.node.append(helper.make_node("Cast", ["single"], ["boxes"], to=TensorProto.DOUBLE))
 
 
 GRAPHS = {
-    "input renamed": rename("images", "images"),
+    "input renamed": rename("images", "pixels"),
     "output renamed": rename("scores", "confidences"),
     "one more output": one_more_output,
     "no scores": no_scores,
@@ -186,7 +179,7 @@ def test_any_value_in_any_field_of_a_manifest_is_opened_or_refused_in_words(tmp_
     for what, text in variants({name: value for name, value in fields.items() if value is not None}):
         (folder / MANIFEST).write_text(text)
         try:
-            Manifest.read(folder)
+            load(folder).close()
         except UserError as error:
             assert len(str(error)) < 2000, what
             refused += 1

@@ -1,4 +1,4 @@
-"""What `detect` leaves on disk: names, images, videos, COCO results, YOLO txt; and what it refuses."""
+"""What `detect` leaves on disk: names, images, videos, COCO results, YOLO txt; what it refuses; ids of another file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from eyas.runtime import detect as detect_module
 from eyas.runtime.annotate import annotate
 from eyas.runtime.convert import from_yolo_txt
 from eyas.runtime.detect import Report, detect
+from eyas.runtime.like import ImageIds
 from eyas.runtime.sources import Source
 from eyas.runtime.writers import CocoFile, read_ids
 
 
 def run(source: Source, out: Path, **options: object) -> Report:
-    """Detect coloured rectangles."""
     return detect(colour_detector()[0], source, out=out, **options)  # type: ignore[arg-type]
 
 
@@ -263,3 +263,28 @@ def test_results_go_to_a_pipe(tmp_path: Path) -> None:
     results.close()
     assert json.loads(os.read(reader, 100)) == [] and pipe.is_fifo()
     os.close(reader)
+
+
+def test_namesakes_in_folders_stay_apart() -> None:
+    ids = ImageIds({"cam1/0001.jpg": 1, "cam2/0001.jpg": 2, "b.jpg": 3}, "truth.json")
+    assert ids.find(Path("/data/cam2/0001.jpg")) == 2
+    assert ids.find("cam1/0001.jpg") == 1
+    assert ids.find("/elsewhere/b.jpg") == 3
+    with pytest.raises(UserError, match=r"0001\.jpg could be cam1/0001\.jpg, cam2/0001\.jpg"):
+        ids.find("0001.jpg")
+    with pytest.raises(UserError, match="is not among the images"):
+        ids.find("cam1/0002.jpg")
+
+
+def test_two_images_never_get_one_id() -> None:
+    ids = ImageIds({"0001.jpg": 7}, "truth.json")
+    assert ids.find("cam1/0001.jpg") == 7
+    assert ids.find("cam1/0001.jpg") == 7  # the same image
+    with pytest.raises(UserError, match=r"cam1/0001\.jpg and cam2/0001\.jpg both match the image 0001\.jpg"):
+        ids.find("cam2/0001.jpg")
+    with pytest.raises(UserError, match="both match"):
+        ids.find("cam1/0001.jpg", once=True)
+
+
+def test_windows_paths_of_annotation_files() -> None:
+    assert ImageIds({"a.jpg": 1}, "").find("C:\\x\\a.jpg") == 1

@@ -16,12 +16,10 @@ from eyas.types import Detections, InputSpec, Thresholds
 
 
 def as_bytes(path: Path) -> Image:
-    """Return the file's bytes."""
     return path.read_bytes()
 
 
 def as_array(path: Path) -> Image:
-    """Return the image as an array."""
     return make_image()
 
 

@@ -23,7 +23,6 @@ def cpu(text: str) -> Processor:
 
 
 def nothing() -> tuple[doctor.Runtime, ...]:
-    """Return every runtime, none of them installed."""
     return tuple(doctor.Runtime(name, None, (), "", known.install) for name, known in doctor.KNOWN.items())
 
 

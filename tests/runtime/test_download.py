@@ -53,7 +53,6 @@ class Handler(BaseHTTPRequestHandler):
     """Answers with what `PAGES` says."""
 
     def do_GET(self) -> None:
-        """Answer."""
         from urllib.parse import unquote
 
         if self.path.startswith("/secret") and self.headers["Authorization"] != "Basic bWU6YSBi":
@@ -73,7 +72,6 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    """The address of a server on this machine."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"

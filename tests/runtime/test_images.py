@@ -29,7 +29,6 @@ IMAGE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 
 
 def png(image: Image.Image, **options: object) -> bytes:
-    """Return the image as a PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", **options)
     return buffer.getvalue()
@@ -40,7 +39,6 @@ CHW = torch.from_numpy(IMAGE).permute(2, 0, 1)
 
 
 def in_zip() -> Any:
-    """Return an open member of an archive."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.png", DATA)
@@ -262,11 +260,7 @@ def test_results_of_held_images_are_written(tmp_path: Path) -> None:
     detector, _ = colour_detector()
     sources = [Image.fromarray(make_image()), write_jpeg(tmp_path / "a.jpg").read_bytes(), make_image()]
     report = detect(detector, sources, out=tmp_path / "out")
-    assert [result.name for result in report.results] == [
-        "image_000000.png",
-        "image_000001.png",
-        "array_000002.png",
-    ]
+    assert [result.name for result in report.results] == ["image_000000.png", "image_000001.png", "array_000002.png"]
     assert report.counts == {"red": 3} and not report.problems
     assert all(result.written is not None and result.written.is_file() for result in report.results)
 

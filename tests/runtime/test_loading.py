@@ -25,13 +25,11 @@ from eyas.types import Detections, InputSpec, Thresholds
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody changes."""
     return write_run(tmp_path_factory.mktemp("runs") / "tiny")
 
 
 @pytest.fixture
 def run(made: Path, tmp_path: Path) -> Path:
-    """A copy of the run."""
     return Path(shutil.copytree(made, tmp_path / "tiny"))
 
 

@@ -14,7 +14,6 @@ from eyas.runtime.sources import Frame, ImageFile, Item, Live, Pixels, Source, V
 
 
 def names(source: Source) -> list[str]:
-    """Return the names of everything in the source."""
     return [item.name for item in expand(source)]
 
 
@@ -143,15 +142,12 @@ class Camera:
         self.left = 3
 
     def isOpened(self) -> bool:
-        """Say that it is there."""
         return True
 
     def get(self, what: int) -> float:
-        """Know nothing of itself, as many cameras do."""
         return -1.0
 
     def read(self) -> tuple[bool, np.ndarray | None]:
-        """Give a frame, as long as it is there."""
         self.left -= 1
         return (True, make_image()) if self.left >= 0 else (False, None)
 

@@ -45,17 +45,14 @@ class Place:
         monkeypatch.setattr(tensorrt, "import_module", self.load)
 
     def load(self, name: str) -> Any:
-        """Import a made-up module."""
         if name in self.missing:
             raise ModuleNotFoundError(name=name)
         return self.cuda if name == "cuda.bindings.runtime" else self.trt[name]
 
     def open(self, target: str = "tensorrt", device: str = "auto", listed: tuple[str, ...] = ()) -> TensorRtSession:
-        """Open the bundle."""
         return TensorRtSession(self.folder, manifest(target, listed), device=device)
 
     def kept(self) -> list[Path]:
-        """Return the files with compiled kernels."""
         return sorted((self.folder / "cache").rglob("*.runtime_cache"))
 
 
@@ -86,7 +83,6 @@ def manifest(target: str, listed: tuple[str, ...] = ()) -> Manifest:
 
 
 def make_images(num: int, side: int = 64, seed: int = 0) -> UInt8Array:
-    """Return noise."""
     return np.random.default_rng(seed).integers(0, 256, (num, side, side, 3), np.uint8)
 
 

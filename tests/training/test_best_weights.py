@@ -61,10 +61,7 @@ def test_lost_weights_are_told_and_replaced(stopped: Path, tmp_path: Path, kind:
     said = console.file.getvalue()
     assert Card.verify(folder) and "best AP" in said
     if kind == "none":
-        assert "are lost" not in said and weights.read_bytes() in (
-            before,
-            (folder / layout.LAST_WEIGHTS).read_bytes(),
-        )
+        assert "are lost" not in said and weights.read_bytes() in (before, (folder / layout.LAST_WEIGHTS).read_bytes())
         return
     assert f"{layout.WEIGHTS} {DAMAGE[kind][1]}: the weights of the best epoch, 1, are lost" in said
     assert weights.read_bytes() == (folder / layout.LAST_WEIGHTS).read_bytes()  # of the only epoch since

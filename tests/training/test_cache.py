@@ -30,7 +30,6 @@ def data_of(recipe: Recipe) -> DetectionData:
 
 
 def losses(folder: Path) -> list[float]:
-    """Return the loss of each epoch."""
     with (folder / layout.METRICS).open(newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
@@ -39,21 +38,6 @@ def losses(folder: Path) -> list[float]:
 def test_a_run_learns_the_same_from_images_on_a_device(tiny: Recipe, finished: Path, tmp_path: Path) -> None:
     folder = fit(evolve(tiny, data={"cache": "gpu"}), tmp_path / "run", console=quiet())
     assert losses(folder) == pytest.approx(losses(finished), rel=0.02)
-
-
-@pytest.mark.usefixtures("processor_as_gpu")
-def test_its_data_go_on_in_the_middle_of_an_epoch(tiny: Recipe) -> None:
-    recipe = evolve(tiny, data={"cache": "gpu"})
-    whole = list(data_of(recipe).train_dataloader())
-    stopped = data_of(recipe)
-    for _ in zip(range(2), stopped.train_dataloader(), strict=False):
-        pass
-    resumed = data_of(recipe)
-    resumed.load_state_dict(stopped.state_dict())
-    rest = list(resumed.train_dataloader())
-    assert len(rest) == len(whole) - 2
-    for one, other in zip(whole[2:], rest, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one.tensors(), other.tensors(), strict=True))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -6,6 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.training.stopping import (
+    At,
+    Killed,
+    along,
+    assert_same,
+    kill,
+    rows,
+)
 
 from eyas.artifacts import layout
 from eyas.artifacts.run import Run
@@ -17,8 +25,6 @@ from eyas.training.timetable import Planning, Timetable
 from eyas.types import InputSpec
 
 from .conftest import quiet
-from .test_fit import rows
-from .test_stop import At, Killed, along, assert_same, kill
 from .test_whole_step import on_gpu
 from .tiny_detector import TinyDetector
 

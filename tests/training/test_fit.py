@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import errno
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,36 +14,29 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.training.stopping import (
+    interrupt_at,
+    rows,
+    same_weights,
+)
 
+import eyas
 from eyas.artifacts import layout
 from eyas.artifacts.card import Card
 from eyas.artifacts.run import Run
 from eyas.decode import read_image
 from eyas.errors import UserError
-from eyas.files import atomic_path
 from eyas.models import zoo
 from eyas.training.callbacks.best_epochs import BestEpochs
-from eyas.training.callbacks.checkpoint import Saver, Stopper
+from eyas.training.callbacks.checkpoint import Saver
 from eyas.training.callbacks.finite import DivergedError
 from eyas.training.ema import Ema
-from eyas.training.experiment import make_trainer
 from eyas.training.fit import fit, resume
 from eyas.training.module import DetectionModule
 from eyas.training.recipe import Recipe, evolve
 from eyas.types import InputSpec
 
 from .conftest import quiet
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    """Whether two weight files hold the same tensors, bit for bit."""
-    one, other = load_file(first), load_file(second)
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_run_folder_is_complete(finished: Path, tiny: Recipe) -> None:
@@ -74,27 +63,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert not same_weights(other / layout.LAST_WEIGHTS, finished / layout.LAST_WEIGHTS)
 
 
-class AskAt(L.Callback):
-    """Presses Ctrl-C, really, after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_in_mid_epoch_then_resume_is_bit_identical(
-    tiny: Recipe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    tiny: Recipe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = evolve(tiny, data={"workers": workers})
+    recipe = evolve(tiny, data={"workers": 2})
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "eyas.training.fit.make_trainer",
-            lambda recipe, folder, callbacks, *rest: make_trainer(recipe, folder, [AskAt(6), *callbacks], *rest),
-        )
+        interrupt_at(patch, 6)
         console = quiet()
         folder = fit(recipe, tmp_path / "run", console=console)
     assert "--resume" in console.file.getvalue()
@@ -106,26 +80,7 @@ def test_ctrl_c_in_mid_epoch_then_resume_is_bit_identical(
     assert same_weights(folder / layout.WEIGHTS, finished / layout.WEIGHTS)
 
 
-def test_early_stopping_ends_a_run_that_no_longer_rises(
-    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from eyas.training.callbacks import evaluation
-
-    aps = iter([0.1, 0.3, 0.2, 0.3, 0.5])
-    measure = evaluation.evaluate_predictions
-
-    def staged(*args: Any) -> Any:
-        result = measure(*args)
-        return dataclasses.replace(result, metrics={**result.metrics, "AP": next(aps)})
-
-    monkeypatch.setattr(evaluation, "evaluate_predictions", staged)
-    console = quiet()
-    folder = fit(evolve(tiny, trainer={"epochs": 30, "patience": 2, "sheets": 0}), tmp_path / "run", console=console)
-    assert [float(row["AP"]) for row in rows(folder / layout.METRICS)] == [0.1, 0.3, 0.2, 0.3]
-    assert "stopped early" in console.file.getvalue() and "best AP 0.3000 at epoch 2" in console.file.getvalue()
-
-
-@pytest.mark.parametrize(("epochs", "every", "evaluated"), [(3, 2, [2, 3]), (1, 5, [1]), (4, 2, [2, 4])])
+@pytest.mark.parametrize(("epochs", "every", "evaluated"), [(3, 2, [2, 3]), (1, 5, [1]), (2, 2, [2])])
 def test_the_last_epoch_is_evaluated_whatever_lies_between(
     tiny: Recipe, tmp_path: Path, epochs: int, every: int, evaluated: list[int]
 ) -> None:
@@ -223,35 +178,6 @@ def test_callbacks_of_ones_own_trainer(tiny: Recipe, tmp_path: Path) -> None:
     assert np.isfinite(float(trainer.callback_metrics["train/loss"]))
 
 
-def test_the_saver_and_the_stopper_carry_their_state() -> None:
-    saver = Saver(Path("run"))
-    saver.load_state_dict({"best": 0.5, "best_epoch": 3})
-    assert saver.state_dict() == {"best": 0.5, "best_epoch": 3}
-    stopper = Stopper(saver, 2)
-    stopper.load_state_dict({"since_best": 1})
-    assert stopper.state_dict() == {"since_best": 1}
-
-
-def test_atomic_path_leaves_the_old_file_when_writing_fails(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(ValueError, match="x"), atomic_path(path) as temporary:
-        temporary.write_text("new")
-        raise ValueError("x")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_the_mean_of_the_best_epochs_is_tried(tiny: Recipe, tmp_path: Path) -> None:
-    """With two of three epochs kept, the mean is measured; the better of the two is the run's model."""
-    console = quiet()
-    run = fit(evolve(tiny, trainer={"average_best": 2}), tmp_path / "run", console=console)
-    told = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "the average of the 2 best epochs has AP" in told
-    assert not list((run / "checkpoints").glob("epoch-*"))
-    assert len(rows(run / layout.METRICS)) == 3
-    Card.verify(run)
-
-
 def test_the_mean_is_the_runs_model_where_it_is_better(tmp_path: Path) -> None:
     module = DetectionModule(zoo.build("p", 3), ("a", "b", "c"), InputSpec(height=96, width=96))
     module.ema = Ema(module.net, 0.9)
@@ -307,3 +233,12 @@ def test_images_without_a_box_are_left_out_and_counted(tiny: Recipe, shapes: Pat
     assert f"{empty} training images without boxes are left out" in console.file.getvalue()  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=r"only .* training images have boxes"):
         fit(evolve(recipe, data={"batch_size": 24}), tmp_path / "other", console=quiet())
+
+
+def test_the_best_epoch_of_training_is_what_evaluate_measures(finished: Path, shapes: Path, tmp_path: Path) -> None:
+    """What `eyas.detect` writes is held against `eyas.evaluate` with the command line's tests."""
+    evaluated = eyas.evaluate(finished, shapes, split="val", out=tmp_path / "report")
+    best = max(rows(finished / layout.METRICS), key=lambda row: float(row["AP"]))
+    assert evaluated.ap > 0
+    for name in ("AP", "AP50", "AP_small"):
+        assert evaluated.metrics[name] == pytest.approx(float(best[name]), rel=1e-5, abs=1e-9)

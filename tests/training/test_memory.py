@@ -30,7 +30,6 @@ class Gpu:
         self.asked: list[int] = []
 
     def __call__(self, num: int) -> None:
-        """Do a step."""
         self.asked.append(num)
         if num > self.room:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has ...")

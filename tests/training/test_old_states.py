@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training.stopping import (
+    interrupt_at,
+    same_weights,
+)
 
 from eyas.artifacts import layout
 from eyas.models.layers import PLACEHOLDER
 from eyas.models.public_form import to_public_state
-from eyas.training.experiment import make_trainer
 from eyas.training.fit import fit, resume
 from eyas.training.recipe import Recipe
 
 from .conftest import quiet
-from .test_fit import AskAt, same_weights
 
 
 def as_the_first_version_saved(path: Path) -> None:
@@ -33,10 +35,7 @@ def test_a_state_with_placeholders_is_resumed_bit_identically(
     tiny: Recipe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "eyas.training.fit.make_trainer",
-            lambda recipe, folder, callbacks, *rest: make_trainer(recipe, folder, [AskAt(6), *callbacks], *rest),
-        )
+        interrupt_at(patch, 6)
         folder = fit(tiny, tmp_path / "run", console=quiet())
     as_the_first_version_saved(folder / layout.CHECKPOINT)
     (folder / layout.CHECKPOINT_HASHES).unlink()

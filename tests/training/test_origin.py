@@ -39,14 +39,12 @@ def place(stopped: Path, tmp_path: Path) -> Path:
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:
-    """Change a JSON file."""
     fields = json.loads(path.read_text())
     change(fields)
     path.write_text(json.dumps(fields))
 
 
 def both(change: Callable[[Any], object]) -> Callable[[Path], None]:
-    """Return what changes the annotations of both splits."""
 
     def apply(place: Path) -> None:
         for split in ("train", "val"):
@@ -61,13 +59,11 @@ def train_only(change: Callable[[Any], object]) -> Callable[[Path], None]:
 
 
 def swap(fields: Any) -> None:
-    """Exchange the names of two classes."""
     first, second = fields["categories"][:2]
     first["name"], second["name"] = second["name"], first["name"]
 
 
 def drop_image(fields: Any) -> None:
-    """Leave an image out."""
     gone = fields["images"].pop(3)["id"]
     fields["annotations"] = [one for one in fields["annotations"] if one["image_id"] != gone]
 
@@ -91,7 +87,6 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

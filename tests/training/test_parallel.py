@@ -1,7 +1,8 @@
-"""Two processes that share a global batch compute what one process does, and sensible defaults are picked."""
+"""Several processes compute what one does on the same global batch; strategies, and sensible defaults."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from eyas.errors import UserError
 from eyas.losses.detection import DetectionCriterion
 from eyas.models.zoo import build
 from eyas.training.batches import to_float_images
+from eyas.training.config_overrides import override
+from eyas.training.experiment import build as build_experiment
+from eyas.training.experiment import make_trainer
 from eyas.training.parallel import (
     gather_over_processes,
     mean_over_processes,
@@ -22,8 +26,9 @@ from eyas.training.parallel import (
     pick_precision,
     sync_batchnorm,
 )
-from eyas.training.recipe import Recipe
+from eyas.training.recipe import Recipe, TrainerRecipe
 from eyas.training.splits import load_train_and_val
+from eyas.training.strategies import STRATEGIES
 
 CONFIDENT = 4.0  # added to the class bias, so that target scores sum to more than the loss's floor of 1
 
@@ -93,3 +98,22 @@ def test_a_cpu_computes_in_bf16_only_where_it_can(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert pick_precision("auto", "cpu") == precision
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_row_gives_several_processes_a_strategy_that_lightning_knows(name: str) -> None:
+    from lightning.pytorch.strategies import ParallelStrategy  # not above: spawned processes import this file bare
+
+    trainer = TrainerRecipe(devices=4, strategy=name, accelerator="cpu")
+    made = make_trainer(Recipe(trainer=trainer), Path("run"), []).strategy
+    assert isinstance(made, ParallelStrategy) and made.num_processes == 4
+
+
+@pytest.mark.parametrize(("devices", "num_nodes", "expected"), [(1, 1, "auto"), (4, 1, "ddp"), (1, 2, "ddp")])
+def test_auto_takes_one_process_alone(devices: int, num_nodes: int, expected: str) -> None:
+    assert STRATEGIES["auto"](dataclasses.replace(TrainerRecipe(), devices=devices, num_nodes=num_nodes)) == expected
+
+
+def test_an_unknown_strategy_is_refused_before_anything_starts() -> None:
+    with pytest.raises(UserError, match="no strategy 'dpp' \\(did you mean 'ddp'"):
+        build_experiment(override(Recipe(), {"trainer.strategy": "dpp", "data.root": "nowhere"}), Path("run"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eyas.errors import UserError
-from eyas.training.config_overrides import flatten, nest, override, read_config
+from eyas.training.config_overrides import flatten, override, read_config
 from eyas.training.recipe import Recipe, dotted_fields, evolve
 from eyas.training.recipes import RECIPES, named
 
@@ -138,11 +138,6 @@ def test_wrong_overrides_are_named(changes: dict[str, object], words: str) -> No
 def test_an_unknown_recipe_suggests_the_near_one() -> None:
     with pytest.raises(UserError, match="did you mean 'finetune'"):
         named("fine-tune")
-
-
-def test_flatten_and_nest_are_inverse() -> None:
-    fields = dotted_fields(Recipe())
-    assert flatten(nest(fields)) == fields
 
 
 def test_config_files(tmp_path: Path) -> None:

@@ -53,7 +53,6 @@ def test_the_last_two_are_kept(run: Path) -> None:
 
 
 def flip(path: Path, count: int, start: int = 0) -> None:
-    """Flip a bit in `count` bytes, evenly spread."""
     data = bytearray(path.read_bytes())
     for i in range(count):
         data[start + i * (len(data) - start) // count] ^= 1

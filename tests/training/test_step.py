@@ -57,12 +57,8 @@ def plain(data: list[Batch], autocast: torch.dtype | None = None, fused: bool = 
 
 
 def whole(
-    data: list[Batch],
-    autocast: torch.dtype | None = None,
-    fused: bool = False,
-    graphs: CudaGraphs | None = None,
+    data: list[Batch], autocast: torch.dtype | None = None, fused: bool = False, graphs: CudaGraphs | None = None
 ):
-    """Train by whole steps, and return the same."""
     net, criterion, optimizer, ema = parts(fused)
     step = TrainingStep(net, criterion, optimizer, ema, StepSettings(1 / 255, SETTINGS.clip_norm, autocast), graphs)
     losses = []

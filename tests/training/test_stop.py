@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from safetensors.torch import load_file
+from tests.training.stopping import (
+    At,
+    Killed,
+    along,
+    assert_same,
+    kill,
+    send,
+    untimed_rows,
+)
 
 import eyas
 from eyas.artifacts import layout
@@ -24,7 +30,6 @@ from eyas.artifacts.card import Card
 from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.signals import StopSignals
-from eyas.training import fit as fitting
 from eyas.training.callbacks.checkpoint import Saver
 from eyas.training.callbacks.csv_logger import rows_until
 from eyas.training.fit import fit, resume
@@ -41,65 +46,10 @@ def whole(short: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fit(short, tmp_path_factory.mktemp("whole") / "run", console=quiet())
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table, without the times, which differ from run to run."""
-    with path.open(newline="") as file:
-        return [{name: value for name, value in row.items() if "seconds" not in name} for row in csv.DictReader(file)]
-
-
-def assert_same(folder: Path, whole: Path) -> None:
-    """Assert that a run came to what one came to that was never stopped."""
-    for name in (layout.METRICS, layout.STEPS):
-        assert rows(folder / name) == rows(whole / name)
-    for name in (layout.WEIGHTS, layout.LAST_WEIGHTS):
-        one, other = load_file(folder / name), load_file(whole / name)
-        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-    for path in (whole / "images").iterdir():
-        assert (folder / "images" / path.name).read_bytes() == path.read_bytes()
-    assert Card.verify(folder).parents == Card.verify(whole).parents
-
-
-class At(L.Callback):
-    """Does something at the n-th call of a hook."""
-
-    def __init__(self, hook: str, number: int, act: Callable[[L.Trainer], object]) -> None:
-        self.hook = hook
-        self.number = number
-        self.act = act
-        self.calls = 0
-        for name in ("on_fit_start", "on_train_start", "on_train_batch_start", "on_train_batch_end",
-                     "on_validation_start", "on_validation_batch_start", "on_validation_end",
-                     "on_train_epoch_end", "on_train_end"):  # fmt: skip
-            setattr(self, name, lambda trainer, *_, name=name: self.count(name, trainer))
-
-    def count(self, name: str, trainer: L.Trainer) -> None:
-        """Count the calls of the hook."""
-        self.calls += name == self.hook
-        if name == self.hook and self.calls == self.number:
-            self.act(trainer)
-
-
-def along(patch: pytest.MonkeyPatch, callback: L.Callback, *, last: bool = False) -> None:
-    """Have a callback come along, first or last."""
-    make = fitting.make_trainer
-
-    def made(recipe: Recipe, folder: Path, callbacks: list[L.Callback], *loggers: Any) -> L.Trainer:
-        return make(recipe, folder, [*callbacks, callback] if last else [callback, *callbacks], *loggers)
-
-    patch.setattr(fitting, "make_trainer", made)
-
-
-def send(number: int) -> Callable[[object], None]:
-    """Return what sends this process a signal."""
-    return lambda _: os.kill(os.getpid(), number)
-
-
 POINTS = [
     ("on_fit_start", 1, 1),
-    ("on_train_batch_end", 3, 3),
     ("on_train_batch_end", 4, 4),
     ("on_validation_batch_start", 2, 4),
-    ("on_validation_end", 1, 4),
     ("on_train_epoch_end", 1, 4),
     ("on_validation_start", 2, 8),
     ("on_train_end", 1, 8),
@@ -126,14 +76,6 @@ def test_sigterm_at_any_point_saves_and_the_run_goes_on_bit_identical(
     lines = [line for line in console.file.getvalue().splitlines() if line.startswith("epoch")]
     assert all(float(line.rpartition("(")[2].split()[0]) < 600 for line in lines)  # and not since the machine's start
     assert not any("class 0.000" in line for line in lines)
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-def kill(_: object) -> None:
-    raise Killed
 
 
 @pytest.mark.parametrize(
@@ -222,11 +164,11 @@ def test_early_stopping_counts_the_same_after_a_resume(
         with pytest.raises(Killed):
             fit(recipe, tmp_path / "run", console=quiet())
     resume(tmp_path / "run", console=quiet())
-    table = rows(tmp_path / "run" / layout.METRICS)
+    table = untimed_rows(tmp_path / "run" / layout.METRICS)
     assert [float(row["AP"]) for row in table] == aps
     console = quiet()
     resume(tmp_path / "run", console=console)
-    assert rows(tmp_path / "run" / layout.METRICS) == table and "stopped early" in console.file.getvalue()
+    assert untimed_rows(tmp_path / "run" / layout.METRICS) == table and "stopped early" in console.file.getvalue()
     assert json.loads((tmp_path / "run" / "card.json").read_text())["recipe"]["stopped"].startswith(
         "AP has not improved"
     )
@@ -274,8 +216,10 @@ def test_killed_before_all_is_written_that_it_begins_with_it_is_not_resumed_unch
 TINY = ["--recipe", "quick", "--size", "96", "--batch", "6", "--epochs", "3", "--trainer.accelerator", "cpu"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("where", ["load_dataset", "preflight"])
+@pytest.mark.parametrize(
+    ("number", "where"),
+    [(signal.SIGINT, "load_dataset"), (signal.SIGTERM, "preflight"), (signal.SIGHUP, "load_dataset")],
+)
 def test_before_the_first_step_it_ends_at_once_and_leaves_nothing(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     number: int, where: str,
@@ -290,7 +234,7 @@ def test_before_the_first_step_it_ends_at_once_and_leaves_nothing(
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_exits_with_the_signal_and_a_second_one_ends_it_at_once(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
@@ -350,7 +294,6 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("act", "extra"),
     [
-        ("os.killpg(0, signal.SIGTERM)", ["--data.workers", "2"]),
         ("os.killpg(0, signal.SIGHUP)", ["--data.workers", "2"]),
         ("os.kill(os.getpid(), signal.SIGTERM)", ["--data.workers", "0", "--trainer.devices", "2", "--batch", "3"]),
         ("os.killpg(0, signal.SIGTERM)", ["--data.workers", "0", "--trainer.devices", "2", "--batch", "3"]),

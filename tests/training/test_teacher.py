@@ -15,6 +15,10 @@ from typing import Any
 import pytest
 import torch
 from tests.models.foreign import narrow_net
+from tests.training.stopping import (
+    interrupt_at,
+    same_weights,
+)
 
 from eyas.artifacts import layout
 from eyas.artifacts.card import Card, hash_file
@@ -26,14 +30,13 @@ from eyas.models import zoo
 from eyas.models.fuse import fused
 from eyas.models.weights import save_model
 from eyas.training.experiment import build
-from eyas.training.fit import fit, make_trainer, resume
+from eyas.training.fit import fit, resume
 from eyas.training.preflight import check_memory
 from eyas.training.recipe import Recipe, evolve
 from eyas.training.run_contents import run_info
 from eyas.types import InputSpec
 
 from .conftest import quiet
-from .test_fit import AskAt, same_weights
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
@@ -50,7 +53,6 @@ def make_run(folder: Path, classes: Sequence[str], model: Any = "n", input_spec:
 
 @pytest.fixture(scope="module")
 def classes(short: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Return the classes of the tiny dataset."""
     return build(short, tmp_path_factory.mktemp("none"), console=quiet()).data.classes
 
 
@@ -120,10 +122,7 @@ def test_a_stopped_run_resumes_bit_identically(
     recipe = evolve(with_teacher(short, teacher), trainer={"step": step})
     whole = learned[0] if step == "eager" else fit(recipe, tmp_path / "whole", console=quiet())
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "eyas.training.fit.make_trainer",
-            lambda recipe, folder, callbacks, *rest: make_trainer(recipe, folder, [AskAt(6), *callbacks], *rest),
-        )
+        interrupt_at(patch, 6)
         folder = fit(recipe, tmp_path / "run", console=quiet())
     resume(folder, console=quiet())
     assert same_weights(folder / layout.LAST_WEIGHTS, whole / layout.LAST_WEIGHTS)
@@ -136,10 +135,7 @@ def test_a_run_whose_teacher_is_gone_or_another_does_not_resume(
     short: Recipe, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, told: str
 ) -> None:
     own = Path(shutil.copytree(teacher, tmp_path / "teacher"))
-    monkeypatch.setattr(
-        "eyas.training.fit.make_trainer",
-        lambda recipe, folder, callbacks, *rest: make_trainer(recipe, folder, [AskAt(2), *callbacks], *rest),
-    )
+    interrupt_at(monkeypatch, 2)
     folder = fit(with_teacher(short, own), tmp_path / "run", console=quiet())
     weights = own / layout.WEIGHTS
     if change == "gone":

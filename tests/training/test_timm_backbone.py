@@ -28,7 +28,6 @@ NAME = "resnet18.fb_swsl_ig1b_ft_in1k"  # weights that may not be sold
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file of a whole model's weights."""
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
     torch.save(timm.create_model("resnet18").state_dict(), path)

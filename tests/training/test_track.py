@@ -14,7 +14,11 @@ import pytest
 from tests.training.conftest import quiet
 from tests.training.loggers import runs
 from tests.training.loggers.fakes import FakeLogger, Server
-from tests.training.test_stop import At, along, send
+from tests.training.stopping import (
+    At,
+    along,
+    send,
+)
 
 from eyas.artifacts import layout
 from eyas.artifacts.card import CARD
@@ -35,7 +39,6 @@ ID = {"id": "run-1", "where": "nowhere"}
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A tracker of the name `fake`."""
     server = Server()
     rows = {"fake": LoggerKind(lambda: FakeLogger(server), (), "fake")}
     monkeypatch.setattr(loggers, "LOGGERS", rows)
@@ -53,7 +56,6 @@ def tracked(tiny: Recipe) -> Recipe:
 
 
 def column(path: Path, name: str, key: str = "step") -> list[tuple[int, float]]:
-    """Return (step, value) of a table's column."""
     with path.open(newline="", encoding="utf-8") as file:
         return [(int(row[key]), float(row[name])) for row in csv.DictReader(file) if row[name]]
 
@@ -74,7 +76,6 @@ def check_whole(server: Server, folder: Path) -> None:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Wait until something is true."""
     deadline = time.monotonic() + 120
     while not true():
         assert time.monotonic() < deadline

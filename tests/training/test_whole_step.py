@@ -11,6 +11,13 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from tests.training.stopping import (
+    At,
+    Killed,
+    along,
+    assert_same,
+    kill,
+)
 
 from eyas.artifacts import layout
 from eyas.losses.detection import DetectionCriterion
@@ -25,7 +32,6 @@ from eyas.types import InputSpec
 
 from .conftest import quiet
 from .emulated_graph import emulate
-from .test_stop import At, Killed, along, assert_same, kill
 from .tiny_detector import Loader, TinyDetector, batches
 
 pytestmark = pytest.mark.usefixtures("no_curves")

@@ -1,4 +1,4 @@
-"""The check finds each planted fault, names it, and finds nothing in a clean dataset."""
+"""The check finds each planted fault, names it, finds nothing in a clean dataset, and draws its numbers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import simplejpeg
 from rich.console import Console
-from tests.data.cases import coco_root, voc_root, write_jpeg, yolo_root
+from tests.data.cases import coco_root, edit_coco, voc_root, write_jpeg, yolo_root
 
 from eyas.data.checks.boxes import check_boxes
+from eyas.data.checks.chart import write_chart
 from eyas.data.checks.check import check_dataset, dataset_numbers
 from eyas.data.checks.findings import Finding, Report
 from eyas.data.checks.report import print_report
@@ -37,14 +37,6 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(root: Path, kind: str) -> list[Finding]:
     """Return the findings of a kind in the dataset."""
     return [each for each in check_dataset(root).findings if each.kind == kind]
-
-
-def edit(root: Path, change: Callable[[dict[str, Any]], object], split: str = "train") -> None:
-    """Change the COCO file of a split."""
-    path = root / "annotations" / f"instances_{split}.json"
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document))
 
 
 def test_a_clean_dataset_has_no_fault(clean: Path) -> None:
@@ -76,8 +68,8 @@ def test_missing_unreadable_and_truncated_images(tmp_path: Path) -> None:
 
 def test_wrong_size_and_exif_turned(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["images"][0].update(width=30, height=40))
-    edit(root, lambda d: d["images"][1].update(width=50))
+    edit_coco(root, lambda d: d["images"][0].update(width=30, height=40))
+    edit_coco(root, lambda d: d["images"][1].update(width=50))
     told = found(root, "wrong image size")[0].examples
     assert told[0] == "train/a.jpg is 40x30, annotated as 30x40 (rotated: the labels ignore its EXIF orientation)"
     assert told[1] == "train/b.jpg is 40x30, annotated as 50x30"
@@ -95,7 +87,7 @@ def test_wrong_size_and_exif_turned(tmp_path: Path) -> None:
 )
 def test_bad_boxes(bbox: list[float], kind: str, level: str, tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["annotations"][0].update(bbox=bbox))
+    edit_coco(root, lambda d: d["annotations"][0].update(bbox=bbox))
     report = [each for each in check_dataset(root).findings if each.kind not in ALWAYS]
     assert [(each.kind, each.level, each.split, each.count) for each in report] == [(kind, level, "train", 1)]
     assert report[0].examples[0].startswith("train/a.jpg: 'cat' at ")
@@ -103,7 +95,7 @@ def test_bad_boxes(bbox: list[float], kind: str, level: str, tmp_path: Path) -> 
 
 def test_a_pixel_outside_is_rounding(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["annotations"][0].update(bbox=[-0.9, -0.5, 41.5, 31.2]))
+    edit_coco(root, lambda d: d["annotations"][0].update(bbox=[-0.9, -0.5, 41.5, 31.2]))
     assert {each.kind for each in check_dataset(root).findings} <= ALWAYS
 
 
@@ -189,28 +181,24 @@ def test_statistics(tmp_path: Path) -> None:
     assert split_statistics(index.subset([]), 200).boxes == 0
 
 
+def printed(report: Report, width: int = 100) -> str:
+    text = io.StringIO()
+    print_report(report, Console(width=width, file=text))
+    return text.getvalue()
+
+
 def test_report_reads_well_and_as_json(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["annotations"][0].update(bbox=[5, 5, 0, 9]))
+    edit_coco(root, lambda d: d["annotations"][0].update(bbox=[5, 5, 0, 9]))
+    for split in ("train", "val"):
+        edit_coco(root, lambda d: d["categories"][2].update(name="[bold]x[/red]"), split)  # markup is printed as it is
     report = check_dataset(root)
-    console = Console(width=100, record=True, file=(tmp_path / "out.txt").open("w"))
-    print_report(report, console)
-    text = console.export_text()
-    for part in ("traffic light", "train", "error empty box in train: 1.", "train/a.jpg: 'cat' at 5, 5, 5, 14"):
-        assert part in text
+    for part in ("[bold]x[/red]", "train", "error empty box in train: 1.", "train/a.jpg: 'cat' at 5, 5, 5, 14"):
+        assert part in printed(report)
     again = json.loads(json.dumps(report.to_dict()))
     assert again["errors"] is True
     assert again["findings"][0]["kind"] == "empty box"
     assert again["splits"]["val"]["boxes"] == 1
-
-
-def test_markup_in_names_is_printed_as_it_is(tmp_path: Path) -> None:
-    root = coco_root(tmp_path)
-    for split in ("train", "val"):
-        edit(root, lambda d: d["categories"][0].update(name="[bold]x[/red]"), split)
-    console = Console(width=100, record=True, file=(tmp_path / "out.txt").open("w"))
-    print_report(check_dataset(root), console)
-    assert "[bold]x[/red]" in console.export_text()
 
 
 def test_many_classes_are_shortened(tmp_path: Path) -> None:
@@ -220,9 +208,7 @@ def test_many_classes_are_shortened(tmp_path: Path) -> None:
         boxes=np.ones((100, 4)), labels=np.arange(100),
     )  # fmt: skip
     report = Report(tmp_path, "coco", names, 640, {"s": split_statistics(index, 640)}, ())
-    console = Console(width=100, record=True, file=(tmp_path / "out.txt").open("w"))
-    print_report(report, console)
-    assert "... 60 more ..." in console.export_text()
+    assert "... 60 more ..." in printed(report)
 
 
 def test_numbers_alone_decode_nothing(tmp_path: Path) -> None:
@@ -246,13 +232,7 @@ def test_yolo_with_a_broken_image_warns_only_in_the_report(tmp_path: Path, recwa
     assert not recwarn.list
 
 
-def test_lookup_by_load_agrees(clean: Path) -> None:
-    assert dataset_numbers(clean).splits["val"].boxes == len(load_dataset(clean, "val").boxes)
-
-
 # ------------------------------------------------------------------------------------------- what is never used
-
-
 def test_images_that_no_split_lists_are_told(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
     write_jpeg(root / "val" / "forgotten.gif")
@@ -284,18 +264,33 @@ def test_mostly_unlabelled_images_are_told(tmp_path: Path) -> None:
 
 def test_boxes_too_small_to_be_trained_on_are_counted(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["annotations"][0].update(bbox=[5, 5, 0.05, 9]))
+    edit_coco(root, lambda d: d["annotations"][0].update(bbox=[5, 5, 0.05, 9]))
     small = found(root, "box too small")
     assert [(each.level, each.split) for each in small] == [("warning", "train")]
     assert small[0].examples[0].startswith("1 boxes too small (side below 2 pixels")
-    printed = io.StringIO()
-    print_report(check_dataset(root), Console(width=200, file=printed))
-    assert "At 640 px, training on 'train' uses 1 of 2 boxes; left out: 1 too small" in printed.getvalue()
+    told = printed(check_dataset(root), width=200)
+    assert "At 640 px, training on 'train' uses 1 of 2 boxes; left out: 1 too small" in told
 
 
 def test_classes_in_another_order_are_no_reason_to_refuse_the_check(tmp_path: Path) -> None:
     root = coco_root(tmp_path)
-    edit(root, lambda d: d["categories"].reverse(), "val")  # the ids decide: nothing has changed
+    edit_coco(root, lambda d: d["categories"].reverse(), "val")  # the ids decide: nothing has changed
     assert not found(root, "reading")
-    edit(root, lambda d: [c.update(id=4 - c["id"]) for c in d["categories"]], "val")
+    edit_coco(root, lambda d: [c.update(id=4 - c["id"]) for c in d["categories"]], "val")
     assert "lists its classes in a different order" in found(root, "reading")[0].examples[0]
+
+
+@pytest.mark.parametrize(("classes", "boxes"), [(2, 0), (3, 40), (60, 500)])
+def test_chart_is_drawn(classes: int, boxes: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 50, (boxes, 2))
+    index = build_index(
+        root=tmp_path, split="train", classes=[f"class {i}" for i in range(classes)], names=["a", "b"],
+        sizes=[(100, 100), (0, 0)], images=rng.integers(0, 2, boxes),
+        boxes=np.concatenate([corners, corners + rng.uniform(1, 50, (boxes, 2))], axis=1),
+        labels=rng.integers(0, classes, boxes),
+    )  # fmt: skip
+    write_chart({"train": index, "val": index.subset([])}, 320, tmp_path / "chart.png")
+    image = read_image(tmp_path / "chart.png")
+    assert image.shape == (990, 1430, 3)
+    assert image.std() > 20

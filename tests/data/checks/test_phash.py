@@ -13,7 +13,6 @@ from eyas.types import UInt8Array
 
 
 def pairs_of(*images: UInt8Array) -> list[tuple[int, int]]:
-    """Return the near-duplicates among the images."""
     prints = [fingerprint(image) for image in images]
     return list(near_pairs(np.array([p.bits for p in prints], np.uint64), np.stack([p.thumbnail for p in prints])))
 
@@ -59,8 +58,3 @@ def test_a_chain_of_small_changes_is_one_group() -> None:
     pairs = list(near_pairs(np.full(4, base.bits, np.uint64), thumbnails))
     assert (0, 1) not in pairs
     assert groups(4, iter(pairs)) == [[0, 1, 2, 3]]
-
-
-def test_groups_join_chains() -> None:
-    assert groups(6, iter([(4, 1), (1, 2), (5, 4)])) == [[0], [1, 2, 4, 5], [3]]
-    assert groups(2, iter([])) == [[0], [1]]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.cases import coco_root, voc_root, write_jpeg
+from tests.data.cases import coco_root, edit_coco, voc_root, write_jpeg
 
 from eyas.data.checks.check import check_dataset
 from eyas.data.checks.sizes import SizeState, compare
@@ -153,11 +152,7 @@ def test_missing_and_broken_images_are_counted(tmp_path: Path) -> None:
 
 
 def test_sizes_that_are_not_annotated_are_filled_in(tmp_path: Path) -> None:
-    root = coco_root(tmp_path)
-    path = root / "annotations" / "instances_train.json"
-    document = json.loads(path.read_text())
-    document["images"][0].update(width=None, height=0)
-    path.write_text(json.dumps(document))
+    root = edit_coco(coco_root(tmp_path), lambda d: d["images"][0].update(width=None, height=0))
     index = load_dataset(root, "train")
     assert index.sizes.tolist() == [[30, 40], [30, 40]]
     assert index.boxes[0].tolist() == [2, 3, 12, 15]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.data.cases import coco_root, small_index, voc_root
+from tests.data.cases import coco_root, edit_coco, small_index, voc_root
 
 from eyas.data.augment.config import AugmentPolicy
 from eyas.data.checks.check import check_dataset
@@ -61,12 +60,7 @@ def test_what_is_left_out_is_what_the_loader_never_gives(policy: AugmentPolicy, 
 
 def spoil(root: Path, change: Callable[[dict[str, Any]], object], split: str = "train") -> Path:
     """Change every annotation of a split and return the root."""
-    path = root / "annotations" / f"instances_{split}.json"
-    document = json.loads(path.read_text())
-    for annotation in document["annotations"]:
-        change(annotation)
-    path.write_text(json.dumps(document))
-    return root
+    return edit_coco(root, lambda d: [change(each) for each in d["annotations"]], split)
 
 
 NOTHING: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from tests.data.makers import words
-from tests.data.scenes import dataset
+from tests.data.scenes import all_same, dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eyas.data.augment.config import AugmentPolicy
@@ -121,15 +121,6 @@ def test_the_last_epochs_have_their_policy(index: DatasetIndex, closing: Augment
         check_same(list(ours), list(theirs))
 
 
-def same(ones: list[Batch], others: list[Batch]) -> bool:
-    """Return whether two epochs are equal to the last bit."""
-    return len(ones) == len(others) and all(
-        torch.equal(a, b)
-        for one, other in zip(ones, others, strict=True)
-        for a, b in zip(one.tensors(), other.tensors(), strict=True)
-    )
-
-
 @pytest.mark.parametrize("name", ["scratch", "published", "letterbox"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_extra_columns_are_the_processors(index: DatasetIndex, name: str, workers: int) -> None:
@@ -151,10 +142,10 @@ def test_resumed_in_mid_epoch_it_gives_the_remaining_batches(index: DatasetIndex
     stopped.close()
     resumed = drawn_by_device(index, AugmentPolicy(), workers=workers)
     resumed.load_state_dict(stopped.state_dict())
-    assert same(list(resumed), epochs[0][3:])
-    assert same(list(resumed), epochs[1])
+    assert all_same(list(resumed), epochs[0][3:])
+    assert all_same(list(resumed), epochs[1])
     resumed.set_epoch(0)
-    assert same(list(resumed), epochs[0])
+    assert all_same(list(resumed), epochs[0])
     resumed.close()
 
 
@@ -179,7 +170,7 @@ def test_ranks_together_make_the_same_samples(index: DatasetIndex) -> None:
 def test_drawing_part_by_part_changes_nothing(index: DatasetIndex, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(drawn_by_device(index, POLICIES[name]))
     monkeypatch.setattr(batches_module, "PIXELS_AT_ONCE", 3 * 64 * 96)
-    assert same(list(drawn_by_device(index, POLICIES[name])), whole)
+    assert all_same(list(drawn_by_device(index, POLICIES[name])), whole)
 
 
 def test_what_workers_do_needs_no_torch() -> None:
@@ -196,7 +187,6 @@ class Operations(TorchDispatchMode):
         self.names: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note one and run it."""
         self.names.append(str(func))
         return func(*args, **(kwargs or {}))
 
@@ -270,4 +260,4 @@ def test_a_file_that_changed_its_size_meanwhile_is_refused(tmp_path: Path) -> No
 
 def test_sizes_that_the_index_lacks_are_read(index: DatasetIndex) -> None:
     unknown = dataclasses.replace(index, sizes=np.zeros_like(index.sizes))
-    assert same(list(drawn_by_device(unknown, AugmentPolicy())), list(drawn_by_device(index, AugmentPolicy())))
+    assert all_same(list(drawn_by_device(unknown, AugmentPolicy())), list(drawn_by_device(index, AugmentPolicy())))

@@ -1,23 +1,31 @@
-"""Where images are kept: what fits, said before anything is decoded, with a way out that works as printed."""
+"""Where images are kept: what fits, said before anything is decoded, and what the store keeps of each image."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from tests.data.scenes import dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.data.scenes import dataset, textured
 
+from eyas.data.augment.affine import FITTED
 from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device import choice, memory
 from eyas.data.device.choice import choose
-from eyas.data.device.layout import Layout
+from eyas.data.device.layout import COLUMNS, Layout, column_of
 from eyas.data.device.memory import drawing_bytes, gib
-from eyas.data.device.store import store_bytes
+from eyas.data.device.store import margin, store_bytes
 from eyas.data.index import DatasetIndex
 from eyas.data.loading.loader import train_loader
+from eyas.data.loading.source import Source
 from eyas.errors import UserError
+from eyas.letterbox import letterbox
+from eyas.training.recipes import yolo_nas_coco
 from eyas.types import InputSpec
 
 CPU = torch.device("cpu")
@@ -27,7 +35,6 @@ LAYOUT = Layout(SPEC, (AugmentPolicy(),))
 
 @pytest.fixture
 def index(tmp_path: Path) -> DatasetIndex:
-    """Return twelve images."""
     return dataset(tmp_path, 12, sizes=((400, 600),))
 
 
@@ -38,7 +45,6 @@ def set_memory(monkeypatch: pytest.MonkeyPatch, *, device: int = 1 << 40, machin
 
 
 def needed(index: DatasetIndex, batch_size: int) -> int:
-    """Return what the store and drawing take."""
     return store_bytes(LAYOUT, index.sizes.astype(np.int64)) + drawing_bytes(SPEC, batch_size)
 
 
@@ -77,7 +83,6 @@ def test_without_a_gpu_there_is_none_to_keep_images_on(index: DatasetIndex) -> N
 
 
 def file_bytes(index: DatasetIndex) -> int:
-    """Return the size of all files."""
     return sum(path.stat().st_size for path in index.files)
 
 
@@ -120,3 +125,62 @@ def test_free_memory_of_a_gpu_counts_what_torch_holds_and_does_not_use(monkeypat
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 100)
     assert memory.free_memory(torch.device("cuda", 0)) == 1200
     assert memory.free_memory(CPU) > 1 << 20
+
+
+NONE = AugmentPolicy.none()
+WIDE = InputSpec(64, 96)
+
+
+def blank(height: int, width: int) -> Source:
+    return Source(textured(1, height, width), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (height, width))
+
+
+@pytest.mark.parametrize("policy", [NONE, AugmentPolicy(), yolo_nas_coco().augment], ids=["none", "scratch", "coco"])
+@given(height=st.integers(1, 300), width=st.integers(1, 300))
+def test_parts_lie_where_the_table_says(policy: AugmentPolicy, height: int, width: int) -> None:
+    layout, image = Layout(WIDE, (policy,)), blank(height, width)
+    packed, starts = layout.pack(image), layout.starts(height, width)
+    assert packed.shape == (layout.pixels(height, width), 3) and starts.shape == (COLUMNS,)
+    for part in layout.parts(height, width):
+        start = starts[column_of(part.level, part.mirrored)]
+        pixels = packed[start : start + part.height * part.width].reshape(part.height, part.width, 3)
+        if part.level == FITTED:
+            whole, placed = letterbox(image.image, WIDE)
+            expected = whole[placed.top : placed.top + placed.height, placed.left : placed.left + placed.width]
+        elif part.mirrored:
+            expected = cv2.flip(source_of(cv2.flip(image.image, 1)).level(part.level), 1)
+        else:
+            expected = image.level(part.level)
+        assert np.array_equal(pixels, expected)
+
+
+def source_of(image: np.ndarray) -> Source:
+    return Source(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), image.shape[:2])
+
+
+def test_what_no_policy_asks_for_is_not_kept() -> None:
+    levels = [part.level for part in Layout(WIDE, (AugmentPolicy(scale=(0.5, 1.5)),)).parts(640, 960)]
+    assert levels == [2, 3, 4]  # a tenth fits: 0.15 to 0.05 of the image
+    assert [part.level for part in Layout(WIDE, (NONE,)).parts(640, 960)] == [FITTED]
+    both = Layout(WIDE, (AugmentPolicy(scale=(0.5, 1.5)), NONE))
+    assert [part.level for part in both.parts(640, 960)] == [FITTED, 2, 3, 4]
+    assert Layout(WIDE, (NONE,)).parts(0, 0) == ()
+
+
+def test_memory_is_said_from_sizes_alone() -> None:
+    layout = Layout(WIDE, (AugmentPolicy(),))
+    sizes = np.array([[480, 640], [480, 640], [64, 96], [0, 0], [7, 5]])
+    pixels = sum(layout.pixels(*layout.decoded(*size)) for size in sizes.tolist())
+    assert layout.nbytes(sizes) == 3 * pixels
+    assert store_bytes(layout, sizes) == 3 * pixels + 6 * margin(layout, sizes)
+    assert layout.decoded(480, 640) == (120, 160)  # 1/7.5 fits, and half as much again may be asked for
+    assert Layout(WIDE, (NONE,)).decoded(480, 640) == (480, 640)
+
+
+def test_halves_of_a_mirrored_image_are_kept_where_they_are_others() -> None:
+    mixed = dataclasses.replace(yolo_nas_coco().augment, mixup=1.0, flip=0.5)
+    starts = Layout(InputSpec(32, 32), (mixed,)).starts(40, 36)
+    assert starts[column_of(1, mirrored=True)] == starts[column_of(1, mirrored=False)]  # 36 has a half,
+    assert starts[column_of(2, mirrored=True)] == starts[column_of(2, mirrored=False)]  # and that one too,
+    assert starts[column_of(3, mirrored=True)] != starts[column_of(3, mirrored=False)]  # 9 has none
+    assert starts[column_of(0, mirrored=True)] == starts[column_of(0, mirrored=False)] >= 0

@@ -25,11 +25,9 @@ class Stream:
         self.waited: list[object] = []
 
     def wait_stream(self, stream: Stream) -> None:
-        """Note it."""
         self.waited.append(stream)
 
     def wait_event(self, event: tuple[Stream, int]) -> None:
-        """Note it."""
         self.waited.append(event)
 
 

@@ -21,7 +21,6 @@ CUDA = torch.device("cuda:3")
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    """Return a device that is none."""
     return FakeCuda(monkeypatch)
 
 
@@ -44,7 +43,6 @@ class Source:
             yield Batch.of_block(TensorBlock.of(room.block(arrays)))
 
     def wait(self) -> None:
-        """Return when one more was asked for."""
         assert self.came.acquire(timeout=300)
 
 

@@ -1,15 +1,22 @@
-"""The batch: packing, moving, and the arrays that it is made of."""
+"""The batch and its block: packing, moving, and alike in both kinds of memory."""
 
 from __future__ import annotations
+
+import pickle
+import sys
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lightning.fabric.utilities import move_data_to_device
 
 from eyas.data.loading.batch import Batch, TensorBlock
-from eyas.data.loading.batch_arrays import BatchArrays, image_shape, own_memory
-from eyas.data.loading.block import OwnRoom
+from eyas.data.loading.batch_arrays import BatchArrays, Room, image_shape, own_memory
+from eyas.data.loading.block import Block, Layout, OwnRoom
+from eyas.data.loading.shared import mapped
+from eyas.data.loading.worker import _SharedRoom
 from eyas.types import InputSpec
 
 
@@ -100,3 +107,107 @@ def test_a_batch_of_tensors_that_lie_apart_knows_its_host_too(monkeypatch: pytes
     assert moved.on_host() is batch and moved.block is None
     assert batch.pin_memory().extras == moved.extras == batch.extras
     assert batch.to("cpu").host is None
+
+
+def arrays_of(
+    seed: int, counts: list[int], size: tuple[int, int], skipped: int, room: Room = own_memory
+) -> BatchArrays:
+    """Return a batch of random numbers; `counts` says how many boxes each image has."""
+    rng = np.random.default_rng(seed)
+    images, boxes = len(counts), sum(counts)
+    memory = room((images, *size, 3))
+    memory[:] = rng.integers(0, 256, memory.shape)
+    return BatchArrays(
+        images=memory,
+        boxes=rng.random((boxes, 4), np.float32),
+        labels=rng.integers(-(1 << 62), 1 << 62, boxes),
+        counts=np.array(counts, np.int64),
+        indices=rng.integers(0, 1 << 40, images),
+        placements=rng.random((images, 6), np.float32),
+        sizes=rng.integers(1, 1 << 20, (images, 2)),
+        skipped=rng.integers(0, 1 << 40, skipped),
+    )
+
+
+BATCHES = {
+    "seed": st.integers(0, 1 << 30),
+    "counts": st.lists(st.integers(0, 9), max_size=6),
+    "size": st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    "skipped": st.integers(0, 3),
+}
+
+
+def sealed(seed: int, counts: list[int], size: tuple[int, int], skipped: int, multiple: int = 1) -> Block:
+    """Return such a batch as a block in memory of this process."""
+    room = OwnRoom(multiple)
+    return room.block(arrays_of(seed, counts, size, skipped, room))
+
+
+@settings(deadline=None, max_examples=60)
+@given(**BATCHES, multiple=st.sampled_from([1, 2, 8, 256]))
+def test_what_goes_in_comes_out(
+    seed: int, counts: list[int], size: tuple[int, int], skipped: int, multiple: int
+) -> None:
+    expected = arrays_of(seed, counts, size, skipped).arrays()
+    block = sealed(seed, counts, size, skipped, multiple)
+    found = block.arrays().arrays()
+    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
+    batch = Batch.of_block(TensorBlock.of(block))
+    for tensor, array in zip(batch.tensors(), expected, strict=True):
+        assert np.array_equal(tensor.numpy(), array) and tensor.numpy().dtype == array.dtype
+        assert tensor.numel() == 0 or np.shares_memory(tensor.numpy(), block.memory)
+    # In the block there is room for a multiple of so many boxes, and no column begins in the middle of a cache line.
+    padded = TensorBlock.of(block).columns()
+    assert len(padded[1]) == len(padded[2]) == -(-sum(counts) // multiple) * multiple
+    assert not padded[1][sum(counts) :].any() and not padded[2][sum(counts) :].any()
+    ends = [0]
+    for start, end in block.layout.places:
+        assert start % 64 == 0 and start >= ends[-1]
+        ends.append(end)
+    assert ends[-1] == block.layout.nbytes == len(block.memory)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no workers")
+@settings(deadline=None, max_examples=30)
+@given(**{**BATCHES, "counts": st.lists(st.integers(0, 9), min_size=1, max_size=6)}, multiple=st.sampled_from([1, 8]))
+def test_a_worker_writes_the_same_bytes_into_shared_memory(
+    seed: int, counts: list[int], size: tuple[int, int], skipped: int, multiple: int
+) -> None:
+    room = _SharedRoom()
+    arrays = arrays_of(seed, counts, size, skipped, room)
+    layout = Layout.of(arrays, multiple)
+    room.add_rest(arrays, layout)
+    taken = mapped(room.descriptor, (layout.nbytes,))
+    expected = sealed(seed, counts, size, skipped, multiple)
+    assert pickle.loads(pickle.dumps(layout)) == expected.layout == layout
+    assert taken.tobytes() == expected.memory.tobytes()
+
+
+def test_more_boxes_than_there_is_room_for_behind_the_images() -> None:
+    counts = [2000, 0, 1]
+    block = sealed(1, counts, (2, 2), 1)
+    assert all(map(np.array_equal, block.arrays(), arrays_of(1, counts, (2, 2), 1)))
+
+
+def test_memory_is_not_handed_out_twice() -> None:
+    room = OwnRoom()
+    one = room.block(arrays_of(1, [2], (4, 4), 0, room))
+    other = room.block(arrays_of(2, [1], (4, 4), 0, room))
+    assert not np.shares_memory(one.memory, other.memory)
+    assert np.array_equal(one.arrays().images, arrays_of(1, [2], (4, 4), 0).images)
+
+
+def test_blocks_of_as_many_padded_boxes_have_one_layout_and_one_copy_replaces_a_batch() -> None:
+    first, second = (sealed(seed, counts, (8, 8), 0, 16) for seed, counts in ((1, [9, 1]), (2, [0, 16])))
+    assert first.layout == second.layout != sealed(3, [17, 0], (8, 8), 0, 16).layout
+    static = TensorBlock(torch.zeros(first.layout.nbytes, dtype=torch.uint8), first.layout, 16)
+    views = Batch.of_block(static)
+    for block in (first, second):
+        static.memory.copy_(torch.from_numpy(block.memory))
+        boxes = block.boxes
+        assert torch.equal(views.boxes[:boxes], torch.from_numpy(block.arrays().boxes))
+        assert not views.boxes[boxes:].any()
+        assert torch.equal(views.counts, torch.from_numpy(block.arrays().counts))
+    # Images that were skipped come last: with one, all that lies before them stays where it was.
+    with_one = sealed(2, [0, 16], (8, 8), 1, 16)
+    assert with_one.layout.places[:7] == first.layout.places[:7]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import warnings
 from pathlib import Path
 
@@ -18,10 +17,8 @@ from eyas.data.augment.config import AugmentPolicy
 from eyas.data.index import DatasetIndex
 from eyas.data.loading import cache as cache_module
 from eyas.data.loading.batch import Batch
-from eyas.data.loading.batch_arrays import own_memory
 from eyas.data.loading.cache import CacheKind, ImageCache
 from eyas.data.loading.eval_loader import eval_loader
-from eyas.data.loading.host_batches import HostBatches
 from eyas.data.loading.loader import TrainLoader, train_loader
 from eyas.data.loading.source import Images
 from eyas.data.loading.workers import tasks_ahead
@@ -32,14 +29,7 @@ SPEC = InputSpec(64, 64, margin=0)
 POLICY = AugmentPolicy(mixup=0.5, swap=0.2, gamma=0.2, min_area=4.0)
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
-    """Return 43 images of three shapes, one larger than four times the frame."""
-    return dataset(tmp_path_factory.mktemp("images"), 43, sizes=((60, 80), (90, 50), (300, 400)))
-
-
 def loader_of(index: DatasetIndex, *, batch_size: int = 4, workers: int = 0, **options: object) -> TrainLoader:
-    """Return a training loader with the tests' policy."""
     return train_loader(index, SPEC, POLICY, batch_size=batch_size, seed=5, workers=workers, **options)  # type: ignore[arg-type]
 
 
@@ -48,16 +38,6 @@ def epochs(index: DatasetIndex) -> list[list[Batch]]:
     """Return two epochs made without workers: what all other ways must give too."""
     loader = loader_of(index)
     return [list(loader), list(loader)]
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_batches_do_not_depend_on_the_number_of_workers(
-    index: DatasetIndex, epochs: list[list[Batch]], workers: int
-) -> None:
-    loader = loader_of(index, workers=workers)
-    assert all_same(list(loader), epochs[0])
-    assert all_same(list(loader), epochs[1])
-    loader.close()
 
 
 def test_batches_have_the_promised_form(epochs: list[list[Batch]]) -> None:
@@ -141,7 +121,6 @@ def test_an_epoch_that_was_broken_off_goes_on_unless_it_is_rewound(
 
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> Tasks:
-    """Return what is noted of the workers."""
     return Tasks(monkeypatch)
 
 
@@ -322,15 +301,6 @@ def test_batches_on_their_way_hold_no_more_than_half_of_the_memory(
     loader_of(index, workers=1)
     eval_loader(index, SPEC, batch_size=4, workers=1)
     assert asked == [8 * 4 * 64 * 64 * 3, 4 * 64 * 64 * 3]
-
-
-def test_what_a_worker_needs_can_be_copied(index: DatasetIndex, epochs: list[list[Batch]]) -> None:
-    loader = loader_of(index, cache="decoded")
-    next(iter(loader))  # fills the cache
-    assert isinstance(loader.batches, HostBatches)
-    make = pickle.loads(pickle.dumps(loader.batches.pipe.make))
-    here = [Batch.of(map(torch.from_numpy, each.arrays())) for each in make(1, range(10), False, own_memory)]
-    assert all_same(here, epochs[1])
 
 
 # ------------------------------------------------------------------------------------------------- broken images

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 
 import numpy as np
 import pytest
@@ -97,19 +96,12 @@ def test_all_partners_of_a_pool_can_be_drawn() -> None:
     assert drawn == set(range(32)) - {9}
 
 
-def test_it_can_be_sent_to_a_worker() -> None:
-    batches = EpochBatches(40, 4, 3)
-    batches.order(2)
-    assert epoch_of(pickle.loads(pickle.dumps(batches)), 2) == epoch_of(batches, 2)
-
-
 def test_without_shuffle_the_order_is_the_data_sets() -> None:
     assert epoch_of(EpochBatches(6, 2, 0, shuffle=False), 5) == [[0, 1], [2, 3], [4, 5]]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
-    [((0, 4, 0), "no images"), ((4, 0, 0), "batch size is 0"), ((4, 4, -1), "seed is -1")],
+    ("arguments", "said"), [((0, 4, 0), "no images"), ((4, 0, 0), "batch size is 0"), ((4, 4, -1), "seed is -1")]
 )
 def test_nonsense_is_refused(arguments: tuple[int, int, int], said: str) -> None:
     with pytest.raises(UserError, match=said):

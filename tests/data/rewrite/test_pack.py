@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from tests.data.cases import coco_dict, coco_root, write_jpeg, write_json, yolo_root
+from tests.data.cases import coco_dict, coco_root, edit_coco, write_jpeg, write_json, yolo_root
 
 from eyas.data.formats import load_dataset, load_splits
 from eyas.data.rewrite.pack import pack_dataset
@@ -59,11 +58,7 @@ def test_bytes_are_reported(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for name in ("a.jpg", "b.jpg"):
             write_jpeg(root / split / name, 600, 800)
-        path = root / "annotations" / f"instances_{split}.json"
-        document = json.loads(path.read_text())
-        for image in document["images"]:
-            image.update(width=800, height=600)
-        path.write_text(json.dumps(document))
+        edit_coco(root, lambda d: [each.update(width=800, height=600) for each in d["images"]], split)
     done = pack_dataset(root, tmp_path / "out", size=160)
     source = sum(p.stat().st_size for i in load_splits(root).values() for p in i.files)
     packed = sum(p.stat().st_size for i in load_splits(tmp_path / "out").values() for p in i.files)
@@ -94,15 +89,10 @@ def test_another_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_faults_are_named_and_no_annotations_written(tmp_path: Path) -> None:
-    root = big_root(tmp_path / "in")
-    path = root / "annotations" / "instances_train.json"
-    document = json.loads(path.read_text())
-    document["images"][2]["width"] = 500
-    path.write_text(json.dumps(document))
+    root = edit_coco(big_root(tmp_path / "in"), lambda d: d["images"][2].update(width=500))
     with pytest.raises(UserError, match=r"2\.png is 400x300, annotated as 500x300"):
         pack_dataset(root, tmp_path / "out", size=100)
-    document["images"][2]["width"] = 400
-    path.write_text(json.dumps(document))
+    edit_coco(root, lambda d: d["images"][2].update(width=400))
     (root / "train" / "1.png").write_bytes(b"nonsense")
     with pytest.raises(UserError) as caught:
         pack_dataset(root, tmp_path / "out", size=100)

@@ -54,12 +54,10 @@ def built(graphs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep compiled models in the test's folder."""
     monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
 
 
 def manifest(folder: Path, files: BuiltFiles, precision: str) -> Manifest:
-    """Return the manifest of the built files."""
     return Manifest(
         name="test",
         classes=CLASSES,
@@ -78,12 +76,10 @@ def manifest(folder: Path, files: BuiltFiles, precision: str) -> Manifest:
 
 
 def make_images(num: int, height: int, width: int) -> UInt8Array:
-    """Return noise."""
     return np.random.default_rng(num).integers(0, 255, (num, height, width, 3), dtype=np.uint8)
 
 
 def reference(path: Path, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-    """Return what ONNX Runtime makes of the images."""
     boxes, scores = onnxruntime.InferenceSession(path).run(["boxes", "scores"], {"images": images})
     return boxes, scores
 
@@ -155,9 +151,7 @@ def test_what_openvino_does_not_know_is_told(tmp_path: Path, graphs: dict[str, P
         )
 
 
-def test_submitted_batches_run_side_by_side_and_threads_do_not_mix(
-    built: dict[str, tuple[Path, BuiltFiles]],
-) -> None:
+def test_submitted_batches_run_side_by_side_and_threads_do_not_mix(built: dict[str, tuple[Path, BuiltFiles]]) -> None:
     folder, files = built["fp32"]
     session = OpenVinoSession(folder, manifest(folder, files, "fp32"), streams=2)
     batches = [make_images(1 + i % 4, 96, 96) for i in range(6)]

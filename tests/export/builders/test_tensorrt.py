@@ -23,7 +23,6 @@ from eyas.export.builders.tensorrt import (
     run_job,
     timing_cache,
 )
-from eyas.export.builders.tensorrt_graph import fit_for_tensorrt
 from eyas.export.builders.tensorrt_job import (
     BuildError,
     asked,
@@ -61,7 +60,6 @@ def built(graphs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def make(path: Path, folder: Path, precision: str, **options: Any) -> BuiltFiles:
-    """Build for TensorRT-RTX."""
     return tensorrt_rtx.build(
         path, folder, precision=precision, input=SPEC, sizes=SIZES, batches=BATCHES, options=options
     )
@@ -259,16 +257,3 @@ def test_what_a_version_lacks_is_put_down() -> None:
     missing: list[str] = []
     optional(lambda: setattr(object(), "level", 1), "level", missing)
     assert missing == ["level"] and convolutions([], "CONVOLUTION") == {}
-
-
-def test_the_graph_still_computes_the_same(graphs: dict[str, Path]) -> None:
-    import numpy as np
-    import onnxruntime
-
-    model = onnx.load(graphs["fp32"])
-    images = np.random.default_rng(0).integers(0, 255, (2, 96, 64, 3), dtype=np.uint8)
-    answers = [
-        onnxruntime.InferenceSession(each.SerializeToString()).run(None, {"images": images})
-        for each in (model, fit_for_tensorrt(model))
-    ]
-    assert all(np.array_equal(a, b) for a, b in zip(*answers, strict=True))

@@ -38,16 +38,12 @@ NEEDS_GPU = {"tensorrt", "tensorrt-rtx"}
 TARGET_PRECISIONS = [
     (target, precision) for target, info in TARGETS.items() if target not in NEEDS_GPU for precision in info.precisions
 ]
-# What costs most to build and has no kind of layer that another case lacks. All rows keep float32 and bfloat16; M, the
-# first one whose stages are concatenated, keeps INT8.
+# What costs most to build and has no kind of layer that another case lacks. All rows keep float32 and bfloat16; S, the
+# first published one, and M, the first one whose stages are concatenated, keep INT8; P keeps everything.
+_BOTH = ("onnx", "openvino")
 LEFT_OUT = {
-    ("n", "onnx", "fp16"),
-    ("m", "openvino", "fp16"),
-    ("m", "onnx", "fp16"),
-    ("l", "onnx", "fp16"),
-    ("l", "onnx", "int8"),
-    ("l", "openvino", "fp16"),
-    ("l", "openvino", "int8"),
+    *((row, target, "fp16") for row in ("n", "s", "m", "l") for target in _BOTH),
+    *((row, target, "int8") for row in ("n", "l") for target in _BOTH),
 }
 # A file of tests for each, so that they are shared out among processes.
 SMALL, MIDDLE, LARGE = ("p", "n"), ("s",), ("m", "l")

@@ -23,7 +23,6 @@ Graph = tuple[onnx.ModelProto, list[UInt8Array]]
 
 @pytest.fixture(scope="module")
 def graph(bundle: Bundle) -> Graph:
-    """The exported float32 graph, and calibration images."""
     index = load_dataset(bundle.folder.parent / "shapes", "train")
     images = [letterboxed([one], bundle.manifest.input, 1) for one in sample_images(index, 6)]
     return onnx.load(bundle.folder / "model.onnx"), images
@@ -101,7 +100,6 @@ def test_each_dialect(graph: Graph, target: str) -> None:
 
 
 def run(model: onnx.ModelProto, images: UInt8Array) -> list[np.ndarray]:
-    """Return what ONNX Runtime gives for the images."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return list(session.run(None, {"images": images}))
 

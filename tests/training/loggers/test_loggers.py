@@ -39,12 +39,10 @@ def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A run before its first step."""
     return runs.begin(tmp_path / "first")
 
 
 def seen(name: str, folder: Path) -> Seen:
-    """Return what the tracker has of the run."""
     return READERS[name](folder, place_of(name, folder))
 
 
