@@ -28,8 +28,8 @@ from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize, weight_bits
 from eyas.export.target import Sides, run_builder, target_info
+from eyas.machine.processor import processor
 from eyas.models import weights, zoo
-from eyas.runtime.machine import processor
 from eyas.types import InputSpec, UInt8Array
 
 SIZE = Sides(width=640, height=480)

@@ -6,10 +6,10 @@ import ctypes
 import os
 import signal
 import sys
-from pathlib import Path
+
+import psutil
 
 _SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
-ADDRESS_SPACE = 0
 
 
 def die_with(parent: int) -> None:
@@ -20,27 +20,27 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def pages(process: int | str = "self") -> tuple[int, ...]:
-    """Return what /proc says of a process in bytes: address space, resident, of that shared; zeros where it can't."""
+def address_space(process: int | None = None) -> int:
+    """Return the bytes that a process, this one for None, has addresses for; 0 where that can't be read."""
     try:
-        words = Path(f"/proc/{process}/statm").read_bytes().split()
-    except OSError:
-        return 0, 0, 0
-    size = os.sysconf("SC_PAGE_SIZE")
-    return tuple(int(word) * size for word in words[:3])
+        return int(psutil.Process(process).memory_info().vms)
+    except (psutil.Error, OSError):
+        return 0
 
 
-def private_memory(process: int | str = "self") -> int:
-    """Return the bytes that a process holds for itself, 0 where that can't be read."""
-    _, resident, shared = pages(process)
-    return resident - shared
+def limit_memory(more: int, seconds: int | None = None) -> None:
+    """Refuse this process `more` bytes, 0 for any number, and `seconds` of computing beyond what it has taken by now.
 
-
-def limit_memory(more: int) -> None:
-    """Refuse this process `more` bytes beyond what it has now: allocations fail, and the machine goes on."""
-    if sys.platform == "linux" and more:
+    Allocations fail then and the machine goes on; the system ends a process that computes for longer. Only Linux can.
+    """
+    held = address_space() if more else 0
+    if sys.platform == "linux" and held:
         import resource
 
-        limit = pages()[ADDRESS_SPACE] + more
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
+        limits = {resource.RLIMIT_AS: held + more}
+        if seconds is not None:
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            limits[resource.RLIMIT_CPU] = int(used.ru_utime + used.ru_stime) + 1 + seconds
+        for kind, most in limits.items():
+            hard = resource.getrlimit(kind)[1]
+            resource.setrlimit(kind, (most if hard < 0 else min(most, hard), hard))

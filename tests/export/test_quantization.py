@@ -27,8 +27,8 @@ from eyas.export.quantize.ptq import calibrate, quantization_of
 from eyas.export.quantize.qdq import quantize, weight_bits
 from eyas.export.settings import Settings
 from eyas.files import read_json, write_json
+from eyas.machine.processor import Processor
 from eyas.runtime.loading import load
-from eyas.runtime.machine import Processor
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_weights_that_may_overflow_here_are_told_of(
     copy = Path(shutil.copytree(bundle.folder, tmp_path / "copy"))
     (copy / CARD).unlink()
     bundle.manifest.model_copy(update={"details": {"weight_bits": bits}}).write(copy)
-    monkeypatch.setattr("eyas.runtime.machine.processor", lambda: Processor("x", "x86_64", 1, None, sets))
+    monkeypatch.setattr("eyas.machine.processor.processor", lambda: Processor("x", "x86_64", 1, None, sets))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         load(copy).close()

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from eyas.cli.main import main
+from eyas.machine.cores import usable_cores
+from eyas.machine.gpus import Gpu, gpus
+from eyas.machine.processor import Processor, instruction_sets, processor
 from eyas.runtime import doctor
 from eyas.runtime.doctor import advise, ask, examine, runtime
-from eyas.runtime.machine import Gpu, Processor, gpus, instruction_sets, processor, usable_cores
 
 XEON = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16\n"
 EPYC = "processor\t: 0\nflags\t\t: fpu avx avx2 fma\n"

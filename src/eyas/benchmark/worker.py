@@ -20,8 +20,8 @@ import cv2
 from eyas.artifacts.layout import MANIFEST
 from eyas.artifacts.manifest import Manifest
 from eyas.benchmark.resource_usage import Meter
-from eyas.benchmark.stage_timer import peak_memory
 from eyas.errors import UserError
+from eyas.machine.memory import peak_memory
 from eyas.runtime.loading import load
 
 

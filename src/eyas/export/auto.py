@@ -22,8 +22,9 @@ from eyas.export.bundle import aside, compile_run, free_folder, seal
 from eyas.export.settings import Settings, Tell
 from eyas.export.target import TARGETS, target_info
 from eyas.export.timing import caller, interleaved, latency
+from eyas.machine.gpus import gpus
+from eyas.machine.processor import processor
 from eyas.runtime.loading import open_bundle
-from eyas.runtime.machine import gpus, processor
 
 BUDGET = 0.005  # of mAP (0..1) below the trained network
 # What is tried on a machine without an NVIDIA GPU. Half precision is left out where a CPU only emulates it: ONNX

@@ -31,7 +31,7 @@ from eyas.export.settings import Settings, Tell
 from eyas.export.target import Range, Sides, TargetInfo, check_machine, run_builder, target_info
 from eyas.export.validate import judge
 from eyas.files import writing
-from eyas.runtime.machine import processor
+from eyas.machine.processor import processor
 from eyas.runtime.trained_size import TRAINED_SIZE
 from eyas.types import DETECT, InputSpec
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eyas.errors import UserError
+from eyas.machine.memory import total_memory
 from eyas.predict.job import Saved
 from eyas.predict.parts import Part
 from eyas.predict.work import Settings
@@ -50,14 +51,6 @@ class _Worker:
     task: _Task | None = field(default=None)
 
 
-def _memory() -> int:
-    """Return the bytes of memory that the machine has; 0, which limits nothing, where it does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return 0
-
-
 def _did(code: int, memory: int) -> str:
     """Return what an image did to the process that had it alone, from the process's exit code."""
     if code == OUT_OF_MEMORY:
@@ -81,7 +74,7 @@ class Pool:
 
     def __init__(self, settings: Settings, out: Path, workers: int, threads: int, device: str = "auto") -> None:
         self._first = (settings, threads, device, str(out))
-        self._memory = _memory() // max(1, workers)
+        self._memory = total_memory() // max(1, workers)
         self._workers: list[_Worker] = []
         self._num = workers
 

@@ -17,7 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any
 
-from eyas.runtime.machine import Gpu, Processor, gpus, processor
+from eyas.machine.gpus import Gpu, gpus
+from eyas.machine.processor import Processor, processor
 from eyas.runtime.openvino_core import openvino_core
 
 PROBE_SECONDS = 60.0

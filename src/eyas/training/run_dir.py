@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shlex
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from eyas.artifacts.run import Run, RunConfig, RunFolder
 from eyas.data.record import hash_index
 from eyas.errors import UserError
 from eyas.files import remove_unfinished, write_json
+from eyas.machine.cores import usable_cores
 from eyas.models.heads import HEADS
 from eyas.models.zoo import describe, resolve
 from eyas.training.build_model import backbone_start, resolve_spec
@@ -85,7 +85,7 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
             "python": platform.python_version(),
             "platform": platform.platform(),
             "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
+            "cores": usable_cores(),
             "threads": torch.get_num_threads(),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "precision": precision,
