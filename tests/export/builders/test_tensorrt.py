@@ -249,7 +249,10 @@ def test_options_reach_the_librarys_configuration() -> None:
 
 
 def test_a_job_that_crashes_or_takes_too_long_is_told() -> None:
-    assert "exit code" in run_job({"module": "gone"}, 60)["error"]
+    failed = run_job({"module": "onnx"}, 60)
+    assert failed["error"] == "its process failed" and "AttributeError" in failed["log"][-1]
+    with pytest.raises(ModuleNotFoundError, match="gone"):
+        run_job({"module": "gone"}, 60)
     assert run_job({"module": "gone"}, 0.01)["error"] == "it took longer than 0.01 s"
 
 

@@ -9,10 +9,6 @@ is for.
 from __future__ import annotations
 
 import dataclasses
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +17,7 @@ from typing import Any
 
 import onnx
 
+from eyas.child_process import Child, Ended
 from eyas.errors import UserError
 from eyas.export.build_result import BuiltFiles, StandIn
 from eyas.export.builders.tensorrt_graph import fit_for_tensorrt
@@ -165,19 +162,17 @@ def timing_cache(options: EngineOptions, capabilities: tuple[str, ...]) -> str |
 
 def run_job(job: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Return the report of the job, done in a new process; what broke it is in "error", its last words in "log"."""
-    with tempfile.TemporaryDirectory() as folder:
-        ask, answer = Path(folder) / "job.json", Path(folder) / "report.json"
-        ask.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", "eyas.export.builders.tensorrt_job", str(ask), str(answer)]
+    with Child("eyas.export.builders.tensorrt_job") as child:
+        child.send(job)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return {"error": f"it took longer than {seconds:g} s", "log": []}
-        if answer.is_file():
-            report: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-            return report
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        return {"error": f"its process ended with {how}", "log": (done.stdout + done.stderr).splitlines()}
+            report: dict[str, Any] = child.receive(seconds)
+        except TimeoutError as error:
+            return {"error": str(error), "log": []}
+        except Ended as end:
+            return {"error": f"its process ended with {end.how}", "log": end.words}
+        except RuntimeError as error:
+            return {"error": "its process failed", "log": str(error).splitlines()}
+        return report
 
 
 def check_precision(convolutions: Mapping[str, int], precision: str) -> None:
