@@ -14,6 +14,7 @@ BASE = frozenset({
     "types", "boxes", "checks", "errors", "text", "terminal", "files", "letterbox", "decode", "decode_apart",
     "decode_process", "opencv_limits", "opencv_images", "image_header", "image_files", "glyphs", "chart_text",
     "draw", "path_ends", "signals", "addresses", "mlflow_store", "child_process", "renamed",
+    "progress", "read_ahead",
 })  # fmt: skip
 
 # Unit (a base module or a package) -> the units it may import. Everything may import itself.

@@ -10,7 +10,7 @@ import numpy as np
 
 from eyas.data.checks.phash import THUMBNAIL, Hashes, fingerprint
 from eyas.data.index import SizeArray
-from eyas.data.progress import spread
+from eyas.data.spread import spread
 from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.types import UInt8Array

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyas.data.index import BoolArray, DatasetIndex, SizeArray
-from eyas.data.progress import spread
+from eyas.data.spread import spread
 from eyas.decode import read_size
 from eyas.errors import UserError
 from eyas.types import IntArray

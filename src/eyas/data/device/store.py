@@ -12,9 +12,10 @@ from eyas.data.device.layout import Layout
 from eyas.data.device.memory import Place
 from eyas.data.index import DatasetIndex
 from eyas.data.loading.workers import Pipe
-from eyas.data.progress import spread, track
+from eyas.data.spread import spread
 from eyas.decode import read_size
 from eyas.errors import UserError
+from eyas.progress import track
 from eyas.types import IntArray
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from eyas.decode import read_bytes
 from eyas.errors import UserError
 from eyas.machine.cores import usable_cores
 from eyas.machine.memory import available_memory
+from eyas.read_ahead import ahead
 from eyas.types import UInt8Array
 
 HostCache = Literal["none", "jpeg", "decoded"]
@@ -74,15 +74,13 @@ class ImageCache:
         block = SharedBlock()
         self._table = np.full((len(self.index), 7), -1, np.int64)
         read = self._row_of_file if self.kind == "jpeg" else lambda i: _row_of_pixels(decode, i)
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            # Some at a time, so that memory is checked as it fills.
-            for start in range(0, len(self.index), 256):
-                stop = min(start + 256, len(self.index))
-                for index, found in zip(range(start, stop), pool.map(read, range(start, stop)), strict=True):
-                    if found is not None:
-                        data, numbers = found
-                        self._table[index] = (block.append(data), data.nbytes, *numbers)
-                self._check_memory(block.nbytes, stop)
+        threads = usable_cores()
+        for index, found in enumerate(ahead(read, range(len(self.index)), 4 * threads, threads)):
+            if found is not None:
+                data, numbers = found
+                self._table[index] = (block.append(data), data.nbytes, *numbers)
+            if index % 256 == 255 or index + 1 == len(self.index):  # as it fills
+                self._check_memory(block.nbytes, index + 1)
         self._block, self.filled = block, True
 
     def read(self, index: int) -> bytes:

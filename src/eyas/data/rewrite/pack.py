@@ -13,8 +13,8 @@ import simplejpeg
 from eyas.data.checks.sizes import rescale
 from eyas.data.formats import load_splits
 from eyas.data.formats.coco import COCO
-from eyas.data.progress import spread
 from eyas.data.rewrite.export import moved, plan_names, require_images, require_new_folder
+from eyas.data.spread import spread
 from eyas.decode import decode, read_bytes, read_size
 from eyas.errors import UserError, shorten
 from eyas.files import read_json, write_bytes, write_json
