@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from eyas.runtime.machine import Gpu, processor
 from torch import Tensor, nn
 
 from eyas.artifacts.bundle import Bundle
@@ -13,7 +14,6 @@ from eyas.errors import UserError
 from eyas.export.gates import BOUNDS, Parity, check_parity, matched, shapes_to_try
 from eyas.export.graph import Suppressed, survivors
 from eyas.export.timing import device_name, interleaved, time_bundle, versions
-from eyas.runtime.machine import Gpu, processor
 from eyas.types import InputSpec
 
 BOXES = np.random.default_rng(0).uniform(0, 100, (20, 4)).astype(np.float32)

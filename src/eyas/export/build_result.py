@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import onnx
 
 
 @dataclass(frozen=True)
@@ -12,11 +13,11 @@ class StandIn:
     """What is judged in the place of a file that this machine can build and can't run.
 
     Attributes:
-        graph: the ONNX file that the compiled file was made of, to the last node.
+        graph: what the compiled file was made of, to the last node.
         reason: why the compiled file can't be run here.
     """
 
-    graph: Path
+    graph: onnx.ModelProto
     reason: str
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.measured import Parity
-from eyas.artifacts.run import Run
+from eyas.export.build import Build
 from eyas.export.build_result import StandIn
 from eyas.export.gates import (
     BOUNDS,
@@ -19,9 +19,9 @@ from eyas.export.gates import (
     sample_images,
     shapes_to_try,
 )
-from eyas.export.graph import deployed, load_net
-from eyas.export.images import Images, made_up_images, spread
-from eyas.export.settings import Settings, Tell
+from eyas.export.graph import deployed
+from eyas.export.images import made_up_images, spread
+from eyas.export.settings import Tell
 from eyas.export.timing import time_bundle
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.sessions.base import Session
@@ -29,15 +29,7 @@ from eyas.runtime.sessions.torch import TorchSession, pick_device
 from eyas.types import UInt8Array
 
 
-def judge(
-    run: Run,
-    bundle: Bundle,
-    settings: Settings,
-    images: Images | None,
-    tell: Tell,
-    stand_in: StandIn | None = None,
-    known_map: float | None = None,
-) -> Manifest:
+def judge(build: Build, bundle: Bundle, stand_in: StandIn | None = None, known_map: float | None = None) -> Manifest:
     """Return the manifest with what was measured of the bundle's own files, or of what stands in for them.
 
     Without a dataset, which only a build that measures no mAP may lack, answers are compared on made-up images.
@@ -46,8 +38,9 @@ def judge(
     Raises:
         UserError: a gate was not passed.
     """
-    manifest = bundle.manifest
-    net = deployed(load_net(run), run.config, nms=manifest.nms, candidates=settings.candidates)
+    manifest, settings, images, tell = bundle.manifest, build.plan.settings, build.images, build.tell
+    config = build.trained.run.config
+    net = deployed(build.trained.net, config, nms=manifest.nms, candidates=settings.candidates)
     reference = TorchSession(net, pick_device("cpu"))
     session = open_bundle(bundle.folder, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
     try:
@@ -65,7 +58,7 @@ def judge(
             tell(f"measuring mAP on {len(index)} images of the split '{index.split}'")
             update["accuracy"] = measure_accuracy(
                 session,
-                plain(reference, run, settings) if known_map is None else known_map,
+                plain(reference, build) if known_map is None else known_map,
                 manifest,
                 index,
                 max(manifest.batch[1], 1),
@@ -89,13 +82,13 @@ def _open_stand_in(stand_in: StandIn, manifest: Manifest, tell: Tell) -> Session
     return StandInSession(stand_in.graph, manifest.batch)
 
 
-def plain(reference: TorchSession, run: Run, settings: Settings) -> Session:
+def plain(reference: TorchSession, build: Build) -> Session:
     """Return the trained network as `eyas evaluate` runs it: all candidates, suppression on the host if any."""
-    candidates = run.config.thresholds.candidates
+    config, settings = build.trained.run.config, build.plan.settings
+    candidates = config.thresholds.candidates
     if settings.nms != "graph" and settings.candidates == candidates:
         return reference
-    net = deployed(load_net(run), run.config, candidates=candidates)
-    return TorchSession(net, pick_device("cpu"))
+    return TorchSession(deployed(build.trained.net, config, candidates=candidates), pick_device("cpu"))
 
 
 def compare(session: Session, reference: Session, manifest: Manifest, samples: list[UInt8Array]) -> Parity:

@@ -8,12 +8,12 @@ from typing import Any
 
 import onnx
 import pytest
-from tests.export.graphs import BATCHES, SIZES, SPEC, write_graph, write_int8
+from tests.export.graphs import BATCHES, SIZES, SPEC, plan_of, write_graph, write_int8
 from tests.runtime.fake_cuda import FakeCuda
 
 from eyas.errors import UserError
 from eyas.export.build_result import BuiltFiles
-from eyas.export.builders import tensorrt, tensorrt_rtx
+from eyas.export.builders import tensorrt
 from eyas.export.builders.tensorrt import (
     RTX_CAPABILITIES,
     Profile,
@@ -60,9 +60,7 @@ def built(graphs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def make(path: Path, folder: Path, precision: str, **options: Any) -> BuiltFiles:
-    return tensorrt_rtx.build(
-        path, folder, precision=precision, input=SPEC, sizes=SIZES, batches=BATCHES, options=options
-    )
+    return tensorrt.build(onnx.load(path), plan_of(precision, "tensorrt-rtx", **options), folder)
 
 
 @pytest.mark.parametrize("precision", KINDS)
