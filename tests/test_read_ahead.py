@@ -29,7 +29,7 @@ def test_results_come_in_order_and_not_too_early(depth: int, threads: int) -> No
             begun.append(item)
         return 2 * item
 
-    results = ahead(double, itertools.count(), depth, threads)
+    results = ahead(double, itertools.count(), threads, depth)
     for number in range(20):
         assert next(results) == 2 * number
         assert len(begun) <= number + 1 + depth
@@ -38,7 +38,7 @@ def test_results_come_in_order_and_not_too_early(depth: int, threads: int) -> No
 
 
 def test_an_error_is_raised_in_its_place() -> None:
-    results = ahead(lambda item: 1 // (3 - item), range(9), 4)
+    results = ahead(lambda item: 1 // (3 - item), range(9))
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)

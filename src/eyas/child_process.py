@@ -40,12 +40,7 @@ class Ended(Exception):
     def __init__(self, code: int, words: list[str]) -> None:
         self.code = code
         self.words = words
-        super().__init__(self.how + (f": {words[-1].rstrip('.')}" if words else ""))
-
-    @property
-    def how(self) -> str:
-        """Return "signal 11" or "exit code 3"."""
-        return f"signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
+        super().__init__(exit_words(code) + (f": {words[-1].rstrip('.')}" if words else ""))
 
 
 class Child:
@@ -86,7 +81,7 @@ class Child:
     def send(self, message: Any) -> None:
         """Send a message; that the child is gone is told by what is received."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError, OSError):
+        with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
 
@@ -107,7 +102,7 @@ class Child:
     def read(self, line: bytes) -> Any:
         """Return the message of a line of the inbox; raises what `receive` does."""
         if not line.endswith(b"\n"):
-            code = self._process.wait(_PATIENCE)
+            code = self._reaped(_PATIENCE)
             words: list[str] = []
             if self._printed is not None:
                 self._printed.seek(0)
@@ -127,11 +122,7 @@ class Child:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._reaped(patience)
         if self._printed is not None:
             self._printed.close()
 
@@ -142,6 +133,14 @@ class Child:
     def __exit__(self, *_: object) -> None:
         """End the process."""
         self.close()
+
+    def _reaped(self, patience: float) -> int:
+        """Return the exit code of the process, which is killed if it lives on for so many seconds."""
+        try:
+            return self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -195,6 +194,15 @@ class Parent:
         rest = memoryview(json.dumps(message).encode() + b"\n")
         while rest:
             rest = rest[self._messages.write(rest) or 0 :]
+
+
+def exit_words(code: int) -> str:
+    """Return an exit code in words: "SIGSEGV", "exit code 3"."""
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"
 
 
 def die_with(parent: int) -> None:

@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from rich import progress as rich
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from eyas.terminal import open_console
 
@@ -48,15 +40,15 @@ class ProgressBar:
     ) -> None:
         console = console or open_console(stderr=True)
         self.shown = shown and (console.is_terminal or console.is_jupyter)
-        columns: list[ProgressColumn] = [
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None if long else 40),
-            *([MofNCompleteColumn()] if counted else []),
-            TextColumn("{task.fields[note]}", markup=False),
-            *([TimeElapsedColumn(), TextColumn("left")] if long else []),
-            TimeRemainingColumn(),
+        columns: list[rich.ProgressColumn] = [
+            rich.TextColumn("{task.description}", markup=False),
+            rich.BarColumn(bar_width=None if long else 40),
+            *([rich.MofNCompleteColumn()] if counted else []),
+            rich.TextColumn("{task.fields[note]}", markup=False),
+            *([rich.TimeElapsedColumn(), rich.TextColumn("left")] if long else []),
+            rich.TimeRemainingColumn(),
         ]
-        self._progress = Progress(*columns, console=console, transient=True, disable=not self.shown)
+        self._progress = rich.Progress(*columns, console=console, transient=True, disable=not self.shown)
         self._task = self._progress.add_task(text, total=total, note="")
 
     @property
@@ -79,22 +71,14 @@ class ProgressBar:
         """
         self._progress.update(self._task, completed=done, total=total, description=text, note=note)
 
-    def start(self) -> None:
-        """Show it."""
-        self._progress.start()
-
-    def stop(self) -> None:
-        """Have it vanish."""
-        self._progress.stop()
-
     def __enter__(self) -> ProgressBar:
         """Show it."""
-        self.start()
+        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Have it vanish."""
-        self.stop()
+        self._progress.stop()
 
 
 def track(items: Iterable[Item], total: int, text: str) -> Iterator[Item]:

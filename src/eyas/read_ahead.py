@@ -25,21 +25,21 @@ READERS = 2  # threads that read and decode; more than a detector needs to be ke
 
 
 def ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], depth: int, threads: int = READERS
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int = READERS, depth: int | None = None
 ) -> Iterator[Result]:
     """Yield function(item) of each item in order, worked out by threads.
 
     Args:
         function: called from several threads; what it raises is raised here, in its place.
         items: its arguments, which may have no end.
-        depth: how many are begun, at most, before they are wanted.
         threads: how many.
+        depth: how many items are begun, at most, before they are wanted; None for four a thread.
     """
     order = iter(items)
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="eyas-read")
     try:
-        waiting.extend(pool.submit(function, item) for item in islice(order, depth))
+        waiting.extend(pool.submit(function, item) for item in islice(order, depth or 4 * threads))
         while waiting:
             result = waiting.popleft().result()
             waiting.extend(pool.submit(function, item) for item in islice(order, 1))
@@ -51,7 +51,7 @@ def ahead(
 def prefetched(items: Iterator[Item], depth: int) -> Iterator[Item]:
     """Yield the items, which are made one after another in a thread, at most `depth` before they are wanted."""
     end = object()
-    with closing(ahead(lambda _: next(items, end), repeat(None), depth, threads=1)) as made:  # type: ignore[type-var]
+    with closing(ahead(lambda _: next(items, end), repeat(None), 1, depth)) as made:  # type: ignore[type-var]
         for item in made:
             if item is end:
                 return
@@ -60,7 +60,7 @@ def prefetched(items: Iterator[Item], depth: int) -> Iterator[Item]:
 
 def read_images(paths: Iterable[Path], depth: int) -> Iterator[UInt8Array | UserError]:
     """Yield each image, uint8 RGB [H, W, 3], or why it can't be read, in order; `depth` are read ahead."""
-    return ahead(_read, paths, depth)
+    return ahead(_read, paths, depth=depth)
 
 
 def _read(path: Path) -> UInt8Array | UserError:

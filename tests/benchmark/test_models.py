@@ -33,6 +33,7 @@ from eyas.benchmark.report import (
 )
 from eyas.benchmark.resource_usage import STAGES, Meter, Round, Streamed
 from eyas.benchmark.stage_timer import Cost, Moment, now, since
+from eyas.benchmark.worker import Worker
 from eyas.cli.bench import parse_numbers
 from eyas.cli.main import main
 from eyas.errors import UserError
@@ -208,11 +209,20 @@ def test_an_error_of_the_process_is_the_users_error(tmp_path: Path, images: list
         Process(tmp_path / "gone", images)
 
 
+def test_what_the_process_does(bundle: Path, images: list[Path]) -> None:
+    worker = Worker()
+    job = {"path": str(bundle), "threads": 1, "size": None, "device": "cpu", "batch": 2, "images": [*map(str, images)]}
+    about = worker({"do": "open", **job})
+    assert about["most_at_once"] == 2 and about["input"] == [96, 64]
+    assert worker({"do": "round", "seconds": 0.0})["found"] == 4
+    assert worker({"do": "stream", "frames": 5})["frames"] == 5
+
+
 def test_a_process_that_dies_is_told(bundle: Path, images: list[Path]) -> None:
     with Process(bundle, images, threads=1) as process:
         assert process.round(0.0).found == 2
         psutil.Process().children()[-1].kill()
-        with pytest.raises(UserError, match=r"ended \(signal 9\)"):
+        with pytest.raises(UserError, match=r"ended \(SIGKILL\)"):
             process.round(0.0)
 
 

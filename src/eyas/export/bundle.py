@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,16 @@ from eyas.artifacts.manifest import Manifest, oldest_version
 from eyas.artifacts.quantization import Quantization, check_listed
 from eyas.artifacts.run import RunConfig
 from eyas.errors import UserError, missing_extra
-from eyas.export.build import Build, BuildPlan, TrainedRun
-from eyas.export.build_result import BuiltFiles
+from eyas.export.build import Build, BuildPlan, BuiltFiles, TrainedRun
 from eyas.export.builders.onnx import export_graph, opset_of
 from eyas.export.gates import letterboxed, sample_images
-from eyas.export.images import Images, find_images_if_any
+from eyas.export.images import Images, find_images
 from eyas.export.node_names import module_of
 from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize, weight_bits
 from eyas.export.settings import Settings, Tell
-from eyas.export.target import Sides, check_machine
+from eyas.export.target import TARGETS, Sides
 from eyas.export.validate import judge
 from eyas.files import writing
 from eyas.machine.processor import processor
@@ -75,8 +75,8 @@ def compile_run(
         graph, details = make_graph(build)
         tell(f"building for {settings.target} in {settings.precision}")
         built = run_builder(graph, plan, bundle)
-        manifest = new_manifest(folder.name, bundle, built, trained.run.config, plan)
-        unjudged = Bundle(bundle, _told(manifest, built, details, opset_of(graph), trained.run.config))
+        built = replace(built, details={**details, **built.details})
+        unjudged = Bundle(bundle, new_manifest(folder.name, bundle, built, opset_of(graph), trained.run.config, plan))
         manifest = judge(build, unjudged, built.stand_in, known_map)
         if licence := seal(Bundle(bundle, manifest), trained, plan.settings):
             tell(f"licence of the weights that the run started from: {licence}")
@@ -100,14 +100,29 @@ def open_run(folder: Path) -> TrainedRun:
 
 def images_of(trained: TrainedRun, settings: Settings) -> Images | None:
     """Return the images to calibrate and to judge on; None where nothing needs them and the run's own are not here."""
-    calibrates = settings.precision == "int8" and trained.quantization is None
-    return find_images_if_any(
-        trained.run.folder,
-        needed=settings.measured != 0 or calibrates,
-        data=settings.data,
-        split=settings.split,
-        rows=settings.rows,
-    )
+    named = (settings.data, settings.split, settings.rows)
+    try:
+        return find_images(trained.run.folder, *named)
+    except UserError:
+        calibrates = settings.precision == "int8" and trained.quantization is None
+        if settings.measured != 0 or calibrates or any(one is not None for one in named):
+            raise
+        return None
+
+
+def check_machine(target: str) -> None:
+    """Refuse a machine that lacks what the target is built with, before anything expensive.
+
+    Raises:
+        UserError: the package is not installed, or the target needs a GPU and there is none.
+    """
+    package, extra = TARGETS[target].package
+    if target.startswith("tensorrt"):
+        from eyas.export.builders import tensorrt
+
+        tensorrt.check_machine(target)
+    elif find_spec(package) is None:
+        raise missing_extra(package, extra)
 
 
 def run_builder(graph: onnx.ModelProto, plan: BuildPlan, out_dir: Path) -> BuiltFiles:
@@ -134,18 +149,6 @@ def other_size(trained: InputSpec, plan: BuildPlan) -> str:
     taken = at if plan.sizes is None else f"{plan.sizes[0]} to {plan.sizes[1]}"
     mean = "not measured" if plan.settings.measured == 0 else f"measured at {at}, like the trained network"
     return f"trained at {own}, built for {taken}: another size costs accuracy; mAP is {mean}"
-
-
-def _told(manifest: Manifest, built: BuiltFiles, details: dict[str, Any], opset: int, config: RunConfig) -> Manifest:
-    """Return the manifest with what the graph's export and the builder tell."""
-    return manifest.model_copy(
-        update={
-            "opset": opset,
-            "details": {**details, **built.details, TRAINED_SIZE: [config.input.height, config.input.width]},
-            "compute_capabilities": built.compute_capabilities,
-            "judged": "graph" if built.stand_in else "file",
-        }
-    )
 
 
 def free_folder(run: Path, out: str | Path | None, settings: Settings) -> Path:
@@ -201,7 +204,9 @@ def calibrated(graph: onnx.ModelProto, build: Build) -> Quantization:
     return quantization_of(graph, (letterboxed([one], plan.input, plan.settings.batch[0]) for one in chosen))
 
 
-def new_manifest(name: str, bundle: Path, built: BuiltFiles, config: RunConfig, plan: BuildPlan) -> Manifest:
+def new_manifest(
+    name: str, bundle: Path, built: BuiltFiles, opset: int, config: RunConfig, plan: BuildPlan
+) -> Manifest:
     """Return the manifest of files that were just built and not yet measured."""
     settings, nms = plan.settings, plan.settings.nms
     assert nms is not None, "Settings.for_run has set it"
@@ -223,6 +228,10 @@ def new_manifest(name: str, bundle: Path, built: BuiltFiles, config: RunConfig, 
         precision=settings.precision,  # type: ignore[arg-type]  # target_info refuses others
         files={one: hash_file(bundle / one) for one in sorted(built.files)},
         entry=built.entry,
+        opset=opset,
+        details={**built.details, TRAINED_SIZE: [config.input.height, config.input.width]},
+        compute_capabilities=built.compute_capabilities,
+        judged="graph" if built.stand_in else "file",
         created=now(),
         eyas=this_version(),
     )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from types import MappingProxyType
 
 from eyas.artifacts.manifest import Precision, Target
-from eyas.errors import UserError, missing_extra, row_of, suggest
+from eyas.errors import UserError, row_of, suggest
 from eyas.renamed import tell
 from eyas.types import InputSpec
 
@@ -131,21 +130,6 @@ def target_info(target: str, precision: str) -> TargetInfo:
             expected="one of " + ", ".join(f"{target}-{each}" for each in info.precisions),
         )
     return info
-
-
-def check_machine(target: str) -> None:
-    """Refuse a machine that lacks what the target is built with, before anything expensive.
-
-    Raises:
-        UserError: the package is not installed, or the target needs a GPU and there is none.
-    """
-    package, extra = TARGETS[target].package
-    if target.startswith("tensorrt"):
-        from eyas.export.builders import tensorrt
-
-        tensorrt.check_machine(target)
-    elif find_spec(package) is None:
-        raise missing_extra(package, extra)
 
 
 def input_of(spec: InputSpec, size: int | Sides | Range | None) -> tuple[InputSpec, Range | None]:

@@ -7,8 +7,8 @@ from typing import Any
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.measured import Parity
-from eyas.export.build import Build
-from eyas.export.build_result import StandIn
+from eyas.export.build import Build, StandIn
+from eyas.export.emulation import StandInSession
 from eyas.export.gates import (
     BOUNDS,
     check_accuracy,
@@ -21,7 +21,6 @@ from eyas.export.gates import (
 )
 from eyas.export.graph import deployed
 from eyas.export.images import made_up_images, spread
-from eyas.export.settings import Tell
 from eyas.export.timing import time_bundle
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.sessions.base import Session
@@ -42,7 +41,12 @@ def judge(build: Build, bundle: Bundle, stand_in: StandIn | None = None, known_m
     config = build.trained.run.config
     net = deployed(build.trained.net, config, nms=manifest.nms, candidates=settings.candidates)
     reference = TorchSession(net, pick_device("cpu"))
-    session = open_bundle(bundle.folder, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
+    session: Session
+    if stand_in is None:
+        session = open_bundle(bundle.folder, manifest)
+    else:
+        tell(f"{stand_in.reason}: the engine can't run here, so its graph is validated instead")
+        session = StandInSession(stand_in.graph, manifest.batch)
     try:
         if images is None:
             tell(f"no dataset here: comparing with the trained network on {settings.compared} synthetic images")
@@ -72,14 +76,6 @@ def judge(build: Build, bundle: Bundle, stand_in: StandIn | None = None, known_m
         tell("timing the compiled file")
         update["latency"] = (time_bundle(bundle.folder, manifest, settings.threads),)
     return manifest.model_copy(update=update)
-
-
-def _open_stand_in(stand_in: StandIn, manifest: Manifest, tell: Tell) -> Session:
-    """Return a session of the graph that the bundle was built from, and say that it is that."""
-    from eyas.export.emulation import StandInSession
-
-    tell(f"{stand_in.reason}: the engine can't run here, so its graph is validated instead")
-    return StandInSession(stand_in.graph, manifest.batch)
 
 
 def plain(reference: TorchSession, build: Build) -> Session:

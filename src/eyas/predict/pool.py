@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from eyas.child_process import Child, Ended
+from eyas.child_process import Child, Ended, exit_words
 from eyas.errors import UserError
 from eyas.machine.memory import total_memory
 from eyas.predict.job import Saved
@@ -51,8 +51,7 @@ def _did(code: int, memory: int) -> str:
         return f"Processing the image needs more than {memory / 1e6:.0f} MB of memory."
     if code == -signal.SIGKILL:
         return "The process working on the image was killed twice, most likely for lack of memory."
-    how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-    return f"The image crashed the process working on it twice ({how})."
+    return f"The image crashed the process working on it twice ({exit_words(code)})."
 
 
 class Pool:

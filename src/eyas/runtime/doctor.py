@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any
 
-from eyas.child_process import Child, Ended, Parent
+from eyas.child_process import Child, Ended, Parent, exit_words
 from eyas.errors import UserError
 from eyas.machine.gpus import Gpu, gpus
 from eyas.machine.processor import Processor, processor
@@ -159,7 +159,7 @@ def probe(name: str, seconds: float = PROBE_SECONDS) -> tuple[tuple[str, ...], s
         except TimeoutError:
             return (), f"it did not respond within {seconds:g} s"
         except Ended as end:
-            return (), f"it crashed the process ({end.how})"
+            return (), f"it crashed the process ({exit_words(end.code)})"
         except ModuleNotFoundError as error:
             return (), f"ModuleNotFoundError: {error}"
         except (UserError, RuntimeError) as error:

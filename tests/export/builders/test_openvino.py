@@ -17,7 +17,7 @@ from tests.runtime.fakes import CLASSES
 from eyas.artifacts.card import hash_file
 from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
-from eyas.export.build_result import BuiltFiles
+from eyas.export.build import BuiltFiles
 from eyas.export.builders import openvino
 from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.openvino import OpenVinoSession

@@ -12,7 +12,7 @@ from tests.export.graphs import BATCHES, SIZES, SPEC, plan_of, write_graph, writ
 from tests.runtime.fake_cuda import FakeCuda
 
 from eyas.errors import UserError
-from eyas.export.build_result import BuiltFiles
+from eyas.export.build import BuiltFiles
 from eyas.export.builders import tensorrt
 from eyas.export.builders.tensorrt import (
     RTX_CAPABILITIES,

@@ -111,8 +111,7 @@ def build(run: Path, graph: onnx.ModelProto, data: Path, folder: Path, settings:
         graph = quantized.model
     folder.mkdir()
     built = run_builder(graph, plan, folder)
-    manifest = new_manifest("m", folder, built, trained.run.config, plan)
-    manifest.model_copy(update={"opset": opset_of(graph)}).write(folder)
+    new_manifest("m", folder, built, opset_of(graph), trained.run.config, plan).write(folder)
     return Manifest.read(folder)
 
 

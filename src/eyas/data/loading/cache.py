@@ -74,8 +74,7 @@ class ImageCache:
         block = SharedBlock()
         self._table = np.full((len(self.index), 7), -1, np.int64)
         read = self._row_of_file if self.kind == "jpeg" else lambda i: _row_of_pixels(decode, i)
-        threads = usable_cores()
-        for index, found in enumerate(ahead(read, range(len(self.index)), 4 * threads, threads)):
+        for index, found in enumerate(ahead(read, range(len(self.index)), usable_cores())):
             if found is not None:
                 data, numbers = found
                 self._table[index] = (block.append(data), data.nbytes, *numbers)

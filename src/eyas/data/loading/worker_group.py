@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import IO, Any
 
 from eyas import signals
+from eyas.child_process import exit_words
 from eyas.data.loading.batch_arrays import Maker, Task
 from eyas.data.loading.block import Block
 from eyas.data.loading.shared import Parcel, mapped, receive_memory
@@ -180,7 +181,7 @@ class Member:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
             return UserError(f"Loader worker {self.number} (process {self.pid}) closed its connection.")
-        how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"exited on its own (exit code {code})"
+        how = f"was killed ({exit_words(code)})" if code < 0 else f"exited on its own ({exit_words(code)})"
         self._trace.seek(0)
         crash = _indented("".join(self._trace.read().decode(errors="replace").partition("Fatal Python error")[1:]))
         if code == -signal.SIGKILL:

@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from eyas.artifacts.run import RunConfig
-from eyas.export.build import BuildPlan, TrainedRun
-from eyas.export.build_result import BuiltFiles
+from eyas.export.build import BuildPlan, BuiltFiles, TrainedRun
 from eyas.export.graph import deployed
 from eyas.export.node_names import name_nodes, scopes_of
 from eyas.export.target import Range

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyas.errors import UserError
-from eyas.export.build import BuildPlan
-from eyas.export.build_result import BuiltFiles
+from eyas.export.build import BuildPlan, BuiltFiles
 from eyas.export.options import OpenVinoOptions, builder_options
 from eyas.export.target import Range
 from eyas.runtime.openvino_core import openvino_core

@@ -18,10 +18,9 @@ from typing import Any
 
 import onnx
 
-from eyas.child_process import Child, Ended
+from eyas.child_process import Child, Ended, exit_words
 from eyas.errors import UserError
-from eyas.export.build import BuildPlan
-from eyas.export.build_result import BuiltFiles, StandIn
+from eyas.export.build import BuildPlan, BuiltFiles, StandIn
 from eyas.export.builders.tensorrt_graph import fit_for_tensorrt
 from eyas.export.options import EngineOptions, TensorRtOptions, TensorRtRtxOptions, builder_options
 from eyas.export.quantize.executed import quantized_convolutions
@@ -158,7 +157,7 @@ def run_job(job: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         except TimeoutError as error:
             return {"error": str(error), "log": []}
         except Ended as end:
-            return {"error": f"its process ended with {end.how}", "log": end.words}
+            return {"error": f"its process ended with {exit_words(end.code)}", "log": end.words}
         except RuntimeError as error:
             return {"error": "its process failed", "log": str(error).splitlines()}
         return report

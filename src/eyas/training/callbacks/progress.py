@@ -45,8 +45,7 @@ class ProgressLine(L.Callback):
         """Open the line."""
         if not trainer.is_global_zero:
             return
-        self._bar = ProgressBar("training", 1.0, counted=False, long=True, console=self.console)
-        self._bar.start()
+        self._bar = ProgressBar("training", 1.0, counted=False, long=True, console=self.console).__enter__()
         self._shown = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -95,7 +94,7 @@ class ProgressLine(L.Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the line, also when the run ended by an error."""
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.__exit__()
             self._bar = None
 
     def _show(self, trainer: L.Trainer, module: L.LightningModule, what: str) -> None:
