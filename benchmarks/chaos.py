@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.serve import chaos
 
-from eyas.runtime.machine import processor
+from eyas.machine.processor import processor
 
 
 def text(report: chaos.Report, args: argparse.Namespace, load: float) -> str:

@@ -39,10 +39,10 @@ from inference_models import bundle, clip_in, images_in, untrained_run
 
 from eyas.artifacts.manifest import Manifest
 from eyas.benchmark.stage_timer import now, since
-from eyas.runtime.annotate import annotate
+from eyas.draw import annotate
+from eyas.machine.processor import processor
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
-from eyas.runtime.machine import processor
 from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import Preprocessor
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import onnx
 import torch
 from torch import nn
 
@@ -21,15 +20,17 @@ from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run, RunConfig
 from eyas.benchmark.images import write_images
 from eyas.decode import read_image
-from eyas.export.builders.onnx import export, input_of, save
-from eyas.export.bundle import graph_precision
+from eyas.export.build import TrainedRun
+from eyas.export.builders.onnx import export_graph
+from eyas.export.bundle import run_builder
 from eyas.export.gates import letterboxed
 from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize, weight_bits
-from eyas.export.target import Sides, run_builder, target_info
+from eyas.export.settings import Settings
+from eyas.export.target import Sides
+from eyas.machine.processor import processor
 from eyas.models import weights, zoo
-from eyas.runtime.machine import processor
 from eyas.types import InputSpec, UInt8Array
 
 SIZE = Sides(width=640, height=480)
@@ -68,21 +69,18 @@ def bundle(
     if (out / "manifest.json").is_file():
         return out
     out.mkdir(parents=True, exist_ok=True)
-    info, config = target_info(target, precision), Run.read(run).config
-    spec, sizes = input_of(config.input, SIZE)
-    spec = spec if margin is None else replace(spec, margin=margin)
-    graph = out / "model.onnx"
-    export(run, graph, size=SIZE, precision=graph_precision(info, precision))
+    trained = TrainedRun.read(run)
+    config, plan = trained.run.config, trained.plan(Settings(target=target, precision=precision, size=SIZE))
+    if margin is not None:
+        plan = replace(plan, input=replace(plan.input, margin=margin))
+    spec, info, graph = plan.input, plan.info, export_graph(trained, plan)
     if precision == "int8":
         calibration = [read_image(path) for path in images[:CALIBRATION]]
-        model = onnx.load(graph)
-        found = quantization_of(model, (letterboxed([one], spec, 1) for one in calibration))
-        quantized = quantize(model, found.narrowed(weight_bits(info.engine, processor())), info.engine)
-        save(quantized.model, graph)
+        found = quantization_of(graph, (letterboxed([one], spec, 1) for one in calibration))
+        quantized = quantize(graph, found.narrowed(weight_bits(info.engine, processor())), info.engine)
+        graph = quantized.model
         print(f"  {out.name}: convolutions {check_int8(quantized, info.engine)}")
-    source = graph.rename(out.with_suffix(".onnx"))
-    built = run_builder(target, source, out, precision=precision, spec=spec, sizes=sizes, batches=(1, 1), options={})
-    source.unlink()
+    built = run_builder(graph, plan, out)
     manifest = Manifest(
         name=out.name,
         classes=config.classes,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,15 @@ import onnx
 import onnxruntime
 
 from eyas.artifacts.manifest import Manifest
-from eyas.artifacts.run import Run
-from eyas.export.builders.onnx import export
+from eyas.export.build import TrainedRun
+from eyas.export.builders.onnx import export_graph
 from eyas.export.gates import accuracy, letterboxed, sample_images
 from eyas.export.images import find_images, spread
 from eyas.export.node_names import with_names
 from eyas.export.onnx_utils import network_nodes
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize
+from eyas.export.settings import Settings
 from eyas.types import FloatArray, UInt8Array
 
 Answers = list[list[FloatArray]]
@@ -72,11 +72,11 @@ def main() -> None:
     parser.add_argument("--calibrate", type=int, nargs="+", default=[64])
     parser.add_argument("--clipping", nargs="+", default=["mse", "99.9", "99.99", "99.999", "100"])
     args = parser.parse_args()
-    config = Run.read(args.run).config
+    trained = TrainedRun.read(args.run)
+    config = trained.run.config
     found = find_images(args.run)
     index = spread(found.judge, args.images)
-    with tempfile.TemporaryDirectory() as folder:
-        model = with_names(onnx.load(export(args.run, Path(folder) / "model.onnx")))
+    model = with_names(export_graph(trained, trained.plan(Settings())))
     names = set(network_nodes(model)[1])
     predictions = [node.output[0] for node in model.graph.node if node.name in names]
     looked_at = [letterboxed([one], config.input, 1) for one in sample_images(found.judge, 12)]

@@ -37,7 +37,7 @@ from benchmarks.race_runs import EYAS, Cell, Setting, end_all, scored, train
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
 from eyas.files import write_json
-from eyas.runtime.machine import processor
+from eyas.machine.processor import processor
 
 NETS = (EYAS, "yolo11n", "yolo26n")
 OVERHEAD = 60.0  # seconds a cell takes beyond its minutes, as a first guess

@@ -33,7 +33,7 @@ def thresholds(own: Thresholds) -> Thresholds:
 
 def detect(run: Path, data: Path, split: str, out: Path, device: str) -> None:
     """Write the detections of a run of Eyas."""
-    from eyas.evaluation.predicting import predict_dataset
+    from eyas.evaluation.predictions import predict_dataset
     from eyas.runtime.loading import load
 
     index = load_dataset(data, split)

@@ -34,7 +34,7 @@ from eyas.benchmark.load.http import Target
 from eyas.benchmark.load.local import LocalServer
 from eyas.benchmark.load.report import LoadReport, Step, percentile, summarize
 from eyas.benchmark.load.sweep import allow_connections
-from eyas.runtime.machine import processor
+from eyas.machine.processor import processor
 from eyas.serve.scheduler.latency import Profile
 from eyas.serve.scheduler.scheduler import Scheduler
 from eyas.serve.workers.base import Task

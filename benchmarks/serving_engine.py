@@ -25,8 +25,8 @@ import simplejpeg
 
 from eyas.artifacts.manifest import Manifest
 from eyas.files import write_json
+from eyas.machine.processor import processor
 from eyas.runtime.loading import load
-from eyas.runtime.machine import processor
 from eyas.serve.api import Request
 from eyas.serve.engine.engine import LocalEngine
 from eyas.serve.engine.settings import EngineSettings

@@ -15,8 +15,9 @@ from benchmarks.serving_drive import OURS, PATH, free_port, images, opened, warm
 
 from eyas.benchmark.load.arrivals import arrivals
 from eyas.benchmark.load.http import Target
-from eyas.benchmark.load.local import LocalServer, family
+from eyas.benchmark.load.local import LocalServer
 from eyas.benchmark.load.report import named, summarize
+from eyas.machine.processes import family
 
 
 def faults(bundle: Path, rate: float, folder: Path) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def kill(bundle: Path, rate: float, kills: int = 3) -> dict[str, Any]:
         load = asyncio.ensure_future(opened(aim, arrivals("poisson", rate, 4.0 * kills), 4.0 * kills))
         for _ in range(kills):
             await asyncio.sleep(2.0)
-            os.kill(family(pid)[-1], signal.SIGKILL)
+            family(pid)[-1].kill()
             await asyncio.sleep(2.0)
         return await load
 

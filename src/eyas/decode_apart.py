@@ -11,15 +11,14 @@ import atexit
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from typing import cast
 
 import numpy as np
 
+from eyas.child_process import exit_words
 from eyas.decode_process import ANSWER, READY, REQUEST, receive, send
 from eyas.errors import UserError
 from eyas.opencv_limits import MAX_PIXELS, VARIABLE
@@ -78,11 +77,7 @@ class _Helper:
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()
-        if code >= 0:
-            return f"exit code {code}"
-        with suppress(ValueError):
-            return signal.Signals(-code).name
-        return f"signal {-code}"
+        return exit_words(code)
 
 
 _lock = threading.Lock()

@@ -12,10 +12,10 @@ import os
 import signal
 import struct
 import sys
-from pathlib import Path
 
 import cv2
 
+from eyas.child_process import limit_memory
 from eyas.errors import UserError
 from eyas.opencv_images import decode_by_opencv
 from eyas.types import UInt8Array
@@ -35,7 +35,7 @@ def main() -> None:
     send(answers, READY)
     while head := source.read(REQUEST.size):
         length, memory, seconds = REQUEST.unpack(head)
-        _limit(memory + length, seconds)
+        limit_memory(memory + length, seconds)
         data = source.read(length)
         result = _decode(data, memory)
         del data
@@ -76,22 +76,6 @@ def _decode(data: bytes, memory: int) -> UInt8Array | list[str]:
     except MemoryError:
         return [f"Decoding the image needs more than {memory / 1e6:.0f} MB of memory.", "", ""]
     return [] if pixels is None else pixels
-
-
-def _limit(memory: int, seconds: int) -> None:
-    """Let this process take so much more memory and computing time; where the system can't, nothing is limited."""
-    if sys.platform == "linux":
-        import resource
-
-        try:
-            held = int(Path("/proc/self/statm").read_bytes().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:  # no /proc here
-            return
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        spent = int(used.ru_utime + used.ru_stime) + 1
-        for kind, limit in ((resource.RLIMIT_AS, held + memory), (resource.RLIMIT_CPU, spent + seconds)):
-            hard = resource.getrlimit(kind)[1]
-            resource.setrlimit(kind, (limit if hard < 0 else min(limit, hard), hard))
 
 
 if __name__ == "__main__":

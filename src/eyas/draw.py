@@ -16,7 +16,7 @@ import numpy.typing as npt
 from eyas.files import write_bytes
 from eyas.glyphs import drawable
 from eyas.text import to_utf8
-from eyas.types import FloatArray, UInt8Array
+from eyas.types import Detections, FloatArray, UInt8Array
 
 Colour = tuple[int, int, int]
 _Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels
@@ -209,3 +209,15 @@ def _draw_label(image: UInt8Array, text: str, frame: _Rectangle, colour: Colour,
 def _overlap(first: _Rectangle, second: _Rectangle) -> bool:
     """Return whether two rectangles share a pixel."""
     return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+def annotate(image: UInt8Array, detections: Detections) -> UInt8Array:
+    """Return a copy of the image with boxes, class names and scores; a class has the same colour everywhere.
+
+    Args:
+        image: uint8 [H, W, 3], RGB: the image that the detections are of.
+        detections: what was found in it.
+    """
+    names = [detections.classes[label] for label in detections.labels]
+    colours = [class_colour(int(label)) for label in detections.labels]
+    return draw_boxes(image, detections.boxes, names, detections.scores, colours=colours)

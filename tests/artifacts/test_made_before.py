@@ -18,9 +18,9 @@ from eyas.artifacts.quantization import Quantization
 from eyas.cli.main import main
 from eyas.decode import read_image
 from eyas.files import read_json
+from eyas.machine.processor import processor
 from eyas.registry import open_registry
 from eyas.renamed import with_new_keys
-from eyas.runtime.machine import processor
 from eyas.training.saved import find_state
 from eyas.types import Thresholds
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import psutil
 import pytest
 from tests.artifacts.test_manifest import manifest_of, small_model
 from tests.runtime.fakes import colour_detector, write_jpeg, write_run
@@ -33,12 +32,12 @@ from eyas.benchmark.report import (
     summarize,
 )
 from eyas.benchmark.resource_usage import STAGES, Meter, Round, Streamed
-from eyas.benchmark.stage_timer import Cost, Moment, now, peak_memory, since
-from eyas.benchmark.worker import serve
+from eyas.benchmark.stage_timer import Cost, Moment, now, since
+from eyas.benchmark.worker import Worker
 from eyas.cli.bench import parse_numbers
 from eyas.cli.main import main
 from eyas.errors import UserError
-from eyas.runtime.machine import Processor
+from eyas.machine.processor import Processor
 
 OPENED = Opened("Engine 1.0 on CPU", (640, 480), 4, 0.5, 0.1)
 
@@ -187,14 +186,6 @@ def test_a_wait_that_is_no_work_costs_no_processor_time() -> None:
     assert since(Moment(0.0, 0.0, None)).waited is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
-def test_the_peak_of_memory_grows_with_what_is_held() -> None:
-    before = peak_memory()
-    held = np.ones(100 * 2**20, np.uint8)
-    after = peak_memory()
-    assert before is not None and after is not None and after >= before and after >= held.nbytes
-
-
 def test_made_up_images_decode_like_photographs(tmp_path: Path) -> None:
     paths = write_images(tmp_path, 2)
     assert all(40e3 < path.stat().st_size < 200e3 for path in paths)  # COCO's are 50 to 250 kB of this size
@@ -218,23 +209,21 @@ def test_an_error_of_the_process_is_the_users_error(tmp_path: Path, images: list
         Process(tmp_path / "gone", images)
 
 
+def test_what_the_process_does(bundle: Path, images: list[Path]) -> None:
+    worker = Worker()
+    job = {"path": str(bundle), "threads": 1, "size": None, "device": "cpu", "batch": 2, "images": [*map(str, images)]}
+    about = worker({"do": "open", **job})
+    assert about["most_at_once"] == 2 and about["input"] == [96, 64]
+    assert worker({"do": "round", "seconds": 0.0})["found"] == 4
+    assert worker({"do": "stream", "frames": 5})["frames"] == 5
+
+
 def test_a_process_that_dies_is_told(bundle: Path, images: list[Path]) -> None:
     with Process(bundle, images, threads=1) as process:
         assert process.round(0.0).found == 2
-        process._process.kill()
-        with pytest.raises(UserError, match=r"ended \(code -9\)"):
+        psutil.Process().children()[-1].kill()
+        with pytest.raises(UserError, match=r"ended \(SIGKILL\)"):
             process.round(0.0)
-
-
-def test_a_missing_package_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def load(*args: object, **kwargs: object) -> None:
-        raise ModuleNotFoundError("No module named 'torch'", name="torch")
-
-    monkeypatch.setattr("eyas.benchmark.worker.load", load)
-    answers = io.StringIO()
-    job = {"do": "open", "path": str(tmp_path), "threads": None, "size": None, "device": "cpu", "batch": 1}
-    serve(io.StringIO(json.dumps({**job, "images": []}) + "\n"), answers)
-    assert json.loads(answers.getvalue())["missing"] == "torch"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from eyas.cli import bench as bench_verb
 from eyas.cli.main import main
 from eyas.data.shapes import make_shapes
 from eyas.decode import read_image
-from eyas.runtime.machine import processor
+from eyas.machine.processor import processor
 
 # What a zip made on a Chinese Windows unpacks to, a Latin-1 name, a title for the terminal, a name of two lines.
 NAMES = (b"\xd5\xd5\xc6\xac.jpg", b"caf\xe9.jpg", b"a\x1b]0;title\x07\x1b[2J.jpg", b"two\nlines.jpg")

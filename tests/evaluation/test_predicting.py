@@ -13,7 +13,7 @@ from eyas.data.formats import load_dataset
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 from eyas.evaluation.coco import evaluate_predictions
-from eyas.evaluation.predicting import predict_dataset
+from eyas.evaluation.predictions import predict_dataset
 from eyas.types import Detections, UInt8Array
 
 

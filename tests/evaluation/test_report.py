@@ -20,7 +20,8 @@ from tests.evaluation.colours import colour_detector, write_dataset
 from eyas.data.formats import load_dataset
 from eyas.errors import UserError
 from eyas.evaluation.coco import METRICS
-from eyas.evaluation.report import Evaluation, Subject, evaluate_detector
+from eyas.evaluation.report import Subject
+from eyas.evaluation.run import Evaluation, evaluate_detector
 from eyas.evaluation.tables import cell
 
 CHARTS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,16 +13,24 @@ import torch
 from tests.runtime.fakes import CLASSES, random_net
 
 from eyas.artifacts.run import Run, RunConfig
+from eyas.export.build import BuildPlan
 from eyas.export.graph import CANDIDATES as HOST_CANDIDATES
 from eyas.export.graph import deployed, load_net
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize
+from eyas.export.settings import Settings
 from eyas.models.fuse import fused
 from eyas.types import InputSpec
 
 SPEC = InputSpec(96, 96)
 SIZES, BATCHES = (64, 128), (1, 4)
 CANDIDATES = 50
+
+
+def plan_of(precision: str, target: str = "openvino", **options: Any) -> BuildPlan:
+    """Return what to build of such a graph."""
+    settings = Settings(target=target, precision=precision, batch=BATCHES, nms="host", options=options)
+    return BuildPlan(settings, SPEC, SIZES)
 
 
 def write_graph(path: Path, precision: str = "fp32", *, dynamic: bool = True, run: Path | None = None) -> Path:

@@ -14,8 +14,8 @@ from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.export.auto import Trial, candidates, choose, compile_auto
 from eyas.export.settings import Settings
+from eyas.machine.gpus import Gpu
 from eyas.runtime.loading import load
-from eyas.runtime.machine import Gpu
 
 FP32 = Trial("onnx", "fp32", 40, 44, 0.500, 0.500)
 INT8 = Trial("onnx", "int8", 10, 11, 0.480, 0.500)

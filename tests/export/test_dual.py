@@ -13,7 +13,8 @@ from tests.runtime.fakes import make_image
 
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run
-from eyas.export.builders.onnx import export
+from eyas.export.build import TrainedRun
+from eyas.export.builders.onnx import export_graph
 from eyas.export.bundle import compile_run
 from eyas.export.graph import load_net
 from eyas.export.settings import Settings
@@ -32,7 +33,9 @@ def run(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graph(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(run, tmp_path_factory.mktemp("graph") / "model.onnx", batch=(1, 4))
+    trained, path = TrainedRun.read(run), tmp_path_factory.mktemp("graph") / "model.onnx"
+    onnx.save(export_graph(trained, trained.plan(Settings(batch=(1, 4)))), path)
+    return path
 
 
 def test_what_is_deployed_has_nothing_of_the_dense_branch(run: Path) -> None:

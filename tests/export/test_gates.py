@@ -13,7 +13,8 @@ from eyas.errors import UserError
 from eyas.export.gates import BOUNDS, Parity, check_parity, matched, shapes_to_try
 from eyas.export.graph import Suppressed, survivors
 from eyas.export.timing import device_name, interleaved, time_bundle, versions
-from eyas.runtime.machine import Gpu, processor
+from eyas.machine.gpus import Gpu
+from eyas.machine.processor import processor
 from eyas.types import InputSpec
 
 BOXES = np.random.default_rng(0).uniform(0, 100, (20, 4)).astype(np.float32)

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,8 @@ from eyas.artifacts.card import CARD, Card
 from eyas.artifacts.quantization import Quantization, QuantizedConvolution, check_listed
 from eyas.artifacts.run import Run
 from eyas.errors import UserError
-from eyas.export.bundle import write_graph
+from eyas.export.build import Build, TrainedRun
+from eyas.export.bundle import make_graph
 from eyas.export.gates import letterboxed, sample_images
 from eyas.export.graph import load_net
 from eyas.export.images import find_images
@@ -27,8 +29,8 @@ from eyas.export.quantize.ptq import calibrate, quantization_of
 from eyas.export.quantize.qdq import quantize, weight_bits
 from eyas.export.settings import Settings
 from eyas.files import read_json, write_json
+from eyas.machine.processor import Processor
 from eyas.runtime.loading import load
-from eyas.runtime.machine import Processor
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +73,24 @@ def test_saved_and_read_it_writes_the_same_graph(
 def test_a_run_that_carries_one_is_compiled_with_it(
     bundle: Bundle, quantization: Quantization, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = bundle.folder / "model.onnx"  # exported once already
-    spare_export(monkeypatch, graph)
+    spare_export(monkeypatch, bundle.folder / "model.onnx")
     run = Path(shutil.copytree(place / "tiny", tmp_path / "tiny"))
-    settings = Settings(precision="int8", calibrated=3)
-    images, spec = find_images(run), bundle.manifest.input
-    told: list[str] = []
-    write_graph(run, tmp_path / "direct.onnx", settings, spec, images, told.append)
+    images, told = find_images(run), list[str]()
+
+    def make() -> tuple[bytes, dict[str, Any]]:
+        trained = TrainedRun.read(run)
+        plan = trained.plan(Settings(precision="int8", calibrated=3))
+        graph, details = make_graph(Build(trained, plan, images, told.append))
+        return graph.SerializeToString(), details
+
+    direct, _ = make()
     assert any("calibrating on 3" in line for line in told)
     quantization.write(run)
     told.clear()
-    details = write_graph(run, tmp_path / "carried.onnx", settings, spec, images, told.append)
+    carried, details = make()
     assert not any("calibrating" in line for line in told)
     assert details["quantization"]["images"] == 3 and details["weight_bits"] in (7, 8)
-    assert (tmp_path / "direct.onnx").read_bytes() == (tmp_path / "carried.onnx").read_bytes()
+    assert direct == carried
     with pytest.raises(UserError, match="not listed in the run's card"):
         check_listed(run)
     Card.extend(run, ["quantization.json"])
@@ -174,7 +180,7 @@ def test_weights_that_may_overflow_here_are_told_of(
     copy = Path(shutil.copytree(bundle.folder, tmp_path / "copy"))
     (copy / CARD).unlink()
     bundle.manifest.model_copy(update={"details": {"weight_bits": bits}}).write(copy)
-    monkeypatch.setattr("eyas.runtime.machine.processor", lambda: Processor("x", "x86_64", 1, None, sets))
+    monkeypatch.setattr("eyas.machine.processor.processor", lambda: Processor("x", "x86_64", 1, None, sets))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         load(copy).close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from tests.export.made import spare_export
 from tests.runtime.fakes import make_image
 
 from eyas.artifacts.bundle import Bundle
@@ -19,7 +20,8 @@ from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.evaluation.run import evaluate_run
 from eyas.export.auto import compile_auto
-from eyas.export.builders.onnx import export
+from eyas.export.build import TrainedRun
+from eyas.export.builders.onnx import export_graph
 from eyas.export.bundle import compile_run
 from eyas.export.graph import suppression_place
 from eyas.export.settings import Settings
@@ -45,9 +47,7 @@ def one_box(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def exported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test wait for the graph, which was exported once: suppression on the host or none leaves it as it is."""
-    monkeypatch.setattr(
-        "eyas.export.bundle.export", lambda _, path, **__: shutil.copy(bundle.folder / "model.onnx", path)
-    )
+    spare_export(monkeypatch, bundle.folder / "model.onnx")
 
 
 def check_best_pairs(folder: Path) -> list[Detections]:
@@ -144,7 +144,7 @@ def test_what_the_network_does_not_give_is_refused_before_anything_is_exported(
     with pytest.raises(UserError, match=message):
         compile_auto(run, tmp_path / "bundle", settings, pairs=[("onnx", "fp32")])
     with pytest.raises(UserError, match=message):
-        export(run, tmp_path / "model.onnx", nms=asked)
+        TrainedRun.read(run).plan(Settings(nms=asked))  # type: ignore[arg-type]
     assert main(["compile", str(run), "--nms", asked, "--out", str(tmp_path / "bundle")]) != 0
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
@@ -157,7 +157,8 @@ def test_the_graph_is_the_same_and_says_that_nothing_is_to_be_dropped(
     monkeypatch.setattr(
         "eyas.export.builders.onnx.to_onnx", lambda graph, *_: graphs.append(graph) or onnx.ModelProto()
     )
-    written = [onnx.load(export(run, tmp_path / run.name)) for run in (one_box, place / "tiny")]
+    runs = [TrainedRun.read(run) for run in (one_box, place / "tiny")]
+    written = [export_graph(run, run.plan(Settings())) for run in runs]
     told = [{one.key: one.value for one in model.metadata_props} for model in written]
     assert [one.pop("nms") for one in told] == ["none", "host"] and told[0] == told[1]
     assert [type(one) for one in graphs] == [Deployed, Deployed] and str(graphs[0]) == str(graphs[1])

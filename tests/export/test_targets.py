@@ -14,7 +14,8 @@ from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import Card
 from eyas.cli.compile import parse_size
 from eyas.errors import UserError
-from eyas.export.builders.onnx import export
+from eyas.export.build import TrainedRun
+from eyas.export.builders.onnx import export_graph
 from eyas.export.bundle import compile_run
 from eyas.export.settings import Settings
 from eyas.export.target import Sides
@@ -93,8 +94,9 @@ def test_int8_is_compiled_calibrated_and_runs(
 
 
 @pytest.mark.parametrize(("precision", "kind", "opset"), [("bf16", onnx.TensorProto.BFLOAT16, 22)])
-def test_half_precision_is_in_the_graph(place: Path, tmp_path: Path, precision: str, kind: int, opset: int) -> None:
-    model = onnx.load(export(place / "tiny", tmp_path / "half.onnx", precision=precision))
+def test_half_precision_is_in_the_graph(place: Path, precision: str, kind: int, opset: int) -> None:
+    trained = TrainedRun.read(place / "tiny")
+    model = export_graph(trained, trained.plan(Settings(target="tensorrt", precision=precision)))
     weights = {one.name: one.data_type for one in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert len(convolutions) > 20 and {weights[node.input[1]] for node in convolutions} == {kind}

@@ -14,28 +14,31 @@ BASE = frozenset({
     "types", "boxes", "checks", "errors", "text", "terminal", "files", "letterbox", "decode", "decode_apart",
     "decode_process", "opencv_limits", "opencv_images", "image_header", "image_files", "glyphs", "chart_text",
     "draw", "path_ends", "signals", "addresses", "mlflow_store", "child_process", "renamed",
+    "progress", "read_ahead",
 })  # fmt: skip
 
 # Unit (a base module or a package) -> the units it may import. Everything may import itself.
 ALLOWED: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(BASE, BASE),
+    "machine": BASE,
     "tensor_boxes": BASE,
     "head_output": BASE,
     "artifacts": BASE,
-    "data": BASE | {"artifacts"},
+    "data": BASE | {"machine", "artifacts"},
     "models": BASE | {"tensor_boxes", "head_output", "artifacts", "assign", "losses"},
     "assign": frozenset({"types", "boxes", "errors", "tensor_boxes"}),
     "losses": frozenset({"types", "boxes", "errors", "tensor_boxes", "head_output", "assign"}),
-    "runtime": BASE | {"artifacts"},
+    "runtime": BASE | {"machine", "artifacts"},
     "registry": BASE | {"artifacts"},
-    "predict": BASE | {"artifacts", "runtime"},
-    "serve": BASE | {"artifacts", "runtime", "registry"},
-    "benchmark": BASE | {"artifacts", "runtime", "serve"},
-    "cluster": BASE | {"artifacts", "runtime", "serve"},
-    "evaluation": BASE | {"artifacts", "data", "runtime"},
-    "export": BASE | {"tensor_boxes", "head_output", "artifacts", "data", "models", "evaluation", "runtime"},
+    "predict": BASE | {"machine", "artifacts", "runtime"},
+    "serve": BASE | {"machine", "artifacts", "runtime", "registry"},
+    "benchmark": BASE | {"machine", "artifacts", "runtime", "serve"},
+    "cluster": BASE | {"machine", "artifacts", "runtime", "serve"},
+    "evaluation": BASE | {"machine", "artifacts", "data", "runtime"},
+    "export": BASE | {"machine", "tensor_boxes", "head_output", "artifacts", "data", "models", "evaluation", "runtime"},
     "training": BASE
-    | {"tensor_boxes", "head_output", "artifacts", "data", "models", "assign", "losses", "evaluation", "runtime"},
+    | {"machine", "tensor_boxes", "head_output", "artifacts", "data", "models", "assign", "losses", "evaluation"}
+    | {"runtime"},
 }
 OUTERMOST = frozenset({"cli", "__main__"})  # may import everything; nobody else imports them
 BRIDGE = "eyas.runtime.sessions.torch"  # the one module of runtime that may import torch and models, in functions only

@@ -221,9 +221,9 @@ def test_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Layers(LAYERS.conv, Norm, LAYERS.block, LAYERS.upsample)
     monkeypatch.setattr(factories, "FACTORIES", MappingProxyType({**FACTORIES, "own": own}))
     recipe = override(Recipe(), {"model.name": "p", "model.layers": "own"})
-    net, _ = make_network(recipe.model, ("a", "b"))
+    net, _ = make_network(recipe.model, ("a", "b"), None)
     assert {type(each) for each in net.modules() if isinstance(each, nn.BatchNorm2d)} == {Norm}
-    plain, _ = make_network(Recipe().model, ("a", "b"))
+    plain, _ = make_network(Recipe().model, ("a", "b"), None)
     assert {type(each) for each in plain.modules() if isinstance(each, nn.BatchNorm2d)} == {nn.BatchNorm2d}
 
 

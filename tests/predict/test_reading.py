@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from multiprocessing import Pipe
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow
@@ -14,10 +11,11 @@ from pyarrow import parquet
 from tests.predict.test_run import write_images, write_video
 from tests.serve.bundles import jpeg, write_bundle
 
+from eyas.child_process import Child
 from eyas.errors import UserError
 from eyas.predict import worker
 from eyas.predict.job import Job, Saved
-from eyas.predict.parts import Part, plan
+from eyas.predict.parts import Part, plan, to_line
 from eyas.predict.reading import Reader
 from eyas.predict.work import Settings
 
@@ -44,20 +42,16 @@ def test_parts_in_any_order(tmp_path: Path, kind: str) -> None:
         assert brightness(reader, parts[index]) == fresh[index]
 
 
-def test_a_worker_does_what_it_is_sent_and_ends_with_the_connection(tmp_path: Path) -> None:
+def test_a_worker_does_what_it_is_sent(tmp_path: Path) -> None:
     write_images(tmp_path / "p", 4)
     (tmp_path / "out.job" / "parts").mkdir(parents=True)
-    ours, theirs = Pipe()
-    command = [sys.executable, "-m", worker.__name__, str(theirs.fileno()), "0", str(os.getpid())]
-    process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
-    theirs.close()
-    bundle = write_bundle(tmp_path / "bundle")
-    ours.send((Settings(str(bundle)), 1, "cpu", str(tmp_path / "out")))
-    ours.send((next(plan([str(tmp_path / "p")], 9)), None))
-    messages = [ours.recv()]
-    while messages[-1][0] != "saved":
-        messages.append(ours.recv())
-    assert messages == [("ready", None), *(("tick", i + 1) for i in range(4)), ("saved", Saved(0, 4, 0))]
-    assert Job(tmp_path / "out").saved() == {0: Saved(0, 4, 0)}
-    ours.close()
-    assert process.wait(30) == 0
+    settings = asdict(Settings(str(write_bundle(tmp_path / "bundle"))))
+    part = next(plan([str(tmp_path / "p")], 9))
+    with Child(worker.__name__) as child:
+        first = {"settings": settings, "threads": 1, "device": "cpu", "out": str(tmp_path / "out"), "memory": 0}
+        child.send(first)
+        child.send({"part": to_line(part), "without": None})
+        messages = [child.receive() for _ in range(6)]
+        assert messages[:-1] == ["ready", 1, 2, 3, 4] and Saved(**messages[-1]) == Saved(0, 4, 0)
+        assert Job(tmp_path / "out").saved() == {0: Saved(0, 4, 0)}
+        child.close(60.0)

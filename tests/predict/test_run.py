@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -160,7 +159,7 @@ def test_a_image_that_ends_its_worker_is_left_out_and_what_it_did_is_told(
 ) -> None:
     (folder / "0005-poison.jpg").write_bytes(jpeg())
     (tmp_path / "sitecustomize.py").write_text(POISON.replace("HOW", how))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.syspath_prepend(tmp_path)
     report = run(folder, bundle, tmp_path / "out.jsonl", workers=1)
     assert [name for name, _ in report.problems] == ["0005-poison.jpg"]
     assert re.search(told, report.problems[0][1])

@@ -12,9 +12,9 @@ import pytest
 from tests.runtime.fakes import RED, colour_detector, make_image, write_jpeg, write_video
 
 from eyas.decode import read_image
+from eyas.draw import annotate
 from eyas.errors import UserError
 from eyas.runtime import detect as detect_module
-from eyas.runtime.annotate import annotate
 from eyas.runtime.convert import from_yolo_txt
 from eyas.runtime.detect import Report, detect
 from eyas.runtime.like import ImageIds

@@ -12,7 +12,9 @@ import pytest
 from eyas.artifacts.layout import MANIFEST
 from eyas.artifacts.run import Run, RunConfig
 from eyas.errors import UserError
+from eyas.export.build import BuildPlan
 from eyas.export.bundle import other_size
+from eyas.export.settings import Settings
 from eyas.letterbox import letterbox
 from eyas.runtime.preprocess import Preprocessor, checked_image
 from eyas.runtime.trained_size import size_note, trained_size
@@ -117,12 +119,13 @@ def test_one_line(trained: tuple[int, int] | None, used: InputSpec, note: str) -
 
 def test_a_build_tells_what_it_takes_and_where_it_is_measured() -> None:
     large = InputSpec(height=960, width=960)
-    assert other_size(SMALL, SMALL, None, 500) == ""
-    assert other_size(SMALL, large, (320, 960), 500) == (
+    settings, unmeasured = Settings(), Settings(measured=0)
+    assert other_size(SMALL, BuildPlan(settings, SMALL)) == ""
+    assert other_size(SMALL, BuildPlan(settings, large, (320, 960))) == (
         "trained at 192 x 192, built for 320 to 960: another size costs accuracy; "
         "mAP is measured at 960 x 960, like the trained network"
     )
-    assert other_size(SMALL, SMALL, (96, 256), 0).endswith(
+    assert other_size(SMALL, BuildPlan(unmeasured, SMALL, (96, 256))).endswith(
         "built for 96 to 256: another size costs accuracy; mAP is not measured"
     )
-    assert "built for 960 x 960" in other_size(SMALL, large, None, 500)
+    assert "built for 960 x 960" in other_size(SMALL, BuildPlan(settings, large))

@@ -19,7 +19,7 @@ from tests.runtime.fake_tensorrt import FakeTensorRt, answer
 
 from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
-from eyas.runtime.machine import Gpu
+from eyas.machine.gpus import Gpu
 from eyas.runtime.sessions import cuda, tensorrt
 from eyas.runtime.sessions.tensorrt import KEPT, TensorRtSession
 from eyas.types import InputSpec, Thresholds, UInt8Array

@@ -18,8 +18,8 @@ import numpy as np
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.model_key import ModelKey
 from eyas.decode import decode
+from eyas.draw import annotate
 from eyas.errors import UserError
-from eyas.runtime.annotate import annotate
 from eyas.serve.api import Answer, ModelStatus, Request, Timing
 from eyas.serve.errors import Refused, ServeError
 from eyas.types import Detections, InputSpec, Thresholds, UInt8Array

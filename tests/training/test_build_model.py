@@ -16,7 +16,7 @@ from eyas.models.checkpoint import COCO_CLASSES
 from eyas.models.fuse import fused
 from eyas.models.importing import import_checkpoint
 from eyas.models.weights import save_model
-from eyas.training.build_model import DEFAULT, make_network, resolve_spec
+from eyas.training.build_model import DEFAULT, make_network, open_start, resolve_spec
 from eyas.training.recipe import ModelRecipe
 
 HEAD = "heads.head1.cls_pred.weight"
@@ -25,7 +25,7 @@ HEAD = "heads.head1.cls_pred.weight"
 def started(weights: Path, classes: tuple[str, ...], names: Path | None = None):
     """Return (rows of the first head, row of the source by class or None, what is said)."""
     recipe = ModelRecipe(weights=str(weights), weights_classes=str(names) if names else None)
-    net, notes = make_network(recipe, classes)
+    net, notes = make_network(recipe, classes, open_start(recipe))
     return net.state_dict()[HEAD], notes
 
 
@@ -113,7 +113,8 @@ def test_safetensors_alone_have_no_names_and_in_a_run_the_runs(tmp_path: Path) -
 
 def test_the_model_is_the_weights_own(tmp_path: Path) -> None:
     checkpoint(tmp_path / "a.pth", 5, NAMES)
-    assert resolve_spec(ModelRecipe(weights=str(tmp_path / "a.pth"))) == NARROW
+    recipe = ModelRecipe(weights=str(tmp_path / "a.pth"))
+    assert resolve_spec(recipe, open_start(recipe)) == NARROW
 
 
 @pytest.mark.parametrize(("before", "after"), [("ndfl", "dual"), ("dual", "ndfl")])
@@ -124,17 +125,17 @@ def test_with_another_head_backbone_and_neck_are_taken_over_and_that_is_told(
     source = zoo.build(dataclasses.replace(NARROW, head=before), 5)
     save_model(source, tmp_path / "a.safetensors")
     recipe = ModelRecipe(weights=str(tmp_path / "a.safetensors"), head=after)
-    net, notes = make_network(recipe, NAMES)
+    net, notes = make_network(recipe, NAMES, open_start(recipe))
     assert net.spec == dataclasses.replace(NARROW, head=after)
     assert f"its head is '{before}', so the head '{after}' starts from random weights" in notes[0] and len(notes) == 1
     state = source.state_dict()
     for name, value in net.state_dict().items():
         assert name.startswith("heads.") or torch.equal(value, state[name])
     with pytest.raises(UserError, match="have another shape"):
-        make_network(dataclasses.replace(recipe, name="p"), NAMES)
+        make_network(dataclasses.replace(recipe, name="p"), NAMES, open_start(recipe))
     save_model(fused(source), tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="fused network"):
-        make_network(recipe, NAMES)
+        make_network(recipe, NAMES, open_start(recipe))
 
 
 @pytest.mark.parametrize("name", ["p", "yolo_nas_s", "auto"])
@@ -162,7 +163,8 @@ def test_a_training_feeds_the_weights_what_they_are_used_to(
     """The first convolution of what is trained takes RGB, divided by 255, whatever the checkpoint's own took."""
     net = narrow_net()
     torch.save(trained(net.state_dict(), processing=steps(reverse=reverse, divisor=divisor)), tmp_path / "a.pth")
-    ours, _ = make_network(ModelRecipe(weights=str(tmp_path / "a.pth")), NAMES)
+    recipe = ModelRecipe(weights=str(tmp_path / "a.pth"))
+    ours, _ = make_network(recipe, NAMES, open_start(recipe))
     pixels = torch.randint(0, 256, (1, 3, 32, 32)).float()
     with torch.no_grad():
         expected = net((pixels.flip(1) if reverse % 2 else pixels) / (divisor or 1.0))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.reads import counted
 from tests.training.stopping import (
     interrupt_at,
     rows,
@@ -149,9 +150,15 @@ def test_refusals_before_anything_is_made(tiny: Recipe, finished: Path, tmp_path
         fit(evolve(tiny, trainer={"accelerator": "tpu"}), tmp_path / "e", console=quiet())
 
 
-def test_finetuning_starts_from_the_run(tiny: Recipe, finished: Path, tmp_path: Path) -> None:
-    recipe = evolve(tiny, model={"weights": str(finished)}, optim={"lr": 1e-12}, trainer={"epochs": 1})
-    folder = fit(recipe, tmp_path / "run", console=quiet())
+def test_finetuning_starts_from_the_run(
+    tiny: Recipe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"weights": str(finished), "name": "auto"}
+    recipe = evolve(tiny, model=model, optim={"lr": 1e-12}, trainer={"epochs": 1})
+    with counted(monkeypatch) as opened:
+        folder = fit(recipe, tmp_path / "run", console=quiet())
+    assert opened[f"weights of {finished / layout.WEIGHTS}"] == 1
+    assert opened[str(finished / layout.WEIGHTS)] == 1  # for its hash
     before, after = load_file(finished / layout.WEIGHTS), load_file(folder / layout.WEIGHTS)
     weights = [name for name in before if name.endswith("conv.weight")]
     assert weights and all(torch.allclose(before[n], after[n], atol=1e-6) for n in weights)

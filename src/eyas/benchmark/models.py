@@ -17,7 +17,7 @@ from eyas.benchmark.images import find_images, write_images
 from eyas.benchmark.process import Process
 from eyas.benchmark.report import BenchReport, Contender, Opened, Record, Row, call_ms, name_models, summarize
 from eyas.errors import UserError
-from eyas.runtime.machine import processor
+from eyas.machine.processor import processor
 from eyas.runtime.sources import OneSource
 from eyas.runtime.trained_size import size_note, trained_size
 from eyas.types import InputSpec

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from eyas.artifacts.layout import MANIFEST
 from eyas.benchmark.resource_usage import STAGES, Round, Streamed
 from eyas.files import write_json
+from eyas.machine.processor import Processor
 from eyas.renamed import with_old_keys
-from eyas.runtime.machine import Processor
 
 CALM = 0.03  # of the processor time that it asked for, a calm round was denied no more
 ENOUGH = 3  # so many calm rounds at least, and a third of all, are enough to leave the others out

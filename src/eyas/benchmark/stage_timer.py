@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,18 +64,3 @@ def _waited() -> float | None:
     except (OSError, ValueError, IndexError):
         return None
     return total / 1e9
-
-
-def peak_memory() -> int | None:
-    """Return the most memory in bytes that this process has held at once; None where the system doesn't tell."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    # On Linux this would count the parent's memory at the fork too; macOS, which ends here, counts in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,27 +1,22 @@
 """The measuring process: one model, alone in it, so that its memory and its threads are its own.
 
-It is told what to do by lines of JSON on its standard input, and answers each with a line on its standard output;
 `eyas.benchmark.process` is at the other end.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import os
-import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import cv2
 
 from eyas.artifacts.layout import MANIFEST
 from eyas.artifacts.manifest import Manifest
 from eyas.benchmark.resource_usage import Meter
-from eyas.benchmark.stage_timer import peak_memory
-from eyas.errors import UserError
+from eyas.child_process import Parent
+from eyas.machine.memory import peak_memory
 from eyas.runtime.loading import load
 
 
@@ -31,6 +26,11 @@ class Worker:
     def __init__(self) -> None:
         self._meter: Meter | None = None
         self._base = 0
+
+    def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Do what job["do"] names: a method of this class."""
+        methods = {"open": self.open, "round": self.round, "stream": self.stream}
+        return methods[job["do"]](job)
 
     def open(self, job: dict[str, Any]) -> dict[str, Any]:
         """Open the model and detect once; return how long that took, and what there is.
@@ -69,40 +69,5 @@ class Worker:
         return dataclasses.asdict(self._meter.stream(job["frames"]))
 
 
-def serve(questions: TextIO, answers: TextIO) -> None:
-    """Answer every line until there is none; an error that the user can mend is an answer too.
-
-    Args:
-        questions: JSON objects, a line each; "do" names the method of `Worker`.
-        answers: where the answers go, a line each.
-    """
-    worker = Worker()
-    methods = {"open": worker.open, "round": worker.round, "stream": worker.stream}
-    for line in questions:
-        job = json.loads(line)
-        try:
-            answer = methods[job["do"]](job)
-        except UserError as error:
-            answer = {
-                "error": {
-                    "problem": error.problem,
-                    "expected": error.expected,
-                    "where": error.where,
-                    "fix": error.fix,
-                }
-            }
-        except ModuleNotFoundError as error:
-            answer = {"missing": (error.name or "").partition(".")[0], "error": {"problem": f"{error}."}}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-def main() -> None:
-    """Serve the parent process; what a library prints goes to standard error and disturbs nobody."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, contextlib.suppress(BrokenPipeError):
-        os.dup2(2, 1)
-        serve(sys.stdin, answers)
-
-
 if __name__ == "__main__":
-    main()
+    Parent().answer(Worker())

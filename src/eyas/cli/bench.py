@@ -96,16 +96,11 @@ def measure(args: argparse.Namespace, models: Sequence[str | Path]) -> int:
     threads, batch = parse_numbers(args.threads, "threads"), parse_numbers(args.batch, "batch")
     if args.png is not None and not args.png.lower().endswith(".png"):
         raise UserError(f"--png is '{args.png}'.", where="png", expected="a name ending in .png")
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from eyas.benchmark.chart import draw_report, save_chart
     from eyas.benchmark.models import bench
-    from eyas.terminal import open_console
+    from eyas.progress import ProgressBar
 
-    console = open_console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=None)
+    with ProgressBar("starting", counted=False) as bar:
         report = bench(
             models,
             threads=threads or (None,),
@@ -115,7 +110,7 @@ def measure(args: argparse.Namespace, models: Sequence[str | Path]) -> int:
             seconds=args.seconds,
             device=args.device,
             size=args.size,
-            progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+            progress=bar.update,
         )
     show(report)
     for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(draw_report(report), path))):

@@ -60,31 +60,23 @@ def run(args: argparse.Namespace) -> int:
     loads, headers = parse_loads(args.loads), parse_headers(args.header)
     if args.png is not None and not args.png.lower().endswith(".png"):
         raise UserError(f"--png is '{args.png}'.", where="png", expected="a name ending in .png")
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from eyas.benchmark.chart import save_chart
     from eyas.benchmark.load.chart import draw_load
     from eyas.benchmark.load.http import Target
     from eyas.benchmark.load.sweep import Plan, measure
-    from eyas.terminal import open_console
+    from eyas.progress import ProgressBar
 
     plan = Plan(
         args.goal / 1e3, loads, args.seconds, args.arrivals, args.capacity, max(10.0, args.goal / 100), args.seed
     )
     bodies, images = read_bodies(args.source)
-    console = open_console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with (
-        serving(args) as (url, name),
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
-        task = bar.add_task("starting", total=None)
+    with serving(args) as (url, name), ProgressBar("starting", counted=False) as bar:
         report = measure(
             Target(url, bodies, headers, verify=not args.insecure),
             plan,
             server=name,
             images=images,
-            progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+            progress=bar.update,
         )
     show(report)
     for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(draw_load([report]), path))):

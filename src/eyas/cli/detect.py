@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from eyas.errors import UserError
@@ -12,8 +11,6 @@ from eyas.text import printable, say
 
 if TYPE_CHECKING:
     from eyas.runtime.detect import Report
-    from eyas.runtime.sources import Frame
-    from eyas.types import Detections
 
 HELP = "detect objects in images, videos or a camera stream"
 EXAMPLES: tuple[str, ...] = (
@@ -71,18 +68,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _detect(args: argparse.Namespace) -> Report:
     """Call the library, with a progress bar on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from eyas.decode import MAX_PIXELS
+    from eyas.progress import ProgressBar
     from eyas.runtime.detect import detect
     from eyas.runtime.sources import count_frames, expand
-    from eyas.terminal import open_console
 
     items = expand(args.source)
-    columns = (TextColumn("detecting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = open_console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("detecting", total=count_frames(items))
+    with ProgressBar("detecting", count_frames(items)) as bar:
         return detect(
             args.model,
             items,
@@ -99,13 +91,8 @@ def _detect(args: argparse.Namespace) -> Report:
             device=args.device,
             size=args.size,
             max_pixels=MAX_PIXELS if args.max_pixels is None else args.max_pixels,
-            on_frame=_advance(lambda: bar.advance(task)),
+            on_frame=lambda _frame, _detections: bar.advance(),
         )
-
-
-def _advance(step: Callable[[], None]) -> Callable[[Frame, Detections], None]:
-    """Return a frame callback that takes one step of the bar."""
-    return lambda _frame, _detections: step()
 
 
 def print_report(report: Report) -> None:

@@ -14,7 +14,7 @@ from eyas.text import json_text, say
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eyas.evaluation.report import Evaluation
+    from eyas.evaluation.run import Evaluation
 
 HELP = "Measure a model on a dataset: COCO metrics, and a report that shows where it fails."
 EXAMPLES: tuple[str, ...] = (

@@ -68,23 +68,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> Report:
     """Call the library, with a progress bar on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from eyas.decode import MAX_PIXELS
-    from eyas.predict.run import Progress as Step
-    from eyas.predict.run import predict
-    from eyas.terminal import open_console
+    from eyas.predict.run import Progress, predict
+    from eyas.progress import ProgressBar
 
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn())  # fmt: skip
-    console = open_console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("predicting", total=None, rate="")
+    with ProgressBar("predicting") as bar:
 
-        def show(step: Step) -> None:
-            seconds = bar.tasks[task].elapsed or 0.0
-            rate = f"{(step.done - step.before) / seconds:.1f} images/s" if seconds > 0.5 else ""
-            bar.update(task, completed=step.done, total=step.total, rate=rate)
+        def show(step: Progress) -> None:
+            rate = f"{(step.done - step.before) / bar.seconds:.1f} images/s" if bar.seconds > 0.5 else ""
+            bar.update(step.done, step.total, note=rate)
 
         return predict(
             args.source,
@@ -107,5 +99,5 @@ def _predict(args: argparse.Namespace) -> Report:
             restart=args.restart,
             overwrite=args.overwrite,
             on=args.on,
-            on_progress=show if console.is_terminal else None,
+            on_progress=show if bar.shown else None,
         )

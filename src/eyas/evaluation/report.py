@@ -1,10 +1,10 @@
-"""Evaluating a detector on a dataset, and the report folder: numbers, tables, charts and a page that shows all."""
+"""The report folder of an evaluation: numbers, tables, charts and a page that shows all."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,15 @@ import numpy.typing as npt
 from eyas.data.index import DatasetIndex
 from eyas.errors import UserError
 from eyas.evaluation.charts import plot_f1, plot_per_class, plot_precision_recall, plot_sizes
-from eyas.evaluation.coco import CocoResult, check_truth, evaluate_predictions, finite
+from eyas.evaluation.coco import CocoResult, evaluate_predictions, finite
 from eyas.evaluation.confidence import ConfidenceCurves, confidence_curves
 from eyas.evaluation.confusion_chart import plot_confusion
 from eyas.evaluation.hardest import WorstImage, draw_worst, worst_images
 from eyas.evaluation.html import html_page
 from eyas.evaluation.matching import Matches, confusion_matrix, match_predictions
-from eyas.evaluation.predicting import DetectsBatches, PredictionRun, predict_dataset
-from eyas.evaluation.predictions import Predictions
-from eyas.evaluation.tables import Row, class_csv, class_rows
-from eyas.files import atomic_path, write_json, write_text, writing
+from eyas.evaluation.predictions import PredictionRun, Predictions
+from eyas.evaluation.tables import Row, class_csv
+from eyas.files import atomic_path, write_json, write_text
 from eyas.renamed import with_old_keys
 
 METRICS_FILE = "metrics.json"
@@ -88,25 +87,6 @@ class Subject:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """A finished evaluation.
-
-    Attributes:
-        result: the COCO numbers.
-        folder: where the report lies.
-        rows: the table of classes, each row by `eyas.evaluation.tables.CLASS_COLUMNS`.
-        warnings: sentences that must be read with the numbers.
-        best_confidence: the threshold with the best mean F1 at IoU .50; NaN when no detection is right.
-    """
-
-    result: CocoResult
-    folder: Path
-    rows: tuple[Row, ...]
-    warnings: tuple[str, ...]
-    best_confidence: float
-
-
 def analyse(index: DatasetIndex, predictions: Predictions, confidence: float = CONFIDENCE) -> Analysis:
     """Return all that a report shows; pure arithmetic, a second or two for 5,000 images."""
     result = evaluate_predictions(index, predictions)
@@ -119,52 +99,6 @@ def analyse(index: DatasetIndex, predictions: Predictions, confidence: float = C
         worst=worst_images(index, predictions, matches, confidence),
         confidence=confidence,
     )
-
-
-def evaluate_detector(
-    detector: DetectsBatches,
-    index: DatasetIndex,
-    out: Path,
-    *,
-    subject: Subject | None = None,
-    confidence: float = CONFIDENCE,
-    batch: int = 8,
-    progress: bool = False,
-) -> Evaluation:
-    """Run the detector over the dataset and write the report folder.
-
-    Args:
-        detector: called with lists of images. Its thresholds must be low (`eyas.types.EVALUATE`), and its labels in
-            the order of `index.classes` (`eyas.evaluation.label_mapping.align_classes`).
-        index: the truth.
-        out: the report's folder; files of an earlier report in it are replaced.
-        subject: what the report says it is about.
-        confidence: the threshold for the confusion matrix and the worst images; the COCO numbers know none.
-        batch: images a call of the detector.
-        progress: show a progress bar on stderr.
-
-    Raises:
-        UserError: nothing to evaluate on, no readable image, or a folder that can't be written.
-    """
-    check_numbers(confidence, batch)
-    check_truth(index)
-    make_folder(out)
-    run = predict_dataset(detector, index, batch=batch, progress=progress)
-    analysis = analyse(index, run.predictions, confidence)
-    told = subject or Subject()
-    warnings = (*told.warnings, *run.warnings(index))
-    rows = class_rows(analysis.result, analysis.curves, confidence)
-    with writing(out):
-        write_report(out, index, run, analysis, replace(told, warnings=warnings), rows)
-    return Evaluation(analysis.result, out, rows, warnings, analysis.curves.best)
-
-
-def check_numbers(confidence: float, batch: int) -> None:
-    """Raise a UserError for a confidence threshold or a batch size that makes no sense."""
-    if not 0.0 <= confidence <= 1.0:
-        raise UserError(f"The confidence threshold is {confidence}.", expected="a number from 0 to 1")
-    if batch < 1:
-        raise UserError(f"The batch size is {batch}.", expected="a whole number from 1")
 
 
 def make_folder(folder: Path) -> None:

@@ -16,14 +16,14 @@ import onnxruntime
 
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.measured import Latency
-from eyas.artifacts.run import Run
 from eyas.errors import UserError
-from eyas.export.bundle import aside, compile_run, free_folder, seal
+from eyas.export.bundle import aside, compile_run, free_folder, images_of, open_run, seal
 from eyas.export.settings import Settings, Tell
 from eyas.export.target import TARGETS, target_info
 from eyas.export.timing import caller, interleaved, latency
+from eyas.machine.gpus import gpus
+from eyas.machine.processor import processor
 from eyas.runtime.loading import open_bundle
-from eyas.runtime.machine import gpus, processor
 
 BUDGET = 0.005  # of mAP (0..1) below the trained network
 # What is tried on a machine without an NVIDIA GPU. Half precision is left out where a CPU only emulates it: ONNX
@@ -137,12 +137,13 @@ def compile_auto(
     Raises:
         UserError: the run can't be used, or no candidate is good enough; no bundle is left then.
     """
-    config = Run.read(Path(run)).config  # what is no run fails once, not with every candidate
-    settings = (settings or Settings()).for_run(config)
+    trained = open_run(Path(run))  # what is no run fails once, not with every candidate
+    settings = (settings or Settings()).for_run(trained.run.config)
     if settings.measured == 0:
         raise UserError("Choosing a target needs mAP.", fix="measure on at least some images", where="measured")
     pairs = candidates() if pairs is None else pairs
     folder = free_folder(Path(run), out or Path("bundles") / f"{Path(run).resolve().name}-auto", settings)
+    images = images_of(trained, settings)
     with aside(folder) as work:
         built: dict[tuple[str, str], Bundle] = {}
         failed: list[Trial] = []
@@ -152,7 +153,9 @@ def compile_auto(
             # No gate at the mAP here, and no clock: what is chosen is judged by both, and the table shows all.
             own = replace(settings, target=pair[0], precision=pair[1], budget=1.0, timed=False)
             try:
-                built[pair] = compile_run(run, work / "-".join(pair), own, tell=tell, known_map=known)
+                built[pair] = compile_run(
+                    trained, work / "-".join(pair), own, tell=tell, images=images, known_map=known
+                )
             except UserError as error:
                 failed.append(Trial(*pair, problem=error.problem))
                 continue
@@ -167,7 +170,7 @@ def compile_auto(
             update={"name": folder.name, "latency": (times[best.target, best.precision],)}
         )
         chosen = replace(settings, target=best.target, precision=best.precision)
-        seal(Bundle(bundle.folder, manifest), Path(run), chosen)
+        seal(Bundle(bundle.folder, manifest), trained, chosen)
         if folder.is_dir():
             folder.rmdir()  # it was empty
         shutil.move(bundle.folder, folder)

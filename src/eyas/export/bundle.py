@@ -8,49 +8,53 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from eyas.artifacts.bundle import Bundle
-from eyas.artifacts.card import CARD, Card, hash_file, now, this_version
+from eyas.artifacts.card import hash_file, now, this_version
 from eyas.artifacts.manifest import Manifest, oldest_version
 from eyas.artifacts.quantization import Quantization, check_listed
-from eyas.artifacts.run import Run, RunConfig
-from eyas.errors import UserError
-from eyas.export.build_result import BuiltFiles
-from eyas.export.builders.onnx import export, input_of, opset_of, save
+from eyas.artifacts.run import RunConfig
+from eyas.errors import UserError, missing_extra
+from eyas.export.build import Build, BuildPlan, BuiltFiles, TrainedRun
+from eyas.export.builders.onnx import export_graph, opset_of
 from eyas.export.gates import letterboxed, sample_images
-from eyas.export.images import Images, find_images_if_any
+from eyas.export.images import Images, find_images
 from eyas.export.node_names import module_of
 from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize, weight_bits
 from eyas.export.settings import Settings, Tell
-from eyas.export.target import Range, Sides, TargetInfo, check_machine, run_builder, target_info
+from eyas.export.target import TARGETS, Sides
 from eyas.export.validate import judge
 from eyas.files import writing
-from eyas.runtime.machine import processor
+from eyas.machine.processor import processor
 from eyas.runtime.trained_size import TRAINED_SIZE
 from eyas.types import DETECT, InputSpec
 
 
 def compile_run(
-    run: str | Path,
+    run: str | Path | TrainedRun,
     out: str | Path | None = None,
     settings: Settings | None = None,
     *,
     tell: Tell = lambda _: None,
+    images: Images | None = None,
     known_map: float | None = None,
 ) -> Bundle:
     """Compile a run and return the bundle, which passed every gate.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or what `open_run` returned for it.
         out: the bundle's folder, new or empty; by default `bundles/RUN-TARGET-PRECISION`.
         settings: what to compile for.
         tell: called with a line for each step.
+        images: those that the settings name, where they were found already.
         known_map: the trained network's mAP on the images it is judged on, where that was measured already.
 
     Raises:
@@ -58,45 +62,23 @@ def compile_run(
     """
     settings = settings or Settings()
     check_machine(settings.target)
-    trained = Run.read(Path(run))
-    run, config = trained.folder, trained.config
-    settings = settings.for_run(config)
-    trained.verify()
-    check_listed(run)
-    spec, sizes = input_of(config.input, settings.size)
-    if other := other_size(config.input, spec, sizes, settings.measured):
+    trained = run if isinstance(run, TrainedRun) else open_run(Path(run))
+    plan = trained.plan(settings)
+    if other := other_size(trained.run.config.input, plan):
         tell(other)
-    folder = free_folder(run, out, settings)
-    calibrates = settings.precision == "int8" and Quantization.read(run) is None
-    images = find_images_if_any(
-        run,
-        needed=settings.measured != 0 or calibrates,
-        data=settings.data,
-        split=settings.split,
-        rows=settings.rows,
-    )
+    folder = free_folder(trained.run.folder, out, settings)
+    build = Build(trained, plan, images or images_of(trained, settings), tell)
     with aside(folder) as work:
-        bundle, files = work / "bundle", work / "files"
+        bundle = work / "bundle"
         bundle.mkdir()
-        files.mkdir()
         tell("exporting the graph")
-        details = write_graph(run, files / "model.onnx", settings, spec, images, tell)
+        graph, details = make_graph(build)
         tell(f"building for {settings.target} in {settings.precision}")
-        built = run_builder(
-            settings.target,
-            files / "model.onnx",
-            bundle,
-            precision=settings.precision,
-            spec=spec,
-            sizes=sizes,
-            batches=settings.batch,
-            options=settings.options,
-        )
-        manifest = new_manifest(folder.name, bundle, built.files, built.entry, config, spec, sizes, settings)
-        _told(manifest, built, details, opset_of(files / "model.onnx"), config).write(bundle)
-        unjudged = Bundle(bundle, Manifest.read(bundle))
-        manifest = judge(trained, unjudged, settings, images, tell, built.stand_in, known_map)
-        if licence := seal(Bundle(bundle, manifest), run, settings):
+        built = run_builder(graph, plan, bundle)
+        built = replace(built, details={**details, **built.details})
+        unjudged = Bundle(bundle, new_manifest(folder.name, bundle, built, opset_of(graph), trained.run.config, plan))
+        manifest = judge(build, unjudged, built.stand_in, known_map)
+        if licence := seal(Bundle(bundle, manifest), trained, plan.settings):
             tell(f"licence of the weights that the run started from: {licence}")
         if folder.is_dir():
             folder.rmdir()  # it was empty
@@ -104,26 +86,69 @@ def compile_run(
     return Bundle(folder, manifest)
 
 
-def other_size(trained: InputSpec, spec: InputSpec, sizes: Range | None, measured: int | None) -> str:
+def open_run(folder: Path) -> TrainedRun:
+    """Return the run in a folder, whose bytes are those of its card.
+
+    Raises:
+        UserError: it is no run, a file was changed, or it carries a quantization that its card does not list.
+    """
+    trained = TrainedRun.read(folder)
+    trained.run.verify()
+    check_listed(folder)
+    return trained
+
+
+def images_of(trained: TrainedRun, settings: Settings) -> Images | None:
+    """Return the images to calibrate and to judge on; None where nothing needs them and the run's own are not here."""
+    named = (settings.data, settings.split, settings.rows)
+    try:
+        return find_images(trained.run.folder, *named)
+    except UserError:
+        calibrates = settings.precision == "int8" and trained.quantization is None
+        if settings.measured != 0 or calibrates or any(one is not None for one in named):
+            raise
+        return None
+
+
+def check_machine(target: str) -> None:
+    """Refuse a machine that lacks what the target is built with, before anything expensive.
+
+    Raises:
+        UserError: the package is not installed, or the target needs a GPU and there is none.
+    """
+    package, extra = TARGETS[target].package
+    if target.startswith("tensorrt"):
+        from eyas.export.builders import tensorrt
+
+        tensorrt.check_machine(target)
+    elif find_spec(package) is None:
+        raise missing_extra(package, extra)
+
+
+def run_builder(graph: onnx.ModelProto, plan: BuildPlan, out_dir: Path) -> BuiltFiles:
+    """Build the target's files from the graph into a folder.
+
+    Raises:
+        UserError: what the target needs is not installed, or the build failed.
+    """
+    info = plan.info
+    try:
+        built: BuiltFiles = vars(import_module(info.module))["build"](graph, plan, out_dir)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != info.package[0]:
+            raise
+        raise missing_extra(*info.package) from None
+    return built
+
+
+def other_size(trained: InputSpec, plan: BuildPlan) -> str:
     """Return one line if the bundle takes other sizes than the run was trained at, "" if not."""
-    own, at = f"{trained.width} x {trained.height}", f"{spec.width} x {spec.height}"
-    if own == at and sizes is None:
+    own, at = f"{trained.width} x {trained.height}", f"{plan.input.width} x {plan.input.height}"
+    if own == at and plan.sizes is None:
         return ""
-    taken = at if sizes is None else f"{sizes[0]} to {sizes[1]}"
-    mean = "not measured" if measured == 0 else f"measured at {at}, like the trained network"
+    taken = at if plan.sizes is None else f"{plan.sizes[0]} to {plan.sizes[1]}"
+    mean = "not measured" if plan.settings.measured == 0 else f"measured at {at}, like the trained network"
     return f"trained at {own}, built for {taken}: another size costs accuracy; mAP is {mean}"
-
-
-def _told(manifest: Manifest, built: BuiltFiles, details: dict[str, Any], opset: int, config: RunConfig) -> Manifest:
-    """Return the manifest with what the graph's export and the builder tell."""
-    return manifest.model_copy(
-        update={
-            "opset": opset,
-            "details": {**details, **built.details, TRAINED_SIZE: [config.input.height, config.input.width]},
-            "compute_capabilities": built.compute_capabilities,
-            "judged": "graph" if built.stand_in else "file",
-        }
-    )
 
 
 def free_folder(run: Path, out: str | Path | None, settings: Settings) -> Path:
@@ -152,37 +177,17 @@ def aside(folder: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def write_graph(
-    run: Path,
-    path: Path,
-    settings: Settings,
-    spec: InputSpec,
-    images: Images | None,
-    tell: Tell,
-) -> dict[str, Any]:
-    """Write the ONNX file that the target's builder gets; return what is to be told of it."""
-    info = target_info(settings.target, settings.precision)
-    export(
-        run,
-        path,
-        size=settings.size,
-        batch=settings.batch,
-        precision=graph_precision(info, settings.precision),
-        nms=settings.nms,
-        candidates=settings.candidates,
-    )
+def make_graph(build: Build) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Return the graph that the target's builder gets, and what is to be told of it."""
+    graph, settings, info = export_graph(build.trained, build.plan), build.plan.settings, build.plan.info
     if settings.precision != "int8":
-        return {}
-    model = onnx.load(path)
-    quantization = Quantization.read(run)
-    if quantization is None:
-        assert images is not None, "a build that calibrates looked for them"
-        quantization = calibrated(model, settings, spec, images, tell)
+        return graph, {}
+    quantization = build.trained.quantization or calibrated(graph, build)
     bits = settings.weight_bits or weight_bits(info.engine, processor())
-    tell(f"quantizing: {quantization.made.get('method', 'as the run says')}, weights of at most {bits} bits")
-    quantized = quantize(model, quantization.narrowed(bits), info.engine)
-    save(quantized.model, path)
-    return {
+    build.tell(f"quantizing: {quantization.made.get('method', 'as the run says')}, weights of at most {bits} bits")
+    quantized = quantize(graph, quantization.narrowed(bits), info.engine)
+    quantized.model.producer_name = graph.producer_name
+    return quantized.model, {
         "convolutions": check_int8(quantized, info.engine),
         "kept_in_float": [module_of(name) for name in quantized.kept],
         "weight_bits": bits,
@@ -190,30 +195,20 @@ def write_graph(
     }
 
 
-def calibrated(model: onnx.ModelProto, settings: Settings, spec: InputSpec, images: Images, tell: Tell) -> Quantization:
+def calibrated(graph: onnx.ModelProto, build: Build) -> Quantization:
     """Return the quantization of the exported graph from the dataset's images."""
-    chosen = sample_images(images.calibrate, settings.calibrated)
-    tell(f"calibrating on {len(chosen)} images of the split '{images.calibrate.split}'")
-    return quantization_of(model, (letterboxed([one], spec, settings.batch[0]) for one in chosen))
-
-
-def graph_precision(info: TargetInfo, precision: str) -> str:
-    """Return the type of the exported graph: half precision only where the target reads it from the graph."""
-    return precision if info.typed and precision != "int8" else "fp32"
+    plan, images = build.plan, build.images
+    assert images is not None, "a build that calibrates looked for them"
+    chosen = sample_images(images.calibrate, plan.settings.calibrated)
+    build.tell(f"calibrating on {len(chosen)} images of the split '{images.calibrate.split}'")
+    return quantization_of(graph, (letterboxed([one], plan.input, plan.settings.batch[0]) for one in chosen))
 
 
 def new_manifest(
-    name: str,
-    bundle: Path,
-    files: tuple[str, ...],
-    entry: str,
-    config: RunConfig,
-    spec: InputSpec,
-    sizes: Range | None,
-    settings: Settings,
+    name: str, bundle: Path, built: BuiltFiles, opset: int, config: RunConfig, plan: BuildPlan
 ) -> Manifest:
     """Return the manifest of files that were just built and not yet measured."""
-    nms = settings.nms
+    settings, nms = plan.settings, plan.settings.nms
     assert nms is not None, "Settings.for_run has set it"
     thresholds = config.thresholds
     if nms != "none" and thresholds.suppression == "none":
@@ -222,23 +217,27 @@ def new_manifest(
         version=oldest_version(nms),
         name=name,
         classes=config.classes,
-        input=spec,
+        input=plan.input,
         batch=settings.batch,
-        sizes=sizes,
+        sizes=plan.sizes,
         candidates=settings.candidates,
         nms=nms,
         nms_iou=thresholds.iou if nms == "graph" else None,
         thresholds=thresholds,
-        target=target_info(settings.target, settings.precision).engine,
+        target=plan.info.engine,
         precision=settings.precision,  # type: ignore[arg-type]  # target_info refuses others
-        files={one: hash_file(bundle / one) for one in sorted(files)},
-        entry=entry,
+        files={one: hash_file(bundle / one) for one in sorted(built.files)},
+        entry=built.entry,
+        opset=opset,
+        details={**built.details, TRAINED_SIZE: [config.input.height, config.input.width]},
+        compute_capabilities=built.compute_capabilities,
+        judged="graph" if built.stand_in else "file",
         created=now(),
         eyas=this_version(),
     )
 
 
-def seal(bundle: Bundle, run: Path, settings: Settings) -> str:
+def seal(bundle: Bundle, trained: TrainedRun, settings: Settings) -> str:
     """Write the bundle's manifest, and its card: its files, and the run it was made from.
 
     Returns:
@@ -250,10 +249,10 @@ def seal(bundle: Bundle, run: Path, settings: Settings) -> str:
         "data": str(settings.data) if settings.data else "",
         "options": dict(settings.options),
     }
-    card = Card.read(run) if (run / CARD).is_file() else None
+    card = trained.card
     licence = str(card.recipe.get("licence", "")) if card is not None else ""
     bundle.seal(
-        parents=[card.as_parent(run)] if card is not None else [],
+        parents=[card.as_parent(trained.run.folder)] if card is not None else [],
         recipe={**recipe, "licence": licence} if licence else recipe,
     )
     return licence

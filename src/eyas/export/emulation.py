@@ -8,7 +8,6 @@ is what the engine's own kernels and fusions do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -34,20 +33,19 @@ class StandInSession:
     """The ONNX graph of an engine in ONNX Runtime, with the results that its types allow.
 
     Args:
-        graph: the file.
+        graph: to run; it is left as it is.
         batch: least and greatest number of images that it takes.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, graph: Path, batch: tuple[int, int]) -> None:
-        model = onnx.load(graph)
+    def __init__(self, graph: onnx.ModelProto, batch: tuple[int, int]) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         # Else INT8 runs in kernels that are slow for signed types, and saturate on CPUs without VNNI.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._session = onnxruntime.InferenceSession(
-            in_float32(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+            in_float32(graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         self._batch = batch
         self.description = f"the engine's graph in ONNX Runtime {onnxruntime.__version__} on CPU"

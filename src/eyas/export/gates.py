@@ -11,11 +11,11 @@ import numpy as np
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.measured import Accuracy, Parity
 from eyas.data.index import DatasetIndex
-from eyas.decode import read_image
 from eyas.errors import UserError
 from eyas.evaluation.coco import evaluate_predictions
 from eyas.evaluation.label_mapping import align_classes
-from eyas.evaluation.predicting import predict_dataset
+from eyas.evaluation.predictions import predict_dataset
+from eyas.read_ahead import READERS, read_images
 from eyas.runtime.detector import Detector
 from eyas.runtime.preprocess import Preprocessor
 from eyas.runtime.sessions.base import Session
@@ -170,12 +170,9 @@ def sample_images(index: DatasetIndex, most: int) -> list[UInt8Array]:
     Raises:
         UserError: there is none.
     """
-    found: list[UInt8Array] = []
-    for i in np.unique(np.linspace(0, len(index) - 1, min(most, len(index))).astype(int)):
-        try:
-            found.append(read_image(index.path(int(i))))
-        except UserError:
-            continue  # a broken image is the data check's business
+    chosen = np.unique(np.linspace(0, len(index) - 1, min(most, len(index))).astype(int)).tolist()
+    images = read_images((index.path(i) for i in chosen), depth=2 * READERS)
+    found = [image for image in images if not isinstance(image, UserError)]  # those are the data check's business
     if not found:
         raise UserError("None of the dataset's images can be read.", where=str(index.root))
     return found

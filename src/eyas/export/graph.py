@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -37,7 +38,7 @@ class Typed(nn.Module):
 
     def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.net = net.to(dtype)
+        self.net = copy.deepcopy(net).to(dtype)
         self.dtype = dtype
 
     def forward(self, images: Tensor) -> Any:
@@ -155,7 +156,7 @@ def deployed(
     """Return what is exported: uint8 [B, H, W, 3] in, boxes [B, K, 4] and scores [B, K, C] out.
 
     Args:
-        net: what `load_net` returned; it is changed to the precision's type.
+        net: what `load_net` returned; it is left as it is.
         config: the run's.
         precision: of the network.
         nms: "graph" for suppression in here, with the run's IoU threshold; "host" and "none" leave it out.

@@ -66,18 +66,6 @@ def spread(index: DatasetIndex, most: int | None) -> DatasetIndex:
     return index.subset(np.unique(np.linspace(0, len(index) - 1, most).astype(np.int64)))
 
 
-def find_images_if_any(
-    run: Path, *, needed: bool, data: str | Path | None, split: str | None, rows: str | None
-) -> Images | None:
-    """Return what `find_images` does; None where the run's own dataset is not here and nothing needs it."""
-    try:
-        return find_images(run, data, split, rows)
-    except UserError:
-        if needed or data is not None or split is not None or rows is not None:
-            raise
-        return None
-
-
 def _recipe_data(run: Path) -> dict[str, Any]:
     """Return the section "data" of the run's recipe, {} if it has none."""
     try:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 from eyas.artifacts.manifest import Precision, Target
-from eyas.errors import UserError, missing_extra, row_of, suggest
-from eyas.export.build_result import BuiltFiles
+from eyas.errors import UserError, row_of, suggest
 from eyas.renamed import tell
 from eyas.types import InputSpec
 
@@ -38,7 +32,7 @@ class TargetInfo:
 
     Attributes:
         engine: the session that runs it.
-        module: its builder `build(onnx_path, out_dir, *, precision, input, sizes, batches, options)`.
+        module: its builder `build(graph, plan, out_dir)`.
         package: what must be installed for building, and the extra that brings it.
         precisions: what it can be asked for.
         typed: whether half precision must be in the graph; else it is a hint to the engine.
@@ -55,7 +49,7 @@ TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
     {
         # ONNX Runtime's CPU kernels know no bfloat16; its float16 there is float32 with casts, made for GPUs.
         "onnx": TargetInfo(
-            "onnxruntime", "eyas.export.target", ("onnxruntime", "compile"), ("fp32", "fp16", "int8"), True
+            "onnxruntime", "eyas.export.builders.onnx", ("onnxruntime", "compile"), ("fp32", "fp16", "int8"), True
         ),
         "openvino": TargetInfo(
             "openvino",
@@ -73,7 +67,7 @@ TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
         ),
         "tensorrt-rtx": TargetInfo(
             "tensorrt-rtx",
-            "eyas.export.builders.tensorrt_rtx",
+            "eyas.export.builders.tensorrt",
             ("tensorrt_rtx", "tensorrt"),
             ("fp32", "fp16", "bf16", "int8"),
             True,
@@ -138,60 +132,25 @@ def target_info(target: str, precision: str) -> TargetInfo:
     return info
 
 
-def check_machine(target: str) -> None:
-    """Refuse a machine that lacks what the target is built with, before anything expensive.
+def input_of(spec: InputSpec, size: int | Sides | Range | None) -> tuple[InputSpec, Range | None]:
+    """Return the input contract for a size, and the range of sizes, None for a fixed one.
 
-    Raises:
-        UserError: the package is not installed, or the target needs a GPU and there is none.
+    Of a range, the run's own size is the contract's where it lies inside, else the greatest.
     """
-    package, extra = TARGETS[target].package
-    if target.startswith("tensorrt"):
-        from eyas.export.builders import tensorrt
-
-        tensorrt.check_machine(target)
-    elif find_spec(package) is None:
-        raise missing_extra(package, extra)
-
-
-def run_builder(
-    target: str,
-    onnx_path: Path,
-    out_dir: Path,
-    *,
-    precision: str,
-    spec: InputSpec,
-    sizes: Range | None,
-    batches: Range,
-    options: Mapping[str, Any],
-) -> BuiltFiles:
-    """Build the target's files from an ONNX file into a folder.
-
-    Raises:
-        UserError: what the target needs is not installed, or the build failed.
-    """
-    info = TARGETS[target]
-    try:
-        builder = vars(import_module(info.module))["build"]
-        built: BuiltFiles = builder(
-            onnx_path, out_dir, precision=precision, input=spec, sizes=sizes, batches=batches, options=options
-        )
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != info.package[0]:
-            raise
-        raise missing_extra(*info.package) from None
-    return built
+    if size is None:
+        return spec, None
+    if isinstance(size, int):
+        return _sized(spec, Sides(size, size)), None
+    if isinstance(size, Sides):
+        return _sized(spec, size), None
+    least, greatest = (_sized(spec, Sides(side, side)) for side in size)
+    if least.height > greatest.height:
+        raise UserError(f"The sizes {least.height} to {greatest.height} are not a range.", where="size")
+    inside = least.height <= min(spec.height, spec.width) and max(spec.height, spec.width) <= greatest.height
+    chosen = spec if inside else greatest
+    return chosen, None if least.height == greatest.height else (least.height, greatest.height)
 
 
-def build(
-    onnx_path: Path,
-    out_dir: Path,
-    *,
-    precision: str,  # noqa: ARG001  # it is in the graph already
-    input: InputSpec,  # noqa: A002, ARG001
-    sizes: Range | None,  # noqa: ARG001
-    batches: Range,  # noqa: ARG001
-    options: Mapping[str, Any],  # noqa: ARG001
-) -> BuiltFiles:
-    """Put the ONNX file itself into the bundle: ONNX Runtime compiles it when it is opened."""
-    shutil.copyfile(onnx_path, out_dir / "model.onnx")
-    return BuiltFiles("model.onnx", ("model.onnx",), {})
+def _sized(spec: InputSpec, sides: Sides) -> InputSpec:
+    """Return the contract for an input of that size; one that no network takes is refused by InputSpec."""
+    return replace(spec, height=sides.height, width=sides.width)

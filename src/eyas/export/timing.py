@@ -13,8 +13,9 @@ import numpy as np
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.measured import Latency
 from eyas.export.target import TARGETS
+from eyas.machine.gpus import gpus
+from eyas.machine.processor import processor
 from eyas.runtime.loading import open_bundle
-from eyas.runtime.machine import gpus, processor
 from eyas.runtime.sessions.base import Session
 
 ROUNDS = 5

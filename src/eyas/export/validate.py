@@ -7,8 +7,8 @@ from typing import Any
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.measured import Parity
-from eyas.artifacts.run import Run
-from eyas.export.build_result import StandIn
+from eyas.export.build import Build, StandIn
+from eyas.export.emulation import StandInSession
 from eyas.export.gates import (
     BOUNDS,
     check_accuracy,
@@ -19,9 +19,8 @@ from eyas.export.gates import (
     sample_images,
     shapes_to_try,
 )
-from eyas.export.graph import deployed, load_net
-from eyas.export.images import Images, made_up_images, spread
-from eyas.export.settings import Settings, Tell
+from eyas.export.graph import deployed
+from eyas.export.images import made_up_images, spread
 from eyas.export.timing import time_bundle
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.sessions.base import Session
@@ -29,15 +28,7 @@ from eyas.runtime.sessions.torch import TorchSession, pick_device
 from eyas.types import UInt8Array
 
 
-def judge(
-    run: Run,
-    bundle: Bundle,
-    settings: Settings,
-    images: Images | None,
-    tell: Tell,
-    stand_in: StandIn | None = None,
-    known_map: float | None = None,
-) -> Manifest:
+def judge(build: Build, bundle: Bundle, stand_in: StandIn | None = None, known_map: float | None = None) -> Manifest:
     """Return the manifest with what was measured of the bundle's own files, or of what stands in for them.
 
     Without a dataset, which only a build that measures no mAP may lack, answers are compared on made-up images.
@@ -46,10 +37,16 @@ def judge(
     Raises:
         UserError: a gate was not passed.
     """
-    manifest = bundle.manifest
-    net = deployed(load_net(run), run.config, nms=manifest.nms, candidates=settings.candidates)
+    manifest, settings, images, tell = bundle.manifest, build.plan.settings, build.images, build.tell
+    config = build.trained.run.config
+    net = deployed(build.trained.net, config, nms=manifest.nms, candidates=settings.candidates)
     reference = TorchSession(net, pick_device("cpu"))
-    session = open_bundle(bundle.folder, manifest) if stand_in is None else _open_stand_in(stand_in, manifest, tell)
+    session: Session
+    if stand_in is None:
+        session = open_bundle(bundle.folder, manifest)
+    else:
+        tell(f"{stand_in.reason}: the engine can't run here, so its graph is validated instead")
+        session = StandInSession(stand_in.graph, manifest.batch)
     try:
         if images is None:
             tell(f"no dataset here: comparing with the trained network on {settings.compared} synthetic images")
@@ -65,7 +62,7 @@ def judge(
             tell(f"measuring mAP on {len(index)} images of the split '{index.split}'")
             update["accuracy"] = measure_accuracy(
                 session,
-                plain(reference, run, settings) if known_map is None else known_map,
+                plain(reference, build) if known_map is None else known_map,
                 manifest,
                 index,
                 max(manifest.batch[1], 1),
@@ -81,21 +78,13 @@ def judge(
     return manifest.model_copy(update=update)
 
 
-def _open_stand_in(stand_in: StandIn, manifest: Manifest, tell: Tell) -> Session:
-    """Return a session of the graph that the bundle was built from, and say that it is that."""
-    from eyas.export.emulation import StandInSession
-
-    tell(f"{stand_in.reason}: the engine can't run here, so its graph is validated instead")
-    return StandInSession(stand_in.graph, manifest.batch)
-
-
-def plain(reference: TorchSession, run: Run, settings: Settings) -> Session:
+def plain(reference: TorchSession, build: Build) -> Session:
     """Return the trained network as `eyas evaluate` runs it: all candidates, suppression on the host if any."""
-    candidates = run.config.thresholds.candidates
+    config, settings = build.trained.run.config, build.plan.settings
+    candidates = config.thresholds.candidates
     if settings.nms != "graph" and settings.candidates == candidates:
         return reference
-    net = deployed(load_net(run), run.config, candidates=candidates)
-    return TorchSession(net, pick_device("cpu"))
+    return TorchSession(deployed(build.trained.net, config, candidates=candidates), pick_device("cpu"))
 
 
 def compare(session: Session, reference: Session, manifest: Manifest, samples: list[UInt8Array]) -> Parity:

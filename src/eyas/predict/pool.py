@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import queue
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from eyas.child_process import Child, Ended, exit_words
 from eyas.errors import UserError
+from eyas.machine.memory import total_memory
 from eyas.predict.job import Saved
-from eyas.predict.parts import Part
+from eyas.predict.parts import Part, to_line
 from eyas.predict.work import Settings
 from eyas.predict.worker import OUT_OF_MEMORY
 
@@ -42,20 +38,11 @@ class _Task:
 
 @dataclass
 class _Worker:
-    """A process, our end of its connection, and what it is doing."""
+    """A process, and what it is doing."""
 
-    process: subprocess.Popen[bytes]
-    connection: Connection[Any, Any]
+    child: Child
     ready: bool = False
     task: _Task | None = field(default=None)
-
-
-def _memory() -> int:
-    """Return the bytes of memory that the machine has; 0, which limits nothing, where it does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return 0
 
 
 def _did(code: int, memory: int) -> str:
@@ -64,8 +51,7 @@ def _did(code: int, memory: int) -> str:
         return f"Processing the image needs more than {memory / 1e6:.0f} MB of memory."
     if code == -signal.SIGKILL:
         return "The process working on the image was killed twice, most likely for lack of memory."
-    how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-    return f"The image crashed the process working on it twice ({how})."
+    return f"The image crashed the process working on it twice ({exit_words(code)})."
 
 
 class Pool:
@@ -80,8 +66,11 @@ class Pool:
     """
 
     def __init__(self, settings: Settings, out: Path, workers: int, threads: int, device: str = "auto") -> None:
-        self._first = (settings, threads, device, str(out))
-        self._memory = _memory() // max(1, workers)
+        self._memory = total_memory() // max(1, workers)
+        self._first = {
+            "settings": asdict(settings), "threads": threads, "device": device, "out": str(out), "memory": self._memory,
+        }  # fmt: skip
+        self._inbox: queue.SimpleQueue[tuple[Child, bytes]] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
         self._num = workers
 
@@ -101,14 +90,13 @@ class Pool:
             while task is not None and (worker := self._free()) is not None:
                 worker.task = task
                 task.at = 0
-                with suppress(BrokenPipeError, ConnectionResetError):  # it has ended: its end is heard below
-                    worker.connection.send((task.part, task.without))
+                worker.child.send({"part": to_line(task.part), "without": task.without})
                 task = self._next(again, parts)
-            for connection in wait([worker.connection for worker in self._workers]):
-                worker = next(each for each in self._workers if each.connection is connection)
-                saved = self._hear(worker, again, tick)
-                if saved is not None:
-                    yield saved
+            child, line = self._inbox.get()
+            worker = next(each for each in self._workers if each.child is child)
+            saved = self._hear(worker, line, again, tick)
+            if saved is not None:
+                yield saved
             task = task or self._next(again, parts)
 
     def _next(self, again: list[_Task], parts: Iterator[Part]) -> _Task | None:
@@ -125,44 +113,34 @@ class Pool:
                 return worker
         if len(self._workers) == self._num:
             return None
-        ours, theirs = Pipe()
-        numbers = (theirs.fileno(), self._memory, os.getpid())
-        command = [sys.executable, "-m", "eyas.predict.worker", *map(str, numbers)]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        theirs.close()
-        ours.send(self._first)
-        self._workers.append(_Worker(process, ours))
+        child = Child("eyas.predict.worker", inbox=self._inbox, quiet=False)
+        child.send(self._first)
+        self._workers.append(_Worker(child))
         return self._workers[-1]
 
-    def _hear(self, worker: _Worker, again: list[_Task], tick: Callable[[int], None]) -> Saved | None:
+    def _hear(self, worker: _Worker, line: bytes, again: list[_Task], tick: Callable[[int], None]) -> Saved | None:
         """Take one message of a worker, or its end."""
         try:
-            kind, value = worker.connection.recv()
-        except (EOFError, OSError):
-            self._ended(worker, again)
+            message = worker.child.read(line)
+        except Ended as end:
+            self._ended(worker, end.code, again)
             return None
         task = worker.task
-        if kind == "ready":
+        if message == "ready":
             worker.ready = True
-        elif kind == "failed":
-            if isinstance(value, str):
-                raise RuntimeError(f"a worker failed:\n{value}")
-            problem, expected, where, fix = value
-            raise UserError(problem, expected=expected, where=where, fix=fix)
-        elif kind == "tick" and task is not None:
-            tick(max(0, value - task.at))
-            task.at = max(task.at, value)
-        elif kind == "saved" and task is not None:
+        elif task is not None and isinstance(message, int):
+            tick(max(0, message - task.at))
+            task.at = max(task.at, message)
+        elif task is not None:
             worker.task = None
-            saved: Saved = value
+            saved = Saved(**message)
             tick(saved.images - task.at)
             return saved
         return None
 
-    def _ended(self, worker: _Worker, again: list[_Task]) -> None:
+    def _ended(self, worker: _Worker, code: int, again: list[_Task]) -> None:
         """Have the part of a worker that ended done again, with care."""
-        code = worker.process.wait()
-        worker.connection.close()
+        worker.child.close()
         self._workers.remove(worker)
         task = worker.task
         if task is None:
@@ -187,6 +165,4 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         """End the processes; what they have not saved is done again another time."""
         for worker in self._workers:
-            worker.connection.close()
-            worker.process.kill()
-            worker.process.wait()
+            worker.child.close()

@@ -12,12 +12,12 @@ from eyas.artifacts.layout import MANIFEST
 from eyas.artifacts.manifest import Manifest
 from eyas.decode import MAX_PIXELS
 from eyas.errors import UserError
+from eyas.machine.cores import usable_cores
 from eyas.predict.job import Job, Saved
 from eyas.predict.parts import Part, plan
 from eyas.predict.pool import Pool
 from eyas.predict.results import format_of, write_results
 from eyas.predict.work import Predictor, Settings
-from eyas.runtime.machine import usable_cores
 from eyas.types import Suppression
 
 PART = 64  # images that are saved, and after a stop done again, together

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import queue
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from eyas.decode import MAX_PIXELS, TooMuchMemory
 from eyas.errors import UserError
 from eyas.predict.parts import Part
 from eyas.predict.reading import Found, Reader
+from eyas.read_ahead import prefetched
 from eyas.runtime.convert import to_dict
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
@@ -102,7 +101,7 @@ class Predictor:
             yield from ([found] for found in _one_by_one(images, tick))
             return
         group: list[Found] = []
-        for found in ahead(images, _AHEAD * self._batch):
+        for found in prefetched(images, _AHEAD * self._batch):
             if isinstance(found.image, TooMuchMemory):  # others were in memory with it: it is tried again alone
                 raise MemoryError
             group.append(found)
@@ -125,41 +124,6 @@ def _one_by_one(images: Iterator[Found], tick: Tick) -> Iterator[Found]:
         if found is None:
             return
         yield found
-
-
-def ahead(items: Iterator[Found], depth: int) -> Iterator[Found]:
-    """Yield the items, which are made in a thread, at most `depth` before they are wanted."""
-    waiting: queue.Queue[Found | BaseException | None] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(item: Found | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def make() -> None:
-        try:
-            for item in items:
-                if not put(item):
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    try:
-        while (item := waiting.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
 
 
 def to_line(found: Found, result: Detections | UserError) -> bytes:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,7 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any
 
-from eyas.runtime.machine import Gpu, Processor, gpus, processor
+from eyas.child_process import Child, Ended, Parent, exit_words
+from eyas.errors import UserError
+from eyas.machine.gpus import Gpu, gpus
+from eyas.machine.processor import Processor, processor
 from eyas.runtime.openvino_core import openvino_core
 
 PROBE_SECONDS = 60.0
@@ -137,8 +138,7 @@ def runtime(name: str) -> Runtime:
     installed = next((found for package in known.packages if (found := _version(package))), None)
     if installed is None:
         return Runtime(name, None, (), "", known.install)
-    code = f"import json\nfrom eyas.runtime.doctor import KNOWN\nprint(json.dumps(KNOWN[{name!r}].ask()))"
-    devices, problem = ask(code)
+    devices, problem = probe(name)
     return Runtime(name, installed, devices, problem, known.install)
 
 
@@ -150,17 +150,20 @@ def _version(package: str) -> str | None:
         return None
 
 
-def ask(code: str, seconds: float = PROBE_SECONDS) -> tuple[tuple[str, ...], str]:
-    """Run the code in a new interpreter; return (the JSON list that it printed last, why it failed or "")."""
-    try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return (), f"it did not respond within {seconds:g} s"
-    if done.returncode < 0:
-        return (), f"it crashed the process (signal {-done.returncode})"
-    if done.returncode:
-        return (), (done.stderr.strip().splitlines() or ["it failed without an error message"])[-1]
-    return tuple(json.loads(done.stdout.strip().splitlines()[-1])), ""
+def probe(name: str, seconds: float = PROBE_SECONDS) -> tuple[tuple[str, ...], str]:
+    """Ask a runtime of `KNOWN` in a process of its own; return (what it can run on, why it can't be used or "")."""
+    with Child("eyas.runtime.doctor") as child:
+        child.send(name)
+        try:
+            return tuple(child.receive(seconds)), ""
+        except TimeoutError:
+            return (), f"it did not respond within {seconds:g} s"
+        except Ended as end:
+            return (), f"it crashed the process ({exit_words(end.code)})"
+        except ModuleNotFoundError as error:
+            return (), f"ModuleNotFoundError: {error}"
+        except (UserError, RuntimeError) as error:
+            return (), str(error).strip().splitlines()[-1]
 
 
 def advise(cpu: Processor, found: tuple[Gpu, ...], runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:
@@ -201,3 +204,7 @@ def _precisions(cpu: Processor) -> list[str]:
     if sets.get("AVX2"):
         return ["this CPU has neither VNNI nor AMX: int8 is at most twice as fast as fp32, bf16 no faster"]
     return []
+
+
+if __name__ == "__main__":
+    Parent().answer(lambda name: KNOWN[name].ask())

@@ -136,7 +136,7 @@ def _chosen(thresholds: Thresholds | Change | None, own: Thresholds) -> Threshol
 
 def _warn_of_saturation(folder: Path) -> None:
     """Warn where a bundle whose INT8 weights have 8 bits gives other answers than where it was judged."""
-    from eyas.runtime.machine import bytes_saturate, processor
+    from eyas.machine.processor import bytes_saturate, processor
 
     if bytes_saturate(processor()):
         warnings.warn(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from eyas.draw import annotate
 from eyas.errors import UserError
-from eyas.runtime.annotate import annotate
 from eyas.runtime.bounded_queue import Channel, Closed
 from eyas.runtime.choices import check_batch
 from eyas.runtime.sources import Frame, Item, Source, expand, frames, is_live

@@ -33,13 +33,26 @@ from eyas.types import InputSpec, Vocabulary
 DEFAULT = "n"
 
 
-def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
-    """Return the zoo's name or the spec that the recipe means.
+def open_start(model: ModelRecipe) -> Weights | None:
+    """Return the weights that the recipe's network starts from, read; None where it names none.
 
     Raises:
-        UserError: the name or the head is unknown, or the file holds no spec or no weights.
+        UserError: see `open_weights`.
     """
-    named = _named(model)
+    return open_weights(Path(model.weights)) if model.weights is not None else None
+
+
+def resolve_spec(model: ModelRecipe, start: Weights | None = None) -> str | YoloNasSpec:
+    """Return the zoo's name or the spec that the recipe means.
+
+    Args:
+        model: the recipe's part on the network.
+        start: the weights that it names, see `open_start`.
+
+    Raises:
+        UserError: the name or the head is unknown, or the file holds no spec.
+    """
+    named = _named(model, start)
     spec = zoo.resolve(named) if isinstance(named, str) else named
     if model.head:
         row_of(HEADS, model.head, "There is no head", "model.head")
@@ -48,7 +61,7 @@ def resolve_spec(model: ModelRecipe) -> str | YoloNasSpec:
     return replace(spec, **changed) if changed else named
 
 
-def _named(model: ModelRecipe) -> str | YoloNasSpec:
+def _named(model: ModelRecipe, start: Weights | None) -> str | YoloNasSpec:
     """Return the zoo's name or the spec, with the backbone and the head of its own."""
     if model.spec is not None:
         fields = read_json(Path(model.spec))
@@ -58,24 +71,28 @@ def _named(model: ModelRecipe) -> str | YoloNasSpec:
     if model.name != "auto":
         zoo.resolve(model.name)
         return model.name
-    if model.weights is None:
-        return DEFAULT
-    return open_weights(Path(model.weights)).model
+    return DEFAULT if start is None else start.model
 
 
-def make_network(model: ModelRecipe, classes: tuple[str, ...]) -> tuple[DetectionNet, list[str]]:
+def make_network(
+    model: ModelRecipe, classes: tuple[str, ...], source: Weights | None
+) -> tuple[DetectionNet, list[str]]:
     """Return the network with its starting weights, and what there is to say about them, a line each.
+
+    Args:
+        model: the recipe's part on the network.
+        classes: what it tells apart.
+        source: the weights that the recipe names, see `open_start`.
 
     Raises:
         UserError: the weights can't be read or don't fit, or there are no such layers.
     """
-    net = zoo.build(resolve_spec(model), Vocabulary(classes), factory_of(model.layers))
-    if model.weights is None:
+    net = zoo.build(resolve_spec(model, source), Vocabulary(classes), factory_of(model.layers))
+    if source is None:
         start = backbone_start(model)
         if start is None:
             return net, []
         return net, [load_backbone(net, start)]
-    source = open_weights(Path(model.weights))
     if source.head != net.spec.head:
         transfer(with_own_head(source.state, net), None, classes, net)
         return net, [_new_head_line(source, net.spec.head), *source.notes]

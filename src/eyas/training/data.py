@@ -19,7 +19,7 @@ from eyas.data.loading.loader import TrainLoader, train_loader
 from eyas.data.loading.sampler import POOL
 from eyas.decode import read_image
 from eyas.errors import UserError
-from eyas.runtime.machine import usable_cores
+from eyas.machine.cores import usable_cores
 from eyas.terminal import open_console
 from eyas.training.recipe import DataRecipe
 from eyas.training.splits import load_train_and_val, trained, without_empty

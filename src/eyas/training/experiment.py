@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import Logger
@@ -18,9 +19,9 @@ from eyas.losses.criterion import Criterion
 from eyas.losses.weighting import weighed
 from eyas.models.detection_net import head_row_of
 from eyas.models.factories import factory_of
-from eyas.models.zoo import build_described
+from eyas.models.zoo import build_described, describe
 from eyas.terminal import open_console, tell
-from eyas.training.build_model import backbone_start, make_network
+from eyas.training.build_model import backbone_start, make_network, open_start, resolve_spec
 from eyas.training.callbacks.best_epochs import BestEpochs
 from eyas.training.callbacks.budget import TimeBudget, now, pace_of
 from eyas.training.callbacks.checkpoint import Saver, Stopper
@@ -118,6 +119,7 @@ class Experiment:
         data: the two splits.
         callbacks: by the names of `CALLBACKS`, in the order in which they are called.
         loggers: Lightning's, for what the module logs; the recipe's trackers are the callback "track".
+        model: the network, as `config.json` of the run describes it.
         saved: the state that it goes on from; None for a new run, and as soon as it is taken up.
     """
 
@@ -125,6 +127,7 @@ class Experiment:
     folder: Path
     module: DetectionModule
     data: DetectionData
+    model: dict[str, Any]
     callbacks: dict[str, L.Callback]
     loggers: list[Logger] = field(default_factory=list)
     saved: SavedState | None = None
@@ -190,7 +193,7 @@ def build(
     teacher = open_teacher(recipe.distill, folder)
     L.seed_everything(recipe.trainer.seed, verbose=False)
     data = data or make_data(recipe)
-    net, notes = _network(recipe, folder, data, saved)
+    net, described, notes = _network(recipe, folder, data, saved)
     criterion = weighed(head_row_of(net).criterion(recipe.loss, mean_over_processes), recipe.loss.weighting)
     if teacher is not None:
         criterion, told = taught(criterion, net, teacher, recipe, data.classes)
@@ -219,7 +222,7 @@ def build(
     parts = Parts(recipe, folder, console, Saver(folder, recipe.trainer.save_minutes), thresholds, budget)
     made = {name: make(parts) for name, make in CALLBACKS.items()}
     callbacks = {name: one for name, one in made.items() if one is not None}
-    return Experiment(recipe, folder, module, data, callbacks, saved=saved)
+    return Experiment(recipe, folder, module, data, described, callbacks, saved=saved)
 
 
 def make_data(recipe: Recipe) -> DetectionData:
@@ -236,12 +239,14 @@ def make_data(recipe: Recipe) -> DetectionData:
 
 def _network(
     recipe: Recipe, folder: Path, data: DetectionData, saved: SavedState | None
-) -> tuple[nn.Module, list[str]]:
-    """Return the network to train, and what is to be known of its weights, a line each."""
+) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """Return the network to train, its description, and what is to be known of its weights, a line each."""
     if saved is None:
-        return make_network(recipe.model, data.classes)
-    layers = factory_of(recipe.model.layers)
-    return build_described(Run.read(folder).config.model, Vocabulary(data.classes), layers), list(saved.notes)
+        source = open_start(recipe.model)
+        net, notes = make_network(recipe.model, data.classes, source)
+        return net, describe(resolve_spec(recipe.model, source)), notes
+    described, layers = Run.read(folder).config.model, factory_of(recipe.model.layers)
+    return build_described(described, Vocabulary(data.classes), layers), described, list(saved.notes)
 
 
 def _tell_findings(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion, console: Console) -> None:

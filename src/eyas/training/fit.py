@@ -131,7 +131,8 @@ def run(experiment: Experiment, signals: StopSignals, *, console: Console) -> Pa
     with _quiet_lightning():
         trainer = make_trainer(recipe, folder, list(experiment.callbacks.values()), experiment.loggers)
     if trainer.is_global_zero:
-        write_start(folder, recipe, experiment.data, trainer.precision, resumed=(folder / layout.RECIPE).is_file())
+        resumed = (folder / layout.RECIPE).is_file()
+        write_start(folder, recipe, experiment.model, experiment.data, trainer.precision, resumed=resumed)
         if saved is not None:
             settle(folder, saved)
         tell(console, f"training into {folder}")

@@ -15,9 +15,9 @@ from torch import nn
 from eyas.data.checks.usable import Usable
 from eyas.data.index import DatasetIndex
 from eyas.data.loading.batch import Batch
-from eyas.data.loading.cache import available_memory
 from eyas.errors import UserError
 from eyas.losses.criterion import Criterion, set_progress
+from eyas.machine.memory import available_memory
 from eyas.training.batches import loss_terms, to_float_images
 from eyas.training.data import DetectionData
 from eyas.training.memory import FEW, advice

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,9 +19,10 @@ from eyas.artifacts.run import Run, RunConfig, RunFolder
 from eyas.data.record import hash_index
 from eyas.errors import UserError
 from eyas.files import remove_unfinished, write_json
+from eyas.machine.cores import usable_cores
 from eyas.models.heads import HEADS
-from eyas.models.zoo import describe, resolve
-from eyas.training.build_model import backbone_start, resolve_spec
+from eyas.models.spec import YoloNasSpec
+from eyas.training.build_model import backbone_start
 from eyas.training.data import DetectionData
 from eyas.training.origin import read_parents, write_origin
 from eyas.training.recipe import Recipe
@@ -51,7 +52,9 @@ def free_folder(recipe: Recipe, out: Path | None) -> Path:
     raise UserError("There are ten thousand runs with this name.", where=str(stem), fix="give --out")
 
 
-def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: str, *, resumed: bool) -> None:
+def write_start(
+    folder: Path, recipe: Recipe, model: dict[str, Any], data: DetectionData, precision: str, *, resumed: bool
+) -> None:
     """Write what is known before the first step: config, recipe, origin, environment.
 
     A resumed run keeps all but the environment. It loses its card until it is finished: its weights will change, and a
@@ -62,13 +65,11 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
     if resumed:
         remove_unfinished(folder)
     else:
-        name_or_spec = resolve_spec(recipe.model)
-        spec = resolve(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec
         config = RunConfig(
-            model=describe(name_or_spec),
+            model=model,
             classes=data.classes,
             input=recipe.data.input_spec(),
-            thresholds=replace(DETECT, suppression=HEADS[spec.head].suppression),
+            thresholds=replace(DETECT, suppression=HEADS[YoloNasSpec.from_dict(model["spec"]).head].suppression),
         )
         Run(folder, config).write()
         write_origin(folder, recipe, data.train_index, data.val_index, parents(recipe, data))
@@ -85,7 +86,7 @@ def write_start(folder: Path, recipe: Recipe, data: DetectionData, precision: st
             "python": platform.python_version(),
             "platform": platform.platform(),
             "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
+            "cores": usable_cores(),
             "threads": torch.get_num_threads(),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "precision": precision,

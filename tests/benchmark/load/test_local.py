@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from eyas.benchmark.load import local
-from eyas.benchmark.load.local import LocalServer, taken
+from eyas.benchmark.load.local import LocalServer
 from eyas.errors import UserError
+from eyas.machine.processes import taken
 
 CHILD = "import sys; print('up http://127.0.0.1:1', flush=True); sys.stdin.read()"
 # The child's input stays open for as long as its parent lives; `run` would close it at once.

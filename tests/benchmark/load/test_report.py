@@ -13,7 +13,7 @@ from eyas.benchmark.load.chart import decades, draw_load
 from eyas.benchmark.load.generator import TIMED_OUT, Played, Sample
 from eyas.benchmark.load.report import LoadReport, percentile, summarize
 from eyas.errors import UserError
-from eyas.runtime.machine import processor
+from eyas.machine.processor import processor
 
 
 def played(latencies: list[float], status: int = 200, lag: float = 0.0) -> list[Sample]:

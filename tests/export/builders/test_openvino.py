@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tests.export.graphs import BATCHES, SIZES, SPEC, write_graph, write_int8
+from tests.export.graphs import BATCHES, SIZES, SPEC, plan_of, write_graph, write_int8
 from tests.export.made import computes_in_bf16
 from tests.runtime.fakes import CLASSES
 
 from eyas.artifacts.card import hash_file
 from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
-from eyas.export.build_result import BuiltFiles
+from eyas.export.build import BuiltFiles
 from eyas.export.builders import openvino
 from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.openvino import OpenVinoSession
@@ -47,7 +47,7 @@ def built(graphs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
         path = graphs.get(precision, graphs["fp32"])
         found[precision] = (
             folder,
-            openvino.build(path, folder, precision=precision, input=SPEC, sizes=SIZES, batches=BATCHES, options={}),
+            openvino.build(onnx.load(path), plan_of(precision), folder),
         )
     return found
 
@@ -125,7 +125,7 @@ def test_half_precision_halves_the_file(built: dict[str, tuple[Path, BuiltFiles]
 
 def test_int8_without_quantization_in_the_graph_is_refused(graphs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no convolution in it"):
-        openvino.build(graphs["fp32"], tmp_path, precision="int8", input=SPEC, sizes=SIZES, batches=BATCHES, options={})
+        openvino.build(onnx.load(graphs["fp32"]), plan_of("int8"), tmp_path)
     assert list(tmp_path.glob("model.*")) == []
 
 
@@ -138,17 +138,9 @@ def test_what_openvino_does_not_know_is_told(tmp_path: Path, graphs: dict[str, P
     path = tmp_path / "bad.onnx"
     path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
     with pytest.raises(UserError, match="Nonsense"):
-        openvino.build(path, tmp_path, precision="fp32", input=SPEC, sizes=None, batches=(1, 1), options={})
+        openvino.build(onnx.load(path), plan_of("fp32"), tmp_path)
     with pytest.raises(UserError, match="did you mean 'device'"):
-        openvino.build(
-            graphs["fp32"],
-            tmp_path,
-            precision="fp32",
-            input=SPEC,
-            sizes=None,
-            batches=(1, 1),
-            options={"devise": "CPU"},
-        )
+        plan_of("fp32", devise="CPU")
 
 
 def test_submitted_batches_run_side_by_side_and_threads_do_not_mix(built: dict[str, tuple[Path, BuiltFiles]]) -> None:

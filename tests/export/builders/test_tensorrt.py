@@ -8,12 +8,12 @@ from typing import Any
 
 import onnx
 import pytest
-from tests.export.graphs import BATCHES, SIZES, SPEC, write_graph, write_int8
+from tests.export.graphs import BATCHES, SIZES, SPEC, plan_of, write_graph, write_int8
 from tests.runtime.fake_cuda import FakeCuda
 
 from eyas.errors import UserError
-from eyas.export.build_result import BuiltFiles
-from eyas.export.builders import tensorrt, tensorrt_rtx
+from eyas.export.build import BuiltFiles
+from eyas.export.builders import tensorrt
 from eyas.export.builders.tensorrt import (
     RTX_CAPABILITIES,
     Profile,
@@ -60,9 +60,7 @@ def built(graphs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def make(path: Path, folder: Path, precision: str, **options: Any) -> BuiltFiles:
-    return tensorrt_rtx.build(
-        path, folder, precision=precision, input=SPEC, sizes=SIZES, batches=BATCHES, options=options
-    )
+    return tensorrt.build(onnx.load(path), plan_of(precision, "tensorrt-rtx", **options), folder)
 
 
 @pytest.mark.parametrize("precision", KINDS)
@@ -249,7 +247,10 @@ def test_options_reach_the_librarys_configuration() -> None:
 
 
 def test_a_job_that_crashes_or_takes_too_long_is_told() -> None:
-    assert "exit code" in run_job({"module": "gone"}, 60)["error"]
+    failed = run_job({"module": "onnx"}, 60)
+    assert failed["error"] == "its process failed" and "AttributeError" in failed["log"][-1]
+    with pytest.raises(ModuleNotFoundError, match="gone"):
+        run_job({"module": "gone"}, 60)
     assert run_job({"module": "gone"}, 0.01)["error"] == "it took longer than 0.01 s"
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
-from tests.export.made import write_data, write_run
-from tests.export.parity.matrix import SIDE, Graphs, write_row
+from tests.export.made import write_data
 
-from eyas.artifacts.run import Run
-from eyas.export.builders.onnx import export
-from eyas.export.bundle import graph_precision
+from eyas.export.build import TrainedRun
+from eyas.export.builders.onnx import export_graph
 from eyas.export.settings import Settings
-from eyas.export.target import target_info
 
 
 @pytest.fixture(scope="module")
@@ -26,43 +23,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Row of the zoo -> a run of it, with random weights whose activations are as a trained network's."""
-    folder, made = tmp_path_factory.mktemp("runs"), dict[str, Path]()
+    made = dict[tuple[object, ...], onnx.ModelProto]()
 
-    def run(row: str) -> Path:
-        if row not in made:
-            made[row] = write_row(folder / row, row, data)
-        return made[row]
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def tiny(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the network that exports in seconds."""
-    run = write_run(tmp_path_factory.mktemp("tiny") / "tiny", data, SIDE)
-    config = Run.read(run).config
-    Run(run, replace(config, thresholds=replace(config.thresholds, iou=0.2))).write()  # so that boxes are dropped
-    return run
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Graphs:
-    """(run, settings) -> the exported graph, made once for each kind."""
-    folder, made = tmp_path_factory.mktemp("graphs"), dict[tuple[object, ...], Path]()
-
-    def graph(run: Path, settings: Settings) -> Path:
-        precision = graph_precision(target_info(settings.target, settings.precision), settings.precision)
-        key = (run, precision, settings.batch, settings.size, settings.nms)
+    def graph(run: Path, settings: Settings) -> onnx.ModelProto:
+        trained = TrainedRun.read(run)
+        plan = trained.plan(settings)
+        key = (run, plan.graph_precision, settings.batch, settings.size, settings.nms)
         if key not in made:
-            made[key] = export(
-                run,
-                folder / f"{len(made)}.onnx",
-                size=settings.size,
-                batch=settings.batch,
-                precision=precision,
-                nms=settings.nms,
-                candidates=settings.candidates,
-            )
+            made[key] = export_graph(trained, plan)
         return made[key]
 
     return graph

@@ -19,15 +19,16 @@ from eyas.artifacts.layout import CONFIG, WEIGHTS
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.run import Run, RunConfig
 from eyas.data.formats import load_dataset
-from eyas.export.builders.onnx import input_of, opset_of, save
-from eyas.export.bundle import new_manifest
+from eyas.export.build import TrainedRun
+from eyas.export.builders.onnx import opset_of
+from eyas.export.bundle import new_manifest, run_builder
 from eyas.export.gates import BOUNDS, Bound, letterboxed, parity, sample_images
 from eyas.export.graph import CANDIDATES, deployed, load_net
 from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize
 from eyas.export.settings import Settings
-from eyas.export.target import TARGETS, run_builder, target_info
+from eyas.export.target import TARGETS
 from eyas.models import weights, zoo
 from eyas.runtime.loading import open_bundle
 from eyas.runtime.sessions.torch import TorchSession
@@ -56,7 +57,7 @@ RANDOM_BOUNDS = {
     "int8": Bound(20.0, 0.3, 0.5, 0.05),
     "really bf16": Bound(20.0, 0.2, 0.9, 0.05),
 }
-Graphs = Callable[[Path, Settings], Path]
+Graphs = Callable[[Path, Settings], onnx.ModelProto]
 
 
 class Shifted:
@@ -97,26 +98,20 @@ def write_row(folder: Path, row: str, data: Path) -> Path:
     return folder
 
 
-def build(run: Path, graph: Path, data: Path, folder: Path, settings: Settings) -> Manifest:
+def build(run: Path, graph: onnx.ModelProto, data: Path, folder: Path, settings: Settings) -> Manifest:
     """Build a bundle from an exported graph as `compile_run` does, but for the gates; return its manifest."""
-    config = Run.read(run).config
-    settings = settings.for_run(config)
-    spec, sizes = input_of(config.input, settings.size)
-    info = target_info(settings.target, settings.precision)
+    trained = TrainedRun.read(run)
+    plan = trained.plan(settings)
     if settings.precision == "int8":
         images = sample_images(load_dataset(data, "train"), 6)
-        batches = (letterboxed([one], spec, settings.batch[0]) for one in images)
-        model = onnx.load(graph)
-        quantized = quantize(model, quantization_of(model, batches).narrowed(7), info.engine)  # overflows nowhere
-        check_int8(quantized, info.engine)
-        graph = save(quantized.model, folder.with_suffix(".onnx"))
+        batches = (letterboxed([one], plan.input, settings.batch[0]) for one in images)
+        engine = plan.info.engine
+        quantized = quantize(graph, quantization_of(graph, batches).narrowed(7), engine)  # overflows nowhere
+        check_int8(quantized, engine)
+        graph = quantized.model
     folder.mkdir()
-    built = run_builder(
-        settings.target, graph, folder, precision=settings.precision, spec=spec, sizes=sizes,
-        batches=settings.batch, options={},
-    )  # fmt: skip
-    manifest = new_manifest("m", folder, built.files, built.entry, config, spec, sizes, settings)
-    manifest.model_copy(update={"opset": opset_of(graph)}).write(folder)
+    built = run_builder(graph, plan, folder)
+    new_manifest("m", folder, built, opset_of(graph), trained.run.config, plan).write(folder)
     return Manifest.read(folder)
 
 

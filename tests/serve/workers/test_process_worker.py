@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tests.serve.bundles import CLASSES, jpeg, make_image, write_bundle
 
-from eyas.child_process import pages
+from eyas.child_process import address_space
 from eyas.serve.errors import Refused
 from eyas.serve.workers.base import Broken, Found, Lost, Outcome, Ran, Task, WorkerFailed, WorkerSpec, too_much_memory
 from eyas.serve.workers.process_worker import ProcessWorker
@@ -130,13 +130,13 @@ def test_a_worker_that_hangs_is_killed(spec: WorkerSpec) -> None:
 def test_a_image_that_wants_too_much_memory_is_refused_by_the_worker_that_goes_on(spec: WorkerSpec) -> None:
     async def check() -> None:
         watched = await Watched(replace(spec, memory=32 << 20)).start()
-        limit = pages(watched.worker.pid)[0]
+        limit = address_space(watched.worker.pid)
         ran = await watched.submit(jpeg(204, 0, 4000, 5000), jpeg(204))  # 60 MB of pixels
         assert isinstance(ran, Ran), ran
         first, second = ran.results
         assert isinstance(first, Refused) and first.kind in ("too_large", "unprocessable")
         assert isinstance(second, Found)
-        assert pages(watched.worker.pid)[0] <= limit + (32 << 20)
+        assert address_space(watched.worker.pid) <= limit + (32 << 20)
         await watched.worker.stop(1.0)
 
     run(check())

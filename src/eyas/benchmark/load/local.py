@@ -10,23 +10,15 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 from eyas.errors import UserError
+from eyas.machine.processes import Taken, family, taken
 
 START_SECONDS = 120.0
 END_SECONDS = 40.0
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What processes took: seconds of processor time so far, and bytes of memory now (shared pages by their part)."""
-
-    cpu: float
-    memory: int
-    processes: int
 
 
 class LocalServer:
@@ -94,50 +86,10 @@ class LocalServer:
             self._process.communicate(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
             for each in reversed(ours):  # those that are left hold the pipes, which are read to their end
-                with suppress(ProcessLookupError):
-                    os.kill(each, signal.SIGKILL)
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
             self._process.communicate()
 
     def taken(self) -> Taken:
         """Return what it and its workers took so far."""
         return taken(self.pid)
-
-
-def taken(pid: int) -> Taken:
-    """Return what a process and its descendants took so far; only Linux tells. Ended children count."""
-    cpu, memory, pids = 0.0, 0, family(pid)
-    for each in pids:
-        cpu += cpu_seconds(each)
-        memory += proportional(each)
-    return Taken(cpu, memory, len(pids))
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and all its descendants."""
-    found = [pid]
-    for each in found:
-        try:
-            for task in Path(f"/proc/{each}/task").iterdir():
-                found += map(int, (task / "children").read_text(encoding="ascii").split())
-        except OSError:
-            continue
-    return found
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process and its ended children, user and system; 0 where it can't be read."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, words[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
-def proportional(pid: int) -> int:
-    """Return the bytes that a process holds, shared pages divided among those who share them."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    found = re.search(r"^Pss:\s+(\d+) kB", text, flags=re.M)
-    return int(found[1]) << 10 if found else 0

@@ -13,8 +13,8 @@ from typing import Any
 from eyas.benchmark.load.generator import TIMED_OUT, Played
 from eyas.benchmark.load.http import BROKEN
 from eyas.files import write_json
+from eyas.machine.processor import Processor
 from eyas.renamed import with_old_keys
-from eyas.runtime.machine import Processor
 
 BUSY = 0.9  # of a core: a generator that takes more is what is being measured
 LATE = 0.05  # of the latency goal: a generator that sends later than that, in 1 of 100 requests, spoils the percentiles

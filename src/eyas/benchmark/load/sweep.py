@@ -14,7 +14,7 @@ from eyas.benchmark.load.generator import Ask, Played, closed_loop, open_loop
 from eyas.benchmark.load.http import Client, Target
 from eyas.benchmark.load.report import LoadReport, Step, summarize
 from eyas.errors import UserError
-from eyas.runtime.machine import processor
+from eyas.machine.processor import processor
 
 LOADS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.15, 1.5, 2.0)
 MOST_CLIENTS = 128

@@ -10,9 +10,11 @@ import numpy as np
 
 from eyas.data.checks.phash import THUMBNAIL, Hashes, fingerprint
 from eyas.data.index import SizeArray
-from eyas.data.progress import spread
 from eyas.decode import read_image
 from eyas.errors import UserError
+from eyas.machine.cores import usable_cores
+from eyas.progress import track
+from eyas.read_ahead import ahead
 from eyas.types import UInt8Array
 
 MISSING = "missing"
@@ -46,7 +48,8 @@ def scan_images(paths: Sequence[Path], *, workers: int | None = None) -> Scan:
     sizes = np.zeros((len(paths), 2), np.int32)
     bits = np.zeros(len(paths), np.uint64)
     thumbnails = np.zeros((len(paths), THUMBNAIL, THUMBNAIL), np.uint8)
-    found = spread(scan_image, [str(path) for path in paths], "decoding images", workers=workers)
+    scanned = ahead(scan_image, map(str, paths), workers or usable_cores())
+    found = track(scanned, len(paths), "decoding images")
     for i, (fault, size, image_bits, thumbnail) in enumerate(found):
         faults.append(fault)
         sizes[i] = size

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from eyas.data.index import BoolArray, DatasetIndex, SizeArray
-from eyas.data.progress import spread
 from eyas.decode import read_size
 from eyas.errors import UserError
+from eyas.progress import track
+from eyas.read_ahead import ahead
 from eyas.types import IntArray
 
 Float64Array = npt.NDArray[np.float64]
@@ -52,7 +53,8 @@ def check_sizes(index: DatasetIndex) -> SizeCheck:
     """Return how the images' sizes compare with the index's; only headers are read, by several threads."""
     paths = list(index.files)
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    found = [size for sizes in spread(_read, chunks, "reading image sizes", workers=_READERS) for size in sizes]
+    read = track(ahead(_read, chunks, _READERS), len(chunks), "reading image sizes")
+    found = [size for sizes in read for size in sizes]
     sizes: SizeArray = np.array(found, np.int32).reshape(-1, 2)
     return SizeCheck(sizes, compare(index.sizes, sizes))
 

@@ -12,8 +12,9 @@ from eyas.data.device.layout import Layout
 from eyas.data.device.memory import Place, drawing_bytes, free_memory, gib
 from eyas.data.device.store import file_sizes, store_bytes
 from eyas.data.index import DatasetIndex
-from eyas.data.loading.cache import CacheKind, HostCache, available_memory
+from eyas.data.loading.cache import CacheKind, HostCache
 from eyas.errors import UserError
+from eyas.machine.memory import available_memory
 from eyas.types import IntArray
 
 # Of what is free, the most that images take: on a GPU where it was asked for (training needs some too), and unasked.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from eyas.data.loading.cache import available_memory
+from eyas.machine.memory import available_memory
 from eyas.types import InputSpec, IntArray
 
 PIXELS_AT_ONCE = 1 << 23  # of samples that are drawn together: bounds the memory for what lies between

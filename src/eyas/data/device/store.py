@@ -12,9 +12,11 @@ from eyas.data.device.layout import Layout
 from eyas.data.device.memory import Place
 from eyas.data.index import DatasetIndex
 from eyas.data.loading.workers import Pipe
-from eyas.data.progress import spread, track
 from eyas.decode import read_size
 from eyas.errors import UserError
+from eyas.machine.cores import usable_cores
+from eyas.progress import track
+from eyas.read_ahead import ahead
 from eyas.types import IntArray
 
 
@@ -22,7 +24,8 @@ def file_sizes(index: DatasetIndex) -> IntArray:
     """Return the (height, width) of the image files, int64 [N, 2]: the index's, else the header's, else zeros."""
     sizes = index.sizes.astype(np.int64)
     unknown = np.flatnonzero((sizes <= 0).any(axis=1)).tolist()
-    for number, size in zip(unknown, spread(lambda i: _size(index, i), unknown, "reading image sizes"), strict=True):
+    read = ahead(lambda i: _size(index, i), unknown, usable_cores())
+    for number, size in zip(unknown, track(read, len(unknown), "reading image sizes"), strict=True):
         sizes[number] = size
     return sizes
 

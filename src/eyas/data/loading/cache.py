@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +11,9 @@ from eyas.data.index import DatasetIndex
 from eyas.data.loading.shared import SharedBlock
 from eyas.decode import read_bytes
 from eyas.errors import UserError
+from eyas.machine.cores import usable_cores
+from eyas.machine.memory import available_memory
+from eyas.read_ahead import ahead
 from eyas.types import UInt8Array
 
 HostCache = Literal["none", "jpeg", "decoded"]
@@ -74,15 +74,12 @@ class ImageCache:
         block = SharedBlock()
         self._table = np.full((len(self.index), 7), -1, np.int64)
         read = self._row_of_file if self.kind == "jpeg" else lambda i: _row_of_pixels(decode, i)
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            # Some at a time, so that memory is checked as it fills.
-            for start in range(0, len(self.index), 256):
-                stop = min(start + 256, len(self.index))
-                for index, found in zip(range(start, stop), pool.map(read, range(start, stop)), strict=True):
-                    if found is not None:
-                        data, numbers = found
-                        self._table[index] = (block.append(data), data.nbytes, *numbers)
-                self._check_memory(block.nbytes, stop)
+        for index, found in enumerate(ahead(read, range(len(self.index)), usable_cores())):
+            if found is not None:
+                data, numbers = found
+                self._table[index] = (block.append(data), data.nbytes, *numbers)
+            if index % 256 == 255 or index + 1 == len(self.index):  # as it fills
+                self._check_memory(block.nbytes, index + 1)
         self._block, self.filled = block, True
 
     def read(self, index: int) -> bytes:
@@ -142,18 +139,3 @@ def _row_of_pixels(decode: Callable[[int], Decoded], index: int) -> Row | None:
     except UserError:
         return None
     return np.ascontiguousarray(image).data, (*image.shape[:2], *size, factor)
-
-
-def available_memory() -> int:
-    """Return the bytes of memory that can be had without swapping, as the system says."""
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (ValueError, OSError, AttributeError):
-        return 4 << 30  # nothing known (Windows): be careful

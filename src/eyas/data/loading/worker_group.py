@@ -23,11 +23,13 @@ from multiprocessing.connection import Connection
 from typing import IO, Any
 
 from eyas import signals
+from eyas.child_process import exit_words
 from eyas.data.loading.batch_arrays import Maker, Task
 from eyas.data.loading.block import Block
 from eyas.data.loading.shared import Parcel, mapped, receive_memory
 from eyas.data.loading.worker import ASK_SIGNAL, MEMORY_FIX, Done, Failed, Made
 from eyas.errors import UserError
+from eyas.machine.processes import state
 
 SAY_SECONDS = 60.0  # after so long without a word, it is said what a worker does
 _LOOK_SECONDS = 1.0
@@ -171,7 +173,7 @@ class Member:
             time.sleep(0.1)
             self._trace.seek(start)
             text = self._trace.read().decode(errors="replace")
-        return _indented(text) or f"    no stack could be captured; process state: {_state(self.pid)}"
+        return _indented(text) or f"    no stack could be captured; process state: {state(self.pid)}"
 
     def _death(self) -> UserError:
         """Return what is to be said of a worker that ended by itself."""
@@ -179,7 +181,7 @@ class Member:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
             return UserError(f"Loader worker {self.number} (process {self.pid}) closed its connection.")
-        how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"exited on its own (exit code {code})"
+        how = f"was killed ({exit_words(code)})" if code < 0 else f"exited on its own ({exit_words(code)})"
         self._trace.seek(0)
         crash = _indented("".join(self._trace.read().decode(errors="replace").partition("Fatal Python error")[1:]))
         if code == -signal.SIGKILL:
@@ -258,14 +260,3 @@ def _indented(text: str) -> str:
     """Return the first lines of a stack, indented."""
     lines = [line for line in text.splitlines() if line.strip()]
     return "\n".join(f"    {line}" for line in lines[:_STACK_LINES])
-
-
-def _state(pid: int) -> str:
-    """Return what the system says about a process."""
-    words = {"D": "waiting for a device or file system", "T": "stopped", "Z": "ended"}
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:  # noqa: PTH123
-            letter = file.read().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return "nothing"
-    return words.get(letter, f"state {letter}")

@@ -15,8 +15,8 @@ from eyas.data.loading.ahead import Ahead
 from eyas.data.loading.batch import Batch, TensorBlock
 from eyas.data.loading.batch_arrays import Maker, Task
 from eyas.data.loading.block import OwnRoom
-from eyas.data.loading.cache import available_memory
 from eyas.errors import UserError
+from eyas.machine.memory import available_memory
 
 if TYPE_CHECKING:
     from eyas.data.loading.worker_group import Crew, Member

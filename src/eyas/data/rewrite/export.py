@@ -18,11 +18,11 @@ import numpy.typing as npt
 from eyas.data.formats.base import Format
 from eyas.data.index import DatasetIndex
 from eyas.data.paths import FileTable
-from eyas.data.progress import track
 from eyas.errors import UserError, shorten
 from eyas.files import open_regular, writing
 from eyas.image_files import is_image
 from eyas.image_header import parse_header
+from eyas.progress import track
 from eyas.text import file_stem
 
 Place = Callable[[Path, Path], None]

@@ -13,12 +13,14 @@ import simplejpeg
 from eyas.data.checks.sizes import rescale
 from eyas.data.formats import load_splits
 from eyas.data.formats.coco import COCO
-from eyas.data.progress import spread
 from eyas.data.rewrite.export import moved, plan_names, require_images, require_new_folder
 from eyas.decode import decode, read_bytes, read_size
 from eyas.errors import UserError, shorten
 from eyas.files import read_json, write_bytes, write_json
 from eyas.image_header import parse_header
+from eyas.machine.cores import usable_cores
+from eyas.progress import track
+from eyas.read_ahead import ahead
 
 _STATE = "pack.json"
 
@@ -101,7 +103,7 @@ def pack_dataset(
         target.mkdir(parents=True, exist_ok=True)
         for i, name in enumerate(names):
             jobs.append(_Job(index.path(i), target / name, size, quality))
-    done = list(spread(_pack, jobs, "packing images", workers=workers))
+    done = list(track(ahead(_pack, jobs, workers or usable_cores()), len(jobs), "packing images"))
     faults = [f"{job.source.name}: {result.fault}" for job, result in zip(jobs, done, strict=True) if result.fault]
     if faults:
         raise UserError(

@@ -1,4 +1,4 @@
-"""From a run to one ONNX file: exported, simplified, shape-inferred, checked, with its contract in the metadata."""
+"""From a run to one ONNX graph: exported, simplified, shape-inferred, checked, with its contract in the metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -16,80 +15,44 @@ import onnxslim
 import torch
 from torch import nn
 
-from eyas.artifacts.manifest import SuppressionPlace
-from eyas.artifacts.run import Run, RunConfig
-from eyas.errors import UserError
-from eyas.export.graph import CANDIDATES, deployed, load_net, suppression_place
+from eyas.artifacts.run import RunConfig
+from eyas.export.build import BuildPlan, BuiltFiles, TrainedRun
+from eyas.export.graph import deployed
 from eyas.export.node_names import name_nodes, scopes_of
-from eyas.export.target import Range, Sides
+from eyas.export.target import Range
 from eyas.files import write_bytes
 from eyas.runtime.sessions.base import INPUT, OUTPUTS
 from eyas.types import InputSpec
 
+ENTRY = "model.onnx"
 OPSET = 20
 OPSET_BF16 = 22  # the first one whose convolution takes bfloat16
 
 
-def export(
-    run_folder: Path,
-    out_file: Path,
-    *,
-    size: int | Sides | Range | None = None,
-    batch: Range = (1, 1),
-    precision: str = "fp32",
-    nms: SuppressionPlace | None = None,
-    candidates: int = CANDIDATES,
-) -> Path:
-    """Write the run's network to `out_file` as ONNX and return its path.
+def export_graph(trained: TrainedRun, plan: BuildPlan) -> onnx.ModelProto:
+    """Return the run's network as ONNX, in the type that the target reads from the graph; for INT8 it is float32.
 
     The graph takes "images", uint8 [batch, height, width, 3], RGB, and gives "boxes", float32 [batch, K, 4], xyxy in
-    network pixels, and "scores", float32 [batch, K, C], best first.
-
-    Args:
-        run_folder: the run.
-        out_file: where to write; the file is replaced only by a whole one.
-        size: side of the square input in pixels; `Sides` for one that is not square; (least, greatest) for a graph
-            that takes any size between; None for the run's own.
-        batch: (least, greatest) number of images at once; equal for a fixed number.
-        precision: "fp32", "fp16" or "bf16": the type of the network; "int8" gives the float32 graph to be quantized.
-        nms: "host", "graph" for suppression inside, "none" for a network that needs none; None for what it needs.
-        candidates: K, or the number of anchors if that is smaller.
+    network pixels, and "scores", float32 [batch, K, C], best first; K is the number of candidates, or of anchors if
+    that is smaller.
 
     Raises:
-        UserError: the run can't be read, no network of the family takes such a size, or this one's boxes need another
-            `nms`.
+        UserError: the run has no weights, or they don't fit.
     """
-    run = Run.read(run_folder)
-    nms = suppression_place(nms, run.config.thresholds.suppression)
-    spec, sizes = input_of(run.config.input, size)
-    graph = deployed(load_net(run), run.config, precision=precision, nms=nms, candidates=candidates)
-    model = to_onnx(graph, spec, sizes, batch, OPSET_BF16 if precision == "bf16" else OPSET)
-    onnx.helper.set_model_props(model, metadata(run.config, spec, precision, nms))
-    return save(model, out_file)
+    config, settings, precision = trained.run.config, plan.settings, plan.graph_precision
+    assert settings.nms is not None, "Settings.for_run has set it"
+    graph = deployed(trained.net, config, precision=precision, nms=settings.nms, candidates=settings.candidates)
+    opset = OPSET_BF16 if precision == "bf16" else OPSET
+    model = to_onnx(graph, plan.input, plan.sizes, settings.batch, opset)
+    onnx.helper.set_model_props(model, metadata(config, plan.input, precision, settings.nms))
+    model.producer_name = "eyas"
+    return model
 
 
-def input_of(spec: InputSpec, size: int | Sides | Range | None) -> tuple[InputSpec, Range | None]:
-    """Return the input contract for a size, and the range of sizes, None for a fixed one.
-
-    Of a range, the run's own size is the contract's where it lies inside, else the greatest.
-    """
-    if size is None:
-        return spec, None
-    if isinstance(size, int):
-        return _sized(spec, Sides(size, size)), None
-    if isinstance(size, Sides):
-        return _sized(spec, size), None
-    least, greatest = (_sized(spec, Sides(side, side)) for side in size)
-    if least.height > greatest.height:
-        raise UserError(f"The sizes {least.height} to {greatest.height} are not a range.", where="size")
-    inside = least.height <= min(spec.height, spec.width) and max(spec.height, spec.width) <= greatest.height
-    chosen = spec if inside else greatest
-    return chosen, None if least.height == greatest.height else (least.height, greatest.height)
-
-
-def _sized(spec: InputSpec, sides: Sides) -> InputSpec:
-    """Return the contract for an input of that size; one that no network takes is refused by InputSpec."""
-    return replace(spec, height=sides.height, width=sides.width)
+def build(graph: onnx.ModelProto, plan: BuildPlan, out_dir: Path) -> BuiltFiles:  # noqa: ARG001  # it is in the graph
+    """Put the graph itself into the bundle: ONNX Runtime compiles it when it is opened."""
+    write_bytes(out_dir / ENTRY, graph.SerializeToString())
+    return BuiltFiles(ENTRY, (ENTRY,), {})
 
 
 def to_onnx(graph: nn.Module, spec: InputSpec, sizes: Range | None, batch: Range, opset: int) -> onnx.ModelProto:
@@ -174,14 +137,6 @@ def metadata(config: RunConfig, spec: InputSpec, precision: str, nms: str) -> di
     }
 
 
-def save(model: onnx.ModelProto, out_file: Path) -> Path:
-    """Write the model as one file and return its path."""
-    model.producer_name = "eyas"
-    write_bytes(out_file, model.SerializeToString())
-    return out_file
-
-
-def opset_of(path: Path) -> int:
-    """Return the version of the ONNX standard's operators that the file uses."""
-    opsets = onnx.load(path, load_external_data=False).opset_import
-    return next(int(one.version) for one in opsets if one.domain in ("", "ai.onnx"))
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the ONNX standard's operators that the graph uses."""
+    return next(int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx"))

@@ -6,46 +6,34 @@ one, and the build says in which. INT8 is in the graph, as Q/DQ around the convo
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eyas.errors import UserError
-from eyas.export.build_result import BuiltFiles
+from eyas.export.build import BuildPlan, BuiltFiles
 from eyas.export.options import OpenVinoOptions, builder_options
+from eyas.export.target import Range
 from eyas.runtime.openvino_core import openvino_core
 from eyas.runtime.sessions.openvino import HINTS
 from eyas.types import InputSpec
 
 if TYPE_CHECKING:
+    import onnx
     import openvino
 
 ENTRY = "model.xml"
 WEIGHTS = "model.bin"
-Range = tuple[int, int]
 
 
-def build(
-    onnx_path: Path,
-    out_dir: Path,
-    *,
-    precision: str,
-    input: InputSpec,  # noqa: A002  # the builders' common signature
-    sizes: Range | None,
-    batches: Range,
-    options: Mapping[str, Any],
-) -> BuiltFiles:
+def build(graph: onnx.ModelProto, plan: BuildPlan, out_dir: Path) -> BuiltFiles:
     """Write model.xml and model.bin into `out_dir`.
 
     Args:
-        onnx_path: the graph: "images", uint8 [N, H, W, 3], to "boxes" and "scores"; for "int8" with S8S8 Q/DQ.
+        graph: "images", uint8 [N, H, W, 3], to "boxes" and "scores"; for "int8" with S8S8 Q/DQ.
+        plan: its options are fields of `OpenVinoOptions`.
         out_dir: where the files go.
-        precision: "fp32", "fp16", "bf16" (hints) or "int8".
-        input: the network's input.
-        sizes: least and greatest height and width, None for the input's own alone.
-        batches: least and greatest number of images at once.
-        options: fields of `OpenVinoOptions`.
 
     Raises:
         UserError: OpenVINO can't convert or compile the graph, or INT8 was asked for and not one convolution is.
@@ -54,23 +42,24 @@ def build(
     import openvino
     from openvino import frontend
 
-    chosen = builder_options("openvino", options)
+    precision = plan.settings.precision
+    chosen = builder_options("openvino", plan.settings.options)
     assert isinstance(chosen, OpenVinoOptions)
     device = chosen.device
     core = openvino_core()
     try:
-        model = openvino.convert_model(onnx_path)
-        shape(model, input, sizes, batches)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(graph.SerializeToString())
+            model = openvino.convert_model(path)
+        shape(model, plan.input, plan.sizes, plan.settings.batch)
         compiled = core.compile_model(model, device, {"INFERENCE_PRECISION_HINT": HINTS[precision]})
     except (RuntimeError, frontend.OpConversionFailure, frontend.OpValidationFailure, frontend.GeneralFailure) as error:
-        raise UserError(
-            f"OpenVINO {openvino.__version__} can't build the graph: {_reason(error)}", where=str(onnx_path)
-        ) from None
+        raise UserError(f"OpenVINO {openvino.__version__} can't build the graph: {_reason(error)}") from None
     executed = layer_precisions(compiled)
     if precision == "int8" and not executed.get("int8"):
         raise UserError(
             f"INT8 was requested, but OpenVINO runs no convolution in it: {executed}.",
-            where=str(onnx_path),
             expected="symmetric Q/DQ around convolutions",
         )
     # Half precision at run time gains nothing from more than half precision on disk.

@@ -9,9 +9,6 @@ is for.
 from __future__ import annotations
 
 import dataclasses
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +18,13 @@ from typing import Any
 
 import onnx
 
+from eyas.child_process import Child, Ended, exit_words
 from eyas.errors import UserError
-from eyas.export.build_result import BuiltFiles, StandIn
+from eyas.export.build import BuildPlan, BuiltFiles, StandIn
 from eyas.export.builders.tensorrt_graph import fit_for_tensorrt
 from eyas.export.options import EngineOptions, TensorRtOptions, TensorRtRtxOptions, builder_options
 from eyas.export.quantize.executed import quantized_convolutions
+from eyas.export.target import Range
 from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.cuda import capability, runtime, why_not
 from eyas.runtime.sessions.tensorrt import MODULES, missing_package
@@ -36,7 +35,6 @@ DTYPES: Mapping[str, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "i
 # What TensorRT-RTX builds for when it is told nothing: Ampere and Ada, and Blackwell's and later cards.
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0+")
 LOG_LINES = 12  # of TensorRT's own log, in an error
-Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -78,36 +76,22 @@ def check_machine(target: str) -> None:
             ) from None
 
 
-def build(
-    onnx_path: Path,
-    out_dir: Path,
-    *,
-    precision: str,
-    input: InputSpec,  # noqa: A002  # the builders' common signature
-    sizes: Range | None,
-    batches: Range,
-    options: Mapping[str, Any],
-    target: str = "tensorrt",
-) -> BuiltFiles:
-    """Write model.engine into `out_dir`, for TensorRT or (`target="tensorrt-rtx"`) TensorRT-RTX.
+def build(graph: onnx.ModelProto, plan: BuildPlan, out_dir: Path) -> BuiltFiles:
+    """Write model.engine into `out_dir`, for TensorRT or TensorRT-RTX.
 
     Args:
-        onnx_path: the graph; its types are the engine's, for "int8" it holds signed symmetric Q/DQ. What is built of
-            it is written beside it, as engine.onnx.
+        graph: its types are the engine's; for "int8" it holds signed symmetric Q/DQ. Its convolutions must be of the
+            precision asked for.
+        plan: its options are fields of `eyas.export.options.TensorRtOptions`, or of `TensorRtRtxOptions`.
         out_dir: where the files go.
-        precision: "fp32", "fp16", "bf16" or "int8": what the convolutions of the graph must be.
-        input: the network's input, which the profiles are tuned for.
-        sizes: least and greatest height and width, None for the input's own alone.
-        batches: least and greatest number of images at once.
-        options: fields of `eyas.export.options.TensorRtOptions`, or of `TensorRtRtxOptions`.
-        target: "tensorrt" or "tensorrt-rtx".
 
     Raises:
         UserError: the package or the GPU is missing, the graph can't be parsed or built (with TensorRT's own words),
             its convolutions are not of the precision asked for, or an option is unknown.
     """
+    target = plan.settings.target
     check_machine(target)
-    chosen = builder_options(target, options)
+    chosen = builder_options(target, plan.settings.options)
     assert isinstance(chosen, EngineOptions)
     capabilities = capabilities_of(chosen)
     blocked = why_not(capabilities)
@@ -117,23 +101,24 @@ def build(
             where="refit",
             fix="leave the option out, or compile on a machine with such a GPU",
         )
-    model = fit_for_tensorrt(onnx.load(onnx_path))
-    graph = onnx_path.with_name("engine.onnx")
-    graph.write_bytes(model.SerializeToString())
+    fitted = fit_for_tensorrt(graph)
+    shapes = profiles(plan.input, plan.sizes, plan.settings.batch, chosen)
     job = {
         "module": MODULES[target],
-        "onnx": str(graph.resolve()),
         "engine": str((out_dir / ENTRY).resolve()),
-        "profiles": [dataclasses.asdict(each) for each in profiles(input, sizes, batches, chosen)],
+        "profiles": [dataclasses.asdict(each) for each in shapes],
         "options": dataclasses.asdict(chosen),
         "timing_cache": timing_cache(chosen, capabilities),
         "inspect": not blocked,
     }
-    report = run_job(job, chosen.seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "engine.onnx"
+        path.write_bytes(fitted.SerializeToString())
+        report = run_job({**job, "onnx": str(path)}, chosen.seconds)
     if "error" in report:
         raise _failure(report["error"], report["log"], target)
-    check_precision(report["convolutions"], precision)
-    check_quantized(report, model)
+    check_precision(report["convolutions"], plan.settings.precision)
+    check_quantized(report, fitted)
     inspected = [name for name in ("layers.json",) if (out_dir / name).is_file()]
     details = {key: value for key, value in report.items() if key != "log"}
     return BuiltFiles(
@@ -141,7 +126,7 @@ def build(
         (ENTRY, *inspected),
         {**details, "profiles": job["profiles"]},
         compute_capabilities=capabilities,
-        stand_in=StandIn(graph, blocked) if blocked else None,
+        stand_in=StandIn(fitted, blocked) if blocked else None,
     )
 
 
@@ -165,19 +150,17 @@ def timing_cache(options: EngineOptions, capabilities: tuple[str, ...]) -> str |
 
 def run_job(job: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Return the report of the job, done in a new process; what broke it is in "error", its last words in "log"."""
-    with tempfile.TemporaryDirectory() as folder:
-        ask, answer = Path(folder) / "job.json", Path(folder) / "report.json"
-        ask.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", "eyas.export.builders.tensorrt_job", str(ask), str(answer)]
+    with Child("eyas.export.builders.tensorrt_job") as child:
+        child.send(job)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return {"error": f"it took longer than {seconds:g} s", "log": []}
-        if answer.is_file():
-            report: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-            return report
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        return {"error": f"its process ended with {how}", "log": (done.stdout + done.stderr).splitlines()}
+            report: dict[str, Any] = child.receive(seconds)
+        except TimeoutError as error:
+            return {"error": str(error), "log": []}
+        except Ended as end:
+            return {"error": f"its process ended with {exit_words(end.code)}", "log": end.words}
+        except RuntimeError as error:
+            return {"error": "its process failed", "log": str(error).splitlines()}
+        return report
 
 
 def check_precision(convolutions: Mapping[str, int], precision: str) -> None:

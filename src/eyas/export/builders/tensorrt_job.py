@@ -1,4 +1,4 @@
-"""Build one engine in this process: `python -m eyas.export.builders.tensorrt_job job.json report.json`.
+"""Build one engine in this process, a child of `eyas.export.builders.tensorrt`.
 
 Written against what TensorRT 10, 11 and TensorRT-RTX have in common. What only some of them have is tried, and its
 absence is put down in the report; no version is parsed.
@@ -6,8 +6,6 @@ absence is put down in the report; no version is parsed.
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from eyas.child_process import Parent
 from eyas.files import write_bytes
 
 # The bindings are compiled code without annotations, and one of two packages.
@@ -206,15 +205,14 @@ def inspect(trt: Bindings, logger: Any, engine: Path) -> bool:
     return True
 
 
-def main(ask: str, answer: str) -> None:
-    """Do the job in the file `ask` and write the report into the file `answer`."""
+def report(job: dict[str, Any]) -> dict[str, Any]:
+    """Do the job and return the report, with what the library logged."""
     log: list[str] = []
     try:
-        report = build(json.loads(Path(ask).read_text(encoding="utf-8")), log)
+        return {**build(job, log), "log": log}
     except BuildError as error:
-        report = {"error": str(error)}
-    Path(answer).write_text(json.dumps({**report, "log": log}), encoding="utf-8")
+        return {"error": str(error), "log": log}
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    Parent().answer(report)

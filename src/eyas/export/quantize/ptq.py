@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,15 +10,16 @@ import onnx
 from onnx import numpy_helper
 
 from eyas.artifacts.quantization import LARGEST, Limits, Quantization, QuantizedConvolution
-from eyas.artifacts.run import Run
 from eyas.errors import UserError
-from eyas.export.builders.onnx import export
+from eyas.export.build import TrainedRun
+from eyas.export.builders.onnx import export_graph
 from eyas.export.gates import letterboxed, sample_images
 from eyas.export.images import find_images
 from eyas.export.node_names import module_of, place_of, with_names
 from eyas.export.onnx_utils import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
 from eyas.export.quantize.calibrate import Histogram, histograms
 from eyas.export.quantize.qdq import DIALECTS
+from eyas.export.settings import Settings
 from eyas.types import UInt8Array
 
 CLIPPING = "mse"  # benchmarks/quantization.md compares it with percentages
@@ -48,13 +48,11 @@ def calibrate(
     Raises:
         UserError: the run can't be used, its dataset is not here, or `keep` names no convolution of it.
     """
-    run = Path(run)
-    spec = Run.read(run).config.input
-    index = find_images(run, data).calibrate
-    with tempfile.TemporaryDirectory() as folder:
-        model = onnx.load(export(run, Path(folder) / "model.onnx"))
-    batches = [letterboxed([one], spec, 1) for one in sample_images(index, images)]
-    return quantization_of(model, batches, clipping=clipping, keep=keep)
+    trained = TrainedRun.read(Path(run))
+    index = find_images(Path(run), data).calibrate
+    plan = trained.plan(Settings())
+    batches = [letterboxed([one], plan.input, 1) for one in sample_images(index, images)]
+    return quantization_of(export_graph(trained, plan), batches, clipping=clipping, keep=keep)
 
 
 def quantization_of(

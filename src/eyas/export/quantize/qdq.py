@@ -22,7 +22,7 @@ from eyas.artifacts.quantization import LARGEST, Limits, Quantization
 from eyas.errors import UserError
 from eyas.export.node_names import module_of, place_of, with_names
 from eyas.export.onnx_utils import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
-from eyas.runtime.machine import Processor, bytes_saturate
+from eyas.machine.processor import Processor, bytes_saturate
 
 
 @dataclass(frozen=True)

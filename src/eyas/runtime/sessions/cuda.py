@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyas.errors import UserError, missing_extra
-from eyas.runtime.machine import gpus
+from eyas.machine.gpus import gpus
 
 # CUDA's functions give (error, value...); the bindings are compiled code without annotations.
 Bindings = Any

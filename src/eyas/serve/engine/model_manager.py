@@ -10,7 +10,7 @@ from time import monotonic
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError
-from eyas.runtime.machine import usable_cores
+from eyas.machine.cores import usable_cores
 from eyas.serve.engine.autoscale import Autoscaler, ScaleConfig, Signal
 from eyas.serve.engine.executor import Executor
 from eyas.serve.engine.routing import find, unknown

@@ -28,8 +28,9 @@ import numpy as np
 from eyas.artifacts.manifest import Manifest
 from eyas.errors import UserError
 from eyas.files import read_json, write_json
+from eyas.machine.cores import usable_cores
+from eyas.machine.processor import processor
 from eyas.runtime.loading import load
-from eyas.runtime.machine import processor, usable_cores
 from eyas.runtime.sessions.cache import bundle_key, cache_folder
 from eyas.serve.blocking import aside
 

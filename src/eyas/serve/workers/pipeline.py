@@ -11,9 +11,9 @@ import simplejpeg
 
 from eyas.artifacts.manifest import Manifest
 from eyas.decode import TooMuchMemory, decode
+from eyas.draw import annotate
 from eyas.errors import UserError
 from eyas.letterbox import Placement, letterbox
-from eyas.runtime.annotate import annotate
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.runtime.postprocess import select

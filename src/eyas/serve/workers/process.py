@@ -15,7 +15,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from eyas.child_process import die_with, limit_memory, private_memory
+from eyas.child_process import die_with, limit_memory
+from eyas.machine.memory import private_memory
 from eyas.opencv_limits import VARIABLE
 from eyas.serve.limits import Limits
 from eyas.serve.workers.base import MAX_WORDS, Broken, Ready, WorkerFailed, too_much_memory

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from eyas.child_process import private_memory
+from eyas.machine.memory import private_memory
 from eyas.serve.errors import Refused
 from eyas.serve.workers.base import Broken, Done, Lost, Ready, Task, WorkerFailed, WorkerSpec, too_slow
 from eyas.serve.workers.protocol import (

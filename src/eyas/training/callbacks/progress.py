@@ -7,9 +7,9 @@ from typing import Any
 
 import lightning as L
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from eyas.data.loading.batch import Batch
+from eyas.progress import ProgressBar
 from eyas.terminal import open_console
 from eyas.training.gpu import busy
 from eyas.training.module import DetectionModule
@@ -26,8 +26,7 @@ class ProgressLine(L.Callback):
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or open_console(stderr=True)
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: ProgressBar | None = None
         self._shown = 0.0
         self._epoch_start = time.perf_counter()
         self._images = 0  # since the line was last refreshed
@@ -46,12 +45,7 @@ class ProgressLine(L.Callback):
         """Open the line."""
         if not trainer.is_global_zero:
             return
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[steps]} steps"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.console, transient=True,
-        )  # fmt: skip
-        self._progress.start()
-        self._task = self._progress.add_task("training", total=1.0, steps="")
+        self._bar = ProgressBar("training", 1.0, counted=False, long=True, console=self.console).__enter__()
         self._shown = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -70,7 +64,7 @@ class ProgressLine(L.Callback):
         """Refresh the line, twice a second at most."""
         self._images += len(batch.counts) * trainer.world_size
         now = time.monotonic()
-        if self._progress is None or now - self._shown < REFRESH:
+        if self._bar is None or now - self._shown < REFRESH:
             return
         assert isinstance(pl_module, DetectionModule)
         self._speed = self._images / (now - self._shown)
@@ -79,7 +73,7 @@ class ProgressLine(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say that the pause is an evaluation."""
-        if self._progress is not None:
+        if self._bar is not None:
             self._show(trainer, pl_module, "evaluating")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -99,25 +93,21 @@ class ProgressLine(L.Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the line, also when the run ended by an error."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._bar is not None:
+            self._bar.__exit__()
+            self._bar = None
 
     def _show(self, trainer: L.Trainer, module: L.LightningModule, what: str) -> None:
         """Refresh the line."""
-        if self._progress is None or self._task is None:
+        if self._bar is None:
             return
         used = busy(module.device)
         parts = [f"epoch {_epoch(trainer)}  {what}"]
         parts += [f"{self._speed:.0f} images/s"] if self._speed else []
         parts += [f"GPU {used} %"] if used is not None else []
         total = _steps(trainer, module)
-        self._progress.update(
-            self._task,
-            completed=_done(trainer, module),
-            description="  ".join(parts) + self._ap,
-            steps=f"{trainer.global_step}/{total}",
-        )
+        note = f"{trainer.global_step}/{total} steps"
+        self._bar.update(_done(trainer, module), text="  ".join(parts) + self._ap, note=note)
 
 
 def _epoch(trainer: L.Trainer, width: int = 0) -> str:
