@@ -27,7 +27,7 @@ from eyas.export.gates import letterboxed
 from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize, weight_bits
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.export.target import Sides
 from eyas.machine.processor import processor
 from eyas.models import weights, zoo
@@ -70,7 +70,7 @@ def bundle(
         return out
     out.mkdir(parents=True, exist_ok=True)
     trained = TrainedRun.read(run)
-    config, plan = trained.run.config, trained.plan(Settings(target=target, precision=precision, size=SIZE))
+    config, plan = trained.run.config, trained.plan(BuildSettings(target=target, precision=precision, size=SIZE))
     if margin is not None:
         plan = replace(plan, input=replace(plan.input, margin=margin))
     spec, info, graph = plan.input, plan.info, export_graph(trained, plan)

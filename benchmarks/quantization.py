@@ -18,7 +18,7 @@ from eyas.export.node_names import with_names
 from eyas.export.onnx_utils import network_nodes
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.types import FloatArray, UInt8Array
 
 Answers = list[list[FloatArray]]
@@ -76,7 +76,7 @@ def main() -> None:
     config = trained.run.config
     found = find_images(args.run)
     index = spread(found.judge, args.images)
-    model = with_names(export_graph(trained, trained.plan(Settings())))
+    model = with_names(export_graph(trained, trained.plan(BuildSettings())))
     names = set(network_nodes(model)[1])
     predictions = [node.output[0] for node in model.graph.node if node.name in names]
     looked_at = [letterboxed([one], config.input, 1) for one in sample_images(found.judge, 12)]

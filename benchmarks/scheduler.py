@@ -18,9 +18,9 @@ from pathlib import Path
 
 from tests.serve.simulator import Policy, Result, Simulator, bursts, items, linear, poisson
 
-from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.latency import LatencyProfile
 from eyas.serve.scheduler.scheduler import Scheduler
-from eyas.serve.scheduler.types import Admitted, Batch, Decision, Event, Item, Lane, Outcome, Reason
+from eyas.serve.scheduler.types import Admitted, Decision, Item, Lane, Outcome, Reason, ScheduledBatch, SchedulerEvent
 
 SLO, MOST = 0.05, 32
 BASE, PER_ITEM = 0.005, 0.0005
@@ -44,7 +44,7 @@ class Simple:
         self._queue: deque[Item] = deque()
         self._times: deque[float] = deque()  # arrivals of those in the queue
         self._running: tuple[float, ...] | None = None
-        self._events: list[Event] = []
+        self._events: list[SchedulerEvent] = []
 
     def submit(self, now: float, item: Item) -> Decision:
         """Admit."""
@@ -52,7 +52,7 @@ class Simple:
         self._times.append(now)
         return Admitted(now)
 
-    def next_batch(self, now: float, worker: str) -> Batch | None:
+    def next_batch(self, now: float, worker: str) -> ScheduledBatch | None:
         """Let the policy take."""
         before = len(self._times)
         arrived = list(self._times)
@@ -60,26 +60,26 @@ class Simple:
         dropped = before - len(self._times)
         for index in range(dropped):
             item = self._queue.popleft()
-            self._events.append(Event(item, Outcome.DROPPED, Reason.DEADLINE, arrived[index], now, False))
+            self._events.append(SchedulerEvent(item, Outcome.DROPPED, Reason.DEADLINE, arrived[index], now, False))
         if not size:
             return None
         self._running = tuple(self._times.popleft() for _ in range(size))
-        return Batch(worker, "m", tuple(self._queue.popleft() for _ in range(size)), now, now)
+        return ScheduledBatch(worker, "m", tuple(self._queue.popleft() for _ in range(size)), now, now)
 
-    def finished(self, now: float, worker: str, batch: Batch, ok: bool = True) -> bool:
+    def finished(self, now: float, worker: str, batch: ScheduledBatch, ok: bool = True) -> bool:
         """Answer."""
         assert self._running is not None
         self._learn(len(self._running), now - batch.started)
         for item, arrived in zip(batch.items, self._running, strict=True):
             late = now > arrived + SLO
-            self._events.append(Event(item, Outcome.SERVED, Reason.NONE, arrived, now, late))
+            self._events.append(SchedulerEvent(item, Outcome.SERVED, Reason.NONE, arrived, now, late))
         self._running = None
         return True
 
     def expire(self, now: float) -> None:
         """Nothing expires."""
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[SchedulerEvent]:
         """Return what ended."""
         events, self._events = self._events, []
         return events
@@ -130,7 +130,7 @@ def earliest_deadline() -> Policy:
 def ours(wrong: float = 1.0) -> Policy:
     """Return our scheduler, with a profile that is wrong by a factor."""
     made = Scheduler()
-    made.register("m", "w", Profile(BASE * wrong, PER_ITEM * wrong), slo=SLO, max_batch=MOST)
+    made.register("m", "w", LatencyProfile(BASE * wrong, PER_ITEM * wrong), slo=SLO, max_batch=MOST)
     return made
 
 
@@ -154,7 +154,7 @@ def play(policy: Policy, load: float, seconds: float) -> Result:
 def cost(waiting: int = 100, rounds: int = 200) -> float:
     """Return microseconds of processor time a request, from submission to event, with so many waiting."""
     made = Scheduler()
-    made.register("m", "w", Profile(BASE, PER_ITEM), slo=1.0, max_batch=20)
+    made.register("m", "w", LatencyProfile(BASE, PER_ITEM), slo=1.0, max_batch=20)
     now, number = 0.0, 0
     taken = 0.0
     for step in range(rounds):

@@ -35,7 +35,7 @@ from eyas.benchmark.load.local import LocalServer
 from eyas.benchmark.load.report import LoadReport, Step, percentile, summarize
 from eyas.benchmark.load.sweep import allow_connections
 from eyas.machine.processor import processor
-from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.latency import LatencyProfile
 from eyas.serve.scheduler.scheduler import Scheduler
 from eyas.serve.workers.base import Task
 from eyas.serve.workers.pipeline import Pipeline
@@ -180,7 +180,7 @@ def capacity(aim: Target, tries: int = 3) -> float:
     )
 
 
-def shape(bundle: Path) -> Profile:
+def shape(bundle: Path) -> LatencyProfile:
     """Return how long batches take, from bytes to detections, without a server."""
     found = pipeline(bundle)
     tasks = [Task(image, found._detector.thresholds) for image in images()] * 2
@@ -192,15 +192,15 @@ def shape(bundle: Path) -> Profile:
             found.run(tasks[:size])
             walls.append(time.perf_counter() - start)
         rows.append((size, statistics.median(walls)))
-    return Profile.measured(rows)
+    return LatencyProfile.measured(rows)
 
 
-def simulated(times: Sequence[float], seconds: float, profile: Profile, rate: float, share: float) -> Step:
+def simulated(times: Sequence[float], seconds: float, profile: LatencyProfile, rate: float, share: float) -> Step:
     """Return what the simulator makes of the same arrivals, with a worker as fast as the server was."""
     policy = Scheduler()
     size = 8 if profile.base > 0 else 1
     scale = (size / rate) / (profile.base + profile.per_item * size)
-    known = Profile(profile.base * scale, profile.per_item * scale, profile.deviation)
+    known = LatencyProfile(profile.base * scale, profile.per_item * scale, profile.deviation)
     policy.register("m", "w", known, slo=GOAL, max_batch=8)
     result = Simulator(policy, linear(known.base, known.per_item)).run(items(times))
     latencies = sorted(event.ended - event.arrived for event in result.events if event.outcome.name == "SERVED")

@@ -22,18 +22,18 @@ from eyas.benchmark.images import MOST, find_images, made_up_image, write_images
 from eyas.benchmark.models import notes
 from eyas.benchmark.process import Process
 from eyas.benchmark.report import (
+    BenchRecord,
     BenchReport,
+    BenchRow,
     Contender,
     Opened,
-    Record,
-    Row,
     name_models,
     pick_rounds,
     summarize,
 )
 from eyas.benchmark.resource_usage import STAGES, Meter, Round, Streamed
 from eyas.benchmark.stage_timer import Cost, Moment, now, since
-from eyas.benchmark.worker import Worker
+from eyas.benchmark.worker import BenchWorker
 from eyas.cli.bench import parse_numbers
 from eyas.cli.main import main
 from eyas.errors import UserError
@@ -65,14 +65,14 @@ def one_round(ms: Sequence[float], *, images: int = 1, cpu: float = 0.0, waited:
     return Round(calls, images * len(ms), 0, Cost(sum(ms) / 1000, cpu or sum(ms) / 1000, waited))
 
 
-def a_row(name: str = "a", p50: float = 10.0, **changes: object) -> Row:
+def a_row(name: str = "a", p50: float = 10.0, **changes: object) -> BenchRow:
     """Return a row."""
-    record = Record(Contender(Path(name), 1, 1), OPENED, [one_round([p50] * 200)], memory=5 * 2**20)
+    record = BenchRecord(Contender(Path(name), 1, 1), OPENED, [one_round([p50] * 200)], memory=5 * 2**20)
     row = summarize([record])[0]
-    return Row(**{**vars(row), **changes})
+    return BenchRow(**{**vars(row), **changes})
 
 
-def a_report(*rows: Row) -> BenchReport:
+def a_report(*rows: BenchRow) -> BenchReport:
     """Return a report of the rows."""
     machine = Processor("Test CPU", "x86_64", 2, 4.0, {"AVX2": True})
     return BenchReport(rows, machine, "4 images", 5, "2026-01-01T00:00:00+00:00", "0")
@@ -118,7 +118,7 @@ def test_the_command_measures_batches_and_streams(
 
 
 def test_percentiles_shares_and_rates_are_of_the_calls() -> None:
-    record = Record(Contender(Path("a"), 1, 2), OPENED, [one_round(range(1, 101), images=2)] * 3)
+    record = BenchRecord(Contender(Path("a"), 1, 2), OPENED, [one_round(range(1, 101), images=2)] * 3)
     (row,) = summarize([record])
     assert (row.p50, row.calls) == (pytest.approx(50.5), 300)
     assert row.p90 == pytest.approx(90.1, abs=0.2) and row.p99 == pytest.approx(99.0, abs=0.2)
@@ -129,8 +129,8 @@ def test_percentiles_shares_and_rates_are_of_the_calls() -> None:
 def test_the_ratio_is_taken_within_rounds() -> None:
     """The machine gets slower and slower; the second is always twice as slow as the first beside it."""
     slow = (1, 2, 4, 8, 16)
-    first = Record(Contender(Path("a"), 1, 1), OPENED, [one_round([10.0 * k]) for k in slow])
-    second = Record(Contender(Path("b"), 1, 4), OPENED, [one_round([80.0 * k], images=4) for k in reversed(slow)])
+    first = BenchRecord(Contender(Path("a"), 1, 1), OPENED, [one_round([10.0 * k]) for k in slow])
+    second = BenchRecord(Contender(Path("b"), 1, 4), OPENED, [one_round([80.0 * k], images=4) for k in reversed(slow)])
     second.rounds.reverse()
     assert [row.ratio for row in summarize([first, second])] == [1, pytest.approx(2)]
     assert [row.cpu_ratio for row in summarize([first, second])] == [1, pytest.approx(2)]
@@ -138,16 +138,16 @@ def test_the_ratio_is_taken_within_rounds() -> None:
 
 def test_busy_rounds_are_left_out_where_enough_are_calm() -> None:
     calm, busy = one_round([10.0]), one_round([90.0], waited=0.9)
-    (row,) = summarize([Record(Contender(Path("a"), 1, 1), OPENED, [calm, busy, calm, busy, calm, busy])])
+    (row,) = summarize([BenchRecord(Contender(Path("a"), 1, 1), OPENED, [calm, busy, calm, busy, calm, busy])])
     assert row.calm and (row.p50, row.p99, row.calls) == (10, 10, 3)
     assert row.starved == pytest.approx(2.7 / (2.7 + 0.3))
-    (row,) = summarize([Record(Contender(Path("a"), 1, 1), OPENED, [calm, busy, busy, busy, busy])])
+    (row,) = summarize([BenchRecord(Contender(Path("a"), 1, 1), OPENED, [calm, busy, busy, busy, busy])])
     assert not row.calm and row.p50 == 90 and row.calls == 5
     assert any("The machine was busy" in note for note in notes([row]))
 
 
 def test_streaming_is_held_against_the_calls_of_the_same_round() -> None:
-    record = Record(Contender(Path("a"), 1, 1), OPENED, [one_round([10.0]), one_round([20.0]), one_round([20.0])])
+    record = BenchRecord(Contender(Path("a"), 1, 1), OPENED, [one_round([10.0]), one_round([20.0]), one_round([20.0])])
     record.streams = [Streamed(150, Cost(1, 1, 0)), Streamed(60, Cost(1, 1, 0)), Streamed(75, Cost(1, 1, 0))]
     (row,) = summarize([record])
     assert row.stream_per_second == 75 and row.stream_gain == pytest.approx(1.5)
@@ -210,7 +210,7 @@ def test_an_error_of_the_process_is_the_users_error(tmp_path: Path, images: list
 
 
 def test_what_the_process_does(bundle: Path, images: list[Path]) -> None:
-    worker = Worker()
+    worker = BenchWorker()
     job = {"path": str(bundle), "threads": 1, "size": None, "device": "cpu", "batch": 2, "images": [*map(str, images)]}
     about = worker({"do": "open", **job})
     assert about["most_at_once"] == 2 and about["input"] == [96, 64]
@@ -287,7 +287,7 @@ def test_notes_tell_what_the_numbers_do_not() -> None:
 def test_stages_add_up_to_the_median_call() -> None:
     """Half of the calls decode for long, the other half infer for long: the medians of both stages are of no call."""
     calls = ((9.0, 0.0, 2.0, 1.0), (2.0, 0.0, 9.0, 1.0), (9.0, 1.0, 2.0, 0.0)) * 20
-    record = Record(Contender(Path("a"), 1, 4), OPENED, [Round(calls, 240, 0, Cost(1, 1, 0.0))])
+    record = BenchRecord(Contender(Path("a"), 1, 4), OPENED, [Round(calls, 240, 0, Cost(1, 1, 0.0))])
     (row,) = summarize([record])
     assert sum(row.stages) == pytest.approx(row.p50) == pytest.approx(12.0)
 
@@ -301,5 +301,5 @@ def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert name_models([bundle, run]) == {bundle: "quickstart (bundle)", run: "quickstart (run)"}
     assert name_models([bundle]) == {bundle: "quickstart"}
     assert len(set(name_models([bundle, run, other]).values())) == 3
-    record = Record(Contender(run, 1, 1, "quickstart (run)"), OPENED, [one_round([1.0])])
+    record = BenchRecord(Contender(run, 1, 1, "quickstart (run)"), OPENED, [one_round([1.0])])
     assert summarize([record])[0].name == "quickstart (run)"

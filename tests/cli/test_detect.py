@@ -16,7 +16,7 @@ from tests.runtime.fakes import make_image, write_jpeg, write_run, write_video
 from eyas.cli import detect as verb
 from eyas.cli.main import main
 from eyas.decode import read_image
-from eyas.runtime.detect import Report
+from eyas.runtime.detect import DetectReport
 from eyas.runtime.outputs import Result
 
 
@@ -235,15 +235,15 @@ def test_a_long_table_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(30):
         results.append(Result(f"{i:02d}.jpg", 1))
         results[-1].counts.update(["red"])
-    verb.print_report(Report(tuple(results), (), Path("out"), None, None))
+    verb.print_report(DetectReport(tuple(results), (), Path("out"), None, None))
     text = capsys.readouterr().out
     assert "19.jpg" in text and "20.jpg" not in text and "10 more" in text and "10 red" in text
 
 
 def test_when_nothing_is_found_the_bar_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    verb.print_report(Report((Result("a.jpg", 1),), (), Path("out"), None, None))
+    verb.print_report(DetectReport((Result("a.jpg", 1),), (), Path("out"), None, None))
     assert "try a lower --conf" in capsys.readouterr().out
     found = Result("a.jpg", 1)
     found.counts.update(["red"])
-    verb.print_report(Report((found,), (), Path("out"), None, None))
+    verb.print_report(DetectReport((found,), (), Path("out"), None, None))
     assert "--conf" not in capsys.readouterr().out

@@ -14,7 +14,7 @@ class Cluster:
 
     Attributes:
         told: what, in order.
-        table: what the doors route by.
+        table: what the ingresses route by.
         answers: what the replicas say when they are to hold a version.
     """
 

@@ -1,4 +1,4 @@
-"""Changing what a cluster serves, without Ray: replicas first, doors then."""
+"""Changing what a cluster serves, without Ray: replicas first, ingresses then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between a door and Ray Serve: who has taken a request, and what a loss says of those nobody has taken."""
+"""Between an ingress and Ray Serve: who has taken a request, and what a loss says of those that nobody has taken."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytest.importorskip("ray.serve", reason="pip install 'eyas[cluster]'")
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 
-from eyas.cluster import ingress as door
+from eyas.cluster import ingress as ingress
 from eyas.cluster.engine import NotTakenError, ReplicaLostError
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("owl",), 8, 8)
@@ -29,7 +29,7 @@ class Response:
 
     Attributes:
         taken, answered: what the test decides.
-        cancelled: whether the door took the request back.
+        cancelled: whether the ingress took the request back.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ async def asked(
     detector: Detector, *names: str, patience: float = 60.0
 ) -> tuple[list[Response], list[asyncio.Task[Any]]]:
     """Ask for each of the requests, and return when all have been asked for."""
-    ask = door.asking(detector, patience)
+    ask = ingress.asking(detector, patience)
     tasks = [asyncio.create_task(ask(request(name), "birds/2")) for name in names]  # type: ignore[arg-type]
     while len(detector.responses) < len(names):
         await asyncio.sleep(0)

@@ -9,7 +9,7 @@ import pytest
 from eyas.cluster import scaling
 from eyas.cluster.scaling import DEMAND, QUEUE_DELAY, QueueDelayPolicy, cluster_signal, replica_metrics
 from eyas.errors import UserError
-from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.latency import LatencyProfile
 from eyas.serve.scheduler.scheduler import Scheduler
 from eyas.serve.scheduler.types import Item
 
@@ -105,7 +105,7 @@ def test_a_replica_counts_as_one_however_many_workers_it_has() -> None:
     for workers in (1, 4):
         scheduler = Scheduler()
         for number in range(workers):
-            scheduler.register("m", f"w{number}", Profile(0.0, 0.1), slo=100.0, max_batch=1)
+            scheduler.register("m", f"w{number}", LatencyProfile(0.0, 0.1), slo=100.0, max_batch=1)
         for number in range(10 * workers):
             scheduler.submit(0.0, Item(number, "m"))
         now = 0.0

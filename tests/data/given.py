@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eyas.data.loading import worker_group as crew
+from eyas.data.loading import worker_group as workers
 from eyas.data.loading.batch_arrays import Task
 
 
@@ -16,9 +16,9 @@ class Tasks:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.given: list[Task] = []
         self.started = 0
-        give, start = crew.Member.give, crew._start
+        give, start = workers.Member.give, workers._start
 
-        def noted(member: crew.Member, turn: int, task: Task) -> None:
+        def noted(member: workers.Member, turn: int, task: Task) -> None:
             self.given.append(task)
             give(member, turn, task)
 
@@ -26,5 +26,5 @@ class Tasks:
             self.started += 1
             return start(*arguments)
 
-        patch.setattr(crew.Member, "give", noted)
-        patch.setattr(crew, "_start", counted)
+        patch.setattr(workers.Member, "give", noted)
+        patch.setattr(workers, "_start", counted)

@@ -13,7 +13,7 @@ from tests.data.cases import coco_root, write_jpeg, yolo_root
 from eyas.data.formats import find_splits, load_dataset
 from eyas.data.formats.base import Problems
 from eyas.data.formats.yolo import _quoted
-from eyas.data.formats.yolo_rows import Layout, parse_rows
+from eyas.data.formats.yolo_rows import RowLayout, parse_rows
 from eyas.data.formats.yolo_yaml import find_yaml, read_yaml
 from eyas.data.rewrite.convert import convert
 from eyas.errors import UserError
@@ -191,7 +191,7 @@ def test_a_broken_image_loses_its_boxes_with_a_warning(tmp_path: Path) -> None:
 def test_parse_rows_goes_on_after_a_fault(tmp_path: Path) -> None:
     problems = Problems(tmp_path)
     data = b"1 0.5 0.5 1 1\r\nx\n0 0.25 0.25 0.5 0.5"
-    rows = parse_rows(data, tmp_path / "a.txt", 2, lambda: Layout("polygon"), problems)
+    rows = parse_rows(data, tmp_path / "a.txt", 2, lambda: RowLayout("polygon"), problems)
     assert rows == [(1, (0, 0, 1, 1)), (0, (0, 0, 0.5, 0.5))]
     assert problems.count == 1
 

@@ -9,7 +9,7 @@ from tests.export.made import spare_export, write_data, write_run
 
 from eyas.artifacts.bundle import Bundle
 from eyas.export.bundle import compile_run
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle(place: Path) -> Bundle:
     """The run for ONNX Runtime in float32, for one to four images at once."""
-    return compile_run(place / "tiny", place / "plain", Settings(batch=(1, 4)))
+    return compile_run(place / "tiny", place / "plain", BuildSettings(batch=(1, 4)))
 
 
 @pytest.fixture(scope="session")
@@ -34,4 +34,4 @@ def ir_bundle(place: Path, bundle: Bundle) -> Bundle:
         graph = bundle.folder / "model.onnx"
         spare_export(patch, graph)
         patch.setenv("EYAS_CACHE", str(place / "cache"))
-        return compile_run(place / "tiny", place / "ir", Settings(target="openvino", batch=(1, 4), measured=0))
+        return compile_run(place / "tiny", place / "ir", BuildSettings(target="openvino", batch=(1, 4), measured=0))

@@ -18,7 +18,7 @@ from eyas.export.graph import CANDIDATES as HOST_CANDIDATES
 from eyas.export.graph import deployed, load_net
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.models.fuse import fused
 from eyas.types import InputSpec
 
@@ -29,7 +29,7 @@ CANDIDATES = 50
 
 def plan_of(precision: str, target: str = "openvino", **options: Any) -> BuildPlan:
     """Return what to build of such a graph."""
-    settings = Settings(target=target, precision=precision, batch=BATCHES, nms="host", options=options)
+    settings = BuildSettings(target=target, precision=precision, batch=BATCHES, nms="host", options=options)
     return BuildPlan(settings, SPEC, SIZES)
 
 

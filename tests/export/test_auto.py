@@ -13,7 +13,7 @@ from eyas.artifacts.manifest import Manifest
 from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.export.auto import Trial, candidates, choose, compile_auto
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.machine.gpus import Gpu
 from eyas.runtime.loading import load
 
@@ -62,7 +62,7 @@ def test_a_choice_is_built_and_timed(
     spare_export(monkeypatch, graph)
     pairs = [("onnx", "fp32"), ("onnx", "int8")]
     monkeypatch.chdir(tmp_path)
-    settings = Settings(batch=(1, 4), calibrated=3, compared=2, budget=-2)
+    settings = BuildSettings(batch=(1, 4), calibrated=3, compared=2, budget=-2)
     monkeypatch.setattr("eyas.export.auto.candidates", lambda *_: pairs)
     command = ["compile", str(place / "tiny"), "--target", "auto", "--batch", "1-4"]
     assert main([*command, "--out", "best", "--max-drop", "100"]) == 0
@@ -76,7 +76,7 @@ def test_a_choice_is_built_and_timed(
     with load(tmp_path / "best") as detector:
         assert manifest.precision in detector.describe()
     with pytest.raises(UserError, match="Choosing a target needs mAP"):
-        compile_auto(place / "tiny", "other", Settings(measured=0))
+        compile_auto(place / "tiny", "other", BuildSettings(measured=0))
     with pytest.raises(UserError, match="No candidate is within"):
         compile_auto(place / "tiny", "other", settings, pairs=pairs[:1])
     assert {path.name for path in tmp_path.iterdir()} == {"best"}

@@ -15,7 +15,7 @@ from eyas.export.auto import compile_auto
 from eyas.export.build import TrainedRun
 from eyas.export.bundle import compile_run
 from eyas.export.graph import deployed
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_run_is_read_once_on_the_way_to_a_bundle(
     parse = onnx.load
     monkeypatch.setattr(onnx, "load", lambda path, *rest, **more: loads.append(path) or parse(path, *rest, **more))
     # With fewer candidates there is a second reference: the network as it is evaluated.
-    settings = Settings(precision=precision, candidates=50, calibrated=2, measured=2, budget=1.0, timed=False)
+    settings = BuildSettings(precision=precision, candidates=50, calibrated=2, measured=2, budget=1.0, timed=False)
     with counted(monkeypatch) as opened:
         compile_run(run, tmp_path / "bundle", settings)
     assert opened[f"weights of {run / WEIGHTS}"] == 1
@@ -47,7 +47,7 @@ def test_all_candidates_share_what_was_read(
 ) -> None:
     graph = onnx.load(bundle.folder / "model.onnx")
     monkeypatch.setattr("eyas.export.bundle.export_graph", lambda *_: graph)
-    settings = Settings(calibrated=2, measured=2, budget=1.0, batch=(1, 4))
+    settings = BuildSettings(calibrated=2, measured=2, budget=1.0, batch=(1, 4))
     with counted(monkeypatch) as opened:
         compile_auto(run, tmp_path / "auto", settings, pairs=[("onnx", "fp32"), ("onnx", "int8")])
     assert opened[f"weights of {run / WEIGHTS}"] == 1 and opened[str(run / WEIGHTS)] == 1

@@ -25,7 +25,7 @@ from eyas.evaluation.run import evaluate_run
 from eyas.export import gates as verify
 from eyas.export.bundle import compile_run
 from eyas.export.gates import Bound
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.runtime.loading import load
 
 BLOCK = "import sys\nfor name in ('torch', 'lightning', 'onnx', 'hotcoco', 'matplotlib', 'safetensors'):\n"
@@ -106,7 +106,7 @@ def test_a_failed_gate_leaves_nothing(place: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("eyas.export.validate.BOUNDS", {**verify.BOUNDS, "fp32": Bound(0.5, 1e-12)})
     out = tmp_path / "bundles" / "out"
     with pytest.raises(UserError, match=r"does not reproduce the network's outputs.*scores by up to"):
-        compile_run(place / "tiny", out, Settings(batch=(1, 4), measured=0))
+        compile_run(place / "tiny", out, BuildSettings(batch=(1, 4), measured=0))
     assert list((tmp_path / "bundles").iterdir()) == []
 
 
@@ -119,14 +119,14 @@ def test_lost_accuracy_fails_the_gate_whatever_the_outputs(
     monkeypatch.setattr("eyas.export.validate.measure_accuracy", lambda *_: worse)
     out = tmp_path / "bundles" / "out"
     with pytest.raises(UserError, match=r"(?s)mAP 40.00, 0.20 below the trained network's 40.20.*at most 0.1 below"):
-        compile_run(place / "tiny", out, Settings(batch=(1, 4), timed=False))
+        compile_run(place / "tiny", out, BuildSettings(batch=(1, 4), timed=False))
     assert list((tmp_path / "bundles").iterdir()) == []
     told: list[str] = []
     unmeasured = compile_run(
-        place / "tiny", out, Settings(batch=(1, 4), measured=0, budget=0.0, timed=False), tell=told.append
+        place / "tiny", out, BuildSettings(batch=(1, 4), measured=0, budget=0.0, timed=False), tell=told.append
     )
     assert unmeasured.manifest.accuracy is None and any("mAP is not measured" in line for line in told)
-    allowed = compile_run(place / "tiny", tmp_path / "b", Settings(batch=(1, 4), budget=0.002, timed=False))
+    allowed = compile_run(place / "tiny", tmp_path / "b", BuildSettings(batch=(1, 4), budget=0.002, timed=False))
     assert allowed.manifest.accuracy == worse and allowed.manifest.latency == ()
 
 
@@ -146,7 +146,7 @@ def test_another_network_fails_the_gate(place: Path, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("eyas.export.bundle.export_graph", other)
     with pytest.raises(UserError, match="does not reproduce the network's outputs"):
-        compile_run(place / "tiny", tmp_path / "out", Settings(batch=(1, 4), measured=0))
+        compile_run(place / "tiny", tmp_path / "out", BuildSettings(batch=(1, 4), measured=0))
     assert not (tmp_path / "out").exists()
 
 
@@ -164,9 +164,9 @@ def test_a_taken_folder_and_nonsense_are_refused_before_any_work(place: Path, tm
         ({"weight_bits": 6}, "weight_bits is 6"),
     ):
         with pytest.raises(UserError, match=message):
-            Settings(**settings)  # type: ignore[arg-type]
+            BuildSettings(**settings)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="multiple of 32"):
-        compile_run(place / "tiny", tmp_path / "out", Settings(size=100))
+        compile_run(place / "tiny", tmp_path / "out", BuildSettings(size=100))
     with pytest.raises(UserError, match="is not a run"):
         eyas.compile(tmp_path)
     assert main(["compile", str(place / "tiny"), "--batch", "many"]) == 2

@@ -17,7 +17,7 @@ from eyas.export.build import TrainedRun
 from eyas.export.builders.onnx import export_graph
 from eyas.export.bundle import compile_run
 from eyas.export.graph import load_net
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.models.measure import num_parameters
 from eyas.runtime.loading import load
 
@@ -34,7 +34,7 @@ def run(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def graph(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained, path = TrainedRun.read(run), tmp_path_factory.mktemp("graph") / "model.onnx"
-    onnx.save(export_graph(trained, trained.plan(Settings(batch=(1, 4)))), path)
+    onnx.save(export_graph(trained, trained.plan(BuildSettings(batch=(1, 4)))), path)
     return path
 
 
@@ -54,7 +54,7 @@ def test_bundles_find_what_the_run_finds(
     pytest.importorskip(target)
     monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
     spare_export(monkeypatch, graph)
-    settings = Settings(target=target, precision=precision, batch=(1, 4), measured=0, timed=False)
+    settings = BuildSettings(target=target, precision=precision, batch=(1, 4), measured=0, timed=False)
     bundle = compile_run(run, tmp_path / "bundle", settings)
     manifest = Manifest.read(bundle.folder)
     assert (manifest.nms, manifest.thresholds.suppression, manifest.version) == ("none", "none", 2)

@@ -17,7 +17,7 @@ from eyas.export.options import (
     describe_options,
     parse_options,
 )
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.export.target import TARGETS
 
 
@@ -65,7 +65,7 @@ def test_an_option_that_comes_twice_is_refused() -> None:
 )
 def test_values_of_another_type_are_refused_from_python_too(given: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        Settings(target="tensorrt", precision="fp16", options=given)
+        BuildSettings(target="tensorrt", precision="fp16", options=given)
     assert builder_options("tensorrt", {"timing_cache": None}) == TensorRtOptions()
 
 

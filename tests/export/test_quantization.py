@@ -27,7 +27,7 @@ from eyas.export.graph import load_net
 from eyas.export.images import find_images
 from eyas.export.quantize.ptq import calibrate, quantization_of
 from eyas.export.quantize.qdq import quantize, weight_bits
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.files import read_json, write_json
 from eyas.machine.processor import Processor
 from eyas.runtime.loading import load
@@ -79,7 +79,7 @@ def test_a_run_that_carries_one_is_compiled_with_it(
 
     def make() -> tuple[bytes, dict[str, Any]]:
         trained = TrainedRun.read(run)
-        plan = trained.plan(Settings(precision="int8", calibrated=3))
+        plan = trained.plan(BuildSettings(precision="int8", calibrated=3))
         graph, details = make_graph(Build(trained, plan, images, told.append))
         return graph.SerializeToString(), details
 

@@ -24,7 +24,7 @@ from eyas.export.build import TrainedRun
 from eyas.export.builders.onnx import export_graph
 from eyas.export.bundle import compile_run
 from eyas.export.graph import suppression_place
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.models.decode import Deployed
 from eyas.runtime.loading import load
 from eyas.runtime.preprocess import Preprocessor
@@ -77,7 +77,7 @@ def test_it_compiles_to_a_bundle_that_suppresses_nothing(
 ) -> None:
     pytest.importorskip(target)
     monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "cache"))
-    bundle = compile_run(one_box, tmp_path / "bundle", Settings(target=target, batch=(1, 4), timed=False))
+    bundle = compile_run(one_box, tmp_path / "bundle", BuildSettings(target=target, batch=(1, 4), timed=False))
     manifest = Manifest.read(bundle.folder)
     assert (manifest.nms, manifest.nms_iou, manifest.version) == ("none", None, 2)
     assert manifest.thresholds == Run.read(one_box).config.thresholds
@@ -92,7 +92,7 @@ def test_it_compiles_to_a_bundle_that_suppresses_nothing(
 
 @pytest.mark.usefixtures("exported")
 def test_overlapping_boxes_are_dropped_all_the_same_where_that_is_asked_for(one_box: Path, tmp_path: Path) -> None:
-    bundle = compile_run(one_box, tmp_path / "bundle", Settings(nms="host", batch=(1, 4), measured=0, timed=False))
+    bundle = compile_run(one_box, tmp_path / "bundle", BuildSettings(nms="host", batch=(1, 4), measured=0, timed=False))
     manifest = Manifest.read(bundle.folder)
     assert (manifest.nms, manifest.version, manifest.thresholds.suppression) == ("host", 1, "class_wise")
     assert replace(manifest.thresholds, suppression="none") == Run.read(one_box).config.thresholds
@@ -100,7 +100,7 @@ def test_overlapping_boxes_are_dropped_all_the_same_where_that_is_asked_for(one_
 
 @pytest.mark.usefixtures("exported")
 def test_a_choice_by_measurement_knows_it_too(one_box: Path, tmp_path: Path) -> None:
-    settings = Settings(batch=(1, 4), threads=1, budget=1.0)
+    settings = BuildSettings(batch=(1, 4), threads=1, budget=1.0)
     bundle, _ = compile_auto(one_box, tmp_path / "auto", settings, pairs=[("onnx", "fp32")])
     assert Manifest.read(bundle.folder).nms == "none" == Card.read(bundle.folder).recipe["nms"]
 
@@ -138,13 +138,13 @@ def test_what_the_network_does_not_give_is_refused_before_anything_is_exported(
 ) -> None:  # fmt: skip
     run = one_box if kind == "one_box" else place / "tiny"
     monkeypatch.setattr("eyas.export.builders.onnx.to_onnx", lambda *_: pytest.fail("exported"))
-    settings = Settings(nms=asked)
+    settings = BuildSettings(nms=asked)
     with pytest.raises(UserError, match=message):
         compile_run(run, tmp_path / "bundle", settings)
     with pytest.raises(UserError, match=message):
         compile_auto(run, tmp_path / "bundle", settings, pairs=[("onnx", "fp32")])
     with pytest.raises(UserError, match=message):
-        TrainedRun.read(run).plan(Settings(nms=asked))  # type: ignore[arg-type]
+        TrainedRun.read(run).plan(BuildSettings(nms=asked))  # type: ignore[arg-type]
     assert main(["compile", str(run), "--nms", asked, "--out", str(tmp_path / "bundle")]) != 0
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
@@ -158,7 +158,7 @@ def test_the_graph_is_the_same_and_says_that_nothing_is_to_be_dropped(
         "eyas.export.builders.onnx.to_onnx", lambda graph, *_: graphs.append(graph) or onnx.ModelProto()
     )
     runs = [TrainedRun.read(run) for run in (one_box, place / "tiny")]
-    written = [export_graph(run, run.plan(Settings())) for run in runs]
+    written = [export_graph(run, run.plan(BuildSettings())) for run in runs]
     told = [{one.key: one.value for one in model.metadata_props} for model in written]
     assert [one.pop("nms") for one in told] == ["none", "host"] and told[0] == told[1]
     assert [type(one) for one in graphs] == [Deployed, Deployed] and str(graphs[0]) == str(graphs[1])

@@ -17,7 +17,7 @@ from eyas.errors import UserError
 from eyas.export.build import TrainedRun
 from eyas.export.builders.onnx import export_graph
 from eyas.export.bundle import compile_run
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.export.target import Sides
 from eyas.runtime.loading import load
 from eyas.types import InputSpec, Thresholds
@@ -26,7 +26,7 @@ from eyas.types import InputSpec, Thresholds
 def test_a_range_of_sizes_and_batches_with_suppression_inside(place: Path) -> None:
     out = place / "dynamic"
     bundle = compile_run(
-        place / "tiny", out, Settings(size=(64, 128), batch=(1, 3), nms="graph", candidates=200, timed=False)
+        place / "tiny", out, BuildSettings(size=(64, 128), batch=(1, 3), nms="graph", candidates=200, timed=False)
     )
     manifest = bundle.manifest
     assert manifest.sizes == (64, 128) and manifest.nms == "graph" and manifest.nms_iou == 0.7
@@ -48,7 +48,7 @@ def test_an_input_that_is_no_square(place: Path) -> None:
     out = place / "wide"
     size = parse_size("128x96")
     assert size == Sides(width=128, height=96)
-    bundle = compile_run(place / "tiny", out, Settings(size=size, measured=0))
+    bundle = compile_run(place / "tiny", out, BuildSettings(size=size, measured=0))
     assert (bundle.manifest.input.height, bundle.manifest.input.width, bundle.manifest.sizes) == (96, 128, None)
     dims = onnx.load(out / "model.onnx").graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_value for dim in dims] == [1, 96, 128, 3]
@@ -82,7 +82,7 @@ def test_int8_is_compiled_calibrated_and_runs(
 ) -> None:
     graph = bundle.folder / "model.onnx"  # exported once already
     spare_export(monkeypatch, graph)
-    settings = Settings(precision="int8", batch=(1, 4), calibrated=4)
+    settings = BuildSettings(precision="int8", batch=(1, 4), calibrated=4)
     bundle = compile_run(place / "tiny", tmp_path / "int8", settings)
     manifest = bundle.manifest
     assert manifest.precision == "int8" and manifest.details["quantization"]["images"] == 4
@@ -96,7 +96,7 @@ def test_int8_is_compiled_calibrated_and_runs(
 @pytest.mark.parametrize(("precision", "kind", "opset"), [("bf16", onnx.TensorProto.BFLOAT16, 22)])
 def test_half_precision_is_in_the_graph(place: Path, precision: str, kind: int, opset: int) -> None:
     trained = TrainedRun.read(place / "tiny")
-    model = export_graph(trained, trained.plan(Settings(target="tensorrt", precision=precision)))
+    model = export_graph(trained, trained.plan(BuildSettings(target="tensorrt", precision=precision)))
     weights = {one.name: one.data_type for one in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert len(convolutions) > 20 and {weights[node.input[1]] for node in convolutions} == {kind}

@@ -24,9 +24,9 @@ from eyas.export.build import TrainedRun
 from eyas.export.builders import tensorrt
 from eyas.export.builders.onnx import export_graph
 from eyas.export.builders.tensorrt_graph import fit_for_tensorrt
-from eyas.export.emulation import StandInSession, in_float32
+from eyas.export.emulation import EmulatedSession, in_float32
 from eyas.export.gates import BOUNDS
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.export.timing import latency
 from eyas.runtime.loading import load
 from eyas.runtime.sessions import cuda
@@ -48,7 +48,7 @@ def graph(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run exported once, as it is for every precision that is written into it afterwards."""
     trained = TrainedRun.read(place / "tiny")
     path = tmp_path_factory.mktemp("graph") / "any.onnx"
-    onnx.save(export_graph(trained, trained.plan(Settings(size=(64, 128), batch=(1, 3)))), path)
+    onnx.save(export_graph(trained, trained.plan(BuildSettings(size=(64, 128), batch=(1, 3)))), path)
     return path
 
 
@@ -105,13 +105,13 @@ def test_on_a_gpu_the_file_itself_is_judged(
 ) -> None:
     opened: list[str] = []
 
-    def stand_in(folder: Path, manifest: object) -> StandInSession:
+    def emulation(folder: Path, manifest: object) -> EmulatedSession:
         opened.append((folder / "model.engine").name)
-        return StandInSession(graph, (1, 3))
+        return EmulatedSession(graph, (1, 3))
 
     spare_export(monkeypatch, graph)
     monkeypatch.setattr(tensorrt, "why_not", lambda _: "")
-    monkeypatch.setattr(judging, "open_bundle", stand_in)
+    monkeypatch.setattr(judging, "open_bundle", emulation)
     monkeypatch.setattr(judging, "time_bundle", lambda _, manifest, threads: latency([2.0], manifest, threads))
     out = tmp_path / "bundle"
     assert main(["compile", str(place / "tiny"), "--target", "tensorrt-rtx", "--size", "64-128", "--batch", "1-3",
@@ -170,7 +170,7 @@ def test_the_stand_in_gives_nearly_the_float_networks_answers(precision: str, tm
     answers = []
     for kind in ("fp32", precision):
         path = write_graph(tmp_path / f"{kind}.onnx", kind)
-        session = StandInSession(fit_for_tensorrt(onnx.load(path)), (1, 2))
+        session = EmulatedSession(fit_for_tensorrt(onnx.load(path)), (1, 2))
         answers.append(session.run(images)[1])
         session.close()
     difference = np.abs(np.sort(answers[0].max(2)) - np.sort(answers[1].max(2))).max()

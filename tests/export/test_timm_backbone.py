@@ -16,7 +16,7 @@ from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.card import CARD, Card
 from eyas.cli.lineage import describe
 from eyas.export.bundle import compile_run
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.runtime.loading import load
 
 pytest.importorskip("timm", reason='timm is not installed: pip install "eyas[timm]"')
@@ -41,7 +41,7 @@ def test_a_compiled_network_answers_as_the_run_does(name: str, target: str, data
     if target == "openvino":
         pytest.importorskip("openvino")
     run = run_of(name, tmp_path / "run", data)
-    bundle = compile_run(run, tmp_path / "bundle", Settings(target=target, measured=0))
+    bundle = compile_run(run, tmp_path / "bundle", BuildSettings(target=target, measured=0))
     assert bundle.manifest.parity is not None and bundle.manifest.parity.scores < 1e-3
     if target == "onnx":
         operators = {node.op_type for node in onnx.load(bundle.folder / "model.onnx").graph.node}
@@ -56,7 +56,7 @@ def test_a_compiled_network_answers_as_the_run_does(name: str, target: str, data
 
 def test_int8_after_training_quantizes_the_backbones_convolutions(data: Path, tmp_path: Path) -> None:
     run = run_of("resnet18", tmp_path / "run", data)
-    settings = Settings(target="onnx", precision="int8", measured=0, data=data, calibrated=4)
+    settings = BuildSettings(target="onnx", precision="int8", measured=0, data=data, calibrated=4)
     details = compile_run(run, tmp_path / "bundle", settings).manifest.details
     kept = details["kept_in_float"]
     assert not [name for name in kept if name.startswith("backbone.")], kept
@@ -68,7 +68,7 @@ def test_a_bundle_says_the_licence_that_its_run_says(data: Path, tmp_path: Path)
     card = json.loads((run / CARD).read_text("utf-8"))
     (run / CARD).write_text(json.dumps({**card, "recipe": {"licence": LICENCE}}), "utf-8")
     lines: list[str] = []
-    bundle = compile_run(run, tmp_path / "bundle", Settings(target="onnx", measured=0), tell=lines.append)
+    bundle = compile_run(run, tmp_path / "bundle", BuildSettings(target="onnx", measured=0), tell=lines.append)
     assert isinstance(bundle, Bundle) and any(LICENCE in line for line in lines)
     sealed = Card.verify(bundle.folder)
     assert f"licence of the weights: {LICENCE}" in describe(0, bundle.folder, sealed, "unchanged")

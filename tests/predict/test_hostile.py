@@ -300,9 +300,9 @@ def test_an_archive_that_shrank_meanwhile(bundle: Path, tmp_path: Path) -> None:
     path = tar_of(tmp_path / "x.tar")
     part = next(plan([str(path)], 9))
     path.write_bytes(path.read_bytes()[:600])
-    from eyas.predict.reading import Reader
+    from eyas.predict.reading import PartReader
 
-    (found,) = Reader().read(part)
+    (found,) = PartReader().read(part)
     assert isinstance(found.image, UserError)
 
 

@@ -16,11 +16,11 @@ from eyas.errors import UserError
 from eyas.predict import worker
 from eyas.predict.job import Job, Saved
 from eyas.predict.parts import Part, plan, to_line
-from eyas.predict.reading import Reader
-from eyas.predict.work import Settings
+from eyas.predict.reading import PartReader
+from eyas.predict.work import PredictSettings
 
 
-def brightness(reader: Reader, part: Part) -> list[int]:
+def brightness(reader: PartReader, part: Part) -> list[int]:
     """Return the greatest value of each image of the part."""
     return [0 if isinstance(found.image, UserError) else int(found.image.max()) for found in reader.read(part)]
 
@@ -34,10 +34,10 @@ def test_parts_in_any_order(tmp_path: Path, kind: str) -> None:
         parquet.write_table(table, tmp_path / "c.parquet", row_group_size=4)
     parts = list(plan([str(tmp_path)], 3))
     assert [(part.start, part.count) for part in parts] == [(0, 3), (3, 3), (6, 3), (9, 1)]
-    fresh = [brightness(Reader(), part) for part in parts]
+    fresh = [brightness(PartReader(), part) for part in parts]
     values = [value for part in fresh for value in part]
     assert all(abs(value - (40 + 20 * i)) < 8 for i, value in enumerate(values)) and len(values) == 10
-    reader = Reader()
+    reader = PartReader()
     for index in (0, 1, 3, 2, 0, 2, 3):
         assert brightness(reader, parts[index]) == fresh[index]
 
@@ -45,7 +45,7 @@ def test_parts_in_any_order(tmp_path: Path, kind: str) -> None:
 def test_a_worker_does_what_it_is_sent(tmp_path: Path) -> None:
     write_images(tmp_path / "p", 4)
     (tmp_path / "out.job" / "parts").mkdir(parents=True)
-    settings = asdict(Settings(str(write_bundle(tmp_path / "bundle"))))
+    settings = asdict(PredictSettings(str(write_bundle(tmp_path / "bundle"))))
     part = next(plan([str(tmp_path / "p")], 9))
     with Child(worker.__name__) as child:
         first = {"settings": settings, "threads": 1, "device": "cpu", "out": str(tmp_path / "out"), "memory": 0}

@@ -22,7 +22,7 @@ from pyarrow import parquet
 from tests.serve.bundles import jpeg, make_image
 
 from eyas.errors import UserError
-from eyas.predict.run import Progress, Report, predict
+from eyas.predict.run import PredictProgress, PredictReport, predict
 from eyas.runtime.convert import to_dict
 from eyas.runtime.loading import load
 
@@ -50,7 +50,7 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def run(source: Path | Sequence[Path], bundle: Path, out: Path, **options: Any) -> Report:
+def run(source: Path | Sequence[Path], bundle: Path, out: Path, **options: Any) -> PredictReport:
     return predict(source, bundle, out, **{"workers": 0, "part": 3, **options})
 
 
@@ -275,7 +275,7 @@ def test_coco_results_with_an_annotation_file(bundle: Path, folder: Path, tmp_pa
 
 
 def test_progress_counts_every_image(bundle: Path, folder: Path, tmp_path: Path) -> None:
-    steps: list[Progress] = []
+    steps: list[PredictProgress] = []
     run(folder, bundle, tmp_path / "out.jsonl", workers=1, on_progress=steps.append)
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert (steps[-1].done, steps[-1].total) == (NUM, NUM)

@@ -16,13 +16,13 @@ from eyas.draw import annotate
 from eyas.errors import UserError
 from eyas.runtime import detect as detect_module
 from eyas.runtime.convert import from_yolo_txt
-from eyas.runtime.detect import Report, detect
+from eyas.runtime.detect import DetectReport, detect
 from eyas.runtime.like import ImageIds
 from eyas.runtime.sources import Source
 from eyas.runtime.writers import CocoFile, read_ids
 
 
-def run(source: Source, out: Path, **options: object) -> Report:
+def run(source: Source, out: Path, **options: object) -> DetectReport:
     return detect(colour_detector()[0], source, out=out, **options)  # type: ignore[arg-type]
 
 

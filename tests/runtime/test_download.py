@@ -22,7 +22,7 @@ from eyas.errors import UserError
 from eyas.runtime import download
 from eyas.runtime.detect import detect
 from eyas.runtime.download import look_up
-from eyas.runtime.sources import Held, Live, expand
+from eyas.runtime.sources import InMemory, Live, expand
 from eyas.types import Detections
 
 JPEG = simplejpeg.encode_jpeg(make_image(), quality=97)
@@ -90,7 +90,7 @@ def site() -> Iterator[str]:
     ],
 )
 def test_a_image_is_fetched_whatever_its_address_looks_like(site: str, path: str, name: str) -> None:
-    assert expand(site + path) == [Held(JPEG, name, site + path)]
+    assert expand(site + path) == [InMemory(JPEG, name, site + path)]
 
 
 def test_a_name_and_a_password_are_sent(site: str) -> None:

@@ -14,7 +14,7 @@ from eyas.artifacts.run import Run, RunConfig
 from eyas.errors import UserError
 from eyas.export.build import BuildPlan
 from eyas.export.bundle import other_size
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.letterbox import letterbox
 from eyas.runtime.preprocess import Preprocessor, checked_image
 from eyas.runtime.trained_size import size_note, trained_size
@@ -119,7 +119,7 @@ def test_one_line(trained: tuple[int, int] | None, used: InputSpec, note: str) -
 
 def test_a_build_tells_what_it_takes_and_where_it_is_measured() -> None:
     large = InputSpec(height=960, width=960)
-    settings, unmeasured = Settings(), Settings(measured=0)
+    settings, unmeasured = BuildSettings(), BuildSettings(measured=0)
     assert other_size(SMALL, BuildPlan(settings, SMALL)) == ""
     assert other_size(SMALL, BuildPlan(settings, large, (320, 960))) == (
         "trained at 192 x 192, built for 320 to 960: another size costs accuracy; "

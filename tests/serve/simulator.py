@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
-from eyas.serve.scheduler.types import Batch, Decision, Event, Item, Outcome, Rejected
+from eyas.serve.scheduler.types import Decision, Item, Outcome, Rejected, ScheduledBatch, SchedulerEvent
 
 
 class Policy(Protocol):
@@ -20,11 +20,11 @@ class Policy(Protocol):
         """Admit or refuse."""
         ...
 
-    def next_batch(self, now: float, worker: str) -> Batch | None:
+    def next_batch(self, now: float, worker: str) -> ScheduledBatch | None:
         """Give an idle worker its work."""
         ...
 
-    def finished(self, now: float, worker: str, batch: Batch, ok: bool = True) -> bool:
+    def finished(self, now: float, worker: str, batch: ScheduledBatch, ok: bool = True) -> bool:
         """Take note of an end."""
         ...
 
@@ -32,7 +32,7 @@ class Policy(Protocol):
         """Drop what is past its deadline."""
         ...
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[SchedulerEvent]:
         """Return what ended."""
         ...
 
@@ -50,8 +50,8 @@ class Result:
     """What happened: every decision, batch and end, and when the last thing happened."""
 
     decisions: list[tuple[float, Item, Decision]] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    batches: list[ScheduledBatch] = field(default_factory=list)
+    events: list[SchedulerEvent] = field(default_factory=list)
     ended: float = 0.0
 
     @property
@@ -59,7 +59,7 @@ class Result:
         """The items that were refused."""
         return [item for _, item, decision in self.decisions if isinstance(decision, Rejected)]
 
-    def outcomes(self, outcome: Outcome) -> list[Event]:
+    def outcomes(self, outcome: Outcome) -> list[SchedulerEvent]:
         """Return the ends of one kind."""
         return [event for event in self.events if event.outcome is outcome]
 
@@ -79,7 +79,7 @@ class Result:
         return sum(len(batch.items) for batch in self.batches) / max(len(self.batches), 1)
 
 
-Seconds = Callable[[Batch], float]  # how long a batch really takes
+Seconds = Callable[[ScheduledBatch], float]  # how long a batch really takes
 Script = Iterable[tuple[float, Callable[[float], None]]]  # (time, what is done then with that time)
 
 FINISH, SCRIPT, ARRIVAL, WAKE = range(4)  # what happens first of what happens at the same time
@@ -99,7 +99,7 @@ class Simulator:
         self,
         policy: Policy,
         seconds: Seconds,
-        fails: Callable[[Batch], bool] = lambda batch: False,
+        fails: Callable[[ScheduledBatch], bool] = lambda batch: False,
         check: Callable[[float], None] | None = None,
     ) -> None:
         self.policy = policy
@@ -134,7 +134,7 @@ class Simulator:
             assert isinstance(what, Item)
             self.result.decisions.append((now, what, self.policy.submit(now, what)))
         elif kind == FINISH:
-            assert isinstance(what, Batch)
+            assert isinstance(what, ScheduledBatch)
             self.policy.finished(now, what.worker, what, not self.fails(what))
         elif kind == SCRIPT:
             assert callable(what)

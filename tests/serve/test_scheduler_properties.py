@@ -12,10 +12,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.serve.simulator import Result, Simulator
 
-from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.latency import LatencyProfile
 from eyas.serve.scheduler.lifecycle import RETRIES
 from eyas.serve.scheduler.scheduler import BATCH_DEADLINE, Scheduler
-from eyas.serve.scheduler.types import Admitted, Batch, Item, Lane, Outcome, Reason
+from eyas.serve.scheduler.types import Admitted, Item, Lane, Outcome, Reason, ScheduledBatch
 
 SLO = 0.05
 LAST = 0.5  # seconds; faults come before
@@ -41,7 +41,7 @@ class World:
     alive: set[str] = field(default_factory=set)
     longest: float = 0.0  # seconds of the longest batch
     result: Result = field(init=False)
-    dispatches: list[tuple[Batch, tuple[int, ...]]] = field(default_factory=list)
+    dispatches: list[tuple[ScheduledBatch, tuple[int, ...]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Make the world and run it."""
@@ -69,7 +69,7 @@ class World:
         self.alive.add(worker)
         base, per_item = self.models[worker[0]]
         wrong = self.rng.choice([0.6, 1.0, 1.6])
-        profile = Profile(base * wrong, per_item * wrong)
+        profile = LatencyProfile(base * wrong, per_item * wrong)
         self.scheduler.register(worker[0], worker, profile, slo=SLO, max_batch=self.max_batch)
 
     def arrivals(self) -> list[tuple[float, Item]]:
@@ -110,14 +110,14 @@ class World:
             if self.rng.random() < 0.7:
                 self.register(worker)
 
-    def seconds(self, batch: Batch) -> float:
+    def seconds(self, batch: ScheduledBatch) -> float:
         """Return how long a batch really takes."""
         base, per_item = self.models[batch.model]
         seconds = (base + per_item * len(batch.items)) * self.rng.lognormvariate(0, 0.1)
         self.longest = max(self.longest, seconds)
         return seconds
 
-    def fails(self, batch: Batch) -> bool:
+    def fails(self, batch: ScheduledBatch) -> bool:
         """Return whether a batch goes wrong."""
         return self.faults and self.rng.random() < 0.05
 

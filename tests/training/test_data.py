@@ -11,7 +11,7 @@ import torch
 from tests.data.scenes import all_same
 
 from eyas.data.augment.config import AugmentPolicy
-from eyas.data.loading import worker_group as crew
+from eyas.data.loading import worker_group as workers
 from eyas.data.loading.batch import Batch
 from eyas.data.loading.eval_loader import EvalLoader
 from eyas.training.data import DetectionData
@@ -62,10 +62,10 @@ def test_processes_are_started_once_and_evaluations_are_ready(
     started: list[int] = []
     prepared: list[int] = []
     ended: list[int] = []
-    start, prepare, end = crew._start, EvalLoader.prepare, crew.Member.end
-    monkeypatch.setattr(crew, "_start", lambda *arguments: started.append(1) or start(*arguments))
+    start, prepare, end = workers._start, EvalLoader.prepare, workers.Member.end
+    monkeypatch.setattr(workers, "_start", lambda *arguments: started.append(1) or start(*arguments))
     monkeypatch.setattr(EvalLoader, "prepare", lambda loader: prepared.append(1) or prepare(loader))
-    monkeypatch.setattr(crew.Member, "end", lambda member: ended.append(1) or end(member))
+    monkeypatch.setattr(workers.Member, "end", lambda member: ended.append(1) or end(member))
     notes, data = trained(tiny, workers=1, reload=reload)
     expected, _ = trained(tiny, workers=0)
     assert notes.trained == expected.trained and len(set(notes.trained)) == 12

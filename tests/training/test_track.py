@@ -30,7 +30,7 @@ from eyas.training.callbacks import track
 from eyas.training.config_overrides import override
 from eyas.training.fit import fit, resume
 from eyas.training.loggers import LoggerKind
-from eyas.training.loggers.base import Place
+from eyas.training.loggers.base import Destination
 from eyas.training.recipe import Recipe
 from eyas.training.tracking import Sync, reason
 
@@ -115,7 +115,7 @@ def test_the_saved_state_knows_the_trackers_run(server: Server, tmp_path: Path) 
     one = track.Track(folder, ["fake"], print)
     one.load_state_dict({"places": {"fake": ID}})
     (sync,) = (Sync(name, folder, one._saved.get(name)) for name in one.names)
-    assert sync.place == Place(**ID)
+    assert sync.place == Destination(**ID)
     sync.open()
     sync.close()
     assert server.starts == [True]

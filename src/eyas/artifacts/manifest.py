@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from eyas.artifacts.card import check_files, check_hash
 from eyas.artifacts.hints import compile_command, refuse_file
 from eyas.artifacts.layout import MANIFEST
-from eyas.artifacts.measured import Accuracy, Latency, Parity, Part, Range
+from eyas.artifacts.measured import Accuracy, Latency, ManifestPart, Parity, Range
 from eyas.checks import MAX_CLASSES, check_class_names, check_file_name, check_text, shown
 from eyas.errors import UserError
 from eyas.files import read_json, write_text
@@ -39,7 +39,7 @@ MAX_WORD = 200  # characters
 Word = Annotated[str, Field(max_length=MAX_WORD)]
 
 
-class Manifest(Part):
+class Manifest(ManifestPart):
     """A bundle's contract. Boxes come in network pixels, scores in 0..1; see `eyas.runtime.sessions.base`.
 
     Attributes:

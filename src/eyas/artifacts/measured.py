@@ -13,13 +13,13 @@ from eyas.renamed import with_new_keys
 Range = tuple[int, int]
 
 
-class Part(BaseModel):
+class ManifestPart(BaseModel):
     """What all parts of a manifest share: they don't change, and an unknown field or another type is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Counted(Part):
+class Counted(ManifestPart):
     """What was measured on some images."""
 
     @model_validator(mode="before")
@@ -72,7 +72,7 @@ class Accuracy(Counted):
         return value
 
 
-class Latency(Part):
+class Latency(ManifestPart):
     """Time of the network alone, on one machine.
 
     Attributes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from eyas.benchmark.report import BenchReport, Row
+from eyas.benchmark.report import BenchReport, BenchRow
 from eyas.benchmark.resource_usage import STAGES
 from eyas.draw import Colour, cut_text, put_text, text_width, write_png
 from eyas.errors import UserError
@@ -81,7 +81,7 @@ def _axis(canvas: UInt8Array, step: float, end: float, scale: float) -> None:
     )
 
 
-def _bar(canvas: UInt8Array, row: Row, top: int, scale: float) -> None:
+def _bar(canvas: UInt8Array, row: BenchRow, top: int, scale: float) -> None:
     """Draw one contender: name and setting, the stages in a row, percentiles, numbers."""
     middle, half = top + ROW // 2, FINE * 12
     put_text(canvas, cut_text(row.name, TEXT, LEFT - FINE * 32), FINE * 16, middle - FINE * 3, TEXT, DARK)
@@ -103,14 +103,14 @@ def _bar(canvas: UInt8Array, row: Row, top: int, scale: float) -> None:
     put_text(canvas, " / ".join(f"{share:.1%}" for share in row.shares), left, middle + FINE * 20, SMALL, GREY)
 
 
-def setting(row: Row) -> str:
+def setting(row: BenchRow) -> str:
     """Return how the contender was run, one line."""
     threads = "threads: auto" if row.threads is None else f"{row.threads} thread{'s' * (row.threads != 1)}"
     width, height = row.opened.input
     return f"{row.opened.engine.split(' ')[0]}, {threads}, batch {row.batch}, {width}x{height}"
 
 
-def remark(row: Row) -> str:
+def remark(row: BenchRow) -> str:
     """Return memory and streaming, one line."""
     memory = "" if row.memory is None else f"{row.memory / 2**20:.0f} MiB"
     stream = "" if row.stream_per_second is None else f"stream {row.stream_per_second:.3g}/s"

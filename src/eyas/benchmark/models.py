@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eyas.benchmark.images import find_images, write_images
 from eyas.benchmark.process import Process
-from eyas.benchmark.report import BenchReport, Contender, Opened, Record, Row, call_ms, name_models, summarize
+from eyas.benchmark.report import BenchRecord, BenchReport, BenchRow, Contender, Opened, call_ms, name_models, summarize
 from eyas.errors import UserError
 from eyas.machine.processor import processor
 from eyas.runtime.sources import OneSource
@@ -70,7 +70,7 @@ def bench(
             progress(i, steps, f"loading {one.name}")
             opened = Process(one.path, files, threads=one.threads, batch=one.batch, device=device, size=size)
             processes.append(stack.enter_context(opened))
-        records = [Record(c, _opened(p)) for c, p in zip(contenders, processes, strict=True)]
+        records = [BenchRecord(c, _opened(p)) for c, p in zip(contenders, processes, strict=True)]
         for number in range(rounds):
             for i in range(len(records)):
                 turn = (number + i) % len(records)  # nobody always comes first
@@ -119,7 +119,7 @@ def _opened(process: Process) -> Opened:
     return Opened(**{**process.about, "input": (width, height)})
 
 
-def _size_notes(records: Sequence[Record]) -> list[str]:
+def _size_notes(records: Sequence[BenchRecord]) -> list[str]:
     """Return a line for each model that is timed at another size than it was trained at."""
     found: dict[str, None] = {}
     for record in records:
@@ -130,7 +130,7 @@ def _size_notes(records: Sequence[Record]) -> list[str]:
     return list(found)
 
 
-def _take_turn(record: Record, process: Process, seconds: float, stream: bool) -> None:
+def _take_turn(record: BenchRecord, process: Process, seconds: float, stream: bool) -> None:
     """Measure one round; streaming takes about as long again."""
     done = process.round(seconds)
     record.rounds.append(done)
@@ -140,7 +140,7 @@ def _take_turn(record: Record, process: Process, seconds: float, stream: bool) -
         record.streams.append(process.stream(max(8, 2 * record.contender.batch, round(frames))))
 
 
-def notes(rows: Sequence[Row]) -> Iterator[str]:
+def notes(rows: Sequence[BenchRow]) -> Iterator[str]:
     """Yield what a reader must know to read the rows right."""
     busy = [row for row in rows if not row.calm]
     if busy:

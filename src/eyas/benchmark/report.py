@@ -76,7 +76,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """A contender's numbers. Times are milliseconds of wall clock a call (a batch) unless said otherwise.
 
     Attributes:
@@ -139,7 +139,7 @@ class BenchReport:
         notes: what a reader must know to read the numbers right.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[BenchRow, ...]
     machine: Processor
     images: str
     rounds: int
@@ -164,7 +164,7 @@ class BenchReport:
 
 
 @dataclass
-class Record:
+class BenchRecord:
     """What a contender has shown so far; a round of calls each, and of streaming where that was asked for."""
 
     contender: Contender
@@ -174,7 +174,7 @@ class Record:
     memory: int | None = None
 
 
-def summarize(records: Sequence[Record]) -> tuple[Row, ...]:
+def summarize(records: Sequence[BenchRecord]) -> tuple[BenchRow, ...]:
     """Return the rows, from as many rounds of each contender, taken by turns."""
     return tuple(_row(record, records[0]) for record in records)
 
@@ -206,7 +206,7 @@ def pick_rounds(fine: Sequence[bool]) -> tuple[list[int], bool]:
     return (calm, True) if enough else (list(range(len(fine))), False)
 
 
-def _row(record: Record, first: Record) -> Row:
+def _row(record: BenchRecord, first: BenchRecord) -> BenchRow:
     """Return the contender's row; what is compared with the first one is compared within a round."""
     numbers, calm = pick_rounds([is_calm(one) for one in record.rounds])
     rounds = [record.rounds[i] for i in numbers]
@@ -216,7 +216,7 @@ def _row(record: Record, first: Record) -> Row:
     rates = [one.frames / one.cost.wall for one in record.streams]
     waited = [one.cost.waited for one in record.rounds]
     wanted = sum(one.cost.cpu + (one.cost.waited or 0.0) for one in record.rounds)
-    return Row(
+    return BenchRow(
         path=record.contender.path,
         threads=record.contender.threads,
         batch=record.contender.batch,

@@ -20,7 +20,7 @@ from eyas.machine.memory import peak_memory
 from eyas.runtime.loading import load
 
 
-class Worker:
+class BenchWorker:
     """Opens the model of a job and does what it is asked; each method's answer can be written as JSON."""
 
     def __init__(self) -> None:
@@ -70,4 +70,4 @@ class Worker:
 
 
 if __name__ == "__main__":
-    Parent().answer(Worker())
+    Parent().answer(BenchWorker())

@@ -18,7 +18,7 @@ from eyas.text import say
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eyas.benchmark.report import BenchReport, Row
+    from eyas.benchmark.report import BenchReport, BenchRow
 
 HELP = "compare models: latency, throughput, memory, time per stage"
 EXAMPLES: tuple[str, ...] = (
@@ -193,7 +193,7 @@ def _table(*heads: str) -> Table:
     return open_table("model", *(f">{head}" for head in ("thr.", "batch", *heads)))
 
 
-def _who(row: Row) -> tuple[str, str, str]:
+def _who(row: BenchRow) -> tuple[str, str, str]:
     """Return the cells that name the contender."""
     from rich.markup import escape
 

@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
     from eyas.benchmark.chart import save_chart
     from eyas.benchmark.load.chart import draw_load
     from eyas.benchmark.load.http import Target
-    from eyas.benchmark.load.sweep import Plan, measure
+    from eyas.benchmark.load.sweep import SweepPlan, measure
     from eyas.progress import ProgressBar
 
-    plan = Plan(
+    plan = SweepPlan(
         args.goal / 1e3, loads, args.seconds, args.arrivals, args.capacity, max(10.0, args.goal / 100), args.seed
     )
     bodies, images = read_bodies(args.source)

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from eyas.export.auto import candidates, compile_auto
     from eyas.export.bundle import compile_run
     from eyas.export.graph import CANDIDATES
-    from eyas.export.settings import Settings
+    from eyas.export.settings import BuildSettings
     from eyas.export.target import parse_target
     from eyas.terminal import open_console
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = candidates(runtime, precision) if "auto" in (runtime, precision) else []
     if pairs and args.option:
         raise UserError("Builder options need a single target.", where="option", fix="name the target with --target")
-    settings = Settings(
+    settings = BuildSettings(
         target=pairs[0][0] if pairs else runtime,
         precision=pairs[0][1] if pairs else precision,
         size=parse_size(args.size),

@@ -10,7 +10,7 @@ from eyas.errors import UserError
 from eyas.text import printable, say
 
 if TYPE_CHECKING:
-    from eyas.runtime.detect import Report
+    from eyas.runtime.detect import DetectReport
 
 HELP = "detect objects in images, videos or a camera stream"
 EXAMPLES: tuple[str, ...] = (
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.results else 1
 
 
-def _detect(args: argparse.Namespace) -> Report:
+def _detect(args: argparse.Namespace) -> DetectReport:
     """Call the library, with a progress bar on a terminal."""
     from eyas.decode import MAX_PIXELS
     from eyas.progress import ProgressBar
@@ -95,7 +95,7 @@ def _detect(args: argparse.Namespace) -> Report:
         )
 
 
-def print_report(report: Report) -> None:
+def print_report(report: DetectReport) -> None:
     """Print a row for each source, what was skipped and why, and where things lie."""
     from rich.markup import escape
 

@@ -14,7 +14,7 @@ from eyas.text import json_text, say
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eyas.evaluation.run import Evaluation
+    from eyas.evaluation.run import EvaluationReport
 
 HELP = "Measure a model on a dataset: COCO metrics, and a report that shows where it fails."
 EXAMPLES: tuple[str, ...] = (
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def as_json(evaluation: Evaluation) -> dict[str, object]:
+def as_json(evaluation: EvaluationReport) -> dict[str, object]:
     """Return what `--json` prints: the numbers without the curves, which lie in the report's metrics.json."""
     from eyas.evaluation.coco import finite
 
@@ -86,7 +86,7 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
-def show(evaluation: Evaluation, confidence: float) -> None:
+def show(evaluation: EvaluationReport, confidence: float) -> None:
     """Print both tables, the warnings and the report's place."""
     from eyas.terminal import open_console
 
@@ -102,7 +102,7 @@ def show(evaluation: Evaluation, confidence: float) -> None:
     console.print(f"report: {evaluation.folder / 'index.html'}", markup=False, soft_wrap=True)
 
 
-def _metrics_table(evaluation: Evaluation) -> Table:
+def _metrics_table(evaluation: EvaluationReport) -> Table:
     from eyas.evaluation.coco import MEANINGS, METRICS
     from eyas.evaluation.tables import cell
     from eyas.terminal import open_table
@@ -113,7 +113,7 @@ def _metrics_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _classes_table(evaluation: Evaluation, confidence: float) -> Table:
+def _classes_table(evaluation: EvaluationReport, confidence: float) -> Table:
     from rich.markup import escape
 
     from eyas.evaluation.tables import CLASS_COLUMNS, cell

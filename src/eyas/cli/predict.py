@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eyas.text import printable, say
 
 if TYPE_CHECKING:
-    from eyas.predict.run import Report
+    from eyas.predict.run import PredictReport
 
 HELP = "detect on folders, archives, videos and parquet files, into one file; resumes if interrupted"
 EXAMPLES: tuple[str, ...] = (
@@ -66,15 +66,15 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.unreadable < report.images else 1
 
 
-def _predict(args: argparse.Namespace) -> Report:
+def _predict(args: argparse.Namespace) -> PredictReport:
     """Call the library, with a progress bar on a terminal."""
     from eyas.decode import MAX_PIXELS
-    from eyas.predict.run import Progress, predict
+    from eyas.predict.run import PredictProgress, predict
     from eyas.progress import ProgressBar
 
     with ProgressBar("predicting") as bar:
 
-        def show(step: Progress) -> None:
+        def show(step: PredictProgress) -> None:
             rate = f"{(step.done - step.before) / bar.seconds:.1f} images/s" if bar.seconds > 0.5 else ""
             bar.update(step.done, step.total, note=rate)
 

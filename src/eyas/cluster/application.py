@@ -1,4 +1,4 @@
-"""The application on a Ray cluster: doors in front of replicas, and the shelf that both fetch from."""
+"""The application on a Ray cluster: ingresses in front of replicas, and the shelf that both fetch from."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ HEAD = {"node:__internal_head__": 0.001}  # Ray's own name for the head node
 # What a replica is asked for its numbers, and how many seconds of them count.
 INTERVAL_SECONDS, WINDOW_SECONDS = 0.5, 2.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
-CONSTRUCTIONS = 3  # how often a replica, or a door, that can't be started is tried
+CONSTRUCTIONS = 3  # how often a replica, or an ingress, that can't be started is tried
 
 
 class Application:
     """The application on the cluster, as whoever started it has it.
 
     Args:
-        doors: handle of the servers.
+        ingresses: handle of the servers.
         shelf: the actor with the bundles' bytes.
         table: what is served.
         settings: how the servers were started.
@@ -40,10 +40,10 @@ class Application:
         addresses: where one of the servers listens.
     """
 
-    def __init__(self, doors: Any, shelf: Any, table: Table, settings: ServerSettings, patience: float) -> None:
-        self._doors, self._shelf, self._table = doors, shelf, table
+    def __init__(self, ingresses: Any, shelf: Any, table: Table, settings: ServerSettings, patience: float) -> None:
+        self._ingresses, self._shelf, self._table = ingresses, shelf, table
         self._settings, self._patience = settings, patience
-        found = doors.addresses.remote().result(timeout_s=60.0)
+        found = ingresses.addresses.remote().result(timeout_s=60.0)
         assert isinstance(found, Addresses)
         self.addresses = found
 
@@ -81,46 +81,46 @@ class Application:
         try:
             serve.start(proxy_location="Disabled", logging_config=QUIET)
             application = _application(name, settings, engine, cluster)
-            doors = serve.run(application, name=APPLICATION, route_prefix=None, logging_config=QUIET)
+            ingresses = serve.run(application, name=APPLICATION, route_prefix=None, logging_config=QUIET)
         except RuntimeError as error:
             serve.delete(APPLICATION)
             ray.kill(shelf)
             raise UserError(f"Ray Serve could not start the application: {error}") from error
-        return cls(doors, shelf, table, settings, engine.start_seconds + engine.batch_seconds)
+        return cls(ingresses, shelf, table, settings, engine.start_seconds + engine.batch_seconds)
 
     def control(self) -> Control:
         """Return what changes what is served; to be called once, in the event loop that it is used in."""
         from eyas.cluster.cluster_client import RayStage
 
-        return Control(RayStage(self._doors, self._shelf, self._patience), self._table)
+        return Control(RayStage(self._ingresses, self._shelf, self._patience), self._table)
 
     def retried(self) -> int:
         """Return how often a request was given to another replica."""
-        return int(sum(self._doors.broadcast("retried").results(timeout_s=60.0)))
+        return int(sum(self._ingresses.broadcast("retried").results(timeout_s=60.0)))
 
     def stop(self) -> None:
-        """Close the doors, which answer what they have accepted, then end the replicas."""
+        """Close the ingresses, which answer what they have accepted, then end the replicas."""
         import ray
         from ray import serve
 
         limit = self._settings.pre_stop + self._settings.grace + 10.0
-        self._doors.broadcast("close").results(timeout_s=limit, return_exceptions=True)
+        self._ingresses.broadcast("close").results(timeout_s=limit, return_exceptions=True)
         serve.delete(APPLICATION)
         ray.kill(self._shelf)
 
 
 def _application(shelf: str, settings: ServerSettings, engine: EngineSettings, cluster: ClusterSettings) -> Any:
-    """Return the application: doors in front of replicas."""
+    """Return the application: ingresses in front of replicas."""
     import ray
     from ray import serve
 
-    from eyas.cluster.detector import Detector
-    from eyas.cluster.ingress import Door
+    from eyas.cluster.detector import DetectorDeployment
+    from eyas.cluster.ingress import Ingress
 
     workers = engine.workers or 1
     engine = replace(engine, workers=workers, threads=engine.threads or max(1, round(cluster.cpus) // workers))
     detector = serve.deployment(
-        Detector,
+        DetectorDeployment,
         name="detector",
         user_config={},
         ray_actor_options={"num_cpus": cluster.cpus, "num_gpus": cluster.gpus},
@@ -135,8 +135,8 @@ def _application(shelf: str, settings: ServerSettings, engine: EngineSettings, c
     everywhere = not settings.loopback
     nodes = sum(node["Alive"] for node in ray.nodes()) if everywhere else 1
     return serve.deployment(
-        Door,
-        name="door",
+        Ingress,
+        name="ingress",
         user_config={},
         num_replicas=nodes,
         **({"max_replicas_per_node": 1} if everywhere else {}),

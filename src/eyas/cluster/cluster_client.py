@@ -13,23 +13,23 @@ from eyas.cluster.engine import Refusal
 from eyas.cluster.routing_table import Entry, Table
 from eyas.serve.errors import ServeError
 
-SHOW_SECONDS = 60.0  # most that doors take to answer what was under way to versions that are not served any more
+SHOW_SECONDS = 60.0  # most that ingresses take to answer what was under way to versions that are not served any more
 
 
 class RayStage:
-    """A `Stage`: doors and replicas that Ray Serve runs, and the shelf.
+    """A `ControlStage`: ingresses and replicas that Ray Serve runs, and the shelf.
 
-    The replicas are told through a door. A handle of theirs would tell Ray Serve's controller how many requests come
-    from here, for as long as this process lives: also when it has left the cluster, which starts another one then.
+    The replicas are told through an ingress. A handle of theirs would tell Ray Serve's controller how many requests
+    come from here, for as long as this process lives: also when it has left the cluster, which starts another one then.
 
     Args:
-        doors: handle of the servers.
+        ingresses: handle of the servers.
         shelf: the actor.
         patience: seconds in which a replica has a version ready.
     """
 
-    def __init__(self, doors: Any, shelf: Any, patience: float) -> None:
-        self._doors, self._shelf, self._patience = doors, shelf, patience
+    def __init__(self, ingresses: Any, shelf: Any, patience: float) -> None:
+        self._ingresses, self._shelf, self._patience = ingresses, shelf, patience
 
     async def put(self, entry: Entry, files: Files) -> None:
         """Have the shelf keep a bundle's files; see `Stage.put`."""
@@ -37,15 +37,15 @@ class RayStage:
 
     async def warm(self, entry: Entry) -> Sequence[Refusal | None]:
         """Have every replica hold a version; see `Stage.warm`. One that is lost meanwhile has no say."""
-        told: list[Refusal | None] = await _answer(self._doors.warm.remote(entry, self._patience))
+        told: list[Refusal | None] = await _answer(self._ingresses.warm.remote(entry, self._patience))
         if not told:
             raise ServeError("unavailable", f"No replica could load {entry.id}.", retry_after=1.0)
         return told
 
     async def show(self, table: Table) -> None:
-        """Have the shelf keep a table and the doors route by it; see `Stage.show`. A lost door looks for itself."""
+        """Have the shelf keep a table and the ingresses route by it (`ControlStage.show`); a lost one looks itself."""
         await _answer(self._shelf.show.remote(table))
-        told = self._doors.broadcast("show", table)
+        told = self._ingresses.broadcast("show", table)
         await _answer(told.results_async(timeout_s=SHOW_SECONDS, return_exceptions=True))
 
     async def drop(self, entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""Changes what a cluster serves while it serves: the bundle first, then replicas that are warm, then the doors."""
+"""Changes what a cluster serves while it serves: the bundle first, then replicas that are warm, then the ingresses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eyas.serve.errors import ServeError
 LOG = logging.getLogger("eyas.serve")
 
 
-class Stage(Protocol):
+class ControlStage(Protocol):
     """The parts of a cluster, as far as they are told of a change."""
 
     async def put(self, entry: Entry, files: Files) -> None:
@@ -35,7 +35,7 @@ class Stage(Protocol):
         ...
 
     async def show(self, table: Table) -> None:
-        """Have every door route by a table, and return when nothing is under way beside it."""
+        """Have every ingress route by a table, and return when nothing is under way beside it."""
         ...
 
     async def drop(self, entry: Entry) -> None:
@@ -56,14 +56,14 @@ class Control:
         table: what it serves, or is about to.
     """
 
-    def __init__(self, stage: Stage, table: Table) -> None:
+    def __init__(self, stage: ControlStage, table: Table) -> None:
         self.table = table
         self._stage = stage
         self._order = asyncio.Lock()
         self._showing: set[asyncio.Task[None]] = set()
 
     async def load(self, name: str, version: str = "", bundle: Path | None = None) -> ModelKey:
-        """Have every replica hold a version, then let the doors route to it.
+        """Have every replica hold a version, then let the ingresses route to it.
 
         Raises:
             ServeError: a replica can't load it; what serves still does.
@@ -86,7 +86,7 @@ class Control:
         return entry.key
 
     def alias(self, name: str, alias: str, version: str) -> None:
-        """Let an alias point to a loaded version; the doors know of it as soon as they are told.
+        """Let an alias point to a loaded version; the ingresses know of it as soon as they are told.
 
         Raises:
             ServeError: there is no such version.
@@ -100,7 +100,7 @@ class Control:
         task.add_done_callback(self._shown)
 
     async def unload(self, name: str, version: str = "") -> None:
-        """Let no door route to a version any more, and forget its bundle when what it was asked is answered.
+        """Let no ingress route to a version any more, and forget its bundle when what it was asked is answered.
 
         Replicas that hold it let go of it when they need the room.
 
@@ -122,12 +122,12 @@ class Control:
         self.table = replace(table, number=self.table.number + 1)
 
     async def _show(self) -> None:
-        """Show the doors what is served now; one change after the other."""
+        """Show the ingresses what is served now; one change after the other."""
         async with self._order:
             await self._stage.show(self.table)
 
     def _shown(self, task: asyncio.Task[None]) -> None:
-        """Take note that the doors were told, or were not: then they look by themselves."""
+        """Take note that the ingresses were told, or were not: then they look by themselves."""
         self._showing.discard(task)
         if not task.cancelled() and task.exception() is not None:
             LOG.warning("some ingress replicas missed an update: %s", task.exception())

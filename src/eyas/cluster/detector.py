@@ -54,7 +54,7 @@ class Shelf:
         self._bundles.pop(digest, None)
 
 
-class Held:
+class LoadedVersion:
     """A version that a replica holds. Ray Serve calls `__del__` on a thread when the version has to make room.
 
     Args:
@@ -74,7 +74,7 @@ class Held:
                 release()
 
 
-class Detector:
+class DetectorDeployment:
     """What Ray Serve runs as a replica. Its constructor, and `reconfigure` after it, run before it gets requests.
 
     Args:
@@ -88,7 +88,7 @@ class Detector:
         self._shelf, self._settings, self._models = shelf, settings, models
         self._folder = tempfile.TemporaryDirectory(prefix="eyas-replica-")
         self._engine: LocalEngine | None = None
-        self._hold: Callable[[str], Awaitable[Held]] | None = None
+        self._hold: Callable[[str], Awaitable[LoadedVersion]] | None = None
 
     async def reconfigure(self, _config: Any) -> None:
         """Start the engine, and hold as many versions as there is room for."""
@@ -96,7 +96,7 @@ class Detector:
             return
         self._engine = LocalEngine(self._settings)
 
-        async def load(name: str) -> Held:
+        async def load(name: str) -> LoadedVersion:
             return await self._load(name)
 
         self._hold = serve.multiplexed(max_num_models_per_replica=self._models)(load)
@@ -115,7 +115,7 @@ class Detector:
         assert self._hold is not None
         await self._hold(name)
 
-    async def _load(self, name: str) -> Held:
+    async def _load(self, name: str) -> LoadedVersion:
         """Fetch a bundle and load it."""
         if name not in self._entries:
             await self._table()
@@ -137,7 +137,7 @@ class Detector:
             with contextlib.suppress(RuntimeError, ServeError):
                 asyncio.run_coroutine_threadsafe(engine.unload(key.name, key.version), loop).result()
 
-        return Held(release)
+        return LoadedVersion(release)
 
     async def warm(self, entry: Entry) -> Refusal | None:
         """Have a version ready that is in no table yet; return why it can't be had, if it can't."""

@@ -14,7 +14,7 @@ from typing import NoReturn
 from eyas.artifacts.model_key import ModelKey
 from eyas.cluster.routing_table import Table, model_id
 from eyas.cluster.settings import ClusterSettings
-from eyas.cluster.stream_order import Turns
+from eyas.cluster.stream_order import StreamTurns
 from eyas.serve.api import Answer, ModelStatus, Request
 from eyas.serve.engine.routing import resolve
 from eyas.serve.errors import Kind, ServeError
@@ -84,7 +84,7 @@ class ClusterEngine:
         self.table = table
         self._statuses = table.statuses()
         self._under_way: Counter[str] = Counter()  # id of a version -> requests that were routed to it
-        self._turns = Turns()
+        self._turns = StreamTurns()
         self._refused = -math.inf
         self._accepting = True
         self._empty = asyncio.Event()

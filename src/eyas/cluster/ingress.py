@@ -82,7 +82,7 @@ def asking(detector: Any, patience: float) -> Ask:
     return ask
 
 
-class Door:
+class Ingress:
     """What Ray Serve runs on each node that takes requests.
 
     Ray Serve's own proxies are not used: theirs of gRPC listens on every interface whatever was asked for, and theirs
@@ -130,7 +130,7 @@ class Door:
         await self._engine.show(table)
 
     async def check_health(self) -> None:
-        """Look whether there is a table that this door was not shown, as one that starts just then is not."""
+        """Look whether there is a table that this ingress was not shown, as one that starts just then is not."""
         if self._engine is not None:
             with contextlib.suppress(RayError, ValueError):  # the shelf is gone: what is known is served
                 self._looks.add(look := asyncio.ensure_future(self._engine.show(await self._table())))
@@ -153,5 +153,5 @@ class Door:
             await server.stop()
 
     async def __del__(self) -> None:
-        """Close; Ray Serve calls it when the node's door is to end."""
+        """Close; Ray Serve calls it when the node's ingress is to end."""
         await self.close()

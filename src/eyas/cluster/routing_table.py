@@ -53,7 +53,7 @@ def read_entry(key: ModelKey, folder: Path) -> tuple[Entry, dict[str, bytes]]:
 
 @dataclass(frozen=True)
 class Table:
-    """What a cluster serves, as every door and replica is told it: as a whole, so that a change is there at once.
+    """What a cluster serves, as every ingress and replica is told it: as a whole, so that a change is there at once.
 
     Attributes:
         number: of the change; the greater one counts.

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from eyas.serve.errors import ServeError
 
 
-class Turns:
+class StreamTurns:
     """Keeps the answers of a stream in the order of its frames, wherever they are worked on. Lives in one loop."""
 
     def __init__(self) -> None:

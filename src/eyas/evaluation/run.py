@@ -22,7 +22,7 @@ from eyas.types import Detections, UInt8Array, evaluation_thresholds
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationReport:
     """A finished evaluation.
 
     Attributes:
@@ -51,7 +51,7 @@ def evaluate_run(
     batch: int = 8,
     progress: bool = False,
     rows: str | None = None,
-) -> Evaluation:
+) -> EvaluationReport:
     """Measure the model in `run` on a dataset and write the report; see `eyas.evaluation.evaluate`."""
     check_numbers(confidence, batch)
     refuse_file(Path(run))
@@ -100,7 +100,7 @@ def evaluate_detector(
     confidence: float = CONFIDENCE,
     batch: int = 8,
     progress: bool = False,
-) -> Evaluation:
+) -> EvaluationReport:
     """Run the detector over the dataset and write the report folder.
 
     Args:
@@ -126,7 +126,7 @@ def evaluate_detector(
     rows = class_rows(analysis.result, analysis.curves, confidence)
     with writing(out):
         write_report(out, index, run, analysis, replace(told, warnings=warnings), rows)
-    return Evaluation(analysis.result, out, rows, warnings, analysis.curves.best)
+    return EvaluationReport(analysis.result, out, rows, warnings, analysis.curves.best)
 
 
 def check_numbers(confidence: float, batch: int) -> None:

@@ -34,12 +34,12 @@ def compile(  # noqa: A001
     """
     from eyas.export.auto import candidates, compile_auto
     from eyas.export.bundle import compile_run
-    from eyas.export.settings import Settings
+    from eyas.export.settings import BuildSettings
     from eyas.export.target import parse_target
 
     runtime, kind = parse_target(target, precision)
     if max_drop is not None:
         settings["budget"] = max_drop / 100
     if "auto" in (runtime, kind):
-        return compile_auto(run, out, Settings(**settings), pairs=candidates(runtime, kind))[0]
-    return compile_run(run, out, Settings(target=runtime, precision=kind, **settings))
+        return compile_auto(run, out, BuildSettings(**settings), pairs=candidates(runtime, kind))[0]
+    return compile_run(run, out, BuildSettings(target=runtime, precision=kind, **settings))

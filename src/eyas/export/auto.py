@@ -17,8 +17,8 @@ import onnxruntime
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.measured import Latency
 from eyas.errors import UserError
-from eyas.export.bundle import aside, compile_run, free_folder, images_of, open_run, seal
-from eyas.export.settings import Settings, Tell
+from eyas.export.bundle import compile_run, free_folder, images_of, open_run, seal, staging
+from eyas.export.settings import BuildSettings, Tell
 from eyas.export.target import TARGETS, target_info
 from eyas.export.timing import caller, interleaved, latency
 from eyas.machine.gpus import gpus
@@ -119,7 +119,7 @@ def choose(trials: Sequence[Trial], budget: float = BUDGET) -> Trial:
 def compile_auto(
     run: str | Path,
     out: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: BuildSettings | None = None,
     *,
     pairs: Sequence[tuple[str, str]] | None = None,
     tell: Tell = lambda _: None,
@@ -138,13 +138,13 @@ def compile_auto(
         UserError: the run can't be used, or no candidate is good enough; no bundle is left then.
     """
     trained = open_run(Path(run))  # what is no run fails once, not with every candidate
-    settings = (settings or Settings()).for_run(trained.run.config)
+    settings = (settings or BuildSettings()).for_run(trained.run.config)
     if settings.measured == 0:
         raise UserError("Choosing a target needs mAP.", fix="measure on at least some images", where="measured")
     pairs = candidates() if pairs is None else pairs
     folder = free_folder(Path(run), out or Path("bundles") / f"{Path(run).resolve().name}-auto", settings)
     images = images_of(trained, settings)
-    with aside(folder) as work:
+    with staging(folder) as work:
         built: dict[tuple[str, str], Bundle] = {}
         failed: list[Trial] = []
         known: float | None = None  # the trained network is measured once

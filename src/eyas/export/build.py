@@ -14,8 +14,8 @@ from eyas.artifacts.card import CARD, Card
 from eyas.artifacts.quantization import Quantization
 from eyas.artifacts.run import Run
 from eyas.export.graph import load_net
-from eyas.export.images import Images
-from eyas.export.settings import Settings, Tell
+from eyas.export.images import BuildImages
+from eyas.export.settings import BuildSettings, Tell
 from eyas.export.target import Range, TargetInfo, input_of, target_info
 from eyas.types import InputSpec
 
@@ -30,7 +30,7 @@ class BuildPlan:
         sizes: least and greatest height and width; None for the input's own alone.
     """
 
-    settings: Settings
+    settings: BuildSettings
     input: InputSpec
     sizes: Range | None = None
 
@@ -76,7 +76,7 @@ class TrainedRun:
         """Its card, None where it has none."""
         return Card.read(self.run.folder) if (self.run.folder / CARD).is_file() else None
 
-    def plan(self, settings: Settings) -> BuildPlan:
+    def plan(self, settings: BuildSettings) -> BuildPlan:
         """Return what the settings mean for this run.
 
         Raises:
@@ -98,12 +98,12 @@ class Build:
 
     trained: TrainedRun
     plan: BuildPlan
-    images: Images | None
+    images: BuildImages | None
     tell: Tell
 
 
 @dataclass(frozen=True)
-class StandIn:
+class Emulation:
     """What is judged in the place of a file that this machine can build and can't run.
 
     Attributes:
@@ -124,11 +124,11 @@ class BuiltFiles:
         files: names of all files, the entry among them.
         details: what the build found out, ready for JSON (layer precisions, profiles, versions, warnings).
         compute_capabilities: GPUs that the file runs on, see `eyas.artifacts.bundle.Manifest`.
-        stand_in: set where the entry can't be run on this machine.
+        emulation: set where the entry can't be run on this machine.
     """
 
     entry: str
     files: tuple[str, ...]
     details: dict[str, Any]
     compute_capabilities: tuple[str, ...] = ()
-    stand_in: StandIn | None = None
+    emulation: Emulation | None = None

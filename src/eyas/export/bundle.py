@@ -24,12 +24,12 @@ from eyas.errors import UserError, missing_extra
 from eyas.export.build import Build, BuildPlan, BuiltFiles, TrainedRun
 from eyas.export.builders.onnx import export_graph, opset_of
 from eyas.export.gates import letterboxed, sample_images
-from eyas.export.images import Images, find_images
+from eyas.export.images import BuildImages, find_images
 from eyas.export.node_names import module_of
 from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize, weight_bits
-from eyas.export.settings import Settings, Tell
+from eyas.export.settings import BuildSettings, Tell
 from eyas.export.target import TARGETS, Sides
 from eyas.export.validate import judge
 from eyas.files import writing
@@ -41,10 +41,10 @@ from eyas.types import DETECT, InputSpec
 def compile_run(
     run: str | Path | TrainedRun,
     out: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: BuildSettings | None = None,
     *,
     tell: Tell = lambda _: None,
-    images: Images | None = None,
+    images: BuildImages | None = None,
     known_map: float | None = None,
 ) -> Bundle:
     """Compile a run and return the bundle, which passed every gate.
@@ -60,7 +60,7 @@ def compile_run(
     Raises:
         UserError: the run or the settings can't be used, or a gate was not passed; no bundle is left then.
     """
-    settings = settings or Settings()
+    settings = settings or BuildSettings()
     check_machine(settings.target)
     trained = run if isinstance(run, TrainedRun) else open_run(Path(run))
     plan = trained.plan(settings)
@@ -68,7 +68,7 @@ def compile_run(
         tell(other)
     folder = free_folder(trained.run.folder, out, settings)
     build = Build(trained, plan, images or images_of(trained, settings), tell)
-    with aside(folder) as work:
+    with staging(folder) as work:
         bundle = work / "bundle"
         bundle.mkdir()
         tell("exporting the graph")
@@ -77,7 +77,7 @@ def compile_run(
         built = run_builder(graph, plan, bundle)
         built = replace(built, details={**details, **built.details})
         unjudged = Bundle(bundle, new_manifest(folder.name, bundle, built, opset_of(graph), trained.run.config, plan))
-        manifest = judge(build, unjudged, built.stand_in, known_map)
+        manifest = judge(build, unjudged, built.emulation, known_map)
         if licence := seal(Bundle(bundle, manifest), trained, plan.settings):
             tell(f"licence of the weights that the run started from: {licence}")
         if folder.is_dir():
@@ -98,7 +98,7 @@ def open_run(folder: Path) -> TrainedRun:
     return trained
 
 
-def images_of(trained: TrainedRun, settings: Settings) -> Images | None:
+def images_of(trained: TrainedRun, settings: BuildSettings) -> BuildImages | None:
     """Return the images to calibrate and to judge on; None where nothing needs them and the run's own are not here."""
     named = (settings.data, settings.split, settings.rows)
     try:
@@ -151,7 +151,7 @@ def other_size(trained: InputSpec, plan: BuildPlan) -> str:
     return f"trained at {own}, built for {taken}: another size costs accuracy; mAP is {mean}"
 
 
-def free_folder(run: Path, out: str | Path | None, settings: Settings) -> Path:
+def free_folder(run: Path, out: str | Path | None, settings: BuildSettings) -> Path:
     """Return the bundle's folder.
 
     Raises:
@@ -164,7 +164,7 @@ def free_folder(run: Path, out: str | Path | None, settings: Settings) -> Path:
 
 
 @contextmanager
-def aside(folder: Path) -> Iterator[Path]:
+def staging(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside `folder`, which is removed at the end whatever happens."""
     work = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     with writing(folder, "no output was left"):
@@ -209,7 +209,7 @@ def new_manifest(
 ) -> Manifest:
     """Return the manifest of files that were just built and not yet measured."""
     settings, nms = plan.settings, plan.settings.nms
-    assert nms is not None, "Settings.for_run has set it"
+    assert nms is not None, "BuildSettings.for_run has set it"
     thresholds = config.thresholds
     if nms != "none" and thresholds.suppression == "none":
         thresholds = replace(thresholds, suppression=DETECT.suppression)  # it was asked for, though not needed
@@ -231,13 +231,13 @@ def new_manifest(
         opset=opset,
         details={**built.details, TRAINED_SIZE: [config.input.height, config.input.width]},
         compute_capabilities=built.compute_capabilities,
-        judged="graph" if built.stand_in else "file",
+        judged="graph" if built.emulation else "file",
         created=now(),
         eyas=this_version(),
     )
 
 
-def seal(bundle: Bundle, trained: TrainedRun, settings: Settings) -> str:
+def seal(bundle: Bundle, trained: TrainedRun, settings: BuildSettings) -> str:
     """Write the bundle's manifest, and its card: its files, and the run it was made from.
 
     Returns:

@@ -29,7 +29,7 @@ MOVES = frozenset({
 NAMES: Mapping[int, str] = MappingProxyType({HALVES[0]: "float16", HALVES[1]: "bfloat16"})
 
 
-class StandInSession:
+class EmulatedSession:
     """The ONNX graph of an engine in ONNX Runtime, with the results that its types allow.
 
     Args:

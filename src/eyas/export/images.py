@@ -19,7 +19,7 @@ from eyas.types import UInt8Array
 
 
 @dataclass(frozen=True)
-class Images:
+class BuildImages:
     """The splits that a build uses.
 
     Attributes:
@@ -36,7 +36,9 @@ def made_up_images(count: int, size: int) -> list[UInt8Array]:
     return [make_scene(size, 0, number)[0] for number in range(count)]
 
 
-def find_images(run: Path, data: str | Path | None = None, split: str | None = None, rows: str | None = None) -> Images:
+def find_images(
+    run: Path, data: str | Path | None = None, split: str | None = None, rows: str | None = None
+) -> BuildImages:
     """Return the dataset to judge and to calibrate on.
 
     Args:
@@ -56,7 +58,7 @@ def find_images(run: Path, data: str | Path | None = None, split: str | None = N
         calibrate = load_dataset(root, (recipe.get("train") if data is None else None) or "train", rows=rows)
     except UserError:
         calibrate = judge  # a dataset of one split
-    return Images(judge, calibrate)
+    return BuildImages(judge, calibrate)
 
 
 def spread(index: DatasetIndex, most: int | None) -> DatasetIndex:

@@ -27,7 +27,7 @@ BUDGET_OF_SUPPRESSION = 0.001
 
 
 @dataclass(frozen=True)
-class Settings:
+class BuildSettings:
     """What to compile for, and how to validate it.
 
     Attributes:
@@ -76,7 +76,7 @@ class Settings:
             return self.budget
         return BUDGETS[self.precision] + (BUDGET_OF_SUPPRESSION if self.nms == "graph" else 0.0)
 
-    def for_run(self, config: RunConfig) -> Settings:
+    def for_run(self, config: RunConfig) -> BuildSettings:
         """Return the settings with `nms` as the run's network needs it.
 
         Raises:

@@ -7,8 +7,8 @@ from typing import Any
 from eyas.artifacts.bundle import Bundle
 from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.measured import Parity
-from eyas.export.build import Build, StandIn
-from eyas.export.emulation import StandInSession
+from eyas.export.build import Build, Emulation
+from eyas.export.emulation import EmulatedSession
 from eyas.export.gates import (
     BOUNDS,
     check_accuracy,
@@ -28,7 +28,7 @@ from eyas.runtime.sessions.torch import TorchSession, pick_device
 from eyas.types import UInt8Array
 
 
-def judge(build: Build, bundle: Bundle, stand_in: StandIn | None = None, known_map: float | None = None) -> Manifest:
+def judge(build: Build, bundle: Bundle, emulation: Emulation | None = None, known_map: float | None = None) -> Manifest:
     """Return the manifest with what was measured of the bundle's own files, or of what stands in for them.
 
     Without a dataset, which only a build that measures no mAP may lack, answers are compared on made-up images.
@@ -42,11 +42,11 @@ def judge(build: Build, bundle: Bundle, stand_in: StandIn | None = None, known_m
     net = deployed(build.trained.net, config, nms=manifest.nms, candidates=settings.candidates)
     reference = TorchSession(net, pick_device("cpu"))
     session: Session
-    if stand_in is None:
+    if emulation is None:
         session = open_bundle(bundle.folder, manifest)
     else:
-        tell(f"{stand_in.reason}: the engine can't run here, so its graph is validated instead")
-        session = StandInSession(stand_in.graph, manifest.batch)
+        tell(f"{emulation.reason}: the engine can't run here, so its graph is validated instead")
+        session = EmulatedSession(emulation.graph, manifest.batch)
     try:
         if images is None:
             tell(f"no dataset here: comparing with the trained network on {settings.compared} synthetic images")
@@ -72,7 +72,7 @@ def judge(build: Build, bundle: Bundle, stand_in: StandIn | None = None, known_m
             tell("mAP is not measured: the accuracy of this build is unknown")
     finally:
         session.close()
-    if settings.timed and stand_in is None:  # what stands in is no measure of the engine's time
+    if settings.timed and emulation is None:  # what stands in is no measure of the engine's time
         tell("timing the compiled file")
         update["latency"] = (time_bundle(bundle.folder, manifest, settings.threads),)
     return manifest.model_copy(update=update)

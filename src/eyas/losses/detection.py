@@ -90,13 +90,13 @@ def detection_loss(
     bins = box_logits.shape[-1] // 4
     box_logits = box_logits.view(*box_logits.shape[:-1], 4, bins)
     boxes = boxes_from_bins(box_logits, anchor_points)  # stride units
-    said = Said(class_logits, boxes, box_logits, anchor_points, strides)
+    said = HeadPredictions(class_logits, boxes, box_logits, anchor_points, strides)
     truth = Truth(truth_boxes, truth_labels, counts)
     assigned = assigned_to(said, truth, assigner_of(settings.assignment), settings.assigner, static=static)
     return terms_of(said, truth, assigned, settings, settings.box_weights(), reduce_normaliser)
 
 
-class Said(NamedTuple):
+class HeadPredictions(NamedTuple):
     """What a head says at its A anchor points.
 
     Attributes:
@@ -115,7 +115,7 @@ class Said(NamedTuple):
 
 
 def assigned_to(
-    said: Said, truth: Truth, assigner: AssignerRow, settings: TaskAlignedSettings, *, static: bool
+    said: HeadPredictions, truth: Truth, assigner: AssignerRow, settings: TaskAlignedSettings, *, static: bool
 ) -> Assignment:
     """Return which anchor points learn which objects; with `static` in a shape that does not depend on that."""
     points, strides = said.anchor_points, said.strides
@@ -128,7 +128,7 @@ def assigned_to(
 
 
 def terms_of(
-    said: Said,
+    said: HeadPredictions,
     truth: Truth,
     assigned: Assignment,
     settings: LossSettings,
@@ -171,7 +171,7 @@ def terms_of(
     return terms
 
 
-def _matched(said: Said, truth: Truth, anchor: Tensor, row: Tensor) -> Matched:
+def _matched(said: HeadPredictions, truth: Truth, anchor: Tensor, row: Tensor) -> Matched:
     """Return anchor points [P] of the batch with the objects [P] that they learn."""
     cell = anchor % len(said.anchor_points)
     points = said.anchor_points[cell]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eyas.head_output import HeadOutput
 from eyas.losses.criterion import Criterion, TruthBatch
 from eyas.losses.distill_settings import DistillSettings
-from eyas.losses.knowledge import KNOWLEDGE, Answers, Lesson, Said
+from eyas.losses.knowledge import KNOWLEDGE, Answers, Lesson, TeacherOutput
 
 
 class Teacher(nn.Module):
@@ -32,7 +32,7 @@ class Teacher(nn.Module):
         self.register_buffer("columns", None if columns is None else torch.tensor(columns))
 
     @torch.no_grad()
-    def forward(self, images: Tensor, features: bool) -> Said:
+    def forward(self, images: Tensor, features: bool) -> TeacherOutput:
         """Return what it says of the images, as the student gets them: float [B, 3, H, W]."""
         said = ask(self.net, images if self.factor == 1.0 else images * self.factor, features)
         if self.columns is None or not isinstance(said.output, HeadOutput):
@@ -86,7 +86,7 @@ class Distillation(Criterion):
         learned = {name: factor * KNOWLEDGE[name].term(lesson, self.settings) for name, factor in self.factors.items()}
         return {**terms, **learned}
 
-    def _lesson(self, student: Said, teacher: Said) -> Lesson:
+    def _lesson(self, student: TeacherOutput, teacher: TeacherOutput) -> Lesson:
         """Return what both say, as far as it is looked at and in one form."""
         own = (adapt(x) for adapt, x in zip(self.adapters, student.features, strict=True))
         features = tuple(zip(own, teacher.features, strict=True))
@@ -104,9 +104,9 @@ class Distillation(Criterion):
         return self
 
 
-def ask(net: nn.Module, images: Tensor, features: bool) -> Said:
+def ask(net: nn.Module, images: Tensor, features: bool) -> TeacherOutput:
     """Return what a network says of the images, with its features where they are wanted and it is one that has them."""
     if not features:
-        return Said(net(images))
+        return TeacherOutput(net(images))
     levels, output = net(images, features=True)
-    return Said(output, levels)
+    return TeacherOutput(output, levels)

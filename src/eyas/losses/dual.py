@@ -11,7 +11,7 @@ from torch import Tensor
 from eyas.assign.assigners import ASSIGNERS, Truth
 from eyas.head_output import DualOutput, HeadOutput
 from eyas.losses.criterion import Criterion, PaddedTruth, Reduce, TruthBatch
-from eyas.losses.detection import DetectionCriterion, Said, assigned_to, terms_of
+from eyas.losses.detection import DetectionCriterion, HeadPredictions, assigned_to, terms_of
 from eyas.losses.settings import LossSettings
 from eyas.tensor_boxes import boxes_from_distances
 
@@ -67,8 +67,10 @@ class DualCriterion(Criterion):
         }
 
 
-def _said(branch: HeadOutput) -> Said:
+def _said(branch: HeadOutput) -> HeadPredictions:
     """Return what a branch without bins says, its boxes in stride units."""
     values = branch.box_logits.float()
     boxes = boxes_from_distances(values, branch.anchor_points)
-    return Said(branch.class_logits.float(), boxes, values.unsqueeze(-1), branch.anchor_points, branch.strides)
+    return HeadPredictions(
+        branch.class_logits.float(), boxes, values.unsqueeze(-1), branch.anchor_points, branch.strides
+    )

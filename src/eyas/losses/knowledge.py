@@ -18,7 +18,7 @@ from eyas.losses.responses import box_response, class_response
 from eyas.tensor_boxes import boxes_from_bins
 
 
-class Said(NamedTuple):
+class TeacherOutput(NamedTuple):
     """What a network says of a batch.
 
     Attributes:

@@ -146,7 +146,7 @@ class _Reader(pickle.Unpickler):
         module = {"__builtin__": "builtins"}.get(module, module)
         full = f"{module}.{name}"
         if full not in self._known:
-            self._known[full] = _stand_in(full)
+            self._known[full] = _placeholder(full)
         return self._known[full]
 
     def persistent_load(self, pid: Any) -> Storage:
@@ -158,7 +158,7 @@ class _Reader(pickle.Unpickler):
         return Storage(dtype, key, count_of(numel))
 
 
-def _stand_in(full: str) -> Any:
+def _placeholder(full: str) -> Any:
     """Return what stands for a name, new at each call: what a file does to it ends with the file.
 
     Raises:

@@ -13,7 +13,7 @@ from eyas.errors import UserError
 from eyas.machine.memory import total_memory
 from eyas.predict.job import Saved
 from eyas.predict.parts import Part, to_line
-from eyas.predict.work import Settings
+from eyas.predict.work import PredictSettings
 from eyas.predict.worker import OUT_OF_MEMORY
 
 _DEATHS = 20  # of workers on one part, then something else is wrong than a few images
@@ -65,7 +65,7 @@ class Pool:
         device: "auto", "cpu" or "cuda".
     """
 
-    def __init__(self, settings: Settings, out: Path, workers: int, threads: int, device: str = "auto") -> None:
+    def __init__(self, settings: PredictSettings, out: Path, workers: int, threads: int, device: str = "auto") -> None:
         self._memory = total_memory() // max(1, workers)
         self._first = {
             "settings": asdict(settings), "threads": threads, "device": device, "out": str(out), "memory": self._memory,

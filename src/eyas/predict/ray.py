@@ -12,7 +12,7 @@ from eyas.artifacts.manifest import Manifest
 from eyas.artifacts.packing import pack, unpack
 from eyas.errors import missing_extra
 from eyas.predict.parts import Part, from_line, to_line
-from eyas.predict.work import Done, Predictor, Settings
+from eyas.predict.work import Done, Predictor, PredictSettings
 
 
 class _Actor:
@@ -24,7 +24,7 @@ class _Actor:
         threads: of the engine.
     """
 
-    def __init__(self, files: Mapping[str, bytes], settings: Settings, threads: int) -> None:
+    def __init__(self, files: Mapping[str, bytes], settings: PredictSettings, threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="eyas-bundle-")
         unpack(files, Path(self._folder.name))
         self._predictor = Predictor(replace(settings, bundle=self._folder.name), threads)
@@ -37,7 +37,7 @@ class _Actor:
 
 
 def run_on_ray(
-    parts: Iterator[Part], settings: Settings, manifest: Manifest, workers: int | None
+    parts: Iterator[Part], settings: PredictSettings, manifest: Manifest, workers: int | None
 ) -> Iterator[tuple[Part, Done]]:
     """Yield each part with its results, in any order, as they come.
 

@@ -22,7 +22,7 @@ from eyas.types import UInt8Array
 
 
 @dataclass(frozen=True)
-class Found:
+class ReadImage:
     """An image that is there.
 
     Attributes:
@@ -40,7 +40,7 @@ Stream: TypeAlias = Iterator[Any]
 NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
-class Reader:
+class PartReader:
     """Reads parts; one reader serves one thread.
 
     Args:
@@ -56,7 +56,7 @@ class Reader:
         self._table: tuple[str, str, Stream] | None = None
         self._row = 0  # the parquet file's next one
 
-    def read(self, part: Part, without: Mapping[int, str] = NOTHING) -> Iterator[Found]:
+    def read(self, part: Part, without: Mapping[int, str] = NOTHING) -> Iterator[ReadImage]:
         """Yield the part's images, in order.
 
         Args:
@@ -73,31 +73,33 @@ class Reader:
         """Return the folders that a part's files must lie below."""
         return (Path(part.root), *self._roots)
 
-    def _images(self, part: Part, without: Mapping[int, str]) -> Iterator[Found]:
+    def _images(self, part: Part, without: Mapping[int, str]) -> Iterator[ReadImage]:
         for position, name in enumerate(part.names):
             path = Path(part.path) / name
             why = without.get(position)
             ended = None if why is None else UserError(why, where=str(path))
-            yield Found(name, None, self._file(path, part) if ended is None else ended)
+            yield ReadImage(name, None, self._file(path, part) if ended is None else ended)
 
-    def _archive(self, part: Part, without: Mapping[int, str]) -> Iterator[Found]:
+    def _archive(self, part: Part, without: Mapping[int, str]) -> Iterator[ReadImage]:
         try:
             with open_regular(part.path, below=self._below(part)) as file:
                 descriptor = os.dup(file.fileno())
         except (OSError, UserError) as error:
             reason = error.problem if isinstance(error, UserError) else f"The archive can't be read: {error.strerror}."
-            yield from (Found(f"{part.name}/{name}", None, UserError(reason, where=part.path)) for name in part.names)
+            yield from (
+                ReadImage(f"{part.name}/{name}", None, UserError(reason, where=part.path)) for name in part.names
+            )
             return
         with os.fdopen(descriptor, "rb") as file:
             total = os.fstat(descriptor).st_size
             for position, (name, (offset, size)) in enumerate(zip(part.names, part.spans, strict=True)):
                 full = f"{part.name}/{name}"
                 if position in without:
-                    yield Found(full, None, UserError(without[position], where=full))
+                    yield ReadImage(full, None, UserError(without[position], where=full))
                 elif size > MAX_BYTES or offset + size > total:
-                    yield Found(full, None, UserError(f"The member claims a size of {size} bytes.", where=full))
+                    yield ReadImage(full, None, UserError(f"The member claims a size of {size} bytes.", where=full))
                 else:
-                    yield Found(full, None, self._decoded(os.pread(descriptor, size, offset), full))
+                    yield ReadImage(full, None, self._decoded(os.pread(descriptor, size, offset), full))
 
     def _file(self, path: Path, part: Part) -> UInt8Array | UserError:
         try:
@@ -113,7 +115,7 @@ class Reader:
         except UserError as error:
             return error
 
-    def _frames(self, part: Part) -> Iterator[Found]:
+    def _frames(self, part: Part) -> Iterator[ReadImage]:
         if self._video is None or self._video[0] != part.path or self._frame > part.start:
             if self._video is not None:
                 self._video[1].release()
@@ -121,7 +123,7 @@ class Reader:
             try:
                 self._video = (part.path, open_video(Path(part.path), self._below(part))[0])
             except UserError as error:
-                yield Found(part.name, None, error)
+                yield ReadImage(part.name, None, error)
                 return
             self._frame = 0
         capture = self._video[1]
@@ -133,13 +135,13 @@ class Reader:
             if not good:
                 break
             self._frame += 1
-            yield Found(part.name, self._frame - 1, np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
+            yield ReadImage(part.name, self._frame - 1, np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
         # Containers count a little wrong, so a few frames less are no fault.
         if part.last and self._frame < end - max(2.0, 0.02 * end):
             reason = f"The video ends early, after {self._frame} of {end} frames."
-            yield Found(part.name, None, UserError(reason, where=part.path))
+            yield ReadImage(part.name, None, UserError(reason, where=part.path))
 
-    def _rows(self, part: Part, without: Mapping[int, str]) -> Iterator[Found]:
+    def _rows(self, part: Part, without: Mapping[int, str]) -> Iterator[ReadImage]:
         from eyas.predict.tables import column_values, open_parquet
 
         if self._table is None or self._table[:2] != (part.path, part.column) or self._row > part.start:
@@ -163,14 +165,14 @@ class Reader:
                     error.problem if isinstance(error, UserError) else "The parquet file has fewer rows than it claims."
                 )
                 for row in range(max(self._row, part.start), part.start + part.count):
-                    yield Found(part.name, row, UserError(reason, where=f"{part.name}, row {row}"))
+                    yield ReadImage(part.name, row, UserError(reason, where=f"{part.name}, row {row}"))
                 return
             self._row += 1
             if self._row > part.start:
                 row = self._row - 1
                 why = without.get(row - part.start)
                 ended = None if why is None else UserError(why, where=f"{part.name}, row {row}")
-                yield Found(part.name, row, self._of_value(value, part) if ended is None else ended)
+                yield ReadImage(part.name, row, self._of_value(value, part) if ended is None else ended)
 
     def _of_value(self, value: Any, part: Part) -> UInt8Array | UserError:
         """Return the image of a cell: a file's bytes, a path, or both as {"bytes", "path"}."""

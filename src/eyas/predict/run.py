@@ -17,7 +17,7 @@ from eyas.predict.job import Job, Saved
 from eyas.predict.parts import Part, plan
 from eyas.predict.pool import Pool
 from eyas.predict.results import format_of, write_results
-from eyas.predict.work import Predictor, Settings
+from eyas.predict.work import Predictor, PredictSettings
 from eyas.types import Suppression
 
 PART = 64  # images that are saved, and after a stop done again, together
@@ -26,7 +26,7 @@ _CPU = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
-class Progress:
+class PredictProgress:
     """How far a job is.
 
     Attributes:
@@ -43,7 +43,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Report:
+class PredictReport:
     """The result of a prediction job.
 
     Attributes:
@@ -84,8 +84,8 @@ def predict(
     overwrite: bool = False,
     part: int = PART,
     on: Literal["here", "ray"] = "here",
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Report:
+    on_progress: Callable[[PredictProgress], None] | None = None,
+) -> PredictReport:
     """Detect on every image of the sources, each once and in order, and write the results to `out`.
 
     A job that was stopped, however, goes on where it was when it is called again with the same arguments, and gives
@@ -127,7 +127,7 @@ def predict(
         raise UserError(f"{target} already exists.", where="out", fix="choose another name, or add --overwrite")
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     named = tuple(classes) if classes is not None else None
-    settings = Settings(
+    settings = PredictSettings(
         str(Path(bundle).resolve()), confidence, iou, suppression, named, batch, max_pixels, _roots(roots)
     )
     asked = {**asdict(settings), "sources": [_absolute(one) for one in listed], "column": column, "part": part}
@@ -147,13 +147,13 @@ def predict(
             target, kind, job.lines(), manifest.classes, shard=shard, like=Path(like) if like else None, about=about
         )
         job.remove()
-    return Report(target, counter.images, counter.before, counter.unreadable, tuple(problems))
+    return PredictReport(target, counter.images, counter.before, counter.unreadable, tuple(problems))
 
 
 def _saving(
     job: Job,
     left: Iterator[Part],
-    settings: Settings,
+    settings: PredictSettings,
     out: Path,
     manifest: Manifest,
     workers: int | None,
@@ -184,7 +184,7 @@ def _saving(
 class _Counter:
     """Counts what is done, tells it, and stops when too much can't be read."""
 
-    def __init__(self, job: Job, limit: int, tell: Callable[[Progress], None] | None) -> None:
+    def __init__(self, job: Job, limit: int, tell: Callable[[PredictProgress], None] | None) -> None:
         self.saved = job.saved()
         self.images = self.before = sum(each.images for each in self.saved.values())
         self.unreadable = sum(each.unreadable for each in self.saved.values())
@@ -200,7 +200,7 @@ class _Counter:
         self._ticked += number
         if self._tell is not None:
             done = max(self._ticked, self.images)
-            self._tell(Progress(done, self.before, max(self._total, done), self.unreadable))
+            self._tell(PredictProgress(done, self.before, max(self._total, done), self.unreadable))
 
     def add(self, saved: Saved) -> None:
         """Count a part that is saved."""

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from eyas.decode import MAX_PIXELS, TooMuchMemory
 from eyas.errors import UserError
 from eyas.predict.parts import Part
-from eyas.predict.reading import Found, Reader
+from eyas.predict.reading import PartReader, ReadImage
 from eyas.read_ahead import prefetched
 from eyas.runtime.convert import to_dict
 from eyas.runtime.detector import Detector
@@ -24,7 +24,7 @@ _AHEAD = 2  # batches that are decoded while one is run
 
 
 @dataclass(frozen=True)
-class Settings:
+class PredictSettings:
     """What decides the results; a job that is resumed must have the same.
 
     Attributes:
@@ -63,11 +63,11 @@ class Predictor:
         device: "auto", "cpu" or "cuda".
     """
 
-    def __init__(self, settings: Settings, threads: int | None = None, device: str = "auto") -> None:
+    def __init__(self, settings: PredictSettings, threads: int | None = None, device: str = "auto") -> None:
         self._detector: Detector = load(Path(settings.bundle), threads=threads, device=device, spin=threads is None)
         self._thresholds = self._detector.limits(settings.confidence, settings.iou, settings.suppression)
         self._only = self._detector.labels_of(settings.classes)
-        self._reader = Reader(settings.max_pixels, tuple(map(Path, settings.roots)))
+        self._reader = PartReader(settings.max_pixels, tuple(map(Path, settings.roots)))
         self._batch = settings.batch
 
     def run(self, part: Part, tick: Tick = lambda _: None, *, without: Mapping[int, str] | None = None) -> Done:
@@ -94,13 +94,13 @@ class Predictor:
                 tick(len(lines))
         return Done(b"".join(lines), len(lines), unreadable)
 
-    def _groups(self, part: Part, tick: Tick, without: Mapping[int, str] | None) -> Iterator[list[Found]]:
+    def _groups(self, part: Part, tick: Tick, without: Mapping[int, str] | None) -> Iterator[list[ReadImage]]:
         """Yield what goes through the network together; batches are decoded ahead in a thread."""
         images = self._reader.read(part, without or {})
         if without is not None:
             yield from ([found] for found in _one_by_one(images, tick))
             return
-        group: list[Found] = []
+        group: list[ReadImage] = []
         for found in prefetched(images, _AHEAD * self._batch):
             if isinstance(found.image, TooMuchMemory):  # others were in memory with it: it is tried again alone
                 raise MemoryError
@@ -116,7 +116,7 @@ class Predictor:
         self._detector.close()
 
 
-def _one_by_one(images: Iterator[Found], tick: Tick) -> Iterator[Found]:
+def _one_by_one(images: Iterator[ReadImage], tick: Tick) -> Iterator[ReadImage]:
     """Yield the images; before each is read, tick with its position."""
     for position in itertools.count():
         tick(position)
@@ -126,7 +126,7 @@ def _one_by_one(images: Iterator[Found], tick: Tick) -> Iterator[Found]:
         yield found
 
 
-def to_line(found: Found, result: Detections | UserError) -> bytes:
+def to_line(found: ReadImage, result: Detections | UserError) -> bytes:
     """Return an image's line of JSON: its name, its frame or row if it has one, and its detections or the error."""
     row: dict[str, Any] = {"name": found.name}
     if found.index is not None:

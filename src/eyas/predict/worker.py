@@ -9,7 +9,7 @@ from pathlib import Path
 from eyas.child_process import Parent, limit_memory
 from eyas.predict.job import Job
 from eyas.predict.parts import from_line
-from eyas.predict.work import Predictor, Settings
+from eyas.predict.work import Predictor, PredictSettings
 
 OUT_OF_MEMORY = 77  # the exit code that says so
 
@@ -23,7 +23,7 @@ def main(parent: Parent) -> None:
     messages = iter(parent)
     with suppress(BrokenPipeError), parent.telling():
         first = next(messages)
-        predictor = Predictor(Settings(**first["settings"]), first["threads"], first["device"])
+        predictor = Predictor(PredictSettings(**first["settings"]), first["threads"], first["device"])
         job = Job(Path(first["out"]))
         limit_memory(first["memory"])
         parent.send("ready")

@@ -21,7 +21,7 @@ DEFAULT_FOLDER = "detections"
 
 
 @dataclass(frozen=True)
-class Report:
+class DetectReport:
     """The result of `detect`.
 
     Attributes:
@@ -63,7 +63,7 @@ def detect(
     size: int | None = None,
     max_pixels: int = MAX_PIXELS,
     on_frame: Callable[[Frame, Detections], None] | None = None,
-) -> Report:
+) -> DetectReport:
     """Detect on everything in the source and write the requested outputs; unreadable images are skipped.
 
     Args:
@@ -113,7 +113,7 @@ def detect(
             if on_frame is not None:
                 on_frame(frame, detections)
     labels = folder / LABELS if save_txt else None
-    return Report(tuple(writer.results), tuple(problems), folder, output.json, labels)
+    return DetectReport(tuple(writer.results), tuple(problems), folder, output.json, labels)
 
 
 def _without(items: list[Item], out: Path) -> list[Item]:

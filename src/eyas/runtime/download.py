@@ -31,7 +31,7 @@ _LIST_TYPES = ("application/dash+xml", "application/sdp")
 
 
 @dataclass(frozen=True)
-class Found:
+class Downloaded:
     """What an address gave.
 
     Attributes:
@@ -66,7 +66,7 @@ def fetch_image(address: str) -> bytes:
     return found.data
 
 
-def look_up(address: str) -> Found:
+def look_up(address: str) -> Downloaded:
     """Return the image at the address, or say that a stream is there; what it is, its first bytes tell.
 
     Raises:
@@ -82,12 +82,12 @@ def look_up(address: str) -> Found:
                 answer = _ask(connection, parts)
                 if answer.status not in _REDIRECTS:
                     ends = answer.length is not None and not _is_list(answer)
-                    return Found(_image(answer, address, end), _name(urlsplit(address)), ends)
+                    return Downloaded(_image(answer, address, end), _name(urlsplit(address)), ends)
                 url = urljoin(url, answer.headers.get("Location", ""))
             finally:
                 connection.close()
     except _NoHttp:
-        return Found(None, _name(urlsplit(address)))
+        return Downloaded(None, _name(urlsplit(address)))
     except ssl.SSLError as error:
         reason = getattr(error, "verify_message", "") or error.reason or error
         raise UserError(f"A secure connection to the address failed: {reason}.", where=address) from None

@@ -70,7 +70,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Held:
+class InMemory:
     """An image that is at hand in another form: a PIL image, a file's bytes, or what lay at an address.
 
     Attributes:
@@ -84,7 +84,7 @@ class Held:
     address: str = ""
 
 
-Item: TypeAlias = ImageFile | Video | Live | Pixels | Held
+Item: TypeAlias = ImageFile | Video | Live | Pixels | InMemory
 OneSource: TypeAlias = Union[Image, int, Item]  # noqa: UP007  # `Image` holds names in quotes
 Source: TypeAlias = Union[OneSource, Iterable[OneSource]]  # noqa: UP007
 
@@ -132,7 +132,7 @@ def expand(source: Source) -> list[Item]:
         elif isinstance(one, np.ndarray):
             items.append(Pixels(read_one(one, where=f"sources[{len(items)}]"), f"array_{len(items):06d}.png"))
         elif is_image(one):
-            items.append(Held(one, f"image_{len(items):06d}.png"))
+            items.append(InMemory(one, f"image_{len(items):06d}.png"))
         elif isinstance(one, int | np.integer) and not isinstance(one, bool) and one >= 0:
             items.append(Live(int(one), f"camera_{one}"))
         elif isinstance(one, int):
@@ -152,7 +152,7 @@ def frames(item: Item, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
     """
     if isinstance(item, Pixels):
         yield Frame(item.image, item)
-    elif isinstance(item, Held):
+    elif isinstance(item, InMemory):
         yield Frame(read_one(item.image, max_pixels, item.address), item)
     elif isinstance(item, ImageFile):
         yield Frame(read_image(item.path, max_pixels=max_pixels), item)
@@ -192,7 +192,7 @@ def _expand_path(text: str) -> list[Item]:
         return [Live(int(text), f"camera_{text}")]
     if is_address(text):
         there = look_up(text)
-        return [Live(text, there.name, there.ends) if there.data is None else Held(there.data, there.name, text)]
+        return [Live(text, there.name, there.ends) if there.data is None else InMemory(there.data, there.name, text)]
     if text.lower().startswith(_STREAMS):
         return [Live(text, "stream")]
     if glob.has_magic(text):

@@ -19,7 +19,7 @@ AT_ONCE = 64 * 2**10
 WAITING = 64  # large bodies that may wait for the thread
 
 
-async def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what the function returns, called on a thread of its own.
 
     A program that ends waits for the threads of `asyncio.to_thread`, whatever they do; it does not wait for this one.
@@ -39,7 +39,7 @@ async def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         else:
             tell(partial(answer.set_result, result))
 
-    threading.Thread(target=call, name="aside", daemon=True).start()
+    threading.Thread(target=call, name="in_thread", daemon=True).start()
     return await answer
 
 

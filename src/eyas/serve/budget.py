@@ -26,16 +26,16 @@ class Budget:
     most: int
     used: int = field(default=0, init=False)
     _clients: Counter[str] = field(default_factory=Counter, init=False)
-    _arriving: dict[Held, None] = field(default_factory=dict, init=False)
+    _arriving: dict[Reservation, None] = field(default_factory=dict, init=False)
 
-    def hold(self, client: str, end: Callable[[], None] | None = None) -> Held:
+    def hold(self, client: str, end: Callable[[], None] | None = None) -> Reservation:
         """Return what will hold bytes of a client.
 
         `end` ends what is still arriving, so that its bytes are given back soon; None where that can't be.
         """
-        return Held(self, client, end)
+        return Reservation(self, client, end)
 
-    def _take(self, held: Held, count: int) -> None:
+    def _take(self, held: Reservation, count: int) -> None:
         while self.used + count > self.most or self._clients[held.client] + count > max(1, self.most // 2):
             whose = None if self.used + count > self.most else held.client
             if not self._make_room(held, whose):
@@ -45,7 +45,7 @@ class Budget:
         self.used += count
         self._clients[held.client] += count
 
-    def _make_room(self, asking: Held, whose: str | None) -> bool:
+    def _make_room(self, asking: Reservation, whose: str | None) -> bool:
         """End the body that has stood still for the longest time, and return whether there was one."""
         late = monotonic() - PATIENCE
         standing = [
@@ -63,7 +63,7 @@ class Budget:
         return True
 
 
-class Held:
+class Reservation:
     """The bytes of one request, held until it is closed (`contextlib.closing`).
 
     Attributes:

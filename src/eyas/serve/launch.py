@@ -16,7 +16,7 @@ from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError
 from eyas.registry import open_registry
 from eyas.serve.api import Answer, Engine, Request, Versions
-from eyas.serve.blocking import aside
+from eyas.serve.blocking import in_thread
 from eyas.serve.engine.engine import LocalEngine
 from eyas.serve.engine.follow import Follower, wanted_of
 from eyas.serve.engine.routing import Router
@@ -178,7 +178,7 @@ async def follower_of(versions: Versions, registered: Registered, bundles: Seque
     registry = open_registry(registered.registry)
     names = set(wanted.follow or ()) | {key.name for key in wanted.fixed}
     if wanted.follow is None:
-        names |= {model.name for model in await aside(registry.list)}
+        names |= {model.name for model in await in_thread(registry.list)}
     for each in bundles:
         if each.key.name in names:
             raise UserError(

@@ -10,7 +10,7 @@ import torch
 
 from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device.choice import choose
-from eyas.data.device.layout import Layout
+from eyas.data.device.layout import MemoryLayout
 from eyas.data.loading.bad_images import SkippedImages
 from eyas.data.loading.batch import Batch
 from eyas.data.loading.batch_arrays import MakeExtras
@@ -73,7 +73,7 @@ class DetectionData(L.LightningDataModule):
         self.timetable: Timetable | None = None  # of a run that was given a time
         if recipe.cache == "gpu":
             policies = (self.augment, self.augment.closing()) if close_epochs else (self.augment,)
-            layout = Layout(recipe.input_spec(), policies)
+            layout = MemoryLayout(recipe.input_spec(), policies)
             choose("gpu", self.train_index, layout, batch_size=recipe.batch_size, device=training_gpu(None))
         self.loader: TrainLoader | None = None
         self.val_loader: EvalLoader | None = None

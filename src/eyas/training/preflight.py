@@ -27,7 +27,7 @@ from eyas.training.splits import trained
 
 
 @dataclass(frozen=True)
-class Finding:
+class PreflightFinding:
     """One thing that was checked.
 
     Attributes:
@@ -41,7 +41,7 @@ class Finding:
     text: str
 
 
-def preflight(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion) -> list[Finding]:
+def preflight(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion) -> list[PreflightFinding]:
     """Check labels, augmentation, loss balance, learning and memory; the network is left as it was.
 
     Raises:
@@ -54,7 +54,7 @@ def preflight(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Cr
     batch = data.trial_batch(FEW, epoch=0)
     findings += [check_memory(recipe, net, batch, criterion.beside), *check_learning(recipe, net, criterion, batch)]
     if data.trial_skipped.known:
-        findings.append(Finding("images", True, data.trial_skipped.summary()))
+        findings.append(PreflightFinding("images", True, data.trial_skipped.summary()))
     bad = [finding for finding in findings if not finding.fine]
     if bad:
         raise UserError(
@@ -64,7 +64,7 @@ def preflight(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Cr
     return findings
 
 
-def check_labels(index: DatasetIndex, usable: Usable | None = None) -> Finding:
+def check_labels(index: DatasetIndex, usable: Usable | None = None) -> PreflightFinding:
     """Check that labels name classes, boxes are finite and have an area, and every class occurs.
 
     Args:
@@ -73,12 +73,12 @@ def check_labels(index: DatasetIndex, usable: Usable | None = None) -> Finding:
     """
     boxes, labels = index.boxes, index.labels
     if ((labels < 0) | (labels >= len(index.classes))).any():
-        return Finding("labels", False, f"labels outside 0..{len(index.classes) - 1}")
+        return PreflightFinding("labels", False, f"labels outside 0..{len(index.classes) - 1}")
     if not np.isfinite(boxes).all():
-        return Finding("labels", False, "boxes that are not finite: run 'eyas data check'")
+        return PreflightFinding("labels", False, "boxes that are not finite: run 'eyas data check'")
     flat = int(((boxes[:, 2:] - boxes[:, :2]) <= 0).any(axis=1).sum())
     if flat > 0.01 * len(boxes):
-        return Finding("labels", False, f"{flat} of {len(boxes)} boxes have no area: run 'eyas data check'")
+        return PreflightFinding("labels", False, f"{flat} of {len(boxes)} boxes have no area: run 'eyas data check'")
     seen = labels if usable is None else labels[usable.kept]
     counts = np.bincount(seen, minlength=len(index.classes))
     absent = [index.classes[i] for i in np.flatnonzero(counts == 0)]
@@ -86,10 +86,10 @@ def check_labels(index: DatasetIndex, usable: Usable | None = None) -> Finding:
     note = f"; never labelled: {', '.join(absent[:5])}" if absent else ""
     note += f"; left out: {usable.told()}" if usable is not None and usable.left_out else ""
     text = f"{len(index)} images, {len(seen)} boxes, {len(index.classes)} classes, rarest class {rarest} boxes{note}"
-    return Finding("labels", True, text)
+    return PreflightFinding("labels", True, text)
 
 
-def check_augmentation(data: DetectionData) -> Finding:
+def check_augmentation(data: DetectionData) -> PreflightFinding:
     """Check that augmentation repeats for one (epoch, image) and differs between epochs and between images.
 
     A random stream that collapses (every worker or epoch drawing the same numbers) does not show in the loss and costs
@@ -97,16 +97,18 @@ def check_augmentation(data: DetectionData) -> Finding:
     """
     first, again, later = (data.trial_batch(1, epoch=epoch).images for epoch in (0, 0, 1))
     if not torch.equal(first, again):
-        return Finding("augmentation", False, "one image in one epoch came out in two ways")
+        return PreflightFinding("augmentation", False, "one image in one epoch came out in two ways")
     if not (data.augment.moves or data.augment.flip or data.augment.colours):
-        return Finding("augmentation", True, "off")
+        return PreflightFinding("augmentation", True, "off")
     tries = [data.trial_batch(1, epoch=epoch).images for epoch in (2, 3)]
     if all(torch.equal(first, other) for other in (later, *tries)):
-        return Finding("augmentation", False, "four epochs gave the same image: the random stream does not advance")
-    return Finding("augmentation", True, "streams differ between epochs and images, and repeat on request")
+        return PreflightFinding(
+            "augmentation", False, "four epochs gave the same image: the random stream does not advance"
+        )
+    return PreflightFinding("augmentation", True, "streams differ between epochs and images, and repeat on request")
 
 
-def check_memory(recipe: Recipe, net: nn.Module, batch: Batch, beside: Sequence[nn.Module] = ()) -> Finding:
+def check_memory(recipe: Recipe, net: nn.Module, batch: Batch, beside: Sequence[nn.Module] = ()) -> PreflightFinding:
     """Estimate a step's memory from what autograd keeps for a few images, and compare with what is free.
 
     Args:
@@ -137,8 +139,8 @@ def check_memory(recipe: Recipe, net: nn.Module, batch: Batch, beside: Sequence[
     free = math.floor(free_memory(recipe.trainer.accelerator))
     text = f"about {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free"
     if needed > free:
-        return Finding("memory", False, f"{text}: {advice(recipe, max(0, free - fixed) // an_image)}")
-    return Finding("memory", True, text)
+        return PreflightFinding("memory", False, f"{text}: {advice(recipe, max(0, free - fixed) // an_image)}")
+    return PreflightFinding("memory", True, text)
 
 
 def free_memory(accelerator: str) -> float:
@@ -150,10 +152,10 @@ def free_memory(accelerator: str) -> float:
 
 def check_learning(
     recipe: Recipe, net: nn.Module, criterion: Criterion, batch: Batch, *, steps: int = 12, seconds: float = 6.0
-) -> list[Finding]:
+) -> list[PreflightFinding]:
     """Overfit a copy of the network to a few images for some steps: the loss must fall, its terms be balanced."""
     if int(batch.counts.sum()) == 0:
-        return [Finding("learning", True, "not tried: augmentation left no box in the trial images")]
+        return [PreflightFinding("learning", True, "not tried: augmentation left no box in the trial images")]
     net, criterion = copy.deepcopy(net).train(), copy.deepcopy(criterion)
     set_progress(criterion, 0.5)  # terms whose weights change are compared as they are in the middle of the run
     optim = evolve(recipe, optim={"lr": min(recipe.optim.lr, 2e-3)}).optim
@@ -174,8 +176,8 @@ def check_learning(
     finite = all(bool(values.isfinite().all()) for values in history)
     before, after = float(history[0].sum()), float(torch.stack(history[1:]).sum(dim=1).min())
     return [
-        Finding("loss balance", finite and spread < 10, f"{shown}: largest over smallest term {spread:.1f}"),
-        Finding(
+        PreflightFinding("loss balance", finite and spread < 10, f"{shown}: largest over smallest term {spread:.1f}"),
+        PreflightFinding(
             "learning", finite and after < before,
             f"loss {before:.2f} to {after:.2f} in {len(history)} steps on {len(batch.counts)} images",
         ),

@@ -15,7 +15,7 @@ from eyas.artifacts import layout
 from eyas.artifacts.card import CARD, Card
 from eyas.files import read_json
 from eyas.training.config_overrides import flatten
-from eyas.training.loggers.base import Row, RunInfo
+from eyas.training.loggers.base import LoggedRow, RunInfo
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ def _facts(folder: Path, parents: list[Mapping[str, str]]) -> Iterator[tuple[str
                 yield f"{name}.{told}", parent[told]
 
 
-def table_row(prefix: str, fields: Mapping[str, str], started: float) -> Row:
+def table_row(prefix: str, fields: Mapping[str, str], started: float) -> LoggedRow:
     """Return a row of a table with the names that trackers show: "train/loss" is the column "loss" of `steps.csv`."""
     values = {f"{prefix}/{name}": float(value) for name, value in fields.items() if name != "step"}
-    return Row(int(fields["step"]), started + float(fields["seconds"]), values)
+    return LoggedRow(int(fields["step"]), started + float(fields["seconds"]), values)
 
 
-def epoch_row(fields: Mapping[str, str], step_names: list[str], started: float) -> Row:
+def epoch_row(fields: Mapping[str, str], step_names: list[str], started: float) -> LoggedRow:
     """Return a row of `metrics.csv`: "epoch/loss" is a mean over the epoch, "val/AP" what the evaluation gave."""
     row = table_row("epoch", fields, started)
     names = list(fields)

@@ -19,7 +19,7 @@ from eyas.head_output import HeadOutput
 from eyas.losses.criterion import Criterion
 from eyas.losses.distill_settings import DistillSettings
 from eyas.losses.distillation import Distillation, Teacher, ask
-from eyas.losses.knowledge import KNOWLEDGE, Said
+from eyas.losses.knowledge import KNOWLEDGE, TeacherOutput
 from eyas.models import zoo
 from eyas.models.fuse import fused
 from eyas.models.heads import HEADS
@@ -117,7 +117,7 @@ def taught(
     return Distillation(criterion, asked, settings, widths), [*notes, *weights.notes]
 
 
-def _obstacle(name: str, student: Said, teacher: Said) -> str:
+def _obstacle(name: str, student: TeacherOutput, teacher: TeacherOutput) -> str:
     """Return why a kind of knowledge can't be had, in half a line; "" if it can."""
     row = KNOWLEDGE[name]
     if not row.dense:
@@ -176,7 +176,7 @@ def num_classes(weights: Weights) -> int:
 
 
 @torch.no_grad()
-def _try(net: nn.Module) -> Said:
+def _try(net: nn.Module) -> TeacherOutput:
     """Return what a network says of two grey images."""
     device = next(net.parameters()).device
     return ask(net, torch.full((2, 3, TRIAL_SIDE, TRIAL_SIDE), 0.5, device=device), features=True)

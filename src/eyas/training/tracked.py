@@ -14,15 +14,15 @@ from eyas.artifacts.card import CARD, Card
 from eyas.errors import UserError
 from eyas.files import read_json
 from eyas.training.config_overrides import flatten
-from eyas.training.loggers.base import Place, Status
+from eyas.training.loggers.base import Destination, Status
 
 
 @dataclass
-class Progress:
+class TrackedProgress:
     """How far a tracker has what the run has.
 
     Attributes:
-        id, where: its `Place`, "" before the tracker was reached.
+        id, where: its `Destination`, "" before the tracker was reached.
         step: of the last row of `steps.csv` that was sent.
         epoch: of the last row of `metrics.csv` that was sent.
         sheet: epoch of the last contact sheet that was sent.
@@ -39,12 +39,12 @@ class Progress:
     status: str = ""
 
     @property
-    def place(self) -> Place | None:
+    def place(self) -> Destination | None:
         """Return where the tracker has the run, None if it has not."""
-        return Place(self.id, self.where) if self.id else None
+        return Destination(self.id, self.where) if self.id else None
 
 
-def read_progress(path: Path) -> Progress | None:
+def read_progress(path: Path) -> TrackedProgress | None:
     """Return what a tracker's file says, None if there is none.
 
     Raises:
@@ -54,7 +54,7 @@ def read_progress(path: Path) -> Progress | None:
         return None
     fields: Any = read_json(path)
     try:
-        return Progress(**fields)
+        return TrackedProgress(**fields)
     except TypeError:
         raise UserError(
             f"{path.name} does not record what the tracker has.", where=str(path),

@@ -19,9 +19,9 @@ from eyas.artifacts.card import CARD
 from eyas.errors import UserError
 from eyas.files import write_json
 from eyas.training.loggers import LOGGERS
-from eyas.training.loggers.base import Place, Row, RunLogger, Status
+from eyas.training.loggers.base import Destination, LoggedRow, RunLogger, Status
 from eyas.training.run_contents import GrowingTable, Sheet, epoch_row, run_info, sheets_of, stamp_of, table_row
-from eyas.training.tracked import Progress, read_progress
+from eyas.training.tracked import TrackedProgress, read_progress
 
 # What together can be used as a run, and what tells of it.
 FILES = (
@@ -44,23 +44,23 @@ class Sync:
         moved: when something was sent last, as `time.monotonic` counts.
     """
 
-    def __init__(self, name: str, folder: Path, known: Place | None = None) -> None:
+    def __init__(self, name: str, folder: Path, known: Destination | None = None) -> None:
         self.name = name
         self.folder = folder
         self.sent = 0
         self.moved = time.monotonic()
         self._path = folder / layout.TRACKERS / f"{name}.json"
-        self._progress = Progress(known.id, known.where) if known is not None else Progress()
+        self._progress = TrackedProgress(known.id, known.where) if known is not None else TrackedProgress()
         self._logger: RunLogger | None = None
         self._lock: IO[str] | None = None
         self._table = GrowingTable(folder / layout.STEPS)
 
     @property
-    def place(self) -> Place | None:
+    def place(self) -> Destination | None:
         """Return where the tracker has the run, None if it was never reached as far as is known."""
         return self._progress.place
 
-    def open(self) -> Place:
+    def open(self) -> Destination:
         """Begin the run at the tracker, or go on with it.
 
         Raises:
@@ -77,7 +77,7 @@ class Sync:
         run = run_info(self.folder)
         place, anew = logger.start(run, self._progress.place)
         if anew:
-            self._progress = Progress()
+            self._progress = TrackedProgress()
         self._progress.id, self._progress.where, self._progress.status = place.id, place.where, ""
         self._save()
         self._logger = logger
@@ -155,7 +155,7 @@ class Sync:
 
     def _send_events(self, logger: RunLogger) -> None:
         """Send rows and sheets in the order of their steps."""
-        rows: list[tuple[str, Row]] = []
+        rows: list[tuple[str, LoggedRow]] = []
         for event in self._events():
             if isinstance(event, Sheet):
                 self._send_rows(logger, rows)
@@ -168,7 +168,7 @@ class Sync:
                     self._send_rows(logger, rows)
         self._send_rows(logger, rows)
 
-    def _send_rows(self, logger: RunLogger, rows: list[tuple[str, Row]]) -> None:
+    def _send_rows(self, logger: RunLogger, rows: list[tuple[str, LoggedRow]]) -> None:
         """Send rows and empty the list."""
         if not rows:
             return
@@ -185,7 +185,7 @@ class Sync:
         path = self.folder / layout.CURVES
         if path.is_file() and (stamp := stamp_of(path)) != self._progress.files.get("curves"):
             epochs = self._epochs()
-            last = table_row("epoch", epochs[-1], self._started()) if epochs else Row(0, self._started(), {})
+            last = table_row("epoch", epochs[-1], self._started()) if epochs else LoggedRow(0, self._started(), {})
             logger.image("curves", path, max(self._progress.step, last.step), last.time)
             self._progress.files["curves"] = stamp
             self._note(1)
@@ -197,7 +197,7 @@ class Sync:
             self._progress.files |= stamps
             self._note(len(stamps))
 
-    def _events(self) -> list[tuple[str, Row] | Sheet]:
+    def _events(self) -> list[tuple[str, LoggedRow] | Sheet]:
         """Return the rows and sheets that the tracker lacks, by step; of one step the row of `steps.csv` comes first.
 
         The rows are read before the sheets are looked for: a sheet is written before any row of a later step.
@@ -211,7 +211,7 @@ class Sync:
             for number, path in sheets_of(self.folder)
             if number > self._progress.sheet and number in by_epoch
         ]
-        new: list[tuple[int, int, tuple[str, Row] | Sheet]] = []
+        new: list[tuple[int, int, tuple[str, LoggedRow] | Sheet]] = []
         new += [(row[1].step, 0, row) for row in steps if row[1].step > self._progress.step]
         new += [(row.step, 1, (layout.METRICS, row)) for n, row in by_epoch.items() if n > self._progress.epoch]
         new += [(sheet.step, 2, sheet) for sheet in sheets]

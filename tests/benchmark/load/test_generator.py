@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 from tests.benchmark.load.stub import answer, fine, stub_server
 
-from eyas.benchmark.load.generator import TIMED_OUT, Played, Sample, closed_loop, open_loop
+from eyas.benchmark.load.generator import TIMED_OUT, Played, RequestSample, closed_loop, open_loop
 from eyas.benchmark.load.http import Target
-from eyas.benchmark.load.sweep import Plan, bench_serve, find_capacity
+from eyas.benchmark.load.sweep import SweepPlan, bench_serve, find_capacity
 from eyas.errors import UserError
 
 
@@ -112,7 +112,7 @@ def test_a_server_is_measured_from_end_to_end() -> None:
         async with stub_server(every_other) as stub:
             stubs.append(stub)
             done: list[str] = []
-            plan = Plan(goal=5.0, loads=(0.5, 2.0), seconds=0.5, capacity=100.0, arrivals="bursts")
+            plan = SweepPlan(goal=5.0, loads=(0.5, 2.0), seconds=0.5, capacity=100.0, arrivals="bursts")
             report = await bench_serve(
                 Target(stub.url, [b"x"]), plan, progress=lambda now, total, what: done.append(f"{now}/{total} {what}")
             )
@@ -136,7 +136,7 @@ def test_a_server_that_refuses_is_told_of_at_once(status: int, word: str) -> Non
 
     async def play() -> None:
         async with stub_server(refuse) as stub:
-            await bench_serve(Target(stub.url, [b"x"]), Plan(seconds=0.1))
+            await bench_serve(Target(stub.url, [b"x"]), SweepPlan(seconds=0.1))
 
     with pytest.raises(UserError, match=word):
         asyncio.run(play())
@@ -146,7 +146,7 @@ def test_no_server_is_told_of() -> None:
     async def play() -> None:
         async with stub_server(fine) as stub:
             url = stub.url
-        await bench_serve(Target(url, [b"x"]), Plan(seconds=0.1))
+        await bench_serve(Target(url, [b"x"]), SweepPlan(seconds=0.1))
 
     with pytest.raises(UserError, match="no server"):
         asyncio.run(play())
@@ -157,9 +157,9 @@ def test_no_server_is_told_of() -> None:
 )
 def test_plans_that_mean_nothing_are_refused(field: dict[str, float]) -> None:
     with pytest.raises(UserError):
-        Plan(**field)  # type: ignore[arg-type]
+        SweepPlan(**field)  # type: ignore[arg-type]
 
 
 def test_a_sample_says_whether_it_was_served() -> None:
-    assert Played([Sample(0, 0, 1, 204)], 1.0).samples[0].served
-    assert not Sample(0, 0, 1, 302).served
+    assert Played([RequestSample(0, 0, 1, 204)], 1.0).samples[0].served
+    assert not RequestSample(0, 0, 1, 302).served

@@ -10,14 +10,14 @@ import pytest
 
 from eyas.benchmark.chart import save_chart
 from eyas.benchmark.load.chart import decades, draw_load
-from eyas.benchmark.load.generator import TIMED_OUT, Played, Sample
+from eyas.benchmark.load.generator import TIMED_OUT, Played, RequestSample
 from eyas.benchmark.load.report import LoadReport, percentile, summarize
 from eyas.errors import UserError
 from eyas.machine.processor import processor
 
 
-def played(latencies: list[float], status: int = 200, lag: float = 0.0) -> list[Sample]:
-    return [Sample(0.01 * i, 0.01 * i + lag, 0.01 * i + latency, status) for i, latency in enumerate(latencies)]
+def played(latencies: list[float], status: int = 200, lag: float = 0.0) -> list[RequestSample]:
+    return [RequestSample(0.01 * i, 0.01 * i + lag, 0.01 * i + latency, status) for i, latency in enumerate(latencies)]
 
 
 def test_goodput_counts_all_requests_and_percentiles_only_the_answered() -> None:
@@ -32,7 +32,7 @@ def test_goodput_counts_all_requests_and_percentiles_only_the_answered() -> None
 
 
 def test_latency_counts_from_the_intended_start() -> None:
-    step = summarize(Played([Sample(1.0, 1.5, 1.6, 200)], 2.0), goal=1.0)
+    step = summarize(Played([RequestSample(1.0, 1.5, 1.6, 200)], 2.0), goal=1.0)
     assert step.p50 == pytest.approx(600.0)
     assert step.lag_max == pytest.approx(500.0)
 
@@ -47,7 +47,7 @@ def test_the_generator_says_when_it_was_the_bottleneck(lag: float, busy: float, 
 
 
 def test_what_was_sent_late_lowers_the_rate_that_was_sent() -> None:
-    samples = [Sample(0.1 * i, 0.2 * i, 0.2 * i, 200) for i in range(11)]
+    samples = [RequestSample(0.1 * i, 0.2 * i, 0.2 * i, 200) for i in range(11)]
     step = summarize(Played(samples, 1.0), goal=1.0)
     assert (step.offered, step.sent) == (11.0, 5.5)
 

@@ -17,7 +17,7 @@ from tests.data.cases import coco_root, edit_coco, voc_root, write_jpeg, yolo_ro
 from eyas.data.checks.boxes import check_boxes
 from eyas.data.checks.chart import write_chart
 from eyas.data.checks.check import check_dataset, dataset_numbers
-from eyas.data.checks.findings import Finding, Report
+from eyas.data.checks.findings import CheckReport, Finding
 from eyas.data.checks.report import print_report
 from eyas.data.checks.statistics import split_statistics
 from eyas.data.formats import load_dataset
@@ -181,7 +181,7 @@ def test_statistics(tmp_path: Path) -> None:
     assert split_statistics(index.subset([]), 200).boxes == 0
 
 
-def printed(report: Report, width: int = 100) -> str:
+def printed(report: CheckReport, width: int = 100) -> str:
     text = io.StringIO()
     print_report(report, Console(width=width, file=text))
     return text.getvalue()
@@ -207,7 +207,7 @@ def test_many_classes_are_shortened(tmp_path: Path) -> None:
         root=tmp_path, split="s", classes=names, names=["x"], sizes=[(50, 100)], images=np.zeros(100),
         boxes=np.ones((100, 4)), labels=np.arange(100),
     )  # fmt: skip
-    report = Report(tmp_path, "coco", names, 640, {"s": split_statistics(index, 640)}, ())
+    report = CheckReport(tmp_path, "coco", names, 640, {"s": split_statistics(index, 640)}, ())
     assert "... 60 more ..." in printed(report)
 
 

@@ -17,7 +17,7 @@ from eyas.data.augment.affine import FITTED
 from eyas.data.augment.config import AugmentPolicy
 from eyas.data.device import choice, memory
 from eyas.data.device.choice import choose
-from eyas.data.device.layout import COLUMNS, Layout, column_of
+from eyas.data.device.layout import COLUMNS, MemoryLayout, column_of
 from eyas.data.device.memory import drawing_bytes, gib
 from eyas.data.device.store import margin, store_bytes
 from eyas.data.index import DatasetIndex
@@ -30,7 +30,7 @@ from eyas.types import InputSpec
 
 CPU = torch.device("cpu")
 SPEC = InputSpec(64, 64)
-LAYOUT = Layout(SPEC, (AugmentPolicy(),))
+LAYOUT = MemoryLayout(SPEC, (AugmentPolicy(),))
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def blank(height: int, width: int) -> Source:
 @pytest.mark.parametrize("policy", [NONE, AugmentPolicy(), yolo_nas_coco().augment], ids=["none", "scratch", "coco"])
 @given(height=st.integers(1, 300), width=st.integers(1, 300))
 def test_parts_lie_where_the_table_says(policy: AugmentPolicy, height: int, width: int) -> None:
-    layout, image = Layout(WIDE, (policy,)), blank(height, width)
+    layout, image = MemoryLayout(WIDE, (policy,)), blank(height, width)
     packed, starts = layout.pack(image), layout.starts(height, width)
     assert packed.shape == (layout.pixels(height, width), 3) and starts.shape == (COLUMNS,)
     for part in layout.parts(height, width):
@@ -159,27 +159,27 @@ def source_of(image: np.ndarray) -> Source:
 
 
 def test_what_no_policy_asks_for_is_not_kept() -> None:
-    levels = [part.level for part in Layout(WIDE, (AugmentPolicy(scale=(0.5, 1.5)),)).parts(640, 960)]
+    levels = [part.level for part in MemoryLayout(WIDE, (AugmentPolicy(scale=(0.5, 1.5)),)).parts(640, 960)]
     assert levels == [2, 3, 4]  # a tenth fits: 0.15 to 0.05 of the image
-    assert [part.level for part in Layout(WIDE, (NONE,)).parts(640, 960)] == [FITTED]
-    both = Layout(WIDE, (AugmentPolicy(scale=(0.5, 1.5)), NONE))
+    assert [part.level for part in MemoryLayout(WIDE, (NONE,)).parts(640, 960)] == [FITTED]
+    both = MemoryLayout(WIDE, (AugmentPolicy(scale=(0.5, 1.5)), NONE))
     assert [part.level for part in both.parts(640, 960)] == [FITTED, 2, 3, 4]
-    assert Layout(WIDE, (NONE,)).parts(0, 0) == ()
+    assert MemoryLayout(WIDE, (NONE,)).parts(0, 0) == ()
 
 
 def test_memory_is_said_from_sizes_alone() -> None:
-    layout = Layout(WIDE, (AugmentPolicy(),))
+    layout = MemoryLayout(WIDE, (AugmentPolicy(),))
     sizes = np.array([[480, 640], [480, 640], [64, 96], [0, 0], [7, 5]])
     pixels = sum(layout.pixels(*layout.decoded(*size)) for size in sizes.tolist())
     assert layout.nbytes(sizes) == 3 * pixels
     assert store_bytes(layout, sizes) == 3 * pixels + 6 * margin(layout, sizes)
     assert layout.decoded(480, 640) == (120, 160)  # 1/7.5 fits, and half as much again may be asked for
-    assert Layout(WIDE, (NONE,)).decoded(480, 640) == (480, 640)
+    assert MemoryLayout(WIDE, (NONE,)).decoded(480, 640) == (480, 640)
 
 
 def test_halves_of_a_mirrored_image_are_kept_where_they_are_others() -> None:
     mixed = dataclasses.replace(yolo_nas_coco().augment, mixup=1.0, flip=0.5)
-    starts = Layout(InputSpec(32, 32), (mixed,)).starts(40, 36)
+    starts = MemoryLayout(InputSpec(32, 32), (mixed,)).starts(40, 36)
     assert starts[column_of(1, mirrored=True)] == starts[column_of(1, mirrored=False)]  # 36 has a half,
     assert starts[column_of(2, mirrored=True)] == starts[column_of(2, mirrored=False)]  # and that one too,
     assert starts[column_of(3, mirrored=True)] != starts[column_of(3, mirrored=False)]  # 9 has none

@@ -14,7 +14,7 @@ from lightning.fabric.utilities import move_data_to_device
 
 from eyas.data.loading.batch import Batch, TensorBlock
 from eyas.data.loading.batch_arrays import BatchArrays, Room, image_shape, own_memory
-from eyas.data.loading.block import Block, Layout, OwnRoom
+from eyas.data.loading.block import Block, BlockLayout, OwnRoom
 from eyas.data.loading.shared import mapped
 from eyas.data.loading.worker import _SharedRoom
 from eyas.types import InputSpec
@@ -175,7 +175,7 @@ def test_a_worker_writes_the_same_bytes_into_shared_memory(
 ) -> None:
     room = _SharedRoom()
     arrays = arrays_of(seed, counts, size, skipped, room)
-    layout = Layout.of(arrays, multiple)
+    layout = BlockLayout.of(arrays, multiple)
     room.add_rest(arrays, layout)
     taken = mapped(room.descriptor, (layout.nbytes,))
     expected = sealed(seed, counts, size, skipped, multiple)

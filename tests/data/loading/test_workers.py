@@ -17,7 +17,7 @@ import pytest
 import torch
 from tests.data.makers import Counting, Memory, surroundings
 
-from eyas.data.loading import worker_group as crew
+from eyas.data.loading import worker_group as workers
 from eyas.data.loading.batch import Batch
 from eyas.data.loading.batch_arrays import BatchArrays, Maker, Room, Task
 from eyas.data.loading.shared import SharedBlock
@@ -145,15 +145,15 @@ def test_a_worker_that_gives_nothing_is_named_with_what_it_does_and_ends_the_run
     batches = many.run(TASKS)
     assert [labels(next(batches))[0] for _ in range(2)] == [0, 1]
     wait_for(marker.exists)
-    monkeypatch.setattr(crew, "STACK_SECONDS", LONG)
-    for member in many._crew.members:  # type: ignore[union-attr]
+    monkeypatch.setattr(workers, "STACK_SECONDS", LONG)
+    for member in many._workers.members:  # type: ignore[union-attr]
         member.patience = 1.0
     with pytest.warns(UserWarning, match=r"worker 2 .* has sent nothing") as told, pytest.raises(UserError) as error:
         next(batches)
     assert "batch 2 of epoch 3" in str(told[0].message) and "the run ends after 1 s" in str(told[0].message)
     assert "a_known_place" in str(told[0].message) and "a_known_place" in error.value.problem
     assert "data.worker_seconds" in error.value.fix
-    assert many._crew is None
+    assert many._workers is None
     assert labels(next(many.run(TASKS)))[0] == 0  # and the next iteration has new workers
 
 
@@ -165,10 +165,10 @@ def test_of_a_worker_that_can_not_answer_the_system_is_asked(
     many = piped(Counting(at=1, how="stop", marker=str(marker)))
     batches = many.run(TASKS)
     next(batches)
-    [member] = many._crew.members  # type: ignore[union-attr]
+    [member] = many._workers.members  # type: ignore[union-attr]
     wait_for(lambda: "State:\tT" in Path(f"/proc/{member.pid}/status").read_text(encoding="ascii"))
     member.patience = 0.2
-    monkeypatch.setattr(crew, "STACK_SECONDS", 0.3)
+    monkeypatch.setattr(workers, "STACK_SECONDS", 0.3)
     with pytest.warns(UserWarning), pytest.raises(UserError, match="sent nothing") as error:
         next(batches)
     assert "process state: stopped" in error.value.problem
@@ -191,7 +191,7 @@ def test_the_end_of_a_worker_is_told(piped: Callable[..., Pipe], how: str, probl
     with pytest.raises(UserError, match=problem) as error:
         next(batches)
     assert fix in error.value.fix
-    assert many._crew is None
+    assert many._workers is None
 
 
 def test_a_fault_of_the_code_comes_with_its_traceback(piped: Callable[..., Pipe]) -> None:
@@ -214,13 +214,13 @@ def test_interruptions_are_the_trainers_affair(piped: Callable[..., Pipe], capfd
     batches = many.run([(0, (number,), False) for number in range(40)])
     first = next(batches)
     for number in (signal.SIGINT, signal.SIGTERM):
-        for member in many._crew.members:  # type: ignore[union-attr]
+        for member in many._workers.members:  # type: ignore[union-attr]
             os.kill(member.pid, number)
     assert [labels(batch)[0] for batch in batches] == list(range(1, 40))
     assert labels(first)[0] == 0
     many.close()
     restarted = many.run(TASKS)
-    young = crew.Crew(Counting(), 2, LONG)
+    young = workers.LoaderWorkers(Counting(), 2, LONG)
     for member in young.members:
         os.kill(member.pid, signal.SIGINT)  # so early that it has imported nothing yet
         member.give(0, TASKS[0])
@@ -235,11 +235,11 @@ def test_interruptions_are_the_trainers_affair(piped: Callable[..., Pipe], capfd
 KILLED = """
 import sys
 from tests.data.makers import Counting
-from eyas.data.loading.worker_group import Crew
-crew = Crew(Counting(at=0, how="sleep", marker=sys.argv[1]), 2, 600.0)
-for member in crew.members:
+from eyas.data.loading.worker_group import LoaderWorkers
+workers = LoaderWorkers(Counting(at=0, how="sleep", marker=sys.argv[1]), 2, 600.0)
+for member in workers.members:
     member.give(0, (0, (0,), False))
-print(*(member.pid for member in crew.members), flush=True)
+print(*(member.pid for member in workers.members), flush=True)
 sys.stdin.read()
 """
 

@@ -16,7 +16,7 @@ from eyas.export.build import BuiltFiles
 from eyas.export.builders import tensorrt
 from eyas.export.builders.tensorrt import (
     RTX_CAPABILITIES,
-    Profile,
+    ShapeProfile,
     check_precision,
     check_quantized,
     profiles,
@@ -157,10 +157,12 @@ def test_what_tensorrt_proper_needs_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_profiles_cover_what_was_promised() -> None:
-    assert profiles(SPEC, None, (1, 1), TensorRtOptions()) == (Profile((1, 96, 96, 3), (1, 96, 96, 3), (1, 96, 96, 3)),)
+    assert profiles(SPEC, None, (1, 1), TensorRtOptions()) == (
+        ShapeProfile((1, 96, 96, 3), (1, 96, 96, 3), (1, 96, 96, 3)),
+    )
     single, ranging = profiles(SPEC, SIZES, BATCHES, TensorRtOptions(latency_profile=True, best_batch=2))
-    assert single == Profile((1, 96, 96, 3), (1, 96, 96, 3), (1, 96, 96, 3))
-    assert ranging == Profile((1, 64, 64, 3), (2, 96, 96, 3), (4, 128, 128, 3))
+    assert single == ShapeProfile((1, 96, 96, 3), (1, 96, 96, 3), (1, 96, 96, 3))
+    assert ranging == ShapeProfile((1, 64, 64, 3), (2, 96, 96, 3), (4, 128, 128, 3))
     assert len(profiles(SPEC, None, (1, 1), TensorRtOptions(latency_profile=True))) == 1
 
 

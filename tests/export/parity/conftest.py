@@ -11,7 +11,7 @@ from tests.export.made import write_data
 
 from eyas.export.build import TrainedRun
 from eyas.export.builders.onnx import export_graph
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
     """Row of the zoo -> a run of it, with random weights whose activations are as a trained network's."""
     made = dict[tuple[object, ...], onnx.ModelProto]()
 
-    def graph(run: Path, settings: Settings) -> onnx.ModelProto:
+    def graph(run: Path, settings: BuildSettings) -> onnx.ModelProto:
         trained = TrainedRun.read(run)
         plan = trained.plan(settings)
         key = (run, plan.graph_precision, settings.batch, settings.size, settings.nms)

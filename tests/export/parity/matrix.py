@@ -27,7 +27,7 @@ from eyas.export.graph import CANDIDATES, deployed, load_net
 from eyas.export.quantize.executed import check_int8
 from eyas.export.quantize.ptq import quantization_of
 from eyas.export.quantize.qdq import quantize
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.export.target import TARGETS
 from eyas.models import weights, zoo
 from eyas.runtime.loading import open_bundle
@@ -57,7 +57,7 @@ RANDOM_BOUNDS = {
     "int8": Bound(20.0, 0.3, 0.5, 0.05),
     "really bf16": Bound(20.0, 0.2, 0.9, 0.05),
 }
-Graphs = Callable[[Path, Settings], onnx.ModelProto]
+Graphs = Callable[[Path, BuildSettings], onnx.ModelProto]
 
 
 class Shifted:
@@ -98,7 +98,7 @@ def write_row(folder: Path, row: str, data: Path) -> Path:
     return folder
 
 
-def build(run: Path, graph: onnx.ModelProto, data: Path, folder: Path, settings: Settings) -> Manifest:
+def build(run: Path, graph: onnx.ModelProto, data: Path, folder: Path, settings: BuildSettings) -> Manifest:
     """Build a bundle from an exported graph as `compile_run` does, but for the gates; return its manifest."""
     trained = TrainedRun.read(run)
     plan = trained.plan(settings)
@@ -136,7 +136,7 @@ def cases(rows: Sequence[str]) -> list[Case]:
 def check_row(case: Case, run: Path, graphs: Graphs, data: Path, folder: Path) -> None:
     """Build the bundle of a case in `folder` and hold its answers against the trained network's."""
     _, target, precision = case
-    settings = Settings(target=target, precision=precision)
+    settings = BuildSettings(target=target, precision=precision)
     manifest = build(run, graphs(run, settings), data, folder, settings)
     images = [make_images(data, manifest.input, 4)[i : i + 1] for i in range(4)]
     # A processor that computes in bf16 does so when fp16 is asked for, too; others compute both in float32.

@@ -9,15 +9,15 @@ import pytest
 from tests.export.parity.matrix import LARGE, MIDDLE, NEEDS_GPU, SMALL, Graphs, build, make_images, reference
 
 from eyas.export.gates import BOUNDS, parity
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.export.target import TARGETS, Sides
 from eyas.models import zoo
 from eyas.runtime.loading import open_bundle
 from eyas.types import InputSpec
 
 VARIANTS = {
-    "dynamic, nms in the graph": Settings(batch=(1, 3), size=(64, 128), nms="graph", candidates=60),
-    "fixed batch, no square, few candidates": Settings(batch=(2, 2), size=Sides(96, 64), candidates=40),
+    "dynamic, nms in the graph": BuildSettings(batch=(1, 3), size=(64, 128), nms="graph", candidates=60),
+    "fixed batch, no square, few candidates": BuildSettings(batch=(2, 2), size=Sides(96, 64), candidates=40),
 }
 
 

@@ -12,7 +12,7 @@ from tests.serve.simulator import Simulator, items, linear, poisson
 
 from eyas.errors import UserError
 from eyas.serve.engine.autoscale import HIGH, Autoscaler, ScaleConfig, Signal
-from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.latency import LatencyProfile
 from eyas.serve.scheduler.scheduler import Scheduler
 from eyas.serve.scheduler.types import Outcome
 
@@ -85,7 +85,7 @@ def test_closed_loop_follows_a_day() -> None:
     scheduler = Scheduler()
 
     def register(name: str) -> None:
-        scheduler.register("m", name, Profile(0.005, 0.0005), slo=0.05, max_batch=32)
+        scheduler.register("m", name, LatencyProfile(0.005, 0.0005), slo=0.05, max_batch=32)
 
     register("w0")
     scaler = Autoscaler(ScaleConfig(queue_delay=0.025, down_after=6.0))

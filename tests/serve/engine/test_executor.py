@@ -12,9 +12,9 @@ import pytest
 
 from eyas.serve.engine.executor import Executor, Ticket
 from eyas.serve.errors import Refused, ServeError
-from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.latency import LatencyProfile
 from eyas.serve.scheduler.types import Lane
-from eyas.serve.workers.base import Broken, Done, Found, Lost, Ran, Ready, Task
+from eyas.serve.workers.base import Broken, Done, ImageResult, Lost, Ran, Ready, Task
 from eyas.types import DETECT, Detections
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("a",), 1, 1)
@@ -45,7 +45,7 @@ class FakeWorker:
     def finish(self) -> None:
         """Find nothing in the last batch."""
         tasks, done = self.batches[-1]
-        done(Ran(tuple(Found(NOTHING) for _ in tasks), 0.01))
+        done(Ran(tuple(ImageResult(NOTHING) for _ in tasks), 0.01))
 
 
 def executor_with(*workers: FakeWorker, max_batch: int = 4) -> tuple[Executor, list[bytes]]:
@@ -53,7 +53,7 @@ def executor_with(*workers: FakeWorker, max_batch: int = 4) -> tuple[Executor, l
     dead: list[Any] = []
     executor = Executor(lambda tasks, _: dead.extend(task.image for task in tasks))
     for worker in workers:
-        executor.add("m", worker, Profile(0.01, 0.0001), 30.0, max_batch)
+        executor.add("m", worker, LatencyProfile(0.01, 0.0001), 30.0, max_batch)
     return executor, dead
 
 
@@ -97,14 +97,14 @@ def test_a_death_costs_the_running_batch_one_retry_alone_and_nobody_else_anythin
         executor.lose("w", Lost("dead"))
         assert dead == [b"a"] and not first.done.done()
         second = FakeWorker("w2")
-        executor.add("m", second, Profile(0.01, 0.0001), 30.0, 4)
+        executor.add("m", second, LatencyProfile(0.01, 0.0001), 30.0, 4)
         assert [task.image for task in second.batches[0][0]] == [b"a"], "run again, alone"
         executor.lose("w2", Lost("dead"))
         with pytest.raises(ServeError, match="died") as error:
             await first.done
         assert error.value.kind == "unavailable" and dead == [b"a", b"a"]
         third = FakeWorker("w3")
-        executor.add("m", third, Profile(0.01, 0.0001), 30.0, 4)
+        executor.add("m", third, LatencyProfile(0.01, 0.0001), 30.0, 4)
         third.finish()
         await waiting.done
 
@@ -160,7 +160,7 @@ def test_of_a_partial_request_the_poisonous_image_alone_fails() -> None:
         assert [task.image for task in worker.batches[-1][0]] == [b"a", b"c", b"d"]
         executor.lose("w", Lost("dead"))
         for number in range(2):  # run again, each alone; the first kills a second worker
-            executor.add("m", following := FakeWorker(f"w{number}"), Profile(0.01, 0.0001), 30.0, 4)
+            executor.add("m", following := FakeWorker(f"w{number}"), LatencyProfile(0.01, 0.0001), 30.0, 4)
             if not number:
                 executor.lose(following.name, Lost("dead"))
         following.finish()
@@ -168,7 +168,7 @@ def test_of_a_partial_request_the_poisonous_image_alone_fails() -> None:
         following.batches[-1][1](Ran((Refused("unprocessable", "no image"),), 0.0))
         await ticket.done
         kinds = [each.kind if isinstance(each, Refused) else each for each in ticket.results]
-        assert kinds == ["unavailable", "invalid", Found(NOTHING), "unprocessable"]
+        assert kinds == ["unavailable", "invalid", ImageResult(NOTHING), "unprocessable"]
         assert dead == [b"a", b"c", b"d", b"a"]
 
     run(check())
@@ -178,7 +178,7 @@ def test_a_request_is_admitted_whole_or_not_at_all() -> None:
     async def check() -> None:
         executor = Executor(lambda tasks, _: None, max_waiting=3)
         worker = FakeWorker("w")
-        executor.add("m", worker, Profile(0.01, 0.0), 30.0, 1)
+        executor.add("m", worker, LatencyProfile(0.01, 0.0), 30.0, 1)
         running = submit(executor, b"x")
         with pytest.raises(ServeError) as error:
             submit(executor, b"a", b"b", b"c", b"d")
@@ -203,7 +203,7 @@ def test_releasing_waits_for_the_batch_and_gives_no_other() -> None:
         released = asyncio.create_task(executor.release("w"))
         await asyncio.sleep(0)
         assert not released.done()
-        executor.add("m", other, Profile(0.01, 0.0001), 30.0, 4)
+        executor.add("m", other, LatencyProfile(0.01, 0.0001), 30.0, 4)
         waits = submit(executor, b"b")
         assert sizes(worker) == [1] and sizes(other) == [1]
         worker.finish()
@@ -236,7 +236,7 @@ def test_what_a_image_alone_did_to_its_worker_is_told_to_its_client() -> None:
         executor, _ = executor_with(FakeWorker("w"))
         ticket = submit(executor, b"a")
         executor.lose("w", Lost("dead", told))
-        executor.add("m", FakeWorker("w2"), Profile(0.01, 0.0001), 30.0, 4)
+        executor.add("m", FakeWorker("w2"), LatencyProfile(0.01, 0.0001), 30.0, 4)
         executor.lose("w2", Lost("dead", told))
         with pytest.raises(ServeError, match="longer than 30 s") as error:
             await ticket.done

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from eyas.serve.errors import ServeError
 from eyas.serve.http import bodies
-from eyas.serve.http.bodies import Part, split
+from eyas.serve.http.bodies import FormPart, split
 
 TYPE = "multipart/form-data; boundary=x"
 
@@ -29,7 +29,7 @@ def body(*parts: tuple[str, bytes], before: bytes = b"", after: bytes = b"\r\n",
     ],
 )
 def test_parts_are_what_lies_between_the_boundaries(made: bytes) -> None:
-    assert split(made, TYPE, 2) == [Part("a", False, b"1"), Part("f", True, b"\0\r\n--\r\n")]
+    assert split(made, TYPE, 2) == [FormPart("a", False, b"1"), FormPart("f", True, b"\0\r\n--\r\n")]
 
 
 @pytest.mark.parametrize(

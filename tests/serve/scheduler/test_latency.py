@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyas.errors import UserError
-from eyas.serve.scheduler.latency import LatencyModel, Profile, non_negative
+from eyas.serve.scheduler.latency import LatencyModel, LatencyProfile, non_negative
 
 seconds = st.floats(1e-4, 1.0)
 
 
 @pytest.mark.parametrize("wrong", [0.6, 1.0, 1.6, 10.0])
 def test_a_wrong_profile_is_forgotten(wrong: float) -> None:
-    model, rng = LatencyModel(Profile(0.005 * wrong, 0.0005 / wrong)), random.Random(0)
+    model, rng = LatencyModel(LatencyProfile(0.005 * wrong, 0.0005 / wrong)), random.Random(0)
     for _ in range(150):
         size = rng.randint(1, 32)
         model.observe(size, (0.005 + 0.0005 * size) * rng.lognormvariate(0, 0.05))
@@ -30,7 +30,7 @@ def test_a_wrong_profile_is_forgotten(wrong: float) -> None:
 @pytest.mark.parametrize("wrong", [0.6, 1.6])
 def test_one_size_alone_rescales_the_profile(wrong: float) -> None:
     """Least squares have nothing to tell the two parameters apart by; clipped, they would invent one."""
-    model = LatencyModel(Profile(0.002 * wrong, 0.03 * wrong))
+    model = LatencyModel(LatencyProfile(0.002 * wrong, 0.03 * wrong))
     for _ in range(400):
         model.observe(1, 0.032)
     assert model.mean(1) == pytest.approx(0.032, rel=0.01)
@@ -38,14 +38,14 @@ def test_one_size_alone_rescales_the_profile(wrong: float) -> None:
 
 
 def test_a_slower_machine_is_followed() -> None:
-    model = LatencyModel(Profile(0.005, 0.0005))
+    model = LatencyModel(LatencyProfile(0.005, 0.0005))
     for size in list(range(1, 33)) * 5:
         model.observe(size, 3 * (0.005 + 0.0005 * size))
     assert model.mean(16) == pytest.approx(0.039, rel=0.02)
 
 
 def test_a_hiccup_does_not_poison() -> None:
-    model = LatencyModel(Profile(0.005, 0.0005))
+    model = LatencyModel(LatencyProfile(0.005, 0.0005))
     for size in range(1, 33):
         model.observe(size, 0.005 + 0.0005 * size)
     model.observe(8, 60.0)
@@ -53,7 +53,7 @@ def test_a_hiccup_does_not_poison() -> None:
 
 
 def test_a_clock_that_stood_still_does_no_harm() -> None:
-    model = LatencyModel(Profile(0.005, 0.0005))
+    model = LatencyModel(LatencyProfile(0.005, 0.0005))
     for _ in range(500):
         model.observe(4, 0.0)
         assert 0 < model.mean(1) < math.inf
@@ -61,7 +61,7 @@ def test_a_clock_that_stood_still_does_no_harm() -> None:
 
 
 def test_upper_is_the_mean_and_two_deviations() -> None:
-    model = LatencyModel(Profile(0.005, 0.0005, deviation=0.2))
+    model = LatencyModel(LatencyProfile(0.005, 0.0005, deviation=0.2))
     assert model.upper(10) == pytest.approx(0.010 * 1.4)
 
 
@@ -84,7 +84,7 @@ def test_least_squares_are_non_negative_and_the_best(rows: list[tuple[int, float
 def test_cap_is_the_smallest_efficient_batch_within_the_limit(
     base: float, per_item: float, deviation: float, limit: float, most: int
 ) -> None:
-    model = LatencyModel(Profile(base, per_item, deviation))
+    model = LatencyModel(LatencyProfile(base, per_item, deviation))
     cap = model.best_batch(limit, most)
     fine = [size for size in range(1, most + 1) if model.upper(size) <= limit * (1 + 1e-9)] or [1]
     best = max(size / model.mean(size) for size in fine)
@@ -92,18 +92,18 @@ def test_cap_is_the_smallest_efficient_batch_within_the_limit(
 
 
 def test_profile_is_fitted_to_measurements() -> None:
-    profile = Profile.measured([(1, 0.0055), (8, 0.009), (32, 0.021)])
+    profile = LatencyProfile.measured([(1, 0.0055), (8, 0.009), (32, 0.021)])
     assert (profile.base, profile.per_item, profile.deviation) == pytest.approx((0.005, 0.0005, 0.0), abs=1e-6)
-    assert Profile.measured([(2, 0.06), (2, 0.06)]).per_item == pytest.approx(0.03)
+    assert LatencyProfile.measured([(2, 0.06), (2, 0.06)]).per_item == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize("pairs", [[], [(0, 0.1)], [(1, 0.0)], [(1, math.nan)], [(1, math.inf)]])
 def test_senseless_measurements_are_refused(pairs: list[tuple[int, float]]) -> None:
     with pytest.raises(UserError):
-        Profile.measured(pairs)
+        LatencyProfile.measured(pairs)
 
 
 @pytest.mark.parametrize("values", [(0.0, 0.0), (-0.1, 0.1), (math.nan, 0.1), (0.1, math.inf), (0.1, 0.1, -1.0)])
 def test_senseless_profiles_are_refused(values: tuple[float, ...]) -> None:
     with pytest.raises(UserError):
-        Profile(*values)
+        LatencyProfile(*values)

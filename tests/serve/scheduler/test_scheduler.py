@@ -9,16 +9,16 @@ import pytest
 from tests.serve.simulator import Result, Simulator, bursts, items, linear, poisson
 
 from eyas.errors import UserError
-from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.latency import LatencyProfile
 from eyas.serve.scheduler.model import ModelStats
 from eyas.serve.scheduler.queues import Decaying
 from eyas.serve.scheduler.scheduler import Scheduler
-from eyas.serve.scheduler.types import Admitted, Batch, Item, Lane, Outcome, Reason, Rejected
+from eyas.serve.scheduler.types import Admitted, Item, Lane, Outcome, Reason, Rejected, ScheduledBatch
 
-GPU = Profile(0.005, 0.0005)
+GPU = LatencyProfile(0.005, 0.0005)
 
 
-def scheduler(workers: Iterable[str] = ("w",), profile: Profile = GPU, slo: float = 0.05) -> Scheduler:
+def scheduler(workers: Iterable[str] = ("w",), profile: LatencyProfile = GPU, slo: float = 0.05) -> Scheduler:
     """Return a scheduler with one model."""
     made = Scheduler()
     for worker in workers:
@@ -26,7 +26,7 @@ def scheduler(workers: Iterable[str] = ("w",), profile: Profile = GPU, slo: floa
     return made
 
 
-def register(made: Scheduler, worker: str, profile: Profile = GPU, model: str = "m", slo: float = 0.05) -> None:
+def register(made: Scheduler, worker: str, profile: LatencyProfile = GPU, model: str = "m", slo: float = 0.05) -> None:
     """Let a worker serve a model."""
     made.register(model, worker, profile, slo=slo, max_batch=32)
 
@@ -37,7 +37,7 @@ def submit(made: Scheduler, now: float, *ids: object, **fields: object) -> None:
         assert isinstance(made.submit(now, Item(each, "m", **fields)), Admitted)  # type: ignore[arg-type]
 
 
-def ids(batch: Batch | None) -> list[object]:
+def ids(batch: ScheduledBatch | None) -> list[object]:
     """Return the ids of a batch's items."""
     return [item.id for item in batch.items] if batch is not None else []
 
@@ -73,13 +73,13 @@ def test_overload_costs_only_what_is_too_much(rate: float, least: float) -> None
 
 @pytest.mark.parametrize("wrong", [0.6, 1.6])
 def test_a_wrong_profile_recovers(wrong: float) -> None:
-    made = scheduler(profile=Profile(0.005 * wrong, 0.0005 * wrong))
+    made = scheduler(profile=LatencyProfile(0.005 * wrong, 0.0005 * wrong))
     result = Simulator(made, linear(0.005, 0.0005)).run(items(poisson(1600, 4.0)))
     assert result.goodput() >= 0.88
 
 
 def test_a_hopeless_profile_recovers_through_idle_workers() -> None:
-    result = Simulator(scheduler(profile=Profile(1.0, 0.5)), linear(0.005, 0.0005)).run(items(poisson(300, 4.0)))
+    result = Simulator(scheduler(profile=LatencyProfile(1.0, 0.5)), linear(0.005, 0.0005)).run(items(poisson(300, 4.0)))
     assert result.goodput(2.0) >= 0.99
 
 
@@ -107,7 +107,7 @@ def test_lanes_in_overload_share_by_weight() -> None:
 
 def test_a_slow_worker_helps_and_does_not_harm() -> None:
     made = scheduler()
-    register(made, "slow", Profile(0.02, 0.002))
+    register(made, "slow", LatencyProfile(0.02, 0.002))
     fast, slow = linear(0.005, 0.0005), linear(0.02, 0.002)
     simulator = Simulator(made, lambda batch: (slow if batch.worker == "slow" else fast)(batch))
     assert simulator.run(items(poisson(1500, 4.0))).goodput() >= 0.975  # 0.95 without it
@@ -299,7 +299,7 @@ def test_a_parked_frame_lines_up_when_the_one_before_has_landed() -> None:
 
 def test_only_so_many_of_a_lane_may_wait() -> None:
     made = Scheduler(max_waiting=2)
-    register(made, "w", Profile(1e-6, 0.0))
+    register(made, "w", LatencyProfile(1e-6, 0.0))
     submit(made, 0.0, 1, 2)
     decision = made.submit(0.0, Item(3, "m"))
     assert isinstance(decision, Rejected) and decision.reason is Reason.QUEUE_FULL

@@ -18,7 +18,7 @@ from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.serve.errors import Refused
 from eyas.serve.limits import Limits
-from eyas.serve.workers.base import Found, Task
+from eyas.serve.workers.base import ImageResult, Task
 from eyas.serve.workers.pipeline import BatchFailed, Pipeline
 from eyas.types import FloatArray, InputSpec, Thresholds, UInt8Array
 
@@ -112,7 +112,7 @@ BAD = {
 def test_unusual_images_are_answered(pipeline: Pipeline, name: str) -> None:
     ran = pipeline.run([Task(GOOD[name](), LOW)])
     found = ran.results[0]
-    assert isinstance(found, Found), found
+    assert isinstance(found, ImageResult), found
     assert len(found.detections) >= 1
 
 
@@ -121,7 +121,7 @@ def test_hostile_images_are_refused_alone(pipeline: Pipeline, name: str) -> None
     data, kind = BAD[name]
     before, result, after = pipeline.run([Task(jpeg(), LOW), Task(data, LOW), Task(jpeg(100), LOW)]).results
     assert isinstance(result, Refused) and result.kind == kind, result
-    assert isinstance(before, Found) and isinstance(after, Found)
+    assert isinstance(before, ImageResult) and isinstance(after, ImageResult)
     assert before.detections.scores[0] == pytest.approx(200 / 255, abs=0.02)
     assert after.detections.scores[0] == pytest.approx(100 / 255, abs=0.02)
 
@@ -134,7 +134,7 @@ def test_each_image_has_its_own_thresholds(pipeline: Pipeline) -> None:
         Task(both, LOW, only=(1,)),
         Task(both, LOW, (), True),
     ]
-    results = [each for each in pipeline.run(tasks).results if isinstance(each, Found)]
+    results = [each for each in pipeline.run(tasks).results if isinstance(each, ImageResult)]
     assert [each.detections.labels.tolist() for each in results] == [[0, 1], [0], [1], []]
     assert [bool(each.annotated) for each in results] == [False, False, False, True]
 
@@ -142,7 +142,7 @@ def test_each_image_has_its_own_thresholds(pipeline: Pipeline) -> None:
 def test_arrays_have_the_same_limits(pipeline: Pipeline) -> None:
     large = np.zeros((1001, 1000, 3), np.uint8)
     results = pipeline.run([Task(large, LOW), Task(make_image(), LOW)]).results
-    assert isinstance(results[0], Refused) and results[0].kind == "too_large" and isinstance(results[1], Found)
+    assert isinstance(results[0], Refused) and results[0].kind == "too_large" and isinstance(results[1], ImageResult)
 
 
 def test_warming_up_measures_each_size(pipeline: Pipeline) -> None:
@@ -172,7 +172,7 @@ def test_a_batch_that_does_not_fit_is_run_in_halves() -> None:
     session = SmallSession()
     small = Pipeline(Detector(session, CLASSES, InputSpec(SIZE, SIZE, margin=0)))
     ran = small.run([Task(make_image(), LOW)] * 5)
-    assert session.batches == [2, 1, 2] and all(isinstance(each, Found) for each in ran.results)
+    assert session.batches == [2, 1, 2] and all(isinstance(each, ImageResult) for each in ran.results)
 
 
 def test_a_network_that_does_not_run_is_told() -> None:
@@ -185,6 +185,6 @@ def test_the_times_of_a_batch_add_up_to_no_more_than_it_took(pipeline: Pipeline)
     start = time.perf_counter()
     ran = pipeline.run([Task(jpeg(200, 30, 900, 900), LOW)] * 8)
     took = time.perf_counter() - start
-    parts = [(one.decode, one.preprocess, one.postprocess) for one in ran.results if isinstance(one, Found)]
+    parts = [(one.decode, one.preprocess, one.postprocess) for one in ran.results if isinstance(one, ImageResult)]
     assert len(parts) == 8 and min(decode for decode, _, _ in parts) > 0
     assert sum(map(sum, parts)) + ran.inference <= took

@@ -18,9 +18,19 @@ from tests.serve.bundles import CLASSES, jpeg, make_image, write_bundle
 
 from eyas.child_process import address_space
 from eyas.serve.errors import Refused
-from eyas.serve.workers.base import Broken, Found, Lost, Outcome, Ran, Task, WorkerFailed, WorkerSpec, too_much_memory
+from eyas.serve.workers.base import (
+    Broken,
+    ImageResult,
+    Lost,
+    Outcome,
+    Ran,
+    Task,
+    WorkerFailed,
+    WorkerSpec,
+    too_much_memory,
+)
 from eyas.serve.workers.process_worker import ProcessWorker
-from eyas.serve.workers.protocol import FromWorker, Reader, pack
+from eyas.serve.workers.protocol import FromWorker, MessageReader, pack
 from eyas.types import Thresholds
 
 LOW = Thresholds(confidence=0.05)
@@ -64,7 +74,7 @@ class Watched:
         """Return the first score of each image."""
         ran = await self.submit(*images)
         assert isinstance(ran, Ran)
-        return [round(float(each.detections.scores[0]), 1) for each in ran.results if isinstance(each, Found)]
+        return [round(float(each.detections.scores[0]), 1) for each in ran.results if isinstance(each, ImageResult)]
 
 
 def alive(pid: int) -> bool:
@@ -88,7 +98,7 @@ def test_answers_and_stops_and_leaves_nothing(spec: WorkerSpec, shared: int) -> 
         assert await watched.scores(large, jpeg(204)) == [0.2, 0.8]
         ran = await watched.submit(jpeg(), b"nonsense", annotate=True)
         assert isinstance(ran, Ran) and isinstance(ran.results[1], Refused)
-        assert isinstance(ran.results[0], Found) and ran.results[0].annotated[:2] == b"\xff\xd8"
+        assert isinstance(ran.results[0], ImageResult) and ran.results[0].annotated[:2] == b"\xff\xd8"
         assert 10 << 20 < watched.worker.memory() < 1 << 30
         await watched.worker.stop(5.0)
         await watched.worker.stop(5.0)
@@ -135,7 +145,7 @@ def test_a_image_that_wants_too_much_memory_is_refused_by_the_worker_that_goes_o
         assert isinstance(ran, Ran), ran
         first, second = ran.results
         assert isinstance(first, Refused) and first.kind in ("too_large", "unprocessable")
-        assert isinstance(second, Found)
+        assert isinstance(second, ImageResult)
         assert address_space(watched.worker.pid) <= limit + (32 << 20)
         await watched.worker.stop(1.0)
 
@@ -279,5 +289,5 @@ def test_what_a_image_did_to_the_process_is_told_unless_it_was_killed(spec: Work
 
 
 def test_a_batch_for_which_there_is_no_memory_says_so() -> None:
-    (broken,) = Reader(FromWorker).feed(pack(Broken("MemoryError: ", too_much_memory(2 << 30))))
+    (broken,) = MessageReader(FromWorker).feed(pack(Broken("MemoryError: ", too_much_memory(2 << 30))))
     assert broken.told.kind == "too_large" and "more memory than the 2147 MB" in broken.told.message

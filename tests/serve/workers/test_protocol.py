@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eyas.serve.errors import Refused
-from eyas.serve.workers.base import MAX_WORDS, Broken, Found, Ran, Ready, Task, WorkerSpec
+from eyas.serve.workers.base import MAX_WORDS, Broken, ImageResult, Ran, Ready, Task, WorkerSpec
 from eyas.serve.workers.protocol import (
     HEAD,
     MARK,
     MAX_BYTES,
     BadMessage,
     FromWorker,
+    MessageReader,
     NotStarted,
-    Reader,
     SentRan,
     StartWorker,
     StopWorker,
@@ -41,13 +41,13 @@ RNG = np.random.default_rng(0)
 
 def at_front(data: bytes) -> Any:
     """Return the one message that a worker sent, read as the front does that waits for one result."""
-    (message,) = Reader(FromWorker).feed(data)
+    (message,) = MessageReader(FromWorker).feed(data)
     return ran_of(message, len(message.results), CLASSES) if isinstance(message, SentRan) else message
 
 
 def at_worker(data: bytes) -> Any:
     """Return the one message that the front sent."""
-    (message,) = Reader(ToWorker).feed(data)
+    (message,) = MessageReader(ToWorker).feed(data)
     return message
 
 
@@ -95,11 +95,15 @@ def test_batches_come_through_the_shared_memory_or_beside_it(size: int) -> None:
 
 
 def test_results_come_through() -> None:
-    given_results = (Found(detections(3), b"jpeg", 0.1, 0.2, 0.3), Refused("too_large", "no"), Found(detections(0)))
+    given_results = (
+        ImageResult(detections(3), b"jpeg", 0.1, 0.2, 0.3),
+        Refused("too_large", "no"),
+        ImageResult(detections(0)),
+    )
     ran = at_front(pack(sent_ran(Ran(given_results, 0.5))))
     assert ran.inference == 0.5 and ran.results[1] == given_results[1]
     for result, expected in zip(ran.results, given_results, strict=True):
-        if isinstance(result, Found) and isinstance(expected, Found):
+        if isinstance(result, ImageResult) and isinstance(expected, ImageResult):
             for name in ("boxes", "scores", "labels"):
                 array, wanted = vars(result.detections)[name], vars(expected.detections)[name]
                 np.testing.assert_array_equal(array, wanted)
@@ -113,7 +117,7 @@ def test_results_come_through() -> None:
 def test_pieces_make_no_difference(step: int, number: int) -> None:
     sent = [*(Broken("x" * 50 * i) for i in range(number)), NotStarted("")]
     data = b"".join(map(pack, sent))
-    reader, found = Reader(FromWorker), []
+    reader, found = MessageReader(FromWorker), []
     for start in range(0, len(data), step):
         found += list(reader.feed(data[start : start + step]))
     assert found == sent and not reader.torn
@@ -204,11 +208,11 @@ def test_no_message_of_a_worker_does_more_than_be_refused(results: object, other
 @settings(max_examples=60)
 @given(st.binary(max_size=300), st.integers(0, 300))
 def test_no_bytes_do_more_than_be_refused(noise: bytes, place: int) -> None:
-    data = bytearray(pack(sent_ran(Ran((Found(detections(2)),), 0.0))))
+    data = bytearray(pack(sent_ran(Ran((ImageResult(detections(2)),), 0.0))))
     place = min(place, len(data))
     data[place : place + len(noise)] = noise
     with contextlib.suppress(BadMessage):
-        for message in Reader(FromWorker).feed(bytes(data)):
+        for message in MessageReader(FromWorker).feed(bytes(data)):
             if isinstance(message, SentRan):
                 ran_of(message, 1, CLASSES)
 

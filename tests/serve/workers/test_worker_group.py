@@ -11,7 +11,7 @@ import pytest
 from tests.serve.bundles import jpeg, write_bundle
 
 from eyas.serve.workers import worker_group
-from eyas.serve.workers.base import Done, Found, Lost, Ran, Ready, Task, Worker, WorkerFailed, WorkerSpec
+from eyas.serve.workers.base import Done, ImageResult, Lost, Ran, Ready, Task, Worker, WorkerFailed, WorkerSpec
 from eyas.serve.workers.inprocess import ThreadWorker
 from eyas.serve.workers.worker_group import WorkerGroup
 from eyas.types import DETECT
@@ -196,7 +196,7 @@ def test_a_worker_on_a_thread_runs_batches_and_tells_why_it_does_not_start(tmp_p
         outcome = loop.create_future()
         worker.submit([Task(jpeg(), DETECT)], outcome.set_result)
         ran = await outcome
-        assert isinstance(ran, Ran) and isinstance(ran.results[0], Found)
+        assert isinstance(ran, Ran) and isinstance(ran.results[0], ImageResult)
         await worker.stop(1.0)
         with pytest.raises(WorkerFailed, match="is not a bundle"):
             await ThreadWorker("x", WorkerSpec(tmp_path / "nothing")).start(lambda reason: None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyas.training.loggers.base import Place, Row, RunInfo, Status
+from eyas.training.loggers.base import Destination, LoggedRow, RunInfo, Status
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Server:
 
     down: bool = False
     hangs: threading.Event | None = None
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LoggedRow] = field(default_factory=list)
     images: list[tuple[str, str, int]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     statuses: list[Status] = field(default_factory=list)
@@ -53,15 +53,15 @@ class FakeLogger:
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    def start(self, run: RunInfo, known: Place | None) -> tuple[Place, bool]:
+    def start(self, run: RunInfo, known: Destination | None) -> tuple[Destination, bool]:
         self._server.reach()
         self._server.starts.append(known is not None)
-        return Place("run-1", "nowhere"), known is None
+        return Destination("run-1", "nowhere"), known is None
 
     def describe(self, run: RunInfo) -> None:
         self._server.reach()
 
-    def metrics(self, rows: Sequence[Row]) -> None:
+    def metrics(self, rows: Sequence[LoggedRow]) -> None:
         self._server.reach()
         self._server.rows += rows
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eyas.training.loggers.base import Place
+from eyas.training.loggers.base import Destination
 
 IMAGE_FILES = {"results.png": "curves"}  # the others are sheets
 
@@ -38,7 +38,7 @@ class Seen:
     runs: int = 0
 
 
-def read_mlflow(folder: Path, place: Place) -> Seen:
+def read_mlflow(folder: Path, place: Destination) -> Seen:
     """Read a run with MLflow's client."""
     from mlflow import MlflowClient
 
@@ -56,7 +56,7 @@ def read_mlflow(folder: Path, place: Place) -> Seen:
     return seen
 
 
-def read_tensorboard(folder: Path, place: Place) -> Seen:
+def read_tensorboard(folder: Path, place: Destination) -> Seen:
     """Read a run with TensorBoard's own reader."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -84,7 +84,7 @@ def read_tensorboard(folder: Path, place: Place) -> Seen:
     return seen
 
 
-def read_wandb(folder: Path, place: Place) -> Seen:
+def read_wandb(folder: Path, place: Destination) -> Seen:
     """Read the files of an offline run, one for each time that the run was gone on with, with W&B's own messages."""
     seen = Seen(runs=1)
     statuses = []
@@ -139,7 +139,7 @@ def wandb_records(path: Path) -> Iterator[Any]:
             parts = b""
 
 
-READERS: Mapping[str, Callable[[Path, Place], Seen]] = {
+READERS: Mapping[str, Callable[[Path, Destination], Seen]] = {
     "mlflow": read_mlflow,
     "tensorboard": read_tensorboard,
     "wandb": read_wandb,

@@ -17,7 +17,7 @@ from eyas.artifacts.card import CARD, Card
 from eyas.cli.main import main
 from eyas.errors import UserError
 from eyas.training.loggers import LOGGERS, check_loggers, split_names, wandb
-from eyas.training.loggers.base import Place
+from eyas.training.loggers.base import Destination
 from eyas.training.tracked import name_in_card, status_of, trackers_of
 from eyas.training.tracking import FILES, Sync
 
@@ -46,9 +46,9 @@ def seen(name: str, folder: Path) -> Seen:
     return READERS[name](folder, place_of(name, folder))
 
 
-def place_of(name: str, folder: Path) -> Place:
+def place_of(name: str, folder: Path) -> Destination:
     """Return where the tracker has the run, as the run's folder says."""
-    return Place(**trackers_of(folder)[name])
+    return Destination(**trackers_of(folder)[name])
 
 
 def expected(epochs: int) -> dict[str, list[tuple[int, float]]]:
@@ -100,7 +100,7 @@ def test_a_run_arrives_whole(name: str, folder: Path) -> None:
     assert found.images["curves"][-1] == (folder / layout.CURVES).read_bytes()
     assert found.status == STATUSES[name][0] and found.runs >= 1
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    assert Place(**card["recipe"]["trackers"][name]) == place_of(name, folder)
+    assert Destination(**card["recipe"]["trackers"][name]) == place_of(name, folder)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,7 +16,7 @@ Ask = Callable[[int, float], Awaitable[int]]
 
 
 @dataclass(frozen=True)
-class Sample:
+class RequestSample:
     """One request; times in seconds from the start.
 
     Attributes:
@@ -48,7 +48,7 @@ class Played:
         busy: share of a processor core that the generator took while it sent.
     """
 
-    samples: Sequence[Sample]
+    samples: Sequence[RequestSample]
     seconds: float
     busy: float = field(default=0.0)
 
@@ -62,14 +62,14 @@ async def open_loop(ask: Ask, times: Sequence[float], seconds: float, *, patienc
         seconds: length of the schedule.
         patience: seconds that a request waits for its answer.
     """
-    loop, samples = asyncio.get_running_loop(), list[Sample]()
+    loop, samples = asyncio.get_running_loop(), list[RequestSample]()
     tasks: set[asyncio.Task[None]] = set()
     start, processor = loop.time(), time.process_time()
 
     async def one(number: int, intended: float) -> None:
         sent = loop.time() - start
         status = await _asked(ask, number, patience)
-        samples.append(Sample(intended, sent, loop.time() - start, status))
+        samples.append(RequestSample(intended, sent, loop.time() - start, status))
 
     for number, intended in enumerate(times):
         delay = start + intended - loop.time()
@@ -94,13 +94,13 @@ async def closed_loop(ask: Ask, clients: int, seconds: float, *, patience: float
         seconds: how long they go on; what is under way then is awaited and counted.
         patience: seconds that a request waits for its answer.
     """
-    loop, samples = asyncio.get_running_loop(), list[Sample]()
+    loop, samples = asyncio.get_running_loop(), list[RequestSample]()
     start, processor = loop.time(), time.process_time()
 
     async def client(number: int) -> None:
         while (sent := loop.time() - start) < seconds:
             status = await _asked(ask, number, patience)
-            sample = Sample(sent, sent, loop.time() - start, status)
+            sample = RequestSample(sent, sent, loop.time() - start, status)
             samples.append(sample)
             number += clients
             if not sample.served:

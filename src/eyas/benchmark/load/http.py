@@ -72,7 +72,7 @@ class Target:
         return [f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode("latin-1") + body for body in self.bodies]
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection: a request at a time."""
 
     def __init__(self) -> None:
@@ -143,8 +143,8 @@ class Client:
         self._host, self._port = target.address
         self._tls = target.tls
         self._messages = target.messages()
-        self._free: list[Connection] = []
-        self._busy: set[Connection] = set()
+        self._free: list[HttpConnection] = []
+        self._busy: set[HttpConnection] = set()
         self.opened = 0
 
     async def warm(self, num: int) -> None:
@@ -184,7 +184,7 @@ class Client:
                 self._free.append(connection)
         return status
 
-    def _kept(self) -> Connection | None:
+    def _kept(self) -> HttpConnection | None:
         """Return a free connection that still lives; None where there is none."""
         while self._free:
             connection = self._free.pop()
@@ -192,9 +192,9 @@ class Client:
                 return connection
         return None
 
-    async def _open(self) -> Connection:
+    async def _open(self) -> HttpConnection:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, self._host, self._port, ssl=self._tls)
+        _, connection = await loop.create_connection(HttpConnection, self._host, self._port, ssl=self._tls)
         self.opened += 1
         return connection
 

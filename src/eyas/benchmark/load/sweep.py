@@ -25,7 +25,7 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """What is measured.
 
     Attributes:
@@ -62,7 +62,7 @@ class Plan:
 
 
 async def bench_serve(
-    target: Target, plan: Plan, *, server: str = "", images: str = "", progress: Progress = lambda *_: None
+    target: Target, plan: SweepPlan, *, server: str = "", images: str = "", progress: Progress = lambda *_: None
 ) -> LoadReport:
     """Measure a server.
 
@@ -141,7 +141,7 @@ async def find_capacity(ask: Ask, seconds: float, patience: float) -> tuple[floa
     return best, found
 
 
-async def offer(ask: Ask, load: float, capacity: float, plan: Plan) -> Step:
+async def offer(ask: Ask, load: float, capacity: float, plan: SweepPlan) -> Step:
     """Offer a share of the capacity and return what came of it."""
     times = arrivals(plan.arrivals, load * capacity, plan.seconds, seed=plan.seed + round(1000 * load))
     played: Played = await open_loop(ask, times, plan.seconds, patience=plan.patience)
@@ -160,7 +160,7 @@ def allow_connections() -> None:
 
 
 def measure(
-    target: Target, plan: Plan, *, server: str = "", images: str = "", progress: Progress = lambda *_: None
+    target: Target, plan: SweepPlan, *, server: str = "", images: str = "", progress: Progress = lambda *_: None
 ) -> LoadReport:
     """Measure a server, from outside of any event loop; see `bench_serve`."""
     return asyncio.run(bench_serve(target, plan, server=server, images=images, progress=progress))

@@ -14,7 +14,7 @@ from eyas.data.augment.config import AugmentPolicy, Policies
 from eyas.data.augment.mixup import mixup
 from eyas.data.augment.plan import Mix, Piece, Plan
 from eyas.data.augment.planner import Planner, placement_rows
-from eyas.data.augment.truth import Truth, truth_of
+from eyas.data.augment.truth import BatchTruth, truth_of
 from eyas.data.loading.batch_arrays import BatchArrays, MakeExtras, Room, extras_of, image_shape, own_memory
 from eyas.data.loading.sampler import EpochBatches
 from eyas.data.loading.source import Images, Source
@@ -97,11 +97,11 @@ class Augmenter:
         )
 
 
-def boxes_of(plan: Plan[Source]) -> Truth:
+def boxes_of(plan: Plan[Source]) -> BatchTruth:
     """Return the boxes of the images of a plan, piece after piece, in their pixels."""
     sources = [piece.source for piece in plan.all_pieces()]
     counts = np.array([len(one.boxes) for one in sources], np.int64)
-    return Truth(
+    return BatchTruth(
         np.concatenate([one.boxes for one in sources]), np.concatenate([one.labels for one in sources]), counts
     )
 

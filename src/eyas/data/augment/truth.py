@@ -18,7 +18,7 @@ from eyas.data.augment.within import fit_of
 from eyas.types import FloatArray, InputSpec, IntArray
 
 
-class Truth(NamedTuple):
+class BatchTruth(NamedTuple):
     """Boxes packed end to end.
 
     Attributes:
@@ -32,7 +32,7 @@ class Truth(NamedTuple):
     counts: IntArray
 
 
-def truth_of(plans: Sequence[Plan[Image]], known: Truth, spec: InputSpec, policy: AugmentPolicy) -> Truth:
+def truth_of(plans: Sequence[Plan[Image]], known: BatchTruth, spec: InputSpec, policy: AugmentPolicy) -> BatchTruth:
     """Return the boxes of samples, in pixels of the network's frame.
 
     Args:
@@ -55,7 +55,7 @@ def truth_of(plans: Sequence[Plan[Image]], known: Truth, spec: InputSpec, policy
         )  # fmt: skip
     boxes = _flipped(plans, boxes, owners[rows], policy)
     counts = np.bincount(samples[rows], minlength=len(plans)).astype(np.int64)
-    return Truth(boxes, known.labels[rows], counts)
+    return BatchTruth(boxes, known.labels[rows], counts)
 
 
 def moved(pieces: Sequence[Piece[Image]], boxes: FloatArray, owners: IntArray) -> FloatArray:

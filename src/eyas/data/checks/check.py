@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from eyas.data.checks.boxes import check_boxes
-from eyas.data.checks.findings import Finding, Level, Report, finding
+from eyas.data.checks.findings import CheckReport, Finding, Level, finding
 from eyas.data.checks.image_scan import MISSING, Scan, scan_images
 from eyas.data.checks.phash import near_pairs
 from eyas.data.checks.sizes import SizeCheck, SizeState, apply, compare, describe
@@ -30,7 +30,7 @@ def check_dataset(
     rows: str | None = None,
     train_size: int = 640,
     workers: int | None = None,
-) -> Report:
+) -> CheckReport:
     """Return what is wrong with the dataset; every image is decoded.
 
     Args:
@@ -72,7 +72,7 @@ def check_dataset(
     findings += finding("warning", "reading", "all", "Warnings while reading the labels.", list(lines))
     findings.sort(key=lambda each: each.level != "error")
     classes = next(iter(splits.values())).classes
-    return Report(Path(root), dataset_format.name, classes, train_size, statistics, tuple(findings))
+    return CheckReport(Path(root), dataset_format.name, classes, train_size, statistics, tuple(findings))
 
 
 def dataset_numbers(
@@ -81,13 +81,13 @@ def dataset_numbers(
     format: str | None = None,  # noqa: A002
     rows: str | None = None,
     train_size: int = 640,
-) -> Report:
+) -> CheckReport:
     """Return the numbers of the dataset as a report without findings; no image is decoded."""
     dataset_format, _ = find_format(root, format, rows)
     splits = load_splits(root, format=format, rows=rows)
     statistics = {name: split_statistics(index, train_size) for name, index in splits.items()}
     classes = next(iter(splits.values())).classes
-    return Report(Path(root), dataset_format.name, classes, train_size, statistics, ())
+    return CheckReport(Path(root), dataset_format.name, classes, train_size, statistics, ())
 
 
 def _scan(splits: Mapping[str, DatasetIndex], workers: int | None) -> dict[str, Scan]:

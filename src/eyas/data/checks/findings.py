@@ -37,7 +37,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """The outcome of a check.
 
     Attributes:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from eyas.data.checks.findings import Finding, Report
+from eyas.data.checks.findings import CheckReport, Finding
 from eyas.terminal import open_table
 from eyas.text import printable
 
@@ -15,7 +15,7 @@ _EXAMPLES = 3
 _BAR = 16  # characters of the longest bar
 
 
-def print_numbers(report: Report, console: Console) -> None:
+def print_numbers(report: CheckReport, console: Console) -> None:
     """Print the splits, the classes and the box sizes."""
     console.print(f"[bold]{escape(str(report.root))}[/]: {report.format}, {len(report.classes)} classes")
     console.print(_split_table(report))
@@ -30,7 +30,7 @@ def print_numbers(report: Report, console: Console) -> None:
     console.print(_size_table(report))
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: CheckReport, console: Console) -> None:
     """Print the numbers, then the findings, errors first."""
     print_numbers(report, console)
     for finding in report.findings:
@@ -55,7 +55,7 @@ def _table(title: str, first: str, *columns: str) -> Table:
     return open_table(first, *(f">{column}" for column in columns), title=title, lines=True)
 
 
-def _split_table(report: Report) -> Table:
+def _split_table(report: CheckReport) -> Table:
     """Return images and boxes of each split."""
     table = _table("Splits", "split", "images", "no boxes", "boxes", "mean", "most", "crowds", "longest side")
     for name, numbers in report.splits.items():
@@ -73,7 +73,7 @@ def _split_table(report: Report) -> Table:
     return table
 
 
-def _class_table(report: Report) -> Table:
+def _class_table(report: CheckReport) -> Table:
     """Return boxes and images of each class in each split, most frequent first."""
     table = _table("Classes: boxes / images with at least one", "class", *map(escape, report.splits))
     table.add_column("", no_wrap=True)  # the bar: what is cut first where the terminal is narrow
@@ -93,7 +93,7 @@ def _class_table(report: Report) -> Table:
     return table
 
 
-def _size_table(report: Report) -> Table:
+def _size_table(report: CheckReport) -> Table:
     """Return how many boxes are small, medium and large, as they are and at the training size."""
     title = f"Box sizes (COCO limits: 32 and 96 px; at {report.train_size} px after resizing)"
     table = _table(title, "split", "scale", "small", "medium", "large", "side 5%", "half", "95%", "< 4 px")

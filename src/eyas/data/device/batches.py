@@ -14,8 +14,8 @@ from torch import Tensor
 from eyas.data.augment.config import AugmentPolicy, Policies
 from eyas.data.device import rows
 from eyas.data.device.filling import Filling
-from eyas.data.device.layout import Layout
-from eyas.data.device.memory import PIXELS_AT_ONCE, Place
+from eyas.data.device.layout import MemoryLayout
+from eyas.data.device.memory import PIXELS_AT_ONCE, DeviceRoom
 from eyas.data.device.plans import PlanBatches
 from eyas.data.device.render import render
 from eyas.data.device.store import fill
@@ -51,8 +51,8 @@ class DeviceBatches:
     def __init__(
         self,
         index: DatasetIndex,
-        layout: Layout,
-        place: Place,
+        layout: MemoryLayout,
+        place: DeviceRoom,
         order: EpochBatches,
         policies: Policies,
         *,

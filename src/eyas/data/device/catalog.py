@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eyas.data.augment.truth import Truth
-from eyas.data.device.layout import Layout
+from eyas.data.augment.truth import BatchTruth
+from eyas.data.device.layout import MemoryLayout
 from eyas.data.index import DatasetIndex
 from eyas.data.loading.source import trained_truth
 from eyas.data.paths import offsets_of
@@ -56,7 +56,7 @@ class Catalog:
     labels: IntArray
 
     @classmethod
-    def build(cls, index: DatasetIndex, layout: Layout, sizes: IntArray, firsts: IntArray) -> Catalog:
+    def build(cls, index: DatasetIndex, layout: MemoryLayout, sizes: IntArray, firsts: IntArray) -> Catalog:
         """Return the catalog of images that are packed as `layout` says.
 
         Args:
@@ -87,15 +87,15 @@ class Catalog:
         """Return the path of image `number`."""
         return self.index.path(number)
 
-    def truth(self, images: Sequence[Stored]) -> Truth:
+    def truth(self, images: Sequence[Stored]) -> BatchTruth:
         """Return the boxes of images, packed end to end."""
         numbers = np.array([one.number for one in images], np.int64)
         firsts = self.offsets[numbers]
         counts = self.offsets[numbers + 1] - firsts
         rows = np.arange(int(counts.sum())) + np.repeat(firsts - offsets_of(counts)[:-1], counts)
-        return Truth(self.boxes[rows], self.labels[rows], counts)
+        return BatchTruth(self.boxes[rows], self.labels[rows], counts)
 
 
-def _shapes(layout: Layout, sizes: IntArray) -> list[tuple[int, int]]:
+def _shapes(layout: MemoryLayout, sizes: IntArray) -> list[tuple[int, int]]:
     """Return the decoded shape of each image, (0, 0) for those that can't be read."""
     return [layout.decoded(height, width) if height else (0, 0) for height, width in sizes.tolist()]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from eyas.data.device.layout import Layout
-from eyas.data.device.memory import Place, drawing_bytes, free_memory, gib
+from eyas.data.device.layout import MemoryLayout
+from eyas.data.device.memory import DeviceRoom, drawing_bytes, free_memory, gib
 from eyas.data.device.store import file_sizes, store_bytes
 from eyas.data.index import DatasetIndex
 from eyas.data.loading.cache import CacheKind, HostCache
@@ -22,7 +22,7 @@ GPU_PART = 0.8
 AUTO_PART = 0.4
 
 
-class Choice(NamedTuple):
+class CacheChoice(NamedTuple):
     """What was chosen.
 
     Attributes:
@@ -33,7 +33,7 @@ class Choice(NamedTuple):
 
     kind: HostCache
     why: str = ""
-    store: Place | None = None
+    store: DeviceRoom | None = None
 
     def told(self) -> str:
         """Return "images are kept in memory, decoded (decoded): why"."""
@@ -45,12 +45,12 @@ class Choice(NamedTuple):
 def choose(
     cache: CacheKind,
     index: DatasetIndex,
-    layout: Layout,
+    layout: MemoryLayout,
     *,
     batch_size: int,
     device: torch.device | None,
     processes: int = 1,
-) -> Choice:
+) -> CacheChoice:
     """Return where the images are kept.
 
     Args:
@@ -65,7 +65,7 @@ def choose(
         UserError: "gpu" where there is none, or where the images do not fit.
     """
     if cache != "gpu" and cache != "auto":
-        return Choice(cache)
+        return CacheChoice(cache)
     if device is None:
         if cache == "gpu":
             raise UserError(
@@ -80,7 +80,7 @@ def choose(
     free = free_memory(device)
     text = f"{len(index):,} decoded images need {gib(needed)}, {device} has {gib(free)} free"
     if needed <= (GPU_PART if cache == "gpu" else AUTO_PART) * free:
-        return Choice("none", text, Place(device, sizes))
+        return CacheChoice("none", text, DeviceRoom(device, sizes))
     if cache == "gpu":
         raise UserError(
             f"The images do not fit into GPU memory: {text}, of which at most {GPU_PART:.0%} may be used.",
@@ -90,7 +90,7 @@ def choose(
     return _in_memory(index, layout, processes, f"{text}, of which auto uses at most {AUTO_PART:.0%}")
 
 
-def _in_memory(index: DatasetIndex, layout: Layout, processes: int, reason: str) -> Choice:
+def _in_memory(index: DatasetIndex, layout: MemoryLayout, processes: int, reason: str) -> CacheChoice:
     """Return how much of the images is kept in the machine's memory: pixels, files or nothing."""
     room = AUTO_PART * available_memory() / processes
     kinds: tuple[tuple[HostCache, str, Callable[[], int]], ...] = (
@@ -100,27 +100,29 @@ def _in_memory(index: DatasetIndex, layout: Layout, processes: int, reason: str)
     for kind, what, measure in kinds:
         needed = measure()
         if needed <= room:
-            return Choice(
+            return CacheChoice(
                 kind, f"{reason}; {what} they need {gib(needed)} of memory, of {gib(int(room))} that may be used"
             )
-    return Choice(
+    return CacheChoice(
         "none", f"{reason}; even as files they need more than the {gib(int(room))} of memory that may be used"
     )
 
 
-def _smaller(index: DatasetIndex, layout: Layout, sizes: IntArray, batch_size: int, free: int, processes: int) -> str:
+def _smaller(
+    index: DatasetIndex, layout: MemoryLayout, sizes: IntArray, batch_size: int, free: int, processes: int
+) -> str:
     """Return what can be done where images do not fit into a GPU."""
     other = _in_memory(index, layout, processes, "").kind
     fix = f"--data.cache {other}"
     for side in range(layout.spec.height - 32, 31, -32):
         spec = dataclasses.replace(layout.spec, height=side, width=side)
-        smaller = Layout(spec, layout.policies)
+        smaller = MemoryLayout(spec, layout.policies)
         if store_bytes(smaller, sizes) + drawing_bytes(spec, batch_size) <= GPU_PART * free:
             return f"{fix}, or a smaller input: --size {side}"
     return fix
 
 
-def _decoded_bytes(layout: Layout, sizes: IntArray) -> int:
+def _decoded_bytes(layout: MemoryLayout, sizes: IntArray) -> int:
     """Return the memory for the decoded pixels alone, without what a device keeps beside."""
     return sum(3 * height * width for height, width in (layout.decoded(*size) for size in sizes.tolist()))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from eyas.data.device.layout import Layout
+from eyas.data.device.layout import MemoryLayout
 from eyas.data.loading.batch_arrays import BatchArrays, Room, Task, own_memory
 from eyas.data.loading.source import Images, Source
 from eyas.errors import UserError
@@ -23,7 +23,7 @@ class Filling:
         layout: what is kept of each.
     """
 
-    def __init__(self, images: Images, layout: Layout) -> None:
+    def __init__(self, images: Images, layout: MemoryLayout) -> None:
         self.images = images
         self.layout = layout
 

@@ -18,7 +18,7 @@ LEVELS = 14  # a decoded image is never halved more often: its sides are below 2
 COLUMNS = 2 * LEVELS
 
 
-class Part(NamedTuple):
+class LayoutPart(NamedTuple):
     """One size of an image.
 
     Attributes:
@@ -46,7 +46,7 @@ def column_of(level: int, mirrored: bool) -> int:
     return LEVELS + level if mirrored and level else 1 + level
 
 
-class Layout:
+class MemoryLayout:
     """Plans what is kept of images for some policies: every size that one of them can ask for, and no other.
 
     Args:
@@ -63,7 +63,7 @@ class Layout:
         self.moving = [policy for policy in policies if policy.moves]
         self.still = len(self.moving) < len(policies)
         self.max_scale = greatest_scale(policies)
-        self._known: dict[tuple[int, int], tuple[Part, ...]] = {}
+        self._known: dict[tuple[int, int], tuple[LayoutPart, ...]] = {}
 
     def factor(self, height: int, width: int) -> int:
         """Return how many pixels of an image file, across and down, a decoded one stands for."""
@@ -74,7 +74,7 @@ class Layout:
         factor = self.factor(height, width)
         return -(-height // factor), -(-width // factor)
 
-    def parts(self, height: int, width: int) -> tuple[Part, ...]:
+    def parts(self, height: int, width: int) -> tuple[LayoutPart, ...]:
         """Return what is kept of an image of the given decoded size, in the order in which it is stored.
 
         Of one without size, which can't be read, that is nothing.
@@ -120,13 +120,13 @@ class Layout:
         found[alike] = np.where(found[alike] < 0, found[2 : LEVELS + 1], found[alike])
         return found
 
-    def _parts(self, height: int, width: int) -> tuple[Part, ...]:
-        parts: list[Part] = []
+    def _parts(self, height: int, width: int) -> tuple[LayoutPart, ...]:
+        parts: list[LayoutPart] = []
         if not height or not width:
             return ()
         if self.still:
             placed = letterbox.place(height, width, self.spec)
-            parts.append(Part(FITTED, placed.height, placed.width))
+            parts.append(LayoutPart(FITTED, placed.height, placed.width))
         if self.moving:
             fit = min(self.spec.height / height, self.spec.width / width)
             first = level_of(height, width, fit * max(policy.scale[1] for policy in self.moving))
@@ -135,10 +135,10 @@ class Layout:
             if any(policy.within == "image" and policy.mixup for policy in self.moving):
                 last = top_level(height, width)
             levels = range(first, last + 1)
-            parts += [Part(level, height >> level, width >> level) for level in levels]
+            parts += [LayoutPart(level, height >> level, width >> level) for level in levels]
             if any(policy.within == "image" and policy.mixup and policy.flip for policy in self.moving):
                 odd = [level for level in levels if width % 2**level]
-                parts += [Part(level, height >> level, width >> level, mirrored=True) for level in odd]
+                parts += [LayoutPart(level, height >> level, width >> level, mirrored=True) for level in odd]
         return tuple(parts)
 
 

@@ -13,7 +13,7 @@ PIXELS_AT_ONCE = 1 << 23  # of samples that are drawn together: bounds the memor
 BYTES_A_PIXEL = 200  # at most so much lies between for each of them
 
 
-class Place(NamedTuple):
+class DeviceRoom(NamedTuple):
     """A device's memory for a dataset.
 
     Attributes:

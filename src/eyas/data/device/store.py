@@ -8,8 +8,8 @@ from torch import Tensor
 
 from eyas.data.device.catalog import Catalog
 from eyas.data.device.filling import CHUNK, Filling
-from eyas.data.device.layout import Layout
-from eyas.data.device.memory import Place
+from eyas.data.device.layout import MemoryLayout
+from eyas.data.device.memory import DeviceRoom
 from eyas.data.index import DatasetIndex
 from eyas.data.loading.workers import Pipe
 from eyas.decode import read_size
@@ -38,7 +38,7 @@ def _size(index: DatasetIndex, number: int) -> tuple[int, int]:
         return 0, 0
 
 
-def margin(layout: Layout, sizes: IntArray) -> int:
+def margin(layout: MemoryLayout, sizes: IntArray) -> int:
     """Return how many pixels lie before and after those of the images, so that no neighbour is out of the block.
 
     An image's pixel has neighbours a row and a column away, and a warp looks one further.
@@ -48,12 +48,12 @@ def margin(layout: Layout, sizes: IntArray) -> int:
     return 2 * max(widths, default=1) + 4
 
 
-def store_bytes(layout: Layout, sizes: IntArray) -> int:
+def store_bytes(layout: MemoryLayout, sizes: IntArray) -> int:
     """Return how much memory a dataset takes, with files of the given sizes, int64 [N, 2]."""
     return layout.nbytes(sizes) + 2 * 3 * margin(layout, sizes)
 
 
-def fill(filling: Filling, place: Place, workers: int, patience: float) -> tuple[Tensor, Catalog]:
+def fill(filling: Filling, place: DeviceRoom, workers: int, patience: float) -> tuple[Tensor, Catalog]:
     """Decode all images into the memory of a device.
 
     Args:
@@ -98,7 +98,7 @@ def fill(filling: Filling, place: Place, workers: int, patience: float) -> tuple
     return pixels, Catalog.build(index, layout, found, firsts)
 
 
-def _chunk_bytes(layout: Layout, sizes: IntArray) -> int:
+def _chunk_bytes(layout: MemoryLayout, sizes: IntArray) -> int:
     """Return the most memory that an answer of a worker can take."""
     different = np.unique(sizes, axis=0).tolist()
     return 3 * CHUNK * max((layout.pixels(*layout.decoded(*size)) for size in different if min(size) > 0), default=1)

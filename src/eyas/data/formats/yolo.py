@@ -33,7 +33,7 @@ from eyas.data.formats.base import (
 from eyas.data.formats.class_names import class_names
 from eyas.data.formats.image_lists import read_list
 from eyas.data.formats.yolo_kinds import KINDS, find_layout
-from eyas.data.formats.yolo_rows import Layout, parse_rows
+from eyas.data.formats.yolo_rows import RowLayout, parse_rows
 from eyas.data.formats.yolo_yaml import DataYaml, find_yaml, read_yaml
 from eyas.data.index import DatasetIndex, build_index
 from eyas.errors import UserError, shorten
@@ -70,7 +70,7 @@ def read(found: Found) -> DatasetIndex:
     problems = Problems(found.source.parent, "label files")
 
     @cache
-    def layout() -> Layout:
+    def layout() -> RowLayout:
         return _layout(found, data)
 
     images, classes, boxes = array("q"), array("q"), array("d")
@@ -112,7 +112,7 @@ def read(found: Found) -> DatasetIndex:
     )
 
 
-def _layout(found: Found, data: DataYaml) -> Layout:
+def _layout(found: Found, data: DataYaml) -> RowLayout:
     """Return what long rows hold: what the user says, else what data.yaml says, else what the rows of all splits show.
 
     Raises:
@@ -120,9 +120,9 @@ def _layout(found: Found, data: DataYaml) -> Layout:
     """
     if found.rows is not None:
         kind = next(kind for kind in KINDS if kind == found.rows)
-        return Layout(kind, data.kpt_shape if kind == "keypoints" else None)
+        return RowLayout(kind, data.kpt_shape if kind == "keypoints" else None)
     if data.kpt_shape is not None:
-        return Layout("keypoints", data.kpt_shape)
+        return RowLayout("keypoints", data.kpt_shape)
     labels = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each split tells of its own faults when it is read

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import get_args
 
 from eyas.data.formats.base import Problems
-from eyas.data.formats.yolo_rows import Kind, Layout, numbered_rows
+from eyas.data.formats.yolo_rows import Kind, RowLayout, numbered_rows
 from eyas.errors import UserError
 from eyas.files import read_regular
 
@@ -56,7 +56,7 @@ class Evidence:
     flagged: Counter[int] = field(default_factory=Counter)
 
 
-def find_layout(labels: Sequence[Path], source: Path) -> Layout:
+def find_layout(labels: Sequence[Path], source: Path) -> RowLayout:
     """Return what the long rows in the label files hold.
 
     Args:
@@ -78,7 +78,7 @@ def find_layout(labels: Sequence[Path], source: Path) -> Layout:
                 "the keypoints ignored.",
                 stacklevel=2,
             )
-        return Layout(possible[0])
+        return RowLayout(possible[0])
     length, count = evidence.lengths.most_common(1)[0]
     raise UserError(
         f"Label rows of {length} numbers can be {' or '.join(_WORDS[kind] for kind in possible)} ({count} rows "

@@ -17,7 +17,7 @@ Kind: TypeAlias = Literal["polygon", "keypoints", "oriented"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowLayout:
     """What rows of more than five numbers hold.
 
     Attributes:
@@ -30,7 +30,7 @@ class Layout:
 
 
 def parse_rows(
-    data: bytes, path: Path, num_classes: int, layout: Callable[[], Layout], problems: Problems
+    data: bytes, path: Path, num_classes: int, layout: Callable[[], RowLayout], problems: Problems
 ) -> list[Row]:
     """Return the objects of one label file; faults go to `problems` with file and line.
 
@@ -44,7 +44,7 @@ def parse_rows(
     rows: list[Row] = []
     for number, line, values in numbered_rows(data, path, problems):
         count = len(values)
-        known = layout() if count > 6 else Layout("polygon")
+        known = layout() if count > 6 else RowLayout("polygon")
         fault = _count_fault(count, known) or _value_fault(values, num_classes, known)
         if fault:
             problems.add(f"{path}:{number}: {fault}: {line[:60]!r}")
@@ -73,7 +73,7 @@ def numbered_rows(data: bytes, path: Path, problems: Problems) -> list[tuple[int
     return rows
 
 
-def _count_fault(count: int, layout: Layout) -> str:
+def _count_fault(count: int, layout: RowLayout) -> str:
     """Return what is wrong with the number of numbers in a row, "" if nothing."""
     if count == 5:
         return ""
@@ -90,7 +90,7 @@ def _count_fault(count: int, layout: Layout) -> str:
     return "" if (count - 5) % 2 == 0 or (count - 5) % 3 == 0 else f"{count} numbers instead of a box and keypoints"
 
 
-def _value_fault(values: list[float], num_classes: int, layout: Layout) -> str:
+def _value_fault(values: list[float], num_classes: int, layout: RowLayout) -> str:
     """Return what is wrong with the numbers of a row, "" if nothing."""
     if values[0] != values[0] or not 0 <= values[0] < num_classes or values[0] != int(values[0]):
         return f"the class {values[0]:g} is not in 0..{num_classes - 1}"
@@ -102,7 +102,7 @@ def _value_fault(values: list[float], num_classes: int, layout: Layout) -> str:
     return ""
 
 
-def _box(values: list[float], layout: Layout) -> tuple[float, float, float, float]:
+def _box(values: list[float], layout: RowLayout) -> tuple[float, float, float, float]:
     """Return the xyxy fractions of a row: of its box, or around its polygon or corners."""
     if len(values) == 5 or layout.kind == "keypoints":
         x, y, half_width, half_height = values[1], values[2], values[3] / 2, values[4] / 2

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eyas.data.loading.batch_arrays import BatchArrays, Extras
-from eyas.data.loading.block import DTYPES, Block, Layout
+from eyas.data.loading.block import DTYPES, Block, BlockLayout
 
 TENSORS = tuple(name for name in BatchArrays._fields if name != "extras")
 _DTYPES = tuple(torch.from_numpy(np.empty(0, dtype)).dtype for dtype in DTYPES)
@@ -28,7 +28,7 @@ class TensorBlock(NamedTuple):
     """
 
     memory: Tensor
-    layout: Layout
+    layout: BlockLayout
     boxes: int
     extras: Extras = {}  # noqa: RUF012  # nobody writes into it
 

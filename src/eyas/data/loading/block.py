@@ -24,7 +24,7 @@ _SPARE = 8192  # bytes an image that are kept for the other columns: boxes of a 
 
 
 @dataclass(frozen=True)
-class Layout:
+class BlockLayout:
     """Where the columns of a batch lie in its block; blocks of equal layouts can be copied over one another.
 
     Attributes:
@@ -34,7 +34,7 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, arrays: BatchArrays, multiple: int = 1) -> Layout:
+    def of(cls, arrays: BatchArrays, multiple: int = 1) -> BlockLayout:
         """Return the layout of a batch, with room for a multiple of `multiple` boxes (none where there is none)."""
         rows = -(-len(arrays.boxes) // multiple) * multiple
         images, _, _, *rest = (array.shape for array in arrays.arrays())
@@ -72,7 +72,7 @@ class Block(NamedTuple):
     """
 
     memory: UInt8Array
-    layout: Layout
+    layout: BlockLayout
     boxes: int
     extras: Extras = {}  # noqa: RUF012  # nobody writes into it
 
@@ -86,7 +86,7 @@ class Block(NamedTuple):
         return BatchArrays(images, boxes, labels, counts, indices, placements, sizes, skipped, self.extras)
 
 
-def rest_of(arrays: BatchArrays, layout: Layout) -> Iterator[tuple[int, UInt8Array]]:
+def rest_of(arrays: BatchArrays, layout: BlockLayout) -> Iterator[tuple[int, UInt8Array]]:
     """Yield where each column but the images begins in a block of zeros, and its bytes."""
     for array, (start, _) in zip(arrays.arrays()[1:], layout.places[1:], strict=True):
         yield start, np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -111,7 +111,7 @@ class OwnRoom:
 
     def block(self, arrays: BatchArrays) -> Block:
         """Return the batch whose images were drawn into the memory last asked for, with all else behind them."""
-        layout = Layout.of(arrays, self._multiple)
+        layout = BlockLayout.of(arrays, self._multiple)
         memory = self._memory
         if layout.nbytes > len(memory):
             memory = np.empty(layout.nbytes, np.uint8)

@@ -15,8 +15,8 @@ import torch
 from eyas.data.augment.augmenter import Augmenter
 from eyas.data.augment.config import AugmentPolicy, Policies
 from eyas.data.device.batches import DeviceBatches
-from eyas.data.device.choice import Choice, choose
-from eyas.data.device.layout import Layout
+from eyas.data.device.choice import CacheChoice, choose
+from eyas.data.device.layout import MemoryLayout
 from eyas.data.index import DatasetIndex
 from eyas.data.loading.bad_images import SkippedImages
 from eyas.data.loading.batch import Batch
@@ -53,7 +53,7 @@ class TrainLoader:
         order: EpochBatches,
         skipped: SkippedImages,
         batches: HostBatches | DeviceBatches,
-        chosen: Choice,
+        chosen: CacheChoice,
         closing: Closing,
         epochs: int | None = None,
         before_end: Callable[[], None] | None = None,
@@ -218,7 +218,7 @@ def train_loader(
 
     order = EpochBatches(len(index), batch_size, seed, drop_last=drop_last, rank=rank, world_size=world_size)
     skipped = SkippedImages(index)
-    layout = Layout(input_spec, policies if ends else policies[:1])
+    layout = MemoryLayout(input_spec, policies if ends else policies[:1])
     chosen = choose(cache, index, layout, batch_size=batch_size, device=device, processes=world_size)
     batches: HostBatches | DeviceBatches
     if chosen.store is not None:

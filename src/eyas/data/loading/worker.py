@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from eyas import signals
 from eyas.data.loading.batch_arrays import BatchArrays, Extras, Maker, Task
-from eyas.data.loading.block import Layout, rest_of
+from eyas.data.loading.block import BlockLayout, rest_of
 from eyas.data.loading.shared import mapped, new_memory, open_parcel, send_memory, write_at
 from eyas.errors import UserError
 from eyas.types import UInt8Array
@@ -39,12 +39,12 @@ class Made(NamedTuple):
     """
 
     turn: int
-    layout: Layout
+    layout: BlockLayout
     boxes: int
     extras: Extras
 
 
-class Done(NamedTuple):
+class BatchDone(NamedTuple):
     """All batches of the task that came with the number `turn` were sent."""
 
     turn: int
@@ -115,12 +115,12 @@ def _do(connection: Connection[Any, Any], make: Maker, turn: int, task: Task, mu
     room = _SharedRoom()
     try:
         for batch in make(*task, room):
-            layout = Layout.of(batch, multiple)
+            layout = BlockLayout.of(batch, multiple)
             room.add_rest(batch, layout)
             connection.send(Made(turn, layout, len(batch.labels), batch.extras))
             send_memory(connection, room.descriptor)
             room.close()
-        connection.send(Done(turn))
+        connection.send(BatchDone(turn))
     except (BrokenPipeError, ConnectionResetError):
         raise
     except UserError as error:
@@ -144,7 +144,7 @@ class _SharedRoom:
         self.descriptor = new_memory(math.prod(shape))
         return mapped(os.dup(self.descriptor), shape)
 
-    def add_rest(self, batch: BatchArrays, layout: Layout) -> None:
+    def add_rest(self, batch: BatchArrays, layout: BlockLayout) -> None:
         """Make the memory a block of this layout; what is not written is zeros."""
         os.ftruncate(self.descriptor, layout.nbytes)
         for start, data in rest_of(batch, layout):

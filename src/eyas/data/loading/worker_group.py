@@ -27,7 +27,7 @@ from eyas.child_process import exit_words
 from eyas.data.loading.batch_arrays import Maker, Task
 from eyas.data.loading.block import Block
 from eyas.data.loading.shared import Parcel, mapped, receive_memory
-from eyas.data.loading.worker import ASK_SIGNAL, MEMORY_FIX, Done, Failed, Made
+from eyas.data.loading.worker import ASK_SIGNAL, MEMORY_FIX, BatchDone, Failed, Made
 from eyas.errors import UserError
 from eyas.machine.processes import state
 
@@ -94,7 +94,7 @@ class Member:
                 ) from None
             if isinstance(message, Failed):
                 self._failed(message, turn)
-            elif isinstance(message, Done):
+            elif isinstance(message, BatchDone):
                 self._doing.pop(message.turn, None)
                 if message.turn == turn:
                     return
@@ -194,7 +194,7 @@ class Member:
         )
 
 
-class Crew:
+class LoaderWorkers:
     """Some workers; they end with `close`, and with this object or this process.
 
     Args:

@@ -19,7 +19,7 @@ from eyas.errors import UserError
 from eyas.machine.memory import available_memory
 
 if TYPE_CHECKING:
-    from eyas.data.loading.worker_group import Crew, Member
+    from eyas.data.loading.worker_group import LoaderWorkers, Member
 
 WORKER_SECONDS = 600.0  # after so long without a batch from a worker the run ends
 _END_SECONDS = 5.0  # what a process that can't even be killed is waited for
@@ -62,7 +62,7 @@ class Pipe:
         self.patience = patience
         self.box_multiple = box_multiple
         self.ahead = tasks_ahead(workers, task_bytes, available_memory()) if workers else 0
-        self._crew: Crew | None = None
+        self._workers: LoaderWorkers | None = None
         self._turn = 0  # numbers the tasks of all iterations
         self._run: object = None  # stands for the last iteration
         self._coming: Ahead | None = None
@@ -106,23 +106,25 @@ class Pipe:
 
     def _by_workers(self, tasks: Iterator[Task]) -> Iterator[Batch]:
         """Have the workers make the batches in turns; the first tasks are given before this returns."""
-        if self._crew is None:
-            from eyas.data.loading.worker_group import Crew
+        if self._workers is None:
+            from eyas.data.loading.worker_group import LoaderWorkers
 
-            self._crew = Crew(self.make, self.workers, self.patience, self.box_multiple)
+            self._workers = LoaderWorkers(self.make, self.workers, self.patience, self.box_multiple)
         given: deque[tuple[Member, int]] = deque()
-        self._give(self._crew, tasks, given)
-        return self._collected(self._crew, tasks, given)
+        self._give(self._workers, tasks, given)
+        return self._collected(self._workers, tasks, given)
 
-    def _give(self, crew: Crew, tasks: Iterator[Task], given: deque[tuple[Member, int]]) -> None:
+    def _give(self, workers: LoaderWorkers, tasks: Iterator[Task], given: deque[tuple[Member, int]]) -> None:
         """Give tasks until the workers have as many as they may."""
         for task in islice(tasks, self.tasks_ahead - len(given)):
-            member = crew.members[self._turn % self.workers]
+            member = workers.members[self._turn % self.workers]
             member.give(self._turn, task)
             given.append((member, self._turn))
             self._turn += 1
 
-    def _collected(self, crew: Crew, tasks: Iterator[Task], given: deque[tuple[Member, int]]) -> Iterator[Batch]:
+    def _collected(
+        self, workers: LoaderWorkers, tasks: Iterator[Task], given: deque[tuple[Member, int]]
+    ) -> Iterator[Batch]:
         """Yield the batches of the tasks; what an earlier iteration left undone is done and dropped."""
         try:
             while given:
@@ -130,24 +132,24 @@ class Pipe:
                 for block in member.batches(turn):
                     yield Batch.of_block(TensorBlock.of(block))
                 given.popleft()
-                self._give(crew, tasks, given)
+                self._give(workers, tasks, given)
         except (UserError, OSError):
-            if self._crew is crew:
-                self._crew = None  # the next iteration begins with new workers
-            crew.close()
+            if self._workers is workers:
+                self._workers = None  # the next iteration begins with new workers
+            workers.close()
             raise
 
     def close(self) -> None:
         """End the worker processes, whatever they are doing; iterating starts them again."""
         self._run = None
-        crew, self._crew = self._crew, None
+        workers, self._workers = self._workers, None
         coming, self._coming = self._coming, None
-        if crew is not None:
-            crew.kill()
+        if workers is not None:
+            workers.kill()
         if coming is not None:
             coming.settle(_END_SECONDS)  # at once, where it waits for a worker: that is no more
-        if crew is not None:
-            crew.close()
+        if workers is not None:
+            workers.close()
 
 
 def tasks_ahead(workers: int, task_bytes: int, free: int) -> int:

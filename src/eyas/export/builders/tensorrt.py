@@ -20,7 +20,7 @@ import onnx
 
 from eyas.child_process import Child, Ended, exit_words
 from eyas.errors import UserError
-from eyas.export.build import BuildPlan, BuiltFiles, StandIn
+from eyas.export.build import BuildPlan, BuiltFiles, Emulation
 from eyas.export.builders.tensorrt_graph import fit_for_tensorrt
 from eyas.export.options import EngineOptions, TensorRtOptions, TensorRtRtxOptions, builder_options
 from eyas.export.quantize.executed import quantized_convolutions
@@ -38,7 +38,7 @@ LOG_LINES = 12  # of TensorRT's own log, in an error
 
 
 @dataclass(frozen=True)
-class Profile:
+class ShapeProfile:
     """The shapes [N, H, W, 3] that an engine takes: the least, those it is tuned for, and the greatest."""
 
     least: tuple[int, int, int, int]
@@ -46,14 +46,14 @@ class Profile:
     greatest: tuple[int, int, int, int]
 
 
-def profiles(spec: InputSpec, sizes: Range | None, batches: Range, options: EngineOptions) -> tuple[Profile, ...]:
+def profiles(spec: InputSpec, sizes: Range | None, batches: Range, options: EngineOptions) -> tuple[ShapeProfile, ...]:
     """Return the optimisation profiles of a build, the narrow one first."""
     low, high = batches
     own = (spec.height, spec.width)
     least, greatest = ((sizes[0],) * 2, (sizes[1],) * 2) if sizes else (own, own)
     best = min(max(options.best_batch or high, low), high)
-    ranging = Profile((low, *least, 3), (best, *own, 3), (high, *greatest, 3))
-    single = Profile((low, *own, 3), (low, *own, 3), (low, *own, 3))
+    ranging = ShapeProfile((low, *least, 3), (best, *own, 3), (high, *greatest, 3))
+    single = ShapeProfile((low, *own, 3), (low, *own, 3), (low, *own, 3))
     return (single, ranging) if options.latency_profile and single != ranging else (ranging,)
 
 
@@ -126,7 +126,7 @@ def build(graph: onnx.ModelProto, plan: BuildPlan, out_dir: Path) -> BuiltFiles:
         (ENTRY, *inspected),
         {**details, "profiles": job["profiles"]},
         compute_capabilities=capabilities,
-        stand_in=StandIn(fitted, blocked) if blocked else None,
+        emulation=Emulation(fitted, blocked) if blocked else None,
     )
 
 

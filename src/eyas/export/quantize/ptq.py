@@ -19,7 +19,7 @@ from eyas.export.node_names import module_of, place_of, with_names
 from eyas.export.onnx_utils import CONVOLUTIONS, activations_of, channel_axis, check_known, network_nodes
 from eyas.export.quantize.calibrate import Histogram, histograms
 from eyas.export.quantize.qdq import DIALECTS
-from eyas.export.settings import Settings
+from eyas.export.settings import BuildSettings
 from eyas.types import UInt8Array
 
 CLIPPING = "mse"  # benchmarks/quantization.md compares it with percentages
@@ -50,7 +50,7 @@ def calibrate(
     """
     trained = TrainedRun.read(Path(run))
     index = find_images(Path(run), data).calibrate
-    plan = trained.plan(Settings())
+    plan = trained.plan(BuildSettings())
     batches = [letterboxed([one], plan.input, 1) for one in sample_images(index, images)]
     return quantization_of(export_graph(trained, plan), batches, clipping=clipping, keep=keep)
 

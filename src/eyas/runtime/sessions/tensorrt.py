@@ -24,7 +24,7 @@ from eyas.runtime.sessions.batching import run_in_chunks
 from eyas.runtime.sessions.cache import cache_folder
 from eyas.runtime.sessions.contract import check_graph
 from eyas.runtime.sessions.cuda import Bindings, Cuda, capability, check_capability, device_number
-from eyas.runtime.sessions.tensorrt_slot import Pending, Shape, Slot
+from eyas.runtime.sessions.tensorrt_slot import PendingSlot, Shape, Slot
 from eyas.types import FloatArray, UInt8Array
 
 MODULES: Mapping[str, str] = MappingProxyType({"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"})
@@ -88,7 +88,7 @@ class TensorRtSession:
         """Return (boxes, scores) of a batch; see `Session.run`."""
         return run_in_chunks(lambda part: self.submit(part).result(), images, self._batch)
 
-    def submit(self, images: UInt8Array) -> Pending:
+    def submit(self, images: UInt8Array) -> PendingSlot:
         """Start an inference and return at once; the array may be written again then.
 
         Each one under way holds memory of the GPU until its `result` was taken.
@@ -106,7 +106,7 @@ class TensorRtSession:
         except BaseException:
             self._drop(slot)
             raise
-        return Pending(slot, self._give)
+        return PendingSlot(slot, self._give)
 
     def close(self) -> None:
         """Free the device's memory; the kernels that were compiled for this GPU are kept."""

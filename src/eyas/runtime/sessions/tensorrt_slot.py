@@ -109,7 +109,7 @@ class Slot:
         self._cuda.free_stream(self._stream)
 
 
-class Pending:
+class PendingSlot:
     """An inference under way, from `TensorRtSession.submit`; `result` waits for it and may be called once."""
 
     def __init__(self, slot: Slot, give: Callable[[Slot], None]) -> None:

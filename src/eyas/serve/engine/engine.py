@@ -21,7 +21,7 @@ from eyas.serve.errors import WIRES, Refused, ServeError, all_refused
 from eyas.serve.request_options import labels_of, thresholds_of
 from eyas.serve.scheduler.model import ModelStats
 from eyas.serve.scheduler.types import Lane
-from eyas.serve.workers.base import Found, Task
+from eyas.serve.workers.base import ImageResult, Task
 
 LOG = logging.getLogger("eyas.serve")
 LANES: Mapping[str, Lane] = {"interactive": Lane.INTERACTIVE, "stream": Lane.STREAM, "batch": Lane.BATCH}
@@ -215,11 +215,13 @@ def _was_run(ticket: Ticket, number: int) -> bool:
     """Return whether a worker was done with the image and still there."""
     result = ticket.results[number]
     unrun = number in ticket.refused or number in ticket.blamed
-    return isinstance(result, Found) or (isinstance(result, Refused) and not unrun and WIRES[result.kind].http < 500)
+    return isinstance(result, ImageResult) or (
+        isinstance(result, Refused) and not unrun and WIRES[result.kind].http < 500
+    )
 
 
 def _answer(request: Request, key: ModelKey, ticket: Ticket, total: float) -> Answer:
-    found = [result for result in ticket.results if isinstance(result, Found)]
+    found = [result for result in ticket.results if isinstance(result, ImageResult)]
     timing = Timing(
         queue=ticket.dispatched - ticket.arrived,
         decode=sum(result.decode for result in found),

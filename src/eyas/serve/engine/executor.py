@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from eyas.serve.errors import Kind, Refused, ServeError
-from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.latency import LatencyProfile
 from eyas.serve.scheduler.scheduler import MAX_WAITING, Scheduler
-from eyas.serve.scheduler.types import Batch, Event, Item, Lane, Outcome, Reason, Rejected
+from eyas.serve.scheduler.types import Item, Lane, Outcome, Reason, Rejected, ScheduledBatch, SchedulerEvent
 from eyas.serve.workers import base
 
 TICK = 0.001  # seconds by which an alarm of uvloop may be early: then nothing would be due yet
@@ -58,7 +58,7 @@ class Ticket:
     refused: Mapping[int, Refused] = field(default_factory=dict)
     ids: range = range(0)
     left: int = 0
-    results: list[base.Found | Refused | None] = field(default_factory=list)
+    results: list[base.ImageResult | Refused | None] = field(default_factory=list)
     arrived: float = 0.0
     dispatched: float = 0.0
     ended: float = 0.0
@@ -76,7 +76,7 @@ class Ticket:
         if not self.done.done():
             self.done.set_exception(error)
 
-    def give(self, index: int, result: base.Found | Refused) -> None:
+    def give(self, index: int, result: base.ImageResult | Refused) -> None:
         """Take the result of one image."""
         if isinstance(result, Refused) and not self.partial:
             where = f"Image {index + 1} of {len(self.tasks)}: " if len(self.tasks) > 1 else ""
@@ -102,12 +102,12 @@ class Executor:
         self._died = died
         self._loop = asyncio.get_running_loop()
         self._workers: dict[str, base.Worker] = {}
-        self._running: dict[str, Batch] = {}
+        self._running: dict[str, ScheduledBatch] = {}
         self._released: dict[str, asyncio.Future[None]] = {}
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, model: str, worker: base.Worker, profile: Profile, goal: float, max_batch: int) -> None:
+    def add(self, model: str, worker: base.Worker, profile: LatencyProfile, goal: float, max_batch: int) -> None:
         """Let a warm worker serve a model."""
         self._workers[worker.name] = worker
         self.scheduler.register(model, worker.name, profile, slo=goal, max_batch=max_batch)
@@ -168,7 +168,7 @@ class Executor:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _start(self, batch: Batch) -> None:
+    def _start(self, batch: ScheduledBatch) -> None:
         now, tasks = monotonic(), []
         for item in batch.items:
             ticket, index = _ticket(item)
@@ -177,7 +177,7 @@ class Executor:
         self._running[batch.worker] = batch
         self._workers[batch.worker].submit(tasks, lambda outcome: self._ended(batch, outcome))
 
-    def _ended(self, batch: Batch, outcome: base.Outcome) -> None:
+    def _ended(self, batch: ScheduledBatch, outcome: base.Outcome) -> None:
         """Give the results of a batch to its tickets, and the worker its next one."""
         now = monotonic()
         if self._running.get(batch.worker) is not batch:
@@ -227,7 +227,7 @@ class Executor:
                 _fail(event)
 
 
-def _fail(event: Event) -> None:
+def _fail(event: SchedulerEvent) -> None:
     kind, message = TOLD[event.reason]
     ticket, index = _ticket(event.item)
     if event.outcome is Outcome.FAILED:  # it may be this image's fault, and then is not the others'
@@ -236,7 +236,7 @@ def _fail(event: Event) -> None:
         ticket.fail(ServeError(kind, message))
 
 
-def _blame(batch: Batch, told: Refused | None) -> None:
+def _blame(batch: ScheduledBatch, told: Refused | None) -> None:
     """Remember what the image of a batch did to its worker; the last batch of an image has it alone."""
     for item in batch.items:
         ticket, index = _ticket(item)

@@ -16,7 +16,7 @@ from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError, suggest
 from eyas.registry.base import Model, Registry, parse_reference
 from eyas.serve.api import Versions
-from eyas.serve.blocking import aside
+from eyas.serve.blocking import in_thread
 from eyas.serve.engine.watch import INTERVAL, Behind, Change, RegistryWatcher
 
 _LOG = logging.getLogger("eyas.serve")
@@ -77,7 +77,7 @@ class Follower(Collector):
         Raises:
             UserError: a model is not in the registry, or nothing of what is wanted can be served.
         """
-        models = {model.name: model for model in await aside(self._registry.list)}
+        models = {model.name: model for model in await in_thread(self._registry.list)}
         self._check(models)
         lines = [await self._pin(key) for key in self._wanted.fixed]
         try:
@@ -166,7 +166,7 @@ class Follower(Collector):
             )
 
     async def _pin(self, key: ModelKey) -> str:
-        found = await aside(self._registry.resolve, key.name, key.version)
+        found = await in_thread(self._registry.resolve, key.name, key.version)
         await self._engine.load(key.name, key.version, found.bundle)
         return f"Serving {key.name}, version {key.version} ({self._registry.location})"
 

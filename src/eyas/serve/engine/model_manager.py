@@ -18,7 +18,7 @@ from eyas.serve.engine.settings import EngineSettings
 from eyas.serve.engine.versions import ModelTable, ServedVersion
 from eyas.serve.engine.worker_planning import Choice, plan
 from eyas.serve.errors import ServeError
-from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.latency import LatencyProfile
 from eyas.serve.scheduler.model import ModelStats
 from eyas.serve.workers.base import Ready, Worker, WorkerFailed, WorkerSpec
 from eyas.serve.workers.inprocess import ThreadWorker
@@ -159,7 +159,7 @@ class ModelManager:
 
     def _workers(self, version: ServedVersion, spec: WorkerSpec, classes: tuple[str, ...]) -> WorkerGroup:
         def joined(worker: Worker, ready: Ready) -> None:
-            profile = Profile.measured(ready.latencies)
+            profile = LatencyProfile.measured(ready.latencies)
             goal = self._settings.goal or max(GOAL_SECONDS, GOAL_BATCHES * (profile.base + profile.per_item))
             self._executor.add(version.id, worker, profile, goal * (1 - RESERVE), spec.max_batch)
 

@@ -12,7 +12,7 @@ from eyas.artifacts.model_key import ModelKey
 from eyas.errors import UserError
 from eyas.registry.base import Model, Registry
 from eyas.serve.api import Versions
-from eyas.serve.blocking import aside
+from eyas.serve.blocking import in_thread
 from eyas.serve.errors import ServeError
 
 INTERVAL = 1.0  # seconds between two looks
@@ -156,7 +156,7 @@ class RegistryWatcher:
             UserError: the registry can't be read, or has not answered in time.
         """
         if self._reading is None:
-            self._reading = asyncio.create_task(aside(self._registry.list, self._follow_only))
+            self._reading = asyncio.create_task(in_thread(self._registry.list, self._follow_only))
         reading = self._reading
         if not (await asyncio.wait([reading], timeout=PATIENCE))[0]:
             raise UserError(f"The registry has not responded for {PATIENCE:g} s.", where=self._registry.location)
@@ -212,7 +212,7 @@ class RegistryWatcher:
             task.add_done_callback(lambda _: self._loading.pop(key, None))
         while not (await asyncio.wait([task], timeout=INTERVAL))[0]:
             # A load that takes long, or hangs, does not hold up the way back.
-            if not await aside(self._points, key.name, alias, wanted or key.version):
+            if not await in_thread(self._points, key.name, alias, wanted or key.version):
                 return False
         return not task.cancelled() and task.result()
 
@@ -228,7 +228,7 @@ class RegistryWatcher:
         if key in self._unloading:  # called back while it was being freed
             await asyncio.wait([self._unloading[key]])
         try:
-            found = await aside(self._registry.resolve, key.name, key.version)
+            found = await in_thread(self._registry.resolve, key.name, key.version)
             await self._engine.load(key.name, key.version, found.bundle)
         except (UserError, ServeError, OSError) as error:
             self._fail(key, alias, str(error))

@@ -32,7 +32,7 @@ from eyas.machine.cores import usable_cores
 from eyas.machine.processor import processor
 from eyas.runtime.loading import load
 from eyas.runtime.sessions.cache import bundle_key, cache_folder
-from eyas.serve.blocking import aside
+from eyas.serve.blocking import in_thread
 
 MAX_BYTES = 2**20  # of a file of profiles; real ones have hundreds of bytes
 MEASURE_SECONDS = 0.4  # for each choice
@@ -122,11 +122,11 @@ def _measure(bundle: Path, device: str, workers: int, threads: int) -> Choice:
             if now > end:
                 return
 
-    crew = [threading.Thread(target=work, args=(index,)) for index in range(workers)]
+    group = [threading.Thread(target=work, args=(index,)) for index in range(workers)]
     begin = time.perf_counter()
-    for thread in crew:
+    for thread in group:
         thread.start()
-    for thread in crew:
+    for thread in group:
         thread.join()
     taken = time.perf_counter() - begin
     for detector in detectors:
@@ -144,7 +144,7 @@ async def _measured_apart(bundle: Path, device: str, cores: int) -> list[Choice]
     except OSError:
         return []
     try:
-        written, _ = await aside(process.communicate, timeout=LIMIT_SECONDS)
+        written, _ = await in_thread(process.communicate, timeout=LIMIT_SECONDS)
         return _choices(json.loads(written), cores) if process.returncode == 0 else []
     except (subprocess.TimeoutExpired, ValueError):
         return []

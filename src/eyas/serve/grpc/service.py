@@ -9,7 +9,7 @@ from typing import Any
 
 from eyas.serve.api import Request
 from eyas.serve.blocking import AT_ONCE
-from eyas.serve.budget import Held
+from eyas.serve.budget import Reservation
 from eyas.serve.errors import ServeError
 from eyas.serve.grpc.admission import CLIENT, Context, Guard, make_admission, metadata_of
 from eyas.serve.grpc.calls import Methods, Streaming, Unary, handlers
@@ -110,7 +110,7 @@ class Inference:
         self,
         messages: AsyncIterator[pb.ModelInferRequest],
         context: Context,
-        held: Held,
+        held: Reservation,
         waiting: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None],
         free: asyncio.Semaphore,
     ) -> None:
@@ -130,7 +130,7 @@ class Inference:
             waiting.put_nowait(None)
 
     async def _streamed(
-        self, message: pb.ModelInferRequest, context: Context, stream: str, held: Held
+        self, message: pb.ModelInferRequest, context: Context, stream: str, held: Reservation
     ) -> pb.ModelStreamInferResponse:
         """Answer a message of a stream; an error is the message's, and the stream goes on."""
         size = message.ByteSize()

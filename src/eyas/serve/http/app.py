@@ -23,7 +23,7 @@ from eyas.serve.http.responses import on_error, reply
 from eyas.serve.http.stream import Stream
 from eyas.serve.http.urls import Fetcher
 from eyas.serve.observe.metrics import CONTENT_TYPE
-from eyas.serve.oip.rest import Inference, Repository
+from eyas.serve.oip.rest import RestInference, RestRepository
 from eyas.serve.security import EVERYBODY, OPEN_PATHS, Keys, check_host, check_origin, check_token
 from eyas.serve.service import Service
 
@@ -51,7 +51,7 @@ def public_app(
 
     `fetch` gets images from URLs, None where they are off; `log` takes the lines of the access log.
     """
-    detect, inference = Detect(service, fetch), Inference(service)
+    detect, inference = Detect(service, fetch), RestInference(service)
     routes = [
         Route("/", _page, methods=["GET"]),
         Route("/openapi.json", partial(_document, service), methods=["GET"]),
@@ -77,9 +77,9 @@ def public_app(
 
 def admin_app(service: Service, token: str, *, hosts: frozenset[str] = frozenset(), log: Log | None = None) -> Surround:
     """Return the application that loads, unloads and flips aliases; everything but the probes needs the token."""
-    repository = Repository(service)
+    repository = RestRepository(service)
     routes = [
-        *_told(service, Inference(service)),
+        *_told(service, RestInference(service)),
         Route("/v1/models/{model}/aliases/{alias}", repository.alias, methods=["PUT"]),
         Route("/v2/repository/index", repository.index, methods=["POST"]),
         Route("/v2/repository/models/{model}/load", repository.load, methods=["POST"]),
@@ -89,7 +89,7 @@ def admin_app(service: Service, token: str, *, hosts: frozenset[str] = frozenset
     return Surround(_routed(routes), service, guard, log)
 
 
-def _told(service: Service, inference: Inference) -> list[BaseRoute]:
+def _told(service: Service, inference: RestInference) -> list[BaseRoute]:
     """Return what both applications tell of the server."""
     return [
         Route("/livez", inference.live, methods=["GET"]),

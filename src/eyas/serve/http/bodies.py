@@ -154,7 +154,7 @@ def _from_form(
     return Body(images, _merged(query, fields, annotate))
 
 
-class Part(NamedTuple):
+class FormPart(NamedTuple):
     """One part of a multipart body: the name of its field, whether it is a file, and its bytes."""
 
     name: str
@@ -162,7 +162,7 @@ class Part(NamedTuple):
     content: bytes
 
 
-def split(body: bytes, content_type: str, most: int) -> list[Part]:
+def split(body: bytes, content_type: str, most: int) -> list[FormPart]:
     """Return the parts of a multipart body (RFC 7578): no more of them are ever looked at than are allowed.
 
     Args:
@@ -182,7 +182,7 @@ def split(body: bytes, content_type: str, most: int) -> list[Part]:
     if at == -1:
         raise malformed
     end = at + len(mark)
-    found: list[Part] = []
+    found: list[FormPart] = []
     while not body.startswith(b"--", end):
         start = body.find(b"\r\n", end, end + BOUNDARY_LINE)
         at = _find(body, mark, start) if start >= 0 and not body[end:start].strip(b" \t") else -1
@@ -204,7 +204,7 @@ def _find(body: bytes, mark: bytes, at: int) -> int:
     return -1
 
 
-def _part(body: bytes, start: int, end: int) -> Part:
+def _part(body: bytes, start: int, end: int) -> FormPart:
     """Return the part between the ends of its boundaries' lines: headers, an empty line, content."""
     blank = body.find(b"\r\n\r\n", start, min(end, start + PART_HEADER))
     if blank < 0:
@@ -214,5 +214,7 @@ def _part(body: bytes, start: int, end: int) -> Part:
         if name.strip().lower() == b"content-disposition":
             options = parse_options_header(value.strip())[1]
             if b"name" in options:
-                return Part(options[b"name"].decode("utf-8", "replace"), b"filename" in options, body[blank + 4 : end])
+                return FormPart(
+                    options[b"name"].decode("utf-8", "replace"), b"filename" in options, body[blank + 4 : end]
+                )
     raise ServeError("invalid", "A part of the multipart body has no name: Content-Disposition: form-data; name=...")

@@ -16,7 +16,7 @@ from eyas.serve.api import Answer, ModelStatus, Request
 from eyas.serve.errors import ServeError
 from eyas.serve.http import bodies
 from eyas.serve.http.bodies import Body
-from eyas.serve.http.middleware import Context, context_of
+from eyas.serve.http.middleware import RequestContext, context_of
 from eyas.serve.http.responses import answer_document, batch_document, reply
 from eyas.serve.http.urls import Fetcher
 from eyas.serve.limits import KINDS
@@ -108,7 +108,7 @@ async def _whole(receive: Receive) -> bytes:
 
 
 async def _detected(
-    service: Service, context: Context, receive: Receive, body: Body, *, partial: bool = False
+    service: Service, context: RequestContext, receive: Receive, body: Body, *, partial: bool = False
 ) -> Answer:
     """Return what was found in the images of a body; with `partial` each has a result of its own."""
     asked = body.asked

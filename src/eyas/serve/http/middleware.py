@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from eyas.serve.budget import Held
+from eyas.serve.budget import Reservation
 from eyas.serve.errors import ServeError, crashed
 from eyas.serve.http.responses import refuse
 from eyas.serve.limits import ID, Limits, check_id
@@ -38,7 +38,7 @@ Log = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class RequestContext:
     """What the layers found out about a request; at scope["state"]["context"].
 
     Attributes:
@@ -51,12 +51,12 @@ class Context:
     id: str
     headers: Mapping[str, str]
     trace: Trace
-    held: Held
+    held: Reservation
 
 
-def context_of(scope: MutableMapping[str, Any]) -> Context:
+def context_of(scope: MutableMapping[str, Any]) -> RequestContext:
     """Return the context that `Surround` left in the scope."""
-    found: Context = scope["state"]["context"]
+    found: RequestContext = scope["state"]["context"]
     return found
 
 
@@ -79,7 +79,7 @@ class Surround:
         trace = trace_of(headers.get("traceparent"))
         headers["traceparent"] = trace.header
         held = self._budget.hold((scope.get("client") or ("",))[0])
-        scope.setdefault("state", {})["context"] = Context(request_id, headers, trace, held)
+        scope.setdefault("state", {})["context"] = RequestContext(request_id, headers, trace, held)
         body = BodyLimit(receive, self._limits, headers, held)
         status = [0]
         client = ""
@@ -151,7 +151,7 @@ def _headers(scope: Scope, limits: Limits) -> tuple[dict[str, str], ServeError |
 class BodyLimit:
     """Receives a body, and raises when it is too large or takes too long, however it is sent."""
 
-    def __init__(self, receive: Receive, limits: Limits, headers: Mapping[str, str], held: Held) -> None:
+    def __init__(self, receive: Receive, limits: Limits, headers: Mapping[str, str], held: Reservation) -> None:
         self._receive, self._limits, self._held = receive, limits, held
         self._size, self._start = 0, 0.0
         self._complete = False

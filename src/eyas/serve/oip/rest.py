@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over HTTP: its addresses below /v2, and their bodies.
+"""The Open RestInference Protocol over HTTP: its addresses below /v2, and their bodies.
 
 A body is JSON, or JSON followed by raw tensors (the binary extension).
 """
@@ -53,7 +53,7 @@ MOST_ADMIN = 16 * 2**10  # bytes of what the admin says
 
 
 @dataclass(frozen=True)
-class Inference:
+class RestInference:
     """The handlers."""
 
     service: Service
@@ -102,7 +102,7 @@ class Inference:
 
 
 @dataclass(frozen=True)
-class Repository:
+class RestRepository:
     """The repository extension, for the admin's port."""
 
     service: Service

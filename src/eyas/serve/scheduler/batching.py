@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from eyas.serve.scheduler.model import ServedModel, WorkerState
-from eyas.serve.scheduler.queues import Entry, Line
+from eyas.serve.scheduler.queues import Line, QueueEntry
 
 PATIENCE = 20  # times that a worker leaves items to faster ones before it tries one, to see if it is that slow still
 
 
-def fill(now: float, worker: WorkerState) -> tuple[list[Entry], list[Entry]]:
+def fill(now: float, worker: WorkerState) -> tuple[list[QueueEntry], list[QueueEntry]]:
     """Take out of the lines of its model what an idle worker shall run.
 
     Lanes share the batch by weight. Idle workers share what waits: two half batches are done earlier than a whole one.
@@ -24,8 +24,8 @@ def fill(now: float, worker: WorkerState) -> tuple[list[Entry], list[Entry]]:
         Both are out of their lines. Both may be empty: the batch is left to a faster worker.
     """
     model = worker.model
-    entries: list[Entry] = []
-    hopeless: list[Entry] = []
+    entries: list[QueueEntry] = []
+    hopeless: list[QueueEntry] = []
     limit = min(worker.cap, -(-model.waiting // max(model.idle(), 1)))
     left: list[Line] = []
     worker.virtual = max(worker.virtual, min(line.virtual for line in model.active()))
@@ -63,7 +63,7 @@ def _least_served(model: ServedModel, left: list[Line]) -> Line | None:
     return best
 
 
-def _in_time_elsewhere(now: float, worker: WorkerState, entry: Entry, size: int) -> bool:
+def _in_time_elsewhere(now: float, worker: WorkerState, entry: QueueEntry, size: int) -> bool:
     """Return whether another worker could still answer the entry in time."""
     return any(
         now + other.free_in(now) + other.latency.mean(size) <= entry.deadline

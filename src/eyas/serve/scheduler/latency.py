@@ -16,7 +16,7 @@ FLOOR = 1e-7  # seconds; a batch takes some time, whatever a clock says
 
 
 @dataclass(frozen=True)
-class Profile:
+class LatencyProfile:
     """What is known before serving: a batch of n takes `base + per_item * n` seconds.
 
     Attributes:
@@ -39,7 +39,7 @@ class Profile:
             raise UserError(f"{self} is not a latency profile.", expected="seconds >= 0, not both 0")
 
     @classmethod
-    def measured(cls, pairs: Iterable[tuple[int, float]]) -> Profile:
+    def measured(cls, pairs: Iterable[tuple[int, float]]) -> LatencyProfile:
         """Return the profile nearest to measured (batch size, seconds) pairs, by relative least squares.
 
         Raises:
@@ -71,7 +71,7 @@ class LatencyModel:
 
     __slots__ = ("_profile", "_sums", "_variance", "base", "per_item", "safety")
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: LatencyProfile) -> None:
         self._profile = profile
         self._variance = profile.deviation**2
         self._sums = [0.0] * 5  # of w, w n, w n², w y, w n y, with w = 1 / expected²

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from eyas.serve.scheduler.completion_time import Server, finish_after, less_spread
-from eyas.serve.scheduler.latency import LatencyModel, Profile
-from eyas.serve.scheduler.queues import Decaying, Entry, Line
-from eyas.serve.scheduler.types import Batch, Lane
+from eyas.serve.scheduler.latency import LatencyModel, LatencyProfile
+from eyas.serve.scheduler.queues import Decaying, Line, QueueEntry
+from eyas.serve.scheduler.types import Lane, ScheduledBatch
 
 WEIGHTS = {Lane.INTERACTIVE: 8.0, Lane.STREAM: 4.0, Lane.BATCH: 1.0}  # shares while all of them wait
 SATURATED = 0.95  # the share of the workers that others are believed to take at most
@@ -36,12 +36,12 @@ class WorkerState:
 
     __slots__ = ("cap", "entries", "latency", "leaving", "model", "name", "passed", "running", "seconds", "virtual")
 
-    def __init__(self, name: str, model: ServedModel, profile: Profile, virtual: float) -> None:
+    def __init__(self, name: str, model: ServedModel, profile: LatencyProfile, virtual: float) -> None:
         self.name = name
         self.model = model
         self.latency = LatencyModel(profile)
-        self.running: Batch | None = None
-        self.entries: tuple[Entry, ...] = ()
+        self.running: ScheduledBatch | None = None
+        self.entries: tuple[QueueEntry, ...] = ()
         self.leaving = False
         self.virtual = virtual
         self.passed = 0

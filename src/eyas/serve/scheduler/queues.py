@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from eyas.serve.scheduler.model import ServedModel
 
 
-class Entry:
+class QueueEntry:
     """One admitted item until it ends. The scheduler alone changes it.
 
     Attributes:
@@ -75,9 +75,9 @@ class Line:
         self.size = 0
         self.virtual = 0.0
         self.load = Decaying()
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[QueueEntry] = deque()
 
-    def push(self, entry: Entry, *, front: bool = False) -> None:
+    def push(self, entry: QueueEntry, *, front: bool = False) -> None:
         """Add an entry at the end, or at the head when it is to be run again."""
         if front:
             self._entries.appendleft(entry)
@@ -86,7 +86,7 @@ class Line:
         self.size += 1
         self.model.waiting += 1
 
-    def head(self) -> Entry | None:
+    def head(self) -> QueueEntry | None:
         """Return the oldest waiting entry; None when nobody waits."""
         entries = self._entries
         while entries and not entries[0].waiting:

@@ -15,11 +15,21 @@ from collections.abc import Hashable, Mapping
 
 from eyas.errors import UserError
 from eyas.serve.scheduler.batching import fill
-from eyas.serve.scheduler.latency import Profile
+from eyas.serve.scheduler.latency import LatencyProfile
 from eyas.serve.scheduler.lifecycle import Lifecycle
 from eyas.serve.scheduler.model import ModelStats, ServedModel, WorkerState
-from eyas.serve.scheduler.queues import Entry, Line
-from eyas.serve.scheduler.types import Admitted, Batch, Decision, Event, Item, Lane, Outcome, Reason, Rejected
+from eyas.serve.scheduler.queues import Line, QueueEntry
+from eyas.serve.scheduler.types import (
+    Admitted,
+    Decision,
+    Item,
+    Lane,
+    Outcome,
+    Reason,
+    Rejected,
+    ScheduledBatch,
+    SchedulerEvent,
+)
 
 NO_WORKER_RETRY = 1.0  # seconds: about what a supervisor needs to start a worker again
 BATCH_DEADLINE = 60.0  # seconds: the default deadline of the batch lane
@@ -42,7 +52,7 @@ class Scheduler:
         self._workers: dict[str, WorkerState] = {}
         self._items = Lifecycle(self._models)
 
-    def register(self, model: str, worker: str, profile: Profile, *, slo: float, max_batch: int) -> None:
+    def register(self, model: str, worker: str, profile: LatencyProfile, *, slo: float, max_batch: int) -> None:
         """Let a new worker serve a model version, which may be new as well.
 
         Args:
@@ -158,7 +168,7 @@ class Scheduler:
             return Rejected(Reason.QUEUE_FULL, answer)
         return Admitted(now + answer)
 
-    def next_batch(self, now: float, worker: str) -> Batch | None:
+    def next_batch(self, now: float, worker: str) -> ScheduledBatch | None:
         """Return what an idle worker shall run now; None when nothing is there for it, or it is busy or unknown.
 
         The least served line for its weight comes first. Items that can't be answered in time any more are dropped.
@@ -172,7 +182,7 @@ class Scheduler:
             self._items.give_up(now, entry)
         return self._dispatch(now, known, entries) if entries else None
 
-    def _dispatch(self, now: float, worker: WorkerState, entries: list[Entry]) -> Batch:
+    def _dispatch(self, now: float, worker: WorkerState, entries: list[QueueEntry]) -> ScheduledBatch:
         """Hand the entries, which are out of their lines already, to the worker."""
         model, latency, size = worker.model, worker.latency, len(entries)
         seconds = latency.mean(size)
@@ -183,12 +193,12 @@ class Scheduler:
             self._items.depart(entry)
         model.dispatches.add(now, size)
         items = tuple([entry.item for entry in entries])
-        worker.running = Batch(worker.name, model.name, items, now, now + latency.upper(size))
+        worker.running = ScheduledBatch(worker.name, model.name, items, now, now + latency.upper(size))
         worker.entries = tuple(entries)
         worker.passed = 0
         return worker.running
 
-    def finished(self, now: float, worker: str, batch: Batch, ok: bool = True) -> bool:
+    def finished(self, now: float, worker: str, batch: ScheduledBatch, ok: bool = True) -> bool:
         """Take note that a worker is done with its batch.
 
         Args:
@@ -233,7 +243,7 @@ class Scheduler:
         for entry in self._items.expired(now):
             self._items.withdraw(now, entry, Outcome.DROPPED, Reason.DEADLINE)
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[SchedulerEvent]:
         """Return what has ended since the last call, in order."""
         return self._items.take_events()
 
@@ -257,7 +267,7 @@ class Scheduler:
         return {name: model.stats(now) for name, model in self._models.items()}
 
 
-def _release(worker: WorkerState) -> tuple[Entry, ...]:
+def _release(worker: WorkerState) -> tuple[QueueEntry, ...]:
     entries = worker.entries
     worker.running, worker.entries = None, ()
     return entries

@@ -78,7 +78,7 @@ Decision = Admitted | Rejected
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class ScheduledBatch:
     """The batch that one worker runs.
 
     Attributes:
@@ -96,7 +96,7 @@ class Batch:
     expected: float
 
 
-class Event(NamedTuple):
+class SchedulerEvent(NamedTuple):
     """The end of one admitted item."""
 
     item: Item

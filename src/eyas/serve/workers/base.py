@@ -59,7 +59,7 @@ Words = Annotated[str, msgspec.Meta(max_length=MAX_WORDS)]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ImageResult:
     """What was found in one image; the times are in seconds."""
 
     detections: Detections
@@ -73,7 +73,7 @@ class Found:
 class Ran:
     """A batch that was run: one result an image, in order, and the seconds that the network took."""
 
-    results: tuple[Found | Refused, ...]
+    results: tuple[ImageResult | Refused, ...]
     inference: float
 
 

@@ -20,7 +20,7 @@ from eyas.runtime.postprocess import select
 from eyas.runtime.preprocess import checked_image
 from eyas.serve.errors import Refused, ServeError
 from eyas.serve.limits import Limits, check_file, check_size
-from eyas.serve.workers.base import MAX_WORDS, Found, Ran, Task, WorkerFailed, WorkerSpec, too_much_memory
+from eyas.serve.workers.base import MAX_WORDS, ImageResult, Ran, Task, WorkerFailed, WorkerSpec, too_much_memory
 from eyas.types import FloatArray, UInt8Array
 
 DEFAULT_LIMITS = Limits()
@@ -146,7 +146,7 @@ class Pipeline:
         parts = [self._infer(np.ascontiguousarray(part)) for part in (batch[:half], batch[half:])]
         return np.concatenate([boxes for boxes, _ in parts]), np.concatenate([scores for _, scores in parts])
 
-    def _finish(self, image: _Image, boxes: FloatArray, scores: FloatArray) -> Found | Refused:
+    def _finish(self, image: _Image, boxes: FloatArray, scores: FloatArray) -> ImageResult | Refused:
         start = time.perf_counter()
         task = image.task
         only = None if task.only is None else np.array(task.only, np.int64)
@@ -158,7 +158,7 @@ class Pipeline:
                 drawn = simplejpeg.encode_jpeg(annotate(image.image, found), quality=JPEG_QUALITY)
         except MemoryError:
             return too_much_memory(self._memory)
-        return Found(found, drawn, image.decode, image.preprocess, time.perf_counter() - start)
+        return ImageResult(found, drawn, image.decode, image.preprocess, time.perf_counter() - start)
 
     def close(self) -> None:
         """Free the engine."""

@@ -21,8 +21,8 @@ from eyas.opencv_limits import VARIABLE
 from eyas.serve.limits import Limits
 from eyas.serve.workers.base import MAX_WORDS, Broken, Ready, WorkerFailed, too_much_memory
 from eyas.serve.workers.protocol import (
+    MessageReader,
     NotStarted,
-    Reader,
     RunBatch,
     SentRan,
     StartWorker,
@@ -38,7 +38,7 @@ OOM_SCORE = "500"  # when the machine runs out of memory, a worker is a better v
 
 def messages(connection: socket.socket) -> Iterator[ToWorker]:
     """Yield what the front sends, until it closes the connection."""
-    reader: Reader[ToWorker] = Reader(ToWorker)
+    reader: MessageReader[ToWorker] = MessageReader(ToWorker)
     while data := connection.recv(1 << 18):
         yield from reader.feed(data)
 

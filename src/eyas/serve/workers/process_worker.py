@@ -18,8 +18,8 @@ from eyas.serve.workers.base import Broken, Done, Lost, Ready, Task, WorkerFaile
 from eyas.serve.workers.protocol import (
     BadMessage,
     FromWorker,
+    MessageReader,
     NotStarted,
-    Reader,
     SentRan,
     StartWorker,
     StopWorker,
@@ -52,7 +52,7 @@ class ProcessWorker(asyncio.Protocol):
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
         self._reaped = asyncio.Event()
         self._classes = classes
-        self._reader: Reader[FromWorker] = Reader(FromWorker)
+        self._reader: MessageReader[FromWorker] = MessageReader(FromWorker)
         self._shared: SharedMemory | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._transport: asyncio.Transport | None = None

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from eyas.serve.errors import Refused
-from eyas.serve.workers.base import Broken, Found, Ran, Ready, Task, Words, WorkerSpec
+from eyas.serve.workers.base import Broken, ImageResult, Ran, Ready, Task, Words, WorkerSpec
 from eyas.serve.workers.shared_memory import SharedMemory
 from eyas.types import Detections, Thresholds, UInt8Array
 
@@ -69,7 +69,7 @@ class RunBatch(msgspec.Struct, frozen=True, tag="batch"):
 
 
 class SentFound(msgspec.Struct, frozen=True, tag="found", array_like=True):
-    """A `Found` on its way: the arrays of its detections as bytes, without the classes' names."""
+    """A `ImageResult` on its way: the arrays of its detections as bytes, without the classes' names."""
 
     height: Positive
     width: Positive
@@ -105,7 +105,7 @@ def pack(message: ToWorker | FromWorker) -> bytearray:
     return packed
 
 
-class Reader(Generic[T]):
+class MessageReader(Generic[T]):
     """Puts messages together from what a socket gives, in whatever pieces.
 
     Args:
@@ -148,7 +148,7 @@ def sent_ran(ran: Ran) -> SentRan:
     return SentRan(tuple(each if isinstance(each, Refused) else _sent(each) for each in ran.results), ran.inference)
 
 
-def _sent(result: Found) -> SentFound:
+def _sent(result: ImageResult) -> SentFound:
     found = result.detections
     arrays = found.boxes.tobytes(), found.scores.tobytes(), found.labels.tobytes()
     times = result.decode, result.preprocess, result.postprocess
@@ -175,7 +175,7 @@ def ran_of(message: SentRan, num: int, classes: tuple[str, ...]) -> Ran:
     return Ran(tuple(found), message.inference)
 
 
-def _found(sent: SentFound, classes: tuple[str, ...]) -> Found:
+def _found(sent: SentFound, classes: tuple[str, ...]) -> ImageResult:
     boxes = np.frombuffer(sent.boxes, np.float32).reshape(-1, 4).copy()
     scores, labels = np.frombuffer(sent.scores, np.float32).copy(), np.frombuffer(sent.labels, np.int64).copy()
     if not len(boxes) == len(scores) == len(labels):
@@ -183,7 +183,7 @@ def _found(sent: SentFound, classes: tuple[str, ...]) -> Found:
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
         raise ValueError("a label is out of range")
     found = Detections(boxes, scores, labels, classes, sent.height, sent.width)
-    return Found(found, sent.annotated, sent.decode, sent.preprocess, sent.postprocess)
+    return ImageResult(found, sent.annotated, sent.decode, sent.preprocess, sent.postprocess)
 
 
 def batch_of(tasks: Sequence[Task], memory: SharedMemory | None) -> RunBatch:

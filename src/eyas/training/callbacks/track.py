@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 
 from eyas.training.callbacks.checkpoint import StopRunError
-from eyas.training.loggers.base import Place, Status
+from eyas.training.loggers.base import Destination, Status
 from eyas.training.tracked import trackers_of
 from eyas.training.tracking import Sync, reason
 
@@ -42,7 +42,7 @@ class Track(L.Callback):
         self.names = tuple(names)
         self.tell = tell
         self.every = every
-        self._saved: dict[str, Place] = {}
+        self._saved: dict[str, Destination] = {}
         self._threads: list[_TrackerThread] = []
         self._ending: float | None = None  # since when the run's end waits for the trackers
 
@@ -53,7 +53,7 @@ class Track(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the trackers' runs."""
-        self._saved = {name: Place(**fields) for name, fields in state_dict["places"].items()}
+        self._saved = {name: Destination(**fields) for name, fields in state_dict["places"].items()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start sending: by now the run's tables are what they were at the state that a resumed run begins with."""

@@ -35,7 +35,7 @@ class RunInfo:
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where a tracker has a run.
 
     Attributes:
@@ -48,7 +48,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Row:
+class LoggedRow:
     """Numbers of one moment.
 
     Attributes:
@@ -69,7 +69,7 @@ class RunLogger(Protocol):
     new logger, when the tracker may be back.
     """
 
-    def start(self, run: RunInfo, known: Place | None) -> tuple[Place, bool]:
+    def start(self, run: RunInfo, known: Destination | None) -> tuple[Destination, bool]:
         """Begin the run at the tracker, or go on with it.
 
         Args:
@@ -85,7 +85,7 @@ class RunLogger(Protocol):
         """Write the recipe and the facts, after each start: a resumed run may be on another machine."""
         ...
 
-    def metrics(self, rows: Sequence[Row]) -> None:
+    def metrics(self, rows: Sequence[LoggedRow]) -> None:
         """Write numbers, in the order of their steps."""
         ...
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from eyas.mlflow_store import DATABASE, is_server, location_of, locked_store, open_store, quiet_mlflow, store_uri
-from eyas.training.loggers.base import Place, Row, RunInfo, Status
+from eyas.training.loggers.base import Destination, LoggedRow, RunInfo, Status
 
 EXPERIMENT = "eyas"
 FILES = "runs"  # beside the SQLite file: what belongs to runs
@@ -28,7 +28,7 @@ class MlflowLogger:
         self._client: Any = None
         self._id = ""
 
-    def start(self, run: RunInfo, known: Place | None) -> tuple[Place, bool]:
+    def start(self, run: RunInfo, known: Destination | None) -> tuple[Destination, bool]:
         """Begin the run, or go on with it; see `RunLogger.start`."""
         uri, files = tracking_store()
         quiet_mlflow()
@@ -44,7 +44,7 @@ class MlflowLogger:
         else:
             self._id = known.id
             self._client.update_run(self._id, status="RUNNING")
-        return Place(self._id, uri.partition("?")[0]), anew
+        return Destination(self._id, uri.partition("?")[0]), anew
 
     def describe(self, run: RunInfo) -> None:
         """Write the recipe as parameters, the datasets as inputs, the facts as tags; what is there already stays."""
@@ -62,7 +62,7 @@ class MlflowLogger:
         for part in _parts((RunTag(name, value[:_LONGEST]) for name, value in run.facts.items()), _ENTRIES):
             self._client.log_batch(self._id, tags=part)
 
-    def metrics(self, rows: Sequence[Row]) -> None:
+    def metrics(self, rows: Sequence[LoggedRow]) -> None:
         """Write numbers; those that are there already, of the same time, stay as they are."""
         from mlflow.entities import Metric
 

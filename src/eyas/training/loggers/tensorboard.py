@@ -8,7 +8,7 @@ from typing import Any
 
 from eyas.artifacts.card import CARD, hash_file
 from eyas.image_header import read_header
-from eyas.training.loggers.base import Place, Row, RunInfo, Status
+from eyas.training.loggers.base import Destination, LoggedRow, RunInfo, Status
 
 FOLDER = "tensorboard"
 
@@ -24,7 +24,7 @@ class TensorBoardLogger:
         self._anew = False
         self._last = (0, 0.0)  # step and time
 
-    def start(self, run: RunInfo, known: Place | None) -> tuple[Place, bool]:
+    def start(self, run: RunInfo, known: Destination | None) -> tuple[Destination, bool]:
         """Open a further event file; see `RunLogger.start`."""
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
@@ -32,7 +32,7 @@ class TensorBoardLogger:
         self._anew = not any(folder.glob("events.out.tfevents.*"))
         self._writer = EventFileWriter(str(folder))
         self._last = (0, run.started)
-        return Place(f"{run.name}/{FOLDER}", str(folder)), self._anew
+        return Destination(f"{run.name}/{FOLDER}", str(folder)), self._anew
 
     def describe(self, run: RunInfo) -> None:
         """Write the recipe, once, and the facts."""
@@ -46,7 +46,7 @@ class TensorBoardLogger:
         self._text("environment and data", _table(run.facts))
         self._writer.flush()
 
-    def metrics(self, rows: Sequence[Row]) -> None:
+    def metrics(self, rows: Sequence[LoggedRow]) -> None:
         """Write numbers as scalars."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from eyas.artifacts.layout import WEIGHTS
-from eyas.training.loggers.base import Place, Row, RunInfo, Status
+from eyas.training.loggers.base import Destination, LoggedRow, RunInfo, Status
 
 PROJECT = "eyas"
 OFFLINE = "offline"
@@ -31,7 +31,7 @@ class WandbLogger:
     def __init__(self) -> None:
         self._run: Any = None
 
-    def start(self, run: RunInfo, known: Place | None) -> tuple[Place, bool]:
+    def start(self, run: RunInfo, known: Destination | None) -> tuple[Destination, bool]:
         """Begin the run, or go on with it; one that was kept offline is new to the server. See `RunLogger.start`."""
         for name, value in _DEFAULTS.items():
             os.environ.setdefault(name, value)
@@ -49,13 +49,13 @@ class WandbLogger:
             reinit="create_new",  # another run of this process is none of ours
             settings=wandb.Settings(console="off", silent=True, init_timeout=_PATIENCE),
         )
-        return Place(self._run.id, OFFLINE if mode == OFFLINE else self._run.url or mode), anew
+        return Destination(self._run.id, OFFLINE if mode == OFFLINE else self._run.url or mode), anew
 
     def describe(self, run: RunInfo) -> None:
         """Write recipe and facts as the run's config."""
         self._run.config.update({"recipe": dict(run.recipe), "facts": dict(run.facts)}, allow_val_change=True)
 
-    def metrics(self, rows: Sequence[Row]) -> None:
+    def metrics(self, rows: Sequence[LoggedRow]) -> None:
         """Write numbers; the client takes them at once and brings them over by itself."""
         for row in rows:
             self._run.log({**row.values, "_timestamp": row.time}, step=row.step)
