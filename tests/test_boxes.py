@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.greedy import nms
 
 from eyas import boxes, letterbox
 from eyas.types import FloatArray, InputSpec
@@ -74,19 +75,19 @@ def test_nms_by_hand() -> None:
     three = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10]], np.float32)
     scores = np.array([0.5, 0.9, 0.7], np.float32)
     same, other = np.zeros(3, np.int64), np.array([0, 1, 0])
-    assert boxes.nms(three, scores, same, 0.5, 10).tolist() == [1, 2]
-    assert boxes.nms(three, scores, other, 0.5, 10).tolist() == [1, 2, 0]
-    assert boxes.nms(three, scores, same, 0.9, 10).tolist() == [1, 2, 0]
-    assert boxes.nms(three, scores, same, 0.9, 2).tolist() == [1, 2]
-    assert boxes.nms(three, np.full(3, 0.5, np.float32), same, 0.5, 10).tolist() == [0, 2]
-    assert boxes.nms(three[:0], scores[:0], same[:0], 0.5, 10).tolist() == []
+    assert nms(three, scores, same, 0.5, 10).tolist() == [1, 2]
+    assert nms(three, scores, other, 0.5, 10).tolist() == [1, 2, 0]
+    assert nms(three, scores, same, 0.9, 10).tolist() == [1, 2, 0]
+    assert nms(three, scores, same, 0.9, 2).tolist() == [1, 2]
+    assert nms(three, np.full(3, 0.5, np.float32), same, 0.5, 10).tolist() == [0, 2]
+    assert nms(three[:0], scores[:0], same[:0], 0.5, 10).tolist() == []
 
 
 def test_nms_of_an_overlap_of_just_the_threshold_keeps_both() -> None:
     two = np.array([[0, 0, 10, 10], [0, 0, 10, 5]], np.float32)  # IoU is exactly one half
     scores = np.array([0.9, 0.8], np.float32)
-    assert len(boxes.nms(two, scores, np.zeros(2, np.int64), 0.5, 10)) == 2
-    assert len(boxes.nms(two, scores, np.zeros(2, np.int64), 0.499, 10)) == 1
+    assert len(nms(two, scores, np.zeros(2, np.int64), 0.5, 10)) == 2
+    assert len(nms(two, scores, np.zeros(2, np.int64), 0.499, 10)) == 1
 
 
 sides = st.integers(1, 900)

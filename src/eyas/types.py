@@ -38,23 +38,6 @@ def plain_id(value: Any) -> Id | None:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """An image with its ground truth.
-
-    Attributes:
-        image: uint8 [H, W, 3], RGB.
-        boxes: float32 [M, 4], xyxy pixels of `image`.
-        labels: int64 [M], index into the dataset's classes.
-        crowd: bool [M], True for a box that stands for a crowd (never trained on, ignored in evaluation).
-    """
-
-    image: UInt8Array
-    boxes: FloatArray
-    labels: IntArray
-    crowd: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
 class Detections:
     """The detections in one image, best score first.
 

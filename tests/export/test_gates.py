@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.greedy import nms
 from torch import Tensor, nn
 
 from eyas.artifacts.bundle import Bundle
-from eyas.boxes import nms
 from eyas.errors import UserError
 from eyas.export.gates import BOUNDS, Parity, check_parity, matched, shapes_to_try
 from eyas.export.graph import Suppressed, survivors

@@ -63,7 +63,7 @@ def test_module_has_a_test(name: str, tested: set[str]) -> None:
 
 def test_an_untested_module_is_found(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text(
-        "from eyas import boxes\nfrom eyas.types import Sample\neyas.train(3)\n", "utf-8"
+        "from eyas import boxes\nfrom eyas.types import Detections\neyas.train(3)\n", "utf-8"
     )
     assert imported_by_tests(tmp_path.glob("*.py")) == {"eyas.boxes", "eyas.types", "eyas.training"}
 

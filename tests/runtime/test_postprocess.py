@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.greedy import nms as plain_nms
 
-from eyas.boxes import nms as plain_nms
 from eyas.boxes import pairwise_iou
 from eyas.letterbox import place, to_frame
 from eyas.runtime.nms import nms, soft_nms

@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import overload
 
@@ -186,8 +187,9 @@ class Detector:
 
         with self._open():
             pass  # told here, and not when the first frame is asked for
-        settings = StreamSettings(self.limits(confidence, iou, suppression), self.labels_of(classes), batch, drop, draw)
-        return run_stream(self, source, settings, on_problem)
+        limits, settings = self.limits(confidence, iou, suppression), StreamSettings(batch, drop, draw)
+        detect = partial(self.predict, thresholds=limits, only=self.labels_of(classes))
+        return run_stream(detect, source, settings, self.max_pixels, on_problem)
 
     def read(self, image: Image, where: str = "") -> UInt8Array:
         """Return any supported image input as uint8 [H, W, 3] RGB; see `eyas.runtime.images.read_one`.

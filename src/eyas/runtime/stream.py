@@ -10,25 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from eyas.draw import annotate
 from eyas.errors import UserError
 from eyas.runtime.bounded_queue import Channel, Closed
 from eyas.runtime.choices import check_batch
 from eyas.runtime.sources import Frame, Item, Source, expand, frames, is_live
-from eyas.types import Detections, IntArray, Thresholds
-
-if TYPE_CHECKING:
-    from eyas.runtime.detector import Detector
+from eyas.types import Detections, UInt8Array
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """How a stream is run; the fields are `Detector.stream`'s arguments, resolved."""
+    """How a stream is run; the fields are arguments of `Detector.stream`."""
 
-    thresholds: Thresholds
-    only: IntArray | None = None
     batch: int = 1
     drop: bool | None = None
     draw: bool = False
@@ -51,26 +46,27 @@ class Problem:
     error: BaseException
 
 
+Detect: TypeAlias = Callable[[Sequence[UInt8Array]], Sequence[Detections]]
 Found: TypeAlias = tuple[Frame, Detections]
 OnProblem: TypeAlias = Callable[[str, UserError], None]
 
 
 def run_stream(
-    detector: Detector, source: Source, settings: StreamSettings, on_problem: OnProblem | None
+    detect: Detect, source: Source, settings: StreamSettings, max_pixels: int, on_problem: OnProblem | None
 ) -> Iterator[Found]:
     """Return the stream's iterator; the source is resolved at once, so a missing file is told before the first frame.
 
     Args:
-        detector: does the work.
+        detect: finds what is in some images.
         source: see `Detector.stream`.
         settings: how to run.
         on_problem: see `Detector.stream`.
     """
-    return _consume(detector, expand(source), settings, on_problem)
+    return _consume(detect, expand(source), settings, max_pixels, on_problem)
 
 
 def _consume(
-    detector: Detector, items: Sequence[Item], settings: StreamSettings, on_problem: OnProblem | None
+    detect: Detect, items: Sequence[Item], settings: StreamSettings, max_pixels: int, on_problem: OnProblem | None
 ) -> Iterator[Found]:
     """Start the threads, yield what comes out, and end them however the caller leaves."""
     capacity = max(2, settings.batch)
@@ -78,8 +74,8 @@ def _consume(
     found: Channel[Found | Problem] = Channel(capacity)
     drawn: Channel[Found | Problem] = Channel(capacity)
     stages: list[tuple[Callable[..., None], tuple[Any, ...], Channel[Any] | None, Channel[Any]]] = [
-        (_read, (items, settings.drop, detector.max_pixels, read), None, read),
-        (_infer, (detector, settings, read, found), read, found),
+        (_read, (items, settings.drop, max_pixels, read), None, read),
+        (_infer, (detect, settings, read, found), read, found),
     ]
     stages += [(_draw, (found, drawn), found, drawn)] if settings.draw else []
     threads = [threading.Thread(target=_work, args=stage, daemon=True) for stage in stages]
@@ -162,14 +158,14 @@ def _is_frame_of(item: Item, entry: Frame | Problem) -> bool:
 
 
 def _infer(
-    detector: Detector, settings: StreamSettings, inbox: Channel[Frame | Problem], outbox: Channel[Found | Problem]
+    detect: Detect, settings: StreamSettings, inbox: Channel[Frame | Problem], outbox: Channel[Found | Problem]
 ) -> None:
     """Detect in batches; a live source never waits for a batch to be full."""
     waiting: list[Frame] = []
 
     def flush() -> None:
         if waiting:
-            found = detector.predict([frame.image for frame in waiting], settings.thresholds, settings.only)
+            found = detect([frame.image for frame in waiting])
             for pair in zip(waiting, found, strict=True):
                 outbox.put(pair)
             waiting.clear()
