@@ -14,6 +14,7 @@ from tests.meta.source import ROOT, tracked_files
 
 from eyas.cli.main import VERBS, load_verb, split_verb, verb_parser
 from eyas.errors import UserError
+from eyas.renamed import with_new_options
 
 PAGES = [path for path in tracked_files() if path.suffix == ".md"]
 IDS = [str(path.relative_to(ROOT)) for path in PAGES]
@@ -91,7 +92,7 @@ def refusal(command: str, *, mention: bool = False) -> str:
         return ""
     try:
         verb, rest = split_verb(words)
-        verb_parser(verb, load_verb(verb)).parse_args(rest)
+        verb_parser(verb, load_verb(verb)).parse_args(with_new_options(verb, rest))
     except UserError as error:
         return "" if mention and "arguments are required" in error.problem else str(error)
     except SystemExit as error:  # --help
