@@ -146,6 +146,14 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType({
     "+ weight decay 0.005": of_flat("weight decay", {"optim.weight_decay": 0.005}),
     "+ weight decay 0.1": of_flat("weight decay", {"optim.weight_decay": 0.1}),
     "+ equal bins": of_flat("initial boxes", change=equal_bins),
+    # What gains by itself, together.
+    "+ closing, IoU 5": of_flat("combination", {"loss.iou_weight": 5.0}, closing=0.3),
+    "+ closing, IoU 5, decay 0.1": of_flat(
+        "combination", {"loss.iou_weight": 5.0, "optim.weight_decay": 0.1}, closing=0.3
+    ),
+    "+ closing, IoU 5, decay 0.1, flat 0.75": of_flat(
+        "combination", {"loss.iou_weight": 5.0, "optim.weight_decay": 0.1, "optim.flat": 0.75}, closing=0.3
+    ),
     "+ fp32": of_flat("precision", {"trainer.precision": "32-true"}),
 })  # fmt: skip
 
