@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 import onnx
 import onnxruntime
+from tests.greedy import nms as plain_nms
 
-from eyas.boxes import nms as plain_nms
 from eyas.boxes import pairwise_iou
 from eyas.runtime.nms import nms
 from eyas.types import FloatArray, IntArray

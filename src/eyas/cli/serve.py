@@ -75,7 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds between 'not ready' and refusing requests on shutdown (default: %(default)s)")  # fmt: skip
     work.add_argument("--seconds", type=float, metavar="S", help="shut down after this time, for trials")
     _add_cluster(parser)
-    who = parser.add_argument_group("access and logging")
+    _add_access(parser.add_argument_group("access and logging"))
+
+
+def _add_access(who: argparse._ArgumentGroup) -> None:
     who.add_argument("--keys", metavar="FILE", help="require an API key; each line of the file is NAME:SHA256")
     who.add_argument("--new-key", metavar="NAME", help="print a new key and its line for --keys, then exit")
     who.add_argument("--tls-cert", metavar="FILE", help="PEM certificate")
