@@ -28,7 +28,6 @@ def chart_fonts() -> tuple[str, ...]:
 
 @cache
 def _letters() -> frozenset[int]:
-    """Return the code points that the families have."""
     from matplotlib import font_manager, ft2font
 
     files = [font_manager.findfont(name, fallback_to_default=False) for name in chart_fonts()]

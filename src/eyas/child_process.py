@@ -135,7 +135,6 @@ class Child:
         self.close()
 
     def _reaped(self, patience: float) -> int:
-        """Return the exit code of the process, which is killed if it lives on for so many seconds."""
         try:
             return self._process.wait(patience)
         except subprocess.TimeoutExpired:

@@ -157,7 +157,6 @@ def check_pixels(height: int, width: int, max_pixels: int, where: str) -> None:
 
 
 def _check_same(said: tuple[int, int], found: tuple[int, ...], where: str) -> None:
-    """Refuse an image of which the decoder makes another size, (height, width), than its header says."""
     if tuple(found) != said:
         raise _damaged(f"its header says {said[1]} x {said[0]} pixels, and it holds {found[1]} x {found[0]}", where)
 

@@ -126,14 +126,12 @@ def _current(pixels: int) -> _Helper:
 
 
 def _end() -> str:
-    """Give the process up, and return how it ended."""
     global _helper
     helper, _helper = _helper, None
     return helper.end() if helper is not None else ""
 
 
 def _ended(how: str) -> UserError:
-    """Return the error for an image under which the process ended."""
     if how == "SIGXCPU":
         return UserError("Decoding the image takes too long for its size.")
     return UserError(f"The image is truncated or damaged: it crashed the decoding process ({how}).")

@@ -162,7 +162,6 @@ def write_png(image: UInt8Array, path: Path) -> None:
 
 
 def _points(size: int) -> int:
-    """Return the font's size for a line height in pixels."""
     return max(6, round(size * 0.85))
 
 
@@ -207,7 +206,6 @@ def _draw_label(image: UInt8Array, text: str, frame: _Rectangle, colour: Colour,
 
 
 def _overlap(first: _Rectangle, second: _Rectangle) -> bool:
-    """Return whether two rectangles share a pixel."""
     return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 

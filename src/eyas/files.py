@@ -184,7 +184,6 @@ _KINDS: Mapping[int, str] = MappingProxyType(
 
 
 def _not_regular(kind: str, path: str | Path) -> UserError:
-    """Return the error for what is no file."""
     return UserError(f"{Path(path).name} is {kind}.", where=str(path), expected="a file")
 
 
@@ -223,7 +222,6 @@ def read_json(path: Path, *, max_bytes: int | None = None, strict: bool = False)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object none of whose keys stands twice."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -232,5 +230,4 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(word: str) -> Any:
-    """Refuse NaN and its like."""
     raise ValueError(f"{word} is not allowed: a number is NaN or infinite")

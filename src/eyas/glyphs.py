@@ -42,7 +42,6 @@ def _code_point(char: str) -> str:
 
 @cache
 def _has_glyph(char: str) -> bool:
-    """Return whether the font draws something of its own for the character, and not the sign for an unknown one."""
     return char.isascii() or char.isspace() or not np.array_equal(_drawn(char), _drawn("\U0010fffd"))
 
 

@@ -137,7 +137,6 @@ def _leads_to(entry: os.DirEntry[str], kind: Literal["file", "folder"]) -> bool:
 
 
 def _has_header(path: Path) -> bool:
-    """Return whether a file without a suffix begins like an image."""
     try:
         read_size(path)
     except UserError:

@@ -77,7 +77,6 @@ def _resize_into(image: UInt8Array, out: UInt8Array) -> None:
 
 
 def _halves(side: int, target: int) -> bool:
-    """Return whether a side has an exact half that is not below the target."""
     return side % 2 == 0 and side >= 2 * target
 
 

@@ -182,7 +182,6 @@ def _looking(path: Path, patience: float) -> Iterator[sqlite3.Connection]:
 
 
 def _tables(database: sqlite3.Connection) -> set[str]:
-    """Return the names of the tables."""
     return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
@@ -234,7 +233,6 @@ def _lock_file(path: Path) -> IO[str]:
 
 
 def _store_at(path: Path, patience: float) -> Any:
-    """Return MLflow's store in a file, with all tables."""
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
     return SqlAlchemyStore(store_uri(path, patience))

@@ -173,7 +173,6 @@ def _check(card: Card) -> None:
 
 
 def _check_path(path: str) -> None:
-    """Raise a ValueError unless there can be a file of that name."""
     encoded = os.fsencode(path)
     if b"\0" in encoded or len(encoded) > 4000 or any(len(part) > 255 for part in encoded.split(b"/")):
         raise ValueError(f"a path is {shown(path)}")

@@ -63,7 +63,6 @@ def compile_command(run: Path) -> str:
 
 
 def _free(above: str, name: str) -> Path:
-    """Return a folder of that name, or with a number after it, that is not there yet."""
     number, folder = 1, Path(above) / name
     while folder.exists():
         number += 1

@@ -174,8 +174,9 @@ class Manifest(ManifestPart):
         for name, kind in (("input", InputSpec), ("thresholds", Thresholds)):
             if isinstance(fields.get(name), Mapping):
                 checked_fields(kind, fields[name], f"{path}, {name}")
+        text = _finite(fields, path)
         try:
-            manifest = cls.model_validate_json(_finite(fields, path))
+            manifest = cls.model_validate_json(text)
         except UserError as error:
             raise UserError(
                 f"{MANIFEST} is not valid: {error.problem}",
@@ -225,7 +226,6 @@ def oldest_version(nms: SuppressionPlace) -> Literal[1, 2]:
 
 
 def _rising(value: Range, most: int) -> Range:
-    """Return the range, or raise a ValueError unless it is one of numbers from 1 to `most`."""
     if not 1 <= value[0] <= value[1] <= most:
         raise ValueError(f"{shown(value[0])} to {shown(value[1])} is not a range within 1 to {most}")
     return value

@@ -146,7 +146,6 @@ def check_listed(run: Path) -> None:
 
 
 def _convolution(fields: object) -> QuantizedConvolution:
-    """Return the numbers of a convolution that was read."""
     values = checked_fields(QuantizedConvolution, fields, "convolutions")
     return QuantizedConvolution(
         _limits(values["input"]), tuple(map(_number, _list(values["weights"]))), values.get("bits", 8)
@@ -154,7 +153,6 @@ def _convolution(fields: object) -> QuantizedConvolution:
 
 
 def _list(value: object) -> list[object]:
-    """Return a value that is a list."""
     if not isinstance(value, list):
         raise TypeError(f"{shown(value)} is not a list")
     return value
@@ -168,7 +166,6 @@ def _number(value: object) -> float:
 
 
 def _limits(values: object) -> Limits:
-    """Return (low, high) of a list of two numbers."""
     low, high = map(_number, _list(values))
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ValueError(f"{low:g} to {high:g} is not a range")

@@ -105,7 +105,6 @@ def _check(paths: Sequence[Path], threads: Sequence[int | None], batch: Sequence
 
 @contextmanager
 def _images(source: OneSource | Sequence[OneSource] | None) -> Iterator[list[Path]]:
-    """Give the source's images, or made-up ones while they are needed."""
     if source is not None:
         yield find_images(source)
     else:
@@ -114,7 +113,6 @@ def _images(source: OneSource | Sequence[OneSource] | None) -> Iterator[list[Pat
 
 
 def _opened(process: Process) -> Opened:
-    """Return what the process told when it opened its model."""
     width, height = process.about["input"]
     return Opened(**{**process.about, "input": (width, height)})
 

@@ -118,7 +118,6 @@ class Meter:
 
 
 def _batches(data: Sequence[bytes], batch: int) -> Iterator[list[bytes]]:
-    """Yield batches of the images, over and over."""
     forever = itertools.cycle(data)
     while True:
         yield list(itertools.islice(forever, batch))

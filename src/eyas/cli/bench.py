@@ -161,7 +161,7 @@ def show(report: BenchReport) -> None:
 
 def speed_table(report: BenchReport) -> Table:
     """Return latency, throughput and memory, a row for each contender."""
-    found = _table("p50 ms", "p90", "p99", "images/s", "ratio", "CPU ms", "MiB")
+    found = _table("p50 ms", "p90", "p99", "img/s", "ratio", "CPU ms", "MiB")
     for row in report.rows:
         memory = "-" if row.memory is None else f"{row.memory / 2**20:.0f}"
         times = (f"{value:.2f}" for value in (row.p50, row.p90, row.p99))
@@ -187,14 +187,12 @@ def stream_table(report: BenchReport) -> Table:
 
 
 def _table(*heads: str) -> Table:
-    """Return an empty table whose rows begin with the contender."""
     from eyas.terminal import open_table
 
     return open_table("model", *(f">{head}" for head in ("thr.", "batch", *heads)))
 
 
 def _who(row: BenchRow) -> tuple[str, str, str]:
-    """Return the cells that name the contender."""
     from rich.markup import escape
 
     return escape(row.name), "auto" if row.threads is None else str(row.threads), str(row.batch)

@@ -39,19 +39,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_root(parser: argparse.ArgumentParser) -> None:
-    """Add the dataset and its format."""
     parser.add_argument("root", metavar="ROOT", type=Path, help="the dataset: a folder, a COCO .json or a data.yaml")
     parser.add_argument("--format", choices=_FORMATS, help="dataset format, if it can't be detected")
     add_rows(parser)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
-    """Add the folder to write to."""
     parser.add_argument("out", metavar="OUT", type=Path, help="the new dataset: a new or empty folder")
 
 
 def _add_size(parser: argparse.ArgumentParser) -> None:
-    """Add the training size."""
     parser.add_argument(
         "--size", type=int, default=640, help="training size in pixels, for the box sizes (default: 640)"
     )
@@ -213,7 +210,6 @@ def _shapes(args: argparse.Namespace) -> int:
 
 
 def _print_splits(images: Mapping[str, int], boxes: Mapping[str, int]) -> None:
-    """Print a line a split."""
     for name, count in images.items():
         say(f"  {name}: {count:,} images, {boxes[name]:,} boxes")
 

@@ -120,7 +120,7 @@ def print_report(report: DetectReport) -> None:
         console.print(table)
     for name, problem in report.problems:
         console.print(
-            f"[yellow]only part of {escape(printable(name, one_line=True))} could be used:[/] {escape(problem)}",
+            f"[yellow]problem with {escape(printable(name, one_line=True))}:[/] {escape(problem)}",
             soft_wrap=True,
         )
     if report.problems:

@@ -66,7 +66,6 @@ def show(found: Diagnosis) -> None:
 
 
 def _state(runtime: Runtime) -> str:
-    """Return what a runtime can run on, or why not, in a cell."""
     if runtime.version is None:
         return f"not installed: {runtime.install}"
     return f"broken: {runtime.problem}" if runtime.problem else ", ".join(runtime.devices)

@@ -204,7 +204,6 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 
 def _report(message: str, debug: bool) -> None:
-    """Print an error to stderr, red on a terminal, after its traceback if that was asked for."""
     if debug:
         say(traceback.format_exc(), stderr=True, end="")
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
@@ -212,7 +211,6 @@ def _report(message: str, debug: bool) -> None:
 
 
 def _debug_wanted(arguments: Sequence[str]) -> bool:
-    """Return whether `--debug` stands among the arguments, before a `--`."""
     given = list(arguments)
     return "--debug" in (given[: given.index("--")] if "--" in given else given)
 

@@ -141,12 +141,10 @@ def _show(registry: Registry, args: argparse.Namespace) -> None:
 
 
 def _tell(version: Version, args: argparse.Namespace, line: str) -> None:
-    """Print what was done."""
     say(json_text(_version_fields(version), indent=2) if args.json else line)
 
 
 def _version_fields(version: Version) -> dict[str, Any]:
-    """Return a version, ready for JSON."""
     fields = {"name": version.key.name, "version": version.key.version, "sha256": version.sha256}
     return {**fields, "created": version.created, **version.tags}
 
@@ -181,7 +179,6 @@ def _print_model(model: Model) -> None:
 
 
 def _print_fields(fields: Mapping[str, str]) -> None:
-    """Print names and values in two columns."""
     width = max(map(len, fields))
     for key, value in fields.items():
         say(f"{key:<{width}}  {value}")

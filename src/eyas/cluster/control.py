@@ -133,6 +133,5 @@ class Control:
             LOG.warning("some ingress replicas missed an update: %s", task.exception())
 
     async def _drop(self, entry: Entry) -> None:
-        """Forget a bundle's files, unless another version has the same."""
         if all(each.digest != entry.digest for each in self.table.entries):
             await self._stage.drop(entry)

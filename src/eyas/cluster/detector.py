@@ -104,14 +104,12 @@ class DetectorDeployment:
             await self._held(entry.id)
 
     async def _table(self) -> Table:
-        """Return what is served, and know it from now on."""
         table = await ray.get_actor(self._shelf, namespace=NAMESPACE).table.remote()
         assert isinstance(table, Table)
         self._entries |= {entry.id: entry for entry in table.entries}
         return table
 
     async def _held(self, name: str) -> None:
-        """Have a version ready."""
         assert self._hold is not None
         await self._hold(name)
 

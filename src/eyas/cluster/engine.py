@@ -163,14 +163,12 @@ class ClusterEngine:
         raise ServeError("unavailable", "The replicas that handled the request were lost.", retry_after=1.0)
 
     def _lost(self, request: Request, reason: str, tries_left: int) -> int:
-        """Take note that a try did not lead to an answer, and return how many are left now."""
         if tries_left > 1:
             LOG.warning("request %s goes to another replica: %s", request.id, reason)
             self.retried += 1
         return tries_left - 1
 
     def _patience(self, request: Request) -> float:
-        """Return after how long a replica that has not answered counts as lost."""
         in_line = BATCH_DEADLINE if request.lane == "batch" else 0.0
         return self.settings.patience + max(in_line, request.timeout or 0.0)
 

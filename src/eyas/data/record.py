@@ -37,5 +37,4 @@ def rows_of(splits: Mapping[str, DatasetIndex]) -> Iterator[Row]:
 
 
 def _size(path: Path) -> int:
-    """Return the file's size in bytes, -1 if there is none."""
     return path.stat().st_size if path.is_file() else -1

@@ -145,7 +145,6 @@ def _place_shapes(rng: np.random.Generator, image: UInt8Array) -> _Scene:
 
 
 def _hides(first: list[float], second: list[float]) -> bool:
-    """Return whether two boxes share more than a third of the smaller one."""
     a, b = np.array(first), np.array(second)
     shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
     return bool(shared > min(np.prod(a[2:] - a[:2]), np.prod(b[2:] - b[:2])) / 3)

@@ -89,6 +89,5 @@ def _passing(predictions: Predictions, mask: npt.NDArray[np.bool_], num_classes:
 
 
 def _mean(values: Float64Array) -> float:
-    """Return the mean of the defined values, NaN if there is none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")

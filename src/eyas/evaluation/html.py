@@ -80,5 +80,4 @@ def _table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _inline(path: Path) -> str:
-    """Return the PNG as a data URL."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

@@ -185,6 +185,5 @@ def write_detections(path: Path, index: DatasetIndex, predictions: Predictions) 
 
 
 def _operating_point(curves: ConfidenceCurves, confidence: float) -> dict[str, float | None]:
-    """Return the mean precision, recall and F1 over the classes at a threshold."""
     values = (finite(value) for value in (confidence, *curves.at(confidence)))
     return dict(zip(("confidence", "precision", "recall", "F1"), values, strict=True))

@@ -178,7 +178,6 @@ def compile_auto(
 
 
 def _timed(built: dict[tuple[str, str], Bundle], threads: int | None) -> dict[tuple[str, str], Latency]:
-    """Return the time of each bundle, all of them timed by turns, so that a busy moment hits every one."""
     sessions = {pair: open_bundle(bundle.folder, bundle.manifest, threads) for pair, bundle in built.items()}
     times = interleaved({pair: caller(sessions[pair], bundle.manifest) for pair, bundle in built.items()})
     for session in sessions.values():
@@ -187,7 +186,6 @@ def _timed(built: dict[tuple[str, str], Bundle], threads: int | None) -> dict[tu
 
 
 def _trial(pair: tuple[str, str], bundle: Bundle, time: Latency) -> Trial:
-    """Return a row of the table."""
     found = bundle.manifest.accuracy
     assert found is not None
     return Trial(*pair, time.median_ms, time.p90_ms, found.map, found.map_fp32)

@@ -55,7 +55,6 @@ class EmulatedSession:
         return run_in_chunks(self._run, images, self._batch)
 
     def _run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-        """Run images that are as many as the graph takes."""
         return run_graph(self._session, images)
 
     def close(self) -> None:
@@ -99,7 +98,6 @@ def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _widen(tensor: onnx.TensorProto) -> None:
-    """Write half-precision weights as the same numbers in float32."""
     if tensor.data_type in HALVES:
         wide = onnx.numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))

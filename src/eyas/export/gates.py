@@ -117,7 +117,6 @@ def matched(
 
 
 def _quantile(values: Sequence[FloatArray], quantile: float) -> float:
-    """Return the quantile of all values together, 0 if there are none."""
     together = np.concatenate([np.zeros(0, np.float32), *values])
     return float(np.quantile(together, quantile)) if len(together) else 0.0
 

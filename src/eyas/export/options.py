@@ -20,7 +20,6 @@ COMPATIBILITIES = ("none", "ampere_plus", "same_compute_capability")
 
 
 def _about(default: Any, text: str) -> Any:
-    """Return a dataclass field with a default and a line for `--help`."""
     return dataclasses.field(default=default, metadata={"help": text})
 
 
@@ -173,7 +172,6 @@ def describe_options() -> str:
 
 
 def _inner(kind: Any) -> tuple[Any, bool]:
-    """Return the type without its None, and whether None is allowed."""
     if isinstance(kind, types.UnionType):
         inner = [each for each in typing.get_args(kind) if each is not type(None)]
         return inner[0], True
@@ -185,7 +183,6 @@ def _is_list(kind: Any) -> bool:
 
 
 def _kind_name(kind: Any) -> str:
-    """Return the type in a person's words."""
     inner, _ = _inner(kind)
     if _is_list(inner):
         return "comma-separated values"

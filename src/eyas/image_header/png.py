@@ -36,7 +36,6 @@ def png_header(data: FileBytes) -> ImageHeader:
 
 
 def _check_frame(frame: tuple[int, int, int, int], height: int, width: int) -> None:
-    """Refuse a frame of an animation that is not inside the image."""
     wide, high, left, top = frame
     if left + wide > width or top + high > height:
         raise BadHeader(f"a frame of {wide} x {high} pixels exceeds the image of {width} x {height}")

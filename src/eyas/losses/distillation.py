@@ -98,7 +98,6 @@ class Distillation(Criterion):
         return Lesson(Answers(student.output, teacher.output, confidence, normaliser), features)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        """Take the teacher along to another device."""
         self._teacher[0]._apply(fn)  # type: ignore[no-untyped-call]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self

@@ -68,7 +68,6 @@ class DualCriterion(Criterion):
 
 
 def _said(branch: HeadOutput) -> HeadPredictions:
-    """Return what a branch without bins says, its boxes in stride units."""
     values = branch.box_logits.float()
     boxes = boxes_from_distances(values, branch.anchor_points)
     return HeadPredictions(

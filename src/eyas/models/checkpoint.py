@@ -146,7 +146,6 @@ def _read_old(path: Path) -> Checkpoint:
 
 
 def _was_trained(content: Any) -> bool:
-    """Return whether a checkpoint holds what only a training leaves."""
     return isinstance(content, Mapping) and any(name in content for name in ("optimizer_state_dict", "epoch"))
 
 
@@ -243,5 +242,4 @@ def _without_other_nets(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
 
 
 def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors without what was put before each name, and without constants."""
     return {WRAPPERS.sub("", name): tensor for name, tensor in state.items() if not name.endswith(CONSTANTS)}

@@ -103,7 +103,6 @@ def _fuse_block(block: QARepVGG) -> FusedQARepVGG:
 
 
 def _fuse_conv(layer: ConvBnAct) -> FusedConvAct:
-    """Return the layer without its BatchNorm."""
     return FusedConvAct(_conv_like(layer.conv, *fold_bn(layer.conv.weight, None, layer.bn)), layer.act)
 
 

@@ -190,5 +190,4 @@ def _fill(self: dict[Any, Any], *args: Any) -> None:
 
 
 def _callable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a new function that does the same."""
     return lambda *args: function(*args)

@@ -188,7 +188,6 @@ class QARepVGG(nn.Module):
         return out
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Load without the placeholder, which public files and states of older runs have."""
         for part in ("weight", "bias"):
             state_dict.pop(f"{prefix}{PLACEHOLDER}.{part}", None)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -193,7 +193,6 @@ class _Walk:
         return round(sides[0]), round(sides[1])
 
     def _numbers(self, value: Any, name: str) -> list[float]:
-        """Return a number, or the numbers of lists within lists."""
         if isinstance(value, Sequence) and not isinstance(value, str):
             return [number for one in value for number in self._numbers(one, name)]
         if not isinstance(value, int | float) or isinstance(value, bool):

@@ -97,24 +97,20 @@ def _tensor_of(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) ->
 
 
 def _parameter_of(data: Any, *_: Any) -> Any:
-    """Return the tensor of a parameter."""
     return data if isinstance(data, TensorRecord) else refuse("a parameter without a tensor")
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    """Return bytes that were written as text, as pickles of protocol 2 do."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         refuse("bytes in an unsupported form")
     return text.encode("latin-1")
 
 
 def _bytes_of(*args: Any) -> bytes:
-    """Return no bytes, which pickles of protocol 2 write as a call of the type without arguments."""
     return b"" if not args else refuse("bytes in an unsupported form")
 
 
 def _scalar_of(dtype: Any, data: Any = b"") -> Any:
-    """Return a NumPy scalar as Python's number, truth value or text."""
     kind = dtype_of(dtype)
     if kind is None or not isinstance(data, bytes) or len(data) != kind.itemsize or not data:
         return Record(dtype, data)

@@ -37,13 +37,11 @@ def _check_choice(name: str, value: object, choices: Iterable[str]) -> None:
 
 
 def _check_number(name: str, value: object, choices: tuple[int, ...]) -> None:
-    """Raise a UserError unless `value` is one of `choices`, and no 3.0 either."""
     if type(value) is not int or value not in choices:
         raise UserError(f"{name} is {shown(value)}.", where=name, expected="one of " + ", ".join(map(str, choices)))
 
 
 def _fields(value: StageSpec | YoloNasSpec) -> dict[str, Any]:
-    """Return the fields of a spec, without later ones that have their defaults."""
     fields = {one.name: (getattr(value, one.name), one.default) for one in dataclasses.fields(value)}
     return {name: own for name, (own, default) in fields.items() if name not in LATER or own != default}
 

@@ -83,12 +83,10 @@ def load_state(state: State, net: Net, where: str = "weights") -> Net:
 
 
 def _in_form_of(state: State, net: Net) -> Net:
-    """Return the net, or a copy of which just those parts are fused that the weights have fused."""
     return fused_where(net, lambda name, part: _fused_part(state, name, part)) if _is_fused(state, net) else net
 
 
 def _is_fused(state: State, net: nn.Module) -> bool:
-    """Return whether the weights are of a network of which a part is fused."""
     return any(_fused_part(state, name, part) for name, part in net.named_modules())
 
 
@@ -191,17 +189,14 @@ def _check_names(state: State, classes: Sequence[str], whose: str, marks: tuple[
 
 
 def _plain(name: str) -> str:
-    """Return the class name as it is compared."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _shape(tensor: Tensor) -> str:
-    """Return the shape as people write it."""
     return "x".join(map(str, tensor.shape)) or "a scalar"
 
 
 def _first(names: Iterable[str]) -> str:
-    """Return the first few names, and how many more there are."""
     every = list(names)
     rest = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     return ", ".join(every[:SHOWN]) + rest

@@ -220,6 +220,5 @@ def _which(part: Part) -> str:
 
 
 def _file(index: int, which: str, done: Done) -> str:
-    """Return the name of a part's file."""
     what = hashlib.sha256(done.lines).hexdigest()[:32]
     return f"{index:07d}-{done.images}-{done.unreadable}-{which}-{what}.jsonl"

@@ -157,7 +157,6 @@ def _walk(folder: Path, below: str, without: Path | None) -> Iterator[str]:
 
 
 def _container(name: str) -> bool:
-    """Return whether the file's name says that it holds many images."""
     return Path(name).suffix.lower() in VIDEO_SUFFIXES | {TAR, PARQUET}
 
 

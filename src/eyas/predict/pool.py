@@ -46,7 +46,6 @@ class _Worker:
 
 
 def _did(code: int, memory: int) -> str:
-    """Return what an image did to the process that had it alone, from the process's exit code."""
     if code == OUT_OF_MEMORY:
         return f"Processing the image needs more than {memory / 1e6:.0f} MB of memory."
     if code == -signal.SIGKILL:
@@ -100,7 +99,6 @@ class Pool:
             task = task or self._next(again, parts)
 
     def _next(self, again: list[_Task], parts: Iterator[Part]) -> _Task | None:
-        """Return what is to be done next."""
         if again:
             return again.pop()
         part = next(parts, None)

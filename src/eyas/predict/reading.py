@@ -70,7 +70,6 @@ class PartReader:
         return self._frames(part) if part.kind == "video" else self._rows(part, without)
 
     def _below(self, part: Part) -> tuple[Path, ...]:
-        """Return the folders that a part's files must lie below."""
         return (Path(part.root), *self._roots)
 
     def _images(self, part: Part, without: Mapping[int, str]) -> Iterator[ReadImage]:

@@ -156,7 +156,6 @@ def write_results(
 
 
 def _like(path: Path, classes: tuple[str, ...]) -> tuple[ImageIds, list[Id]]:
-    """Return the images and the category ids of an annotation file."""
     images, categories = read_ids(path, classes)
     return ImageIds(images, str(path)), categories
 
@@ -186,7 +185,6 @@ def _opened(
 
 
 def _noting(rows: Iterable[dict[str, Any]], problems: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """Pass the rows on and note those with an error."""
     for row in rows:
         if "error" in row and len(problems) < 1000:
             name = to_utf8(row["name"])

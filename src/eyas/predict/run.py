@@ -218,7 +218,6 @@ class _Counter:
 
 
 def _absolute(source: str | Path) -> str:
-    """Return the source so that it means the same from any folder."""
     return str(Path(source).absolute())
 
 
@@ -235,7 +234,6 @@ def _roots(roots: Sequence[str | Path]) -> tuple[str, ...]:
 
 
 def _forget(job: Job) -> None:
-    """Remove what an earlier call has left, but the lock that is held."""
     for path in sorted(job.folder.rglob("*"), reverse=True):
         if path.is_file() and path.name != "lock":
             path.unlink()

@@ -102,7 +102,6 @@ class ParquetResults:
 
 
 def _text(value: str | None) -> str | None:
-    """Return text as Parquet can hold it, see `eyas.text.to_utf8`."""
     return None if value is None else to_utf8(value)
 
 

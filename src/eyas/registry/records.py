@@ -134,7 +134,6 @@ def _named(name: str) -> str:
 
 
 def _version(name: str, number: object, created_ms: int, source: str, tags: Mapping[str, str]) -> Version:
-    """Return a version of what MLflow keeps of it."""
     created = datetime.fromtimestamp(created_ms / 1000, UTC).isoformat(timespec="seconds")
     others = {key: value for key, value in sorted(tags.items()) if key != "sha256"}
     return Version(ModelKey(name, str(number)), tags.get("sha256", ""), created, others, source or "")

@@ -210,13 +210,11 @@ def now() -> str:
 
 
 def _user() -> str:
-    """Return who does this, "" where the system does not say."""
     with suppress(OSError, KeyError):  # a container's user may have no name
         return getpass.getuser()
     return ""
 
 
 def _cache() -> Path:
-    """Return the folder for copies of what a server has."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "eyas" / "bundles"

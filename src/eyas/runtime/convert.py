@@ -206,7 +206,6 @@ def _supervision() -> ModuleType:
 
 
 def _label(name: str, classes: tuple[str, ...]) -> int:
-    """Return the label of a class name."""
     if name not in classes:
         raise UserError(f"The detections contain the class '{name}'.", expected="one of " + ", ".join(classes))
     return classes.index(name)

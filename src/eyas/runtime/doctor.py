@@ -66,7 +66,6 @@ class Diagnosis:
 
 
 def _onnxruntime() -> list[str]:
-    """Return ONNX Runtime's execution providers."""
     names: list[str] = import_module("onnxruntime").get_available_providers()
     return [name.removesuffix("ExecutionProvider") for name in names if name != "AzureExecutionProvider"]
 
@@ -89,7 +88,6 @@ def _tensorrt() -> list[str]:
 
 
 def _tensorrt_rtx() -> list[str]:
-    """Import TensorRT-RTX, which builds engines without a GPU too."""
     import_module("tensorrt_rtx")
     return ["builds engines for GPUs of compute capability 7.5 to 12.x, also on this machine"]
 
@@ -143,7 +141,6 @@ def runtime(name: str) -> Runtime:
 
 
 def _version(package: str) -> str | None:
-    """Return the version of an installed package, else None."""
     try:
         return version(package)
     except PackageNotFoundError:

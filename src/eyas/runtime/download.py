@@ -204,7 +204,6 @@ def _image(answer: http.client.HTTPResponse, address: str, end: float) -> bytes 
 
 
 def _is_list(answer: http.client.HTTPResponse) -> bool:
-    """Return whether the answer is the list of a stream's parts."""
     kind = answer.headers.get_content_type()
     return "mpegurl" in kind or kind in _LIST_TYPES or answer.peek(7).startswith(b"#EXTM3U")
 

@@ -135,7 +135,6 @@ def _read(value: Any, max_pixels: int) -> UInt8Array:
 
 
 def _is_of(value: object, module: str, name: str) -> bool:
-    """Return whether the value is an instance of a class whose module somebody has imported."""
     imported = sys.modules.get(module)  # None, too, where somebody forbids its import
     kind = vars(imported).get(name) if imported is not None else None
     return isinstance(kind, type) and isinstance(value, kind)
@@ -208,7 +207,6 @@ def _from_tensor(tensor: torch.Tensor) -> UInt8Array:
 
 
 def _bad_tensor(given: str, fix: str) -> UserError:
-    """Return the error for a tensor that is no image."""
     expected = "a torch tensor [3, height, width] or [height, width, 3], RGB, uint8 or float from 0 to 1"
     return UserError(f"An image is given as a tensor {given}.", expected=expected, fix=fix)
 

@@ -41,7 +41,8 @@ class ImageIds:
             raise UserError(f"{text} is not among the images of the annotation file.", where=self._where)
         if len(fitting) > 1:
             raise UserError(
-                f"{text} matches {shorten([self._names[number] for number in fitting], 3)} of the annotation file.",
+                f"{text} matches several images of the annotation file: "
+                f"{shorten([self._names[number] for number in fitting], 3)}.",
                 where=self._where,
                 expected="a path that ends with one of its file names",
                 fix="give the folder that these names are relative to",

@@ -128,7 +128,6 @@ def _load_bundle(
 
 
 def _chosen(thresholds: Thresholds | Change | None, own: Thresholds) -> Thresholds:
-    """Return the thresholds that are meant, of a model with these of its own."""
     if thresholds is None:
         return own
     return thresholds if isinstance(thresholds, Thresholds) else thresholds(own)
@@ -175,5 +174,4 @@ def _session_name(session: str) -> str:
 
 
 def _neighbours(folder: Path) -> list[str]:
-    """Return the names beside a folder that is not there."""
     return [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []

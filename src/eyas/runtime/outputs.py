@@ -126,7 +126,6 @@ class OutputWriter:
         self.results.append(Result(frame.item.name, written=written))
 
     def _end_video(self) -> None:
-        """Finish the video that is being written."""
         if self._video is not None:
             video, self._video = self._video, None
             video.close()

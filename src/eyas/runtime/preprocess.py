@@ -35,7 +35,6 @@ class Preprocessor:
         return batch, [letterbox(image, self._spec, slot)[1] for image, slot in zip(images, batch, strict=True)]
 
     def _room(self, num: int) -> UInt8Array:
-        """Return this thread's array with room for `num` images."""
         held: UInt8Array | None = vars(self._kept).get("array")
         if held is None or len(held) < num:
             held = np.empty((num, self._spec.height, self._spec.width, 3), np.uint8)

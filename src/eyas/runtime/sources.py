@@ -233,7 +233,6 @@ def _search(folder: Path) -> list[Item]:
 
 
 def _known(path: Path) -> bool:
-    """Return whether the file's name says that it is an image or a video."""
     return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
@@ -243,7 +242,6 @@ def _file(path: Path, name: str) -> Item:
 
 
 def _kinds() -> str:
-    """Return the file names that are looked for, as text."""
     return "files ending in " + ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
 
 

@@ -153,7 +153,6 @@ def _read(items: Sequence[Item], drop: bool | None, max_pixels: int, outbox: Cha
 
 
 def _is_frame_of(item: Item, entry: Frame | Problem) -> bool:
-    """Return whether the entry is a frame of that item."""
     return isinstance(entry, Frame) and entry.item is item
 
 

@@ -37,5 +37,4 @@ def size_note(trained: tuple[int, int] | None, used: InputSpec, did: str = "meas
 
 
 def _sides(size: tuple[int, int]) -> str:
-    """Return (height, width) as people write it."""
     return f"{size[1]} x {size[0]}"

@@ -139,7 +139,6 @@ class VideoFile:
         self._temporary.replace(self._path)
 
     def _give_up(self) -> NoReturn:
-        """Remove what was written and tell why."""
         self._writer.release()
         self._temporary.unlink(missing_ok=True)
         with writing(self._path, "its video is lost"):
@@ -211,7 +210,6 @@ class CocoFile:
 
 
 def _place(item: Item) -> str | Path:
-    """Return the item's whole path, or its name if it is no file."""
     return item.path.absolute() if isinstance(item, ImageFile | Video) else item.name
 
 

@@ -91,7 +91,6 @@ def read_keys(path: Path) -> Keys:
 
 
 def _key_of(headers: Mapping[str, str]) -> str:
-    """Return the key in headers or metadata (lower-case names), "" for none."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()

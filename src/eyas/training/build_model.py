@@ -199,13 +199,11 @@ def _fed_as_here(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], tuple[st
 
 
 def _licence_of(run: Path) -> tuple[str, ...]:
-    """Return a note on the licence of an imported run, none where nothing is known of it."""
     licence = Card.read(run).recipe.get("licence") if (run / CARD).is_file() else None
     return (f"note: {licence}",) if licence and licence != UNKNOWN_LICENCE else ()
 
 
 def _new_head_line(source: Weights, head: str) -> str:
-    """Return one line that says that the head's weights were not taken over."""
     return (
         f"starting from {source.path}: backbone and neck are kept; its head is '{source.head}', so the head '{head}' "
         "starts from random weights"

@@ -179,18 +179,15 @@ class DetectionData(L.LightningDataModule):
         return self.val_loader
 
     def _trained_at(self) -> tuple[int, int, torch.device | None]:
-        """Return the rank, the number of ranks and the device of this process."""
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         return rank, world_size, training_gpu(trainer)
 
     def _closing(self, epoch: int, batch: int) -> bool:
-        """Return whether a batch is made without mosaic and mixup, by what is planned as it is begun."""
         assert self.timetable is not None and self.loader is not None
         return self.timetable.closing(step_of(epoch, batch, len(self.loader), self.accumulate))
 
     def _prepare_evaluation(self) -> None:
-        """Have the evaluation's first batches made if one follows this epoch."""
         trainer = self.trainer
         if trainer is not None and trainer.enable_validation:
             every = trainer.check_val_every_n_epoch

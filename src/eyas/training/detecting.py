@@ -85,7 +85,6 @@ class Collector:
         self.close()
 
     def _take(self) -> None:
-        """Wait for the detections of the first batch that waits."""
         indices, future = self._waiting.popleft()
         for index, found in zip(indices, future.result(), strict=True):
             self._builder.add(index, found)
@@ -108,7 +107,6 @@ class Collector:
     def _detected(
         self, boxes: Tensor, scores: Tensor, host: Batch, stream: AbstractContextManager[object]
     ) -> list[Detections]:
-        """Return the detections of each image, waiting for them on a stream and in a thread of its own."""
         with torch.inference_mode(), stream:
             if boxes.device.type == "cuda" and self.thresholds.suppression in ("class_wise", "class_agnostic"):
                 return self._suppressed(boxes, scores, host)

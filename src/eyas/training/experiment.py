@@ -76,13 +76,11 @@ class Parts:
 
 
 def _track(parts: Parts) -> Track | None:
-    """Return what sends the run to its trackers, where it has any."""
     names = parts.recipe.trainer.logger
     return Track(parts.folder, names, lambda text: tell(parts.console, text)) if names else None
 
 
 def _best_epochs(parts: Parts) -> BestEpochs | None:
-    """Return what keeps the best epochs, where the recipe wants their mean."""
     count = parts.recipe.trainer.average_best
     return BestEpochs(parts.folder, count) if count else None
 
@@ -250,7 +248,6 @@ def _network(
 
 
 def _tell_findings(recipe: Recipe, data: DetectionData, net: nn.Module, criterion: Criterion, console: Console) -> None:
-    """Check what usually ruins a run, and tell what was found."""
     for finding in preflight(recipe, data, net, criterion):
         tell(console, f"ok  {finding.check}: {finding.text}")
 

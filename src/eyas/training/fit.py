@@ -196,7 +196,6 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def _told(number: int, stopper: Stopper, console: Console) -> None:
-    """Have the run end after its step, and say so unless the terminal is what is gone."""
     stopper.ask()
     if number not in (signal.SIGINT, signal.SIGTERM) and console.is_terminal:
         console.quiet = True

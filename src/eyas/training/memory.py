@@ -94,7 +94,6 @@ def _fits(step: Step, num: int) -> bool:
 
 
 def _give_back() -> None:
-    """Give memory of tensors that are gone back to the GPU."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -219,6 +219,5 @@ class DetectionModule(L.LightningModule):
         return [str(data.train_index.path(i)) if data is not None else str(i) for i in indices]
 
     def _data(self) -> DetectionData | None:
-        """Return Eyas's datamodule, None if the Trainer was given another source of batches."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         return data if isinstance(data, DetectionData) else None

@@ -78,7 +78,6 @@ def slow_backbone(optimizer: torch.optim.Optimizer, net: nn.Module, factor: floa
 
 
 def _adamw(net: nn.Module, recipe: OptimRecipe, others: list[nn.Parameter], fused: bool) -> torch.optim.Optimizer:
-    """Return AdamW (Loshchilov and Hutter, arXiv 1711.05101)."""
     modes = {"fused": True, "capturable": True} if fused else {"foreach": True}
     groups = parameter_groups(net, recipe.weight_decay, others)
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), **modes)
@@ -106,7 +105,6 @@ OPTIMIZERS: Mapping[str, Make] = MappingProxyType({"adamw": _adamw, "muon": _muo
 
 
 def _keep_modes(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Return a saved state with the optimizer's own ways of computing in the place of those that it was saved with."""
     own, saved = optimizer.param_groups, state["param_groups"]
     modes = [{name: group[name] for name in ("fused", "foreach", "capturable")} for group in own]
     return {**state, "param_groups": [{**group, **mode} for group, mode in zip(saved, modes, strict=True)]}

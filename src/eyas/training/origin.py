@@ -100,7 +100,6 @@ def check_teacher(folder: Path, recipe: Recipe) -> None:
 
 
 def _origin(folder: Path) -> dict[str, Any]:
-    """Return what `origin.json` holds."""
     path = RunFolder(folder).origin
     fields = read_json(path)
     if not (isinstance(fields, dict) and isinstance(fields.get("recipe"), dict) and "parents" in fields):

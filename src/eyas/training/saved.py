@@ -182,7 +182,6 @@ def _read(path: Path, known: list[str] | None) -> dict[str, Any] | str:
 
 
 def _damaged_archive(path: Path) -> bool:
-    """Return whether a file that torch wrote, a zip archive with checksums, is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is not None
@@ -205,7 +204,6 @@ def _hashes(folder: Path, whose: str = STATES) -> tuple[list[str] | None, tuple[
 
 
 def _remember(folder: Path, whose: str, sha256: str) -> None:
-    """Add a hash to those of what was saved."""
     hashes = {kind: known for kind in (STATES, BEST_WEIGHTS) if (known := _hashes(folder, kind)[0]) is not None}
     hashes[whose] = [sha256, *(one for one in hashes.get(whose, ()) if one != sha256)][:KNOWN]
     write_json(RunFolder(folder).checkpoint_hashes, hashes)

@@ -177,6 +177,5 @@ def num_classes(weights: Weights) -> int:
 
 @torch.no_grad()
 def _try(net: nn.Module) -> TeacherOutput:
-    """Return what a network says of two grey images."""
     device = next(net.parameters()).device
     return ask(net, torch.full((2, 3, TRIAL_SIDE, TRIAL_SIDE), 0.5, device=device), features=True)

@@ -170,7 +170,6 @@ class Timetable:
         return annealed((self.progress(step) - warm) / (1.0 - warm) if warm < 1.0 else 1.0, final_factor, flat)
 
     def _number(self, step: int) -> int:
-        """Return which planning holds at a step."""
         return bisect_right(self.plannings, step, key=lambda planning: planning.step) - 1
 
 

@@ -146,7 +146,6 @@ class Sync:
             self._lock = None
 
     def _drop(self) -> None:
-        """Let go of the tracker, in whatever state it is."""
         logger, self._logger = self._logger, None
         self._table.rewind()
         if logger is not None:
@@ -228,7 +227,6 @@ class Sync:
         return (self.folder / layout.RECIPE).stat().st_mtime
 
     def _time(self) -> float:
-        """Return the time of the run's last row."""
         tables = (self._epochs(), GrowingTable(self.folder / layout.STEPS).new_rows())
         return self._started() + max((float(rows[-1]["seconds"]) for rows in tables if rows), default=0.0)
 

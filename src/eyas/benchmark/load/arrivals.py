@@ -38,7 +38,6 @@ def arrivals(kind: Kind, rate: float, seconds: float, seed: int = 0) -> list[flo
 
 
 def _poisson(random: Random, rate: float, start: float, end: float) -> Iterator[float]:
-    """Yield the arrivals of a Poisson process between two times."""
     now = start + random.expovariate(rate)
     while now < end:
         yield now
@@ -46,7 +45,6 @@ def _poisson(random: Random, rate: float, start: float, end: float) -> Iterator[
 
 
 def _bursts(random: Random, rate: float, seconds: float) -> Iterator[float]:
-    """Yield the arrivals of bursts and pauses by turns."""
     start = 0.0
     while start < seconds:
         end = start + random.expovariate(1 / BURST_SECONDS)

@@ -112,7 +112,6 @@ async def closed_loop(ask: Ask, clients: int, seconds: float, *, patience: float
 
 
 async def _asked(ask: Ask, number: int, patience: float) -> int:
-    """Return the status of an answer, `TIMED_OUT` for none in time."""
     try:
         return await ask(number, patience)
     except TimeoutError:

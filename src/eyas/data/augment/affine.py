@@ -138,7 +138,6 @@ def pixel_matrix(level: int, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.
 
 
 def _shift(x: float, y: float) -> npt.NDArray[np.float64]:
-    """Return the 3 x 3 matrix that adds (x, y)."""
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
 
 

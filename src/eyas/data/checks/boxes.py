@@ -44,7 +44,6 @@ def check_boxes(index: DatasetIndex, sizes: SizeArray) -> list[Finding]:
 
 
 def _clipped(boxes: FloatArray, frame: FloatArray) -> FloatArray:
-    """Return each box cut to its own frame (height, width)."""
     limit = frame[:, [1, 0, 1, 0]]
     return np.asarray(np.clip(boxes, 0, limit))
 
@@ -93,7 +92,6 @@ def _twins(index: DatasetIndex, usable: BoolArray) -> list[tuple[int, int]]:
 
 
 def _tell(index: DatasetIndex, mask: BoolArray) -> list[str]:
-    """Return a line for each box in the mask."""
     return _tell_rows(index, np.flatnonzero(mask).tolist())
 
 

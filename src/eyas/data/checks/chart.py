@@ -114,12 +114,10 @@ def _draw_counts(axes: Axes, splits: Mapping[str, DatasetIndex]) -> None:
 
 
 def _step(axes: Axes, values: npt.NDArray[np.number], edges: npt.NDArray[np.floating], name: str, number: int) -> None:
-    """Draw a histogram in percent as an outline, lightly filled."""
     share = np.histogram(values, edges)[0] * 100 / max(len(values), 1)
     axes.stairs(share, edges, label=name, color=_colour(number), linewidth=1.6)
     axes.stairs(share, edges, color=_colour(number), fill=True, alpha=0.12)
 
 
 def _colour(number: int) -> str:
-    """Return the colour of a split."""
     return _COLOURS[number % len(_COLOURS)]

@@ -46,7 +46,6 @@ def print_report(report: CheckReport, console: Console) -> None:
 
 
 def _count(number: int, noun: str) -> str:
-    """Return "1 kind", "2 kinds"."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 

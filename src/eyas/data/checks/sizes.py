@@ -143,7 +143,6 @@ def refuse(index: DatasetIndex, check: SizeCheck) -> None:
 
 
 def _first(index: DatasetIndex, check: SizeCheck, images: IntArray) -> str:
-    """Return what is said of the first images, and how many more there are."""
     rest = f" and {len(images) - 3} more" if len(images) > 3 else ""
     return "; ".join(describe(index, check, int(i)) for i in images[:3]) + rest
 

@@ -94,11 +94,9 @@ def split_statistics(index: DatasetIndex, train_size: int, sizes: SizeArray | No
 
 
 def _by_class(index: DatasetIndex, counts: npt.NDArray[np.integer]) -> dict[str, int]:
-    """Return class name -> count."""
     return {name: int(count) for name, count in zip(index.classes, counts, strict=True)}
 
 
 def _size_counts(areas: npt.NDArray[np.floating]) -> tuple[int, int, int]:
-    """Return how many areas are small, medium and large."""
     small, not_large = int((areas < SMALL).sum()), int((areas < MEDIUM).sum())
     return small, not_large - small, len(areas) - not_large

@@ -78,14 +78,12 @@ def trained_boxes(
 
 
 def _inside(index: DatasetIndex, sizes: SizeArray) -> FloatArray:
-    """Return the boxes cut to their images, those of an image of unknown size as they are."""
     limit = sizes[index.image_of_row()][:, [1, 0, 1, 0]].astype(np.float32)
     limit[(limit <= 0).any(axis=1)] = np.inf
     return np.asarray(np.clip(index.boxes, 0, limit))
 
 
 def _plain_faults(index: DatasetIndex, inside: FloatArray) -> dict[str, BoolArray]:
-    """Return reason -> the boxes it applies to, for what neither training nor evaluation can use."""
     return {
         CROWD: index.crowd,
         NOT_FINITE: np.asarray(~np.isfinite(index.boxes).all(axis=1)),

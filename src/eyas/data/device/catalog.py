@@ -97,5 +97,4 @@ class Catalog:
 
 
 def _shapes(layout: MemoryLayout, sizes: IntArray) -> list[tuple[int, int]]:
-    """Return the decoded shape of each image, (0, 0) for those that can't be read."""
     return [layout.decoded(height, width) if height else (0, 0) for height, width in sizes.tolist()]

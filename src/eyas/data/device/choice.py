@@ -123,7 +123,6 @@ def _smaller(
 
 
 def _decoded_bytes(layout: MemoryLayout, sizes: IntArray) -> int:
-    """Return the memory for the decoded pixels alone, without what a device keeps beside."""
     return sum(3 * height * width for height, width in (layout.decoded(*size) for size in sizes.tolist()))
 
 

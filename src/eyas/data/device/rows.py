@@ -55,12 +55,10 @@ def encode(plans: Sequence[Plan[Stored]], catalog: Catalog, policy: AugmentPolic
 
 
 def _slots(plan: Plan[Stored]) -> list[int]:
-    """Return the places of a plan's pieces."""
     return [*range(len(plan.pieces)), *([OWN] if plan.mix is not None else [])]
 
 
 def _sample(plan: Plan[Stored]) -> tuple[float, ...]:
-    """Return the numbers of a sample up to the colours."""
     # Of one piece alone, everything lies left of and above where quadrants would meet.
     middle = plan.pieces[0].rectangle[2:] if len(plan.pieces) == OWN else _FAR
     weight, ground = (1.0, None) if plan.mix is None else (plan.mix.weight, plan.mix.ground)
@@ -105,7 +103,6 @@ def _inverses(pieces: Sequence[Piece[Stored]]) -> Float64Array:
 
 
 def _matrix(one: Cut) -> Float64Array:
-    """Return the 3 x 3 matrix from image coordinates to the rectangle's."""
     plain = [[one.scale[0], 0, one.shift[0]], [0, one.scale[1], one.shift[1]], [0, 0, 1]]
     return np.asarray(plain if one.matrix is None else one.matrix, np.float64)
 

@@ -31,7 +31,6 @@ def file_sizes(index: DatasetIndex) -> IntArray:
 
 
 def _size(index: DatasetIndex, number: int) -> tuple[int, int]:
-    """Return an image's size by its header, zeros if it can't be read."""
     try:
         return read_size(index.path(number))
     except UserError:
@@ -99,13 +98,11 @@ def fill(filling: Filling, place: DeviceRoom, workers: int, patience: float) -> 
 
 
 def _chunk_bytes(layout: MemoryLayout, sizes: IntArray) -> int:
-    """Return the most memory that an answer of a worker can take."""
     different = np.unique(sizes, axis=0).tolist()
     return 3 * CHUNK * max((layout.pixels(*layout.decoded(*size)) for size in different if min(size) > 0), default=1)
 
 
 def _changed(index: DatasetIndex, number: int, known: list[int], size: list[int]) -> UserError:
-    """Return the error for an image that has another size than the dataset's index says."""
     return UserError(
         f"The image has {size[1]} x {size[0]} pixels, but had {known[1]} x {known[0]} when the dataset was read.",
         where=str(index.path(number)),

@@ -152,17 +152,14 @@ def _read(found_format: Format, found: Found) -> DatasetIndex:
 
 
 def _fitted(found_format: Format, index: DatasetIndex) -> DatasetIndex:
-    """Return the index with boxes for the images as they are, whatever size the annotations were made for."""
     return fit_to_images(index) if found_format.says_sizes else index
 
 
 def _relative(path: Path, root: Path) -> str:
-    """Return the path below the root, or its name."""
     return path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else path.name
 
 
 def _listing(path: Path) -> str:
-    """Return a sentence about what lies in the folder instead of a dataset."""
     if path.is_file():
         return f"{path.name} is neither a COCO .json file nor a data.yaml."
     names = sorted(p.name + ("/" if p.is_dir() else "") for p in path.iterdir())

@@ -47,7 +47,6 @@ def sniff(root: Path) -> tuple[Found, ...]:
 
 
 def _beside(folder: Path) -> Path | None:
-    """Return the annotation file that lies beside its images in the folder, None if there is none."""
     return next((path for path in label_files(folder, ".json").values() if path.name.lower() == ROBOFLOW), None)
 
 
@@ -135,7 +134,6 @@ def _lookup(known: Ids, given: Ids, what: str, columns: Columns, problems: Probl
 
 
 def _check_ids(columns: Columns, problems: Problems) -> None:
-    """Note ids of images and annotations that stand twice."""
     for what, column in (("image", columns.image_ids), ("annotation", columns.annotation_ids)):
         for value, count in column.twice():
             if what == "image" or not isinstance(value, int) or value >= 0:

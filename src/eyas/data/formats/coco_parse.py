@@ -44,7 +44,7 @@ class Columns:
     Attributes:
         names: file name of each image.
         image_ids: of each image.
-        sizes: int64, two (height, width) a image; 0 where the file has none.
+        sizes: int64, two (height, width) per image; 0 where the file has none.
         annotation_ids: -1 - row where the file has none.
         box_images, box_categories: the ids that the annotation refers to.
         boxes: float64, four an annotation: left, top, width, height.
@@ -100,19 +100,16 @@ def parse(path: Path) -> Columns:
 
 
 def _read(path: Path) -> str:
-    """Return the file's text without its polygons, in whichever of the encodings that JSON may have."""
     data = read_regular(path)
     encoding = json.detect_encoding(data)
     return (_POLYGONS.sub(b'"segmentation":0', data) if encoding.startswith("utf-8") else data).decode(encoding)
 
 
 def _held(key: str, kind: type) -> str:
-    """Return the key, with what it holds where it should hold a list."""
     return f"{key} (not a list: {_KINDS.get(kind, kind.__name__)})" if key in _LISTS and kind is not list else key
 
 
 def _no_coco(path: Path, has: list[str]) -> UserError:
-    """Return the error for a JSON file of another kind, with what it holds instead."""
     return UserError(
         f"{path.name} is not a COCO file: it contains {', '.join(has[:6]) or 'nothing'}.",
         where=str(path),

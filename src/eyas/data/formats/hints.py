@@ -98,7 +98,6 @@ def _fitting(folder: Path, formats: Sequence[Format]) -> Format | None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Return the folders inside that are worth a look, by name."""
     try:
         inside = sorted(folder.iterdir())
         return [each for each in inside if each.is_dir() and not each.name.startswith((".", "__MACOSX"))]
@@ -157,7 +156,6 @@ def _split_lines(root: Path) -> list[str]:
 
 
 def _lists_images(path: Path) -> bool:
-    """Return whether the file's first line is an image's path."""
     lines = _ends(path)[:_HEAD].decode(errors="replace").split("\n")
     return is_image(Path(lines[0].strip()))
 
@@ -171,7 +169,6 @@ def _names(path: Path) -> list[str]:
 
 
 def _is_rows(path: Path) -> bool:
-    """Return whether the file begins with a row of a label and four numbers or more."""
     return re.match(rb"\s*\d+(\s+-?\d*\.?\d+(e-?\d+)?){4,}\s*(\n|$)", _ends(path)[:_HEAD]) is not None
 
 
@@ -241,14 +238,12 @@ def _exports(root: Path) -> Hint | None:
 
 
 def _images(root: Path) -> Hint | None:
-    """Look for images without labels."""
     if any(is_image(each) for folder in (root, *_folders(root)) for each in _some(folder, "*")):
         return Hint("It contains images, but no labels in a supported format.")
     return None
 
 
 def _some(folder: Path, pattern: str) -> list[Path]:
-    """Return the first files in the folder that fit, hidden ones left out."""
     return list(_first(folder, pattern))
 
 

@@ -16,7 +16,6 @@ class Twice(dict[str, Any]):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object of the pairs, marked if keys stand in it twice."""
     fields = dict(pairs)
     return fields if len(fields) == len(pairs) else Twice(fields)
 
@@ -86,7 +85,6 @@ def _start(text: str, at: int, mark: str) -> int:
 
 
 def _mark(text: str, at: int, closing: str) -> tuple[str, int]:
-    """Return the comma or the closing bracket that follows, and where the text goes on after it and its blanks."""
     match = _AFTER(text, at)
     if match is None or match[1] not in ("," + closing):
         raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
@@ -94,7 +92,6 @@ def _mark(text: str, at: int, closing: str) -> tuple[str, int]:
 
 
 def _end(text: str, at: int, found: list[tuple[str, type]]) -> list[tuple[str, type]]:
-    """Return what was found, if nothing but blanks follows."""
     if text[at:].strip(" \t\n\r"):
         raise json.JSONDecodeError("Extra data", text, at)
     return found

@@ -62,14 +62,12 @@ def sniff(root: Path) -> tuple[Found, ...]:
 
 
 def _has_voc(folder: Path, *, below: bool) -> bool:
-    """Return whether any of the folder's first XML files is a VOC annotation."""
     if any(looks_like_voc(path) for path in list_xml(folder, below=False)[:_LOOKED_AT]):
         return True
     return below and any(looks_like_voc(path) for path in list_xml(folder)[:_LOOKED_AT])
 
 
 def _annotation_folder(root: Path) -> Path | None:
-    """Return the root's folder of VOC annotations, None if it has none."""
     return next((root / name for name in _ANNOTATIONS if _has_voc(root / name, below=True)), None)
 
 
@@ -148,7 +146,6 @@ class _Dataset:
 
 
 def _image_folder(root: Path) -> Path:
-    """Return the folder of the images beside the annotations."""
     for folder in (root / name for name in _IMAGES):
         if folder.is_dir():
             return folder

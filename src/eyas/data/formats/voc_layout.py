@@ -119,7 +119,6 @@ class _Finder:
 
 
 def _without_suffix(name: str) -> str:
-    """Return the path without an image's suffix."""
     suffix = Path(path_parts(name)[-1]).suffix if path_parts(name) else ""
     return name.removesuffix(suffix) if suffix and is_image(Path(f"a{suffix}")) else name
 

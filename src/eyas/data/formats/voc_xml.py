@@ -82,7 +82,6 @@ def parse_xml(path: Path, problems: Problems) -> Annotation:
 
 
 def _decoded(data: bytes) -> str:
-    """Return the file's text, fit for the parser, which takes the text as it is, whatever encoding it names."""
     named = _DECLARATION.search(data[:400])
     text = decode(data, named[1].decode("ascii", "replace") if named else "").translate(_PRIVATE)
     # Blank lines before the first line are a fault in XML alone.
@@ -116,7 +115,6 @@ def _object(element: ElementTree.Element) -> VocObject | str:
 
 
 def _whole(root: ElementTree.Element, tag: str) -> int:
-    """Return the whole number in the element, 0 where it is missing or none."""
     try:
         return int(float(without_widthless(root.findtext(tag) or "0")))
     except (ValueError, OverflowError):

@@ -140,7 +140,6 @@ def _note(values: list[float], evidence: Evidence) -> None:
 
 
 def _is_box(values: Sequence[float]) -> bool:
-    """Return whether the four numbers are the centre and the sides of a box in the image."""
     x, y, width, height = values
     if not (width > 0 and height > 0):
         return False
@@ -148,7 +147,6 @@ def _is_box(values: Sequence[float]) -> bool:
 
 
 def _near(values: Sequence[float], size: int) -> bool:
-    """Return whether the keypoints of a row, of `size` numbers each, lie in its box or near it, or stand as 0 0."""
     x, y, width, height = values[1:5]
     reach_x, reach_y = width * (0.5 + _SLACK), height * (0.5 + _SLACK)
     points = zip(values[5::size], values[6::size], strict=True)

@@ -134,14 +134,12 @@ def _moved(data: DataYaml) -> dict[str, Path]:
 
 
 def _by_end(data: DataYaml, entry: str) -> Path | None:
-    """Return the folder or list at the longest end of the entry's path, None if there is none."""
     parts = path_parts(entry)
     ends = (base.joinpath(*parts[first:]) for first in range(1, len(parts)) for base in data.bases)
     return next((end for end in ends if exists(end)), None)
 
 
 def _inside(one: Path, other: Path) -> bool:
-    """Return whether the first is the second, or lies in it."""
     return one.resolve().is_relative_to(other.resolve())
 
 
@@ -155,7 +153,6 @@ def _load(path: Path) -> Any:
 
 
 def _is_text(text: str) -> bool:
-    """Return whether YAML takes the plain text for one, and not for a number, a date, yes and no, or nothing."""
     import yaml
 
     tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
@@ -163,12 +160,10 @@ def _is_text(text: str) -> bool:
 
 
 def _says_nothing(value: Any) -> bool:
-    """Return whether the field is empty or YAML's null."""
     return value in ("", "~", "null", "Null", "NULL")
 
 
 def _whole(text: Any) -> int | None:
-    """Return the whole number that the text is, None if it is none."""
     return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10 else None
 
 

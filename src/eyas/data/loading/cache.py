@@ -113,7 +113,6 @@ class ImageCache:
         return self._memory[start : start + length]
 
     def _row_of_file(self, index: int) -> Row | None:
-        """Return an image's file, None if it is missing."""
         try:
             return memoryview(read_bytes(self.index.path(index))), _NO_SIZES
         except UserError:
@@ -133,7 +132,6 @@ class ImageCache:
 
 
 def _row_of_pixels(decode: Callable[[int], Decoded], index: int) -> Row | None:
-    """Return the decoded image, None if it is broken."""
     try:
         image, size, factor = decode(index)
     except UserError:

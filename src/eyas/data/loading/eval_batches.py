@@ -102,7 +102,6 @@ class EvaluationBatches:
         )
 
     def _blank(self, index: int) -> UInt8Array:
-        """Return a grey image of the size that the index knows, for one that can't be read."""
         height, width = (int(side) for side in self.index.sizes[index])
         if height < 1 or width < 1 or height * width > 1 << 26:
             height, width = self.spec.height, self.spec.width

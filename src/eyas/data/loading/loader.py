@@ -136,7 +136,6 @@ class TrainLoader:
                 return
 
     def _lead(self) -> int:
-        """Return how many batches before an epoch's end its last tasks are with the workers already."""
         return min(len(self.order), 1 + self.batches.tasks_ahead * self.order.span)
 
     def state_dict(self) -> dict[str, Any]:

@@ -70,7 +70,6 @@ class SharedBlock:
 
 
 def _copied(data: bytes) -> SharedBlock:
-    """Return a new block with these bytes."""
     block = SharedBlock()
     block.append(data)
     return block

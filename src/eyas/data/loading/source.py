@@ -128,7 +128,6 @@ class Images:
         return Decoded(image, size, decode.shrink_factor(shrink))
 
     def _read(self, index: int) -> Source:
-        """Decode an image and bring its boxes to the pixels it has been decoded to."""
         image, (height, width), factor = self.cache.pixels(index) or self.decode(index)
         boxes, labels, crowd = self.index.truth(index)
         boxes, rows = trained_truth(boxes, crowd, np.array([[height, width]]), np.array([factor]))

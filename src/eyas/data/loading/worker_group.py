@@ -232,7 +232,6 @@ class LoaderWorkers:
 
 
 def _end(members: Sequence[Member]) -> None:
-    """End all workers."""
     for member in members:
         member.end()
 
@@ -257,6 +256,5 @@ def _start(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Pop
 
 
 def _indented(text: str) -> str:
-    """Return the first lines of a stack, indented."""
     lines = [line for line in text.splitlines() if line.strip()]
     return "\n".join(f"    {line}" for line in lines[:_STACK_LINES])

@@ -91,14 +91,12 @@ class Pipe:
         return self._given(made, this) if self.workers or self.device is not None else made
 
     def _given(self, made: Iterator[Batch], this: object) -> Iterator[Batch]:
-        """Give the batches out, as long as this is the last iteration."""
         for batch in made:
             yield batch
             if self._run is not this:
                 raise RuntimeError("The loader was closed, or iterated again before this iteration ended.")
 
     def _here(self, tasks: Iterable[Task]) -> Iterator[Batch]:
-        """Make the batches in this process."""
         room = OwnRoom(self.box_multiple)
         for task in tasks:
             for arrays in self.make(*task, room):
@@ -115,7 +113,6 @@ class Pipe:
         return self._collected(self._workers, tasks, given)
 
     def _give(self, workers: LoaderWorkers, tasks: Iterator[Task], given: deque[tuple[Member, int]]) -> None:
-        """Give tasks until the workers have as many as they may."""
         for task in islice(tasks, self.tasks_ahead - len(given)):
             member = workers.members[self._turn % self.workers]
             member.give(self._turn, task)

@@ -73,7 +73,6 @@ def fresh_folder(out: Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    """Return the process's file mode mask, which Python can only tell by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
@@ -128,7 +127,6 @@ def _safe(stem: str) -> str:
 
 
 def _true_suffix(path: Path) -> str:
-    """Return the suffix for an image whose name has none of an image's, by what is in the file."""
     with open_regular(path) as file:
         header = parse_header(file.read(1 << 16))
     return _SUFFIXES.get(header.kind, f".{header.kind}") if header else path.suffix

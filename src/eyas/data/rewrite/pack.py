@@ -159,7 +159,6 @@ def _pack(job: _Job) -> _Done:
 
 
 def _failed(fault: str) -> _Done:
-    """Return the result for an image that could not be packed."""
     return _Done(fault, (0, 0), False, 0, 0)
 
 

@@ -200,7 +200,6 @@ def check_quantized(report: Mapping[str, Any], graph: onnx.ModelProto) -> None:
 
 
 def _failure(problem: str, log: list[str], target: str) -> UserError:
-    """Return the error of a build, with what TensorRT said last."""
     words = "\n    ".join(log[-LOG_LINES:])
     return UserError(
         f"{'TensorRT-RTX' if target == 'tensorrt-rtx' else 'TensorRT'} could not build the engine: {problem}."

@@ -102,7 +102,6 @@ def quantization_of(
 
 
 def _limits(histogram: Histogram, clipping: str | float) -> Limits:
-    """Return the range of a tensor."""
     if isinstance(clipping, str) and clipping != "mse":
         raise UserError(f"Unknown clipping '{clipping}'.", expected="mse, or a percentage", where="clipping")
     return histogram.best() if isinstance(clipping, str) else histogram.range(clipping)

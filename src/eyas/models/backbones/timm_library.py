@@ -150,5 +150,4 @@ def _tried(net: Any, model: str, fixed: bool) -> list[tuple[int, ...]]:
 
 
 def _line(error: Exception) -> str:
-    """Return the first line of an error's text, or its kind."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

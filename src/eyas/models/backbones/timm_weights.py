@@ -206,5 +206,4 @@ def _other(path: Path, name: str, why: str) -> UserError:
 
 
 def _plain(name: str) -> str:
-    """Return a tensor's name as the whole model's and the features' names are compared, which nest differently."""
     return re.sub(r"^(model|body)\.", "", name).replace("_", ".")

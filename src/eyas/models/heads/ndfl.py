@@ -186,7 +186,6 @@ def _boxes(box_logits: Tensor, anchor_points: Tensor, strides: Tensor) -> Tensor
 
 
 def _num_kept(points: Tensor, candidates: int) -> int:
-    """Return the smaller of the number of points and `candidates`, without fixing the former in an exported graph."""
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return points[:candidates].shape[0]  # there, a length is a tensor, which sym_min does not take
     kept: int = torch.sym_min(candidates, points.shape[0])  # type: ignore[no-untyped-call]

@@ -27,7 +27,6 @@ def run_in_chunks(run: Run, images: UInt8Array, batch: tuple[int, int]) -> tuple
 
 
 def _padded(run: Run, images: UInt8Array, least: int) -> tuple[FloatArray, FloatArray]:
-    """Run the images, with blank ones behind them if they are fewer than `least`."""
     num = len(images)
     if num < least:
         images = np.concatenate([images, np.zeros((least - num, *images.shape[1:]), np.uint8)])

@@ -42,7 +42,6 @@ def cache_folder(*parts: str) -> Path | None:
 
 
 def _is_own(folder: Path) -> bool:
-    """Return whether nobody but this user, and the system's own, can put something into the folder."""
     if sys.platform == "win32":
         return True
     about = folder.stat()

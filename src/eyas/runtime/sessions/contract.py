@@ -57,13 +57,11 @@ def _compare(verb: str, found: Tensors, wanted: Mapping[str, tuple[tuple[str, ..
 
 
 def _named(found: Tensors) -> str:
-    """Return the tensors' names, the first few."""
     names = ", ".join(ascii(name[:40])[1:-1] for name in list(found)[:8]) or "without a name"
     return names + (", ..." if len(found) > 8 else "")
 
 
 def _told(shape: Shape) -> str:
-    """Return a shape as text."""
     return f"[{', '.join('?' if side is None else str(side) for side in shape)}]"
 
 

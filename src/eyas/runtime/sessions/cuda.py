@@ -54,7 +54,6 @@ def runtime(listed: Sequence[str] = (), where: str = "") -> Bindings:
 
 
 def _no_gpu(problem: str) -> UserError:
-    """Return the error of a machine without a GPU."""
     return UserError(
         f"{problem[0].upper()}{problem[1:]}, and a TensorRT engine needs one.",
         where="device",
@@ -112,7 +111,6 @@ def runs_on(found: str, listed: Sequence[str]) -> bool:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """Return "8.9" as (8, 9), so that it can be compared."""
     return tuple(int(part) for part in text.split("."))
 
 
@@ -235,5 +233,4 @@ class Cuda:
         self._check(self.runtime.cudaGraphExecDestroy(graph))
 
     def _check(self, answer: tuple[Any, ...]) -> Any:
-        """Return what a call gave."""
         return checked(self.runtime, answer)

@@ -84,7 +84,6 @@ class OnnxRuntimeSession:
         return run_in_chunks(self._run, images, self._batch)
 
     def _run(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
-        """Run images that are as many as the graph takes."""
         try:
             return run_graph(self._session, images)
         except _ERRORS as error:

@@ -134,7 +134,6 @@ class OpenVinoSession:
         return self._start(self._model.create_infer_request(), images)
 
     def _start(self, request: openvino.InferRequest, images: UInt8Array) -> Pending:
-        """Start a request on the array's own memory."""
         import openvino
 
         request.set_input_tensor(openvino.Tensor(images, shared_memory=True))

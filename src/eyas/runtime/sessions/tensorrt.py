@@ -129,7 +129,6 @@ class TensorRtSession:
             return slot
 
     def _make(self, shape: Shape) -> Slot:
-        """Return a slot with a context of its own."""
         config = self._new_config()
         context = self._engine.create_execution_context(**({} if config is None else {"runtime_config": config}))
         if context is None:
@@ -156,7 +155,6 @@ class TensorRtSession:
             one.free()
 
     def _drop(self, slot: Slot) -> None:
-        """Free a slot that failed."""
         with self._lock:
             self._slots.discard(slot)
         slot.free()

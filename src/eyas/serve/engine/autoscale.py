@@ -104,6 +104,5 @@ class Autoscaler:
         return min(math.ceil(signal.demand / LOW), workers)
 
     def _settle(self, workers: int) -> int:
-        """Forget the reasons so far and return the number."""
         self._direction = self._wanted = 0
         return workers

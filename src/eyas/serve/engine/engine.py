@@ -212,7 +212,6 @@ class LocalEngine:
 
 
 def _was_run(ticket: Ticket, number: int) -> bool:
-    """Return whether a worker was done with the image and still there."""
     result = ticket.results[number]
     unrun = number in ticket.refused or number in ticket.blamed
     return isinstance(result, ImageResult) or (

@@ -246,7 +246,6 @@ def _blame(batch: ScheduledBatch, told: Refused | None) -> None:
 
 
 def _ticket(item: Item) -> tuple[Ticket, int]:
-    """Return whose item it is, and which of its images."""
     payload = item.payload
     assert isinstance(payload, tuple)
     return payload

@@ -217,7 +217,6 @@ class RegistryWatcher:
         return not task.cancelled() and task.result()
 
     def _points(self, name: str, alias: str, version: str) -> bool:
-        """Return whether the registry's alias still points to the version, as far as that can be read."""
         try:
             return self._registry.show(name).aliases.get(alias) == version
         except UserError:
@@ -250,7 +249,6 @@ class RegistryWatcher:
         return True
 
     def _fail(self, key: ModelKey, alias: str, message: str) -> None:
-        """Remember the failure, and tell it unless the same was told before."""
         before = self._failures.get(key)
         wait = _FIRST_WAIT if before is None else min(2 * before.wait, _LONGEST_WAIT)
         self._failures[key] = _Failure(message, self._clock() + wait, wait)
@@ -258,7 +256,6 @@ class RegistryWatcher:
             self._tell(Change("failed", key, alias, message))
 
     def _unload(self, key: ModelKey) -> None:
-        """Have the engine answer what the version has accepted and then free it, without waiting for that."""
         self._loaded.discard(key)
         self._unloading[key] = asyncio.create_task(self._free(key))
 

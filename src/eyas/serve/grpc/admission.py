@@ -180,7 +180,6 @@ class Arrivals:
                     break
 
     def _look(self) -> None:
-        """End those that have waited too long, and look again when the next would have."""
         while self._waiting.end_oldest(self._seconds):
             pass
         oldest = next(iter(self._waiting.since.values()), None)
@@ -189,7 +188,6 @@ class Arrivals:
 
 
 def _wake(turn: asyncio.Future[None]) -> bool:
-    """Tell who waits for its turn, and return whether it still did."""
     if turn.done():
         return False
     turn.set_result(None)

@@ -147,13 +147,11 @@ class Inference:
 
 
 def _failed(message: pb.ModelInferRequest, error: ServeError) -> pb.ModelStreamInferResponse:
-    """Return what is told of a message of a stream that is refused."""
     failed = pb.ModelInferResponse(model_name=message.model_name, model_version=message.model_version, id=message.id)
     return pb.ModelStreamInferResponse(error_message=f"{error.kind}: {error.message}", infer_response=failed)
 
 
 def _request_id(metadata: Mapping[str, str]) -> str:
-    """Return the client's request id, or a new one."""
     given = metadata.get("x-request-id")
     if given is None:
         return new_id()
@@ -196,7 +194,6 @@ class Repository:
 
 
 def _named(message: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> tuple[str, str]:
-    """Return the name and the version to load or unload."""
     given = message.parameters
     version = given["version"].string_param if "version" in given else ""
     check_load(message.model_name, version, given)

@@ -98,7 +98,6 @@ class Places:
         return len(self._seats) - self._spares < self.most and not self._greedy(client)
 
     def _greedy(self, client: str) -> bool:
-        """Whether places are getting short, and the client has half of them already."""
         left = self.most - (len(self._seats) - self._spares)
         return left <= self.most // 4 and self._clients[client] >= max(1, self.most // 2)
 
@@ -157,7 +156,6 @@ class Turns:
             self._waiting.append(begin)
 
     def _go_on(self) -> None:
-        """Have the next ones begin when the loop has looked at its sockets."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._next)

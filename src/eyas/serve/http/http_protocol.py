@@ -137,12 +137,10 @@ class Guarded(HttpToolsProtocol):
             self.url = rest if rest.startswith(b"/") else b"/" + rest
 
     def _refuse(self, error: ServeError) -> None:
-        """End the parsing, after which uvicorn has the refusal sent."""
         self._refusal = error
         raise error
 
     def _watch(self) -> None:
-        """Begin the time of headers."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._limits.header_seconds, self._slow)
         if self._places.spare(self):
@@ -159,7 +157,6 @@ class Guarded(HttpToolsProtocol):
             self._end(ServeError("timeout", "The headers took too long to arrive."))
 
     def _end(self, error: ServeError, status: int | None = None) -> None:
-        """Answer without the application, and close the connection."""
         self._stop()
         self.transport.write(closing(error, status))
         self.transport.close()

@@ -145,7 +145,6 @@ def _asked(limits: Limits) -> Schema:
 
 
 def _object(required: Iterable[str] | None = None, **properties: Schema) -> Schema:
-    """Return an object with these fields, all of which are required unless some are named."""
     return {"type": "object", "required": list(required or properties), "properties": properties}
 
 

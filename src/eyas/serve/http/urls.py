@@ -107,7 +107,7 @@ async def _answer(reader: asyncio.StreamReader, http: h11.Connection, most: int)
         try:
             event = http.next_event()
         except h11.RemoteProtocolError as error:
-            words = "something else than HTTP" if error.error_status_hint != 431 else "too many headers"
+            words = "something other than HTTP" if error.error_status_hint != 431 else "too many headers"
             told = "The download from the URL ended early." if status else f"The URL answered with {words}."
             raise ServeError("invalid", told) from None
         if event is h11.NEED_DATA:

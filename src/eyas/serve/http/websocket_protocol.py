@@ -150,7 +150,6 @@ class GuardedStream(WebSocketsSansIOProtocol):
             self._start = self._late = None
 
     def _half(self) -> int:
-        """Return how many bytes are there of a message that is not whole."""
         return len(self.conn.reader.buffer) + self._pieces
 
     def _look(self) -> None:

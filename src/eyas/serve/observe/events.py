@@ -214,5 +214,4 @@ def image_statistics(image: bytes | UInt8Array) -> dict[str, float]:
 
 
 def _safe(text: str) -> str:
-    """Return the id as a part of a file name."""
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in text)[:80]

@@ -64,7 +64,6 @@ def _least_served(model: ServedModel, left: list[Line]) -> Line | None:
 
 
 def _in_time_elsewhere(now: float, worker: WorkerState, entry: QueueEntry, size: int) -> bool:
-    """Return whether another worker could still answer the entry in time."""
     return any(
         now + other.free_in(now) + other.latency.mean(size) <= entry.deadline
         for other in worker.model.workers

@@ -120,7 +120,7 @@ class LatencyModel:
         """
         a, b = self.base, self.per_item
         mean = limit / self.safety
-        most = max_batch if a + b * max_batch <= mean else int((mean - a) / b + 1e-9) if b > 0 else 1
+        most = max_batch if a + b * max_batch <= mean else int((mean - a) / b + 1e-9) if mean > a and b > 0 else 1
         if most <= 1:
             return 1
         rate = EFFICIENT * most / (a + b * most)  # n / (a + b n) grows with n: the largest batch is the fastest
@@ -128,7 +128,6 @@ class LatencyModel:
 
 
 def _add(sums: list[float], size: int, seconds: float, weight: float) -> None:
-    """Add one weighted observation to the five sums of the normal equations."""
     sums[0] += weight
     sums[1] += weight * size
     sums[2] += weight * size * size

@@ -178,7 +178,6 @@ class Lifecycle:
     # ---------------------------------------------------------------------------------------------------- streams
 
     def _join_stream(self, entry: QueueEntry) -> bool:
-        """Note that a frame waits, if it is one, and return whether it must be parked until another has landed."""
         if entry.item.stream is None:
             return False
         known = self._streams.setdefault(entry.item.stream, _Stream())
@@ -207,5 +206,4 @@ class Lifecycle:
 
 
 def _still_waits(each: tuple[float, int, QueueEntry]) -> bool:
-    """Return whether a deadline on the heap is still that of the item that waits in its entry."""
     return each[2].waiting and each[2].number == each[1]

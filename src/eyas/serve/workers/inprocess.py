@@ -106,6 +106,5 @@ class ThreadWorker:
         pipeline.close()
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        """Call a function in the loop, if there still is one."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)

@@ -107,11 +107,9 @@ class BestEpochs(L.Callback):
         return f"{told}: {'the average' if ap > saver.best else 'that epoch'} is the run's model"
 
     def _remove_all(self, trainer: L.Trainer) -> None:
-        """Remove the weights of all epochs that were kept."""
         for _, epoch in self.kept:
             self._remove(trainer, epoch)
 
     def _remove(self, trainer: L.Trainer, epoch: int) -> None:
-        """Remove the weights of an epoch."""
         if trainer.is_global_zero:
             self.path(epoch).unlink(missing_ok=True)

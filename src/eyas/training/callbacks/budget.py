@@ -155,17 +155,14 @@ class TimeBudget(L.Callback):
         self._write(trainer)  # before anything is done by it
 
     def _end_if_over(self, trainer: L.Trainer) -> None:
-        """Have the run end, with an evaluation, if its last step is done."""
         if trainer.global_step >= self.table.last.total and trainer.global_step > 0:
             self._evaluate(trainer, True)
             trainer.should_stop = True
 
     def _evaluate(self, trainer: L.Trainer, wanted: bool) -> None:
-        """Have the current epoch evaluated at its end, or not."""
         trainer.check_val_every_n_epoch = 1 if wanted else NEVER
 
     def _write(self, trainer: L.Trainer) -> None:
-        """Write the plannings that there are, those that are still to come among them."""
         if trainer.is_global_zero:
             write_plannings(self.folder / layout.PLANNINGS, (*self.table.plannings, *self._known))
 

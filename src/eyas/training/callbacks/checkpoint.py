@@ -168,7 +168,6 @@ class Stopper(L.Callback):
         return trainer.strategy.reduce_boolean_decision(self.asked, all=False)
 
     def _end_if_patience_is_over(self, trainer: L.Trainer) -> None:
-        """Let the epoch that was just done be the last one when AP no longer rises."""
         if self.patience and self._since_best >= self.patience:
             self.reason = f"AP has not improved for {self.patience} evaluations"
             trainer.should_stop = True
@@ -184,14 +183,12 @@ class Stopper(L.Callback):
         self._stop(trainer, module)
 
     def _stop(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Save everything and end the run."""
         assert isinstance(module, DetectionModule)
         self.saver.save_weights(trainer, module, layout.LAST_WEIGHTS)
         self.saver.save_state(trainer)
         self._raise()
 
     def _raise(self) -> NoReturn:
-        """End the run, whose state is saved."""
         self.reason = "interrupted"
         raise StopRunError
 

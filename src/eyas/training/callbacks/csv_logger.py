@@ -138,7 +138,6 @@ class Recorder(L.Callback):
             self._draw()
 
     def _draw(self) -> None:
-        """Draw the curves, and note how long that took."""
         start = time.monotonic()
         plot_results(self.folder)
         self._drawn_at = time.monotonic()

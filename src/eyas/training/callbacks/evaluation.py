@@ -41,7 +41,6 @@ class Evaluation(L.Callback):
         self._evaluate_the_last(trainer)
 
     def _evaluate_the_last(self, trainer: L.Trainer) -> None:
-        """Have the last epoch evaluated, whatever the number of epochs between two evaluations."""
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 

@@ -74,7 +74,6 @@ class FiniteCheck(L.Callback):
         self._check(pl_module, everything=True)
 
     def _see(self, module: L.LightningModule, step: int) -> None:
-        """Take the latest terms, and check them where that does not make anything wait."""
         assert isinstance(module, DetectionModule)
         self._terms.put(module.terms, Seen(step, self._indices))
         if module.device.type == "cpu":

@@ -111,17 +111,14 @@ class ProgressLine(L.Callback):
 
 
 def _epoch(trainer: L.Trainer, width: int = 0) -> str:
-    """Return the number of the epoch, and of how many where that is known."""
     number = f"{trainer.current_epoch + 1:>{width}}"
     return number if (trainer.max_epochs or -1) < 0 else f"{number}/{trainer.max_epochs}"
 
 
 def _steps(trainer: L.Trainer, module: L.LightningModule) -> int:
-    """Return the steps of the whole run, as far as they are planned."""
     assert isinstance(module, DetectionModule)
     return int(trainer.estimated_stepping_batches) if module.timetable is None else module.timetable.last.total
 
 
 def _done(trainer: L.Trainer, module: L.LightningModule) -> float:
-    """Return which part of the run is done, 0 to 1."""
     return min(1.0, trainer.global_step / max(1, _steps(trainer, module)))

@@ -93,7 +93,6 @@ class TensorBoardLogger:
         self._add(text_pb(tag, text))
 
     def _add(self, summary: Any) -> None:
-        """Write a summary as of the latest step."""
         from tensorboard.compat.proto.event_pb2 import Event
 
         step, time = self._last
@@ -101,5 +100,4 @@ class TensorBoardLogger:
 
 
 def _table(rows: Mapping[str, Any]) -> str:
-    """Return a table in Markdown."""
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
