@@ -98,7 +98,7 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from eyas.artifacts.layout import MANIFEST
     from eyas.artifacts.manifest import Manifest
     from eyas.data.shapes import make_shapes
-    from eyas.export.bundle import Settings, compile_run
+    from eyas.export.bundle import BuildSettings, compile_run
     from eyas.registry import open_registry
 
     folder = tmp_path_factory.mktemp("example")
@@ -112,7 +112,7 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(images[-1], "street.jpg")
         write_clip(Path("clip.mp4"), images)
         write_checkpoints()
-        compile_run("runs/quickstart", "bundles/quickstart", Settings(measured=0))
+        compile_run("runs/quickstart", "bundles/quickstart", BuildSettings(measured=0))
         other = shutil.copytree("bundles/quickstart", Path("bundles/next"))
         manifest = Manifest.read(other).model_copy(update={"name": "next"})
         manifest.write(other)

@@ -172,7 +172,7 @@ def test_it_writes_into_a_slot_of_a_batch() -> None:
     assert (batch[0] == 9).all() and (batch[2] == 9).all()
 
 
-def test_a_image_of_the_very_size_is_copied() -> None:
+def test_an_image_of_the_very_size_is_copied() -> None:
     image = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
     out, placed = letterbox.letterbox(image, InputSpec(64, 64, margin=4))
     assert (placed.scale_x, placed.scale_y, placed.left, placed.top) == (1.0, 1.0, 2, 2)

@@ -46,7 +46,7 @@ def test_the_pixels_are_those_of_opencv_here(kind: str) -> None:
     assert np.array_equal(decode.decode(data), here)
 
 
-def test_a_image_above_opencvs_own_limit_is_decoded_where_that_is_higher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_above_opencvs_own_limit_is_decoded_where_that_is_higher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "opencv_limit", lambda: 100)
     assert np.array_equal(decode.decode(saved("PNG")), np.asarray(IMAGE))
     assert decode_apart._helper is not None
@@ -70,7 +70,7 @@ def test_a_process_that_was_killed_is_replaced() -> None:
 
 
 @linux
-def test_a_image_that_takes_too_much_memory_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_takes_too_much_memory_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     data = saved("TIFF", Image.new("RGB", (4000, 4000)))
     monkeypatch.setattr(decode_apart, "BYTES_A_PIXEL", 1)
     monkeypatch.setattr(decode_apart, "BYTES", 8 << 20)
@@ -91,7 +91,7 @@ def endless_gif(codes: int) -> bytes:
 
 
 @linux
-def test_a_image_that_takes_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_takes_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_apart, "SECONDS", 0)
     with pytest.raises(UserError, match="takes too long"):
         decode.decode(endless_gif(1_500_000))

@@ -56,7 +56,7 @@ def test_whatever_is_left_out_is_told_with_its_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
-def test_every_suffix_is_a_image_to_detection_and_data_sets_alike(suffix: str, tmp_path: Path) -> None:
+def test_every_suffix_is_an_image_to_detection_and_data_sets_alike(suffix: str, tmp_path: Path) -> None:
     root = yolo_root(tmp_path)
     image = root / "images" / "train" / "a.jpg"
     renamed = image.rename(image.with_suffix(suffix.upper()))

@@ -59,7 +59,7 @@ def test_a_manifest_that_names_another_file_than_the_card_is_refused(folder: Pat
     manifest = Bundle.read(folder).manifest.model_copy(update={"files": {"model.onnx": "0" * 64}})
     bundle = Bundle(folder, manifest)
     bundle.seal(parents=[], recipe={})
-    with pytest.raises(UserError, match=r"model.onnx is not the file that the manifest names"):
+    with pytest.raises(UserError, match=r"model.onnx is not the file that the manifest lists"):
         bundle.verify()
     with pytest.raises(
         UserError, match=r"model.onnx was changed after it was written: its SHA-256 differs from the manifest's"

@@ -64,7 +64,7 @@ def test_split_and_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["check", "gone"], "There is no gone"),
         (["convert", "gone", "out", "--to", "cocoo"], "invalid choice: 'cocoo'"),
         (["shapes", "out", "--train", "0"], "Can't generate 0 training"),
-        (["split", "gone", "out", "--val", "2"], "shares"),
+        (["split", "gone", "out", "--val", "2"], "fractions val 2"),
     ],
 )
 def test_mistakes_exit_2_with_a_message(

@@ -16,6 +16,7 @@ from tests.runtime.fakes import make_image, write_jpeg, write_run, write_video
 from eyas.cli import detect as verb
 from eyas.cli.main import main
 from eyas.decode import read_image
+from eyas.progress import ProgressBar
 from eyas.runtime.detect import DetectReport
 from eyas.runtime.outputs import Result
 
@@ -179,7 +180,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated.jpg": (truncated, "truncated or damaged"),
     "empty.jpg": (lambda path: path.touch(), "empty"),
     "empty.png": (lambda path: path.touch(), "empty"),
-    "text.jpg": (lambda path: path.write_text("not an image at all"), "not an image"),
+    "text.jpg": (lambda path: path.write_text("not an image at all"), "not a supported image"),
     "cut.png": (lambda path: (IMAGE.save(path), path.write_bytes(path.read_bytes()[:60])), "damaged"),
     "bomb.png": (bomb, "400 million pixels"),
     "empty.mp4": (lambda path: path.touch(), "can't be opened"),
@@ -215,16 +216,13 @@ def test_an_interrupt_says_where_the_rest_lies(
     write_video(folder / "clip.mp4", num=30)
     steps = 0
 
-    def interrupt(step: Callable[[], None]) -> Callable[..., None]:
-        def callback(*_: object) -> None:
-            nonlocal steps
-            steps += 1
-            if steps == 3:
-                raise KeyboardInterrupt
+    def interrupt(_bar: ProgressBar) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            raise KeyboardInterrupt
 
-        return callback
-
-    monkeypatch.setattr(verb, "_advance", interrupt)
+    monkeypatch.setattr(ProgressBar, "advance", interrupt)
     assert main(["detect", "run", "clip.mp4"]) == 130
     assert "detections" in capsys.readouterr().err
     assert cv2.VideoCapture("detections/clip.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 3

@@ -143,7 +143,7 @@ def test_bench_with_streams(capsys: pytest.CaptureFixture[str]) -> None:
     bench_verb.show(BenchReport(rows, processor(), "2 images", 5, "2026", "1"))
     lines = capsys.readouterr().out.split("\n", 1)[1].split("ONNX")[0]
     text = joined(lines)
-    for word in ("p50ms", "p90", "p99", "images/s", "ratio", "CPUms", "MiB", "decode", "preprocess", "inference",
+    for word in ("p50ms", "p90", "p99", "img/s", "ratio", "CPUms", "MiB", "decode", "preprocess", "inference",
                  "postprocess", "stream/s", "gain", "123.4", "1.23", "1234.50", "2048", "90%"):  # fmt: skip
         assert word in text, word
 

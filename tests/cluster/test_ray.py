@@ -113,7 +113,7 @@ def test_no_accepted_request_is_lost_at_the_end(report: dict[str, Any]) -> None:
     ("options", "words"),
     [
         (["--replicas", "many"], "MIN:MAX"),
-        (["--replicas", "3:2"], "no range"),
+        (["--replicas", "3:2"], "not a range"),
         (["--replica-models", "0"], "at least 1"),
         (["--admin-port", "9000"], "admin"),
     ],

@@ -208,7 +208,7 @@ def test_a_dataset_in_a_folder_inside(make: Callable[[Path], Path], inside: str,
     (tmp_path / "__MACOSX" / inside).mkdir(parents=True)
     (tmp_path / "__MACOSX" / "._set").write_bytes(b"\0\5\x16\7")
     error = told(tmp_path)
-    assert "lies inside" in error.problem
+    assert "is inside" in error.problem
     assert error.fix == f"give the folder inside: {tmp_path / inside}"
 
 

@@ -111,7 +111,7 @@ def test_segmentations_are_skipped_and_harmless(tmp_path: Path) -> None:
         (lambda d: d.update(images={}), "is not a COCO file"),
         (lambda d: d.update(annotations={"1": {}}), "not a list: an object)"),
         (lambda d: d.update(annotations=None), "not a list: null)"),
-        (lambda d: d.update(annotations=3), "no list: a number)"),
+        (lambda d: d.update(annotations=3), "not a list: a number)"),
     ],
 )
 def test_rubbish_is_refused_by_name(change: Callable[[Document], object], message: str, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_images_that_share_a_label_file_are_told(tmp_path: Path) -> None:
         assert len(load_dataset(root, "train").boxes) >= 2
 
 
-def test_a_image_listed_twice_shares_its_own_label_file(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_an_image_listed_twice_shares_its_own_label_file(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     root = yolo_root(tmp_path)
     name = load_dataset(root, "train").path(0).relative_to(root).as_posix()
     (root / "train.txt").write_text(f"{name}\n{name}\n")
@@ -343,7 +343,7 @@ def test_a_dataset_with_such_names_survives_conversion(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("labels/train/a.txt", None, "No label file was found.*labels/train/a.txt"),
+        ("labels/train/a.txt", None, "has a label file.*labels/train/a.txt"),
         ("labels/train/a.txt", b"\x89PNG\r\n\x1a\n\xff\xd8", "is not text"),
         ("images/train/a.jpg", None, "has no image"),
         ("data.yaml", "train: images\nnames: [汽车]\n".encode("gbk"), r"data\.yaml is not UTF-8: line 2"),

@@ -21,7 +21,7 @@ from eyas.data.formats import load_dataset
 from eyas.errors import UserError
 from eyas.evaluation.coco import METRICS
 from eyas.evaluation.report import Subject
-from eyas.evaluation.run import Evaluation, evaluate_detector
+from eyas.evaluation.run import EvaluationReport, evaluate_detector
 from eyas.evaluation.tables import cell
 
 CHARTS = (
@@ -31,7 +31,7 @@ CHARTS = (
 
 
 @pytest.fixture(scope="module")
-def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> EvaluationReport:
     """A detector that sees no blue, so 5 of 7 objects are found and two images have an error each."""
     root = write_dataset(tmp_path_factory.mktemp("colours"))
     subject = Subject("<Evaluation> & more", {"model": "runs/<b>colours</b>"}, ("Mind the blue.",))
@@ -64,7 +64,7 @@ def test_ids_that_are_no_small_integers_are_kept(tmp_path: Path) -> None:
     assert results(odd.folder) == expected
 
 
-def test_numbers(evaluation: Evaluation) -> None:
+def test_numbers(evaluation: EvaluationReport) -> None:
     assert evaluation.result.class_ap.tolist() == pytest.approx([1.0, 1.0, 0.0])
     assert evaluation.result.ap == pytest.approx(2 / 3)
     assert evaluation.warnings == ("Mind the blue.",)
@@ -74,7 +74,7 @@ def test_numbers(evaluation: Evaluation) -> None:
     )
 
 
-def test_metrics_json(evaluation: Evaluation) -> None:
+def test_metrics_json(evaluation: EvaluationReport) -> None:
     fields = json.loads((evaluation.folder / "metrics.json").read_text())
     assert fields["metrics"]["AP"] == evaluation.result.ap
     assert fields["counts"]["images"] == 5 and fields["counts"]["boxes"] == 7
@@ -95,13 +95,13 @@ def test_metrics_json(evaluation: Evaluation) -> None:
     assert len(fields["curves"]["precision_iou50"]) == 3
 
 
-def test_class_table(evaluation: Evaluation) -> None:
+def test_class_table(evaluation: EvaluationReport) -> None:
     rows = list(csv.DictReader(io.StringIO((evaluation.folder / "per_class.csv").read_text())))
     assert [row["name"] for row in rows] == ["red", "green", "blue"]
     assert float(rows[0]["AP"]) == pytest.approx(1.0) and rows[2]["precision"] == ""
 
 
-def test_detections_are_coco_results_with_the_ids_of_the_source(evaluation: Evaluation) -> None:
+def test_detections_are_coco_results_with_the_ids_of_the_source(evaluation: EvaluationReport) -> None:
     """Another tool that reads the dataset and this file comes to the same numbers."""
     root = evaluation.folder.parent
     results = json.loads((evaluation.folder / "detections.json").read_text())
@@ -121,12 +121,12 @@ def test_detections_are_coco_results_with_the_ids_of_the_source(evaluation: Eval
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_images_show_something(evaluation: Evaluation, name: str) -> None:
+def test_images_show_something(evaluation: EvaluationReport, name: str) -> None:
     image = cv2.imread(str(evaluation.folder / name))
     assert image is not None and min(image.shape[:2]) > 150 and image.std() > 8
 
 
-def test_worst_images_show_what_was_missed_in_red(evaluation: Evaluation) -> None:
+def test_worst_images_show_what_was_missed_in_red(evaluation: EvaluationReport) -> None:
     sheet = cv2.imread(str(evaluation.folder / "worst_images.png"))[:, :, ::-1].astype(int)
     truth, prediction = sheet[: sheet.shape[0] // 2, : sheet.shape[1] // 4], sheet[:, sheet.shape[1] // 4 :][:200, :400]
 
@@ -160,7 +160,7 @@ class Balance(HTMLParser):
         self.text.append(data)
 
 
-def test_page_stands_alone(evaluation: Evaluation) -> None:
+def test_page_stands_alone(evaluation: EvaluationReport) -> None:
     page = (evaluation.folder / "index.html").read_text()
     parser = Balance()
     parser.feed(page)

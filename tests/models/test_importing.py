@@ -232,7 +232,12 @@ def test_eighty_own_names_are_not_cocos(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "told"), [(NAMES[:4], "4 classes"), ((*NAMES, "six"), "6 classes"), (("a", "b", "a", "c", "d"), "twice")]
+    ("names", "told"),
+    [
+        (NAMES[:4], "lists 4 class names"),
+        ((*NAMES, "six"), "lists 6 class names"),
+        (("a", "b", "a", "c", "d"), "twice"),
+    ],
 )
 def test_wrong_names_in_the_file_are_told(tmp_path: Path, names: tuple[str, ...], told: str) -> None:
     path = saved(tmp_path / "a.pth", trained(narrow_net().state_dict(), names=names))
@@ -289,7 +294,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert (run / "config.json").read_bytes() == before
 
 
-@pytest.mark.parametrize(("name", "told"), [("a.onnx", "compiled graph"), ("a.txt", "no checkpoint")])
+@pytest.mark.parametrize(("name", "told"), [("a.onnx", "compiled graph"), ("a.txt", "not a checkpoint")])
 def test_other_files_are_refused(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / name).write_bytes(b"x" * 100)
     with pytest.raises(UserError, match=told):

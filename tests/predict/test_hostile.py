@@ -311,7 +311,7 @@ def test_a_table_that_says_it_has_more_rows_than_it_can_hold(bundle: Path, tmp_p
     parquet.write_table(
         pyarrow.table({"image": [None] * 10**6}, schema=pyarrow.schema([("image", pyarrow.binary())])), path
     )
-    with pytest.raises(UserError, match="1000000 rows, which it can't hold"):
+    with pytest.raises(UserError, match="1000000 rows, which it can't contain"):
         run(path, bundle, tmp_path / "out.jsonl")
 
 

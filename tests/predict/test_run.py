@@ -124,7 +124,7 @@ def test_what_cannot_be_read_is_told_and_limited(bundle: Path, folder: Path, tmp
     (folder / "0001.jpg").write_bytes(jpeg()[:300])
     (folder / "0002.jpg").write_bytes(b"")
     out = tmp_path / "out.jsonl"
-    with pytest.raises(UserError, match="2 images can't be read, more than the 1"):
+    with pytest.raises(UserError, match="2 images can't be read, more than the allowed 1"):
         run(folder, bundle, out, max_unreadable=1)
     report = run(folder, bundle, out, max_unreadable=2)
     assert report.unreadable == 2 and report.before > 0
@@ -154,7 +154,7 @@ eyas.decode.read_image = read_image
         ("raise MemoryError", r"needs more than [0-9]+ MB of memory"),
     ],
 )
-def test_a_image_that_ends_its_worker_is_left_out_and_what_it_did_is_told(
+def test_an_image_that_ends_its_worker_is_left_out_and_what_it_did_is_told(
     bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
 ) -> None:
     (folder / "0005-poison.jpg").write_bytes(jpeg())
@@ -171,7 +171,7 @@ def test_other_settings_are_refused_until_it_begins_again(bundle: Path, folder: 
     out = tmp_path / "out.jsonl"
     with pytest.raises(UserError, match="can't be read"):
         run(folder, bundle, out, max_unreadable=0)
-    with pytest.raises(UserError, match=r"begun with other settings: confidence was None, and is 0\.5"):
+    with pytest.raises(UserError, match=r"started with other settings: confidence was None, and is 0\.5"):
         run(folder, bundle, out, confidence=0.5)
     assert run(folder, bundle, out, confidence=0.5, restart=True).before == 0
     with pytest.raises(UserError, match="already exists"):

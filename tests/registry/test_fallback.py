@@ -47,7 +47,7 @@ def test_a_server_started_with_a_damaged_champion_serves_the_one_before(cars: Re
     path, whole = spoil(cars, "3")
     with started(tmp_path, "--registry", cars.location, "--model", "cars", *WORKERS) as server:
         url = server.address("REST")
-        assert "Serving cars@champion, version 2 now" in server.text
+        assert "Serving cars@champion, now version 2" in server.text
         assert "warning: cars@champion is version 3, which can't be served, and version 2" in server.text
         assert "@champion answers with cars/2, an earlier version" in server.errors.read_text()
         told = httpx.get(f"{url}/readyz")

@@ -73,7 +73,7 @@ def server(cars: Registry, tmp_path: Path) -> Iterator[Started]:
 
 
 def test_what_the_champion_is_is_served_and_no_request_fails(server: Started, cars: Registry) -> None:
-    assert "Serving cars@champion, version 1 now" in server.text
+    assert "Serving cars@champion, now version 1" in server.text
     url = server.address("REST")
     told = httpx.get(f"{url}/readyz").json()
     assert told == {"ready": True, "registry": {"readable": True, "behind": []}}

@@ -62,7 +62,7 @@ def test_aliases_flip_on_a_real_cluster_and_no_request_fails(cars: Registry, tmp
     cars.promote("cars", "1")
     ray: tuple[Any, ...] = ("--on", "ray", "--replicas", "2", "--replica-cpus", "0.5")
     with started(tmp_path, "--registry", cars.location, "--model", "cars@champion", *WORKERS, *ray) as server:
-        assert "Serving cars@champion, version 1 now" in server.text
+        assert "Serving cars@champion, now version 1" in server.text
         with Load(server.address("REST"), clients=2) as load:
             for wanted in "2121":
                 cars.promote("cars", wanted)

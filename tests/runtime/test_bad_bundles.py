@@ -247,4 +247,4 @@ def test_numbers_that_are_not_finite(bundle: Path, place: str, number: str) -> N
     change(bundle, **{place: "HERE"})
     text = (bundle / MANIFEST).read_text()
     (bundle / MANIFEST).write_text(text.replace('"HERE"', f'{{"soft_sigma": {number}}}'))
-    refused(bundle, "NaN or infinite")
+    assert refused(bundle, r"NaN or (an )?infinite").problem.count("is not valid") <= 1

@@ -113,7 +113,7 @@ def test_rubbish_in_json_and_coco() -> None:
         convert.from_json("{")
     with pytest.raises(UserError, match="lack the field 'classes'"):
         convert.from_dict({"detections": []})
-    with pytest.raises(UserError, match="name the class 'owl'"):
+    with pytest.raises(UserError, match="contain the class 'owl'"):
         convert.from_dict({**convert.to_dict(FOUND), "classes": ["cat"]})
     with pytest.raises(UserError, match="Unknown category_id 9"):
         convert.from_coco([{"category_id": 9, "bbox": [0, 0, 1, 1], "score": 1}], CLASSES, 80, 120)

@@ -270,7 +270,7 @@ def test_namesakes_in_folders_stay_apart() -> None:
     assert ids.find(Path("/data/cam2/0001.jpg")) == 2
     assert ids.find("cam1/0001.jpg") == 1
     assert ids.find("/elsewhere/b.jpg") == 3
-    with pytest.raises(UserError, match=r"0001\.jpg could be cam1/0001\.jpg, cam2/0001\.jpg"):
+    with pytest.raises(UserError, match=r"0001\.jpg matches several .*: cam1/0001\.jpg, cam2/0001\.jpg"):
         ids.find("0001.jpg")
     with pytest.raises(UserError, match="is not among the images"):
         ids.find("cam1/0002.jpg")

@@ -24,7 +24,7 @@ def as_array(path: Path) -> Image:
 
 
 @pytest.mark.parametrize("form", [Path, str, as_bytes, as_array])
-def test_a_image_in_every_form(tmp_path: Path, form: Callable[[Path], Image]) -> None:
+def test_an_image_in_every_form(tmp_path: Path, form: Callable[[Path], Image]) -> None:
     detector, _ = colour_detector()
     found = detector(form(write_jpeg(tmp_path / "a.jpg")))
     assert isinstance(found, Detections)

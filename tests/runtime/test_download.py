@@ -89,7 +89,7 @@ def site() -> Iterator[str]:
         ("/moved", "moved"),
     ],
 )
-def test_a_image_is_fetched_whatever_its_address_looks_like(site: str, path: str, name: str) -> None:
+def test_an_image_is_fetched_whatever_its_address_looks_like(site: str, path: str, name: str) -> None:
     assert expand(site + path) == [InMemory(JPEG, name, site + path)]
 
 
@@ -111,12 +111,12 @@ def test_a_stream_stays_a_stream_and_a_video_a_video(site: str, path: str) -> No
         ("/broken", "status 500"),
         ("/circle", "redirects too often"),
         ("/away", "something other than http"),
-        ("/page.jpg", "text/html, no image"),
-        ("/fault", "application/json, no image"),
-        ("/nothing", "lies nothing"),
+        ("/page.jpg", "text/html, not an image"),
+        ("/fault", "application/json, not an image"),
+        ("/nothing", "returns nothing"),
         ("/packed.jpg", "packed"),
         ("/packed", "packed"),
-        ("/zeros.jpg", "image/jpeg that is no image"),
+        ("/zeros.jpg", "image/jpeg, which is not a supported image"),
         ("/short.jpg", "download failed|ended early"),
     ],
 )
@@ -128,13 +128,13 @@ def test_whatever_else_is_there_is_told(site: str, path: str, told: str, tmp_pat
         assert error.value.where == site + path
 
 
-def test_a_image_too_large_or_too_slow_is_refused(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_too_large_or_too_slow_is_refused(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_BLOCK", 100)
     with monkeypatch.context() as patch, pytest.raises(UserError, match="more than 0 MiB"):
         patch.setattr(download, "MOST_BYTES", 500)
         look_up(site + "/a.jpg")
     monkeypatch.setattr(download, "MOST_SECONDS", 0.0)
-    with pytest.raises(UserError, match="within 0 s"):
+    with pytest.raises(UserError, match="longer than 0 s"):
         look_up(site + "/a.jpg")
 
 

@@ -94,9 +94,9 @@ from tests.runtime.fakes import colour_detector
 atexit.register(lambda: print("threads at the end:", threading.active_count()))  # after what was registered later
 detector = colour_detector()[0]
 predict = type(detector).predict
-def slow(*given):
+def slow(*given, **named):
     time.sleep(0.3)
-    return predict(*given)
+    return predict(*given, **named)
 type(detector).predict = slow
 stream = detector.stream([np.zeros((64, 64, 3), np.uint8)] * 50)
 for frame, found in stream:

@@ -73,7 +73,7 @@ def test_what_is_no_image_is_refused_with_the_way_to_convert_it(image: UInt8Arra
 
 @pytest.mark.parametrize("size", [(480, 640), (481, 641), (1080, 1920), (350, 350), (20, 900), (3, 1400)])
 @pytest.mark.parametrize("phase", [0, 1, 5])
-def test_every_pixel_counts_when_a_image_shrinks(size: tuple[int, int], phase: int) -> None:
+def test_every_pixel_counts_when_an_image_shrinks(size: tuple[int, int], phase: int) -> None:
     # One bright column in eight: sampling would see none of them, or too many.
     image = np.zeros((*size, 3), np.uint8)
     image[:, phase::8] = 240

@@ -92,7 +92,7 @@ def test_a_killed_worker_costs_no_answer(bundles: tuple[Path, Path]) -> None:
     run(check())
 
 
-def test_a_image_that_kills_is_run_twice_and_never_again(
+def test_an_image_that_kills_is_run_twice_and_never_again(
     bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit, runs = ProcessWorker.submit, []

@@ -108,7 +108,7 @@ def test_a_fault_in_a_worker_costs_no_answer(
     run(check())
 
 
-def test_a_image_that_crashes_the_decoder_fails_alone(
+def test_an_image_that_crashes_the_decoder_fails_alone(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "eyas.serve")

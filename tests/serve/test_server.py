@@ -62,7 +62,7 @@ def raw(server: Running, *parts: bytes, pause: float = 0.0, seconds: float = 60.
 HEAD = b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 
 
-def test_a_image_is_answered(server: Running) -> None:
+def test_an_image_is_answered(server: Running) -> None:
     answer = httpx.post(f"{server.url}/v1/detect", content=FILE, headers={"content-type": "image/png"})
     assert answer.json()["detections"][0]["box"] == [8, 4, 40, 24]
     assert "server" not in answer.headers

@@ -209,7 +209,7 @@ def test_the_mean_is_the_runs_model_where_it_is_better(tmp_path: Path) -> None:
         module.result = SimpleNamespace(ap=0.6)  # type: ignore[assignment]
 
     line = best.finish(SimpleNamespace(is_global_zero=True, validate=validate), module, None, saver)  # type: ignore[arg-type]
-    assert "the mean is the run's model" in line
+    assert "the average is the run's model" in line
     saved = load_file(tmp_path / layout.WEIGHTS)[name]
     assert torch.equal(saved, torch.full_like(saved, 5.0))
     best.path(2).touch()  # the process was killed before it removed this one

@@ -137,7 +137,7 @@ def test_hsv_shifts_are_whole_numbers_added_to_the_channels() -> None:
         assert np.array_equal(shifted, expected)
 
 
-def test_a_mosaic_is_not_within_a_image() -> None:
+def test_a_mosaic_is_not_within_an_image() -> None:
     with pytest.raises(UserError, match="mosaic"):
         AugmentPolicy(mosaic=0.5, within="image")
 

@@ -87,7 +87,7 @@ USES: dict[str, Callable[[Path], DatasetIndex]] = {
 
 
 @pytest.mark.parametrize("use", USES)
-@pytest.mark.filterwarnings("ignore:Of the")
+@pytest.mark.filterwarnings(r"ignore:\d+ of the")
 def test_boxes_of_shrunk_images_are_scaled_and_told_once(use: str, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="2 of 2 images of 'train' differ in size") as told:
         index = USES[use](shrunk(tmp_path / "in"))

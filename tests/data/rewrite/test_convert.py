@@ -88,7 +88,7 @@ def test_sizes_that_the_source_lacks_are_read(tmp_path: Path) -> None:
     assert load_dataset(tmp_path / "out", "train").boxes[0].tolist() == pytest.approx([2, 3, 12, 15], abs=1e-4)
 
 
-def test_a_image_outside_the_root_keeps_its_path(tmp_path: Path) -> None:
+def test_an_image_outside_the_root_keeps_its_path(tmp_path: Path) -> None:
     root = yolo_root(tmp_path / "in")
     far = write_jpeg(tmp_path / "far" / "x.jpg", seed=9)
     (root / "train.txt").write_text(f"{far}\n./images/train/a.jpg\n")

@@ -106,7 +106,7 @@ def test_format_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("val", "test"), [(0, 0), (1, 0), (0.6, 0.4), (-0.1, 0.5), (float("nan"), 0)])
 def test_impossible_shares(val: float, test: float) -> None:
-    with pytest.raises(UserError, match="shares"):
+    with pytest.raises(UserError, match="The fractions"):
         SplitSettings(val=val, test=test)
 
 

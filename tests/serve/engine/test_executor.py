@@ -230,7 +230,7 @@ def test_batches_are_timed_more_finely_than_the_loop_counts() -> None:
         runner.run(check())
 
 
-def test_what_a_image_alone_did_to_its_worker_is_told_to_its_client() -> None:
+def test_what_an_image_alone_did_to_its_worker_is_told_to_its_client() -> None:
     async def check() -> None:
         told = Refused("unprocessable", "The image took longer than 30 s, twice.")
         executor, _ = executor_with(FakeWorker("w"))

@@ -8,7 +8,7 @@ from eyas.serve.engine.quarantine import Quarantine
 
 
 @pytest.mark.parametrize("image", [b"poison", np.zeros((4, 5, 3), np.uint8)])
-def test_a_image_in_two_dead_batches_is_kept_out_for_some_time(image: bytes) -> None:
+def test_an_image_in_two_dead_batches_is_kept_out_for_some_time(image: bytes) -> None:
     kept = Quarantine()
     kept.died(0.0, [image, b"other", image])
     assert not kept.holds(0.0, image), "twice in one batch is one death"
@@ -18,7 +18,7 @@ def test_a_image_in_two_dead_batches_is_kept_out_for_some_time(image: bytes) -> 
     assert not kept.holds(2.0 + quarantine.KEPT_SECONDS, image) and len(kept) == 0
 
 
-def test_a_image_that_is_run_with_success_is_cleared() -> None:
+def test_an_image_that_is_run_with_success_is_cleared() -> None:
     kept = Quarantine()
     kept.died(0.0, [b"probe", b"poison"])
     kept.survived(b"probe")

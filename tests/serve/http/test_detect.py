@@ -60,7 +60,7 @@ def test_a_raw_image_is_answered_with_its_detections(client: TestClient) -> None
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_every_way_to_send_a_image_gives_the_same(client: TestClient, suffix: str) -> None:
+def test_every_way_to_send_an_image_gives_the_same(client: TestClient, suffix: str) -> None:
     data = encoded(suffix=suffix)
     text = base64.b64encode(data).decode()
     answers = [

@@ -90,7 +90,7 @@ def fetched(
     return lambda answer: asyncio.run(run(answer))
 
 
-def test_a_image_is_fetched_also_behind_a_redirect(fetched: Callable[[Answer], bytes]) -> None:
+def test_an_image_is_fetched_also_behind_a_redirect(fetched: Callable[[Answer], bytes]) -> None:
     def answer(path: str) -> bytes:
         if path == "/a.jpg":
             return b"HTTP/1.1 302 Found\r\nLocation: /b.jpg?x=1\r\n\r\n"
@@ -99,7 +99,7 @@ def test_a_image_is_fetched_also_behind_a_redirect(fetched: Callable[[Answer], b
     assert fetched(answer) == b"/b."
 
 
-def test_a_image_may_come_in_chunks(fetched: Callable[[Answer], bytes]) -> None:
+def test_an_image_may_come_in_chunks(fetched: Callable[[Answer], bytes]) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert fetched(lambda _path: head + b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n") == b"abc"
 
@@ -117,10 +117,10 @@ def test_a_image_may_come_in_chunks(fetched: Callable[[Answer], bytes]) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nabc", "ended early"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "ended early"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n" + b"x" * 2000, "more than 1000"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx", "something other"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx", "something other than HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nx", "encoding"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000, "too many headers"),
-        (b"SSH-2.0\r\n\r\n", "something other"),
+        (b"SSH-2.0\r\n\r\n", "something other than HTTP"),
         (b"HTTP/1.1 2", "could not be fetched"),
         (b"", "could not be fetched"),
     ],

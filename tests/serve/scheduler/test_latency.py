@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eyas.errors import UserError
@@ -81,6 +81,7 @@ def test_least_squares_are_non_negative_and_the_best(rows: list[tuple[int, float
 
 
 @given(seconds, st.floats(0.0, 0.1), st.floats(0.0, 0.5), st.floats(0.001, 2.0), st.integers(1, 64))
+@example(1.0, 5e-324, 0.0, 0.5, 2)  # longer than the limit, and all but nothing more for each item
 def test_cap_is_the_smallest_efficient_batch_within_the_limit(
     base: float, per_item: float, deviation: float, limit: float, most: int
 ) -> None:
