@@ -36,7 +36,9 @@ def assert_rows(weights: Path, source: torch.Tensor, wanted: dict[str, int | Non
         same = [i for i in range(len(source)) if torch.equal(rows[row], source[i])]
         assert same == ([] if expected is None else [expected]), name
     kept = sum(expected is not None for expected in wanted.values())
-    assert (f"{kept} of {len(wanted)} classes keep their head" in notes[0]) or (kept == 0 and "anew" in notes[0])
+    assert (f"{kept} of {len(wanted)} classes keep their head" in notes[0]) or (
+        kept == 0 and "start from random weights" in notes[0]
+    )
 
 
 def checkpoint(path: Path, num: int, names: tuple[str, ...] | None) -> torch.Tensor:

@@ -48,8 +48,8 @@ def test_the_largest_batch_is_found_in_few_steps(room: int, most: int) -> None:
     [
         (64, 1, 40, "at most 40 images fit: use --batch 32 --optim.accumulate 2 to keep 64 images"),
         (64, 2, 63, "at most 63 images fit: use --batch 32 --optim.accumulate 4 to keep 128 images"),
-        (48, 1, 20, "--batch 16 --optim.accumulate 3,"),
-        (16, 1, 1, "at most 1 image fits: use --batch 1 --optim.accumulate 16,"),
+        (48, 1, 20, "--batch 16 --optim.accumulate 3 to keep 48 images"),
+        (16, 1, 1, "at most 1 image fits: use --batch 1 --optim.accumulate 16 to keep 16 images"),
         (16, 1, 0, "not even one image fits: use a smaller --size or a smaller --model"),
     ],
 )
@@ -67,7 +67,7 @@ def test_what_to_do_keeps_the_images_of_a_step(tiny: Recipe, batch: int, accumul
     ],
 )
 def test_memory_that_runs_out_is_explained(tiny: Recipe, room: int, told: str) -> None:
-    message = r"(?s)ran out in training with batches of 6 images \(CUDA out of memory\).*" + told
+    message = r"(?s)ran out of memory training with batches of 6 images \(CUDA out of memory\).*" + told
     with pytest.raises(UserError, match=message), explained_memory(tiny, Gpu(room)):
         Gpu(0)(6)
 

@@ -70,9 +70,12 @@ def drop_image(fields: Any) -> None:
 
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "classes exchanged": (both(swap), "moved: "),
-    "class renamed": (both(lambda fields: fields["categories"][0].update(name="other")), "renamed: .* is 'other' now"),
+    "class renamed": (both(lambda fields: fields["categories"][0].update(name="other")), "renamed: .* is now 'other'"),
     "class added": (both(lambda fields: fields["categories"].append({"id": 99, "name": "new"})), "added: 'new'"),
-    "box moved": (train_only(lambda fields: fields["annotations"][0]["bbox"].__setitem__(0, 1.0)), "1 image other l"),
+    "box moved": (
+        train_only(lambda fields: fields["annotations"][0]["bbox"].__setitem__(0, 1.0)),
+        "1 image with different labels",
+    ),
     "label changed": (
         train_only(lambda fields: [a.update(category_id=fields["categories"][0]["id"]) for a in fields["annotations"]]),
         "images with different labels",
