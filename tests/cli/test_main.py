@@ -205,7 +205,7 @@ HEAVY = (
         ("import eyas", set()),
         ("import eyas.cli.main", set()),
         ("from eyas.cli.main import main; main(['--help']); main(['--version'])", set()),
-        ("import eyas.runtime, eyas.runtime.detect, eyas.runtime.convert; import eyas; eyas.load; eyas.detect",
+        ("import eyas.runtime.detect, eyas.runtime.detection_formats; import eyas; eyas.load; eyas.detect",
          {"numpy", "cv2"}),
         ("from eyas.cli.main import main\ntry: main(['detect', '--help'])\nexcept SystemExit: pass", set()),
     ],

@@ -107,14 +107,14 @@ def test_on_a_gpu_the_file_itself_is_judged(
 
     def emulation(folder: Path, manifest: object) -> EmulatedSession:
         opened.append((folder / "model.engine").name)
-        return EmulatedSession(graph, (1, 3))
+        return EmulatedSession(onnx.load(graph), (1, 3))
 
     spare_export(monkeypatch, graph)
     monkeypatch.setattr(tensorrt, "why_not", lambda _: "")
     monkeypatch.setattr(judging, "open_bundle", emulation)
     monkeypatch.setattr(judging, "time_bundle", lambda _, manifest, threads: latency([2.0], manifest, threads))
     out = tmp_path / "bundle"
-    assert main(["compile", str(place / "tiny"), "--target", "tensorrt-rtx", "--size", "64-128", "--batch", "1-3",
+    assert main(["compile", str(place / "tiny"), "--target", "tensorrt-rtx-fp32", "--size", "64-128", "--batch", "1-3",
                  "--measure", "0", "--out", str(out)]) == 0  # fmt: skip
     manifest = json.loads((out / "manifest.json").read_text("utf-8"))
     assert opened == ["model.engine"] and manifest["judged"] == "file" and manifest["latency"][0]["median_ms"] == 2.0
@@ -140,7 +140,7 @@ def test_a_wrong_option_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     spare_export(monkeypatch, graph)
-    command = ["compile", str(place / "tiny"), "--target", "tensorrt-rtx", "--out", str(tmp_path / "bundle")]
+    command = ["compile", str(place / "tiny"), "--target", "tensorrt-rtx-fp32", "--out", str(tmp_path / "bundle")]
     assert main([*command, "--option", option]) == 2
     assert words in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 

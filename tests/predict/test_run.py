@@ -23,7 +23,7 @@ from tests.serve.bundles import jpeg, make_image
 
 from eyas.errors import UserError
 from eyas.predict.run import PredictProgress, PredictReport, predict
-from eyas.runtime.convert import to_dict
+from eyas.runtime.detection_formats import to_dict
 from eyas.runtime.loading import load
 
 NUM = 10

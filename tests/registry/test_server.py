@@ -10,9 +10,9 @@ import pytest
 from eyas.errors import UserError
 from eyas.mlflow_store import DATABASE
 from eyas.registry.artifacts import Artifacts
-from eyas.registry.records import ServerRecords
+from eyas.registry.record_reader import ServerRecords
+from eyas.registry.record_writer import ServerWriter, server_client
 from eyas.registry.store import BundleRegistry
-from eyas.registry.writers import ServerWriter, server_client
 
 
 def machine(place: Path, cache: Path) -> BundleRegistry:

@@ -27,9 +27,9 @@ from eyas.mlflow_store import DATABASE
 from eyas.registry import Event, Model, Registry, open_registry
 from eyas.registry.artifacts import Artifacts
 from eyas.registry.base import check_alias, check_name, parse_reference
-from eyas.registry.records import SqliteRecords
+from eyas.registry.record_reader import SqliteRecords
+from eyas.registry.record_writer import SqliteWriter
 from eyas.registry.store import ARTIFACTS, BundleRegistry
-from eyas.registry.writers import SqliteWriter
 
 
 def hurried(place: Path) -> BundleRegistry:

@@ -15,8 +15,8 @@ from eyas.decode import read_image
 from eyas.draw import annotate
 from eyas.errors import UserError
 from eyas.runtime import detect as detect_module
-from eyas.runtime.convert import from_yolo_txt
 from eyas.runtime.detect import DetectReport, detect
+from eyas.runtime.detection_formats import from_yolo_txt
 from eyas.runtime.like import ImageIds
 from eyas.runtime.sources import Source
 from eyas.runtime.writers import CocoFile, read_ids

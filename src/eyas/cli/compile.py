@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eyas.cli.rows import add_rows
+from eyas.cli.rows_option import add_rows
 from eyas.errors import UserError
 from eyas.export.options import describe_options, parse_options
 from eyas.text import say

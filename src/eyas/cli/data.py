@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from eyas.cli.rows import add_rows
+from eyas.cli.rows_option import add_rows
 from eyas.text import json_text, say
 
 HELP = "Check, convert, split, pack, show and describe COCO, YOLO and Pascal VOC datasets; generate a synthetic one."

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyas.cli.rows import add_rows
+from eyas.cli.rows_option import add_rows
 from eyas.text import json_text, say
 
 if TYPE_CHECKING:

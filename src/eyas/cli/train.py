@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eyas.cli.rows import add_rows
+from eyas.cli.rows_option import add_rows
 from eyas.signals import StopSignals
 from eyas.text import say
 

@@ -13,7 +13,7 @@ import numpy as np
 from eyas.boxes import xyxy_to_xywh
 from eyas.errors import UserError
 from eyas.files import atomic_path
-from eyas.runtime.convert import decimals
+from eyas.runtime.detection_formats import decimals
 from eyas.runtime.like import ImageIds
 from eyas.runtime.writers import read_ids
 from eyas.text import json_text, to_utf8

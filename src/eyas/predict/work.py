@@ -13,7 +13,7 @@ from eyas.errors import UserError
 from eyas.predict.parts import Part
 from eyas.predict.reading import PartReader, ReadImage
 from eyas.read_ahead import prefetched
-from eyas.runtime.convert import to_dict
+from eyas.runtime.detection_formats import to_dict
 from eyas.runtime.detector import Detector
 from eyas.runtime.loading import load
 from eyas.text import json_text

@@ -20,8 +20,8 @@ from eyas.errors import UserError, suggest
 from eyas.mlflow_store import DATABASE, is_server, location_of
 from eyas.registry.artifacts import Artifacts
 from eyas.registry.base import CHAMPION, Event, Model, Registry, Resolved, Version, check_alias, check_name
-from eyas.registry.records import EVENT, Records, ServerRecords, SqliteRecords, event_tag
-from eyas.registry.writers import ServerWriter, SqliteWriter, Writer, server_client
+from eyas.registry.record_reader import EVENT, Records, ServerRecords, SqliteRecords, event_tag
+from eyas.registry.record_writer import ServerWriter, SqliteWriter, Writer, server_client
 
 ARTIFACTS = "artifacts"
 _LONGEST_TAG = 5000  # characters that every MLflow takes

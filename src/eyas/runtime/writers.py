@@ -15,7 +15,7 @@ import simplejpeg
 
 from eyas.errors import UserError
 from eyas.files import atomic_path, read_json, write_bytes, write_text, writing
-from eyas.runtime.convert import to_coco, to_yolo_txt
+from eyas.runtime.detection_formats import to_coco, to_yolo_txt
 from eyas.runtime.like import ImageIds
 from eyas.runtime.sources import Frame, ImageFile, Item, Live, Video
 from eyas.text import json_text, readable_name

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from eyas.mlflow_store import LOCK_PATIENCE, PATIENCE, locked_store, open_store, quiet_mlflow
 from eyas.registry.artifacts import Artifacts
 from eyas.registry.base import Version
-from eyas.registry.records import server_errors
+from eyas.registry.record_reader import server_errors
 
 EXPERIMENT = "eyas-bundles"  # on a server: holds the runs that the bundles' files hang on
 _FOLDER = "bundle"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyas.errors import UserError
-from eyas.runtime import convert
+from eyas.runtime import detection_formats as convert
 from eyas.types import Detections
 
 CLASSES = ("cat", "dog", "owl")
