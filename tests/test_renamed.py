@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,9 @@ def test_an_old_word_of_a_recipe_is_told() -> None:
         assert AugmentPolicy(mosaic=0.0, within="picture") == AugmentPolicy(mosaic=0.0, within="image")
     with pytest.raises(UserError, match="A mosaic of four images"):
         AugmentPolicy(mosaic=0.5, within="image")
+
+
+def test_a_user_reads_a_line_without_a_place_in_the_code() -> None:
+    command = [sys.executable, "-m", "eyas", "compile", "nowhere", "--target", "onnx-int8", "--budget", "5"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120).stderr.splitlines()
+    assert told[0].startswith("warning: --budget is now --max-drop") and "nowhere" in told[1]

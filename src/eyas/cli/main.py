@@ -219,7 +219,7 @@ def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """Return a warning as a line for the user; the place in the code matters to programmers only."""
-    if issubclass(category, UserWarning):
+    if issubclass(category, UserWarning | FutureWarning):
         return f"warning: {printable(str(message))}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n" + (f"  {line}\n" if line else "")
 
