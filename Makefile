@@ -26,7 +26,7 @@ PYTEST_ARGS ?=
 help:  ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-quickstart: $(VENV)/.installed-train  ## install, then make a small data set, train, evaluate and detect on it
+quickstart: $(VENV)/.installed-train  ## install, then make a small dataset, train, evaluate and detect on it
 	$(BIN)/eyas quickstart
 	@echo
 	@echo "The command line is $(BIN)/eyas; 'source $(BIN)/activate' puts it on the path."
@@ -44,7 +44,7 @@ format: $(VENV)/.installed-dev  ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## remove the environment and everything that was built or cached (runs and data sets stay)
+clean:  ## remove the environment and everything that was built or cached (runs and datasets stay)
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

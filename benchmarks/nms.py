@@ -1,6 +1,6 @@
 """Non-maximum suppression side by side: ours against the plain loop, an IoU matrix, OpenCV and ONNX Runtime's node.
 
-    python benchmarks/nms.py [--rounds 20]
+    python -m benchmarks.nms [--rounds 20]
 
 Prints milliseconds of processor time (median, every contestant in every round, one thread) and how often an answer
 equals the plain reference's, and keeps the numbers in `nms.json` beside this file.

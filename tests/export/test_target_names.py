@@ -68,6 +68,9 @@ def test_a_run_is_compiled_and_measured_in_one_go(place: Path, capsys: pytest.Ca
     assert "tiny-onnx-fp32" in told.out and "tiny-openvino-fp32" in told.out and "compiling" in told.err
     assert main([*command[:2], "--max-drop", "1"]) == 2
     assert "add --target" in capsys.readouterr().err
+    assert main([*command, "--png", "chart.jpg"]) == 2
+    told = capsys.readouterr()
+    assert "a name ending in .png" in told.err and "compiling" not in told.err  # before anything takes time
 
 
 def test_the_function_takes_the_same_words(place: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,13 +56,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compile what is to be compiled, measure, print and write what was asked for; return 0."""
-    if args.target is None:
-        if args.max_drop is not None:
-            raise UserError("--max-drop needs a run to compile.", where="--max-drop", fix="add --target")
-        return measure(args, args.models)
+    """Compile what is to be compiled, measure with a progress bar, print and write what was asked for; return 0."""
+    threads, batch = parse_numbers(args.threads, "threads"), parse_numbers(args.batch, "batch")
+    if args.png is not None and not args.png.lower().endswith(".png"):
+        raise UserError(f"--png is '{args.png}'.", where="png", expected="a name ending in .png")
+    if args.target is None and args.max_drop is not None:
+        raise UserError("--max-drop needs a run to compile.", where="--max-drop", fix="add --target")
+    from eyas.benchmark.chart import draw_report, save_chart
+    from eyas.benchmark.models import bench
+    from eyas.progress import ProgressBar
+
     with tempfile.TemporaryDirectory(prefix="eyas-bench-") as folder:
-        return measure(args, compiled(args, Path(folder)))
+        models = args.models if args.target is None else compiled(args, Path(folder))
+        with ProgressBar("starting", counted=False) as bar:
+            report = bench(
+                models,
+                threads=threads or (None,),
+                batch=batch or (1,),
+                stream=args.stream,
+                source=args.source,
+                seconds=args.seconds,
+                device=args.device,
+                size=args.size,
+                progress=bar.update,
+            )
+    show(report)
+    for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(draw_report(report), path))):
+        if path is not None:
+            write(path)
+            say(f"written: {path}")
+    return 0
 
 
 def compiled(args: argparse.Namespace, folder: Path) -> list[str | Path]:
@@ -89,35 +111,6 @@ def compiled(args: argparse.Namespace, folder: Path) -> list[str | Path]:
             unmeasured: dict[str, Any] = {"measured": 0} if args.max_drop is None and "auto" not in target else {}
             models.append(eyas.compile(model, target, out=out, max_drop=args.max_drop, **unmeasured).folder)
     return models
-
-
-def measure(args: argparse.Namespace, models: Sequence[str | Path]) -> int:
-    """Measure with a progress bar, print the table, write what was asked for; return 0."""
-    threads, batch = parse_numbers(args.threads, "threads"), parse_numbers(args.batch, "batch")
-    if args.png is not None and not args.png.lower().endswith(".png"):
-        raise UserError(f"--png is '{args.png}'.", where="png", expected="a name ending in .png")
-    from eyas.benchmark.chart import draw_report, save_chart
-    from eyas.benchmark.models import bench
-    from eyas.progress import ProgressBar
-
-    with ProgressBar("starting", counted=False) as bar:
-        report = bench(
-            models,
-            threads=threads or (None,),
-            batch=batch or (1,),
-            stream=args.stream,
-            source=args.source,
-            seconds=args.seconds,
-            device=args.device,
-            size=args.size,
-            progress=bar.update,
-        )
-    show(report)
-    for path, write in ((args.json, report.save), (args.png, lambda path: save_chart(draw_report(report), path))):
-        if path is not None:
-            write(path)
-            say(f"written: {path}")
-    return 0
 
 
 def parse_numbers(text: str | None, name: str) -> tuple[int, ...]:

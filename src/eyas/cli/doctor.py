@@ -39,12 +39,12 @@ def show(found: Diagnosis) -> None:
 
     console = open_console()
     cpu = found.processor
-    memory = f", {cpu.memory_gib:g} GiB" if cpu.memory_gib else ""
     here = [name for name, present in cpu.instruction_sets.items() if present]
     missing = [name for name, present in cpu.instruction_sets.items() if not present]
     machine = open_table()
     machine.add_row("eyas", f"{found.eyas} (Python {found.python}, {escape(found.system)})")
-    machine.add_row("processor", escape(f"{cpu.name}, {cpu.architecture}, {cpu.cores} usable cores{memory}"))
+    about = f"{cpu.name}, {cpu.architecture}, {cpu.cores} usable cores, {cpu.memory_gib:g} GiB"
+    machine.add_row("processor", escape(about))
     if cpu.instruction_sets:
         machine.add_row("instructions", ", ".join(here) or "none of note")
         machine.add_row("  not available", ", ".join(missing) or "none")

@@ -32,11 +32,11 @@ class RayStage:
         self._ingresses, self._shelf, self._patience = ingresses, shelf, patience
 
     async def put(self, entry: Entry, files: Files) -> None:
-        """Have the shelf keep a bundle's files; see `Stage.put`."""
+        """Have the shelf keep a bundle's files; see `ControlStage.put`."""
         await _answer(self._shelf.put.remote(entry.digest, dict(files)))
 
     async def warm(self, entry: Entry) -> Sequence[Refusal | None]:
-        """Have every replica hold a version; see `Stage.warm`. One that is lost meanwhile has no say."""
+        """Have every replica hold a version; see `ControlStage.warm`. One that is lost meanwhile has no say."""
         told: list[Refusal | None] = await _answer(self._ingresses.warm.remote(entry, self._patience))
         if not told:
             raise ServeError("unavailable", f"No replica could load {entry.id}.", retry_after=1.0)
@@ -49,7 +49,7 @@ class RayStage:
         await _answer(told.results_async(timeout_s=SHOW_SECONDS, return_exceptions=True))
 
     async def drop(self, entry: Entry) -> None:
-        """Have the shelf forget a bundle's files; see `Stage.drop`."""
+        """Have the shelf forget a bundle's files; see `ControlStage.drop`."""
         await _answer(self._shelf.drop.remote(entry.digest))
 
 

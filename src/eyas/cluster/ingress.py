@@ -119,7 +119,7 @@ class Ingress:
         return table
 
     async def warm(self, entry: Entry, seconds: float) -> list[Refusal | None]:
-        """Have every replica hold a version, and return what those say that live; see `Detector.warm`."""
+        """Have every replica hold a version, and return what those say that live; see `DetectorDeployment.warm`."""
         told = self._detector.broadcast("warm", entry)
         found = await told.results_async(timeout_s=seconds, return_exceptions=True)
         return [each for each in found if each is None or isinstance(each, Refusal)]

@@ -27,7 +27,7 @@ def compile(  # noqa: A001
         out: the bundle's folder, new or empty; by default `bundles/RUN-TARGET-PRECISION`.
         max_drop: how many points of AP (of 100) the bundle may lie below the run; None takes what fits the precision.
         precision: of a target in two words, as in earlier releases.
-        settings: further fields of `eyas.export.settings.Settings`: size, batch, nms, candidates, data, split, ...
+        settings: further fields of `eyas.export.settings.BuildSettings`: size, batch, nms, candidates, data, split, ...
 
     Raises:
         UserError: the run or a setting can't be used, or a gate was not passed; no bundle is left then.

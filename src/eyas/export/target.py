@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import get_args
 
 from eyas.artifacts.manifest import Precision, Target
 from eyas.errors import UserError, row_of, suggest
@@ -76,7 +77,7 @@ TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
 )
 
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def parse_target(text: str, precision: str | None = None) -> tuple[str, str]:

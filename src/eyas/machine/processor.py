@@ -35,14 +35,14 @@ class Processor:
         name: what it calls itself.
         architecture: for example "x86_64".
         cores: how many cores this process may use, a container's quota counted in.
-        memory_gib: the machine's memory; None where it can't be read.
+        memory_gib: the machine's memory.
         instruction_sets: name -> whether it is here; empty where that can't be read.
     """
 
     name: str
     architecture: str
     cores: int
-    memory_gib: float | None
+    memory_gib: float
     instruction_sets: Mapping[str, bool]
 
 
